@@ -1,0 +1,103 @@
+//! Runs a command with a PostgreSQL server that exists only for it:
+//! `with-postgres [--migrations DIR] -- command arguments…`. The command finds the address in
+//! `DATABASE_URL`. The invariant: when this ends, the server and its data are gone.
+
+use std::{
+    error::Error,
+    ffi::OsString,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, ExitStatus},
+    str::FromStr,
+};
+
+use managed_postgres::throwaway;
+use sqlx::{Connection, PgConnection, migrate::Migrator, postgres::PgConnectOptions};
+use tokio::signal::unix::{SignalKind, signal};
+
+const USAGE: &str = "usage: with-postgres [--migrations DIR] -- command arguments…";
+
+/// What the command line asks for.
+struct Request {
+    migrations: Option<PathBuf>,
+    command: OsString,
+    arguments: Vec<OsString>,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let Some(request) = Request::read(std::env::args_os().skip(1)) else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    match serve(request).await {
+        Ok(status) => exit_code(status),
+        Err(error) => {
+            eprintln!("with-postgres: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Request {
+    fn read(mut words: impl Iterator<Item = OsString>) -> Option<Request> {
+        let mut migrations = None;
+        loop {
+            match words.next()?.to_str()? {
+                "--migrations" => migrations = Some(words.next()?.into()),
+                "--" => break,
+                _ => return None,
+            }
+        }
+        Some(Request { migrations, command: words.next()?, arguments: words.collect() })
+    }
+}
+
+async fn serve(request: Request) -> Result<ExitStatus, Box<dyn Error>> {
+    // From here on, signals end the command and not this process, which has to clean up after it.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    let server = throwaway::private().await?;
+    let url = server.url("postgres");
+    if let Some(dir) = &request.migrations {
+        migrate(dir, &url).await?;
+    }
+
+    let mut command = Command::new(&request.command);
+    command.args(&request.arguments).env("DATABASE_URL", &url);
+    let mut child = command
+        .spawn()
+        .map_err(|error| format!("{}: {error}", request.command.to_string_lossy()))?;
+    let pid = child.id().to_string();
+    let mut ended = tokio::task::spawn_blocking(move || child.wait());
+    let status = loop {
+        tokio::select! {
+            status = &mut ended => break status??,
+            // The terminal sends this one to the command as well.
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => forward_termination(&pid),
+        }
+    };
+    server.stop().await;
+    Ok(status)
+}
+
+async fn migrate(dir: &Path, url: &str) -> Result<(), Box<dyn Error>> {
+    let migrator = Migrator::new(dir).await?;
+    let mut connection = PgConnection::connect_with(&PgConnectOptions::from_str(url)?).await?;
+    migrator.run_direct(None, &mut connection, false).await?;
+    connection.close().await?;
+    Ok(())
+}
+
+/// If the command has just ended there is nobody to tell, which is as well.
+fn forward_termination(pid: &str) {
+    let _ = Command::new("/bin/sh").args(["-c", r#"kill -s TERM "$1""#, "sh", pid]).status();
+}
+
+/// A command that a signal ended is reported as a shell would.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
+}

@@ -1,0 +1,294 @@
+//! Finds the server's programs. A folder counts only if both programs are in it, run, and are
+//! new enough; an old server earlier in the order never hides a good one later.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::error::Error;
+
+/// The oldest major version that is accepted.
+pub const OLDEST_MAJOR: u32 = 15;
+
+/// Where packages, Homebrew and Postgres.app put servers: parent, start of the folder's name
+/// before the version, and the way from there to the programs.
+const USUAL_PLACES: [(&str, &str, &str); 6] = [
+    ("usr/lib/postgresql", "", "bin"),
+    ("usr", "pgsql-", "bin"),
+    ("opt/homebrew/opt", "postgresql@", "bin"),
+    ("usr/local/opt", "postgresql@", "bin"),
+    ("home/linuxbrew/.linuxbrew/opt", "postgresql@", "bin"),
+    ("Applications/Postgres.app/Contents/Versions", "", "bin"),
+];
+
+/// The folder of a usable PostgreSQL server and its version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binaries {
+    dir: PathBuf,
+    version: Version,
+}
+
+/// The version of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// The number that decides whether data and server fit together.
+    pub major: u32,
+    /// The whole version, like `15.18` or `18beta1`.
+    pub text: String,
+}
+
+impl Binaries {
+    /// Finds a server: in `PG_BIN_DIR` and nowhere else if that is set; otherwise the first
+    /// usable one of `pg_config --bindir`, `PATH` and the usual places, newest first.
+    ///
+    /// `lookup` answers for the environment.
+    pub fn find(lookup: impl Fn(&str) -> Option<String>) -> Result<Binaries, Error> {
+        if let Some(dir) = lookup("PG_BIN_DIR").filter(|dir| !dir.is_empty()) {
+            return Binaries::in_dir(Path::new(&dir)).map_err(|reason| Error::BadBinDir { reason });
+        }
+
+        let mut rejected = Vec::new();
+        for dir in candidates(&lookup("PATH").unwrap_or_default(), Path::new("/")) {
+            match Binaries::in_dir(&dir) {
+                Ok(binaries) => return Ok(binaries),
+                Err(reason) if dir.join("postgres").exists() => rejected.push(reason),
+                Err(_) => {}
+            }
+        }
+        Err(Error::NotFound { rejected })
+    }
+
+    /// The server in that folder, or why it cannot be used.
+    pub fn in_dir(dir: &Path) -> Result<Binaries, String> {
+        let postgres = dir.join("postgres");
+        if !postgres.is_file() {
+            return Err(format!("there is no {}", postgres.display()));
+        }
+        let version = run(&postgres, "--version")?;
+        let version = Version::parse(&version)
+            .ok_or_else(|| format!("{} does not say its version", postgres.display()))?;
+        if version.major < OLDEST_MAJOR {
+            return Err(format!("{} is version {}, which is too old", dir.display(), version.text));
+        }
+        run(&dir.join("initdb"), "--version")?;
+        Ok(Binaries { dir: dir.to_owned(), version })
+    }
+
+    /// The folder that the programs are in.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The version of the server.
+    pub fn version(&self) -> &Version {
+        &self.version
+    }
+
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+}
+
+impl Version {
+    /// Reads the answer to `--version`, like `postgres (PostgreSQL) 15.18 (Debian …)`.
+    fn parse(answer: &str) -> Option<Version> {
+        let text = answer
+            .split_whitespace()
+            .find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
+        Some(Version { major: leading_number(text)?, text: text.to_owned() })
+    }
+}
+
+/// Every folder that may hold a server, in the order of preference, without a second mention.
+fn candidates(path: &str, root: &Path) -> Vec<PathBuf> {
+    let on_path: Vec<PathBuf> =
+        std::env::split_paths(path).filter(|dir| dir.is_absolute()).collect();
+    let told = on_path.iter().filter_map(|dir| {
+        let answer = run(&dir.join("pg_config"), "--bindir").ok()?;
+        Some(PathBuf::from(answer.trim()))
+    });
+
+    let mut found: Vec<PathBuf> = told.chain(on_path.iter().cloned()).collect();
+    for (parent, prefix, rest) in USUAL_PLACES {
+        found
+            .extend(newest_first(&root.join(parent), prefix).into_iter().map(|dir| dir.join(rest)));
+    }
+    found.push(root.join("usr/local/pgsql/bin"));
+
+    let mut seen = std::collections::HashSet::new();
+    found.retain(|dir| seen.insert(dir.clone()));
+    found
+}
+
+/// The folders in `parent` whose name is `prefix` and a version, the highest version first.
+fn newest_first(parent: &Path, prefix: &str) -> Vec<PathBuf> {
+    let Ok(entries) = parent.read_dir() else { return Vec::new() };
+    let mut found: Vec<(u32, PathBuf)> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name();
+            let version = name.to_str()?.strip_prefix(prefix)?;
+            Some((leading_number(version)?, entry.path()))
+        })
+        .collect();
+    found.sort_by(|a, b| b.cmp(a));
+    found.into_iter().map(|(_, dir)| dir).collect()
+}
+
+fn leading_number(text: &str) -> Option<u32> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    text[..end].parse().ok()
+}
+
+fn run(program: &Path, argument: &str) -> Result<String, String> {
+    let output = Command::new(program)
+        .arg(argument)
+        .output()
+        .map_err(|error| format!("{}: {error}", program.display()))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{} {argument}: {}", program.display(), said.trim()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::unix::fs::PermissionsExt,
+        sync::atomic::{AtomicU32, Ordering},
+    };
+
+    use super::*;
+
+    /// A root folder of its own with programs that only print.
+    struct Root(PathBuf);
+
+    impl Root {
+        fn new() -> Root {
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            let name = format!(
+                "managed-postgres-binaries-{}-{}",
+                std::process::id(),
+                NEXT.fetch_add(1, Ordering::Relaxed)
+            );
+            let dir = std::env::temp_dir().join(name);
+            fs::create_dir_all(&dir).unwrap();
+            Root(dir)
+        }
+
+        fn program(&self, path: &str, prints: &str) {
+            let path = self.0.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, format!("#!/bin/sh\necho '{prints}'\n")).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+
+        fn server(&self, dir: &str, version: &str) -> PathBuf {
+            self.program(&format!("{dir}/postgres"), &format!("postgres (PostgreSQL) {version}"));
+            self.program(&format!("{dir}/initdb"), &format!("initdb (PostgreSQL) {version}"));
+            self.0.join(dir)
+        }
+
+        fn lookup(&self, bin_dir: Option<&str>, path: &str) -> impl Fn(&str) -> Option<String> {
+            let bin_dir = bin_dir.map(|dir| self.0.join(dir).display().to_string());
+            let path = self.0.join(path).display().to_string();
+            move |name| match name {
+                "PG_BIN_DIR" => bin_dir.clone(),
+                "PATH" => Some(path.clone()),
+                _ => None,
+            }
+        }
+    }
+
+    impl Drop for Root {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn versions_are_read_from_every_vendors_answer() {
+        for (answer, major, text) in [
+            ("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)", 15, "15.18"),
+            ("postgres (PostgreSQL) 18beta1", 18, "18beta1"),
+            ("postgres (PostgreSQL) 17.2 (Homebrew)\n", 17, "17.2"),
+        ] {
+            let expected = Version { major, text: text.to_owned() };
+            assert_eq!(Version::parse(answer), Some(expected), "{answer}");
+        }
+        assert_eq!(Version::parse("no number"), None);
+    }
+
+    #[test]
+    fn pg_config_goes_before_path_and_path_before_the_usual_places() {
+        let root = Root::new();
+        root.program("bin/pg_config", "/told/by/pg_config");
+        for dir in [
+            "usr/lib/postgresql/9.6/bin",
+            "usr/lib/postgresql/17/bin",
+            "usr/lib/postgresql/15/bin",
+            "usr/pgsql-16/bin",
+            "opt/homebrew/opt/postgresql@16/bin",
+            "Applications/Postgres.app/Contents/Versions/18/bin",
+        ] {
+            root.server(dir, "0");
+        }
+
+        let path = format!("{}:relative", root.0.join("bin").display());
+        let found = candidates(&path, &root.0);
+
+        let found: Vec<_> =
+            found.iter().map(|dir| dir.strip_prefix(&root.0).unwrap_or(dir)).collect();
+        let expected = [
+            "/told/by/pg_config",
+            "bin",
+            "usr/lib/postgresql/17/bin",
+            "usr/lib/postgresql/15/bin",
+            "usr/lib/postgresql/9.6/bin",
+            "usr/pgsql-16/bin",
+            "opt/homebrew/opt/postgresql@16/bin",
+            "Applications/Postgres.app/Contents/Versions/18/bin",
+            "usr/local/pgsql/bin",
+        ];
+        assert_eq!(found, expected.map(Path::new));
+    }
+
+    #[test]
+    fn the_folder_asked_for_is_the_one_used() {
+        let root = Root::new();
+        let asked = root.server("asked", "16.1");
+        root.server("path", "17.1");
+
+        let found = Binaries::find(root.lookup(Some("asked"), "path")).unwrap();
+
+        assert_eq!((found.dir(), found.version().major), (asked.as_path(), 16));
+    }
+
+    #[test]
+    fn a_folder_asked_for_without_a_server_is_an_error_that_names_the_variable() {
+        let root = Root::new();
+        root.server("path", "17.1");
+
+        let error = Binaries::find(root.lookup(Some("asked"), "path")).unwrap_err().to_string();
+
+        assert!(error.starts_with("PG_BIN_DIR has no usable PostgreSQL server: "), "{error}");
+    }
+
+    #[test]
+    fn old_and_half_installed_servers_are_passed_over() {
+        let root = Root::new();
+        let old = root.server("old", "14.9");
+        root.program("half/postgres", "postgres (PostgreSQL) 16.0");
+        let good = root.server("good", "15.0");
+
+        let path = ["old", "half", "good"].map(|dir| root.0.join(dir).display().to_string());
+        let found = Binaries::find(|name| (name == "PATH").then(|| path.join(":"))).unwrap();
+
+        assert_eq!(found.dir(), good);
+        let reason = Binaries::in_dir(&old).unwrap_err();
+        assert!(reason.ends_with("is version 14.9, which is too old"), "{reason}");
+    }
+}

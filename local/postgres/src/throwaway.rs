@@ -1,0 +1,286 @@
+//! Servers and databases for tests. The invariant: nothing of them is left when the test run is
+//! over, and no test can see another test's database.
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs::{self, File},
+    os::unix::process::parent_id,
+    path::{Path, PathBuf},
+    process::Command,
+    str::FromStr,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use sqlx::{
+    AssertSqlSafe, Connection, Executor, PgConnection, Row, migrate::Migrator,
+    postgres::PgConnectOptions,
+};
+use tokio::sync::OnceCell;
+
+use crate::{
+    account::{Account, give},
+    binaries::Binaries,
+    cluster::Worth,
+    error::{Error, Named},
+    folder::{hash, make_own, open_lock, random_hex, remove, write_private},
+    process::{end_orphan, is_alive, server_on},
+    server::{Plan, Server},
+    supervisor::Owner,
+};
+
+const PREFIX: &str = "agent-coordinator-test-";
+
+/// A file system in memory, on Linux.
+const MEMORY: &str = "/dev/shm";
+const ENOUGH_KILOBYTES: u64 = 2 * 1024 * 1024;
+
+/// Nothing of it has to survive, not even a crash of the server.
+const SHARED: &[&str] = &[
+    "fsync=off",
+    "synchronous_commit=off",
+    "full_page_writes=off",
+    "autovacuum=off",
+    "wal_level=minimal",
+    "max_wal_senders=0",
+    "max_wal_size=128MB",
+    "max_connections=300",
+    "dynamic_shared_memory_type=mmap",
+];
+
+/// The server may be killed, the machine may not. What a killed server leaves in shared memory
+/// nobody would remove, so it keeps that in its folder.
+const PRIVATE: &[&str] = &["fsync=off", "max_connections=300", "dynamic_shared_memory_type=mmap"];
+
+/// The server that all tests of one run share.
+#[derive(Debug)]
+pub struct Shared {
+    folder: PathBuf,
+    /// The address of the database `postgres`, with another name put in for the others.
+    url: String,
+}
+
+/// A database of one test's own. It goes some time after the value does, or with the server.
+#[derive(Debug)]
+pub struct Database {
+    /// Its address, password included.
+    pub url: String,
+    name: String,
+}
+
+/// Databases whose tests are over; the next test to make one drops them. A drop takes a few
+/// milliseconds, which nobody should spend while their own test is being timed out.
+static FINISHED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let mut finished = FINISHED.lock().unwrap_or_else(PoisonError::into_inner);
+        finished.push(std::mem::take(&mut self.name));
+    }
+}
+
+/// The server of this test run, started by whichever test comes first and ended when the run is
+/// over. One `cargo test` or `cargo nextest run` is one run, however many processes it starts.
+pub async fn server() -> Result<&'static Shared, Error> {
+    static SERVER: OnceCell<Shared> = OnceCell::const_new();
+    SERVER.get_or_try_init(|| Shared::of_run(run_pid())).await
+}
+
+/// A new database of the shared server with these migrations applied.
+pub async fn database(migrator: &Migrator) -> Result<Database, Error> {
+    server().await?.database(migrator).await
+}
+
+/// A server of the caller's own, which it may kill and restart. Its database `postgres` is empty.
+pub async fn private() -> Result<Server, Error> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("{PREFIX}{}-{number}", std::process::id());
+    let plan = plan(&name, Owner::ThisProcess, PRIVATE)?;
+    sweep().await;
+    Server::owned(plan).await
+}
+
+impl Shared {
+    async fn of_run(pid: u32) -> Result<Shared, Error> {
+        let plan = plan(&format!("{PREFIX}{pid}"), Owner::Process(pid), SHARED)?;
+        let address = plan.folder.join("address");
+        let _lock = lock(&plan.folder).await?;
+
+        let data = plan.folder.join("data");
+        if let Ok(url) = fs::read_to_string(&address)
+            && server_on(&data).is_some()
+        {
+            return Ok(Shared { folder: plan.folder, url });
+        }
+        sweep().await;
+        // It would be that of an earlier run with the same number, or of a crashed server.
+        remove(&data)?;
+        let cluster = plan.prepare().await?;
+        let (_supervisor, port) = plan.launch(&cluster, None).await?;
+        let url = crate::server::url(port, &cluster.password, "postgres");
+        write_private(&address, &url)?;
+        give(&address, plan.account)?;
+        Ok(Shared { folder: plan.folder, url })
+    }
+
+    /// The address of one of the server's databases. `postgres` is always there.
+    pub fn url(&self, database: &str) -> String {
+        self.url.replace("/postgres?", &format!("/{database}?"))
+    }
+
+    /// A new database with these migrations applied.
+    pub async fn database(&self, migrator: &Migrator) -> Result<Database, Error> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let mut admin = connect(&self.url).await?;
+        let template = self.template(migrator, &mut admin).await?;
+        drop_finished(&mut admin).await?;
+
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("test_{}_{number}_{}", std::process::id(), random_hex(3)?);
+        let create = format!("create database {name} template {template} strategy file_copy");
+        admin.execute(AssertSqlSafe(create)).await?;
+        admin.close().await?;
+        Ok(Database { url: self.url(&name), name })
+    }
+
+    /// The name of the database that has just these migrations, made if it is missing.
+    async fn template(
+        &self,
+        migrator: &Migrator,
+        admin: &mut PgConnection,
+    ) -> Result<String, Error> {
+        let name = template_name(migrator);
+        if is_complete(&name, admin).await? {
+            return Ok(name);
+        }
+        let _lock = lock(&self.folder).await?;
+        if is_complete(&name, admin).await? {
+            return Ok(name);
+        }
+
+        admin
+            .execute(AssertSqlSafe(format!("drop database if exists {name} with (force)")))
+            .await?;
+        admin.execute(AssertSqlSafe(format!("create database {name}"))).await?;
+        let mut connection = connect(&self.url(&name)).await?;
+        migrator.run_direct(None, &mut connection, false).await?;
+        connection.close().await?;
+        // A database with a connection cannot be copied, so there shall never be one again. It
+        // is also what says that the template is complete.
+        let seal = format!("alter database {name} with allow_connections false is_template true");
+        admin.execute(AssertSqlSafe(seal)).await?;
+        Ok(name)
+    }
+}
+
+fn plan(name: &str, owner: Owner, settings: &'static [&'static str]) -> Result<Plan, Error> {
+    // Asked before the folder is there, so that it is the usual account and not the folder's.
+    let account = Account::choose(Path::new("/nonexistent"))?;
+    let folder = temporary(account)?.join(name);
+    make_own(&folder)?;
+    let binaries = Binaries::find(|name| env::var_os(name)?.into_string().ok())?;
+    Ok(Plan { folder, binaries, account, worth: Worth::Nothing, owner, settings })
+}
+
+/// A folder for temporary files that the server's account can get to.
+fn temporary(account: Option<Account>) -> Result<PathBuf, Error> {
+    let found = places()
+        .into_iter()
+        .find(|place| place.is_dir() && account.is_none_or(|account| account.can_reach(place)));
+    found.ok_or_else(|| Error::failed("keep test data", "there is no folder for temporary files"))
+}
+
+/// Where test data may be kept. In memory if there is enough of it: a new database is three
+/// hundred new files, for which a file system on a disk may take ten times as long.
+fn places() -> Vec<PathBuf> {
+    let memory = Some(PathBuf::from(MEMORY)).filter(|dir| free_kilobytes(dir) >= ENOUGH_KILOBYTES);
+    let disk = [env::temp_dir(), "/tmp".into(), "/var/tmp".into()];
+    memory.into_iter().chain(disk).filter_map(|place| place.canonicalize().ok()).collect()
+}
+
+fn free_kilobytes(dir: &Path) -> u64 {
+    let Ok(output) = Command::new("df").arg("-Pk").arg(dir).output() else { return 0 };
+    // The second line is: device, size, used, free, …
+    let answer = String::from_utf8_lossy(&output.stdout);
+    let free = answer.lines().nth(1).and_then(|line| line.split_whitespace().nth(3));
+    free.and_then(|free| free.parse().ok()).unwrap_or(0)
+}
+
+/// The process whose end is the end of the test run: the one that runs the test programs, or
+/// this one if it was started by hand.
+fn run_pid() -> u32 {
+    if env::var_os("CARGO").is_some() { parent_id() } else { std::process::id() }
+}
+
+/// Removes what runs have left behind whose end nobody saw.
+async fn sweep() {
+    let entries = places().into_iter().filter_map(|place| place.read_dir().ok()).flatten();
+    for entry in entries.flatten() {
+        let is_stale = pid_of(&entry.file_name()).is_some_and(|pid| !is_alive(pid));
+        if is_stale && end_orphan(&entry.path().join("data")).await.is_ok() {
+            // It may be another user's, or just be going by itself.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn pid_of(folder: &OsStr) -> Option<u32> {
+    let rest = folder.to_str()?.strip_prefix(PREFIX)?;
+    rest.split('-').next()?.parse().ok()
+}
+
+/// Waits for the right to change what the tests of a run share.
+async fn lock(folder: &Path) -> Result<File, Error> {
+    let path = folder.join("shared-lock");
+    let locked = tokio::task::spawn_blocking(move || {
+        let file = open_lock(&path)?;
+        file.lock().named("lock", &path)?;
+        Ok(file)
+    });
+    locked.await.map_err(|error| Error::failed("wait for other tests", error))?
+}
+
+async fn connect(url: &str) -> Result<PgConnection, Error> {
+    Ok(PgConnection::connect_with(&PgConnectOptions::from_str(url)?).await?)
+}
+
+async fn is_complete(template: &str, admin: &mut PgConnection) -> Result<bool, Error> {
+    let found = "select 1 from pg_database where datistemplate and datname = ";
+    let found = admin.fetch_optional(AssertSqlSafe(format!("{found}'{template}'"))).await?;
+    Ok(found.is_some())
+}
+
+/// Drops the databases of tests that are over, in this process or in one that has ended.
+async fn drop_finished(admin: &mut PgConnection) -> Result<(), Error> {
+    let mut finished =
+        std::mem::take(&mut *FINISHED.lock().unwrap_or_else(PoisonError::into_inner));
+    let all = "select datname::text from pg_database where datname like 'test\\_%'";
+    for row in admin.fetch_all(all).await? {
+        let name: String = row.try_get(0)?;
+        if creator(&name).is_some_and(|pid| !is_alive(pid)) {
+            finished.push(name);
+        }
+    }
+    for name in finished {
+        let drop = format!("drop database if exists {name} with (force)");
+        // Another process may be dropping it too; if it stays, it goes with the server.
+        let _ = admin.execute(AssertSqlSafe(drop)).await;
+    }
+    Ok(())
+}
+
+/// The process that a test database was made by.
+fn creator(database: &str) -> Option<u32> {
+    database.strip_prefix("test_")?.split('_').next()?.parse().ok()
+}
+
+fn template_name(migrator: &Migrator) -> String {
+    let content = migrator.iter().flat_map(|migration| {
+        migration.version.to_be_bytes().into_iter().chain(migration.checksum.iter().copied())
+    });
+    format!("template_{:016x}", hash(content))
+}

@@ -1,0 +1,2 @@
+//! Development loop.
+fn main() {}

@@ -1,0 +1,592 @@
+//! The configuration: the only reader of the environment. Every problem is reported at once, with
+//! the variable's name and what it expects, never with its value.
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
+
+use serde_json::Value;
+use sqlx::postgres::PgConnectOptions;
+
+use crate::auth::{Identity, Keyring};
+
+/// Where the router runs. It decides a few defaults and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// A long-running server, on this machine or in a container.
+    Server,
+    /// AWS Lambda: one connection a process, and migrations are never applied.
+    Lambda,
+}
+
+/// Everything read from the environment, parsed and checked once at start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub(crate) database: PgConnectOptions,
+    pub(crate) pool_min: u32,
+    pub(crate) pool_max: u32,
+    pub(crate) keys: Keyring,
+    pub(crate) public_reads: bool,
+    pub(crate) allow_workspace_header: bool,
+    pub(crate) lock_ttl_minutes: i64,
+    pub(crate) default_trust: u8,
+    pub(crate) enforce_profile_limits: bool,
+    pub(crate) authority_max_age: Duration,
+    pub(crate) access_log: bool,
+    pub(crate) request_time: Duration,
+    /// Address to listen on; `None` is every address, IPv6 and IPv4.
+    pub host: Option<IpAddr>,
+    /// Port to listen on.
+    pub port: u16,
+    /// Worker threads of the server.
+    pub workers: usize,
+    /// How long requests in flight may take to finish after a signal to stop.
+    pub shutdown_grace: Duration,
+    /// Whether the server applies migrations at start.
+    pub auto_migrate: bool,
+    /// What to log, such as `info` or `info,sqlx=debug`.
+    pub log: tracing_subscriber::filter::Targets,
+}
+
+/// Everything that is wrong with the environment. Its text names each variable with what it
+/// expects, a line each, and holds no value of any.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct ConfigError(Vec<String>);
+
+struct Variable {
+    name: &'static str,
+    kind: Kind,
+    /// What holds when the variable is unset or empty; `""` is nothing.
+    default: &'static str,
+    meaning: &'static str,
+}
+
+enum Kind {
+    Int(i64, i64),
+    Bool,
+    Words(&'static [&'static str]),
+    Text(&'static str),
+}
+
+const fn int(name: &'static str, range: (i64, i64), default: &'static str, meaning: &'static str) -> Variable {
+    Variable { name, kind: Kind::Int(range.0, range.1), default, meaning }
+}
+
+const fn bool(name: &'static str, default: &'static str, meaning: &'static str) -> Variable {
+    Variable { name, kind: Kind::Bool, default, meaning }
+}
+
+const fn text(
+    name: &'static str,
+    expected: &'static str,
+    default: &'static str,
+    meaning: &'static str,
+) -> Variable {
+    Variable { name, kind: Kind::Text(expected), default, meaning }
+}
+
+const fn words(
+    name: &'static str,
+    words: &'static [&'static str],
+    default: &'static str,
+    meaning: &'static str,
+) -> Variable {
+    Variable { name, kind: Kind::Words(words), default, meaning }
+}
+
+const DSN: &str = "a connection string such as postgresql://user:password@host:5432/database";
+
+/// Every variable the service reads. The parser takes ranges and defaults from here, and
+/// `docs/configuration.md` is printed from it.
+const VARIABLES: &[Variable] = &[
+    words(
+        "DB_BACKEND",
+        &["postgres", "supabase"],
+        "postgres",
+        "Kind of database. `supabase` is the same through that project's own Postgres connection string in `POSTGRES_DSN`.",
+    ),
+    text("POSTGRES_DSN", DSN, "", "Connection string of the database. Required, unless `DATABASE_URL` is set."),
+    text("DATABASE_URL", DSN, "", "Used when `POSTGRES_DSN` is unset."),
+    int("POSTGRES_POOL_MIN", (0, 500), "2", "Connections kept open. Lambda: always 0."),
+    int("POSTGRES_POOL_MAX", (1, 500), "10", "Most connections open at once. Lambda: always 1."),
+    bool(
+        "COORDINATION_AUTO_MIGRATE",
+        "true",
+        "Apply migrations at start, under a lock. Lambda never does.",
+    ),
+    text(
+        "API_HOST",
+        "an IP address",
+        "[::]",
+        "Address to listen on. The default takes IPv6 and IPv4, and IPv4 alone where IPv6 is missing. Not read by `local`, which listens on loopback.",
+    ),
+    int("API_PORT", (1, 65535), "", "Port to listen on."),
+    int("PORT", (1, 65535), "8081", "Port to listen on when `API_PORT` is unset."),
+    int("API_WORKERS", (1, 256), "1", "Worker threads of the server."),
+    bool("API_ACCESS_LOG", "false", "Log one line for each request."),
+    int(
+        "SHUTDOWN_GRACE_SECONDS",
+        (0, 600),
+        "25",
+        "Seconds that requests in flight may take to finish after SIGTERM.",
+    ),
+    text("RUST_LOG", "a log filter such as info or info,sqlx=debug", "info", "What to log."),
+    text(
+        "COORDINATION_API_KEYS",
+        "keys, separated by commas",
+        "",
+        "The API keys. Unset: the keys of `COORDINATION_API_KEY_IDENTITIES`.",
+    ),
+    text(
+        "COORDINATION_API_KEY_IDENTITIES",
+        "a JSON object that maps keys (members of COORDINATION_API_KEYS, when that is set) to objects with the optional string members agent_id, agent_type, workspace (a name of a-z 0-9 . _ -) and profile (which needs agent_id)",
+        "{}",
+        "What each key is bound to: `{\"<key>\": {\"agent_id\": …, \"agent_type\": …, \"workspace\": …, \"profile\": …}}`.",
+    ),
+    bool(
+        "COORDINATION_PUBLIC_READS",
+        "false",
+        "Answer the routes marked \"public reads\" without a key, for workspace `default` only. `local`: true.",
+    ),
+    bool(
+        "COORDINATION_ALLOW_WORKSPACE_HEADER",
+        "false",
+        "Let keys that are bound to no agent choose their workspace with `X-Workspace`.",
+    ),
+    int(
+        "LOCK_TTL_MINUTES",
+        (1, 480),
+        "120",
+        "Minutes that a lock lives when a client sends `ttl_minutes: 0`.",
+    ),
+    int("PROFILES_DEFAULT_TRUST", (0, 4), "2", "Trust of an agent without a profile."),
+    bool(
+        "PROFILES_ENFORCE_LIMITS",
+        "true",
+        "Apply the operation lists and the file limit of profiles. False: only trust decides.",
+    ),
+    int(
+        "PROFILES_CACHE_TTL",
+        (0, 86400),
+        "300",
+        "Most seconds a profile's definition is kept in memory. Assignments and suspensions are kept for 5 s at most, whatever this says, and definitions are read along with them.",
+    ),
+    words("POLICY_ENGINE", &["native"], "native", "Engine that decides what a caller may do."),
+];
+
+/// The longest that an agent's assignment and suspension may be out of date (conventions 5.2).
+const AUTHORITY_MAX_AGE: Duration = Duration::from_secs(5);
+
+/// How long a request may take before it is answered with 503 (conventions, limits).
+const REQUEST_TIME: Duration = Duration::from_secs(30);
+
+impl Config {
+    /// Reads and checks the process's environment.
+    pub fn from_env(home: Home) -> Result<Self, ConfigError> {
+        #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+        Self::parse(home, |name| std::env::var(name).ok())
+    }
+
+    /// Reads and checks an environment given as a function from name to value.
+    pub fn parse(home: Home, lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let mut from = Reader { lookup: &lookup, problems: BTreeSet::new() };
+        let server = home == Home::Server;
+        let config = Self {
+            database: from.database(),
+            pool_min: if server { from.int("POSTGRES_POOL_MIN") } else { 0 },
+            pool_max: if server { from.int("POSTGRES_POOL_MAX") } else { 1 },
+            keys: from.keys(),
+            public_reads: from.bool("COORDINATION_PUBLIC_READS"),
+            allow_workspace_header: from.bool("COORDINATION_ALLOW_WORKSPACE_HEADER"),
+            lock_ttl_minutes: from.int("LOCK_TTL_MINUTES"),
+            default_trust: from.int("PROFILES_DEFAULT_TRUST"),
+            enforce_profile_limits: from.bool("PROFILES_ENFORCE_LIMITS"),
+            authority_max_age: Duration::from_secs(from.int("PROFILES_CACHE_TTL"))
+                .min(AUTHORITY_MAX_AGE),
+            access_log: from.bool("API_ACCESS_LOG"),
+            request_time: REQUEST_TIME,
+            host: from.host(),
+            port: from.port(),
+            workers: from.int("API_WORKERS"),
+            shutdown_grace: Duration::from_secs(from.int("SHUTDOWN_GRACE_SECONDS")),
+            auto_migrate: from.bool("COORDINATION_AUTO_MIGRATE") && server,
+            log: from.log(),
+        };
+        from.word("POLICY_ENGINE");
+        if config.pool_min > config.pool_max {
+            from.problem("POSTGRES_POOL_MIN", "not more than POSTGRES_POOL_MAX");
+        }
+        if from.problems.is_empty() {
+            return Ok(config);
+        }
+        Err(ConfigError(from.problems.into_iter().collect()))
+    }
+
+    /// The same configuration with another age limit for assignments and suspensions, for tests
+    /// that must not depend on how much time passes.
+    #[doc(hidden)]
+    pub fn with_authority_max_age(mut self, age: Duration) -> Self {
+        self.authority_max_age = age;
+        self
+    }
+
+    /// The same configuration with another limit on a request's time, for tests of that limit.
+    #[doc(hidden)]
+    pub fn with_request_time(mut self, limit: Duration) -> Self {
+        self.request_time = limit;
+        self
+    }
+
+    /// Whether there is any key at all; without one every keyed route answers 401.
+    pub fn has_keys(&self) -> bool {
+        !self.keys.is_empty()
+    }
+}
+
+struct Reader<'a> {
+    lookup: &'a dyn Fn(&str) -> Option<String>,
+    problems: BTreeSet<String>,
+}
+
+impl Reader<'_> {
+    fn problem(&mut self, name: &str, expected: &str) {
+        self.problems.insert(format!("{name}: expected {expected}"));
+    }
+
+    fn invalid(&mut self, name: &str) {
+        self.problem(name, &variable(name).kind.expected());
+    }
+
+    /// The variable's value or its default; an empty value counts as unset.
+    fn text(&self, name: &str) -> Option<String> {
+        let value = (self.lookup)(name).filter(|it| !it.trim().is_empty());
+        let default = variable(name).default;
+        value.or_else(|| (!default.is_empty()).then(|| default.to_owned()))
+    }
+
+    fn checked<T: Default>(&mut self, name: &str, parse: impl Fn(&Kind, &str) -> Option<T>) -> T {
+        let Some(value) = self.text(name) else { return T::default() };
+        parse(&variable(name).kind, value.trim()).unwrap_or_else(|| {
+            self.invalid(name);
+            T::default()
+        })
+    }
+
+    fn int<T: TryFrom<i64> + Default>(&mut self, name: &str) -> T {
+        self.checked(name, |kind, value| {
+            let Kind::Int(low, high) = kind else { return None };
+            let number = value.parse().ok().filter(|it| (low..=high).contains(&it))?;
+            T::try_from(number).ok()
+        })
+    }
+
+    fn bool(&mut self, name: &str) -> bool {
+        self.checked(name, |_, value| match value.to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" => Some(true),
+            "false" | "0" | "no" | "off" => Some(false),
+            _ => None,
+        })
+    }
+
+    fn word(&mut self, name: &str) -> String {
+        self.checked(name, |kind, value| {
+            let Kind::Words(words) = kind else { return None };
+            words.contains(&value).then(|| value.to_owned())
+        })
+    }
+
+    fn port(&mut self) -> u16 {
+        match self.int("API_PORT") {
+            0 => self.int("PORT"),
+            port => port,
+        }
+    }
+
+    fn host(&mut self) -> Option<IpAddr> {
+        self.checked("API_HOST", |_, value| {
+            let bare = value.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+            let address: IpAddr = bare.unwrap_or(value).parse().ok()?;
+            Some((address != Ipv6Addr::UNSPECIFIED).then_some(address))
+        })
+    }
+
+    fn log(&mut self) -> tracing_subscriber::filter::Targets {
+        self.checked("RUST_LOG", |_, value| value.parse().ok())
+    }
+
+    fn database(&mut self) -> PgConnectOptions {
+        let backend = self.word("DB_BACKEND");
+        let name = if self.text("POSTGRES_DSN").is_some() { "POSTGRES_DSN" } else { "DATABASE_URL" };
+        if backend == "supabase" && name != "POSTGRES_DSN" {
+            let how = "POSTGRES_DSN to hold the Postgres connection string of the project";
+            self.problem("DB_BACKEND=supabase", how);
+            return PgConnectOptions::new_without_pgpass();
+        }
+        let parsed = self.text(name).and_then(|dsn| connect_options(&dsn));
+        parsed.unwrap_or_else(|| {
+            let name = if self.text(name).is_some() { name } else { "POSTGRES_DSN" };
+            self.invalid(name);
+            PgConnectOptions::new_without_pgpass()
+        })
+    }
+
+    fn keys(&mut self) -> Keyring {
+        let listed = (self.lookup)("COORDINATION_API_KEYS").filter(|it| !it.trim().is_empty());
+        let listed: Option<Vec<String>> = listed.map(|csv| {
+            csv.split(',').map(|it| it.trim().to_owned()).filter(|it| !it.is_empty()).collect()
+        });
+        if listed.as_ref().is_some_and(|it| it.is_empty()) {
+            self.invalid("COORDINATION_API_KEYS");
+        }
+        let identities = self.text("COORDINATION_API_KEY_IDENTITIES").unwrap_or_default();
+        let Some(identities) = parse_identities(&identities, listed.as_deref()) else {
+            self.invalid("COORDINATION_API_KEY_IDENTITIES");
+            return Keyring::default();
+        };
+        let unbound = listed.unwrap_or_default().into_iter().map(|key| (key, Identity::default()));
+        Keyring::new(identities.into_iter().chain(unbound))
+    }
+}
+
+fn variable(name: &str) -> &'static Variable {
+    VARIABLES.iter().find(|it| it.name == name).expect("every variable read is declared above")
+}
+
+/// A connection string, as options that also work behind a connection pooler: it would refuse the
+/// start-up parameter that the driver sends by default.
+fn connect_options(dsn: &str) -> Option<PgConnectOptions> {
+    let scheme = dsn.split_once("://")?.0;
+    if !["postgres", "postgresql"].contains(&scheme) {
+        return None;
+    }
+    let options: PgConnectOptions = dsn.parse().ok()?;
+    Some(options.extra_float_digits(None).application_name("agent-coordinator"))
+}
+
+/// The identities by key, or nothing when anything about them is wrong.
+fn parse_identities(json: &str, listed: Option<&[String]>) -> Option<Vec<(String, Identity)>> {
+    let map: serde_json::Map<String, Value> = serde_json::from_str(json).ok()?;
+    let mut identities = Vec::new();
+    for (key, members) in map {
+        let key = key.trim().to_owned();
+        if key.is_empty() || listed.is_some_and(|it| !it.contains(&key)) {
+            return None;
+        }
+        identities.push((key, parse_identity(members.as_object()?)?));
+    }
+    Some(identities)
+}
+
+fn parse_identity(members: &serde_json::Map<String, Value>) -> Option<Identity> {
+    let member = |name: &str| -> Option<Option<String>> {
+        match members.get(name) {
+            None | Some(Value::Null) => Some(None),
+            Some(value) => {
+                let text = value.as_str()?.trim();
+                Some((!text.is_empty()).then(|| text.to_owned()))
+            }
+        }
+    };
+    if members.values().any(|it| !it.is_string() && !it.is_null()) {
+        return None;
+    }
+    let identity = Identity {
+        agent_id: member("agent_id")?,
+        agent_type: member("agent_type")?,
+        workspace: member("workspace")?.unwrap_or_else(|| "default".to_owned()),
+        profile: member("profile")?,
+    };
+    let whole = crate::auth::is_workspace_name(&identity.workspace)
+        && (identity.profile.is_none() || identity.agent_id.is_some());
+    whole.then_some(identity)
+}
+
+impl Kind {
+    fn expected(&self) -> String {
+        match self {
+            Self::Int(low, high) => format!("an integer {low}..{high}"),
+            Self::Bool => "true or false (also 1/0, yes/no, on/off)".to_owned(),
+            Self::Words(words) => words.join(" or "),
+            Self::Text(expected) => (*expected).to_owned(),
+        }
+    }
+}
+
+/// The table of all variables, as Markdown.
+pub fn configuration_table() -> String {
+    let mut table = String::from("| Variable | Default | Expects | Meaning |\n|---|---|---|---|\n");
+    for variable in VARIABLES {
+        let default = match variable.default {
+            "" => "–".to_owned(),
+            default => format!("`{default}`"),
+        };
+        let expected = variable.kind.expected();
+        writeln!(table, "| `{}` | {default} | {expected} | {} |", variable.name, variable.meaning)
+            .expect("a String takes any text");
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DSN: (&str, &str) = ("POSTGRES_DSN", "postgresql://u:s3cret@localhost/db");
+
+    fn parse(home: Home, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::parse(home, |name| {
+            variables.iter().find(|(it, _)| *it == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    fn valid(variables: &[(&str, &str)]) -> Config {
+        parse(Home::Server, &[&[DSN], variables].concat()).expect("valid")
+    }
+
+    /// The problems' text for one variable beside a valid connection string.
+    #[track_caller]
+    fn assert_refused(name: &str, value: &str) {
+        let error = parse(Home::Server, &[(name, value), DSN]).expect_err("refused").to_string();
+        assert!(error.starts_with(name), "{error}");
+        assert!(!error.contains("s3cret"), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+
+    #[test]
+    fn defaults() {
+        let config = valid(&[]);
+        assert_eq!((config.pool_min, config.pool_max), (2, 10));
+        assert_eq!((config.host, config.port, config.workers), (None, 8081, 1));
+        assert_eq!(config.lock_ttl_minutes, 120);
+        assert_eq!((config.default_trust, config.enforce_profile_limits), (2, true));
+        assert_eq!(config.authority_max_age, AUTHORITY_MAX_AGE);
+        assert_eq!(config.shutdown_grace, Duration::from_secs(25));
+        assert!(config.auto_migrate && !config.public_reads && !config.allow_workspace_header);
+        assert!(!config.has_keys());
+    }
+
+    #[test]
+    fn a_function_has_one_connection_and_never_migrates() {
+        let variables = [DSN, ("COORDINATION_AUTO_MIGRATE", "true"), ("POSTGRES_POOL_MAX", "50")];
+        let config = parse(Home::Lambda, &variables).expect("valid");
+        assert_eq!((config.pool_min, config.pool_max, config.auto_migrate), (0, 1, false));
+    }
+
+    #[test]
+    fn empty_counts_as_unset_and_the_first_port_set_wins() {
+        assert_eq!(valid(&[("API_PORT", ""), ("PORT", "99")]).port, 99);
+        assert_eq!(valid(&[("API_PORT", "7"), ("PORT", "99")]).port, 7);
+        assert_eq!(valid(&[("API_WORKERS", " ")]).workers, 1);
+        let config = parse(Home::Server, &[("DATABASE_URL", DSN.1)]).expect("valid");
+        assert_eq!(config.database.get_database(), Some("db"));
+    }
+
+    #[test]
+    fn addresses() {
+        for (value, expected) in [
+            ("[::]", None),
+            ("::", None),
+            ("0.0.0.0", Some("0.0.0.0")),
+            ("127.0.0.1", Some("127.0.0.1")),
+            ("[::1]", Some("::1")),
+        ] {
+            let expected = expected.map(|it: &str| it.parse::<IpAddr>().expect("an address"));
+            assert_eq!(valid(&[("API_HOST", value)]).host, expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn booleans_take_eight_words_in_any_case() {
+        for word in ["true", "1", "YES", "On"] {
+            assert!(valid(&[("COORDINATION_PUBLIC_READS", word)]).public_reads, "{word}");
+        }
+        for word in ["False", "0", "no", "OFF"] {
+            assert!(!valid(&[("PROFILES_ENFORCE_LIMITS", word)]).enforce_profile_limits, "{word}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_and_not_repeated() {
+        for (name, value) in [
+            ("POSTGRES_POOL_MAX", "0"),
+            ("POSTGRES_POOL_MAX", "501"),
+            ("POSTGRES_POOL_MIN", "11"),
+            ("API_PORT", "65536"),
+            ("API_PORT", "x"),
+            ("PORT", "0"),
+            ("API_HOST", "example.com"),
+            ("API_WORKERS", "257"),
+            ("API_ACCESS_LOG", "maybe"),
+            ("SHUTDOWN_GRACE_SECONDS", "-1"),
+            ("RUST_LOG", "s3cret=loud"),
+            ("COORDINATION_API_KEYS", " , ,"),
+            ("LOCK_TTL_MINUTES", "481"),
+            ("PROFILES_DEFAULT_TRUST", "5"),
+            ("PROFILES_CACHE_TTL", "86401"),
+            ("POLICY_ENGINE", "cedar"),
+            ("DB_BACKEND", "mysql"),
+            ("POSTGRES_DSN", "s3cret"),
+            ("POSTGRES_DSN", "mysql://u:s3cret@localhost/db"),
+            ("COORDINATION_API_KEY_IDENTITIES", "s3cret"),
+            ("COORDINATION_API_KEY_IDENTITIES", "[]"),
+            ("COORDINATION_API_KEY_IDENTITIES", r#"{"s3cret":1}"#),
+            ("COORDINATION_API_KEY_IDENTITIES", r#"{"s3cret":{"agent_id":1}}"#),
+            ("COORDINATION_API_KEY_IDENTITIES", r#"{"s3cret":{"note":1}}"#),
+            ("COORDINATION_API_KEY_IDENTITIES", r#"{"s3cret":{"workspace":"No Name"}}"#),
+            ("COORDINATION_API_KEY_IDENTITIES", r#"{"s3cret":{"profile":"p"}}"#),
+        ] {
+            assert_refused(name, value);
+        }
+        let keys = ("COORDINATION_API_KEYS", "a");
+        let identities = ("COORDINATION_API_KEY_IDENTITIES", r#"{"s3cret":{}}"#);
+        let error = parse(Home::Server, &[DSN, keys, identities]).expect_err("unlisted key");
+        assert!(error.to_string().starts_with(identities.0), "{error}");
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let variables = [("API_PORT", "x"), ("LOCK_TTL_MINUTES", "x"), ("DB_BACKEND", "supabase")];
+        let error = parse(Home::Server, &variables).expect_err("three problems").to_string();
+        let names: Vec<_> = error.lines().map(|line| line.split(':').next().unwrap_or_default()).collect();
+        assert_eq!(names, ["API_PORT", "DB_BACKEND=supabase", "LOCK_TTL_MINUTES"]);
+        let error = parse(Home::Server, &[]).expect_err("no database").to_string();
+        assert!(error.starts_with("POSTGRES_DSN: expected a connection string"), "{error}");
+    }
+
+    #[test]
+    fn keys_come_from_the_list_or_else_from_the_identities() {
+        let listed = valid(&[("COORDINATION_API_KEYS", " a , b ,")]);
+        assert!(listed.keys.find("a").is_some() && listed.keys.find("b").is_some());
+        assert!(listed.keys.find("").is_none() && listed.keys.find(" a").is_none());
+        let identities = r#"{"k":{"agent_id":"x","workspace":"team"}}"#;
+        let mapped = valid(&[("COORDINATION_API_KEY_IDENTITIES", identities)]);
+        let key = mapped.keys.find("k").expect("known");
+        assert_eq!(key.identity.agent_id.as_deref(), Some("x"));
+        assert_eq!(key.identity.workspace, "team");
+    }
+
+    #[test]
+    fn every_declared_variable_is_read() {
+        let read = std::cell::RefCell::new(BTreeSet::new());
+        for home in [Home::Server, Home::Lambda] {
+            let parsed = Config::parse(home, |name| {
+                read.borrow_mut().insert(name.to_owned());
+                None
+            });
+            assert!(parsed.is_err(), "no database is given");
+        }
+        let declared: BTreeSet<_> = VARIABLES.iter().map(|it| it.name.to_owned()).collect();
+        assert_eq!(*read.borrow(), declared);
+    }
+
+    #[test]
+    fn secrets_do_not_show_in_debug_output() {
+        let config = valid(&[("COORDINATION_API_KEYS", "topkey")]);
+        let shown = format!("{config:?}");
+        assert!(!shown.contains("topkey"), "{shown}");
+        assert!(!shown.contains("s3cret"), "{shown}");
+    }
+}

@@ -1,0 +1,155 @@
+//! One error type for everything that is not an answer; the only place that turns a failure into
+//! what a client may see. Texts of the database or its driver go to the log, never to a client.
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use http::{StatusCode, header};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// The result of anything that can fail on the way to an answer.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a request has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The input breaks its schema: 422 with every problem found.
+    #[error("invalid input")]
+    Invalid(Vec<Issue>),
+    /// No key, or one the service does not know: 401.
+    #[error("Invalid API key")]
+    Unauthenticated,
+    /// Identity, workspace or policy say no: 403.
+    #[error("{0}")]
+    Forbidden(String),
+    /// No such thing: 404.
+    #[error("{0}")]
+    NotFound(String),
+    /// The request's body is over the limit: 413.
+    #[error("Request body too large")]
+    TooLarge,
+    /// The database cannot be reached or is too slow; the request may be repeated: 503.
+    #[error("Service temporarily unavailable")]
+    Unavailable(#[source] BoxError),
+    /// A fault of the service: 500.
+    #[error("Internal Server Error")]
+    Internal(#[source] BoxError),
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// One problem of an input, as the `detail` of a 422 lists it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Issue {
+    /// Stable name of the kind of problem, such as `missing`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Where: `body`, `query`, `path` or `header`, then member names and indices.
+    pub loc: Vec<Value>,
+    /// The problem in words, for people.
+    pub msg: String,
+    /// The offending value; for `missing`, the object that lacks the member.
+    pub input: Value,
+}
+
+impl Error {
+    /// The HTTP status of this error.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The response for a client. Failures of the service itself are logged here and nowhere else.
+    pub fn respond(&self, request_id: &str) -> Response {
+        let body = match self {
+            Self::Invalid(issues) => json!({ "detail": issues }),
+            Self::Unavailable(_) | Self::Internal(_) => {
+                tracing::error!(request_id, error = ?self, "request failed: {self}");
+                json!({ "detail": self.to_string(), "request_id": request_id })
+            }
+            error => json!({ "detail": error.to_string() }),
+        };
+        let mut response = (self.status(), Json(body)).into_response();
+        if matches!(self, Self::Unavailable(_)) {
+            let wait = const { http::HeaderValue::from_static("1") };
+            response.headers_mut().insert(header::RETRY_AFTER, wait);
+        }
+        response
+    }
+
+    /// Whether a row found no monthly partition of the audit log: the first write of a month that
+    /// nothing has prepared.
+    pub(crate) fn lacks_audit_partition(&self) -> bool {
+        let Self::Internal(source) = self else { return false };
+        let Some(sqlx::Error::Database(error)) = source.downcast_ref() else { return false };
+        error.code().as_deref() == Some("23514")
+            && error.table() == Some("audit_log")
+            && error.constraint().is_none()
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        use sqlx::Error as Sql;
+        let unavailable = match &error {
+            Sql::Io(_) | Sql::Tls(_) | Sql::PoolTimedOut | Sql::PoolClosed | Sql::WorkerCrashed => {
+                true
+            }
+            // The driver's word for a connection that broke in the middle of a message.
+            Sql::Protocol(_) => true,
+            Sql::Database(database) => database.code().is_some_and(|code| means_unavailable(&code)),
+            _ => false,
+        };
+        if unavailable { Self::Unavailable(error.into()) } else { Self::Internal(error.into()) }
+    }
+}
+
+/// Whether an SQLSTATE says that the database cannot serve now, rather than that the service asked
+/// for something wrong.
+fn means_unavailable(sqlstate: &str) -> bool {
+    match sqlstate {
+        // Not there, or not for us: no such database, wrong password, read-only.
+        "3D000" | "25006" => true,
+        // Rolled back for another's sake: serialisation failure, deadlock; lock not available.
+        "40001" | "40P01" | "55P03" => true,
+        // Connection failures, bad credentials, out of resources, cancelled or shutting down, I/O.
+        code => ["08", "28", "53", "57", "58"].contains(&code.get(..2).unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unreachable_database_is_unavailable_and_a_wrong_statement_is_internal() {
+        for code in ["57P01", "57014", "08006", "53300", "28P01", "40P01", "25006", "3D000"] {
+            assert!(means_unavailable(code), "{code}");
+        }
+        for code in ["23505", "42P01", "22P02", "23514", ""] {
+            assert!(!means_unavailable(code), "{code}");
+        }
+        let status = |error: sqlx::Error| Error::from(error).status();
+        assert_eq!(status(sqlx::Error::PoolTimedOut), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(status(sqlx::Error::RowNotFound), StatusCode::INTERNAL_SERVER_ERROR);
+    }
+
+    #[test]
+    fn the_texts_of_failures_stay_inside() {
+        for error in [
+            Error::Internal("password=hunter2".into()),
+            Error::Unavailable("host db.internal refused".into()),
+        ] {
+            assert!(!error.to_string().contains("hunter2"));
+            assert!(!error.to_string().contains("db.internal"));
+        }
+    }
+}

@@ -1,0 +1,498 @@
+//! The router: the same for the server, Lambda, the development loop and the tests.
+//!
+//! It knows no operation by name. The order of checks is part of the wire contract (conventions
+//! 6): route, declared length, key, body and JSON, schema, then what `operation::execute` does.
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Extension, Json, Router,
+    body::{Body, Bytes},
+    extract::{Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::{Html, IntoResponse, Response},
+    routing::any,
+    serve::ListenerExt as _,
+};
+use futures_util::FutureExt as _;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use percent_encoding::percent_decode_str;
+use serde_json::{Map, Value, json};
+use tokio::net::TcpListener;
+
+use crate::{
+    App, Config, Error, Issue, Result,
+    auth::Claims,
+    capabilities, docs, idempotency,
+    input::{self, issue, value_error},
+    openapi,
+    operation::{Call, RequestInfo},
+    probe,
+    registry::{Operations, Registered},
+};
+
+/// The most bytes a request's body may have (conventions, limits).
+const MAX_BODY_BYTES: usize = 1 << 20;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// Builds the router over all operations.
+pub fn router(app: App) -> Router {
+    let operations = capabilities::all();
+    let site = Arc::new(Site::new(&operations));
+    let mut router = Router::new();
+    for path in site.paths() {
+        let methods = Arc::new(site.methods_at(&path));
+        let site = site.clone();
+        let handler = async move |State(app), Extension(id), request| {
+            dispatch(app, &site, &methods, id, request).await
+        };
+        router = router.route(&path, any(handler));
+    }
+    router
+        .fallback(async move |request: Request| {
+            let moved = redirect(&site, None, request.uri());
+            moved.unwrap_or_else(|| Error::NotFound("Not Found".to_owned()).respond(""))
+        })
+        .layer(from_fn_with_state(app.clone(), around))
+        .with_state(app)
+}
+
+/// Everything that can be reached.
+struct Site {
+    routes: Vec<Route>,
+    openapi: Value,
+    docs: String,
+}
+
+#[derive(Clone)]
+struct Route {
+    method: Method,
+    /// As in `/locks/status/{*path}`: a starred part takes the rest of the path.
+    template: &'static str,
+    target: Target,
+}
+
+#[derive(Clone)]
+enum Target {
+    Operation(Arc<Registered>),
+    Page(Page),
+}
+
+/// The routes that are no operations. None needs a key; a wrong one is refused all the same.
+#[derive(Clone, Copy)]
+pub(crate) enum Page {
+    Health,
+    Live,
+    Ready,
+    OpenApi,
+    Docs,
+}
+
+/// Path, summary and content of each route that is no operation.
+pub(crate) const PAGES: [(&str, &str, Page); 5] = [
+    ("/health", "Whether the database answers.", Page::Health),
+    ("/live", "Whether the process lives; does not touch the database.", Page::Live),
+    ("/ready", "Whether the service can do its work: database, schema and a trial write.", Page::Ready),
+    ("/openapi.json", "This document.", Page::OpenApi),
+    ("/docs", "The same for people.", Page::Docs),
+];
+
+impl Site {
+    fn new(operations: &Operations) -> Self {
+        let pages = PAGES.map(|(template, _, page)| Route {
+            method: Method::GET,
+            template,
+            target: Target::Page(page),
+        });
+        let mut routes = pages.to_vec();
+        for operation in operations.iter() {
+            for route in operation.meta.routes {
+                let (method, template) = route.split_once(' ').expect("a method and a path");
+                let method = method.parse().expect("a known method");
+                let target = Target::Operation(operation.clone());
+                routes.push(Route { method, template, target });
+            }
+        }
+        Self { routes, openapi: openapi::document(operations), docs: docs::page(operations) }
+    }
+
+    /// Every path to register. The part that a star takes may be empty, which a star of axum's
+    /// does not match, so such a template is registered a second time without it.
+    fn paths(&self) -> Vec<String> {
+        let mut paths: Vec<_> = self.routes.iter().map(|it| it.template.to_owned()).collect();
+        paths.extend(self.routes.iter().filter_map(|it| open_end(it.template)).map(str::to_owned));
+        paths.sort();
+        paths.dedup();
+        paths
+    }
+
+    /// The routes of one registered path by method. A path that lies below an open-ended template
+    /// answers the methods of that one too: `DELETE /locks/acquire` frees the lock `acquire`.
+    fn methods_at(&self, path: &str) -> Vec<Route> {
+        let below = |it: &&Route| open_end(it.template).is_some_and(|start| path.starts_with(start));
+        let mut candidates: Vec<_> =
+            self.routes.iter().filter(|it| it.template == path || below(it)).collect();
+        candidates.sort_by_key(|it| std::cmp::Reverse((it.template == path, it.template.len())));
+        let mut methods: Vec<Route> = Vec::new();
+        for route in candidates {
+            if methods.iter().all(|it| it.method != route.method) {
+                methods.push(route.clone());
+            }
+        }
+        methods
+    }
+}
+
+/// `/locks/` of `/locks/{*path}`; nothing for a template without a star.
+fn open_end(template: &str) -> Option<&str> {
+    template.split_once("{*").map(|(start, _)| start)
+}
+
+/// The parts of a path that a template names, still percent-encoded; nothing when it does not fit.
+fn capture<'a>(template: &'a str, path: &'a str) -> Option<Vec<(&'a str, &'a str)>> {
+    let mut captured = Vec::new();
+    let (mut template, mut path) = (template, path);
+    loop {
+        let Some((literal, rest)) = template.split_once('{') else {
+            return (template == path).then_some(captured);
+        };
+        path = path.strip_prefix(literal)?;
+        let (name, rest) = rest.split_once('}')?;
+        if let Some(name) = name.strip_prefix('*') {
+            captured.push((name, path));
+            return Some(captured);
+        }
+        let end = path.find('/').unwrap_or(path.len());
+        captured.push((name, &path[..end]));
+        (template, path) = (rest, &path[end..]);
+    }
+}
+
+/// Around every request: its id, its time limit, its line in the log; a panic costs only the
+/// request it happened in.
+async fn around(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = request_id(request.headers());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    request.extensions_mut().insert(RequestId { id: id.clone(), started });
+    let answered = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let mut response = match tokio::time::timeout(app.config.request_time, answered).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(panic)) => Error::Internal(panic_text(&*panic).into()).respond(&id),
+        Err(elapsed) => Error::Unavailable(elapsed.into()).respond(&id),
+    };
+    let value = HeaderValue::from_str(&id).expect("a request id is plain ASCII");
+    response.headers_mut().insert(REQUEST_ID, value);
+    if app.config.access_log {
+        let (status, ms) = (response.status().as_u16(), started.elapsed().as_millis() as u64);
+        tracing::info!(%method, path, status, ms, request_id = id, "request");
+    }
+    response
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|it| (*it).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("panicked: {}", text.unwrap_or_default())
+}
+
+#[derive(Clone)]
+struct RequestId {
+    id: String,
+    started: Instant,
+}
+
+/// The caller's own id where it is a plain one, else a fresh one.
+fn request_id(headers: &HeaderMap) -> String {
+    let own = headers.get(REQUEST_ID).and_then(|it| it.to_str().ok()).filter(|id| {
+        let plain = |it: u8| it.is_ascii_alphanumeric() || b"._-".contains(&it);
+        (1..=128).contains(&id.len()) && id.bytes().all(plain)
+    });
+    own.map(str::to_owned).unwrap_or_else(|| uuid::Uuid::new_v4().to_string())
+}
+
+async fn dispatch(
+    app: App,
+    site: &Site,
+    methods: &[Route],
+    id: RequestId,
+    request: Request,
+) -> Response {
+    let asked = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
+    let Some(route) = methods.iter().find(|it| it.method == *asked) else {
+        let moved = redirect(site, Some(asked), request.uri());
+        return moved.unwrap_or_else(|| other_method(methods, request.method()));
+    };
+    let answered = match &route.target {
+        Target::Operation(op) => operate(&app, op, route.template, &id, request).await,
+        Target::Page(page) => show(&app, site, *page, request.headers()).await,
+    };
+    answered.unwrap_or_else(|error| error.respond(&id.id))
+}
+
+/// `307` to the path without its trailing slash, where that one is answered (by `method`, if
+/// given). Not where the slash may belong to a lock key.
+fn redirect(site: &Site, method: Option<&Method>, uri: &Uri) -> Option<Response> {
+    let path = uri.path().strip_suffix('/')?;
+    let in_rest = |it: &Route| open_end(it.template).is_some_and(|start| path.starts_with(start));
+    let known = |it: &Route| {
+        method.is_none_or(|method| it.method == *method) && capture(it.template, path).is_some()
+    };
+    let moved = !site.routes.iter().any(in_rest) && site.routes.iter().any(known);
+    moved.then(|| {
+        let query = uri.query().map(|it| format!("?{it}")).unwrap_or_default();
+        let location = [(header::LOCATION, format!("{path}{query}"))];
+        (StatusCode::TEMPORARY_REDIRECT, location).into_response()
+    })
+}
+
+/// `405`, or for OPTIONS an empty answer; both say what is allowed.
+fn other_method(methods: &[Route], asked: &Method) -> Response {
+    let allowed: Vec<_> = methods.iter().map(|it| it.method.as_str()).collect();
+    let allow = [(header::ALLOW, allowed.join(", "))];
+    if asked == Method::OPTIONS {
+        return (StatusCode::NO_CONTENT, allow).into_response();
+    }
+    let body = Json(json!({ "detail": "Method Not Allowed" }));
+    (StatusCode::METHOD_NOT_ALLOWED, allow, body).into_response()
+}
+
+async fn show(app: &App, site: &Site, page: Page, headers: &HeaderMap) -> Result<Response> {
+    app.config.keys.authenticate(headers)?;
+    Ok(match page {
+        Page::Live => Json(probe::live()).into_response(),
+        Page::Health => checked(probe::health(app).await),
+        Page::Ready => checked(probe::ready(app).await),
+        Page::OpenApi => Json(&site.openapi).into_response(),
+        Page::Docs => Html(site.docs.clone()).into_response(),
+    })
+}
+
+fn checked<T: serde::Serialize>(state: Result<T, T>) -> Response {
+    match state {
+        Ok(well) => Json(well).into_response(),
+        Err(unwell) => (StatusCode::SERVICE_UNAVAILABLE, Json(unwell)).into_response(),
+    }
+}
+
+/// One request to one operation.
+async fn operate(
+    app: &App,
+    op: &Registered,
+    template: &str,
+    id: &RequestId,
+    request: Request,
+) -> Result<Response> {
+    let (parts, body) = request.into_parts();
+    if declared_length(&parts.headers) > MAX_BODY_BYTES as u64 {
+        return Err(Error::TooLarge);
+    }
+    let key = app.config.keys.authenticate(&parts.headers)?;
+    if key.is_none() && !(op.meta.open && app.config.public_reads) {
+        return Err(Error::Unauthenticated);
+    }
+    let body = read(body).await?;
+    let has_body = ![Method::GET, Method::HEAD, Method::DELETE].contains(&parts.method);
+    let body = if has_body { parse(&parts.headers, &body)? } else { None };
+
+    let (claims, mut issues) = Claims::from_headers(&parts.headers, op.meta.idempotent());
+    let in_path: Vec<_> = capture(template, parts.uri.path()).unwrap_or_default();
+    let root = |name: &str| match has_body {
+        _ if in_path.iter().any(|(it, _)| *it == name) => "path",
+        true => "body",
+        false => "query",
+    };
+    let mut input = match &body {
+        Some(Value::Object(members)) => members.clone(),
+        _ => Map::new(),
+    };
+    let query = if has_body { "" } else { parts.uri.query().unwrap_or_default() };
+    for (name, text) in pairs(query).chain(in_path.iter().copied()) {
+        // What the operation does not read is ignored, however it is written.
+        if op.fields().all(|(it, _)| it != name) {
+            continue;
+        }
+        match decode(text) {
+            Some(text) => drop(input.insert(name.to_owned(), text.into())),
+            None => {
+                let loc = [json!(root(name)), json!(name)];
+                let problem = value_error("expected percent-encoded UTF-8");
+                issues.push(issue(problem, &loc, &json!(text)));
+            }
+        }
+    }
+    let mut input = Value::Object(input);
+    let needs_body = op.fields().any(|(name, _)| {
+        root(name) == "body" && input::required(&op.input, name)
+    });
+    if body.is_none() && needs_body {
+        let problem = ("missing", "Field required".to_owned());
+        issues.push(issue(problem, &[json!("body")], &Value::Null));
+    } else if let Some(body) = body.as_ref().filter(|it| !it.is_object()) {
+        issues.push(not_an_object(body));
+    } else {
+        issues.extend(input::check(&op.input, &mut input, root));
+    }
+    if !issues.is_empty() {
+        return Err(Error::Invalid(issues));
+    }
+
+    let target = format!("{} {}", parts.method, parts.uri);
+    let fingerprint = claims.idempotency_key.as_ref().map(|_| {
+        idempotency::fingerprint(&target, body.as_ref().unwrap_or(&Value::Null))
+    });
+    let request = RequestInfo { id: id.id.clone(), started: id.started };
+    let call = Call { app, key, claims, request, fingerprint };
+    let reply = op.call(&call, &input).await?;
+    let mut response = Json(reply.body).into_response();
+    if reply.replayed {
+        response.headers_mut().insert(REPLAYED, const { HeaderValue::from_static("true") });
+    }
+    Ok(response)
+}
+
+fn declared_length(headers: &HeaderMap) -> u64 {
+    let value = headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok());
+    value.and_then(|it| it.parse().ok()).unwrap_or_default()
+}
+
+async fn read(body: Body) -> Result<Bytes> {
+    match Limited::new(body, MAX_BODY_BYTES).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Error::TooLarge),
+        Err(error) => {
+            tracing::debug!(%error, "the body could not be read");
+            Err(Error::Invalid(vec![json_invalid(0)]))
+        }
+    }
+}
+
+/// The body as JSON; nothing when it is empty.
+fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Option<Value>> {
+    if body.is_empty() {
+        return Ok(None);
+    }
+    if !is_json(headers) {
+        return Err(Error::Invalid(vec![not_an_object(&json!(String::from_utf8_lossy(body)))]));
+    }
+    match serde_json::from_slice(body) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => Err(Error::Invalid(vec![json_invalid(offset(body, &error))])),
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return true };
+    let Ok(value) = value.to_str() else { return false };
+    let media_type = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    media_type.is_empty() || media_type == "application/json" || media_type.ends_with("+json")
+}
+
+/// The offset in bytes of the place where JSON stops being valid.
+fn offset(body: &[u8], error: &serde_json::Error) -> usize {
+    if error.is_eof() {
+        return body.len();
+    }
+    let lines = body.split_inclusive(|it| *it == b'\n');
+    let before: usize = lines.take(error.line().saturating_sub(1)).map(<[u8]>::len).sum();
+    before + error.column().saturating_sub(1)
+}
+
+fn json_invalid(offset: usize) -> Issue {
+    let loc = [json!("body"), json!(offset)];
+    issue(("json_invalid", "JSON decode error".to_owned()), &loc, &json!({}))
+}
+
+fn not_an_object(body: &Value) -> Issue {
+    let text = "Input should be a valid dictionary or object to extract fields from";
+    issue(("model_attributes_type", text.to_owned()), &[json!("body")], body)
+}
+
+/// The members of a query with their values, still percent-encoded.
+fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    let pairs = query.split('&').filter(|it| !it.is_empty());
+    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+}
+
+fn decode(text: &str) -> Option<String> {
+    percent_decode_str(text).decode_utf8().ok().map(|it| it.into_owned())
+}
+
+/// Opens the address of the configuration. By default that is every address of both IP versions,
+/// or of version 4 where version 6 is missing.
+pub async fn bind(config: &Config) -> io::Result<TcpListener> {
+    if let Some(host) = config.host {
+        return TcpListener::bind((host, config.port)).await;
+    }
+    match dual_stack(config.port) {
+        Ok(listener) => Ok(listener),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
+        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, config.port)).await,
+    }
+}
+
+fn dual_stack(port: u16) -> io::Result<TcpListener> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_only_v6(false)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+    socket.listen(1024)?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Serves until `stop` resolves, then takes no new connection and lets requests in flight finish
+/// within `grace`.
+pub async fn listen(
+    listener: TcpListener,
+    router: Router,
+    grace: Duration,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
+    // Without this, Nagle's algorithm and delayed acknowledgements hold small answers back.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        }
+    });
+    let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
+    let served = axum::serve(listener, router).with_graceful_shutdown(async move {
+        // Nothing is ever sent: the sender is dropped to say stop.
+        match stopped.await {
+            Ok(()) | Err(_) => {}
+        }
+    });
+    let mut served = std::pin::pin!(served.into_future());
+    tokio::select! {
+        ended = &mut served => return ended,
+        () = stop => drop(stopping),
+    }
+    match tokio::time::timeout(grace, served).await {
+        Ok(ended) => ended,
+        Err(_) => {
+            tracing::warn!("requests still in flight after {} s are cut off", grace.as_secs());
+            Ok(())
+        }
+    }
+}
+
+/// Resolves when the process is asked to stop, by SIGTERM or by Ctrl-C.
+pub async fn stop_signal() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,176 @@
+//! `Idempotency-Key`: a repeated request is answered as the first one was, and has no second
+//! effect. Key, effect and stored answer are one transaction.
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use sqlx::{Connection as _, PgConnection};
+
+use crate::{
+    Config, Error, Result,
+    auth::Caller,
+    input::{issue, value_error},
+    operation::{Context, Operation, Reply, RequestInfo, to_value},
+};
+
+/// One request that must take effect at most once.
+pub(crate) struct Once<'a> {
+    pub(crate) key: &'a str,
+    pub(crate) fingerprint: &'a [u8; 32],
+    pub(crate) caller: &'a Caller,
+    pub(crate) request: &'a RequestInfo,
+    pub(crate) config: &'a Config,
+}
+
+impl Once<'_> {
+    /// Runs the operation, or answers what it answered when the key was first used. A concurrent
+    /// twin waits at its insert until the first one has committed.
+    ///
+    /// This is a transaction of several statements: what to store is known only when the operation
+    /// has answered.
+    pub(crate) async fn run<O: Operation>(
+        &self,
+        operation: O,
+        db: &mut PgConnection,
+    ) -> Result<Reply> {
+        let mut tx = db.begin().await?;
+        if !self.reserve(&mut tx).await? {
+            let reply = self.replay(&mut tx).await;
+            tx.rollback().await?;
+            return reply;
+        }
+        let cx = Context {
+            db: &mut tx,
+            caller: self.caller,
+            request: self.request,
+            config: self.config,
+        };
+        let answer = operation.run(cx).await?;
+        let body = to_value(&answer)?;
+        if O::took_effect(&answer) {
+            self.keep(&mut tx, &body).await?;
+        } else {
+            self.forget(&mut tx).await?;
+        }
+        tx.commit().await?;
+        Ok(Reply { body, replayed: false })
+    }
+
+    /// Takes the key, unless an answer is stored under it; one older than 24 hours does not count.
+    async fn reserve(&self, db: &mut PgConnection) -> Result<bool> {
+        let reserved = sqlx::query_scalar!(
+            r#"
+            insert into idempotency_key as held (workspace, agent_id, key, fingerprint)
+            values ($1, $2, $3, $4)
+            on conflict (workspace, agent_id, key) do update
+            set fingerprint = excluded.fingerprint, body = null, created_at = clock_timestamp()
+            where held.created_at <= clock_timestamp() - interval '24 hours'
+            returning true as "reserved!"
+            "#,
+            self.caller.workspace,
+            self.caller.agent_id,
+            self.key,
+            self.fingerprint.as_slice(),
+        )
+        .fetch_optional(db)
+        .await?;
+        Ok(reserved.is_some())
+    }
+
+    async fn replay(&self, db: &mut PgConnection) -> Result<Reply> {
+        let stored = sqlx::query!(
+            "select fingerprint, body from idempotency_key
+             where workspace = $1 and agent_id = $2 and key = $3",
+            self.caller.workspace,
+            self.caller.agent_id,
+            self.key,
+        )
+        .fetch_optional(db)
+        .await?;
+        // Cleaned up between the two statements: the client may repeat its request.
+        let Some(stored) = stored else {
+            return Err(Error::Unavailable("the stored answer expired just now".into()));
+        };
+        if stored.fingerprint != self.fingerprint {
+            let text = "this key was used with another request";
+            let loc = [json!("header"), json!("idempotency-key")];
+            return Err(Error::Invalid(vec![issue(value_error(text), &loc, &json!(self.key))]));
+        }
+        let body = stored.body.unwrap_or_default();
+        let body = serde_json::from_str(&body).map_err(|error| Error::Internal(error.into()))?;
+        Ok(Reply { body, replayed: true })
+    }
+
+    async fn keep(&self, db: &mut PgConnection, body: &Value) -> Result<()> {
+        sqlx::query!(
+            "update idempotency_key set body = $4
+             where workspace = $1 and agent_id = $2 and key = $3",
+            self.caller.workspace,
+            self.caller.agent_id,
+            self.key,
+            body.to_string(),
+        )
+        .execute(db)
+        .await?;
+        Ok(())
+    }
+
+    async fn forget(&self, db: &mut PgConnection) -> Result<()> {
+        sqlx::query!(
+            "delete from idempotency_key where workspace = $1 and agent_id = $2 and key = $3",
+            self.caller.workspace,
+            self.caller.agent_id,
+            self.key,
+        )
+        .execute(db)
+        .await?;
+        Ok(())
+    }
+}
+
+/// What an idempotency key stands for: method and target with the body in canonical form, so that
+/// neither white space nor the order of members makes another request.
+pub(crate) fn fingerprint(target: &str, body: &Value) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(target.as_bytes());
+    hash.update(b"\n");
+    hash.update(canonical(body).as_bytes());
+    hash.finalize().into()
+}
+
+/// JSON with members sorted and no white space.
+fn canonical(value: &Value) -> String {
+    match value {
+        Value::Object(members) => {
+            let mut members: Vec<_> = members.iter().collect();
+            members.sort_by_key(|(name, _)| *name);
+            let members: Vec<_> = members
+                .into_iter()
+                .map(|(name, it)| format!("{}:{}", json!(name), canonical(it)))
+                .collect();
+            format!("{{{}}}", members.join(","))
+        }
+        Value::Array(values) => {
+            let values: Vec<_> = values.iter().map(canonical).collect();
+            format!("[{}]", values.join(","))
+        }
+        plain => plain.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_canonical_form_sorts_members_at_every_depth() {
+        let value = json!({ "b": [{ "d": 1, "c": "x\"y" }], "a": null });
+        assert_eq!(canonical(&value), r#"{"a":null,"b":[{"c":"x\"y","d":1}]}"#);
+    }
+
+    #[test]
+    fn target_and_body_both_count() {
+        let one = fingerprint("POST /a", &json!({ "x": 1, "y": 2 }));
+        assert_eq!(one, fingerprint("POST /a", &json!({ "y": 2, "x": 1 })));
+        assert_ne!(one, fingerprint("POST /b", &json!({ "x": 1, "y": 2 })));
+        assert_ne!(one, fingerprint("POST /a", &json!({ "x": 1, "y": 3 })));
+    }
+}

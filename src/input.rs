@@ -1,0 +1,531 @@
+//! From the wire to an operation's input: coerces and checks a JSON value against its schema.
+//!
+//! The schema is the one that the operation's struct derives, so what the documents promise and
+//! what is enforced cannot differ. A schema keyword that this file does not understand is refused
+//! when the operation is registered, never ignored.
+use serde_json::{Value, json};
+
+use crate::{
+    error::Issue,
+    lock_key::{LockKey, LockKeyError},
+};
+
+/// The most characters of a string that an issue repeats.
+const ECHO_LIMIT: usize = 200;
+
+/// The most members of a list that does not say otherwise (conventions, limits).
+const LIST_LIMIT: usize = 1000;
+
+/// Coerces the members of `input` in place and returns every problem, in the order of declaration.
+/// `root` names the part of the request that a member comes from: `body`, `query` or `path`.
+pub(crate) fn check(schema: &Value, input: &mut Value, root: impl Fn(&str) -> &'static str) -> Vec<Issue> {
+    let mut issues = Vec::new();
+    let Some(properties) = schema["properties"].as_object() else { return issues };
+    for (name, property) in properties {
+        let mut loc = vec![json!(root(name)), json!(name)];
+        member(schema, name, property, input, &mut loc, &mut issues);
+    }
+    issues
+}
+
+/// The schema keywords in `schema` that this file does not understand, with their places.
+pub(crate) fn unsupported(schema: &Value) -> Vec<String> {
+    const PLAIN: [&str; 14] = [
+        "type",
+        "description",
+        "title",
+        "default",
+        "required",
+        "enum",
+        "minimum",
+        "maximum",
+        "minItems",
+        "maxItems",
+        "x-max-bytes",
+        "additionalProperties",
+        "properties",
+        "items",
+    ];
+    // `int64` and its like say how a number is stored, not what is valid.
+    const FORMATS: [&str; 8] =
+        ["uuid", "lock-key", "date-time", "int64", "int32", "double", "uint32", "uint8"];
+
+    fn visit(schema: &Value, place: &str, found: &mut Vec<String>) {
+        let Some(members) = schema.as_object() else {
+            if *schema != json!(true) {
+                found.push(format!("{place}: {schema}"));
+            }
+            return;
+        };
+        for (keyword, value) in members {
+            let known = match keyword.as_str() {
+                "format" => value.as_str().is_some_and(|it| FORMATS.contains(&it)),
+                "anyOf" => value.as_array().is_some_and(|any| nullable_pair(any).is_some()),
+                // Members beyond the declared ones are ignored everywhere, so a schema may only
+                // allow them.
+                "additionalProperties" => *value != json!(false),
+                keyword => PLAIN.contains(&keyword),
+            };
+            if !known {
+                found.push(format!("{place}/{keyword}: {value}"));
+            }
+        }
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            visit(property, &format!("{place}/{name}"), found);
+        }
+        if let Some(items) = schema.get("items") {
+            visit(items, &format!("{place}/items"), found);
+        }
+        if let Some(inner) = schema["anyOf"].as_array().and_then(|any| nullable_pair(any)) {
+            visit(inner, place, found);
+        }
+    }
+    let mut found = Vec::new();
+    visit(schema, "", &mut found);
+    found
+}
+
+/// The other half of `anyOf: [x, null]`, the form that an optional enum or object takes.
+fn nullable_pair(any: &[Value]) -> Option<&Value> {
+    match any {
+        [inner, null] if null["type"] == "null" => Some(inner),
+        _ => None,
+    }
+}
+
+fn member(
+    schema: &Value,
+    name: &str,
+    property: &Value,
+    object: &mut Value,
+    loc: &mut Vec<Value>,
+    issues: &mut Vec<Issue>,
+) {
+    match object.get_mut(name) {
+        Some(value) => visit(property, value, loc, issues),
+        None if required(schema, name) => {
+            issues.push(issue(("missing", "Field required".into()), loc, object));
+        }
+        None => {}
+    }
+}
+
+fn visit(schema: &Value, input: &mut Value, loc: &mut Vec<Value>, issues: &mut Vec<Issue>) {
+    if input.is_null() && accepts(schema, "null") {
+        return;
+    }
+    let schema = schema["anyOf"].as_array().and_then(|any| nullable_pair(any)).unwrap_or(schema);
+    if let Err(problem) = coerce(schema, input) {
+        return issues.push(issue(problem, loc, input));
+    }
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        loc.push(json!(name));
+        member(schema, name, property, input, loc, issues);
+        loc.pop();
+    }
+    if let (Some(items), Some(values)) = (schema.get("items"), input.as_array_mut()) {
+        for (index, value) in values.iter_mut().enumerate() {
+            loc.push(json!(index));
+            visit(items, value, loc, issues);
+            loc.pop();
+        }
+    }
+}
+
+type Problem = (&'static str, String);
+type Checked = Result<(), Problem>;
+
+fn problem(kind: &'static str, text: impl Into<String>) -> Checked {
+    Err((kind, text.into()))
+}
+
+/// A `value_error`: the kind for everything that has no kind of its own.
+pub(crate) fn value_error(text: impl std::fmt::Display) -> (&'static str, String) {
+    ("value_error", format!("Value error, {text}"))
+}
+
+/// One issue, with long strings of the offending value cut.
+pub(crate) fn issue((kind, msg): (&'static str, String), loc: &[Value], input: &Value) -> Issue {
+    Issue { kind, loc: loc.to_vec(), msg, input: cut(input) }
+}
+
+fn coerce(schema: &Value, input: &mut Value) -> Checked {
+    match kind(schema) {
+        "string" => string(schema, input),
+        "integer" => integer(schema, input),
+        "number" => number(schema, input),
+        "boolean" => boolean(input),
+        "array" => list(schema, input),
+        "object" if !input.is_object() => {
+            problem("dict_type", "Input should be a valid dictionary")
+        }
+        // An object, or any value at all: only what the database cannot store is refused.
+        _ if schema.get("properties").is_none() => no_nul(input),
+        _ => Ok(()),
+    }
+}
+
+fn string(schema: &Value, input: &mut Value) -> Checked {
+    let Some(text) = input.as_str() else {
+        return problem("string_type", "Input should be a valid string");
+    };
+    if text.contains('\0') {
+        return Err(value_error(LockKeyError::Nul));
+    }
+    if let Some(limit) = schema["x-max-bytes"].as_u64()
+        && text.len() as u64 > limit
+    {
+        return problem("string_too_long", format!("String should have at most {limit} bytes"));
+    }
+    if let Some(words) = schema["enum"].as_array()
+        && !words.contains(input)
+    {
+        let words: Vec<_> = words.iter().filter_map(Value::as_str).collect();
+        return problem("enum", format!("Input should be one of {}", words.join(", ")));
+    }
+    let canonical = match schema["format"].as_str() {
+        Some("uuid") => match uuid::Uuid::try_parse(text) {
+            Ok(id) => id.to_string(),
+            Err(_) => return problem("uuid_parsing", "Input should be a valid UUID"),
+        },
+        Some("lock-key") => match LockKey::parse(text) {
+            Ok(key) => key.as_str().to_owned(),
+            Err(error @ LockKeyError::TooLong) => {
+                return problem("string_too_long", error.to_string());
+            }
+            Err(error) => return Err(value_error(error)),
+        },
+        Some("date-time") if chrono::DateTime::parse_from_rfc3339(text).is_err() => {
+            return Err(value_error("expected an ISO-8601 time with offset or Z"));
+        }
+        _ => return Ok(()),
+    };
+    *input = canonical.into();
+    Ok(())
+}
+
+fn integer(schema: &Value, input: &mut Value) -> Checked {
+    let value = match &*input {
+        Value::Number(number) => number.as_i64().or_else(|| number.as_f64().and_then(integral)),
+        Value::String(text) => {
+            let text = text.trim();
+            let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+            if digits.is_empty() || !digits.bytes().all(|it| it.is_ascii_digit()) {
+                let text = "Input should be a valid integer, unable to parse string as an integer";
+                return problem("int_parsing", text);
+            }
+            text.parse().ok()
+        }
+        _ => None,
+    };
+    let Some(value) = value else {
+        return problem("int_type", "Input should be a valid integer");
+    };
+    *input = json!(value);
+    within(schema, value as f64)
+}
+
+/// The integer that a float is, if it is one of 64 bits.
+fn integral(float: f64) -> Option<i64> {
+    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
+    (float.fract() == 0.0 && (-LIMIT..LIMIT).contains(&float)).then_some(float as i64)
+}
+
+fn number(schema: &Value, input: &mut Value) -> Checked {
+    let value = match &*input {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => decimal(text.trim()),
+        _ => None,
+    };
+    let Some(value) = value else { return Err(value_error("expected a number")) };
+    if input.is_string() {
+        *input = json!(value);
+    }
+    within(schema, value)
+}
+
+fn decimal(text: &str) -> Option<f64> {
+    // The parser also knows words such as `inf`, which are no decimals.
+    let decimal = text.bytes().all(|it| matches!(it, b'0'..=b'9' | b'+' | b'-' | b'.'));
+    text.parse().ok().filter(|it: &f64| decimal && it.is_finite())
+}
+
+fn within(schema: &Value, value: f64) -> Checked {
+    if let Some(low) = schema["minimum"].as_f64().filter(|low| value < *low) {
+        let text = format!("Input should be greater than or equal to {low}");
+        return problem("greater_than_equal", text);
+    }
+    if let Some(high) = schema["maximum"].as_f64().filter(|high| value > *high) {
+        let text = format!("Input should be less than or equal to {high}");
+        return problem("less_than_equal", text);
+    }
+    Ok(())
+}
+
+fn boolean(input: &mut Value) -> Checked {
+    let value = match &*input {
+        Value::Bool(value) => *value,
+        Value::String(text) if text == "true" => true,
+        Value::String(text) if text == "false" => false,
+        _ => {
+            let text = "Input should be a valid boolean, unable to interpret input";
+            return problem("bool_parsing", text);
+        }
+    };
+    *input = json!(value);
+    Ok(())
+}
+
+fn list(schema: &Value, input: &Value) -> Checked {
+    let Some(values) = input.as_array() else {
+        return problem("list_type", "Input should be a valid list");
+    };
+    let most = schema["maxItems"].as_u64().unwrap_or(LIST_LIMIT as u64);
+    if values.len() as u64 > most {
+        return problem("too_long", format!("List should have at most {most} items"));
+    }
+    let least = schema["minItems"].as_u64().unwrap_or_default();
+    if (values.len() as u64) < least {
+        return Err(value_error(format!("expected at least {least} item(s)")));
+    }
+    Ok(())
+}
+
+/// Refuses what `jsonb` and `text` cannot hold, at any depth.
+fn no_nul(input: &Value) -> Checked {
+    let clean = match input {
+        Value::String(text) => !text.contains('\0'),
+        Value::Array(values) => values.iter().all(|it| no_nul(it).is_ok()),
+        Value::Object(members) => {
+            members.iter().all(|(name, it)| !name.contains('\0') && no_nul(it).is_ok())
+        }
+        _ => true,
+    };
+    if clean { Ok(()) } else { Err(value_error(LockKeyError::Nul)) }
+}
+
+/// The one type that a schema asks for besides `null`; empty when it takes any value.
+fn kind(schema: &Value) -> &str {
+    match &schema["type"] {
+        Value::String(only) => only,
+        Value::Array(kinds) => {
+            kinds.iter().filter_map(Value::as_str).find(|it| *it != "null").unwrap_or_default()
+        }
+        _ => "",
+    }
+}
+
+fn accepts(schema: &Value, kind: &str) -> bool {
+    match &schema["type"] {
+        Value::String(only) => only == kind,
+        Value::Array(kinds) => kinds.iter().any(|it| it == kind),
+        _ => match schema["anyOf"].as_array() {
+            Some(any) => any.iter().any(|it| accepts(it, kind)),
+            None => true,
+        },
+    }
+}
+
+/// Whether a schema's object must have a member of this name.
+pub(crate) fn required(schema: &Value, name: &str) -> bool {
+    schema["required"].as_array().is_some_and(|names| names.iter().any(|it| it == name))
+}
+
+/// The value with every string in it cut to what an issue repeats.
+fn cut(value: &Value) -> Value {
+    match value {
+        Value::String(text) => text.chars().take(ECHO_LIMIT).collect::<String>().into(),
+        Value::Array(values) => values.iter().map(cut).collect(),
+        Value::Object(members) => {
+            Value::Object(members.iter().map(|(name, it)| (name.clone(), cut(it))).collect())
+        }
+        plain => plain.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schema() -> Value {
+        json!({
+            "type": "object",
+            "required": ["path"],
+            "properties": {
+                "path": { "type": "string", "x-max-bytes": 8 },
+                "ttl": { "type": "integer", "minimum": 1, "maximum": 480 },
+                "big": { "type": "integer" },
+                "share": { "type": "number", "minimum": 0, "maximum": 1 },
+                "tags": { "type": ["array", "null"], "items": { "type": "string" }, "maxItems": 3 },
+                "dry": { "type": "boolean" },
+                "id": { "type": "string", "format": "uuid" },
+                "key": { "type": "string", "format": "lock-key" },
+                "when": { "type": ["string", "null"], "format": "date-time" },
+                "mode": { "anyOf": [{ "type": "string", "enum": ["a", "b"] }, { "type": "null" }] },
+                "extra": { "type": "object" },
+                "any": {},
+                "pairs": { "type": "array", "minItems": 1, "items": {
+                    "type": "object", "required": ["n"], "properties": { "n": { "type": "integer" } }
+                } },
+            },
+        })
+    }
+
+    fn found(mut input: Value) -> Vec<Issue> {
+        check(&schema(), &mut input, |_| "body")
+    }
+
+    /// Checks one optional member, given beside a valid `path`.
+    #[track_caller]
+    fn assert_accepts(name: &str, value: Value, expected: Value) {
+        let mut input = json!({ "path": "a", name: value });
+        assert_eq!(check(&schema(), &mut input, |_| "body"), []);
+        assert_eq!(input[name], expected);
+    }
+
+    #[track_caller]
+    fn assert_refuses(name: &str, value: Value, kind: &str, msg: &str) {
+        let issues = found(json!({ "path": "a", name: value }));
+        assert_eq!(issues.len(), 1, "{issues:?}");
+        assert_eq!((issues[0].kind, issues[0].msg.as_str()), (kind, msg));
+        assert_eq!(issues[0].loc[..2], [json!("body"), json!(name)]);
+        if issues[0].loc.len() == 2 {
+            assert_eq!(issues[0].input, value);
+        }
+    }
+
+    #[test]
+    fn integers_are_coerced_or_refused() {
+        for (value, expected) in [
+            (json!(30), 30),
+            (json!(30.0), 30),
+            (json!("30"), 30),
+            (json!(-9_223_372_036_854_775_808_i64), i64::MIN),
+            (json!("-7"), -7),
+        ] {
+            assert_accepts("big", value, json!(expected));
+        }
+        let invalid = "Input should be a valid integer";
+        for value in [
+            json!(null),
+            json!(true),
+            json!(1.5),
+            json!([]),
+            json!({}),
+            json!(u64::MAX),
+            json!(1e30),
+            json!("9223372036854775808"),
+        ] {
+            assert_refuses("big", value, "int_type", invalid);
+        }
+        let text = "Input should be a valid integer, unable to parse string as an integer";
+        for value in ["", "x", "1.5", "0x1", "1_000", "-"] {
+            assert_refuses("big", json!(value), "int_parsing", text);
+        }
+    }
+
+    #[test]
+    fn bounds_name_themselves() {
+        let low = "Input should be greater than or equal to 1";
+        assert_refuses("ttl", json!(0), "greater_than_equal", low);
+        let high = "Input should be less than or equal to 480";
+        assert_refuses("ttl", json!("481"), "less_than_equal", high);
+        assert_accepts("ttl", json!(480), json!(480));
+        assert_accepts("share", json!("0.5"), json!(0.5));
+        assert_accepts("share", json!(1), json!(1));
+        let high = "Input should be less than or equal to 1";
+        assert_refuses("share", json!(1.1), "less_than_equal", high);
+        for value in [json!("inf"), json!("x"), json!(true), json!(null), json!("1e-1")] {
+            assert_refuses("share", value, "value_error", "Value error, expected a number");
+        }
+    }
+
+    #[test]
+    fn strings_are_never_coerced() {
+        for value in [json!(1), json!(null), json!(true), json!([]), json!({})] {
+            assert_refuses("key", value, "string_type", "Input should be a valid string");
+        }
+        let nul = "Value error, NUL characters are not allowed";
+        assert_refuses("key", json!("a\0"), "value_error", nul);
+        assert_refuses("extra", json!({ "a": [{ "b\0": 1 }] }), "value_error", nul);
+        assert_refuses("any", json!(["\0"]), "value_error", nul);
+        assert_accepts("any", json!(null), json!(null));
+        let issues = found(json!({ "path": "123456789" }));
+        assert_eq!(issues[0].kind, "string_too_long");
+        assert_eq!(issues[0].msg, "String should have at most 8 bytes");
+    }
+
+    #[test]
+    fn booleans_take_two_words() {
+        assert_accepts("dry", json!("true"), json!(true));
+        assert_accepts("dry", json!("false"), json!(false));
+        let text = "Input should be a valid boolean, unable to interpret input";
+        for value in [json!("True"), json!("1"), json!(1), json!(null), json!("yes")] {
+            assert_refuses("dry", value, "bool_parsing", text);
+        }
+    }
+
+    #[test]
+    fn formats_are_checked_and_brought_into_their_canonical_form() {
+        let id = "6A0C3A52-7A54-4A0F-9D0A-0F8A1C1F6A11";
+        assert_accepts("id", json!(id), json!(id.to_lowercase()));
+        assert_refuses("id", json!("6A0C"), "uuid_parsing", "Input should be a valid UUID");
+        assert_accepts("key", json!("./a//b"), json!("a/b"));
+        let text = "Value error, path must not lead out of its start with `..`";
+        assert_refuses("key", json!("../a"), "value_error", text);
+        assert_accepts("when", json!(null), json!(null));
+        assert_accepts("when", json!("2026-09-01T10:00:00Z"), json!("2026-09-01T10:00:00Z"));
+        let text = "Value error, expected an ISO-8601 time with offset or Z";
+        for value in ["2026-09-01T10:00:00", "soon", ""] {
+            assert_refuses("when", json!(value), "value_error", text);
+        }
+        assert_accepts("mode", json!("b"), json!("b"));
+        assert_accepts("mode", json!(null), json!(null));
+        assert_refuses("mode", json!("c"), "enum", "Input should be one of a, b");
+    }
+
+    #[test]
+    fn lists_and_objects() {
+        assert_accepts("tags", json!(null), json!(null));
+        assert_refuses("tags", json!("a"), "list_type", "Input should be a valid list");
+        let text = "List should have at most 3 items";
+        assert_refuses("tags", json!(["a", "b", "c", "d"]), "too_long", text);
+        assert_refuses("tags", json!(["a", 1]), "string_type", "Input should be a valid string");
+        assert_refuses("extra", json!([]), "dict_type", "Input should be a valid dictionary");
+        let text = "Value error, expected at least 1 item(s)";
+        assert_refuses("pairs", json!([]), "value_error", text);
+        assert_refuses("pairs", json!([1]), "dict_type", "Input should be a valid dictionary");
+    }
+
+    #[test]
+    fn every_problem_is_listed_in_the_order_of_declaration() {
+        let issues = found(json!({ "pairs": [{ "n": 1 }, { "m": "x".repeat(300) }], "ttl": "x" }));
+        let kinds: Vec<_> = issues.iter().map(|it| (it.kind, json!(it.loc))).collect();
+        assert_eq!(
+            kinds,
+            [
+                ("missing", json!(["body", "path"])),
+                ("int_parsing", json!(["body", "ttl"])),
+                ("missing", json!(["body", "pairs", 1, "n"])),
+            ]
+        );
+        assert_eq!(issues[2].input, json!({ "m": "x".repeat(200) }));
+    }
+
+    #[test]
+    fn unknown_keywords_are_found() {
+        assert_eq!(unsupported(&schema()), Vec::<String>::new());
+        for (keyword, value) in [
+            ("pattern", json!("a")),
+            ("maxLength", json!(3)),
+            ("format", json!("email")),
+            ("additionalProperties", json!(false)),
+            ("oneOf", json!([])),
+            ("anyOf", json!([{ "type": "string" }, { "type": "integer" }])),
+            ("$ref", json!("#/x")),
+        ] {
+            let schema = json!({ "properties": { "a": { "items": { keyword: value } } } });
+            assert_eq!(unsupported(&schema).len(), 1, "{keyword}");
+        }
+    }
+}

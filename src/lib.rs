@@ -1,0 +1,38 @@
+//! Coordination for AI coding agents that share a codebase: the library behind every way of
+//! running it.
+//!
+//! [`router`] builds the one router that the server, the Lambda function, the development loop and
+//! the tests share. `docs/architecture.md` is the map.
+mod app;
+mod audit;
+mod auth;
+mod authority;
+pub mod capabilities;
+mod config;
+mod db;
+mod docs;
+mod error;
+mod heartbeat;
+mod http;
+mod idempotency;
+mod input;
+mod lock_key;
+mod openapi;
+pub mod operation;
+mod page;
+mod policy;
+mod probe;
+pub mod registry;
+pub mod telemetry;
+mod timestamp;
+
+pub use app::App;
+pub use authority::Profile;
+pub use config::{Config, ConfigError, Home, configuration_table};
+pub use db::MigrateError;
+pub use docs::operations_table;
+pub use error::{Error, Issue, Result};
+pub use http::{bind, listen, router, stop_signal};
+pub use lock_key::{LockKey, LockKeyError};
+pub use openapi::document;
+pub use timestamp::Timestamp;

@@ -1,0 +1,157 @@
+//! The long-running server, and the commands around it.
+use std::{process::ExitCode, time::Duration};
+
+use agent_coordinator::{
+    App, Config, Home, MigrateError, bind, capabilities, configuration_table, document, listen,
+    operations_table, router, stop_signal,
+    telemetry::{self, Format},
+};
+
+const USAGE: &str = "\
+Usage: coordinator [COMMAND]
+
+  serve          answer requests (the default)
+  migrate        bring the database's schema up to date, over a direct connection
+  openapi        print the OpenAPI document
+  operations     print the table of operations
+  configuration  print the table of environment variables
+  help           print this text
+  version        print the version
+";
+
+/// How often an unreachable database is tried again before the schema is known to be up to date.
+const MIGRATION_RETRY: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        [] | ["serve"] => configured(serve),
+        ["migrate"] => configured(migrate),
+        ["openapi"] => print(&format!("{:#}\n", document(&capabilities::all()))),
+        ["operations"] => print(&operations_table()),
+        ["configuration"] => print(&configuration_table()),
+        ["help" | "--help" | "-h"] => print(USAGE),
+        ["version" | "--version" | "-V"] => {
+            print(concat!("coordinator ", env!("CARGO_PKG_VERSION"), "\n"))
+        }
+        _ => {
+            eprint!("{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    use std::io::Write as _;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Runs a command with the configuration of the environment: exit code 2 when that is wrong.
+fn configured<F: Future<Output = ExitCode>>(command: impl FnOnce(Config) -> F) -> ExitCode {
+    let config = match Config::from_env(Home::Server) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    telemetry::init(Format::Json, config.log.clone());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.workers)
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(command(config)),
+        Err(error) => failed("the runtime could not be started", &error),
+    }
+}
+
+async fn migrate(config: Config) -> ExitCode {
+    match App::new(config).migrate().await {
+        Ok(()) => {
+            println!("The schema is up to date.");
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed("migration failed", &error),
+    }
+}
+
+async fn serve(config: Config) -> ExitCode {
+    if !config.has_keys() {
+        tracing::warn!("no API key is configured: every route that needs one answers 401");
+    }
+    let app = App::new(config);
+    // Tried once before listening, so that the first request finds its tables. A database that
+    // cannot be reached yet must not keep the process from answering /live.
+    let migrated = match first_migration(&app).await {
+        Ok(migrated) => migrated,
+        Err(error) => return failed("migration failed", &error),
+    };
+    let listener = match bind(app.config()).await {
+        Ok(listener) => listener,
+        Err(error) => return failed("the address cannot be listened on", &error),
+    };
+    match listener.local_addr() {
+        Ok(address) => tracing::info!(%address, "listening"),
+        Err(error) => return failed("the address is unknown", &error),
+    }
+    let grace = app.config().shutdown_grace;
+    let served = listen(listener, router(app.clone()), grace, async {
+        if let Err(error) = stop_signal().await {
+            tracing::error!(%error, "signals cannot be received");
+        }
+        tracing::info!("stopping");
+    });
+    let later = async {
+        match migrated {
+            true => std::future::pending().await,
+            false => migrate_when_reachable(&app).await,
+        }
+    };
+    let code = tokio::select! {
+        ended = served => match ended {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed("serving failed", &error),
+        },
+        error = later => failed("migration failed", &error),
+    };
+    app.close().await;
+    code
+}
+
+/// Whether the schema needs no further attention.
+async fn first_migration(app: &App) -> Result<bool, MigrateError> {
+    if !app.config().auto_migrate {
+        return Ok(true);
+    }
+    match app.migrate().await {
+        Ok(()) => Ok(true),
+        Err(MigrateError::Unreachable(error)) => {
+            tracing::warn!(%error, "the database cannot be reached yet");
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Migrates as soon as the database can be reached, then waits for ever; returns only to report a
+/// migration that failed.
+async fn migrate_when_reachable(app: &App) -> MigrateError {
+    loop {
+        tokio::time::sleep(MIGRATION_RETRY).await;
+        match first_migration(app).await {
+            Ok(true) => std::future::pending().await,
+            Ok(false) => {}
+            Err(error) => return error,
+        }
+    }
+}
+
+fn failed(what: &str, error: &dyn std::error::Error) -> ExitCode {
+    tracing::error!(%error, "{what}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,261 @@
+//! An operation is one typed request with one typed answer.
+//!
+//! It is written once and reached wherever its [`Meta`] says. Identity, trust, policy, audit of
+//! denials, idempotency and the session's heartbeat happen in [`execute`] and nowhere else: only
+//! it can make a [`Context`], so no operation has a way round them.
+use std::{borrow::Cow, future::Future, time::Instant};
+
+use schemars::JsonSchema;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use sqlx::PgConnection;
+use tracing::Instrument as _;
+
+use crate::{
+    App, Config, Error, Result, audit,
+    auth::{Caller, Claims, Key},
+    idempotency, policy,
+};
+
+/// One thing the service can do. The struct is the input: its fields with their doc comments are
+/// the schema, the check and the documentation.
+pub trait Operation: DeserializeOwned + JsonSchema + Send + 'static {
+    /// What is answered with status 200, refusals included.
+    type Output: Serialize + JsonSchema + Send + 'static;
+
+    /// Everything about the operation but its types.
+    const META: Meta;
+
+    /// A valid input: shown in the documents and run by the tests.
+    fn example() -> Value;
+
+    /// What the operation acts on, for policy and audit.
+    fn resource(&self) -> Cow<'_, str> {
+        "".into()
+    }
+
+    /// Whether an answer tells of a change of state. Only such answers are kept for an
+    /// idempotency key; a refusal is judged anew when the request is repeated.
+    fn took_effect(_answer: &Self::Output) -> bool {
+        true
+    }
+
+    /// Does the work. A write is one statement with its audit row inside, see `audit::audited`.
+    fn run(self, cx: Context<'_>) -> impl Future<Output = Result<Self::Output>> + Send;
+}
+
+/// What a running operation may use.
+pub struct Context<'a> {
+    pub(crate) db: &'a mut PgConnection,
+    pub(crate) caller: &'a Caller,
+    pub(crate) request: &'a RequestInfo,
+    pub(crate) config: &'a Config,
+}
+
+/// The request that an operation answers, for its audit row.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestInfo {
+    pub(crate) id: String,
+    pub(crate) started: Instant,
+}
+
+impl RequestInfo {
+    /// Milliseconds since the request came in.
+    pub(crate) fn elapsed_ms(&self) -> f64 {
+        self.started.elapsed().as_secs_f64() * 1000.0
+    }
+}
+
+/// Everything about an operation but its types.
+#[derive(Clone, Debug)]
+pub struct Meta {
+    /// The name that policy, profiles and audit know.
+    pub name: &'static str,
+    /// Unique name of this form of the operation, where one operation has several.
+    pub id: &'static str,
+    /// The tier of trust it needs.
+    pub category: Category,
+    /// How a body may name the agent.
+    pub identity: IdentityMode,
+    /// Methods and paths, as in `POST /locks/acquire`; the first one is documented.
+    pub routes: &'static [&'static str],
+    /// Whether it is answered without a key where public reads are on.
+    pub open: bool,
+}
+
+/// What an operation may change, which decides the trust it needs (conventions 5.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Category {
+    /// Needs trust 1.
+    Read,
+    /// Needs trust 2.
+    Write,
+    /// Needs trust 3.
+    Admin,
+}
+
+/// Which members of a body name the calling agent (conventions 4). Headers always may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdentityMode {
+    /// `agent_id` and `agent_type`, checked against the key.
+    Strict,
+    /// `agent_id`, checked; `agent_type` is ignored.
+    StrictId,
+    /// Both, for a key that is bound to no agent; ignored for a bound one.
+    Soft,
+    /// None.
+    HeadersOnly,
+}
+
+impl Meta {
+    /// An operation that changes nothing.
+    pub const fn read(name: &'static str) -> Self {
+        Self::new(name, Category::Read)
+    }
+
+    /// An operation that changes what belongs to its caller or to everybody.
+    pub const fn write(name: &'static str) -> Self {
+        Self::new(name, Category::Write)
+    }
+
+    /// An operation that overrides others.
+    pub const fn admin(name: &'static str) -> Self {
+        Self::new(name, Category::Admin)
+    }
+
+    const fn new(name: &'static str, category: Category) -> Self {
+        let identity = IdentityMode::HeadersOnly;
+        Self { name, id: name, category, identity, routes: &[], open: false }
+    }
+
+    /// Reached by these methods and paths.
+    pub const fn at(mut self, routes: &'static [&'static str]) -> Self {
+        self.routes = routes;
+        self
+    }
+
+    /// The unique name of this form, where `name` is shared by several.
+    pub const fn id(mut self, id: &'static str) -> Self {
+        self.id = id;
+        self
+    }
+
+    /// How a body may name the agent.
+    pub const fn identity(mut self, mode: IdentityMode) -> Self {
+        self.identity = mode;
+        self
+    }
+
+    /// Answered without a key where public reads are on.
+    pub const fn open(mut self) -> Self {
+        self.open = true;
+        self
+    }
+
+    /// Whether an `Idempotency-Key` is honoured.
+    pub fn idempotent(&self) -> bool {
+        self.category != Category::Read
+    }
+}
+
+/// A request on its way to an operation: who presents what.
+pub(crate) struct Call<'a> {
+    pub(crate) app: &'a App,
+    /// `None` only on an open route without a key.
+    pub(crate) key: Option<&'a Key>,
+    pub(crate) claims: Claims,
+    pub(crate) request: RequestInfo,
+    /// SHA-256 of method, target and body, when the request carries an idempotency key.
+    pub(crate) fingerprint: Option<[u8; 32]>,
+}
+
+/// The answer of an operation.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) body: Value,
+    /// Whether the answer is that of an earlier request with the same idempotency key.
+    pub(crate) replayed: bool,
+}
+
+/// Runs one operation in the order that the contract fixes: identity, workspace, policy,
+/// idempotency, the work.
+pub(crate) async fn execute<O: Operation>(call: &Call<'_>, input: &Value) -> Result<Reply> {
+    let operation = O::deserialize(input).map_err(|error| Error::Internal(error.into()))?;
+    let resource = operation.resource().into_owned();
+    let span = tracing::info_span!(
+        "operation",
+        operation = O::META.id,
+        resource,
+        agent.id = tracing::field::Empty,
+        request_id = call.request.id,
+    );
+    run_as_caller(call, input, operation, &resource).instrument(span).await
+}
+
+async fn run_as_caller<O: Operation>(
+    call: &Call<'_>,
+    input: &Value,
+    operation: O,
+    resource: &str,
+) -> Result<Reply> {
+    let (app, config, meta) = (call.app, &*call.app.config, O::META);
+    let claimed = match call.key {
+        None => Ok(Caller::anonymous()),
+        Some(key) => Caller::claim(
+            key,
+            &config.keys,
+            meta.identity,
+            input,
+            &call.claims,
+            config.allow_workspace_header,
+        ),
+    };
+    let mut db = app.db.acquire().await?;
+    let db = &mut *db;
+    let mut caller = match (claimed, call.key) {
+        (Ok(caller), _) => caller,
+        (Err(denial), key) => {
+            let own = key.map(Caller::of).unwrap_or_else(Caller::anonymous);
+            audit::record_denial(db, &own, &call.request, &meta, resource, &denial).await?;
+            return Err(denial);
+        }
+    };
+    tracing::Span::current().record("agent.id", &caller.agent_id);
+    if let Some(key) = call.key {
+        app.authority.settle(db, config, key, &mut caller).await?;
+    }
+    let decided = policy::decide(&caller, &meta, config.enforce_profile_limits)
+        .map_err(Error::Forbidden);
+    let answered = match decided {
+        Err(denial) => Err(denial),
+        Ok(_) => {
+            if meta.category == Category::Read {
+                app.heartbeats.hear(db, &caller).await?;
+            }
+            answer(call, operation, &caller, db).await
+        }
+    };
+    if let Err(denial @ Error::Forbidden(_)) = &answered {
+        audit::record_denial(db, &caller, &call.request, &meta, resource, denial).await?;
+    }
+    answered
+}
+
+async fn answer<O: Operation>(
+    call: &Call<'_>,
+    operation: O,
+    caller: &Caller,
+    db: &mut PgConnection,
+) -> Result<Reply> {
+    let (request, config) = (&call.request, &*call.app.config);
+    if let (Some(key), Some(fingerprint)) = (&call.claims.idempotency_key, &call.fingerprint) {
+        let once = idempotency::Once { key, fingerprint, caller, request, config };
+        return once.run(operation, db).await;
+    }
+    let answer = operation.run(Context { db, caller, request, config }).await?;
+    Ok(Reply { body: to_value(&answer)?, replayed: false })
+}
+
+pub(crate) fn to_value(answer: &impl Serialize) -> Result<Value> {
+    serde_json::to_value(answer).map_err(|error| Error::Internal(error.into()))
+}

@@ -1,0 +1,70 @@
+//! The envelope of lists: how many, and whether that is all.
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// The most members a list has, whatever limit is asked for.
+const MAX_LIMIT: i64 = 500;
+
+/// How much of a list is returned.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Page {
+    /// How many members are returned.
+    pub count: usize,
+    /// Whether there are more.
+    pub truncated: bool,
+    /// How to see more; only when there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// How many members a list may have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit(i64);
+
+/// The limit that applies when a client asks for `asked`.
+pub(crate) fn read_limit(asked: i64) -> Limit {
+    Limit(asked.clamp(0, MAX_LIMIT))
+}
+
+impl Limit {
+    /// How many rows to ask the database for: one more than are shown tells whether there are more.
+    pub(crate) fn rows(self) -> i64 {
+        self.0 + 1
+    }
+
+    /// Cuts rows to the limit and describes the cut.
+    pub(crate) fn page<T>(self, mut rows: Vec<T>) -> (Vec<T>, Page) {
+        let limit = usize::try_from(self.0).unwrap_or_default();
+        let truncated = rows.len() > limit;
+        rows.truncate(limit);
+        let hint = truncated
+            .then(|| format!("showing first {limit}; re-run with a higher limit to see more"));
+        let page = Page { count: rows.len(), truncated, hint };
+        (rows, page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_row_more_than_the_limit_tells_of_more() {
+        let limit = read_limit(2);
+        assert_eq!(limit.rows(), 3);
+        let (rows, page) = limit.page(vec![1, 2, 3]);
+        assert_eq!((rows.len(), page.count, page.truncated), (2, 2, true));
+        let hint = "showing first 2; re-run with a higher limit to see more";
+        assert_eq!(page.hint.as_deref(), Some(hint));
+        let (_, page) = limit.page(vec![1, 2]);
+        assert_eq!((page.count, page.truncated, page.hint), (2, false, None));
+    }
+
+    #[test]
+    fn limits_are_clamped() {
+        assert_eq!(read_limit(501).rows(), 501);
+        assert_eq!(read_limit(0).rows(), 1);
+        let (rows, page) = read_limit(0).page(vec![1]);
+        assert_eq!((rows.len(), page.truncated), (0, true));
+    }
+}

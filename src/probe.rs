@@ -1,0 +1,122 @@
+//! Health: whether the process lives, the database answers, and the service can do its work.
+use std::time::Duration;
+
+use serde::Serialize;
+use sqlx::{Connection as _, PgConnection};
+
+use crate::{
+    App, Result,
+    db::{Database, Schema},
+};
+
+/// Version of the service.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How long the database may take to answer before it counts as unreachable.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Answer of `/live`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Live {
+    status: &'static str,
+    version: &'static str,
+}
+
+/// Answer of `/health`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Health {
+    status: &'static str,
+    db: &'static str,
+    version: &'static str,
+}
+
+/// Answer of `/ready`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Ready {
+    status: &'static str,
+    db: &'static str,
+    version: &'static str,
+    schema: &'static str,
+    write: &'static str,
+    failed: Vec<&'static str>,
+}
+
+/// The process lives; says nothing of the database and does not touch it.
+pub(crate) fn live() -> Live {
+    Live { status: "ok", version: VERSION }
+}
+
+/// Whether the database answers a query; `Err` holds the body of a 503.
+pub(crate) async fn health(app: &App) -> Result<Health, Health> {
+    let asked = async {
+        let mut db = app.db.acquire().await?;
+        sqlx::query_scalar!("select 1").fetch_one(&mut *db).await?;
+        Ok(())
+    };
+    match within_patience("health", asked).await {
+        Some(()) => Ok(Health { status: "ok", db: "connected", version: VERSION }),
+        None => Err(Health { status: "degraded", db: "unreachable", version: VERSION }),
+    }
+}
+
+/// Whether the service can do its work: the database answers, its schema is this version's, and a
+/// row can be written (and is rolled back). `Err` holds the body of a 503.
+pub(crate) async fn ready(app: &App) -> Result<Ready, Ready> {
+    let mut ready = Ready {
+        status: "degraded",
+        db: "unreachable",
+        version: VERSION,
+        schema: "unknown",
+        write: "unknown",
+        failed: vec!["db"],
+    };
+    let Some(mut db) = within_patience("ready: database", app.db.acquire()).await else {
+        return Err(ready);
+    };
+    let Some(schema) = within_patience("ready: schema", Database::schema(&mut db)).await else {
+        return Err(ready);
+    };
+    ready.db = "connected";
+    if schema == Schema::Mismatch {
+        ready.schema = "mismatch";
+        ready.failed = vec!["schema"];
+        return Err(ready);
+    }
+    ready.schema = "ok";
+    if within_patience("ready: write", write_and_roll_back(&mut db)).await.is_none() {
+        ready.write = "failed";
+        ready.failed = vec!["write"];
+        return Err(ready);
+    }
+    Ok(Ready { status: "ok", write: "ok", failed: vec![], ..ready })
+}
+
+async fn write_and_roll_back(db: &mut PgConnection) -> Result<()> {
+    let mut tx = db.begin().await?;
+    sqlx::query!(
+        "insert into idempotency_key (workspace, agent_id, key, fingerprint)
+         values ('default', 'readiness probe', gen_random_uuid()::text, '')"
+    )
+    .execute(&mut *tx)
+    .await?;
+    tx.rollback().await?;
+    Ok(())
+}
+
+/// The result, unless it is an error, which is logged, or takes too long.
+async fn within_patience<T>(
+    what: &str,
+    asked: impl Future<Output = Result<T>>,
+) -> Option<T> {
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Ok(answer)) => Some(answer),
+        Ok(Err(error)) => {
+            tracing::warn!(?error, "{what} check failed");
+            None
+        }
+        Err(_) => {
+            tracing::warn!("{what} check took over {} s", PATIENCE.as_secs());
+            None
+        }
+    }
+}

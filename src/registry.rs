@@ -1,0 +1,113 @@
+//! All operations with their types erased: what the router and the documents are made from.
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use schemars::generate::SchemaSettings;
+use serde_json::{Value, json};
+
+use crate::{
+    Result, audit,
+    auth::MAX_ID_BYTES,
+    input,
+    operation::{Call, IdentityMode, Meta, Operation, Reply, execute},
+};
+
+/// The list of operations, in the order they are documented.
+#[derive(Clone, Default)]
+pub struct Operations(Vec<Arc<Registered>>);
+
+/// One operation without its types.
+pub struct Registered {
+    /// Name, category, routes.
+    pub meta: Meta,
+    /// JSON Schema of the input: what the documents say and what is checked.
+    pub input: Value,
+    /// JSON Schema of the answer.
+    pub output: Value,
+    /// A valid input.
+    pub example: Value,
+    run: for<'a> fn(&'a Call<'a>, &'a Value) -> BoxFuture<'a, Result<Reply>>,
+}
+
+impl Operations {
+    /// Adds an operation.
+    ///
+    /// # Panics
+    /// When its schema uses a keyword that the input check does not understand: it would promise
+    /// what nobody enforces.
+    pub fn with<O: Operation>(mut self) -> Self {
+        let settings = SchemaSettings::draft2020_12().with(|settings| {
+            settings.meta_schema = None;
+            settings.inline_subschemas = true;
+        });
+        let mut reading = settings.clone().for_deserialize().into_generator();
+        let mut input = reading.root_schema_for::<O>().to_value();
+        add_identity(&mut input, &O::META);
+        let unsupported = input::unsupported(&input);
+        assert!(unsupported.is_empty(), "schema of `{}`: {unsupported:?}", O::META.id);
+        let mut writing = settings.for_serialize().into_generator();
+        self.0.push(Arc::new(Registered {
+            meta: O::META,
+            input,
+            output: writing.root_schema_for::<O::Output>().to_value(),
+            example: O::example(),
+            run: |call, input| Box::pin(execute::<O>(call, input)),
+        }));
+        self
+    }
+
+    /// The operations in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Registered>> {
+        self.0.iter()
+    }
+}
+
+impl Registered {
+    /// Runs the operation on an input that its schema accepts.
+    pub(crate) async fn call(&self, call: &Call<'_>, input: &Value) -> Result<Reply> {
+        match (self.run)(call, input).await {
+            Err(error) if error.lacks_audit_partition() => {
+                // The statement had no effect. The partition of a new month is made here and now.
+                let mut db = call.app.db.acquire().await?;
+                audit::ensure_partitions(&mut db, 0).await?;
+                drop(db);
+                (self.run)(call, input).await
+            }
+            answered => answered,
+        }
+    }
+
+    /// What the operation does and when to use it.
+    pub fn description(&self) -> &str {
+        self.input["description"].as_str().unwrap_or_default()
+    }
+
+    /// The input's members with their schemas, in order of declaration.
+    pub fn fields(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.input["properties"].as_object().into_iter().flatten()
+    }
+}
+
+/// Declares the members that name the caller, where the operation's mode reads them and its own
+/// struct does not declare them.
+fn add_identity(schema: &mut Value, meta: &Meta) {
+    let members = [
+        ("agent_id", "The calling agent; empty or absent: the key's own, else `X-Agent-Id`."),
+        ("agent_type", "Type of the calling agent; empty or absent: the key's own."),
+        ("session_id", "Session of the calling agent; it need not be registered."),
+    ];
+    if meta.identity == IdentityMode::HeadersOnly {
+        return;
+    }
+    for (name, description) in members {
+        let declared = schema["properties"].get(name).is_some();
+        if declared || (name == "agent_type" && meta.identity == IdentityMode::StrictId) {
+            continue;
+        }
+        schema["properties"][name] = json!({
+            "description": description,
+            "type": ["string", "null"],
+            "x-max-bytes": MAX_ID_BYTES,
+        });
+    }
+}

@@ -1,0 +1,66 @@
+//! A point in time as the wire writes it.
+use std::borrow::Cow;
+
+use chrono::{DateTime, Utc};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Serialize, Serializer};
+
+/// A point in time, always taken from the database's clock. On the wire: ISO-8601 in UTC with
+/// offset `+00:00`, microseconds left out when they are zero (`2026-09-01T10:00:00.123456+00:00`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, sqlx::Type)]
+#[sqlx(transparent)]
+pub struct Timestamp(DateTime<Utc>);
+
+impl std::fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let format = match self.0.timestamp_subsec_micros() {
+            0 => "%Y-%m-%dT%H:%M:%S+00:00",
+            _ => "%Y-%m-%dT%H:%M:%S%.6f+00:00",
+        };
+        write!(f, "{}", self.0.format(format))
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl JsonSchema for Timestamp {
+    fn schema_name() -> Cow<'static, str> {
+        "Timestamp".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "date-time" })
+    }
+}
+
+impl From<DateTime<Utc>> for Timestamp {
+    fn from(time: DateTime<Utc>) -> Self {
+        Self(time)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn assert_written(micros: i64, expected: &str) {
+        let time = DateTime::from_timestamp_micros(micros).expect("in range");
+        assert_eq!(Timestamp(time).to_string(), expected);
+    }
+
+    #[test]
+    fn microseconds_are_left_out_when_zero() {
+        assert_written(1_788_256_800_000_000, "2026-09-01T10:00:00+00:00");
+        assert_written(1_788_256_800_123_456, "2026-09-01T10:00:00.123456+00:00");
+        assert_written(1_788_256_800_000_001, "2026-09-01T10:00:00.000001+00:00");
+    }
+}
