@@ -228,7 +228,7 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// The caller without a key, on routes that allow it: may read, in the default workspace.
+    /// The caller without a key, on routes that allow it: may read, in the default workspace only.
     pub(crate) fn anonymous() -> Self {
         Self {
             agent_id: "anonymous".to_owned(),
@@ -237,6 +237,14 @@ impl Caller {
             workspace: DEFAULT_WORKSPACE.to_owned(),
             trust: 1,
             profile: None,
+        }
+    }
+
+    /// Whether a caller without a key keeps to the one workspace it may see.
+    pub(crate) fn check_anonymous(claims: &Claims) -> Result<()> {
+        match claims.workspace.as_deref() {
+            None | Some(DEFAULT_WORKSPACE) => Ok(()),
+            Some(_) => Err(Error::Forbidden(WORKSPACE_FORBIDDEN.to_owned())),
         }
     }
 

@@ -24,7 +24,7 @@ pub enum Home {
 /// Everything read from the environment, parsed and checked once at start.
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub(crate) database: PgConnectOptions,
+    pub(crate) database: Secret<PgConnectOptions>,
     pub(crate) pool_min: u32,
     pub(crate) pool_max: u32,
     pub(crate) keys: Keyring,
@@ -48,6 +48,16 @@ pub struct Config {
     pub auto_migrate: bool,
     /// What to log, such as `info` or `info,sqlx=debug`.
     pub log: tracing_subscriber::filter::Targets,
+}
+
+/// A value that never shows, whoever prints what holds it.
+#[derive(Clone)]
+pub(crate) struct Secret<T>(pub(crate) T);
+
+impl<T> std::fmt::Debug for Secret<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
 }
 
 /// Everything that is wrong with the environment. Its text names each variable with what it
@@ -195,7 +205,7 @@ impl Config {
         let mut from = Reader { lookup: &lookup, problems: BTreeSet::new() };
         let server = home == Home::Server;
         let config = Self {
-            database: from.database(),
+            database: Secret(from.database()),
             pool_min: if server { from.int("POSTGRES_POOL_MIN") } else { 0 },
             pool_max: if server { from.int("POSTGRES_POOL_MAX") } else { 1 },
             keys: from.keys(),
@@ -216,7 +226,7 @@ impl Config {
             log: from.log(),
         };
         from.word("POLICY_ENGINE");
-        if config.pool_min > config.pool_max {
+        if from.problems.is_empty() && config.pool_min > config.pool_max {
             from.problem("POSTGRES_POOL_MIN", "not more than POSTGRES_POOL_MAX");
         }
         if from.problems.is_empty() {
@@ -481,7 +491,7 @@ mod tests {
         assert_eq!(valid(&[("API_PORT", "7"), ("PORT", "99")]).port, 7);
         assert_eq!(valid(&[("API_WORKERS", " ")]).workers, 1);
         let config = parse(Home::Server, &[("DATABASE_URL", DSN.1)]).expect("valid");
-        assert_eq!(config.database.get_database(), Some("db"));
+        assert_eq!(config.database.0.get_database(), Some("db"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use crate::{Config, Error, Result, audit};
+use crate::{Config, Error, Result, audit, config::Secret};
 
 /// All migrations, embedded in the binary.
 pub(crate) static MIGRATOR: Migrator = sqlx::migrate!();
@@ -29,7 +29,7 @@ const MONTHS_AHEAD: i32 = 3;
 /// The database, reached on first use.
 #[derive(Debug)]
 pub(crate) struct Database {
-    options: PgConnectOptions,
+    options: Secret<PgConnectOptions>,
     pool_min: u32,
     pool_max: u32,
     pool: OnceCell<PgPool>,
@@ -78,7 +78,7 @@ impl Database {
                         Ok(true)
                     })
                 })
-                .connect_lazy_with(self.options.clone())
+                .connect_lazy_with(self.options.0.clone())
         })
     }
 
@@ -97,7 +97,7 @@ impl Database {
     /// Brings the schema up to date. Simultaneous callers wait for one another.
     pub(crate) async fn migrate(&self) -> Result<(), MigrateError> {
         // A connection of its own, without the time limits that requests have.
-        let mut db = self.options.connect().await.map_err(MigrateError::Unreachable)?;
+        let mut db = self.options.0.connect().await.map_err(MigrateError::Unreachable)?;
         let failed = |error: Error| MigrateError::Failed(error.into());
         lift_time_limits(&mut db).await.map_err(failed)?;
         MIGRATOR.run(&mut db).await.map_err(|error| MigrateError::Failed(error.into()))?;

@@ -221,8 +221,9 @@ fn integer(schema: &Value, input: &mut Value) -> Checked {
     let Some(value) = value else {
         return problem("int_type", "Input should be a valid integer");
     };
+    within(schema, value as f64)?;
     *input = json!(value);
-    within(schema, value as f64)
+    Ok(())
 }
 
 /// The integer that a float is, if it is one of 64 bits.
@@ -238,10 +239,11 @@ fn number(schema: &Value, input: &mut Value) -> Checked {
         _ => None,
     };
     let Some(value) = value else { return Err(value_error("expected a number")) };
+    within(schema, value)?;
     if input.is_string() {
         *input = json!(value);
     }
-    within(schema, value)
+    Ok(())
 }
 
 fn decimal(text: &str) -> Option<f64> {

@@ -200,7 +200,7 @@ async fn run_as_caller<O: Operation>(
 ) -> Result<Reply> {
     let (app, config, meta) = (call.app, &*call.app.config, O::META);
     let claimed = match call.key {
-        None => Ok(Caller::anonymous()),
+        None => Caller::check_anonymous(&call.claims).map(|()| Caller::anonymous()),
         Some(key) => Caller::claim(
             key,
             &config.keys,

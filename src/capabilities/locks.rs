@@ -269,9 +269,10 @@ impl AcquireLock {
             )
             "#,
             r#"
-            op.verdict as "verdict!", op.agent_id, op.agent_type, op.session_id, op.reason,
-            op.locked_at as "locked_at: Timestamp", op.expires_at as "expires_at: Timestamp",
-            op.token
+            op.verdict as "verdict!", op.agent_id as "agent_id?", op.agent_type as "agent_type?",
+            op.session_id as "session_id?", op.reason as "reason?",
+            op.locked_at as "locked_at?: Timestamp", op.expires_at as "expires_at?: Timestamp",
+            op.token as "token?"
             "#,
             self.file_path.as_str(),
             self.refusal(cx),
@@ -409,7 +410,7 @@ impl Operation for ReleaseLock {
                 from judged
             )
             "#,
-            "op.reason",
+            r#"op.reason as "reason?""#,
             self.file_path.as_str(),
             self.fencing_token,
             STALE_FENCING_TOKEN,
@@ -755,7 +756,7 @@ impl Operation for ForceReleaseLock {
             "#,
             r#"
             op.released as "released!", op.agent_id as "prior_holder_agent_id?",
-            op.locked_at as "prior_acquired_at?: Timestamp", op.reason
+            op.locked_at as "prior_acquired_at?: Timestamp", op.reason as "reason?"
             "#,
             self.path.as_str(),
             self.fencing_token,

@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use crate::error::Error;
+use crate::{error::Error, process::variable};
 
 /// The oldest major version that is accepted.
 pub const OLDEST_MAJOR: u32 = 15;
@@ -39,6 +39,11 @@ pub struct Version {
 }
 
 impl Binaries {
+    /// Finds a server with the environment of this process.
+    pub fn installed() -> Result<Binaries, Error> {
+        Binaries::find(variable)
+    }
+
     /// Finds a server: in `PG_BIN_DIR` and nowhere else if that is set; otherwise the first
     /// usable one of `pg_config --bindir`, `PATH` and the usual places, newest first.
     ///

@@ -69,6 +69,12 @@ pub(crate) async fn end_orphan(data: &Path) -> Result<(), Error> {
     ))
 }
 
+/// A variable of this process's environment.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "this package has no part in the configuration")]
+    std::env::var_os(name)?.into_string().ok()
+}
+
 fn command_line(pid: u32) -> Option<String> {
     if has_proc() {
         let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;

@@ -41,14 +41,11 @@ impl Drop for Scratch {
     }
 }
 
-fn binaries() -> Binaries {
-    Binaries::find(|name| std::env::var_os(name)?.into_string().ok()).unwrap()
-}
-
 async fn start(folder: &Path) -> Result<Server, Error> {
-    Server::start(folder, &binaries()).await
+    Server::start(folder, &Binaries::installed()?).await
 }
 
+#[expect(clippy::disallowed_methods, reason = "there is no schema here to check it against")]
 async fn answer(url: &str, query: &'static str) -> String {
     let mut connection = PgConnection::connect(url).await.unwrap();
     let answer = sqlx::query_scalar(query).fetch_one(&mut connection).await.unwrap();
@@ -56,6 +53,7 @@ async fn answer(url: &str, query: &'static str) -> String {
     answer
 }
 
+#[expect(clippy::disallowed_methods, reason = "there is no schema here to check it against")]
 async fn run(url: &str, statement: &'static str) {
     let mut connection = PgConnection::connect(url).await.unwrap();
     sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();

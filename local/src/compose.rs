@@ -1,0 +1,104 @@
+//! The database of `docker-compose.yml`. The invariant: nothing is waited for without a limit but
+//! the download of the image, which Docker shows.
+
+use std::{path::Path, process::Stdio, str::FromStr, time::Duration};
+
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use tokio::{
+    process::Command,
+    time::{sleep, timeout},
+};
+
+use crate::environment::Environment;
+
+const FILE: &str = "docker-compose.yml";
+const SERVICE: &str = "paradedb";
+
+/// A Docker that hangs must not hold up those who do not need it.
+const ENGINE_LIMIT: Duration = Duration::from_secs(3);
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// Starts the database, or says in half a sentence why not. `reset` removes its data first.
+pub(crate) async fn start(environment: &Environment, reset: bool) -> Result<String, String> {
+    if !Path::new(FILE).exists() {
+        return Err(format!("there is no {FILE} in this folder"));
+    }
+    demand_engine().await?;
+    if reset {
+        run(&["compose", "down", "--volumes"]).await?;
+    }
+    run(&["compose", "up", "-d", "--wait", SERVICE]).await?;
+
+    let dsn = dsn(environment);
+    let answers = timeout(ANSWER_LIMIT, answer(&dsn)).await;
+    answers.map_err(|_| format!("{SERVICE} runs but does not answer"))?;
+    Ok(dsn)
+}
+
+async fn demand_engine() -> Result<(), String> {
+    let mut command = Command::new("docker");
+    command.args(["version", "--format", "{{.Server.Version}}"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    match timeout(ENGINE_LIMIT, command.status()).await {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Err(_)) => Err("Docker is not installed".to_owned()),
+        Ok(Ok(_)) | Err(_) => Err("no Docker engine answers".to_owned()),
+    }
+}
+
+/// Its output goes to standard error: a first start downloads the image, which takes a while.
+async fn run(arguments: &[&str]) -> Result<(), String> {
+    let mut command = Command::new("docker");
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+    match command.status().await {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("`docker {}` failed ({status})", arguments.join(" "))),
+        Err(error) => Err(format!("`docker {}` failed ({error})", arguments.join(" "))),
+    }
+}
+
+/// The same variables and defaults as in `docker-compose.yml`.
+fn dsn(environment: &Environment) -> String {
+    let value =
+        |name, default: &str| environment.filled(name).unwrap_or_else(|| default.to_owned());
+    let password = encoded(&value("POSTGRES_PASSWORD", "postgres"));
+    let port = value("AGENT_COORDINATOR_DB_PORT", "54322");
+    let database = encoded(&value("POSTGRES_DB", "postgres"));
+    format!("postgresql://postgres:{password}@127.0.0.1:{port}/{database}")
+}
+
+/// Escapes what has a meaning of its own in a connection string.
+fn encoded(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encode).collect()
+}
+
+/// A container is called healthy when its server answers there; the way to it may take longer.
+async fn answer(dsn: &str) {
+    let Ok(options) = PgConnectOptions::from_str(dsn) else { return };
+    while PgConnection::connect_with(&options).await.is_err() {
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_follows_the_variables_of_the_compose_file() {
+        let mut environment = Environment::default();
+        for name in ["POSTGRES_PASSWORD", "POSTGRES_DB", "AGENT_COORDINATOR_DB_PORT"] {
+            environment.set(name, "");
+        }
+        assert_eq!(dsn(&environment), "postgresql://postgres:postgres@127.0.0.1:54322/postgres");
+
+        environment.set("POSTGRES_PASSWORD", "p@ss/word");
+        environment.set("POSTGRES_DB", "dev");
+        environment.set("AGENT_COORDINATOR_DB_PORT", "10000");
+        assert_eq!(dsn(&environment), "postgresql://postgres:p%40ss%2Fword@127.0.0.1:10000/dev");
+    }
+}

@@ -1,0 +1,168 @@
+//! What is printed once the service is about to answer: where it is, the key, and three requests
+//! that work as they are when they are pasted in order.
+
+use std::{fmt, net::SocketAddr, str::FromStr};
+
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+
+use crate::key::Key;
+
+/// The agent of the first request.
+const AGENT: &str = "agent-1";
+
+/// The text.
+#[derive(Debug)]
+pub(crate) struct Greeting {
+    url: String,
+    key: Key,
+    lock: Lock,
+}
+
+/// A path and the token that the first request will get for it.
+#[derive(Debug, PartialEq, Eq)]
+struct Lock {
+    path: String,
+    token: i64,
+}
+
+/// A lock that the database knows.
+struct Known {
+    path: String,
+    token: i64,
+    is_live: bool,
+    is_ours: bool,
+}
+
+impl Greeting {
+    pub(crate) async fn new(
+        address: SocketAddr,
+        key: &Key,
+        dsn: &str,
+    ) -> Result<Greeting, sqlx::Error> {
+        let mut connection = PgConnection::connect_with(&PgConnectOptions::from_str(dsn)?).await?;
+        let known = sqlx::query_as!(
+            Known,
+            r#"
+            select
+                key as path,
+                token,
+                coalesce(expires_at > clock_timestamp(), false) as "is_live!",
+                coalesce(agent_id = $1 and session_id is null, false) as "is_ours!"
+            from file_lock
+            where workspace = 'default' and key ~ '^src/main(-[0-9]+)?\.rs$'
+            "#,
+            AGENT
+        )
+        .fetch_all(&mut connection)
+        .await?;
+        connection.close().await?;
+        Ok(Greeting { url: format!("http://{address}"), key: key.clone(), lock: choose(&known) })
+    }
+
+    fn curl(&self, route: &str, body: &str) -> String {
+        let header = match &self.key {
+            Key::Made(key) => format!("'X-API-Key: {key}'"),
+            Key::Configured => r#""X-API-Key: $KEY""#.to_owned(),
+        };
+        let url = &self.url;
+        format!("curl -sS -H {header} -H 'Content-Type: application/json' -d '{body}' {url}{route}")
+    }
+
+    fn acquire(&self, agent: &str) -> String {
+        let path = &self.lock.path;
+        let body =
+            format!(r#"{{"file_path":"{path}","agent_id":"{agent}","agent_type":"claude_code"}}"#);
+        self.curl("/locks/acquire", &body)
+    }
+
+    fn verify(&self) -> String {
+        let Lock { path, token } = &self.lock;
+        let body = format!(r#"{{"locks":[{{"file_path":"{path}","fencing_token":{token}}}]}}"#);
+        self.curl("/locks/verify", &body)
+    }
+}
+
+impl fmt::Display for Greeting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "Service:  {url}  (documentation: {url}/docs)", url = self.url)?;
+        match &self.key {
+            Key::Made(key) => writeln!(f, "Key:      {key}")?,
+            Key::Configured => {
+                writeln!(f, "Key:      as configured; put one into KEY for the lines below")?;
+            }
+        }
+        writeln!(f, "\nTry it in another terminal:\n")?;
+        writeln!(f, "# {AGENT} takes the lock on a file\n{}\n", self.acquire(AGENT))?;
+        writeln!(f, "# agent-2 is refused\n{}\n", self.acquire("agent-2"))?;
+        writeln!(
+            f,
+            "# the token of the lock is checked, as a git hook would\n{}\n",
+            self.verify()
+        )?;
+        writeln!(f, "Ctrl-C stops everything.")
+    }
+}
+
+/// The first path that the agent gets, and the token with it: that of the lock it holds, or one
+/// more than the last that anybody held.
+fn choose(known: &[Known]) -> Lock {
+    let mut number = 1;
+    loop {
+        let path = if number == 1 { "src/main.rs".into() } else { format!("src/main-{number}.rs") };
+        let lock = known.iter().find(|lock| lock.path == path);
+        match lock {
+            None => return Lock { path, token: 1 },
+            Some(lock) if !lock.is_live => return Lock { path, token: lock.token + 1 },
+            Some(lock) if lock.is_ours => return Lock { path, token: lock.token },
+            Some(_) => number += 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FREE: (bool, bool) = (false, false);
+    const OURS: (bool, bool) = (true, true);
+    const ANOTHERS: (bool, bool) = (true, false);
+
+    #[track_caller]
+    fn check(known: &[(&str, i64, (bool, bool))], path: &str, token: i64) {
+        let known: Vec<Known> = known
+            .iter()
+            .map(|&(path, token, (is_live, is_ours))| Known {
+                path: path.to_owned(),
+                token,
+                is_live,
+                is_ours,
+            })
+            .collect();
+        assert_eq!(choose(&known), Lock { path: path.to_owned(), token });
+    }
+
+    #[test]
+    fn the_token_is_the_one_that_the_first_request_gets() {
+        check(&[], "src/main.rs", 1);
+        check(&[("src/main.rs", 4, FREE)], "src/main.rs", 5);
+        check(&[("src/main.rs", 4, OURS)], "src/main.rs", 4);
+        check(&[("src/main.rs", 4, ANOTHERS)], "src/main-2.rs", 1);
+        check(
+            &[
+                ("src/main-2.rs", 7, ANOTHERS),
+                ("src/main.rs", 4, ANOTHERS),
+                ("src/main-3.rs", 1, FREE),
+            ],
+            "src/main-3.rs",
+            2,
+        );
+    }
+
+    #[test]
+    fn a_key_that_is_not_ours_is_not_printed() {
+        let lock = Lock { path: "src/main.rs".to_owned(), token: 1 };
+        let greeting = Greeting { url: "http://x".to_owned(), key: Key::Configured, lock };
+
+        assert!(greeting.acquire("agent-1").starts_with(r#"curl -sS -H "X-API-Key: $KEY" -H"#));
+    }
+}

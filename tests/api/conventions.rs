@@ -1,0 +1,580 @@
+//! The rules that hold on every route: order of checks, keys, identity, errors, idempotency,
+//! sessions, health.
+use std::time::Duration;
+
+use axum::body::Body;
+use futures_util::{future::join_all, stream};
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::{BOSS, CODEX, Client, FREE, REVIEWER, Service};
+
+fn lock_body() -> Value {
+    json!({ "file_path": "k", "agent_id": "a", "agent_type": "t" })
+}
+
+const ID_FORBIDDEN: &str = "API key is not permitted to act as requested agent_id";
+
+#[tokio::test]
+async fn checks_happen_in_the_promised_order() {
+    let service = Service::start().await;
+    let huge = "x".repeat((1 << 20) + 1);
+    let anonymous = service.anonymous();
+
+    // The route comes before the key.
+    anonymous.get("/nope").await.assert_is(404, json!({ "detail": "Not Found" }));
+    let wrong_verb = anonymous.get("/locks/acquire").await;
+    wrong_verb.assert_is(405, json!({ "detail": "Method Not Allowed" }));
+    // The declared length comes before the key, the key before the content.
+    let too_large = json!({ "detail": "Request body too large" });
+    let declared = anonymous.clone().header("content-length", &huge.len().to_string());
+    declared.post_text("/locks/acquire", huge.clone()).await.assert_is(413, too_large.clone());
+    let no_key = anonymous.post_text("/locks/acquire", "{").await;
+    no_key.assert_is(401, json!({ "detail": "Invalid API key" }));
+    // An undeclared length is noticed while reading.
+    let chunks = stream::iter([Ok::<_, std::io::Error>(huge.clone()), Ok(huge.clone())]);
+    let client = service.client_with(CODEX);
+    let undeclared = client.post_text("/locks/acquire", Body::from_stream(chunks)).await;
+    undeclared.assert_is(413, too_large);
+    // Syntax, then schema, then identity, then workspace, then policy.
+    let syntax = client.post_text("/locks/acquire", "{").await.issues();
+    assert_eq!(syntax, [("json_invalid".to_owned(), json!(["body", 1]))]);
+    let spoofing = client.clone().header("x-workspace", "other");
+    let schema = spoofing.post("/locks/acquire", json!({ "agent_id": "x" })).await.issues();
+    assert_eq!(schema[0].1, json!(["body", "file_path"]));
+    let identity = spoofing.post("/locks/acquire", lock_body()).await;
+    identity.assert_is(403, json!({ "detail": ID_FORBIDDEN }));
+    let own = json!({ "file_path": "k", "agent_id": "codex-1", "agent_type": "codex" });
+    let workspace = spoofing.post("/locks/acquire", own).await;
+    let detail = "API key is not permitted to use requested workspace";
+    workspace.assert_is(403, json!({ "detail": detail }));
+    // Policy comes before the operation's own refusals.
+    let reviewer = service.client_with(REVIEWER);
+    let blank = json!({ "file_path": " ", "agent_id": "reviewer", "agent_type": "x" });
+    let policy = reviewer.post("/locks/acquire", blank).await;
+    let detail = "profile_denied: operation_not_in_allowlist: acquire_lock";
+    policy.assert_is(403, json!({ "detail": detail }));
+    assert_eq!(service.scalar::<i64>("select count(*) from file_lock").await, 0);
+    assert_eq!(service.audit_rows().await, 3, "one row for each 403 and nothing else");
+}
+
+#[tokio::test]
+async fn probes_find_the_lock_routes_without_touching_anything() {
+    let service = Service::start().await;
+    let before = service.contents().await;
+    let missing = |fields: &[&str]| -> Vec<_> {
+        fields.iter().map(|it| ("missing".to_owned(), json!(["body", it]))).collect()
+    };
+    for (path, fields) in [
+        ("/locks/acquire", &["file_path", "agent_id", "agent_type"][..]),
+        ("/locks/release", &["file_path", "agent_id"]),
+        ("/locks/verify", &["locks"]),
+    ] {
+        let bound = service.client_with(CODEX).post(path, json!({})).await;
+        assert_eq!(bound.json["detail"][0]["input"], json!({}));
+        assert_eq!(bound.json["detail"][0]["msg"], "Field required");
+        assert_eq!(bound.issues(), missing(fields), "{path}");
+        let empty = service.client().post_text(path, "").await;
+        assert_eq!(empty.json["detail"][0]["input"], Value::Null);
+        assert_eq!(empty.issues(), [("missing".to_owned(), json!(["body"]))], "{path}");
+        assert_eq!(service.client_with("wrong").post(path, json!({})).await.status, 401, "{path}");
+        let get = service.client().get(path).await;
+        assert_eq!(get.status, 405, "{path}");
+        assert!(get.headers["allow"].to_str().expect("text").contains("POST"), "{path}");
+    }
+    assert_eq!(service.contents().await, before);
+}
+
+#[tokio::test]
+async fn paths_verbs_and_slashes() {
+    let service = Service::start().await;
+    let client = service.client();
+    for path in ["/", "/nope", "/nope/", "/lock", "/health/x", "//health", "/Health"] {
+        let answer = client.get(path).await;
+        answer.assert_is(404, json!({ "detail": "Not Found" }));
+    }
+    for (path, location) in [
+        ("/health/", "/health"),
+        ("/locks/?limit=3", "/locks?limit=3"),
+        ("/openapi.json/", "/openapi.json"),
+    ] {
+        let moved = client.get(path).await;
+        assert_eq!((moved.status.as_u16(), &moved.headers["location"]), (307, &location.parse().expect("a value")));
+    }
+    let deep = client.post("/locks/acquire/", lock_body()).await;
+    assert_eq!((deep.status.as_u16(), deep.headers["allow"].to_str().ok()), (405, Some("DELETE")));
+    let refused = client.post("/health", json!({})).await;
+    assert_eq!(refused.headers["allow"], "GET");
+    let head = client.send(Method::HEAD, "/live", Body::empty()).await;
+    assert_eq!(head.status, 200);
+    let options = service.anonymous().send(Method::OPTIONS, "/locks/acquire", Body::empty()).await;
+    assert_eq!((options.status.as_u16(), options.text.as_str()), (204, ""));
+    assert_eq!(options.headers["allow"], "POST, DELETE");
+}
+
+#[tokio::test]
+async fn every_answer_carries_a_request_id() {
+    let service = Service::start().await;
+    let own = service.client().header("x-request-id", "req-17._A");
+    let answer = own.post("/locks/acquire", lock_body()).await;
+    assert_eq!(answer.headers["x-request-id"], "req-17._A");
+    assert_eq!(service.last_audit().await["request_id"], "req-17._A");
+    for unfit in ["a b", "a/b", &"x".repeat(129)] {
+        for path in ["/live", "/nope"] {
+            let answer = service.client().header("x-request-id", unfit).get(path).await;
+            let id = answer.headers["x-request-id"].to_str().expect("text");
+            assert!(uuid::Uuid::try_parse(id).is_ok(), "{id}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_taken_from_three_headers() {
+    let service = Service::start().await;
+    let anonymous = service.anonymous();
+    let status = async |name: &'static str, value: &str| {
+        anonymous.clone().header(name, value).get("/locks").await.status.as_u16()
+    };
+    assert_eq!(status("authorization", &format!("bearer {FREE}")).await, 200);
+    assert_eq!(status("x-coordinator-api-key", &format!(" {FREE} ")).await, 200);
+    assert_eq!(status("x-api-key", FREE).await, 200);
+    assert_eq!(status("x-api-key", "").await, 401);
+    assert_eq!(status("authorization", FREE).await, 401);
+    assert_eq!(service.client().header("authorization", "Bearer wrong").get("/locks").await.status, 401);
+    // A wrong key is refused even where none is needed.
+    for path in ["/live", "/health", "/docs"] {
+        assert_eq!(anonymous.get(path).await.status, 200, "{path}");
+        assert_eq!(service.client_with("wrong").get(path).await.status, 401, "{path}");
+    }
+    assert_eq!(service.audit_rows().await, 0, "failed authentication is not audited");
+}
+
+#[tokio::test]
+async fn without_any_key_the_service_answers_401() {
+    let none = [("COORDINATION_API_KEYS", ""), ("COORDINATION_API_KEY_IDENTITIES", "")];
+    let service = Service::with(&none).await;
+    assert_eq!(service.client().get("/locks").await.status, 401);
+    assert_eq!(service.anonymous().get("/live").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_forbidden_identity_is_recorded_for_the_keys_own_agent() {
+    let service = Service::start().await;
+    let denied = service.client_with(CODEX).post("/locks/acquire", lock_body()).await;
+    denied.assert_is(403, json!({ "detail": ID_FORBIDDEN }));
+    let audit = service.last_audit().await;
+    assert_eq!((&audit["agent_id"], &audit["agent_type"]), (&json!("codex-1"), &json!("codex")));
+    assert_eq!((&audit["operation"], &audit["success"]), (&json!("policy_decision"), &json!(false)));
+    assert_eq!(audit["result"]["reason"], ID_FORBIDDEN);
+    let bound = json!({ "file_path": "k", "agent_id": "codex-1", "agent_type": "t" });
+    assert_eq!(service.client().post("/locks/acquire", bound).await.status, 403);
+    assert_eq!(service.last_audit().await["agent_id"], "cloud-agent");
+    let read = service.client_with(CODEX).header("x-agent-id", "other").get("/locks").await;
+    read.assert_is(403, json!({ "detail": ID_FORBIDDEN }));
+    assert_eq!(service.audit_rows().await, 3, "denied reads are recorded too");
+}
+
+#[tokio::test]
+async fn a_release_ignores_the_type_it_is_sent() {
+    let service = Service::start().await;
+    let client = service.client_with(CODEX);
+    client.acquire("", "k", json!({ "agent_type": "" })).await;
+    assert_eq!(service.scalar::<String>("select agent_id from file_lock").await, "codex-1");
+    let released = client.release("codex-1", "k", json!({ "agent_type": "other" })).await;
+    assert_eq!(released["success"], true);
+    let strict = json!({ "locks": [{ "file_path": "k", "fencing_token": 1 }], "agent_type": "other" });
+    assert_eq!(client.post("/locks/verify", strict).await.status, 403);
+}
+
+#[tokio::test]
+async fn trust_comes_from_the_database_and_never_from_the_request() {
+    let service = Service::start().await;
+    let sql = |rows: &str| {
+        format!("insert into agent_assignment (workspace, agent_id, profile, suspended) values {rows}")
+    };
+    let statuses = async |key: &str, agent: &str| {
+        let client = service.client_with(key).header("x-agent-id", agent);
+        let write = json!({ "file_path": agent, "agent_id": agent, "agent_type": "strands" });
+        let write = client.post("/locks/acquire", write).await;
+        let admin = client.delete("/locks/nothing").await;
+        (client.get("/locks").await.status.as_u16(), write.status.as_u16(), admin.status.as_u16())
+    };
+    service
+        .execute(&sql(
+            "('default', 'suspended', null, true), ('default', 'raised', 'strands_orchestrator', false),
+             ('default', 'lowered', 'claude_code_web_reviewer', false), ('default', 'broken', 'gone', false),
+             ('team', 'elsewhere', null, true)",
+        ))
+        .await;
+    assert_eq!(statuses(FREE, "plain").await, (200, 200, 403));
+    assert_eq!(statuses(FREE, "raised").await, (200, 200, 403), "an unbound key is never above 2");
+    assert_eq!(statuses(FREE, "lowered").await, (200, 403, 403));
+    assert_eq!(statuses(FREE, "suspended").await, (403, 403, 403));
+    assert_eq!(statuses(FREE, "broken").await, (403, 403, 403));
+    assert_eq!(statuses(FREE, "elsewhere").await, (200, 200, 403));
+    assert_eq!(statuses(CODEX, "codex-1").await.1, 403, "its type is bound");
+    assert_eq!(statuses(BOSS, "boss").await, (200, 200, 200));
+    let denied = service.client().header("x-agent-id", "suspended").get("/locks").await;
+    denied.assert_is(403, json!({ "detail": "agent_suspended: trust_level=0" }));
+}
+
+#[tokio::test]
+async fn a_suspension_reaches_a_process_that_knew_the_agent() {
+    // Age 0: every request asks the database, as after the five seconds of the real bound.
+    let service = Service::configured(&[], |it| it.with_authority_max_age(Duration::ZERO)).await;
+    let client = service.client();
+    client.acquire("a", "k", json!({})).await;
+    service
+        .execute("insert into agent_assignment (workspace, agent_id, suspended) values ('default', 'a', true)")
+        .await;
+    let denied = client.post("/locks/acquire", lock_body()).await;
+    denied.assert_is(403, json!({ "detail": "agent_suspended: trust_level=0" }));
+    service.execute("update agent_assignment set suspended = false").await;
+    assert_eq!(client.acquire("a", "k", json!({})).await["success"], true);
+}
+
+#[tokio::test]
+async fn a_workspace_without_profiles_has_those_of_default() {
+    let more = [("COORDINATION_ALLOW_WORKSPACE_HEADER", "true")];
+    let service = Service::with(&more).await;
+    service
+        .execute(
+            "insert into agent_assignment (workspace, agent_id, profile) values
+             ('borrowing', 'a', 'claude_code_web_reviewer'), ('own', 'a', 'claude_code_web_reviewer');
+             insert into profile select 'own', name, agent_type, is_type_default, trust_level,
+                max_file_modifications, max_execution_time_seconds, max_api_calls_per_hour,
+                allowed_operations, blocked_operations, enabled
+             from profile where name = 'evaluator'",
+        )
+        .await;
+    let borrowing = service.client().header("x-workspace", "borrowing");
+    let denied = borrowing.post("/locks/acquire", lock_body()).await;
+    let detail = "profile_denied: operation_not_in_allowlist: acquire_lock";
+    denied.assert_is(403, json!({ "detail": detail }));
+    let own = service.client().header("x-workspace", "own").post("/locks/acquire", lock_body()).await;
+    own.assert_is(403, json!({ "detail": "agent_suspended: trust_level=0" }));
+}
+
+#[tokio::test]
+async fn bodies_that_are_no_json_objects() {
+    let service = Service::start().await;
+    let client = service.client();
+    let post = async |text: &'static [u8]| client.post_text("/locks/release", text).await;
+    for (text, offset) in [
+        (&b"{\"file_path\": x}"[..], 14),
+        (b"{\"a\":", 5),
+        (b"{}\n {", 4),
+        (b"{\"a\": NaN}", 6),
+        (b"{\"a\": -Infinity}", 7),
+        (b"{\"a\": 1,}", 8),
+        (b"  ", 2),
+    ] {
+        let answer = post(text).await;
+        let text = String::from_utf8_lossy(text);
+        assert_eq!(answer.json["detail"][0]["input"], json!({}), "{text}");
+        assert_eq!(answer.json["detail"][0]["msg"], "JSON decode error");
+        assert_eq!(answer.issues(), [("json_invalid".to_owned(), json!(["body", offset]))], "{text}");
+    }
+    for text in [&b"{\"a\":\"\\ud800\"}"[..], b"{\"a\":\"\xff\"}", b"\xef\xbb\xbf{}", b"{\"a\":1e999}"] {
+        assert_eq!(post(text).await.issues()[0].0, "json_invalid");
+    }
+    let deep: Vec<u8> = [b"[".repeat(100_000), b"]".repeat(100_000)].concat();
+    let answer = client.post_text("/locks/release", deep).await;
+    assert_eq!(answer.issues()[0].0, "json_invalid");
+    for text in [&b"[]"[..], b"\"x\"", b"1", b"null", b"true"] {
+        let issues = post(text).await.issues();
+        assert_eq!(issues, [("model_attributes_type".to_owned(), json!(["body"]))]);
+    }
+    let twice = post(b"{\"file_path\":\"one\",\"agent_id\":\"a\",\"file_path\":\"../x\"}").await;
+    assert_eq!(twice.json["detail"][0]["input"], "../x", "the last of two members wins");
+}
+
+#[tokio::test]
+async fn a_body_is_json_by_its_content_type() {
+    let service = Service::start().await;
+    let status = async |content_type: &str| {
+        let client = service.client().header("content-type", content_type);
+        client.post("/locks/acquire", lock_body()).await
+    };
+    for fine in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.x+json", ""] {
+        assert_eq!(status(fine).await.status, 200, "{fine}");
+    }
+    for other in ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", "json"] {
+        let issues = status(other).await.issues();
+        assert_eq!(issues, [("model_attributes_type".to_owned(), json!(["body"]))], "{other}");
+    }
+}
+
+#[tokio::test]
+async fn issues_come_in_order_with_headers_first() {
+    let service = Service::start().await;
+    let client = service.client().header("x-workspace", "NO").header("x-agent-id", &"x".repeat(257));
+    let body = json!({ "agent_type": 5, "ttl_minutes": null, "reason": "r".repeat(16385) });
+    let issues = client.post("/locks/acquire", body).await.issues();
+    let expected = [
+        ("string_too_long", json!(["header", "x-agent-id"])),
+        ("value_error", json!(["header", "x-workspace"])),
+        ("missing", json!(["body", "file_path"])),
+        ("missing", json!(["body", "agent_id"])),
+        ("string_type", json!(["body", "agent_type"])),
+        ("string_too_long", json!(["body", "reason"])),
+        ("int_type", json!(["body", "ttl_minutes"])),
+    ];
+    assert_eq!(issues, expected.map(|(kind, loc)| (kind.to_owned(), loc)));
+}
+
+#[tokio::test]
+async fn health_live_and_ready() {
+    let service = Service::start().await;
+    let anonymous = service.anonymous();
+    let live = anonymous.get("/live").await;
+    assert_eq!(live.text, r#"{"status":"ok","version":"0.2.0"}"#);
+    let health = anonymous.get("/health").await;
+    assert_eq!(health.text, r#"{"status":"ok","db":"connected","version":"0.2.0"}"#);
+    let ready = anonymous.get("/ready").await;
+    let well = r#"{"status":"ok","db":"connected","version":"0.2.0","schema":"ok","write":"ok","failed":[]}"#;
+    assert_eq!((ready.status.as_u16(), ready.text.as_str()), (200, well));
+    assert_eq!(service.scalar::<i64>("select count(*) from idempotency_key").await, 0);
+}
+
+#[tokio::test]
+async fn ready_names_what_fails() {
+    let service = Service::start().await;
+    let ready = async || service.anonymous().get("/ready").await;
+    let body = |schema: &str, write: &str, failed: &str| {
+        json!({
+            "status": "degraded", "db": "connected", "version": "0.2.0", "schema": schema,
+            "write": write, "failed": [failed],
+        })
+    };
+    service.execute("alter table idempotency_key rename to hidden").await;
+    ready().await.assert_is(503, body("ok", "failed", "write"));
+    service.execute("alter table hidden rename to idempotency_key").await;
+    assert_eq!(ready().await.status, 200);
+    let mismatch = body("mismatch", "unknown", "schema");
+    for (change, undo) in [
+        (
+            "update _sqlx_migrations set version = version + 1000 where version = 1",
+            "update _sqlx_migrations set version = 1 where version = 1001",
+        ),
+        (
+            "update _sqlx_migrations set success = false where version = 2",
+            "update _sqlx_migrations set success = true",
+        ),
+        (
+            "update _sqlx_migrations set checksum = checksum || 'x' where version = 3",
+            "update _sqlx_migrations set checksum = substring(checksum for 48)",
+        ),
+        (
+            "insert into _sqlx_migrations values (99990101000000, 'newer', now(), true, '', 0)",
+            "delete from _sqlx_migrations where version = 99990101000000",
+        ),
+        ("alter table _sqlx_migrations rename to m", "alter table m rename to _sqlx_migrations"),
+    ] {
+        service.execute(change).await;
+        ready().await.assert_is(503, mismatch.clone());
+        service.execute(undo).await;
+        assert_eq!(ready().await.status, 200, "{undo}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_is_answered_503() {
+    let limit = Duration::from_millis(300);
+    let service = Service::configured(&[], |it| it.with_request_time(limit)).await;
+    let mut blocker = service.db.begin().await.expect("a transaction");
+    let client = service.client();
+    client.acquire("a", "k", json!({})).await;
+    service.expire("k").await;
+    sqlx::query_scalar!("select 1 as one from file_lock for update")
+        .fetch_one(&mut *blocker)
+        .await
+        .expect("the row is locked");
+    let answer = client.post("/locks/acquire", lock_body()).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.text);
+    assert_eq!(answer.headers["retry-after"], "1");
+    assert_eq!(answer.json["detail"], "Service temporarily unavailable");
+    assert_eq!(answer.json["request_id"], answer.headers["x-request-id"].to_str().expect("text"));
+    blocker.rollback().await.expect("rolled back");
+    // A request that never ends its body is cut off too.
+    let endless = Body::from_stream(stream::pending::<Result<String, std::io::Error>>());
+    assert_eq!(client.post_text("/locks/acquire", endless).await.status, 503);
+}
+
+/// A client whose requests carry this idempotency key.
+fn once(service: &Service, key: &str) -> Client {
+    service.client().header("idempotency-key", key)
+}
+
+#[tokio::test]
+async fn a_repeated_request_is_answered_as_the_first_and_has_no_second_effect() {
+    let service = Service::start().await;
+    let client = once(&service, "key 1");
+    let first = client.post("/locks/acquire", lock_body()).await;
+    assert_eq!((first.json["action"].as_str(), first.headers.get("idempotent-replayed")), (Some("acquired"), None));
+    service.client().release("a", "k", json!({})).await;
+    let rows = service.audit_rows().await;
+    let spaced = r#"{ "agent_type":"t", "agent_id":"a",  "file_path":"k" }"#;
+    let again = client.post_text("/locks/acquire", spaced).await;
+    assert_eq!((&again.text, &again.headers["idempotent-replayed"]), (&first.text, &"true".parse().expect("a value")));
+    assert_eq!(service.audit_rows().await, rows, "a replay is not audited");
+    assert_eq!(service.client().get("/locks").await.json["count"], 0);
+
+    let other_body = json!({ "file_path": "other", "agent_id": "a", "agent_type": "t" });
+    let mismatch = client.post("/locks/acquire", other_body.clone()).await;
+    let loc = json!(["header", "idempotency-key"]);
+    assert_eq!(mismatch.issues(), [("value_error".to_owned(), loc.clone())]);
+    let release = json!({ "file_path": "k", "agent_id": "a" });
+    assert_eq!(client.post("/locks/release", release).await.issues()[0].1, loc);
+
+    let other_agent = json!({ "file_path": "k", "agent_id": "b", "agent_type": "t" });
+    assert_eq!(client.post("/locks/acquire", other_agent).await.json["action"], "acquired");
+    service.execute("update idempotency_key set created_at = created_at - interval '24 hours 1 second'").await;
+    let expired = client.post("/locks/acquire", other_body).await;
+    assert_eq!((expired.status.as_u16(), &expired.json["action"]), (200, &json!("acquired")));
+}
+
+#[tokio::test]
+async fn a_refusal_is_judged_anew() {
+    let service = Service::start().await;
+    service.client().acquire("holder", "k", json!({})).await;
+    let client = once(&service, "x");
+    let refused = client.post("/locks/acquire", lock_body()).await;
+    assert_eq!(refused.json["reason"], "locked_by_other");
+    assert_eq!(service.audit_rows().await, 2, "refusals are recorded");
+    assert_eq!(service.scalar::<i64>("select count(*) from idempotency_key").await, 0);
+    service.client().release("holder", "k", json!({})).await;
+    let granted = client.post("/locks/acquire", lock_body()).await;
+    assert_eq!(granted.json["action"], "acquired");
+    let denied = service.client_with(REVIEWER).header("idempotency-key", "x");
+    let body = json!({ "file_path": "k", "agent_id": "reviewer", "agent_type": "" });
+    for _ in 0..2 {
+        assert_eq!(denied.post("/locks/acquire", body.clone()).await.status, 403);
+    }
+    assert_eq!(service.audit_rows().await, 6, "each denial is recorded");
+}
+
+#[tokio::test]
+async fn concurrent_twins_have_one_effect() {
+    let service = Service::start().await;
+    let client = once(&service, "twin");
+    let answers = join_all((0..8).map(|_| client.post("/locks/acquire", lock_body()))).await;
+    let replayed = answers.iter().filter(|it| it.headers.contains_key("idempotent-replayed")).count();
+    assert_eq!(replayed, 7);
+    assert!(answers.iter().all(|it| it.text == answers[0].text && it.json["action"] == "acquired"));
+    assert_eq!(service.audit_rows().await, 1);
+    assert_eq!(service.scalar::<i32>("select refresh_count from file_lock").await, 0);
+}
+
+#[tokio::test]
+async fn a_key_on_a_read_is_ignored_and_an_unfit_one_on_a_write_is_an_issue() {
+    let service = Service::start().await;
+    let read = once(&service, &"x".repeat(257)).get("/locks").await;
+    assert_eq!(read.status, 200);
+    let issues = once(&service, &"x".repeat(257)).post("/locks/acquire", lock_body()).await.issues();
+    assert_eq!(issues, [("string_too_long".to_owned(), json!(["header", "idempotency-key"]))]);
+    let denied = service.client_with(BOSS).header("idempotency-key", "d");
+    let first = denied.delete("/locks/nothing").await;
+    assert_eq!(first.json["released"], false);
+}
+
+#[tokio::test]
+async fn any_call_that_names_a_session_keeps_it_alive() {
+    let service = Service::start().await;
+    let session = async |ago: &str, ended: &str| {
+        service
+            .execute(&format!(
+                "delete from agent_session;
+                 insert into agent_session (workspace, agent_id, session_id, agent_type,
+                    last_heartbeat_at, ended_at)
+                 values ('default', 'a', 's', 't', clock_timestamp() - interval '{ago}', {ended}),
+                    ('default', 'b', 's', 't', clock_timestamp() - interval '1 hour', null)"
+            ))
+            .await;
+    };
+    let heard = async || -> bool {
+        service
+            .scalar(
+                "select last_heartbeat_at > clock_timestamp() - interval '5 seconds'
+                    and ended_at is null
+                 from agent_session where agent_id = 'a'",
+            )
+            .await
+    };
+    let acquire = async |more: Value| service.client().acquire("a", "k", more).await;
+    session("1 hour", "null").await;
+    acquire(json!({})).await;
+    assert!(!heard().await, "no session is named");
+    acquire(json!({ "session_id": "s" })).await;
+    assert!(heard().await, "a write hears it");
+    session("8 seconds", "null").await;
+    acquire(json!({ "session_id": "s" })).await;
+    assert!(!heard().await, "not again within ten seconds");
+    session("1 hour", "clock_timestamp()").await;
+    acquire(json!({ "session_id": "s", "ttl_minutes": 999 })).await;
+    assert!(heard().await, "a refusal hears it, an ended one is active again");
+    session("1 hour", "null").await;
+    let reader = service.client().header("x-agent-id", "a").header("x-session-id", "s");
+    assert_eq!(reader.get("/locks").await.status, 200);
+    assert!(heard().await, "a read hears it");
+    session("1 hour", "null").await;
+    reader.get("/locks").await;
+    assert!(!heard().await, "one process asks at most once in ten seconds");
+    let other: bool = service
+        .scalar("select last_heartbeat_at < clock_timestamp() - interval '30 minutes' from agent_session where agent_id = 'b'")
+        .await;
+    assert!(other, "another agent's session of the same name is left alone");
+}
+
+#[tokio::test]
+async fn the_audit_log_refuses_change() {
+    let service = Service::start().await;
+    service.client().acquire("a", "k", json!({})).await;
+    let partition: String = service
+        .scalar("select tableoid::regclass::text from audit_log limit 1")
+        .await;
+    assert!(partition.starts_with("audit_log_2"), "{partition}");
+    for table in ["audit_log", &partition] {
+        for statement in [
+            format!("update {table} set success = false"),
+            format!("delete from {table}"),
+            format!("truncate {table}"),
+            format!("set session_replication_role = replica; delete from {table}"),
+        ] {
+            let refused = crate::support::try_execute(&service.db, &statement).await;
+            let error = refused.expect_err(&statement).to_string();
+            assert!(error.contains("append-only"), "{statement}: {error}");
+        }
+    }
+    assert_eq!(service.audit_rows().await, 1);
+}
+
+#[tokio::test]
+async fn a_month_that_nothing_has_prepared_is_prepared_by_its_first_write() {
+    let service = Service::start().await;
+    let count = "select count(*) from pg_inherits where inhparent = 'audit_log'::regclass";
+    assert_eq!(service.scalar::<i64>(count).await, 4, "this month and three more");
+    let drop_all = "do $$ declare it text; begin
+        for it in select inhrelid::regclass::text from pg_inherits
+            where inhparent = 'audit_log'::regclass loop
+            execute 'drop table ' || it;
+        end loop; end $$";
+    service.execute(drop_all).await;
+    let client = service.client();
+    let answers = join_all((0..8).map(|n| {
+        let client = client.clone();
+        async move { client.acquire(&format!("agent-{n}"), "k", json!({})).await }
+    }))
+    .await;
+    assert_eq!(answers.iter().filter(|it| it["success"] == true).count(), 1);
+    assert_eq!(service.scalar::<i64>(count).await, 1);
+    assert_eq!(service.audit_rows().await, 8);
+    service.execute(drop_all).await;
+    let denied = service.client().delete("/locks/k").await;
+    assert_eq!((denied.status.as_u16(), service.audit_rows().await), (403, 1));
+    service.execute(drop_all).await;
+    let replayable = once(&service, "month").post("/locks/acquire", lock_body()).await;
+    assert_eq!(replayable.json["reason"], "locked_by_other");
+    service.app.migrate().await.expect("nothing to do but partitions");
+    assert_eq!(service.scalar::<i64>(count).await, 4);
+}

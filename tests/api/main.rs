@@ -1,0 +1,11 @@
+//! The product's tests: the real router and the real binaries on a real Postgres, a database of its
+//! own for each test.
+mod conventions;
+mod documents;
+mod faults;
+mod fuzz;
+mod laws;
+mod locks;
+mod processes;
+mod round_trips;
+mod support;

@@ -1,0 +1,253 @@
+//! A service on a database of its own, and a client that speaks JSON with its router.
+use std::{collections::HashMap, time::Duration};
+
+use agent_coordinator::{App, Config, Home, router};
+use axum::{Router, body::Body};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::BodyExt as _;
+use managed_postgres::throwaway;
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, PgPool, migrate::Migrator, postgres::PgRow};
+use tower::ServiceExt as _;
+
+pub(crate) static MIGRATOR: Migrator = sqlx::migrate!();
+
+/// A key that is bound to no agent: trust 2.
+pub(crate) const FREE: &str = "free-key";
+/// Bound to agent `codex-1` of type `codex`, whose default profile gives trust 2.
+pub(crate) const CODEX: &str = "codex-key";
+/// Bound to agent `boss` with profile `strands_orchestrator`: trust 3, every operation.
+pub(crate) const BOSS: &str = "boss-key";
+/// Bound to agent `reviewer` with profile `claude_code_web_reviewer`: trust 1, reads only.
+pub(crate) const REVIEWER: &str = "reviewer-key";
+/// Bound to no agent, in workspace `team`.
+pub(crate) const TEAM: &str = "team-key";
+
+const IDENTITIES: &str = r#"{
+    "codex-key": {"agent_id": "codex-1", "agent_type": "codex"},
+    "boss-key": {"agent_id": "boss", "agent_type": "strands", "profile": "strands_orchestrator"},
+    "reviewer-key": {"agent_id": "reviewer", "profile": "claude_code_web_reviewer"},
+    "team-key": {"workspace": "team"}
+}"#;
+
+/// The router on a migrated database of its own.
+pub(crate) struct Service {
+    pub(crate) app: App,
+    pub(crate) router: Router,
+    /// For looking where no operation can, and for moving time.
+    pub(crate) db: PgPool,
+    pub(crate) url: String,
+    _database: throwaway::Database,
+}
+
+/// The environment of a service in tests.
+pub(crate) fn variables(url: &str) -> HashMap<String, String> {
+    let keys = [FREE, CODEX, BOSS, REVIEWER, TEAM].join(",");
+    [
+        ("POSTGRES_DSN", url),
+        ("POSTGRES_POOL_MIN", "0"),
+        ("COORDINATION_API_KEYS", &keys),
+        ("COORDINATION_API_KEY_IDENTITIES", IDENTITIES),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
+}
+
+/// A configuration from an environment, with what agents may do kept for an hour: how many
+/// statements a request takes must not depend on how long a test takes.
+pub(crate) fn config(variables: &HashMap<String, String>) -> Config {
+    Config::parse(Home::Server, |name| variables.get(name).cloned())
+        .expect("a valid configuration")
+        .with_authority_max_age(Duration::from_secs(3600))
+}
+
+impl Service {
+    pub(crate) async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// Starts with these environment variables besides the usual ones.
+    pub(crate) async fn with(more: &[(&str, &str)]) -> Self {
+        Self::configured(more, |config| config).await
+    }
+
+    pub(crate) async fn configured(more: &[(&str, &str)], tune: impl FnOnce(Config) -> Config) -> Self {
+        let database = throwaway::database(&MIGRATOR).await.expect("a database");
+        let mut variables = variables(&database.url);
+        variables.extend(more.iter().map(|(name, value)| ((*name).into(), (*value).into())));
+        let app = App::new(tune(config(&variables)));
+        let db = PgPool::connect(&database.url).await.expect("the database answers");
+        let url = database.url.clone();
+        Self { router: router(app.clone()), app, db, url, _database: database }
+    }
+
+    /// A client with the key that is bound to no agent.
+    pub(crate) fn client(&self) -> Client {
+        self.client_with(FREE)
+    }
+
+    pub(crate) fn client_with(&self, key: &str) -> Client {
+        self.anonymous().header("x-api-key", key)
+    }
+
+    pub(crate) fn anonymous(&self) -> Client {
+        Client { router: self.router.clone(), headers: HeaderMap::new() }
+    }
+
+    pub(crate) async fn execute(&self, sql: &str) {
+        execute(&self.db, sql).await;
+    }
+
+    /// The one value that a query gives.
+    pub(crate) async fn scalar<T>(&self, sql: &str) -> T
+    where
+        T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+    {
+        scalar(&self.db, sql).await
+    }
+
+    /// Rows as JSON.
+    pub(crate) async fn rows(&self, sql: &str) -> Vec<Value> {
+        let sql = format!("select coalesce(json_agg(row_to_json(it)), '[]') from ({sql}) it");
+        let rows: Value = self.scalar(&sql).await;
+        rows.as_array().expect("an array").clone()
+    }
+
+    pub(crate) async fn audit_rows(&self) -> i64 {
+        self.scalar("select count(*) from audit_log").await
+    }
+
+    /// The newest row of the audit log.
+    pub(crate) async fn last_audit(&self) -> Value {
+        self.rows("select * from audit_log order by created_at desc limit 1").await.remove(0)
+    }
+
+    /// Everything that a request could have changed, as one text.
+    pub(crate) async fn contents(&self) -> String {
+        let sql = "select concat(
+            (select json_agg(l order by workspace, key) from file_lock l),
+            (select json_agg(s order by workspace, agent_id, session_id) from agent_session s),
+            (select json_agg(i order by workspace, agent_id, key) from idempotency_key i),
+            (select json_agg(a order by workspace, agent_id) from agent_assignment a),
+            (select json_agg(p order by workspace, name) from profile p),
+            (select count(*) from audit_log))";
+        self.scalar(sql).await
+    }
+
+    /// Ends the life of a lock, as time would.
+    pub(crate) async fn expire(&self, key: &str) {
+        self.execute(&format!(
+            "update file_lock set expires_at = clock_timestamp() - interval '1 second'
+             where key = '{key}' and agent_id is not null"
+        ))
+        .await;
+    }
+}
+
+pub(crate) async fn execute(db: &PgPool, sql: &str) {
+    try_execute(db, sql).await.expect("the statement runs");
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test looks and moves time where no operation can")]
+pub(crate) async fn try_execute(db: &PgPool, sql: &str) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(db).await.map(|_| ())
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test looks and moves time where no operation can")]
+pub(crate) async fn scalar<T>(db: &PgPool, sql: &str) -> T
+where
+    T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+    (T,): for<'r> sqlx::FromRow<'r, PgRow>,
+{
+    sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(db).await.expect("one value")
+}
+
+/// Sends requests to a router, with the same headers each time.
+#[derive(Clone)]
+pub(crate) struct Client {
+    router: Router,
+    headers: HeaderMap,
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) json: Value,
+    pub(crate) text: String,
+}
+
+impl Client {
+    pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.insert(name, value.parse().expect("a header value"));
+        self
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, Body::empty()).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.send(Method::DELETE, path, Body::empty()).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
+        self.post_text(path, body.to_string()).await
+    }
+
+    pub(crate) async fn post_text(&self, path: &str, body: impl Into<Body>) -> Answer {
+        self.send(Method::POST, path, body.into()).await
+    }
+
+    pub(crate) async fn send(&self, method: Method, path: &str, body: Body) -> Answer {
+        let mut request = Request::builder().method(method).uri(path).body(body).expect("a request");
+        *request.headers_mut() = self.headers.clone();
+        let response = self.router.clone().oneshot(request).await.expect("an answer");
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.expect("a whole body").to_bytes();
+        let text = String::from_utf8(bytes.to_vec()).expect("UTF-8");
+        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Answer { status: parts.status, headers: parts.headers, json, text }
+    }
+
+    /// Acquires a lock as an agent; `more` are further members of the body.
+    pub(crate) async fn acquire(&self, agent: &str, key: &str, more: Value) -> Value {
+        let mut body = json!({ "file_path": key, "agent_id": agent, "agent_type": "codex" });
+        let members = body.as_object_mut().expect("an object");
+        members.extend(more.as_object().expect("an object").clone());
+        let answer = self.post("/locks/acquire", body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+        answer.json
+    }
+
+    pub(crate) async fn release(&self, agent: &str, key: &str, more: Value) -> Value {
+        let mut body = json!({ "file_path": key, "agent_id": agent });
+        let members = body.as_object_mut().expect("an object");
+        members.extend(more.as_object().expect("an object").clone());
+        let answer = self.post("/locks/release", body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+        answer.json
+    }
+}
+
+impl Answer {
+    /// The kinds and places of a 422, in order.
+    #[track_caller]
+    pub(crate) fn issues(&self) -> Vec<(String, Value)> {
+        assert_eq!(self.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", self.text);
+        let issues = self.json["detail"].as_array().expect("a list of issues");
+        for issue in issues {
+            let members: Vec<_> = issue.as_object().expect("an object").keys().collect();
+            assert_eq!(members, ["type", "loc", "msg", "input"]);
+        }
+        issues
+            .iter()
+            .map(|it| (it["type"].as_str().expect("a kind").to_owned(), it["loc"].clone()))
+            .collect()
+    }
+
+    #[track_caller]
+    pub(crate) fn assert_is(&self, status: u16, json: Value) {
+        assert_eq!((self.status.as_u16(), &self.json), (status, &json), "{}", self.text);
+    }
+}
