@@ -109,7 +109,9 @@ fn escape(text: &str) -> String {
 /// The table of operations, as Markdown.
 pub fn operations_table() -> String {
     let mut table = String::from(
-        "| Operation | Routes | Needs | Without a key | What it does |\n|---|---|---|---|---|\n",
+        "# Operations\n\n\
+         Written by `make docs`; `/docs` of a running service has the fields of each.\n\n\
+         | Operation | Routes | Needs | Without a key | What it does |\n|---|---|---|---|---|\n",
     );
     for op in capabilities::all().iter() {
         let routes: Vec<_> =

@@ -1,1 +1,265 @@
-//! .
+//! What holds for every operation, now and later: each law runs over the list of them.
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use agent_coordinator::{
+    App, capabilities,
+    operation::Category,
+    registry::Registered,
+    router,
+};
+use axum::body::Body;
+use http::Method;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+
+use crate::support::{Answer, BOSS, Client, FREE, Service, config, variables};
+
+/// One request to an operation.
+pub(crate) struct Asked {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) body: Body,
+}
+
+/// The request that carries these members to a route: in the path, the query or the body.
+pub(crate) fn request(route: &str, input: &Value) -> Asked {
+    let (method, template) = route.split_once(' ').expect("method and path");
+    let method: Method = method.parse().expect("a method");
+    let text = |value: &Value| match value {
+        Value::String(text) => utf8_percent_encode(text, NON_ALPHANUMERIC).to_string(),
+        other => utf8_percent_encode(&other.to_string(), NON_ALPHANUMERIC).to_string(),
+    };
+    let mut path = template.replace("{*", "{");
+    let mut rest = serde_json::Map::new();
+    for (name, value) in input.as_object().expect("an object") {
+        let part = format!("{{{name}}}");
+        if path.contains(&part) {
+            path = path.replace(&part, &text(value));
+        } else {
+            rest.insert(name.clone(), value.clone());
+        }
+    }
+    if [Method::GET, Method::DELETE].contains(&method) {
+        let query: Vec<_> = rest.iter().map(|(name, it)| format!("{name}={}", text(it))).collect();
+        let path = format!("{path}?{}", query.join("&"));
+        return Asked { method, path, body: Body::empty() };
+    }
+    Asked { method, path, body: Value::Object(rest).to_string().into() }
+}
+
+async fn ask(client: &Client, op: &Registered, route: &str) -> Answer {
+    let Asked { method, path, body } = request(route, &op.example);
+    let answer = client.send(method, &path, body).await;
+    assert!(!answer.status.is_server_error(), "{}: {}", op.meta.id, answer.text);
+    answer
+}
+
+fn routes() -> Vec<(std::sync::Arc<Registered>, &'static str)> {
+    let operations = capabilities::all();
+    let each = operations.iter().flat_map(|op| op.meta.routes.iter().map(|it| (op.clone(), *it)));
+    each.collect()
+}
+
+/// A client that may do everything, as the agent that the examples name.
+fn permitted(service: &Service, op: &Registered) -> Client {
+    match op.meta.category {
+        Category::Admin => service.client_with(BOSS),
+        Category::Read | Category::Write => service.client(),
+    }
+}
+
+#[tokio::test]
+async fn without_a_key_only_open_operations_answer_and_only_where_reads_are_public() {
+    for public in ["false", "true"] {
+        let service = Service::with(&[("COORDINATION_PUBLIC_READS", public)]).await;
+        for (op, route) in routes() {
+            let Asked { method, path, body } = request(route, &op.example);
+            let status = service.anonymous().send(method, &path, body).await.status;
+            let open = op.meta.open && public == "true";
+            assert_eq!(status.as_u16(), if open { 200 } else { 401 }, "{route}");
+            assert!(!open || op.meta.category == Category::Read, "{route} is open and writes");
+            let Asked { method, path, body } = request(route, &op.example);
+            let wrong = service.client_with("wrong").send(method, &path, body).await;
+            wrong.assert_is(401, json!({ "detail": "Invalid API key" }));
+        }
+        assert_eq!(service.audit_rows().await, 0);
+    }
+}
+
+#[tokio::test]
+async fn every_example_is_accepted_and_runs() {
+    let service = Service::start().await;
+    for (op, route) in routes() {
+        let answer = ask(&permitted(&service, &op), &op, route).await;
+        assert_eq!(answer.status, 200, "{route}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn every_call_but_a_read_leaves_exactly_one_audit_row_of_its_name() {
+    let service = Service::start().await;
+    for (op, route) in routes() {
+        // Twice: the first may change something, the second may be refused.
+        for _ in 0..2 {
+            let before = service.audit_rows().await;
+            ask(&permitted(&service, &op), &op, route).await;
+            let expected = i64::from(op.meta.category != Category::Read);
+            assert_eq!(service.audit_rows().await - before, expected, "{route}");
+            if expected == 1 {
+                assert_eq!(service.last_audit().await["operation"], op.meta.name);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_read_writes_nothing() {
+    let service = Service::start().await;
+    service.client().acquire("claude-1", "src/main.rs", json!({})).await;
+    // The database itself refuses to write for this one.
+    let separator = if service.url.contains('?') { '&' } else { '?' };
+    let read_only =
+        format!("{}{separator}options=-c%20default_transaction_read_only%3Don", service.url);
+    let app = App::new(config(&variables(&read_only)));
+    let client = Client::new(router(app)).header("x-api-key", FREE);
+    let before = service.contents().await;
+    for (op, route) in routes() {
+        if op.meta.category == Category::Read {
+            let answer = ask(&client, &op, route).await;
+            assert_eq!(answer.status, 200, "{route}: {}", answer.text);
+        } else {
+            let Asked { method, path, body } = request(route, &op.example);
+            let status = client.send(method, &path, body).await.status;
+            assert_eq!(status, 503, "the check itself must be able to fail: {route}");
+        }
+    }
+    assert_eq!(service.contents().await, before);
+}
+
+#[tokio::test]
+async fn a_suspended_agent_is_denied_everything_and_changes_nothing() {
+    let service = Service::start().await;
+    service.client().acquire("claude-1", "src/main.rs", json!({})).await;
+    service
+        .execute(
+            "insert into agent_assignment (workspace, agent_id, suspended)
+             values ('default', 'boss', true)",
+        )
+        .await;
+    let client = service.client_with(BOSS);
+    for (op, route) in routes() {
+        let mut example = op.example.clone();
+        example.as_object_mut().expect("an object").remove("agent_type");
+        for (name, _) in op.fields() {
+            if ["agent_id", "agent_type"].contains(&name.as_str()) {
+                example[name] = json!("");
+            }
+        }
+        let locks = service.rows("select * from file_lock").await;
+        let before = service.audit_rows().await;
+        let Asked { method, path, body } = request(route, &example);
+        let denied = client.send(method, &path, body).await;
+        denied.assert_is(403, json!({ "detail": "agent_suspended: trust_level=0" }));
+        assert_eq!(service.rows("select * from file_lock").await, locks, "{route}");
+        assert_eq!(service.audit_rows().await - before, 1, "{route}");
+        let audit = service.last_audit().await;
+        assert_eq!(audit["operation"], "policy_decision");
+        assert_eq!(audit["parameters"]["operation"], op.meta.name);
+    }
+}
+
+#[test]
+fn no_route_and_no_id_is_used_twice() {
+    let mut seen = HashSet::new();
+    for (op, route) in routes() {
+        assert!(seen.insert(route.to_owned()), "{route}");
+        assert!(route.starts_with(['G', 'P', 'D']), "{route}");
+        assert!(!op.meta.routes.is_empty(), "{}", op.meta.id);
+    }
+    for op in capabilities::all().iter() {
+        assert!(seen.insert(op.meta.id.to_owned()), "{}", op.meta.id);
+    }
+}
+
+#[tokio::test]
+async fn every_operation_is_documented_where_it_is_reached() {
+    let service = Service::start().await;
+    let document = service.client().get("/openapi.json").await.json;
+    assert_eq!(document["openapi"], "3.1.0");
+    let mut documented = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in item.as_object().expect("methods") {
+            documented.insert(format!("{} {path}", method.to_uppercase()));
+            assert!(operation["summary"].as_str().is_some_and(|it| !it.is_empty()), "{path}");
+        }
+    }
+    let pages = ["/health", "/live", "/ready", "/openapi.json", "/docs"];
+    let mut reached: BTreeSet<_> = pages.iter().map(|it| format!("GET {it}")).collect();
+    for (op, route) in routes() {
+        reached.insert(route.replace("{*", "{"));
+        assert!(!op.description().is_empty(), "{} has no description", op.meta.id);
+        for (name, schema) in op.fields() {
+            let described = schema["description"].as_str().is_some_and(|it| !it.is_empty());
+            assert!(described, "{}.{name} has no description", op.meta.id);
+        }
+        for (name, schema) in op.output["properties"].as_object().expect("an object is answered") {
+            let described = schema["description"].as_str().is_some_and(|it| !it.is_empty());
+            assert!(described, "the answer of {} has no description of {name}", op.meta.id);
+        }
+    }
+    assert_eq!(documented, reached);
+    let ids: Vec<_> = document["paths"]
+        .as_object()
+        .expect("paths")
+        .values()
+        .flat_map(|it| it.as_object().expect("methods").values())
+        .map(|it| it["operationId"].clone())
+        .collect();
+    let distinct: HashSet<_> = ids.iter().map(Value::to_string).collect();
+    assert_eq!(distinct.len(), ids.len(), "operation ids are unique");
+}
+
+#[tokio::test]
+async fn every_key_and_every_unique_index_begins_with_the_workspace() {
+    let service = Service::start().await;
+    let rows = service
+        .rows(
+            "select c.relname as table, i.relname as index, (
+                select attname from pg_attribute where attrelid = c.oid and attnum = x.indkey[0]
+             ) as first
+             from pg_index x
+             join pg_class c on c.oid = x.indrelid
+             join pg_class i on i.oid = x.indexrelid
+             where x.indisunique and c.relnamespace = 'public'::regnamespace
+                and c.relname <> '_sqlx_migrations'",
+        )
+        .await;
+    assert!(rows.len() >= 6, "{rows:?}");
+    for row in rows {
+        assert_eq!(row["first"], "workspace", "{row}");
+    }
+}
+
+#[test]
+fn every_statement_on_a_table_names_the_workspace() {
+    let tables =
+        ["file_lock", "audit_log", "agent_session", "agent_assignment", "profile", "idempotency_key"];
+    let mut found: BTreeMap<&str, u32> = BTreeMap::new();
+    let queries = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.sqlx")).expect(".sqlx");
+    for file in queries {
+        let text = std::fs::read_to_string(file.expect("a file").path()).expect("readable");
+        let query: Value = serde_json::from_str(&text).expect("JSON");
+        let sql = query["query"].as_str().expect("a query");
+        for table in tables {
+            let touches = ["from ", "into ", "update ", "join "]
+                .iter()
+                .any(|verb| sql.contains(&format!("{verb}{table}")));
+            // A test may lock a row by hand.
+            if touches && !sql.starts_with("select 1 as one") {
+                *found.entry(table).or_default() += 1;
+                assert!(sql.contains("workspace = $1") || sql.contains("(workspace, ") || sql.contains("workspace, agent_id"), "{sql}");
+            }
+        }
+    }
+    assert_eq!(found.len(), tables.len() - 1, "sessions are touched by a function: {found:?}");
+}

@@ -1,1 +1,161 @@
-//! .
+//! How many round trips to Postgres a request takes, counted on the wire.
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use agent_coordinator::{App, router};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream, tcp::OwnedReadHalf},
+};
+
+use crate::support::{BOSS, Client, FREE, Service, config, variables};
+
+/// A relay between the service and its database that counts the round trips.
+struct Relay {
+    port: u16,
+    round_trips: Arc<AtomicUsize>,
+}
+
+impl Relay {
+    async fn to(database_port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let round_trips = Arc::new(AtomicUsize::new(0));
+        let count = round_trips.clone();
+        #[expect(clippy::disallowed_methods, reason = "the relay runs beside the test")]
+        tokio::spawn(async move {
+            while let Ok((service, _)) = listener.accept().await {
+                let database = TcpStream::connect(("127.0.0.1", database_port)).await;
+                let database = database.expect("the database answers");
+                let count = count.clone();
+                tokio::spawn(async move {
+                    let (service_reads, mut service_writes) = service.into_split();
+                    let (mut database_reads, database_writes) = database.into_split();
+                    let there = forward(service_reads, database_writes, &count);
+                    let back = tokio::io::copy(&mut database_reads, &mut service_writes);
+                    tokio::select! { _ = there => {}, _ = back => {} }
+                });
+            }
+        });
+        Self { port, round_trips }
+    }
+
+    fn count(&self) -> usize {
+        self.round_trips.load(Ordering::SeqCst)
+    }
+}
+
+/// Forwards messages of the Postgres protocol. A round trip is a simple query, or a Sync after at
+/// least one other message of the extended protocol; a Sync alone only asks an idle connection
+/// whether it lives.
+async fn forward(
+    mut from: OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    count: &AtomicUsize,
+) -> std::io::Result<()> {
+    let mut started = false;
+    let mut asked = false;
+    loop {
+        let kind = if started { from.read_u8().await? } else { 0 };
+        let length = from.read_u32().await?;
+        let mut message = vec![0; length as usize - 4];
+        from.read_exact(&mut message).await?;
+        match kind {
+            b'Q' => drop(count.fetch_add(1, Ordering::SeqCst)),
+            b'S' if asked => drop(count.fetch_add(1, Ordering::SeqCst)),
+            _ => {}
+        }
+        asked = kind != b'S' && (asked || b"PBDEC".contains(&kind));
+        if started {
+            to.write_u8(kind).await?;
+        }
+        to.write_u32(length).await?;
+        to.write_all(&message).await?;
+        started = true;
+    }
+}
+
+/// The service with one connection that goes through the relay.
+async fn relayed(service: &Service) -> (Relay, Client, Client) {
+    let (before, after) = service.url.split_once("@127.0.0.1:").expect("an address with a port");
+    let (port, rest) = after.split_once('/').expect("a database");
+    let relay = Relay::to(port.parse().expect("a number")).await;
+    let separator = if rest.contains('?') { '&' } else { '?' };
+    let url = format!("{before}@127.0.0.1:{}/{rest}{separator}sslmode=disable", relay.port);
+    let mut variables = variables(&url);
+    variables.insert("POSTGRES_POOL_MAX".to_owned(), "1".to_owned());
+    let router = router(App::new(config(&variables)));
+    let client = |key: &str| Client::new(router.clone()).header("x-api-key", key);
+    (relay, client(FREE), client(BOSS))
+}
+
+#[tokio::test]
+async fn a_lock_request_is_one_round_trip() {
+    let service = Service::start().await;
+    let (relay, client, boss) = relayed(&service).await;
+    let session = json!({ "session_id": "s" });
+    service
+        .execute(
+            "insert into agent_session (workspace, agent_id, session_id, agent_type, last_heartbeat_at)
+             values ('default', 'a', 's', 't', clock_timestamp() - interval '1 hour')",
+        )
+        .await;
+    let verify = json!({ "locks": [{ "file_path": "k", "fencing_token": 1 }] });
+    let step = async |name: &str| -> Value {
+        match name {
+            "acquired" => client.acquire("a", "k", session.clone()).await,
+            "refreshed" => client.acquire("a", "k", json!({})).await,
+            "refused" => client.acquire("b", "k", json!({})).await,
+            "out of range" => client.acquire("a", "k", json!({ "ttl_minutes": 999 })).await,
+            "not released" => client.release("b", "k", json!({})).await,
+            "released" => client.release("a", "k", json!({})).await,
+            "nothing to free" => boss.delete("/locks/k").await.json,
+            "verified" => client.post("/locks/verify", verify.clone()).await.json,
+            "status" => client.get("/locks/status/k").await.json,
+            _ => client.get("/locks").await.json,
+        }
+    };
+    let steps = [
+        "acquired",
+        "refreshed",
+        "refused",
+        "out of range",
+        "verified",
+        "status",
+        "list",
+        "not released",
+        "released",
+        "nothing to free",
+    ];
+    // The first round prepares the statements and learns what the agents may do.
+    for name in steps {
+        step(name).await;
+    }
+    for name in steps {
+        let before = relay.count();
+        let answer = step(name).await;
+        assert_eq!(relay.count() - before, 1, "{name}: {answer}");
+    }
+    let before = relay.count();
+    client.acquire("a", "freed", json!({})).await;
+    boss.delete("/locks/freed").await;
+    assert_eq!(relay.count() - before, 2, "a forced release is one too");
+}
+
+#[tokio::test]
+async fn a_refused_request_never_reaches_the_database() {
+    let service = Service::start().await;
+    let (relay, client, _) = relayed(&service).await;
+    for (path, body) in [("/locks/acquire", "{}"), ("/locks/verify", "{"), ("/locks/release", "[]")] {
+        assert_eq!(client.post_text(path, body).await.status, 422);
+        let wrong = client.clone().header("x-api-key", "wrong");
+        assert_eq!(wrong.post_text(path, body).await.status, 401);
+    }
+    for path in ["/live", "/openapi.json", "/docs", "/nope"] {
+        client.get(path).await;
+    }
+    assert_eq!(relay.count(), 0);
+}

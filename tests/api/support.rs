@@ -91,7 +91,7 @@ impl Service {
     }
 
     pub(crate) fn anonymous(&self) -> Client {
-        Client { router: self.router.clone(), headers: HeaderMap::new() }
+        Client::new(self.router.clone())
     }
 
     pub(crate) async fn execute(&self, sql: &str) {
@@ -178,6 +178,10 @@ pub(crate) struct Answer {
 }
 
 impl Client {
+    pub(crate) fn new(router: Router) -> Self {
+        Self { router, headers: HeaderMap::new() }
+    }
+
     pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
         self.headers.insert(name, value.parse().expect("a header value"));
         self

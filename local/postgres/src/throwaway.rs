@@ -100,32 +100,33 @@ pub async fn private() -> Result<Server, Error> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = format!("{PREFIX}{}-{number}", std::process::id());
-    let plan = plan(&name, Owner::ThisProcess, PRIVATE)?;
+    let place = Place::named(&name)?;
     sweep().await;
-    Server::owned(plan).await
+    Server::owned(place.plan(Owner::ThisProcess, PRIVATE)?).await
 }
 
 impl Shared {
     async fn of_run(pid: u32) -> Result<Shared, Error> {
-        let plan = plan(&format!("{PREFIX}{pid}"), Owner::Process(pid), SHARED)?;
-        let address = plan.folder.join("address");
-        let _lock = lock(&plan.folder).await?;
+        let place = Place::named(&format!("{PREFIX}{pid}"))?;
+        let folder = place.folder.clone();
+        let _lock = lock(&folder).await?;
 
-        let data = plan.folder.join("data");
+        let (address, data) = (folder.join("address"), folder.join("data"));
         if let Ok(url) = fs::read_to_string(&address)
             && server_on(&data).is_some()
         {
-            return Ok(Shared { folder: plan.folder, url });
+            return Ok(Shared { folder, url });
         }
         sweep().await;
         // It would be that of an earlier run with the same number, or of a crashed server.
         remove(&data)?;
+        let plan = place.plan(Owner::Process(pid), SHARED)?;
         let cluster = plan.prepare().await?;
         let (_supervisor, port) = plan.launch(&cluster, None).await?;
         let url = crate::server::url(port, &cluster.password, "postgres");
         write_private(&address, &url)?;
         give(&address, plan.account)?;
-        Ok(Shared { folder: plan.folder, url })
+        Ok(Shared { folder, url })
     }
 
     /// The address of one of the server's databases. `postgres` is always there.
@@ -213,43 +214,56 @@ impl Admin {
     }
 }
 
-fn plan(name: &str, owner: Owner, settings: &'static [&'static str]) -> Result<Plan, Error> {
-    // Asked before the folder is there, so that it is the usual account and not the folder's.
-    let account = Account::choose(Path::new("/nonexistent"))?;
-    let folder = temporary(account)?.join(name);
-    make_own(&folder)?;
-    Ok(Plan {
-        folder,
-        binaries: Binaries::installed()?,
-        account,
-        worth: Worth::Nothing,
-        owner,
-        settings,
-    })
+/// A folder for a server and the account that root lets it run as.
+struct Place {
+    folder: PathBuf,
+    account: Option<Account>,
 }
 
-/// A folder for temporary files that the server's account can get to.
-fn temporary(account: Option<Account>) -> Result<PathBuf, Error> {
-    let found = places()
-        .into_iter()
-        .find(|place| place.is_dir() && account.is_none_or(|account| account.can_reach(place)));
-    found.ok_or_else(|| Error::failed("keep test data", "there is no folder for temporary files"))
+impl Place {
+    /// The folder of that name, made if it is missing.
+    fn named(name: &str) -> Result<Place, Error> {
+        // Asked before the folder is there, so that it is the usual account and not the folder's.
+        let account = Account::choose(Path::new("/nonexistent"))?;
+        let all: Vec<PathBuf> = places().collect();
+        // What is there goes first: less may be free now than when it was made.
+        let place = all.iter().find(|place| place.join(name).exists()).or_else(|| {
+            all.iter().find(|place| {
+                let is_roomy = *place != Path::new(MEMORY) || has_room(place);
+                is_roomy && account.is_none_or(|account| account.can_reach(place))
+            })
+        });
+        let missing = || Error::failed("keep test data", "there is no folder for temporary files");
+        let folder = place.ok_or_else(missing)?.join(name);
+        make_own(&folder)?;
+        Ok(Place { folder, account })
+    }
+
+    fn plan(self, owner: Owner, settings: &'static [&'static str]) -> Result<Plan, Error> {
+        Ok(Plan {
+            folder: self.folder,
+            binaries: Binaries::installed()?,
+            account: self.account,
+            worth: Worth::Nothing,
+            owner,
+            settings,
+        })
+    }
 }
 
 /// Where test data may be kept. In memory if there is enough of it: a new database is three
 /// hundred new files, for which a file system on a disk may take ten times as long.
-fn places() -> Vec<PathBuf> {
-    let memory = Some(PathBuf::from(MEMORY)).filter(|dir| free_kilobytes(dir) >= ENOUGH_KILOBYTES);
-    let disk = [env::temp_dir(), "/tmp".into(), "/var/tmp".into()];
-    memory.into_iter().chain(disk).filter_map(|place| place.canonicalize().ok()).collect()
+fn places() -> impl Iterator<Item = PathBuf> {
+    let all = [MEMORY.into(), env::temp_dir(), "/tmp".into(), "/var/tmp".into()];
+    all.into_iter().filter_map(|place: PathBuf| place.canonicalize().ok())
 }
 
-fn free_kilobytes(dir: &Path) -> u64 {
-    let Ok(output) = Command::new("df").arg("-Pk").arg(dir).output() else { return 0 };
+fn has_room(dir: &Path) -> bool {
+    let Ok(output) = Command::new("df").arg("-Pk").arg(dir).output() else { return false };
     // The second line is: device, size, used, free, …
     let answer = String::from_utf8_lossy(&output.stdout);
     let free = answer.lines().nth(1).and_then(|line| line.split_whitespace().nth(3));
-    free.and_then(|free| free.parse().ok()).unwrap_or(0)
+    free.and_then(|free| free.parse().ok()).is_some_and(|free: u64| free >= ENOUGH_KILOBYTES)
 }
 
 /// The process whose end is the end of the test run: the one that runs the test programs, or
@@ -260,7 +274,7 @@ fn run_pid() -> u32 {
 
 /// Removes what runs have left behind whose end nobody saw.
 async fn sweep() {
-    let entries = places().into_iter().filter_map(|place| place.read_dir().ok()).flatten();
+    let entries = places().filter_map(|place| place.read_dir().ok()).flatten();
     for entry in entries.flatten() {
         let is_stale = pid_of(&entry.file_name()).is_some_and(|pid| !is_alive(pid));
         if is_stale && end_orphan(&entry.path().join("data")).await.is_ok() {
