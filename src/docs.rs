@@ -123,7 +123,7 @@ pub fn operations_table() -> String {
             routes.join(" · "),
             tier(op.meta.category),
             if op.meta.open { "where public reads are on" } else { "–" },
-            op.description().lines().next().unwrap_or_default(),
+            op.summary(),
         )
         .expect("a String takes any text");
     }

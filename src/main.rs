@@ -144,7 +144,10 @@ async fn migrate_when_reachable(app: &App) -> MigrateError {
     loop {
         tokio::time::sleep(MIGRATION_RETRY).await;
         match first_migration(app).await {
-            Ok(true) => std::future::pending().await,
+            Ok(true) => {
+                tracing::info!("the schema is up to date");
+                std::future::pending().await
+            }
             Ok(false) => {}
             Err(error) => return error,
         }

@@ -49,7 +49,6 @@ fn operation(op: &Registered, n: usize, method: &str, path: &str) -> Value {
         0 => op.meta.id.to_owned(),
         n => format!("{}_{}", op.meta.id, n + 1),
     };
-    let description = op.description();
     let keys = json!([{ "bearer": [] }, { "coordinator_key": [] }, { "api_key": [] }]);
     let mut security = keys.as_array().cloned().unwrap_or_default();
     if op.meta.open {
@@ -57,8 +56,8 @@ fn operation(op: &Registered, n: usize, method: &str, path: &str) -> Value {
     }
     let mut item = json!({
         "operationId": id,
-        "summary": description.lines().next().unwrap_or_default(),
-        "description": description,
+        "summary": op.summary(),
+        "description": op.description(),
         "tags": [path.split('/').nth(1)],
         "security": security,
         "parameters": parameters(op, method, path),

@@ -43,13 +43,16 @@ impl Operations {
         let mut reading = settings.clone().for_deserialize().into_generator();
         let mut input = reading.root_schema_for::<O>().to_value();
         add_identity(&mut input, &O::META);
+        unwrap_lines(&mut input);
         let unsupported = input::unsupported(&input);
         assert!(unsupported.is_empty(), "schema of `{}`: {unsupported:?}", O::META.id);
         let mut writing = settings.for_serialize().into_generator();
+        let mut output = writing.root_schema_for::<O::Output>().to_value();
+        unwrap_lines(&mut output);
         self.0.push(Arc::new(Registered {
             meta: O::META,
             input,
-            output: writing.root_schema_for::<O::Output>().to_value(),
+            output,
             example: O::example(),
             run: |call, input| Box::pin(execute::<O>(call, input)),
         }));
@@ -82,9 +85,36 @@ impl Registered {
         self.input["description"].as_str().unwrap_or_default()
     }
 
+    /// The first sentence of the description.
+    pub fn summary(&self) -> &str {
+        let description = self.description();
+        description.split_inclusive(". ").next().unwrap_or_default().trim_end()
+    }
+
     /// The input's members with their schemas, in order of declaration.
     pub fn fields(&self) -> impl Iterator<Item = (&String, &Value)> {
         self.input["properties"].as_object().into_iter().flatten()
+    }
+}
+
+/// Joins the lines of each paragraph of each description: where a doc comment breaks its lines is
+/// of no interest to its readers elsewhere.
+fn unwrap_lines(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            for (name, member) in members {
+                match member {
+                    Value::String(text) if name == "description" => {
+                        let paragraphs: Vec<_> =
+                            text.split("\n\n").map(|it| it.replace('\n', " ")).collect();
+                        *text = paragraphs.join("\n\n");
+                    }
+                    inner => unwrap_lines(inner),
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(unwrap_lines),
+        _ => {}
     }
 }
 

@@ -1,1 +1,189 @@
-//! .
+//! The database killed, in part and as a whole, while the service works: no wrong answer, no
+//! acknowledged lock lost, and recovery without a restart of the service.
+use std::{process::Command, time::Duration};
+
+use agent_coordinator::{App, router};
+use futures_util::future::{join, join_all};
+use managed_postgres::{Server, throwaway};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::support::{Answer, Client, FREE, config, execute, scalar, variables};
+
+/// The service on a server of its own, which a test may kill.
+struct Mortal {
+    server: Server,
+    client: Client,
+}
+
+impl Mortal {
+    async fn start() -> Self {
+        let server = throwaway::private().await.expect("a server");
+        let app = App::new(config(&variables(&server.url("postgres"))));
+        app.migrate().await.expect("an empty database is migrated");
+        let client = Client::new(router(app)).header("x-api-key", FREE);
+        Self { server, client }
+    }
+
+    /// A connection of the test's own, which must be opened anew after each kill.
+    async fn look(&self) -> PgPool {
+        PgPool::connect(&self.server.url("postgres")).await.expect("the database answers")
+    }
+
+    async fn acquire(&self, key: &str) -> Answer {
+        let body = json!({ "file_path": key, "agent_id": "a", "agent_type": "t" });
+        self.client.post("/locks/acquire", body).await
+    }
+
+    /// Asks until the service is well again. Each question waits for the database by itself.
+    async fn recovered(&self) {
+        for _ in 0..100 {
+            if self.client.get("/health").await.status == 200 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("the service did not recover");
+    }
+}
+
+/// A request that met a dying database says so, and nothing else.
+#[track_caller]
+fn assert_unavailable(answer: &Answer) {
+    assert_eq!(answer.status, 503, "{}", answer.text);
+    assert_eq!(answer.headers["retry-after"], "1");
+    let id = answer.headers["x-request-id"].to_str().expect("text");
+    let expected = json!({ "detail": "Service temporarily unavailable", "request_id": id });
+    assert_eq!(answer.json, expected);
+}
+
+fn kill(pid: i32) {
+    let killed = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+    assert!(killed.expect("kill runs").success());
+}
+
+#[tokio::test]
+async fn a_backend_killed_between_requests_is_replaced() {
+    let mortal = Mortal::start().await;
+    assert_eq!(mortal.acquire("k").await.status, 200);
+    let db = mortal.look().await;
+    execute(
+        &db,
+        "select pg_terminate_backend(pid) from pg_stat_activity
+         where application_name = 'agent-coordinator'",
+    )
+    .await;
+    // One request may find the dead connection; the next has a new one.
+    let found = mortal.acquire("k").await;
+    if found.status != 200 {
+        assert_unavailable(&found);
+    }
+    mortal.recovered().await;
+    let answer = mortal.acquire("k").await;
+    assert_eq!((answer.status.as_u16(), &answer.json["action"]), (200, &json!("refreshed")));
+}
+
+#[tokio::test]
+async fn a_backend_killed_while_it_serves_a_request_costs_that_request() {
+    let mortal = Mortal::start().await;
+    let granted = mortal.acquire("k").await.json;
+    let db = mortal.look().await;
+    execute(&db, "update file_lock set expires_at = clock_timestamp() - interval '1 s'").await;
+    // The row is held, so that the acquisition waits in its backend until that is killed.
+    let mut blocker = db.begin().await.expect("a transaction");
+    sqlx::query_scalar!("select 1 as one from file_lock for update")
+        .fetch_one(&mut *blocker)
+        .await
+        .expect("the row is locked");
+    let killer = async {
+        let find = "select coalesce((select pid from pg_stat_activity
+            where application_name = 'agent-coordinator' and wait_event_type = 'Lock'), 0)";
+        let mut pid = 0;
+        while pid == 0 {
+            pid = scalar::<i32>(&db, find).await;
+            tokio::task::yield_now().await;
+        }
+        kill(pid);
+    };
+    let (answer, ()) = join(mortal.acquire("k"), killer).await;
+    assert_unavailable(&answer);
+    mortal.recovered().await;
+    let again = mortal.acquire("k").await.json;
+    assert_eq!(again["action"], "acquired");
+    let (old, new) = (granted["fencing_token"].as_i64(), again["fencing_token"].as_i64());
+    assert!(new > old, "{old:?} {new:?}");
+}
+
+#[tokio::test]
+async fn a_killed_database_loses_no_acknowledged_lock() {
+    let mut mortal = Mortal::start().await;
+    let health = mortal.client.get("/health").await;
+    assert_eq!(health.status, 200);
+    let (started, mut first) = tokio::sync::watch::channel(0);
+    let load = {
+        let client = mortal.client.clone();
+        async move {
+            let workers = (0..8).map(|worker| {
+                let (client, started) = (client.clone(), started.clone());
+                async move {
+                    let mut granted = Vec::new();
+                    for n in 0.. {
+                        let body = json!({
+                            "file_path": format!("w{worker}/{n}"), "agent_id": "a", "agent_type": "t",
+                        });
+                        let answer = client.post("/locks/acquire", body).await;
+                        if answer.status != 200 {
+                            assert_unavailable(&answer);
+                            break;
+                        }
+                        assert_eq!(answer.json["action"], "acquired");
+                        granted.push(answer.json);
+                        started.send_modify(|it| *it += 1);
+                    }
+                    granted
+                }
+            });
+            join_all(workers).await.concat()
+        }
+    };
+    let killer = async {
+        first.wait_for(|granted| *granted > 100).await.expect("the load goes on");
+        mortal.server.kill().await.expect("the server is killed");
+    };
+    let (granted, ()): (Vec<Value>, ()) = join(load, killer).await;
+    assert!(granted.len() > 100);
+
+    assert_unavailable(&mortal.acquire("down").await);
+    let unwell = json!({ "status": "degraded", "db": "unreachable", "version": "0.2.0" });
+    mortal.client.get("/health").await.assert_is(503, unwell);
+    let ready = mortal.client.get("/ready").await;
+    ready.assert_is(
+        503,
+        json!({
+            "status": "degraded", "db": "unreachable", "version": "0.2.0", "schema": "unknown",
+            "write": "unknown", "failed": ["db"],
+        }),
+    );
+    assert_eq!(mortal.client.get("/live").await.status, 200);
+
+    mortal.server.restart().await.expect("the server starts again");
+    mortal.recovered().await;
+    for lock in &granted {
+        let key = lock["file_path"].as_str().expect("a key");
+        let status = mortal.client.get(&format!("/locks/status/{key}")).await.json;
+        assert_eq!(status["lock"]["locked_by"], "a", "{key}");
+        assert_eq!(status["lock"]["fencing_token"], lock["fencing_token"], "{key}");
+        assert_eq!(status["lock"]["expires_at"], lock["expires_at"], "{key}");
+    }
+    // No effect without its record and no record without its effect.
+    let db = mortal.look().await;
+    let locks: i64 = scalar(&db, "select count(*) from file_lock").await;
+    let recorded: i64 = scalar(
+        &db,
+        "select count(distinct parameters->>'file_path') from audit_log
+         where operation = 'acquire_lock' and success",
+    )
+    .await;
+    assert_eq!(locks, recorded);
+    assert!(locks >= granted.len() as i64);
+}

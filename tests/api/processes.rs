@@ -1,1 +1,334 @@
-//! .
+//! The real server as a process: its configuration, its start without a database, its end, and many
+//! agents at once through a socket.
+use std::{
+    collections::HashMap,
+    net::TcpListener,
+    process::{Output, Stdio},
+};
+
+use futures_util::future::{join, join_all};
+use managed_postgres::throwaway;
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    net::TcpStream,
+    process::{Child, ChildStderr, Command},
+};
+
+use crate::support::{FREE, MIGRATOR, scalar, variables};
+
+const COORDINATOR: &str = env!("CARGO_BIN_EXE_coordinator");
+
+fn command(arguments: &[&str], variables: &HashMap<String, String>) -> Command {
+    let mut command = Command::new(COORDINATOR);
+    command.args(arguments).env_clear().envs(variables).stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+async fn run(arguments: &[&str], variables: &HashMap<String, String>) -> Output {
+    command(arguments, variables).output().await.expect("the program runs")
+}
+
+/// A running server.
+struct Running {
+    child: Child,
+    port: u16,
+    log: Lines<BufReader<ChildStderr>>,
+    seen: Vec<String>,
+}
+
+impl Running {
+    /// Starts the server and waits until it listens.
+    async fn start(mut variables: HashMap<String, String>) -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = free.local_addr().expect("an address").port();
+        drop(free);
+        variables.insert("API_HOST".to_owned(), "127.0.0.1".to_owned());
+        variables.insert("API_PORT".to_owned(), port.to_string());
+        let mut child =
+            command(&[], &variables).stderr(Stdio::piped()).spawn().expect("the server starts");
+        let log = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let mut running = Self { child, port, log, seen: Vec::new() };
+        running.wait_for_line("listening").await;
+        running
+    }
+
+    async fn wait_for_line(&mut self, text: &str) -> String {
+        while let Some(line) = self.log.next_line().await.expect("a line") {
+            self.seen.push(line.clone());
+            if line.contains(text) {
+                return line;
+            }
+        }
+        panic!("no line with {text:?} in {:#?}", self.seen);
+    }
+
+    async fn request(&self, method: &str, path: &str, body: &str) -> (u16, String, Value) {
+        request(self.port, method, path, body).await.expect("an answer")
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().expect("running").to_string();
+        let sent = std::process::Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// The exit code and everything that was logged.
+    async fn end(mut self) -> (Option<i32>, String) {
+        let status = self.child.wait().await.expect("it ends");
+        while let Some(line) = self.log.next_line().await.expect("a line") {
+            self.seen.push(line);
+        }
+        (status.code(), self.seen.join("\n"))
+    }
+}
+
+/// One request over a connection of its own: status, head and JSON.
+async fn request(
+    port: u16,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> std::io::Result<(u16, String, Value)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    let text = format!(
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx-api-key: {FREE}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(text.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    let status = head.split(' ').nth(1).and_then(|it| it.parse().ok()).unwrap_or_default();
+    Ok((status, head.to_owned(), serde_json::from_str(body).unwrap_or_default()))
+}
+
+fn acquire(agent: &str, key: &str) -> String {
+    json!({ "file_path": key, "agent_id": agent, "agent_type": "t" }).to_string()
+}
+
+/// The address of a new, empty database.
+async fn empty_database() -> String {
+    let server = throwaway::server().await.expect("a server");
+    let name = format!("empty_{}", uuid::Uuid::new_v4().simple());
+    let mut admin = PgConnection::connect(&server.url("postgres")).await.expect("it answers");
+    #[expect(clippy::disallowed_methods, reason = "no parameter may stand for a database's name")]
+    sqlx::raw_sql(AssertSqlSafe(format!("create database {name}")))
+        .execute(&mut admin)
+        .await
+        .expect("it is created");
+    server.url(&name)
+}
+
+/// An address at which nothing listens.
+fn nowhere() -> String {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = free.local_addr().expect("an address").port();
+    format!("postgresql://user:s3cret-word@127.0.0.1:{port}/db")
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_ends_with_2_and_names_every_variable_but_no_value() {
+    let mut wrong = variables("postgresql://user:s3cret-word@localhost:70000/db");
+    wrong.insert("API_PORT".to_owned(), "s3cret-word".to_owned());
+    wrong.insert("LOCK_TTL_MINUTES".to_owned(), "s3cret-word".to_owned());
+    wrong.insert(
+        "COORDINATION_API_KEY_IDENTITIES".to_owned(),
+        r#"{"s3cret-word":{"agent_id":5}}"#.to_owned(),
+    );
+    for arguments in [&[][..], &["serve"], &["migrate"]] {
+        let output = run(arguments, &wrong).await;
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(output.stdout.is_empty());
+        for name in ["POSTGRES_DSN", "API_PORT", "LOCK_TTL_MINUTES", "COORDINATION_API_KEY_IDENTITIES"] {
+            assert!(text.contains(&format!("{name}: expected ")), "{name} in {text}");
+        }
+        assert!(!text.contains("s3cret-word") && !text.contains("free-key"), "{text}");
+    }
+    let none = run(&[], &HashMap::new()).await;
+    assert_eq!(none.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&none.stderr).starts_with("POSTGRES_DSN: expected"));
+}
+
+#[tokio::test]
+async fn unknown_arguments_end_with_2_and_documents_need_no_configuration() {
+    let none = HashMap::new();
+    let unknown = run(&["fly"], &none).await;
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&unknown.stderr).starts_with("Usage: coordinator"));
+    for (argument, start) in [
+        ("openapi", "{\n  \"openapi\": \"3.1.0\""),
+        ("operations", "# Operations"),
+        ("configuration", "# Configuration"),
+        ("help", "Usage: coordinator"),
+        ("version", "coordinator 0.2.0\n"),
+    ] {
+        let output = run(&[argument], &none).await;
+        assert!(output.status.success(), "{argument}");
+        assert!(String::from_utf8_lossy(&output.stdout).starts_with(start), "{argument}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_database_the_server_lives_and_says_what_is_missing() {
+    let running = Running::start(variables(&nowhere())).await;
+    assert_eq!(running.request("GET", "/live", "").await.0, 200);
+    let (lock, health, ready) = join_all_three(&running).await;
+    assert_eq!((health.0, &health.2["db"]), (503, &json!("unreachable")));
+    assert_eq!((ready.0, &ready.2["failed"]), (503, &json!(["db"])));
+    assert_eq!(lock.0, 503);
+    assert!(lock.1.contains("retry-after: 1"), "{}", lock.1);
+    running.signal("TERM");
+    let (code, log) = running.end().await;
+    assert_eq!(code, Some(0), "{log}");
+    assert!(!log.contains("s3cret-word") && !log.contains(FREE), "{log}");
+}
+
+type Answered = (u16, String, Value);
+
+async fn join_all_three(running: &Running) -> (Answered, Answered, Answered) {
+    let body = acquire("a", "k");
+    let lock = running.request("POST", "/locks/acquire", &body);
+    let probes = join(running.request("GET", "/health", ""), running.request("GET", "/ready", ""));
+    let (lock, (health, ready)) = join(lock, probes).await;
+    (lock, health, ready)
+}
+
+#[tokio::test]
+async fn simultaneous_starters_migrate_once() {
+    let url = empty_database().await;
+    let variables = variables(&url);
+    let outputs = join_all((0..5).map(|_| run(&["migrate"], &variables))).await;
+    for output in &outputs {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let db = PgPool::connect(&url).await.expect("it answers");
+    let applied: i64 = scalar(&db, "select count(*) from _sqlx_migrations where success").await;
+    assert_eq!(applied, MIGRATOR.iter().count() as i64);
+    let limits: String = scalar(
+        &db,
+        "select array_to_string(setconfig, ' ') from pg_db_role_setting
+         where setdatabase = (select oid from pg_database where datname = current_database())",
+    )
+    .await;
+    assert!(limits.contains("statement_timeout=10s"), "{limits}");
+}
+
+#[tokio::test]
+async fn the_server_migrates_an_empty_database_at_start_unless_told_not_to() {
+    let url = empty_database().await;
+    let mut variables = variables(&url);
+    variables.insert("COORDINATION_AUTO_MIGRATE".to_owned(), "false".to_owned());
+    let running = Running::start(variables.clone()).await;
+    let (status, _, ready) = running.request("GET", "/ready", "").await;
+    assert_eq!((status, &ready["schema"]), (503, &json!("mismatch")));
+    drop(running);
+    variables.remove("COORDINATION_AUTO_MIGRATE");
+    let running = Running::start(variables).await;
+    let (status, _, ready) = running.request("GET", "/ready", "").await;
+    assert_eq!((status, &ready["schema"]), (200, &json!("ok")));
+}
+
+#[tokio::test]
+async fn a_schema_newer_than_the_binary_ends_the_start_with_1() {
+    let database = throwaway::database(&MIGRATOR).await.expect("a database");
+    let db = PgPool::connect(&database.url).await.expect("it answers");
+    crate::support::execute(
+        &db,
+        "insert into _sqlx_migrations values (99990101000000, 'newer', now(), true, '', 0)",
+    )
+    .await;
+    for arguments in [&["serve"][..], &["migrate"]] {
+        let output = run(arguments, &variables(&database.url)).await;
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains("99990101000000"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_comes_later_is_migrated_then() {
+    let mut server = throwaway::private().await.expect("a server");
+    let url = server.url("postgres");
+    server.kill().await.expect("it is killed");
+    let mut running = Running::start(variables(&url)).await;
+    assert_eq!(running.request("GET", "/live", "").await.0, 200);
+    server.restart().await.expect("it starts again");
+    running.wait_for_line("the schema is up to date").await;
+    let (status, _, ready) = running.request("GET", "/ready", "").await;
+    assert_eq!((status, &ready["schema"]), (200, &json!("ok")), "{ready}");
+}
+
+#[tokio::test]
+async fn of_200_agents_at_once_one_gets_the_lock() {
+    let database = throwaway::database(&MIGRATOR).await.expect("a database");
+    let running = Running::start(variables(&database.url)).await;
+    let answers = join_all((0..200).map(|n| {
+        let running = &running;
+        async move {
+            let body = acquire(&format!("agent-{n}"), "src/contended.rs");
+            running.request("POST", "/locks/acquire", &body).await
+        }
+    }))
+    .await;
+    assert!(answers.iter().all(|(status, ..)| *status == 200));
+    let winners: Vec<_> = answers.iter().filter(|it| it.2["action"] == "acquired").collect();
+    assert_eq!(winners.len(), 1);
+    let db = PgPool::connect(&database.url).await.expect("it answers");
+    let holder: String = scalar(&db, "select agent_id from file_lock").await;
+    let refused = answers.iter().filter(|(.., it)| {
+        it["success"] == false && it["reason"] == "locked_by_other" && it["locked_by"] == holder
+    });
+    assert_eq!(refused.count(), 199);
+    let count = "select count(*) from audit_log where operation = 'acquire_lock'";
+    assert_eq!(scalar::<i64>(&db, count).await, 200);
+}
+
+#[tokio::test]
+async fn a_request_in_flight_is_answered_after_sigterm_and_new_ones_are_refused() {
+    let database = throwaway::database(&MIGRATOR).await.expect("a database");
+    let mut variables = variables(&database.url);
+    variables.insert("API_ACCESS_LOG".to_owned(), "true".to_owned());
+    let mut running = Running::start(variables).await;
+    running.request("POST", "/locks/acquire", &acquire("a", "k")).await;
+    let db = PgPool::connect(&database.url).await.expect("it answers");
+    crate::support::execute(&db, "update file_lock set expires_at = clock_timestamp()").await;
+    let mut blocker = db.begin().await.expect("a transaction");
+    sqlx::query_scalar!("select 1 as one from file_lock for update")
+        .fetch_one(&mut *blocker)
+        .await
+        .expect("the row is locked");
+    let port = running.port;
+    let stop = async {
+        let waiting = "select count(*) from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock'";
+        while scalar::<i64>(&db, waiting).await == 0 {
+            tokio::task::yield_now().await;
+        }
+        running.signal("TERM");
+        running.wait_for_line("stopping").await;
+        // The listener is closed soon after the line; until then the queue may still take one.
+        while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        blocker.rollback().await.expect("rolled back");
+    };
+    let body = acquire("b", "k");
+    let in_flight = request(port, "POST", "/locks/acquire", &body);
+    let (answered, ()) = join(in_flight, stop).await;
+    let (status, _, answer) = answered.expect("an answer");
+    assert_eq!((status, &answer["action"]), (200, &json!("acquired")));
+    let (code, log) = running.end().await;
+    assert_eq!(code, Some(0), "{log}");
+
+    let line = log.lines().find(|it| it.contains("/locks/acquire")).expect("a line per request");
+    let line: Value = serde_json::from_str(line).expect("JSON");
+    assert_eq!((&line["method"], &line["path"]), (&json!("POST"), &json!("/locks/acquire")));
+    assert_eq!(line["status"], 200);
+    assert!(line["ms"].is_u64() && line["request_id"].is_string(), "{line}");
+    let password = database.url.split([':', '@']).nth(2).expect("a password");
+    assert!(!log.contains(FREE) && !log.contains(password), "{log}");
+}
