@@ -276,7 +276,8 @@ impl Caller {
         let named = |name: &str| input[name].as_str().filter(|it| !it.is_empty());
         let bound = &key.identity;
         let is_bound = bound.agent_id.is_some();
-        let reads_id = mode != IdentityMode::HeadersOnly && !(mode == IdentityMode::Soft && is_bound);
+        let reads_id =
+            mode != IdentityMode::HeadersOnly && !(mode == IdentityMode::Soft && is_bound);
         let reads_type = reads_id && mode != IdentityMode::StrictId;
 
         let ids = [reads_id.then(|| named("agent_id")).flatten(), claims.agent_id.as_deref()];
@@ -289,7 +290,8 @@ impl Caller {
                 return Err(Error::Forbidden(AGENT_ID_FORBIDDEN.to_owned()));
             }
         }
-        let types = [reads_type.then(|| named("agent_type")).flatten(), claims.agent_type.as_deref()];
+        let types =
+            [reads_type.then(|| named("agent_type")).flatten(), claims.agent_type.as_deref()];
         for agent_type in types.into_iter().flatten() {
             if bound.agent_type.as_deref().is_some_and(|own| own != agent_type) {
                 return Err(Error::Forbidden(AGENT_TYPE_FORBIDDEN.to_owned()));
@@ -336,9 +338,12 @@ mod tests {
     }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| {
-            (HeaderName::from_static(name), value.parse().expect("a header value"))
-        }).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| {
+                (HeaderName::from_static(name), value.parse().expect("a header value"))
+            })
+            .collect()
     }
 
     #[test]
@@ -348,7 +353,10 @@ mod tests {
             (vec![("authorization", "bEARER   a ")], Some("a")),
             (vec![("authorization", "Basic a"), ("x-api-key", "b")], Some("b")),
             (vec![("authorization", "Bearer "), ("x-api-key", "b")], Some("b")),
-            (vec![("authorization", "a"), ("x-coordinator-api-key", "c"), ("x-api-key", "b")], Some("c")),
+            (
+                vec![("authorization", "a"), ("x-coordinator-api-key", "c"), ("x-api-key", "b")],
+                Some("c"),
+            ),
             (vec![("x-coordinator-api-key", " "), ("x-api-key", " b ")], Some("b")),
             (vec![("x-api-key", "")], None),
             (vec![], None),
@@ -395,12 +403,18 @@ mod tests {
         use IdentityMode::*;
         let ok = |text: &str| Ok(text.to_owned());
         let id = Err(AGENT_ID_FORBIDDEN.to_owned());
-        assert_eq!(claimed("free", Strict, json!({}), &[]), ok("cloud-agent cloud_agent - default"));
+        assert_eq!(
+            claimed("free", Strict, json!({}), &[]),
+            ok("cloud-agent cloud_agent - default")
+        );
         let body = json!({ "agent_id": "x", "agent_type": "t", "session_id": "s" });
         assert_eq!(claimed("free", Strict, body.clone(), &[]), ok("x t s default"));
         assert_eq!(claimed("free", StrictId, body.clone(), &[]), ok("x cloud_agent s default"));
         assert_eq!(claimed("free", Soft, body.clone(), &[]), ok("x t s default"));
-        assert_eq!(claimed("free", HeadersOnly, body.clone(), &[]), ok("cloud-agent cloud_agent - default"));
+        assert_eq!(
+            claimed("free", HeadersOnly, body.clone(), &[]),
+            ok("cloud-agent cloud_agent - default")
+        );
         let both = [("x-agent-id", "h"), ("x-agent-type", "ht"), ("x-session-id", "hs")];
         assert_eq!(claimed("free", HeadersOnly, body.clone(), &both), ok("h ht hs default"));
         assert_eq!(claimed("free", Strict, body, &both), ok("x t s default"));
@@ -410,7 +424,10 @@ mod tests {
             assert_eq!(claimed("free", mode, json!({ "agent_id": "a-1" }), &[]), id);
         }
         assert_eq!(claimed("free", HeadersOnly, json!({}), &[("x-agent-id", "a-2")]), id);
-        assert_eq!(claimed("free", Strict, json!({ "agent_id": "x" }), &[("x-agent-id", "a-2")]), id);
+        assert_eq!(
+            claimed("free", Strict, json!({ "agent_id": "x" }), &[("x-agent-id", "a-2")]),
+            id
+        );
     }
 
     #[test]

@@ -81,7 +81,12 @@ enum Kind {
     Text(&'static str),
 }
 
-const fn int(name: &'static str, range: (i64, i64), default: &'static str, meaning: &'static str) -> Variable {
+const fn int(
+    name: &'static str,
+    range: (i64, i64),
+    default: &'static str,
+    meaning: &'static str,
+) -> Variable {
     Variable { name, kind: Kind::Int(range.0, range.1), default, meaning }
 }
 
@@ -118,7 +123,12 @@ const VARIABLES: &[Variable] = &[
         "postgres",
         "Kind of database. `supabase` is the same through that project's own Postgres connection string in `POSTGRES_DSN`.",
     ),
-    text("POSTGRES_DSN", DSN, "", "Connection string of the database. Required, unless `DATABASE_URL` is set."),
+    text(
+        "POSTGRES_DSN",
+        DSN,
+        "",
+        "Connection string of the database. Required, unless `DATABASE_URL` is set.",
+    ),
     text("DATABASE_URL", DSN, "", "Used when `POSTGRES_DSN` is unset."),
     int("POSTGRES_POOL_MIN", (0, 500), "2", "Connections kept open. Lambda: always 0."),
     int("POSTGRES_POOL_MAX", (1, 500), "10", "Most connections open at once. Lambda: always 1."),
@@ -329,7 +339,8 @@ impl Reader<'_> {
 
     fn database(&mut self) -> PgConnectOptions {
         let backend = self.word("DB_BACKEND");
-        let name = if self.text("POSTGRES_DSN").is_some() { "POSTGRES_DSN" } else { "DATABASE_URL" };
+        let name =
+            if self.text("POSTGRES_DSN").is_some() { "POSTGRES_DSN" } else { "DATABASE_URL" };
         if backend == "supabase" && name != "POSTGRES_DSN" {
             let how = "POSTGRES_DSN to hold the Postgres connection string of the project";
             self.problem("DB_BACKEND=supabase", how);
@@ -566,7 +577,8 @@ mod tests {
     fn every_problem_is_reported_at_once() {
         let variables = [("API_PORT", "x"), ("LOCK_TTL_MINUTES", "x"), ("DB_BACKEND", "supabase")];
         let error = parse(Home::Server, &variables).expect_err("three problems").to_string();
-        let names: Vec<_> = error.lines().map(|line| line.split(':').next().unwrap_or_default()).collect();
+        let names: Vec<_> =
+            error.lines().map(|line| line.split(':').next().unwrap_or_default()).collect();
         assert_eq!(names, ["API_PORT", "DB_BACKEND=supabase", "LOCK_TTL_MINUTES"]);
         let error = parse(Home::Server, &[]).expect_err("no database").to_string();
         assert!(error.starts_with("POSTGRES_DSN: expected a connection string"), "{error}");

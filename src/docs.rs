@@ -25,10 +25,8 @@ pub(crate) fn page(operations: &Operations) -> String {
     for op in operations.iter() {
         section(&mut body, op);
     }
-    let links: String = operations
-        .iter()
-        .map(|op| format!("<a href=\"#{0}\">{0}</a> ", op.meta.id))
-        .collect();
+    let links: String =
+        operations.iter().map(|op| format!("<a href=\"#{0}\">{0}</a> ", op.meta.id)).collect();
     let pages: String = PAGES
         .iter()
         .map(|(path, summary, _)| format!("<tr><td><code>GET {path}</code><td>{summary}"))

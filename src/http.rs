@@ -100,7 +100,11 @@ pub(crate) enum Page {
 pub(crate) const PAGES: [(&str, &str, Page); 5] = [
     ("/health", "Whether the database answers.", Page::Health),
     ("/live", "Whether the process lives; does not touch the database.", Page::Live),
-    ("/ready", "Whether the service can do its work: database, schema and a trial write.", Page::Ready),
+    (
+        "/ready",
+        "Whether the service can do its work: database, schema and a trial write.",
+        Page::Ready,
+    ),
     ("/openapi.json", "This document.", Page::OpenApi),
     ("/docs", "The same for people.", Page::Docs),
 ];
@@ -137,7 +141,8 @@ impl Site {
     /// The routes of one registered path by method. A path that lies below an open-ended template
     /// answers the methods of that one too: `DELETE /locks/acquire` frees the lock `acquire`.
     fn methods_at(&self, path: &str) -> Vec<Route> {
-        let below = |it: &&Route| open_end(it.template).is_some_and(|start| path.starts_with(start));
+        let below =
+            |it: &&Route| open_end(it.template).is_some_and(|start| path.starts_with(start));
         let mut candidates: Vec<_> =
             self.routes.iter().filter(|it| it.template == path || below(it)).collect();
         candidates.sort_by_key(|it| std::cmp::Reverse((it.template == path, it.template.len())));
@@ -330,9 +335,8 @@ async fn operate(
         }
     }
     let mut input = Value::Object(input);
-    let needs_body = op.fields().any(|(name, _)| {
-        root(name) == "body" && input::required(&op.input, name)
-    });
+    let needs_body =
+        op.fields().any(|(name, _)| root(name) == "body" && input::required(&op.input, name));
     if body.is_none() && needs_body {
         let problem = ("missing", "Field required".to_owned());
         issues.push(issue(problem, &[json!("body")], &Value::Null));
@@ -346,9 +350,10 @@ async fn operate(
     }
 
     let target = format!("{} {}", parts.method, parts.uri);
-    let fingerprint = claims.idempotency_key.as_ref().map(|_| {
-        idempotency::fingerprint(&target, body.as_ref().unwrap_or(&Value::Null))
-    });
+    let fingerprint = claims
+        .idempotency_key
+        .as_ref()
+        .map(|_| idempotency::fingerprint(&target, body.as_ref().unwrap_or(&Value::Null)));
     let request = RequestInfo { id: id.id.clone(), started: id.started };
     let call = Call { app, key, claims, request, fingerprint };
     let reply = op.call(&call, &input).await?;

@@ -18,7 +18,11 @@ const LIST_LIMIT: usize = 1000;
 
 /// Coerces the members of `input` in place and returns every problem, in the order of declaration.
 /// `root` names the part of the request that a member comes from: `body`, `query` or `path`.
-pub(crate) fn check(schema: &Value, input: &mut Value, root: impl Fn(&str) -> &'static str) -> Vec<Issue> {
+pub(crate) fn check(
+    schema: &Value,
+    input: &mut Value,
+    root: impl Fn(&str) -> &'static str,
+) -> Vec<Issue> {
     let mut issues = Vec::new();
     let Some(properties) = schema["properties"].as_object() else { return issues };
     for (name, property) in properties {

@@ -224,8 +224,8 @@ async fn run_as_caller<O: Operation>(
     if let Some(key) = call.key {
         app.authority.settle(db, config, key, &mut caller).await?;
     }
-    let decided = policy::decide(&caller, &meta, config.enforce_profile_limits)
-        .map_err(Error::Forbidden);
+    let decided =
+        policy::decide(&caller, &meta, config.enforce_profile_limits).map_err(Error::Forbidden);
     let answered = match decided {
         Err(denial) => Err(denial),
         Ok(_) => {

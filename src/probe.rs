@@ -104,10 +104,7 @@ async fn write_and_roll_back(db: &mut PgConnection) -> Result<()> {
 }
 
 /// The result, unless it is an error, which is logged, or takes too long.
-async fn within_patience<T>(
-    what: &str,
-    asked: impl Future<Output = Result<T>>,
-) -> Option<T> {
+async fn within_patience<T>(what: &str, asked: impl Future<Output = Result<T>>) -> Option<T> {
     match tokio::time::timeout(PATIENCE, asked).await {
         Ok(Ok(answer)) => Some(answer),
         Ok(Err(error)) => {

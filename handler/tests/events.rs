@@ -49,7 +49,11 @@ async fn next(State(runtime): State<Runtime>) -> Response {
     (headers, event.to_string()).into_response()
 }
 
-async fn answer(State(runtime): State<Runtime>, Path((_, kind)): Path<(String, String)>, body: Bytes) {
+async fn answer(
+    State(runtime): State<Runtime>,
+    Path((_, kind)): Path<(String, String)>,
+    body: Bytes,
+) {
     let body: Value = serde_json::from_slice(&body).expect("JSON");
     assert_eq!(kind, "response", "{body}");
     runtime.answers.send(body).await.expect("the test listens");
@@ -79,7 +83,10 @@ impl Function {
             .with_state(runtime);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        #[expect(clippy::disallowed_methods, reason = "the runtime interface runs beside the test")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the runtime interface runs beside the test"
+        )]
         tokio::spawn(async move { axum::serve(listener, router).await });
         let variables = HashMap::from([
             ("AWS_LAMBDA_RUNTIME_API", address.to_string()),
@@ -112,7 +119,8 @@ impl Function {
 
 /// An event of an HTTP API or a function URL (payload version 2).
 fn http_api(method: &str, path: &str, body: Value) -> Value {
-    let mut event: Value = serde_json::from_str(include_str!("events/http_api.json")).expect("JSON");
+    let mut event: Value =
+        serde_json::from_str(include_str!("events/http_api.json")).expect("JSON");
     event["rawPath"] = json!(path);
     event["requestContext"]["http"]["method"] = json!(method);
     event["requestContext"]["http"]["path"] = json!(path);
@@ -127,9 +135,7 @@ async fn the_function_answers_as_the_server_does() {
     assert_eq!(live, (json!(200), json!({ "status": "ok", "version": "0.2.0" })));
     let (status, ready) = function.invoke(http_api("GET", "/ready", Value::Null)).await;
     assert_eq!((status, &ready["schema"]), (json!(200), &json!("ok")));
-    let lock = |agent: &str| {
-        json!({ "file_path": "./src//a b.rs", "agent_id": agent, "agent_type": "codex" })
-    };
+    let lock = |agent: &str| json!({ "file_path": "./src//a b.rs", "agent_id": agent, "agent_type": "codex" });
     let (status, first) = function.invoke(http_api("POST", "/locks/acquire", lock("a"))).await;
     assert_eq!((status, &first["action"]), (json!(200), &json!("acquired")));
     let (_, second) = function.invoke(http_api("POST", "/locks/acquire", lock("b"))).await;

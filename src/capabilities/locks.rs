@@ -118,9 +118,8 @@ struct AcquireRow {
 
 impl Operation for AcquireLock {
     type Output = Acquired;
-    const META: Meta = Meta::write("acquire_lock")
-        .at(&["POST /locks/acquire"])
-        .identity(IdentityMode::Strict);
+    const META: Meta =
+        Meta::write("acquire_lock").at(&["POST /locks/acquire"]).identity(IdentityMode::Strict);
 
     fn example() -> Value {
         json!({
@@ -358,9 +357,8 @@ struct ReleaseRow {
 
 impl Operation for ReleaseLock {
     type Output = Released;
-    const META: Meta = Meta::write("release_lock")
-        .at(&["POST /locks/release"])
-        .identity(IdentityMode::StrictId);
+    const META: Meta =
+        Meta::write("release_lock").at(&["POST /locks/release"]).identity(IdentityMode::StrictId);
 
     fn example() -> Value {
         json!({ "file_path": "src/main.rs", "agent_id": "claude-1" })
@@ -474,9 +472,8 @@ pub struct VerifiedLock {
 
 impl Operation for VerifyLocks {
     type Output = Verified;
-    const META: Meta = Meta::read("verify_locks")
-        .at(&["POST /locks/verify"])
-        .identity(IdentityMode::Strict);
+    const META: Meta =
+        Meta::read("verify_locks").at(&["POST /locks/verify"]).identity(IdentityMode::Strict);
 
     fn example() -> Value {
         json!({ "locks": [{ "file_path": "src/main.rs", "fencing_token": 41 }] })
@@ -645,10 +642,8 @@ pub struct Lock {
 
 impl Operation for GetLockStatus {
     type Output = LockStatus;
-    const META: Meta = Meta::read("check_locks")
-        .id("get_lock_status")
-        .at(&["GET /locks/status/{*path}"])
-        .open();
+    const META: Meta =
+        Meta::read("check_locks").id("get_lock_status").at(&["GET /locks/status/{*path}"]).open();
 
     fn example() -> Value {
         json!({ "path": "src/main.rs" })

@@ -99,7 +99,10 @@ async fn paths_verbs_and_slashes() {
         ("/openapi.json/", "/openapi.json"),
     ] {
         let moved = client.get(path).await;
-        assert_eq!((moved.status.as_u16(), &moved.headers["location"]), (307, &location.parse().expect("a value")));
+        assert_eq!(
+            (moved.status.as_u16(), &moved.headers["location"]),
+            (307, &location.parse().expect("a value"))
+        );
     }
     let deep = client.post("/locks/acquire/", lock_body()).await;
     assert_eq!((deep.status.as_u16(), deep.headers["allow"].to_str().ok()), (405, Some("DELETE")));
@@ -140,7 +143,10 @@ async fn a_key_is_taken_from_three_headers() {
     assert_eq!(status("x-api-key", FREE).await, 200);
     assert_eq!(status("x-api-key", "").await, 401);
     assert_eq!(status("authorization", FREE).await, 401);
-    assert_eq!(service.client().header("authorization", "Bearer wrong").get("/locks").await.status, 401);
+    assert_eq!(
+        service.client().header("authorization", "Bearer wrong").get("/locks").await.status,
+        401
+    );
     // A wrong key is refused even where none is needed.
     for path in ["/live", "/health", "/docs"] {
         assert_eq!(anonymous.get(path).await.status, 200, "{path}");
@@ -164,7 +170,10 @@ async fn a_forbidden_identity_is_recorded_for_the_keys_own_agent() {
     denied.assert_is(403, json!({ "detail": ID_FORBIDDEN }));
     let audit = service.last_audit().await;
     assert_eq!((&audit["agent_id"], &audit["agent_type"]), (&json!("codex-1"), &json!("codex")));
-    assert_eq!((&audit["operation"], &audit["success"]), (&json!("policy_decision"), &json!(false)));
+    assert_eq!(
+        (&audit["operation"], &audit["success"]),
+        (&json!("policy_decision"), &json!(false))
+    );
     assert_eq!(audit["result"]["reason"], ID_FORBIDDEN);
     let bound = json!({ "file_path": "k", "agent_id": "codex-1", "agent_type": "t" });
     assert_eq!(service.client().post("/locks/acquire", bound).await.status, 403);
@@ -182,7 +191,8 @@ async fn a_release_ignores_the_type_it_is_sent() {
     assert_eq!(service.scalar::<String>("select agent_id from file_lock").await, "codex-1");
     let released = client.release("codex-1", "k", json!({ "agent_type": "other" })).await;
     assert_eq!(released["success"], true);
-    let strict = json!({ "locks": [{ "file_path": "k", "fencing_token": 1 }], "agent_type": "other" });
+    let strict =
+        json!({ "locks": [{ "file_path": "k", "fencing_token": 1 }], "agent_type": "other" });
     assert_eq!(client.post("/locks/verify", strict).await.status, 403);
 }
 
@@ -190,7 +200,9 @@ async fn a_release_ignores_the_type_it_is_sent() {
 async fn trust_comes_from_the_database_and_never_from_the_request() {
     let service = Service::start().await;
     let sql = |rows: &str| {
-        format!("insert into agent_assignment (workspace, agent_id, profile, suspended) values {rows}")
+        format!(
+            "insert into agent_assignment (workspace, agent_id, profile, suspended) values {rows}"
+        )
     };
     let statuses = async |key: &str, agent: &str| {
         let client = service.client_with(key).header("x-agent-id", agent);
@@ -251,7 +263,8 @@ async fn a_workspace_without_profiles_has_those_of_default() {
     let denied = borrowing.post("/locks/acquire", lock_body()).await;
     let detail = "profile_denied: operation_not_in_allowlist: acquire_lock";
     denied.assert_is(403, json!({ "detail": detail }));
-    let own = service.client().header("x-workspace", "own").post("/locks/acquire", lock_body()).await;
+    let own =
+        service.client().header("x-workspace", "own").post("/locks/acquire", lock_body()).await;
     own.assert_is(403, json!({ "detail": "agent_suspended: trust_level=0" }));
 }
 
@@ -273,9 +286,15 @@ async fn bodies_that_are_no_json_objects() {
         let text = String::from_utf8_lossy(text);
         assert_eq!(answer.json["detail"][0]["input"], json!({}), "{text}");
         assert_eq!(answer.json["detail"][0]["msg"], "JSON decode error");
-        assert_eq!(answer.issues(), [("json_invalid".to_owned(), json!(["body", offset]))], "{text}");
+        assert_eq!(
+            answer.issues(),
+            [("json_invalid".to_owned(), json!(["body", offset]))],
+            "{text}"
+        );
     }
-    for text in [&b"{\"a\":\"\\ud800\"}"[..], b"{\"a\":\"\xff\"}", b"\xef\xbb\xbf{}", b"{\"a\":1e999}"] {
+    for text in
+        [&b"{\"a\":\"\\ud800\"}"[..], b"{\"a\":\"\xff\"}", b"\xef\xbb\xbf{}", b"{\"a\":1e999}"]
+    {
         assert_eq!(post(text).await.issues()[0].0, "json_invalid");
     }
     let deep: Vec<u8> = [b"[".repeat(100_000), b"]".repeat(100_000)].concat();
@@ -296,7 +315,9 @@ async fn a_body_is_json_by_its_content_type() {
         let client = service.client().header("content-type", content_type);
         client.post("/locks/acquire", lock_body()).await
     };
-    for fine in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.x+json", ""] {
+    for fine in
+        ["application/json", "Application/JSON; charset=utf-8", "application/vnd.x+json", ""]
+    {
         assert_eq!(status(fine).await.status, 200, "{fine}");
     }
     for other in ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", "json"] {
@@ -308,7 +329,8 @@ async fn a_body_is_json_by_its_content_type() {
 #[tokio::test]
 async fn issues_come_in_order_with_headers_first() {
     let service = Service::start().await;
-    let client = service.client().header("x-workspace", "NO").header("x-agent-id", &"x".repeat(257));
+    let client =
+        service.client().header("x-workspace", "NO").header("x-agent-id", &"x".repeat(257));
     let body = json!({ "agent_type": 5, "ttl_minutes": null, "reason": "r".repeat(16385) });
     let issues = client.post("/locks/acquire", body).await.issues();
     let expected = [
@@ -411,12 +433,18 @@ async fn a_repeated_request_is_answered_as_the_first_and_has_no_second_effect() 
     let service = Service::start().await;
     let client = once(&service, "key 1");
     let first = client.post("/locks/acquire", lock_body()).await;
-    assert_eq!((first.json["action"].as_str(), first.headers.get("idempotent-replayed")), (Some("acquired"), None));
+    assert_eq!(
+        (first.json["action"].as_str(), first.headers.get("idempotent-replayed")),
+        (Some("acquired"), None)
+    );
     service.client().release("a", "k", json!({})).await;
     let rows = service.audit_rows().await;
     let spaced = r#"{ "agent_type":"t", "agent_id":"a",  "file_path":"k" }"#;
     let again = client.post_text("/locks/acquire", spaced).await;
-    assert_eq!((&again.text, &again.headers["idempotent-replayed"]), (&first.text, &"true".parse().expect("a value")));
+    assert_eq!(
+        (&again.text, &again.headers["idempotent-replayed"]),
+        (&first.text, &"true".parse().expect("a value"))
+    );
     assert_eq!(service.audit_rows().await, rows, "a replay is not audited");
     assert_eq!(service.client().get("/locks").await.json["count"], 0);
 
@@ -429,7 +457,11 @@ async fn a_repeated_request_is_answered_as_the_first_and_has_no_second_effect() 
 
     let other_agent = json!({ "file_path": "k", "agent_id": "b", "agent_type": "t" });
     assert_eq!(client.post("/locks/acquire", other_agent).await.json["action"], "acquired");
-    service.execute("update idempotency_key set created_at = created_at - interval '24 hours 1 second'").await;
+    service
+        .execute(
+            "update idempotency_key set created_at = created_at - interval '24 hours 1 second'",
+        )
+        .await;
     let expired = client.post("/locks/acquire", other_body).await;
     assert_eq!((expired.status.as_u16(), &expired.json["action"]), (200, &json!("acquired")));
 }
@@ -459,7 +491,8 @@ async fn concurrent_twins_have_one_effect() {
     let service = Service::start().await;
     let client = once(&service, "twin");
     let answers = join_all((0..8).map(|_| client.post("/locks/acquire", lock_body()))).await;
-    let replayed = answers.iter().filter(|it| it.headers.contains_key("idempotent-replayed")).count();
+    let replayed =
+        answers.iter().filter(|it| it.headers.contains_key("idempotent-replayed")).count();
     assert_eq!(replayed, 7);
     assert!(answers.iter().all(|it| it.text == answers[0].text && it.json["action"] == "acquired"));
     assert_eq!(service.audit_rows().await, 1);
@@ -471,7 +504,8 @@ async fn a_key_on_a_read_is_ignored_and_an_unfit_one_on_a_write_is_an_issue() {
     let service = Service::start().await;
     let read = once(&service, &"x".repeat(257)).get("/locks").await;
     assert_eq!(read.status, 200);
-    let issues = once(&service, &"x".repeat(257)).post("/locks/acquire", lock_body()).await.issues();
+    let issues =
+        once(&service, &"x".repeat(257)).post("/locks/acquire", lock_body()).await.issues();
     assert_eq!(issues, [("string_too_long".to_owned(), json!(["header", "idempotency-key"]))]);
     let denied = service.client_with(BOSS).header("idempotency-key", "d");
     let first = denied.delete("/locks/nothing").await;
@@ -530,9 +564,8 @@ async fn any_call_that_names_a_session_keeps_it_alive() {
 async fn the_audit_log_refuses_change() {
     let service = Service::start().await;
     service.client().acquire("a", "k", json!({})).await;
-    let partition: String = service
-        .scalar("select tableoid::regclass::text from audit_log limit 1")
-        .await;
+    let partition: String =
+        service.scalar("select tableoid::regclass::text from audit_log limit 1").await;
     assert!(partition.starts_with("audit_log_2"), "{partition}");
     for table in ["audit_log", &partition] {
         for statement in [

@@ -29,7 +29,10 @@ fn the_table_of_variables_is_fresh() {
 async fn the_documents_are_served() {
     let service = Service::start().await;
     let docs = service.anonymous().get("/docs").await;
-    assert_eq!((docs.status.as_u16(), docs.headers["content-type"].to_str().ok()), (200, Some("text/html; charset=utf-8")));
+    assert_eq!(
+        (docs.status.as_u16(), docs.headers["content-type"].to_str().ok()),
+        (200, Some("text/html; charset=utf-8"))
+    );
     assert!(docs.text.starts_with("<!doctype html>") && docs.text.contains("acquire_lock"));
     let openapi = service.anonymous().get("/openapi.json").await;
     assert_eq!(openapi.json, document(&capabilities::all()));

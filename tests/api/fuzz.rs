@@ -130,7 +130,9 @@ async fn any_bytes_as_a_body_are_answered() {
             continue;
         }
         for body in &bodies {
-            for content_type in ["application/json", "text/plain", "multipart/form-data; boundary=x"] {
+            for content_type in
+                ["application/json", "text/plain", "multipart/form-data; boundary=x"]
+            {
                 let client = client.clone().header("content-type", content_type);
                 let answer = client.post_text(path, body.clone()).await;
                 assert_eq!(answer.status, 422, "{path} {content_type}: {}", answer.text);

@@ -1,12 +1,7 @@
 //! What holds for every operation, now and later: each law runs over the list of them.
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use agent_coordinator::{
-    App, capabilities,
-    operation::Category,
-    registry::Registered,
-    router,
-};
+use agent_coordinator::{App, capabilities, operation::Category, registry::Registered, router};
 use axum::body::Body;
 use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -242,8 +237,14 @@ async fn every_key_and_every_unique_index_begins_with_the_workspace() {
 
 #[test]
 fn every_statement_on_a_table_names_the_workspace() {
-    let tables =
-        ["file_lock", "audit_log", "agent_session", "agent_assignment", "profile", "idempotency_key"];
+    let tables = [
+        "file_lock",
+        "audit_log",
+        "agent_session",
+        "agent_assignment",
+        "profile",
+        "idempotency_key",
+    ];
     let mut found: BTreeMap<&str, u32> = BTreeMap::new();
     let queries = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.sqlx")).expect(".sqlx");
     for file in queries {
@@ -257,7 +258,12 @@ fn every_statement_on_a_table_names_the_workspace() {
             // A test may lock a row by hand.
             if touches && !sql.starts_with("select 1 as one") {
                 *found.entry(table).or_default() += 1;
-                assert!(sql.contains("workspace = $1") || sql.contains("(workspace, ") || sql.contains("workspace, agent_id"), "{sql}");
+                assert!(
+                    sql.contains("workspace = $1")
+                        || sql.contains("(workspace, ")
+                        || sql.contains("workspace, agent_id"),
+                    "{sql}"
+                );
             }
         }
     }

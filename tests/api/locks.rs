@@ -76,7 +76,8 @@ async fn a_free_key_is_acquired() {
 async fn a_held_key_is_refused_to_others_and_names_its_holder() {
     let service = Service::start().await;
     let client = service.client();
-    let held = client.acquire("claude-1", "a", json!({ "reason": "mine", "session_id": "s" })).await;
+    let held =
+        client.acquire("claude-1", "a", json!({ "reason": "mine", "session_id": "s" })).await;
     let refused = client.acquire("codex-9", "a", json!({ "agent_type": "other" })).await;
     assert_keys(&refused, &ACQUIRED_KEYS);
     assert_eq!(
@@ -222,7 +223,10 @@ async fn waiting_is_accepted_and_a_taken_lock_is_refused_at_once() {
     let client = service.client();
     client.acquire("a", "k", json!({})).await;
     let refused = client.acquire("b", "k", json!({ "wait_seconds": 50 })).await;
-    assert_eq!((&refused["reason"], &refused["position"]), (&json!("locked_by_other"), &json!(null)));
+    assert_eq!(
+        (&refused["reason"], &refused["position"]),
+        (&json!("locked_by_other"), &json!(null))
+    );
     let body = json!({ "file_path": "k", "agent_id": "b", "agent_type": "t", "wait_seconds": -1 });
     let issues = client.post("/locks/acquire", body).await.issues();
     assert_eq!(issues, [("greater_than_equal".to_owned(), json!(["body", "wait_seconds"]))]);
@@ -322,9 +326,8 @@ async fn tokens_are_verified_in_order_and_at_one_moment() {
 async fn a_verification_names_every_problem_of_every_member() {
     let service = Service::start().await;
     let client = service.client();
-    let problems = async |locks: Value| {
-        client.post("/locks/verify", json!({ "locks": locks })).await.issues()
-    };
+    let problems =
+        async |locks: Value| client.post("/locks/verify", json!({ "locks": locks })).await.issues();
     let one = |kind: &str, loc: Value| vec![(kind.to_owned(), loc)];
     assert_eq!(problems(json!([])).await, one("value_error", json!(["body", "locks"])));
     assert_eq!(problems(json!("x")).await, one("list_type", json!(["body", "locks"])));
@@ -360,9 +363,8 @@ async fn the_status_of_a_key_is_asked_by_path() {
     client.get("/locks/status/src/a.rs").await.assert_is(200, free("src/a.rs"));
     client.get("/locks/status/").await.assert_is(200, free(""));
     client.get("/locks/status/%20").await.assert_is(200, free(""));
-    let held = client
-        .acquire("a", "src/a b.rs", json!({ "session_id": "s", "reason": "why" }))
-        .await;
+    let held =
+        client.acquire("a", "src/a b.rs", json!({ "session_id": "s", "reason": "why" })).await;
     let expected = json!({
         "locked": true,
         "file_path": "src/a b.rs",
@@ -372,7 +374,9 @@ async fn the_status_of_a_key_is_asked_by_path() {
             "fencing_token": 1,
         },
     });
-    for path in ["src/a%20b.rs", "./src//a%20b.rs", "src%2Fa%20b.rs?path=other&x=%ff", "src/a%20b.rs/"] {
+    for path in
+        ["src/a%20b.rs", "./src//a%20b.rs", "src%2Fa%20b.rs?path=other&x=%ff", "src/a%20b.rs/"]
+    {
         client.get(&format!("/locks/status/{path}")).await.assert_is(200, expected.clone());
     }
     service.expire("src/a b.rs").await;
@@ -390,10 +394,10 @@ async fn the_status_of_a_key_is_asked_by_path() {
 async fn live_locks_are_listed_by_key() {
     let service = Service::start().await;
     let client = service.client();
-    client.get("/locks").await.assert_is(
-        200,
-        json!({ "locks": [], "count": 0, "truncated": false }),
-    );
+    client
+        .get("/locks")
+        .await
+        .assert_is(200, json!({ "locks": [], "count": 0, "truncated": false }));
     let limited = client.get("/locks?limit=0").await;
     limited.assert_is(200, json!({ "locks": [], "count": 0, "truncated": false }));
     for (agent, key) in [("b", "src/z.rs"), ("a", "src/B.rs"), ("a", "src/a.rs"), ("a", "doc/x")] {
@@ -416,7 +420,10 @@ async fn live_locks_are_listed_by_key() {
     assert_eq!(keys("/locks?limit=501&other=1").await, whole(all.clone()));
     assert_eq!(keys("/locks?locked_by=b").await, whole(json!(["src/z.rs"])));
     assert_eq!(keys("/locks?prefix=src/a").await, whole(json!(["src/a.rs"])));
-    assert_eq!(keys("/locks?prefix=src%2F&locked_by=a").await, whole(json!(["src/B.rs", "src/a.rs"])));
+    assert_eq!(
+        keys("/locks?prefix=src%2F&locked_by=a").await,
+        whole(json!(["src/B.rs", "src/a.rs"]))
+    );
     assert_eq!(keys("/locks?prefix=%25").await, whole(json!([])), "no pattern characters");
     let hint = "showing first 2; re-run with a higher limit to see more";
     let cut = (json!(["doc/x", "src/B.rs"]), json!(true), json!(hint));
@@ -437,7 +444,9 @@ async fn live_locks_are_listed_by_key() {
             "fencing_token",
         ],
     );
-    for (path, kind) in [("/locks?limit=-1", "greater_than_equal"), ("/locks?limit=x", "int_parsing")] {
+    for (path, kind) in
+        [("/locks?limit=-1", "greater_than_equal"), ("/locks?limit=x", "int_parsing")]
+    {
         let issues = client.get(path).await.issues();
         assert_eq!(issues, [(kind.to_owned(), json!(["query", "limit"]))]);
     }
@@ -589,9 +598,8 @@ async fn the_file_limit_holds_when_many_acquire_at_once() {
     .await;
     let count = |status| answers.iter().filter(|it| it.status == status).count();
     assert_eq!((count(http::StatusCode::OK), count(http::StatusCode::FORBIDDEN)), (3, 21));
-    let live: i64 = service
-        .scalar("select count(*) from file_lock where expires_at > clock_timestamp()")
-        .await;
+    let live: i64 =
+        service.scalar("select count(*) from file_lock where expires_at > clock_timestamp()").await;
     assert_eq!(live, 3);
 }
 
@@ -638,8 +646,11 @@ async fn rivals_for_an_expired_lock_get_one_new_token() {
             async move { client.acquire(&format!("agent-{n}"), "k", json!({})).await }
         }))
         .await;
-        let tokens: Vec<_> =
-            answers.iter().filter(|it| it["success"] == true).map(|it| &it["fencing_token"]).collect();
+        let tokens: Vec<_> = answers
+            .iter()
+            .filter(|it| it["success"] == true)
+            .map(|it| &it["fencing_token"])
+            .collect();
         assert_eq!(tokens, [&json!(2 * round)]);
         service.expire("k").await;
     }
@@ -679,7 +690,8 @@ struct Model {
 async fn ten_thousand_random_steps_agree_with_a_model_and_never_repeat_a_token() {
     let service = Service::start().await;
     let (client, boss) = (service.client(), service.client_with(BOSS));
-    let seed = u64::from_le_bytes(*uuid::Uuid::new_v4().as_bytes().first_chunk().expect("8 bytes")) | 1;
+    let seed =
+        u64::from_le_bytes(*uuid::Uuid::new_v4().as_bytes().first_chunk().expect("8 bytes")) | 1;
     let mut dice = Dice(seed);
     let mut models = vec![Model::default(); 3];
     for step in 0..10_000 {

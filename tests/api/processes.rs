@@ -143,7 +143,9 @@ async fn a_wrong_configuration_ends_with_2_and_names_every_variable_but_no_value
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(output.stdout.is_empty());
-        for name in ["POSTGRES_DSN", "API_PORT", "LOCK_TTL_MINUTES", "COORDINATION_API_KEY_IDENTITIES"] {
+        for name in
+            ["POSTGRES_DSN", "API_PORT", "LOCK_TTL_MINUTES", "COORDINATION_API_KEY_IDENTITIES"]
+        {
             assert!(text.contains(&format!("{name}: expected ")), "{name} in {text}");
         }
         assert!(!text.contains("s3cret-word") && !text.contains("free-key"), "{text}");

@@ -149,7 +149,8 @@ async fn a_lock_request_is_one_round_trip() {
 async fn a_refused_request_never_reaches_the_database() {
     let service = Service::start().await;
     let (relay, client, _) = relayed(&service).await;
-    for (path, body) in [("/locks/acquire", "{}"), ("/locks/verify", "{"), ("/locks/release", "[]")] {
+    for (path, body) in [("/locks/acquire", "{}"), ("/locks/verify", "{"), ("/locks/release", "[]")]
+    {
         assert_eq!(client.post_text(path, body).await.status, 422);
         let wrong = client.clone().header("x-api-key", "wrong");
         assert_eq!(wrong.post_text(path, body).await.status, 401);

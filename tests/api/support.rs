@@ -71,7 +71,10 @@ impl Service {
         Self::configured(more, |config| config).await
     }
 
-    pub(crate) async fn configured(more: &[(&str, &str)], tune: impl FnOnce(Config) -> Config) -> Self {
+    pub(crate) async fn configured(
+        more: &[(&str, &str)],
+        tune: impl FnOnce(Config) -> Config,
+    ) -> Self {
         let database = throwaway::database(&MIGRATOR).await.expect("a database");
         let mut variables = variables(&database.url);
         variables.extend(more.iter().map(|(name, value)| ((*name).into(), (*value).into())));
@@ -204,7 +207,8 @@ impl Client {
     }
 
     pub(crate) async fn send(&self, method: Method, path: &str, body: Body) -> Answer {
-        let mut request = Request::builder().method(method).uri(path).body(body).expect("a request");
+        let mut request =
+            Request::builder().method(method).uri(path).body(body).expect("a request");
         *request.headers_mut() = self.headers.clone();
         let response = self.router.clone().oneshot(request).await.expect("an answer");
         let (parts, body) = response.into_parts();
