@@ -18,7 +18,8 @@ use crate::{
 /// row means that nothing was decided and the statement must be run again.
 ///
 /// `$1` is the workspace, `$2` the agent, `$3` its type, `$4` its session, `$5` to `$8` belong to
-/// the audit row; the statement's own arguments start at `$9`.
+/// the audit row, `$9` is the silence that ends a session; the statement's own arguments start at
+/// `$10`.
 macro_rules! audited {
     ($row:ident, $cx:expr, $operation:expr, $parameters:expr, $ctes:literal, $columns:literal
      $(, $argument:expr)* $(,)?) => {
@@ -36,7 +37,7 @@ macro_rules! audited {
                 from op where op.audit_success is not null
             )
             select " + $columns + "
-            from op, (select case when $4 is null then false else touch_session($1, $2, $4) end) beat",
+            from op, (select touch_session($1, $2, $4, $9::interval)) beat",
             $cx.caller.workspace,
             $cx.caller.agent_id,
             $cx.caller.agent_type,
@@ -44,7 +45,8 @@ macro_rules! audited {
             $cx.request.id,
             $cx.request.elapsed_ms(),
             $operation,
-            $parameters
+            $parameters,
+            $cx.config.session_timeout()
             $(, $argument)*
         )
     };

@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde_json::Value;
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, types::PgInterval};
 
 use crate::auth::{Identity, Keyring};
 
@@ -31,6 +31,7 @@ pub struct Config {
     pub(crate) public_reads: bool,
     pub(crate) allow_workspace_header: bool,
     pub(crate) lock_ttl_minutes: i64,
+    pub(crate) session_timeout_minutes: i32,
     pub(crate) default_trust: u8,
     pub(crate) enforce_profile_limits: bool,
     pub(crate) authority_max_age: Duration,
@@ -182,6 +183,12 @@ const VARIABLES: &[Variable] = &[
         "120",
         "Minutes that a lock lives when a client sends `ttl_minutes: 0`.",
     ),
+    int(
+        "SESSION_TIMEOUT_MINUTES",
+        (1, 10080),
+        "120",
+        "Minutes of silence after which a session is disconnected and what it holds is free.",
+    ),
     int("PROFILES_DEFAULT_TRUST", (0, 4), "2", "Trust of an agent without a profile."),
     bool(
         "PROFILES_ENFORCE_LIMITS",
@@ -222,6 +229,7 @@ impl Config {
             public_reads: from.bool("COORDINATION_PUBLIC_READS"),
             allow_workspace_header: from.bool("COORDINATION_ALLOW_WORKSPACE_HEADER"),
             lock_ttl_minutes: from.int("LOCK_TTL_MINUTES"),
+            session_timeout_minutes: from.int("SESSION_TIMEOUT_MINUTES"),
             default_trust: from.int("PROFILES_DEFAULT_TRUST"),
             enforce_profile_limits: from.bool("PROFILES_ENFORCE_LIMITS"),
             authority_max_age: Duration::from_secs(from.int("PROFILES_CACHE_TTL"))
@@ -258,6 +266,12 @@ impl Config {
     pub fn with_request_time(mut self, limit: Duration) -> Self {
         self.request_time = limit;
         self
+    }
+
+    /// The silence after which a session is disconnected, as the database takes it.
+    pub(crate) fn session_timeout(&self) -> PgInterval {
+        let minutes = i64::from(self.session_timeout_minutes);
+        PgInterval { months: 0, days: 0, microseconds: minutes * 60_000_000 }
     }
 
     /// Whether there is any key at all; without one every keyed route answers 401.

@@ -17,6 +17,9 @@ pub enum Error {
     /// The input breaks its schema: 422 with every problem found.
     #[error("invalid input")]
     Invalid(Vec<Issue>),
+    /// A request that the endpoint answers with 400 by contract, such as an unparsable `since`.
+    #[error("{0}")]
+    BadRequest(String),
     /// No key, or one the service does not know: 401.
     #[error("Invalid API key")]
     Unauthenticated,
@@ -58,6 +61,7 @@ impl Error {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,

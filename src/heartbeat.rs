@@ -8,7 +8,7 @@ use std::{
 
 use sqlx::PgConnection;
 
-use crate::{Result, auth::Caller};
+use crate::{Config, Result, auth::Caller};
 
 /// A session is not heard again within this time; function `touch_session` in the database holds
 /// the same bound for all replicas together.
@@ -25,7 +25,12 @@ pub(crate) struct Heartbeats {
 
 impl Heartbeats {
     /// Hears the caller's session, if it names one, at most once in ten seconds.
-    pub(crate) async fn hear(&self, db: &mut PgConnection, caller: &Caller) -> Result<()> {
+    pub(crate) async fn hear(
+        &self,
+        db: &mut PgConnection,
+        config: &Config,
+        caller: &Caller,
+    ) -> Result<()> {
         let Some(session_id) = &caller.session_id else { return Ok(()) };
         let session = [&caller.workspace, &caller.agent_id, session_id].map(String::clone);
         if self.heard_lately(&session) {
@@ -33,10 +38,11 @@ impl Heartbeats {
         }
         let at = Instant::now();
         sqlx::query_scalar!(
-            "select touch_session($1, $2, $3)",
+            "select touch_session($1, $2, $3, $4)",
             caller.workspace,
             caller.agent_id,
             session_id,
+            config.session_timeout(),
         )
         .fetch_one(db)
         .await?;

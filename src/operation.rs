@@ -81,6 +81,10 @@ pub struct Meta {
     pub routes: &'static [&'static str],
     /// Whether it is answered without a key where public reads are on.
     pub open: bool,
+    /// Name of its audit row, where that is not the operation's own or the operation is a read.
+    recorded_as: Option<&'static str>,
+    /// Whether an operation of the read tier changes something all the same.
+    writes: bool,
 }
 
 /// What an operation may change, which decides the trust it needs (conventions 5.3).
@@ -125,7 +129,16 @@ impl Meta {
 
     const fn new(name: &'static str, category: Category) -> Self {
         let identity = IdentityMode::HeadersOnly;
-        Self { name, id: name, category, identity, routes: &[], open: false }
+        Self {
+            name,
+            id: name,
+            category,
+            identity,
+            routes: &[],
+            open: false,
+            recorded_as: None,
+            writes: false,
+        }
     }
 
     /// Reached by these methods and paths.
@@ -152,9 +165,36 @@ impl Meta {
         self
     }
 
+    /// Recorded in the audit log under this name. A read is recorded only when this says so.
+    pub const fn recorded_as(mut self, name: &'static str) -> Self {
+        self.recorded_as = Some(name);
+        self
+    }
+
+    /// In the read tier although it changes something: the caller's own presence, or a log.
+    pub const fn writes(mut self) -> Self {
+        self.writes = true;
+        self
+    }
+
     /// Whether an `Idempotency-Key` is honoured.
     pub fn idempotent(&self) -> bool {
         self.category != Category::Read
+    }
+
+    /// Whether it never changes anything but its own audit row.
+    pub fn is_pure_read(&self) -> bool {
+        self.category == Category::Read && !self.writes
+    }
+
+    /// Whether each call leaves an audit row.
+    pub fn is_audited(&self) -> bool {
+        self.category != Category::Read || self.recorded_as.is_some()
+    }
+
+    /// Name of the audit row.
+    pub fn audit(&self) -> &'static str {
+        self.recorded_as.unwrap_or(self.name)
     }
 }
 
@@ -230,7 +270,7 @@ async fn run_as_caller<O: Operation>(
         Err(denial) => Err(denial),
         Ok(_) => {
             if meta.category == Category::Read {
-                app.heartbeats.hear(db, &caller).await?;
+                app.heartbeats.hear(db, config, &caller).await?;
             }
             answer(call, operation, &caller, db).await
         }

@@ -185,28 +185,29 @@ impl AcquireLock {
         let row = audited!(
             AcquireRow,
             cx,
-            Self::META.name,
+            Self::META.audit(),
             json!({ "file_path": self.file_path.as_str(), "reason": self.reason }),
             r#"
             gate as materialized (
                 select coalesce(
-                    $11 and count_other_file_locks($1, $2, $9) >= $14::bigint, false
+                    $12 and count_other_file_locks($1, $2, $10, $9) >= $15::bigint, false
                 ) as over_limit
             ), held as materialized (
                 select agent_id, agent_type, session_id, reason, locked_at, expires_at
                 from file_lock
-                where workspace = $1 and key = $9 and expires_at > statement_timestamp()
+                where workspace = $1 and key = $10 and expires_at > statement_timestamp()
                     and (agent_id <> $2 or session_id <> $4)
+                    and not session_lost(workspace, agent_id, session_id, locked_at, $9)
             ), taken as (
                 insert into file_lock as l (
                     workspace, key, token, is_file, agent_id, agent_type, session_id, reason,
                     locked_at, expires_at
                 )
                 select
-                    $1, $9, 1, $11, $2, $3, $4, $12,
-                    clock_timestamp(), clock_timestamp() + make_interval(mins => $13)
+                    $1, $10, 1, $12, $2, $3, $4, $13,
+                    clock_timestamp(), clock_timestamp() + make_interval(mins => $14)
                 from gate
-                where not over_limit and $10::text is null and not exists (select from held)
+                where not over_limit and $11::text is null and not exists (select from held)
                 on conflict (workspace, key) do update set (
                     token, agent_id, agent_type, session_id, reason, locked_at, expires_at,
                     refresh_count, took_over_from
@@ -219,20 +220,24 @@ impl AcquireLock {
                         case when live then coalesce(excluded.reason, l.reason)
                             else excluded.reason end,
                         case when live then l.locked_at else clock_timestamp() end,
-                        clock_timestamp() + make_interval(mins => $13),
+                        clock_timestamp() + make_interval(mins => $14),
                         case when live then l.refresh_count + 1 else 0 end,
                         case when live then l.took_over_from else l.agent_id end
-                    from (select coalesce(l.expires_at > statement_timestamp(), false)) of (live)
+                    from (
+                        select coalesce(l.expires_at > statement_timestamp(), false)
+                            and not session_lost(l.workspace, l.agent_id, l.session_id, l.locked_at, $9)
+                    ) of (live)
                 )
                 where l.expires_at is null
                     or l.expires_at <= statement_timestamp()
+                    or session_lost(l.workspace, l.agent_id, l.session_id, l.locked_at, $9)
                     or (l.agent_id = $2 and coalesce(l.session_id = $4, true))
                 returning *
             ), op as (
                 select
                     case
                         when g.over_limit then 'over_limit'
-                        when $10 is not null then $10
+                        when $11 is not null then $11
                         when t.refresh_count = 0 then 'acquired'
                         when t.refresh_count > 0 then 'refreshed'
                         when h.agent_id = $2 then 'locked_by_other_session'
@@ -256,15 +261,15 @@ impl AcquireLock {
                         )
                         else jsonb_build_object(
                             'reason', case
-                                when $10 is not null then $10
+                                when $11 is not null then $11
                                 when h.agent_id = $2 then 'locked_by_other_session'
                                 else 'locked_by_other'
                             end,
-                            'locked_by', case when $10 is null then h.agent_id end
+                            'locked_by', case when $11 is null then h.agent_id end
                         )
                     end as audit_result
                 from gate g left join taken t on true left join held h on true
-                where g.over_limit or $10 is not null or t.key is not null or h.agent_id is not null
+                where g.over_limit or $11 is not null or t.key is not null or h.agent_id is not null
             )
             "#,
             r#"
@@ -377,12 +382,13 @@ impl Operation for ReleaseLock {
         let row = audited!(
             ReleaseRow,
             cx,
-            Self::META.name,
+            Self::META.audit(),
             json!({ "file_path": self.file_path.as_str() }),
             r#"
             mine as (
                 select workspace, key, token from file_lock
-                where workspace = $1 and key = $9 and expires_at > clock_timestamp()
+                where workspace = $1 and key = $10 and expires_at > clock_timestamp()
+                    and not session_lost(workspace, agent_id, session_id, locked_at, $9)
                     and agent_id = $2 and coalesce(session_id = $4, true)
                 for update
             ), freed as (
@@ -391,13 +397,13 @@ impl Operation for ReleaseLock {
                     locked_at = null, expires_at = null
                 from mine
                 where l.workspace = mine.workspace and l.key = mine.key
-                    and coalesce(mine.token = $10::bigint, true)
+                    and coalesce(mine.token = $11::bigint, true)
                 returning l.key
             ), judged as (
                 select case
                     when exists (select from freed) then null
-                    when exists (select from mine) then $11::text
-                    else $12::text
+                    when exists (select from mine) then $12::text
+                    else $13::text
                 end as reason
             ), op as (
                 select
@@ -500,6 +506,8 @@ impl Operation for VerifyLocks {
             left join file_lock held
                 on held.workspace = $1 and held.key = asked.key
                 and held.expires_at > clock_timestamp()
+                and not session_lost(
+                    held.workspace, held.agent_id, held.session_id, held.locked_at, $7)
             order by asked.place
             "#,
             cx.caller.workspace,
@@ -508,6 +516,7 @@ impl Operation for VerifyLocks {
             INVALID_FILE_PATH,
             NOT_LOCKED,
             STALE_FENCING_TOKEN,
+            cx.config.session_timeout(),
         )
         .fetch_all(cx.db)
         .await?;
@@ -585,6 +594,7 @@ impl Operation for ListLocks {
                 reason, session_id, token as fencing_token
             from file_lock
             where workspace = $1 and agent_id is not null and expires_at > clock_timestamp()
+                and not session_lost(workspace, agent_id, session_id, locked_at, $5)
                 and ($2::text is null or agent_id = $2)
                 and ($3::text is null or starts_with(key, $3))
             order by key
@@ -594,6 +604,7 @@ impl Operation for ListLocks {
             locked_by,
             self.prefix,
             limit.rows(),
+            cx.config.session_timeout(),
         )
         .fetch_all(cx.db)
         .await?;
@@ -663,9 +674,11 @@ impl Operation for GetLockStatus {
                 reason, session_id, token as fencing_token
             from file_lock
             where workspace = $1 and key = $2 and expires_at > clock_timestamp()
+                and not session_lost(workspace, agent_id, session_id, locked_at, $3)
             "#,
             cx.caller.workspace,
             self.path.as_str(),
+            cx.config.session_timeout(),
         )
         .fetch_optional(cx.db)
         .await?;
@@ -716,12 +729,13 @@ impl Operation for ForceReleaseLock {
         let released = audited!(
             ForceReleased,
             cx,
-            Self::META.name,
+            Self::META.audit(),
             json!({ "file_path": self.path.as_str() }),
             r#"
             prior as (
                 select workspace, key, token, agent_id, locked_at from file_lock
-                where workspace = $1 and key = $9 and expires_at > clock_timestamp()
+                where workspace = $1 and key = $10 and expires_at > clock_timestamp()
+                    and not session_lost(workspace, agent_id, session_id, locked_at, $9)
                 for update
             ), freed as (
                 update file_lock l set
@@ -729,22 +743,22 @@ impl Operation for ForceReleaseLock {
                     locked_at = null, expires_at = null
                 from prior
                 where l.workspace = prior.workspace and l.key = prior.key
-                    and coalesce(prior.token = $10::bigint, true)
+                    and coalesce(prior.token = $11::bigint, true)
                 returning prior.agent_id, prior.locked_at, prior.token
             ), op as (
                 select
                     f.token is not null as released, f.agent_id, f.locked_at,
                     case
                         when f.token is not null then null
-                        when exists (select from prior) then $11::text
-                        else $12::text
+                        when exists (select from prior) then $12::text
+                        else $13::text
                     end as reason,
                     f.token is not null as audit_success,
                     case
                         when f.token is not null then jsonb_build_object(
                             'prior_holder_agent_id', f.agent_id, 'fencing_token', f.token)
-                        when exists (select from prior) then jsonb_build_object('reason', $11::text)
-                        else jsonb_build_object('reason', $12::text)
+                        when exists (select from prior) then jsonb_build_object('reason', $12::text)
+                        else jsonb_build_object('reason', $13::text)
                     end as audit_result
                 from (select) one left join freed f on true
             )

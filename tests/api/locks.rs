@@ -794,3 +794,68 @@ async fn public_reads_show_the_default_workspace_only() {
     let detail = "API key is not permitted to use requested workspace";
     elsewhere.assert_is(403, json!({ "detail": detail }));
 }
+
+/// Registers session `s-1` of agent `a`, last heard so many minutes ago.
+async fn session(service: &Service, minutes_ago: u32) {
+    service
+        .execute(&format!(
+            "insert into agent_session (workspace, agent_id, session_id, agent_type, last_heartbeat_at)
+             values ('default', 'a', 's-1', 't', clock_timestamp() - interval '{minutes_ago} minutes')
+             on conflict (workspace, agent_id, session_id) do update
+             set last_heartbeat_at = excluded.last_heartbeat_at"
+        ))
+        .await;
+}
+
+#[tokio::test]
+async fn locks_of_a_dead_session_are_free_at_once_and_do_not_come_back() {
+    let service = Service::with(&[("SESSION_TIMEOUT_MINUTES", "20")]).await;
+    let client = service.client();
+    session(&service, 0).await;
+    let own = json!({ "session_id": "s-1", "ttl_minutes": 480 });
+    for key in ["k1", "k2", "k3"] {
+        client.acquire("a", key, own.clone()).await;
+    }
+    client.acquire("a", "sibling", json!({ "session_id": "s-2", "ttl_minutes": 480 })).await;
+    session(&service, 19).await;
+    assert_eq!(client.get("/locks").await.json["count"], 4);
+    session(&service, 21).await;
+    let listed = client.get("/locks").await.json;
+    assert_eq!((&listed["count"], &listed["locks"][0]["file_path"]), (&json!(1), &json!("sibling")));
+    assert_eq!(client.get("/locks/status/k1").await.json["locked"], false);
+    let verify = json!({ "locks": [{ "file_path": "k1", "fencing_token": 1 }] });
+    let verified = client.post("/locks/verify", verify).await.json;
+    assert_eq!(verified["results"][0]["reason"], "not_locked");
+    let taken = client.acquire("b", "k1", json!({})).await;
+    assert_eq!((&taken["action"], &taken["fencing_token"]), (&json!("acquired"), &json!(2)));
+    assert_eq!(service.last_audit().await["result"]["took_over_from"], "a");
+    let boss = service.client_with(BOSS);
+    assert_eq!(boss.delete("/locks/k2").await.json["reason"], "not_locked");
+    // The session is heard again: what it held stays lost, what it takes now is its own.
+    let again = client.acquire("a", "k2", own.clone()).await;
+    assert_eq!((&again["action"], &again["fencing_token"]), (&json!("acquired"), &json!(2)));
+    let released = client.release("a", "k3", json!({ "session_id": "s-1" })).await;
+    assert_eq!(released["reason"], "lock_not_found_or_not_owner");
+    let refreshed = client.acquire("a", "k2", own).await;
+    assert_eq!(refreshed["action"], "refreshed");
+    let lost: i64 = service.scalar("select count(*) from file_lock where key = 'k3' and agent_id = 'a'").await;
+    assert_eq!(lost, 1, "nothing had to run for it");
+}
+
+#[tokio::test]
+async fn a_dead_sessions_locks_do_not_count_against_the_file_limit() {
+    let service = Service::start().await;
+    limit_files(&service, 1).await;
+    let client = service.client_with(CODEX);
+    service
+        .execute(
+            "insert into agent_session (workspace, agent_id, session_id, agent_type)
+             values ('default', 'codex-1', 's', 't')",
+        )
+        .await;
+    client.acquire("codex-1", "a", json!({ "session_id": "s" })).await;
+    let body = json!({ "file_path": "b", "agent_id": "", "agent_type": "" });
+    assert_eq!(client.post("/locks/acquire", body.clone()).await.status, 403);
+    service.execute("update agent_session set ended_at = clock_timestamp()").await;
+    assert_eq!(client.post("/locks/acquire", body).await.status, 200);
+}
