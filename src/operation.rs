@@ -1,7 +1,7 @@
 //! An operation is one typed request with one typed answer.
 //!
 //! It is written once and reached wherever its [`Meta`] says. Identity, trust, policy, audit of
-//! denials, idempotency and the session's heartbeat happen in [`execute`] and nowhere else: only
+//! denials, idempotency and the session's heartbeat happen in `execute` and nowhere else: only
 //! it can make a [`Context`], so no operation has a way round them.
 use std::{borrow::Cow, future::Future, time::Instant};
 

@@ -63,7 +63,7 @@ impl Database {
             Choice::Auto => first_that_works(arguments, environment).await,
             Choice::Dsn => given(environment).ok_or_else(|| "POSTGRES_DSN is not set.".to_owned()),
             Choice::Compose => composed(arguments, environment).await,
-            Choice::Embedded => match installed(environment) {
+            Choice::Embedded => match installed(environment)? {
                 Ok(binaries) => own(arguments, &binaries).await,
                 Err(missing) => downloaded(arguments, missing).await,
             },
@@ -95,7 +95,7 @@ async fn first_that_works(
         Ok(database) => return Ok(database.because(&passed_over)),
         Err(reason) => passed_over.push(reason),
     }
-    match installed(environment) {
+    match installed(environment)? {
         // A server that is there but does not start is the error to tell; another would not help.
         Ok(binaries) => Ok(own(arguments, &binaries).await?.because(&passed_over)),
         Err(missing) => {
@@ -122,8 +122,14 @@ async fn composed(arguments: &Arguments, environment: &Environment) -> Result<Da
     Ok(Database { dsn, description, server: None })
 }
 
-fn installed(environment: &Environment) -> Result<Binaries, String> {
-    Binaries::find(|name| environment.get(name)).map_err(|error| error.to_string())
+/// The server on this machine, or why there is none. A wrong `PG_BIN_DIR` is an error of its own:
+/// whoever set it does not want another server.
+fn installed(environment: &Environment) -> Result<Result<Binaries, String>, String> {
+    match Binaries::find(|name| environment.get(name)) {
+        Ok(binaries) => Ok(Ok(binaries)),
+        Err(error @ Error::NotFound { .. }) => Ok(Err(error.to_string())),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 async fn downloaded(arguments: &Arguments, missing: String) -> Result<Database, String> {

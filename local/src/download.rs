@@ -89,7 +89,7 @@ mod fetch {
 
     /// The first words of such errors say little; their causes name the host and the reason.
     fn failed(error: &dyn std::error::Error) -> String {
-        let mut text = format!("PostgreSQL could not be downloaded: {error}");
+        let mut text = format!("PostgreSQL could not be downloaded from {URL}: {error}");
         let mut cause = error.source();
         while let Some(error) = cause {
             let said = error.to_string();

@@ -33,7 +33,9 @@ impl Key {
             return Ok(Key::Made(kept));
         }
         let key = random().map_err(|error| format!("/dev/urandom: {error}"))?;
-        keep(file, &key).map_err(|error| format!("{}: {error}", file.display()))?;
+        keep(file, &key).map_err(|error| {
+            format!("The key cannot be kept in {} ({error}). Is it another user's?", file.display())
+        })?;
         Ok(Key::Made(key))
     }
 }

@@ -86,16 +86,19 @@ impl Service {
         }
         environment.set_default("COORDINATION_PUBLIC_READS", "true");
         environment.set_default("COORDINATION_ANONYMOUS_STATUS", "true");
+        // Migrations that find their work done have the database say so each time.
+        environment.set_default("RUST_LOG", "info,sqlx::postgres::notice=warn");
 
         // The rest of the configuration and the port are checked before a database is started.
         let mut trial = environment.clone();
         trial.set("POSTGRES_DSN", "postgresql://localhost/postgres");
         let config = configuration(&trial)?;
         let listener = bind(arguments.port.unwrap_or(config.port)).await?;
-        telemetry::init(telemetry::Format::Pretty, config.log.clone());
 
         let database = Database::open(arguments, &environment).await.map_err(broken)?;
         say(&format!("Database: {}\n", database.description));
+        // Not earlier: what a download tries again would be logged between the lines above.
+        telemetry::init(telemetry::Format::Pretty, config.log.clone());
         environment.set("POSTGRES_DSN", &database.dsn);
         let app = App::new(configuration(&environment)?);
         app.migrate().await.map_err(broken)?;

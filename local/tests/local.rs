@@ -45,6 +45,7 @@ impl Folder {
             "COORDINATION_API_KEYS",
             "COORDINATION_API_KEY_IDENTITIES",
             "DB_BACKEND",
+            "RUST_LOG",
         ] {
             command.env_remove(name);
         }
@@ -210,6 +211,18 @@ fn a_bad_configuration_is_explained_before_anything_is_started() {
     assert_eq!(code, 2);
     assert!(text.contains("LOCK_TTL_MINUTES"), "{text}");
     assert!(!folder.0.join(".local/postgres").exists());
+}
+
+#[test]
+fn a_wrong_folder_of_programs_is_explained() {
+    let folder = Folder::new();
+    let mut command = folder.command(&["--port", "0"]);
+    command.env("PG_BIN_DIR", "/nonexistent");
+
+    let (code, text) = ended(command.output().unwrap());
+
+    assert_eq!(code, 1);
+    assert!(text.starts_with("PG_BIN_DIR has no usable PostgreSQL server"), "{text}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The database killed, in part and as a whole, while the service works: no wrong answer, no
 //! acknowledged lock lost, and recovery without a restart of the service.
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
 use agent_coordinator::{App, router};
 use futures_util::future::{join, join_all};
@@ -8,7 +8,7 @@ use managed_postgres::{Server, throwaway};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::support::{Answer, Client, FREE, config, execute, scalar, variables};
+use crate::support::{Answer, Client, FREE, config, execute, scalar, signal, variables};
 
 /// The service on a server of its own, which a test may kill.
 struct Mortal {
@@ -58,8 +58,7 @@ fn assert_unavailable(answer: &Answer) {
 }
 
 fn kill(pid: i32) {
-    let killed = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
-    assert!(killed.expect("kill runs").success());
+    signal("KILL", pid.to_string());
 }
 
 #[tokio::test]

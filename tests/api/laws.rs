@@ -260,6 +260,7 @@ fn every_statement_on_a_table_names_the_workspace() {
                 *found.entry(table).or_default() += 1;
                 assert!(
                     sql.contains("workspace = $1")
+                        || sql.contains("workspace = 'default'")
                         || sql.contains("(workspace, ")
                         || sql.contains("workspace, agent_id"),
                     "{sql}"

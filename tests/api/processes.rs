@@ -16,7 +16,7 @@ use tokio::{
     process::{Child, ChildStderr, Command},
 };
 
-use crate::support::{FREE, MIGRATOR, scalar, variables};
+use crate::support::{FREE, MIGRATOR, scalar, signal, variables};
 
 const COORDINATOR: &str = env!("CARGO_BIN_EXE_coordinator");
 
@@ -69,9 +69,7 @@ impl Running {
     }
 
     fn signal(&self, name: &str) {
-        let pid = self.child.id().expect("running").to_string();
-        let sent = std::process::Command::new("kill").args(["-s", name, &pid]).status();
-        assert!(sent.expect("kill runs").success());
+        signal(name, self.child.id().expect("running").to_string());
     }
 
     /// The exit code and everything that was logged.

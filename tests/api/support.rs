@@ -259,3 +259,10 @@ impl Answer {
         assert_eq!((self.status.as_u16(), &self.json), (status, &json), "{}", self.text);
     }
 }
+
+/// Sends a signal, with the shell's own `kill`: a bare system has no program of that name.
+pub(crate) fn signal(name: &str, pid: String) {
+    let script = "kill -s \"$1\" \"$2\"";
+    let sent = std::process::Command::new("sh").args(["-c", script, "sh", name, &pid]).status();
+    assert!(sent.expect("the shell runs").success());
+}

@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -100,12 +101,14 @@ fn initdb(
             .arg(format!("--locale={locale}"))
             .arg("--pwfile")
             .arg(password_file)
+            // It would take as long again as all the rest. The system writes the files within the
+            // minute, and there is nothing in them yet that could not be made anew.
+            .arg("--no-sync")
             .env("LC_ALL", "C")
             .current_dir("/")
+            // Ctrl-C in the terminal is for the owner, who ends things in order.
+            .process_group(0)
             .stdin(Stdio::null());
-        if worth == Worth::Nothing {
-            command.arg("--no-sync");
-        }
         if let Some(account) = account {
             account.run_as(&mut command);
         }

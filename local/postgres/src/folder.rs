@@ -35,6 +35,10 @@ pub(crate) fn accessible_to(account: Option<Account>, path: &Path) -> Result<Pat
     })?;
     let path = parent.join(name);
 
+    if path.is_symlink() && !path.exists() {
+        // What it pointed to was removed, as systems do with old files in `/var/tmp`.
+        fs::remove_file(&path).named("replace", &path)?;
+    }
     let stands_elsewhere = path.is_symlink().then(|| path.canonicalize().ok()).flatten();
     match account {
         Some(account) if !account.can_reach(stands_elsewhere.as_ref().unwrap_or(&parent)) => {

@@ -101,8 +101,17 @@ pub async fn private() -> Result<Server, Error> {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = format!("{PREFIX}{}-{number}", std::process::id());
     let place = Place::named(&name)?;
+    let folder = place.folder.clone();
     sweep().await;
-    Server::owned(place.plan(Owner::ThisProcess, PRIVATE)?).await
+    let started = match place.plan(Owner::ThisProcess, PRIVATE) {
+        Ok(plan) => Server::owned(plan).await,
+        Err(error) => Err(error),
+    };
+    if started.is_err() {
+        // The error is the one to tell, and what cannot be removed now goes with a later run.
+        let _ = remove(&folder);
+    }
+    started
 }
 
 impl Shared {
@@ -118,7 +127,8 @@ impl Shared {
             return Ok(Shared { folder, url });
         }
         sweep().await;
-        // It would be that of an earlier run with the same number, or of a crashed server.
+        // It would be that of an earlier run with the same number, or of a server that failed.
+        end_orphan(&data).await?;
         remove(&data)?;
         let plan = place.plan(Owner::Process(pid), SHARED)?;
         let cluster = plan.prepare().await?;

@@ -31,7 +31,7 @@ async fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     match serve(request).await {
-        Ok(status) => exit_code(status),
+        Ok(code) => code,
         Err(error) => {
             eprintln!("with-postgres: {error}");
             ExitCode::FAILURE
@@ -53,8 +53,8 @@ impl Request {
     }
 }
 
-async fn serve(request: Request) -> Result<ExitStatus, Box<dyn Error>> {
-    // From here on, signals end the command and not this process, which has to clean up after it.
+async fn serve(request: Request) -> Result<ExitCode, Box<dyn Error>> {
+    // From here on, signals do not end this process, which has to clean up.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
@@ -62,6 +62,12 @@ async fn serve(request: Request) -> Result<ExitStatus, Box<dyn Error>> {
     let url = server.url("postgres");
     if let Some(dir) = &request.migrations {
         migrate(dir, &url).await?;
+    }
+    tokio::select! {
+        biased;
+        _ = interrupt.recv() => return Ok(ExitCode::from(128 + 2)),
+        _ = terminate.recv() => return Ok(ExitCode::from(128 + 15)),
+        () = std::future::ready(()) => {}
     }
 
     let mut command = Command::new(&request.command);
@@ -80,7 +86,7 @@ async fn serve(request: Request) -> Result<ExitStatus, Box<dyn Error>> {
         }
     };
     server.stop().await;
-    Ok(status)
+    Ok(exit_code(status))
 }
 
 async fn migrate(dir: &Path, url: &str) -> Result<(), Box<dyn Error>> {
