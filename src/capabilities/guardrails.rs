@@ -125,8 +125,14 @@ pub(crate) async fn all_compile(app: &App, db: &mut PgConnection) -> Result<bool
 /// Compiled patterns: by workspace as last read, and by their text, which most workspaces share.
 #[derive(Debug, Default)]
 pub(crate) struct Guardrails {
-    known: Mutex<HashMap<String, (Instant, Arc<[Compiled]>)>>,
+    known: Mutex<HashMap<String, Known>>,
     regexes: Mutex<HashMap<String, Regex>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    read_at: Instant,
+    patterns: Arc<[Compiled]>,
 }
 
 impl Guardrails {
@@ -156,15 +162,15 @@ impl Guardrails {
         if readable {
             let mut known = lock(&self.known);
             make_room(&mut known);
-            known.insert(workspace.to_owned(), (read_at, compiled.clone()));
+            known.insert(workspace.to_owned(), Known { read_at, patterns: compiled.clone() });
         }
         Ok(compiled)
     }
 
     fn known(&self, workspace: &str, max_age: Duration) -> Option<Arc<[Compiled]>> {
         let known = lock(&self.known);
-        let (read_at, patterns) = known.get(workspace)?;
-        (read_at.elapsed() < max_age).then(|| patterns.clone())
+        let known = known.get(workspace)?;
+        (known.read_at.elapsed() < max_age).then(|| known.patterns.clone())
     }
 
     fn compile(&self, pattern: &str) -> Result<Regex, regex::Error> {
