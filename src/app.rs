@@ -1,8 +1,9 @@
-//! What a process shares between requests: configuration, the database and two small caches.
+//! What a process shares between requests: configuration, the database and three small caches.
 use std::sync::Arc;
 
 use crate::{
-    Config, MigrateError, Result, authority::Authority, db::Database, heartbeat::Heartbeats,
+    Config, MigrateError, Result, authority::Authority, capabilities::guardrails::Guardrails,
+    db::Database, heartbeat::Heartbeats,
 };
 
 /// Shared, cheaply cloned state. Nothing in it has to survive the process, and any replica may
@@ -13,6 +14,7 @@ pub struct App {
     pub(crate) db: Arc<Database>,
     pub(crate) authority: Arc<Authority>,
     pub(crate) heartbeats: Arc<Heartbeats>,
+    pub(crate) guardrails: Arc<Guardrails>,
 }
 
 impl App {
@@ -25,6 +27,7 @@ impl App {
             db: Arc::new(db),
             authority: Arc::default(),
             heartbeats: Arc::default(),
+            guardrails: Arc::default(),
         }
     }
 

@@ -35,6 +35,8 @@ pub struct Config {
     pub(crate) default_trust: u8,
     pub(crate) enforce_profile_limits: bool,
     pub(crate) authority_max_age: Duration,
+    pub(crate) guardrails_max_age: Duration,
+    pub(crate) guardrails_code_fallback: bool,
     pub(crate) access_log: bool,
     pub(crate) request_time: Duration,
     /// Address to listen on; `None` is every address, IPv6 and IPv4.
@@ -189,6 +191,17 @@ const VARIABLES: &[Variable] = &[
         "120",
         "Minutes of silence after which a session is disconnected and what it holds is free.",
     ),
+    int(
+        "GUARDRAILS_CACHE_TTL",
+        (0, 86400),
+        "300",
+        "Most seconds that guardrail patterns are kept in memory.",
+    ),
+    bool(
+        "GUARDRAILS_CODE_FALLBACK",
+        "true",
+        "Use the built-in guardrail patterns when the table holds none or cannot be read. False: every check is answered 503 then.",
+    ),
     int("PROFILES_DEFAULT_TRUST", (0, 4), "2", "Trust of an agent without a profile."),
     bool(
         "PROFILES_ENFORCE_LIMITS",
@@ -234,6 +247,8 @@ impl Config {
             enforce_profile_limits: from.bool("PROFILES_ENFORCE_LIMITS"),
             authority_max_age: Duration::from_secs(from.int("PROFILES_CACHE_TTL"))
                 .min(AUTHORITY_MAX_AGE),
+            guardrails_max_age: Duration::from_secs(from.int("GUARDRAILS_CACHE_TTL")),
+            guardrails_code_fallback: from.bool("GUARDRAILS_CODE_FALLBACK"),
             access_log: from.bool("API_ACCESS_LOG"),
             request_time: REQUEST_TIME,
             host: from.host(),
@@ -504,7 +519,9 @@ mod tests {
         assert_eq!(config.lock_ttl_minutes, 120);
         assert_eq!((config.default_trust, config.enforce_profile_limits), (2, true));
         assert_eq!(config.authority_max_age, AUTHORITY_MAX_AGE);
+        assert_eq!(config.guardrails_max_age, Duration::from_secs(300));
         assert_eq!(config.shutdown_grace, Duration::from_secs(25));
+        assert!(config.guardrails_code_fallback);
         assert!(config.auto_migrate && !config.public_reads && !config.allow_workspace_header);
         assert!(!config.has_keys());
     }
@@ -567,6 +584,8 @@ mod tests {
             ("LOCK_TTL_MINUTES", "481"),
             ("PROFILES_DEFAULT_TRUST", "5"),
             ("PROFILES_CACHE_TTL", "86401"),
+            ("GUARDRAILS_CACHE_TTL", "86401"),
+            ("GUARDRAILS_CODE_FALLBACK", "maybe"),
             ("POLICY_ENGINE", "cedar"),
             ("DB_BACKEND", "mysql"),
             ("POSTGRES_DSN", "s3cret"),

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use sqlx::{Connection as _, PgConnection};
 
 use crate::{
-    Config, Error, Result,
+    App, Config, Error, Result,
     auth::Caller,
     input::{issue, value_error},
     operation::{Context, Operation, Reply, RequestInfo, to_value},
@@ -13,6 +13,7 @@ use crate::{
 
 /// One request that must take effect at most once.
 pub(crate) struct Once<'a> {
+    pub(crate) app: &'a App,
     pub(crate) key: &'a str,
     pub(crate) fingerprint: &'a [u8; 32],
     pub(crate) caller: &'a Caller,
@@ -38,6 +39,7 @@ impl Once<'_> {
             return reply;
         }
         let cx = Context {
+            app: self.app,
             db: &mut tx,
             caller: self.caller,
             request: self.request,
@@ -137,7 +139,7 @@ pub(crate) fn fingerprint(target: &str, body: &Value) -> [u8; 32] {
 }
 
 /// JSON with members sorted and no white space.
-fn canonical(value: &Value) -> String {
+pub(crate) fn canonical(value: &Value) -> String {
     match value {
         Value::Object(members) => {
             let mut members: Vec<_> = members.iter().collect();

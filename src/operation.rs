@@ -46,6 +46,7 @@ pub trait Operation: DeserializeOwned + JsonSchema + Send + 'static {
 
 /// What a running operation may use.
 pub struct Context<'a> {
+    pub(crate) app: &'a App,
     pub(crate) db: &'a mut PgConnection,
     pub(crate) caller: &'a Caller,
     pub(crate) request: &'a RequestInfo,
@@ -287,12 +288,12 @@ async fn answer<O: Operation>(
     caller: &Caller,
     db: &mut PgConnection,
 ) -> Result<Reply> {
-    let (request, config) = (&call.request, &*call.app.config);
+    let (app, request, config) = (call.app, &call.request, &*call.app.config);
     if let (Some(key), Some(fingerprint)) = (&call.claims.idempotency_key, &call.fingerprint) {
-        let once = idempotency::Once { key, fingerprint, caller, request, config };
+        let once = idempotency::Once { app, key, fingerprint, caller, request, config };
         return once.run(operation, db).await;
     }
-    let answer = operation.run(Context { db, caller, request, config }).await?;
+    let answer = operation.run(Context { app, db, caller, request, config }).await?;
     Ok(Reply { body: to_value(&answer)?, replayed: false })
 }
 

@@ -6,6 +6,7 @@ use sqlx::{Connection as _, PgConnection};
 
 use crate::{
     App, Result,
+    capabilities::guardrails,
     db::{Database, Schema},
 };
 
@@ -59,8 +60,8 @@ pub(crate) async fn health(app: &App) -> Result<Health, Health> {
     }
 }
 
-/// Whether the service can do its work: the database answers, its schema is this version's, and a
-/// row can be written (and is rolled back). `Err` holds the body of a 503.
+/// Whether the service can do its work: the database answers, its schema is this version's, its
+/// guardrail patterns compile, and a row can be written (and is rolled back). `Err` holds the body of a 503.
 pub(crate) async fn ready(app: &App) -> Result<Ready, Ready> {
     let mut ready = Ready {
         status: "degraded",
@@ -77,7 +78,11 @@ pub(crate) async fn ready(app: &App) -> Result<Ready, Ready> {
         return Err(ready);
     };
     ready.db = "connected";
-    if schema == Schema::Mismatch {
+    let usable = schema == Schema::Current && {
+        let compile = guardrails::all_compile(app, &mut db);
+        within_patience("ready: guardrails", compile).await.unwrap_or_default()
+    };
+    if !usable {
         ready.schema = "mismatch";
         ready.failed = vec!["schema"];
         return Err(ready);

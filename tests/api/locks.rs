@@ -821,7 +821,10 @@ async fn locks_of_a_dead_session_are_free_at_once_and_do_not_come_back() {
     assert_eq!(client.get("/locks").await.json["count"], 4);
     session(&service, 21).await;
     let listed = client.get("/locks").await.json;
-    assert_eq!((&listed["count"], &listed["locks"][0]["file_path"]), (&json!(1), &json!("sibling")));
+    assert_eq!(
+        (&listed["count"], &listed["locks"][0]["file_path"]),
+        (&json!(1), &json!("sibling"))
+    );
     assert_eq!(client.get("/locks/status/k1").await.json["locked"], false);
     let verify = json!({ "locks": [{ "file_path": "k1", "fencing_token": 1 }] });
     let verified = client.post("/locks/verify", verify).await.json;
@@ -838,7 +841,8 @@ async fn locks_of_a_dead_session_are_free_at_once_and_do_not_come_back() {
     assert_eq!(released["reason"], "lock_not_found_or_not_owner");
     let refreshed = client.acquire("a", "k2", own).await;
     assert_eq!(refreshed["action"], "refreshed");
-    let lost: i64 = service.scalar("select count(*) from file_lock where key = 'k3' and agent_id = 'a'").await;
+    let lost: i64 =
+        service.scalar("select count(*) from file_lock where key = 'k3' and agent_id = 'a'").await;
     assert_eq!(lost, 1, "nothing had to run for it");
 }
 

@@ -4,6 +4,7 @@ mod conventions;
 mod documents;
 mod faults;
 mod fuzz;
+mod guardrails;
 mod laws;
 mod locks;
 mod processes;

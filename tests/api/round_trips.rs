@@ -146,6 +146,22 @@ async fn a_lock_request_is_one_round_trip() {
 }
 
 #[tokio::test]
+async fn a_check_by_guardrails_is_one_round_trip() {
+    let service = Service::start().await;
+    let (relay, client, _) = relayed(&service).await;
+    for text in ["git status", "rm -rf /"] {
+        let check = async || {
+            let answer = client.post("/guardrails/check", json!({ "operation_text": text })).await;
+            assert_eq!(answer.status, 200, "{}", answer.text);
+        };
+        check().await;
+        let before = relay.count();
+        check().await;
+        assert_eq!(relay.count() - before, 1, "{text}");
+    }
+}
+
+#[tokio::test]
 async fn a_refused_request_never_reaches_the_database() {
     let service = Service::start().await;
     let (relay, client, _) = relayed(&service).await;

@@ -133,6 +133,8 @@ impl Service {
             (select json_agg(i order by workspace, agent_id, key) from idempotency_key i),
             (select json_agg(a order by workspace, agent_id) from agent_assignment a),
             (select json_agg(p order by workspace, name) from profile p),
+            (select json_agg(g order by workspace, name) from guardrail_pattern g),
+            (select json_agg(v order by workspace, id) from guardrail_violation v),
             (select count(*) from audit_log))";
         self.scalar(sql).await
     }

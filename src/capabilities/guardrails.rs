@@ -1,0 +1,398 @@
+//! Guardrails: destructive operations are recognised by patterns before they are done.
+//!
+//! The invariant: a scan that cannot be made is an error, never "safe".
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use regex::Regex;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
+
+use crate::{
+    App, Config, Error, Result,
+    audit::audited,
+    idempotency::canonical,
+    operation::{Context, IdentityMode, Meta, Operation},
+    page::{Page, read_limit},
+    registry::Operations,
+};
+
+mod patterns;
+
+use patterns::{Compiled, built_in, compile, find, first_chars};
+pub use patterns::{Finding, Pattern, Span};
+
+pub(super) fn operations(operations: Operations) -> Operations {
+    operations.with::<CheckGuardrails>().with::<ListGuardrails>()
+}
+
+/// How many characters of the scanned text a violation record keeps.
+const RECORDED_TEXT_CHARS: usize = 500;
+
+/// How many characters of the operation's text its audit row keeps.
+const AUDITED_TEXT_CHARS: usize = 200;
+
+/// Name of the audit row of a check that found something.
+const VIOLATION: &str = "guardrail_violation";
+
+/// How many workspaces, and how many compiled patterns, are kept in memory at most.
+const MOST_KNOWN: usize = 1_000;
+
+/// What a text holds that is destructive, in the eyes of a caller of this trust. Nothing found and
+/// nothing known are told apart: when the patterns are not to be had, this is an error.
+///
+/// The database is asked only when what is known of the workspace's patterns is too old, and then
+/// in a transaction of its own, nested in the caller's, which no failure to read can break.
+pub(crate) async fn scan(
+    app: &App,
+    db: &mut PgConnection,
+    workspace: &str,
+    trust: u8,
+    text: &str,
+) -> Result<Vec<Finding>> {
+    let patterns = app.guardrails.patterns(&app.config, db, workspace).await?;
+    Ok(find(text, &patterns, trust))
+}
+
+/// The text of a task or its result that is scanned: the description, the data in canonical form,
+/// and every string of the data as it is, because an escaped line break hides what it separates.
+pub(crate) fn task_text(description: &str, data: Option<&Value>) -> String {
+    let Some(data) = data else { return description.to_owned() };
+    let mut text = format!("{description}\n{}", canonical(data));
+    push_strings(data, &mut text);
+    text
+}
+
+/// Adds every string in a value, names included and in the canonical order, a line each.
+fn push_strings(value: &Value, text: &mut String) {
+    match value {
+        Value::String(line) => {
+            text.push('\n');
+            text.push_str(line);
+        }
+        Value::Array(values) => values.iter().for_each(|it| push_strings(it, text)),
+        Value::Object(members) => {
+            let mut members: Vec<_> = members.iter().collect();
+            members.sort_by_key(|(name, _)| *name);
+            for (name, it) in members {
+                text.push('\n');
+                text.push_str(name);
+                push_strings(it, text);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The records of findings in a text, as `record_guardrail_violations` takes them in the statement
+/// of the operation that scanned it.
+pub(crate) fn violation_records(
+    findings: &[Finding],
+    text: &str,
+    file_paths: Option<&[String]>,
+    trust: u8,
+) -> Value {
+    let record = |it: &Finding| {
+        json!({
+            "trust_level": trust,
+            "pattern_name": it.pattern_name,
+            "category": it.category,
+            "severity": it.severity,
+            "blocked": it.blocked,
+            "operation_text": first_chars(text, RECORDED_TEXT_CHARS),
+            "matched_text": it.matched_text,
+            "file_paths": file_paths,
+        })
+    };
+    findings.iter().map(record).collect()
+}
+
+/// Whether every enabled pattern of every workspace compiles. It asks for the whole installation
+/// and not for a tenant, so this one statement is not limited to one workspace.
+pub(crate) async fn all_compile(app: &App, db: &mut PgConnection) -> Result<bool> {
+    let patterns =
+        sqlx::query_scalar!("select distinct pattern from guardrail_pattern where enabled")
+            .fetch_all(db)
+            .await?;
+    Ok(patterns.iter().all(|it| app.guardrails.compile(it).is_ok()))
+}
+
+/// Compiled patterns: by workspace as last read, and by their text, which most workspaces share.
+#[derive(Debug, Default)]
+pub(crate) struct Guardrails {
+    known: Mutex<HashMap<String, Known>>,
+    regexes: Mutex<HashMap<String, Regex>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    read_at: Instant,
+    patterns: Arc<[Compiled]>,
+}
+
+impl Guardrails {
+    /// The enabled patterns of a workspace, in list order.
+    async fn patterns(
+        &self,
+        config: &Config,
+        db: &mut PgConnection,
+        workspace: &str,
+    ) -> Result<Arc<[Compiled]>> {
+        if let Some(known) = self.known(workspace, config.guardrails_max_age) {
+            return Ok(known);
+        }
+        let read_at = Instant::now();
+        let read = read(db, workspace).await?;
+        let readable = read.is_some();
+        let patterns = read.filter(|it| !it.is_empty()).map_or_else(|| fallback(config), Ok)?;
+        let enabled = patterns.into_iter().filter(|it| it.enabled);
+        let compiled = enabled.map(|pattern| {
+            let regex = self.compile(&pattern.pattern).map_err(|error| {
+                let name = &pattern.name;
+                Error::Unavailable(format!("pattern `{name}` of `{workspace}`: {error}").into())
+            })?;
+            Ok(Compiled { pattern, regex })
+        });
+        let compiled: Arc<[Compiled]> = compiled.collect::<Result<_>>()?;
+        if readable {
+            let mut known = lock(&self.known);
+            make_room(&mut known);
+            known.insert(workspace.to_owned(), Known { read_at, patterns: compiled.clone() });
+        }
+        Ok(compiled)
+    }
+
+    fn known(&self, workspace: &str, max_age: Duration) -> Option<Arc<[Compiled]>> {
+        let known = lock(&self.known);
+        let known = known.get(workspace)?;
+        (known.read_at.elapsed() < max_age).then(|| known.patterns.clone())
+    }
+
+    fn compile(&self, pattern: &str) -> Result<Regex, regex::Error> {
+        if let Some(known) = lock(&self.regexes).get(pattern) {
+            return Ok(known.clone());
+        }
+        let regex = compile(pattern)?;
+        let mut regexes = lock(&self.regexes);
+        make_room(&mut regexes);
+        regexes.insert(pattern.to_owned(), regex.clone());
+        Ok(regex)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn make_room<T>(known: &mut HashMap<String, T>) {
+    if known.len() >= MOST_KNOWN {
+        known.clear();
+    }
+}
+
+/// The built-in patterns, or an error where the configuration forbids them.
+fn fallback(config: &Config) -> Result<Vec<Pattern>> {
+    if config.guardrails_code_fallback {
+        return Ok(built_in());
+    }
+    Err(Error::Unavailable("there are no guardrail patterns".into()))
+}
+
+/// The patterns of a workspace, or those of `default` when it has none; nothing when they cannot be
+/// read. The nested transaction keeps a failure from breaking the one around it.
+async fn read(db: &mut PgConnection, workspace: &str) -> Result<Option<Vec<Pattern>>> {
+    let mut tx = db.begin().await?;
+    let read = sqlx::query_as!(
+        Pattern,
+        r#"
+        select name, category, severity, min_trust_level, pattern, explanation, enabled
+        from guardrail_pattern
+        where workspace = case
+            when exists (select from guardrail_pattern where workspace = $1) then $1
+            else 'default'
+        end
+        order by list_order, name
+        "#,
+        workspace,
+    )
+    .fetch_all(&mut *tx)
+    .await;
+    match read {
+        Ok(patterns) => {
+            tx.commit().await?;
+            Ok(Some(patterns))
+        }
+        Err(error) => {
+            tx.rollback().await?;
+            tracing::error!(%error, workspace, "the guardrail patterns cannot be read");
+            Ok(None)
+        }
+    }
+}
+
+/// Ask before you run something that could destroy data or other people's work: a shell command, an
+/// SQL statement, a deployment. Do not run it when the answer is not safe. Every finding is
+/// recorded.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct CheckGuardrails {
+    /// What you are about to run, whole and literally.
+    #[schemars(extend("x-max-bytes" = 262_144))]
+    pub operation_text: String,
+    /// The files it touches.
+    pub file_paths: Option<Vec<String>>,
+}
+
+/// What was found.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Checked {
+    /// Whether nothing found blocks the operation.
+    pub safe: bool,
+    /// The patterns found, the first match of each.
+    pub violations: Vec<Finding>,
+}
+
+struct CheckRow {
+    safe: bool,
+}
+
+impl Operation for CheckGuardrails {
+    type Output = Checked;
+    const META: Meta = Meta::write("check_guardrails")
+        .at(&["POST /guardrails/check"])
+        .identity(IdentityMode::Soft);
+
+    fn example() -> Value {
+        json!({ "operation_text": "git status", "file_paths": ["src/main.rs"] })
+    }
+
+    /// A check that found nothing leaves nothing, and its answer must not outlive a change of the
+    /// patterns.
+    fn took_effect(answer: &Checked) -> bool {
+        !answer.violations.is_empty()
+    }
+
+    async fn run(self, cx: Context<'_>) -> Result<Checked> {
+        let text = self.scanned_text();
+        let trust = cx.caller.trust;
+        let violations = scan(cx.app, cx.db, &cx.caller.workspace, trust, &text).await?;
+        let blocked = violations.iter().any(|it| it.blocked);
+        let names: Vec<_> = violations.iter().map(|it| &it.pattern_name).collect();
+        let result = json!({
+            "safe": !blocked,
+            "violation_count": violations.len(),
+            "blocked": blocked,
+            "patterns": names,
+        });
+        let row = audited!(
+            CheckRow,
+            cx,
+            if violations.is_empty() { Self::META.audit() } else { VIOLATION },
+            json!({ "operation_text": first_chars(&self.operation_text, AUDITED_TEXT_CHARS) }),
+            r#"
+            recorded as materialized (
+                select record_guardrail_violations($1, $2, $4, $5, $10) as violations
+            ), op as (
+                select $11::boolean as audit_success, $12::jsonb as audit_result from recorded
+            )
+            "#,
+            r#"op.audit_success as "safe!""#,
+            violation_records(&violations, &text, self.file_paths.as_deref(), trust),
+            !blocked,
+            result,
+        )
+        .fetch_one(cx.db)
+        .await?;
+        Ok(Checked { safe: row.safe, violations })
+    }
+}
+
+impl CheckGuardrails {
+    fn scanned_text(&self) -> String {
+        let paths = self.file_paths.iter().flatten().map(String::as_str);
+        let lines: Vec<_> = [self.operation_text.as_str()].into_iter().chain(paths).collect();
+        lines.join("\n")
+    }
+}
+
+/// See which patterns check_guardrails looks for and how far you are bound by them.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct ListGuardrails {
+    /// Return at most this many, up to 500.
+    #[serde(default = "default_limit")]
+    #[schemars(range(min = 0))]
+    pub limit: i64,
+}
+
+fn default_limit() -> i64 {
+    100
+}
+
+/// The patterns in the order in which they are looked for.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct PatternList {
+    /// The patterns.
+    pub patterns: Vec<Pattern>,
+    /// How many there are and whether that is all.
+    #[serde(flatten)]
+    pub page: Page,
+}
+
+impl Operation for ListGuardrails {
+    type Output = PatternList;
+    const META: Meta = Meta::read("list_guardrails").at(&["GET /guardrails/patterns"]);
+
+    fn example() -> Value {
+        json!({ "limit": 100 })
+    }
+
+    async fn run(self, cx: Context<'_>) -> Result<PatternList> {
+        let read = read(cx.db, &cx.caller.workspace).await?;
+        let patterns = read.filter(|it| !it.is_empty()).map_or_else(|| fallback(cx.config), Ok)?;
+        let (patterns, page) = read_limit(self.limit).page(patterns);
+        Ok(PatternList { patterns, page })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_of_a_task_holds_its_data_escaped_and_plain() {
+        let data = json!({ "run": ["rm", "-rf\n", { "é": "\"/\"" }], "a": 1, "deep": null });
+        assert_eq!(
+            task_text("do it", Some(&data)),
+            "do it\n{\"a\":1,\"deep\":null,\"run\":[\"rm\",\"-rf\\n\",{\"é\":\"\\\"/\\\"\"}]}\n\
+             a\ndeep\nrun\nrm\n-rf\n\né\n\"/\""
+        );
+        assert_eq!(task_text("do it", None), "do it");
+        assert_eq!(task_text("do it", Some(&json!({}))), "do it\n{}");
+    }
+
+    #[test]
+    fn records_are_cut() {
+        let finding = Finding {
+            pattern_name: "p".to_owned(),
+            category: "c".to_owned(),
+            severity: "warn".to_owned(),
+            matched_text: "m".to_owned(),
+            blocked: false,
+            explanation: "e".to_owned(),
+            span: Span { start: 0, end: 1 },
+        };
+        let records = violation_records(&[finding], &"é".repeat(501), None, 2);
+        assert_eq!(
+            records,
+            json!([{
+                "trust_level": 2, "pattern_name": "p", "category": "c", "severity": "warn",
+                "blocked": false, "operation_text": "é".repeat(500), "matched_text": "m",
+                "file_paths": null,
+            }])
+        );
+    }
+}
