@@ -85,7 +85,6 @@ impl Service {
             environment.set("COORDINATION_API_KEYS", key);
         }
         environment.set_default("COORDINATION_PUBLIC_READS", "true");
-        environment.set_default("COORDINATION_ANONYMOUS_STATUS", "true");
         // Migrations that find their work done have the database say so each time.
         environment.set_default("RUST_LOG", "info,sqlx::postgres::notice=warn");
 
