@@ -32,6 +32,7 @@ pub struct Config {
     pub(crate) allow_workspace_header: bool,
     pub(crate) lock_ttl_minutes: i64,
     pub(crate) session_timeout_minutes: i32,
+    pub(crate) work_lease_minutes: i64,
     pub(crate) default_trust: u8,
     pub(crate) enforce_profile_limits: bool,
     pub(crate) authority_max_age: Duration,
@@ -186,6 +187,12 @@ const VARIABLES: &[Variable] = &[
         "Minutes that a lock lives when a client sends `ttl_minutes: 0`.",
     ),
     int(
+        "WORK_LEASE_MINUTES",
+        (1, 1440),
+        "60",
+        "Minutes that a claimed task is leased when the claim does not say.",
+    ),
+    int(
         "SESSION_TIMEOUT_MINUTES",
         (1, 10080),
         "120",
@@ -243,6 +250,7 @@ impl Config {
             allow_workspace_header: from.bool("COORDINATION_ALLOW_WORKSPACE_HEADER"),
             lock_ttl_minutes: from.int("LOCK_TTL_MINUTES"),
             session_timeout_minutes: from.int("SESSION_TIMEOUT_MINUTES"),
+            work_lease_minutes: from.int("WORK_LEASE_MINUTES"),
             default_trust: from.int("PROFILES_DEFAULT_TRUST"),
             enforce_profile_limits: from.bool("PROFILES_ENFORCE_LIMITS"),
             authority_max_age: Duration::from_secs(from.int("PROFILES_CACHE_TTL"))

@@ -163,8 +163,11 @@ fn coerce(schema: &Value, input: &mut Value) -> Checked {
         "object" if !input.is_object() => {
             problem("dict_type", "Input should be a valid dictionary")
         }
-        // An object, or any value at all: only what the database cannot store is refused.
-        _ if schema.get("properties").is_none() => no_nul(input),
+        // Of an object whose members are not all declared, or of any value at all, only what the
+        // database cannot store is refused.
+        _ if schema.get("properties").is_none() || schema["additionalProperties"] == true => {
+            no_nul(input)
+        }
         _ => Ok(()),
     }
 }

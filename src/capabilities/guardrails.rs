@@ -11,6 +11,7 @@ use regex::Regex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use sqlx::{Connection as _, PgConnection};
 
 use crate::{
@@ -48,24 +49,96 @@ const MOST_KNOWN: usize = 1_000;
 ///
 /// The database is asked only when what is known of the workspace's patterns is too old, and then
 /// in a transaction of its own, nested in the caller's, which no failure to read can break.
-pub(crate) async fn scan(
-    app: &App,
-    db: &mut PgConnection,
-    workspace: &str,
-    trust: u8,
-    text: &str,
-) -> Result<Vec<Finding>> {
-    let patterns = app.guardrails.patterns(&app.config, db, workspace).await?;
-    Ok(find(text, &patterns, trust))
+async fn scan(cx: &mut Context<'_>, text: &str) -> Result<Vec<Finding>> {
+    let trust = cx.caller.trust;
+    Ok(find(text, &patterns(cx).await?.patterns, trust))
+}
+
+async fn patterns(cx: &mut Context<'_>) -> Result<PatternSet> {
+    let caller = cx.caller;
+    cx.app.guardrails.patterns(cx.config, cx.db, &caller.workspace).await
+}
+
+/// Everything that a text holds for anybody, to be judged for each caller later.
+#[derive(Debug, Default)]
+pub(crate) struct Scan {
+    /// The set of patterns that judged it.
+    pub(crate) version: String,
+    findings: Vec<Finding>,
+    text: String,
+}
+
+/// Scans a text for whoever may read it later.
+pub(crate) async fn scan_all(cx: &mut Context<'_>, text: String) -> Result<Scan> {
+    let set = patterns(cx).await?;
+    // Every finding counts for somebody without any trust.
+    let findings = find(&text, &set.patterns, 0);
+    Ok(Scan { version: set.version, findings, text })
+}
+
+/// The set of patterns in force.
+pub(crate) async fn version(cx: &mut Context<'_>) -> Result<String> {
+    Ok(patterns(cx).await?.version)
+}
+
+impl Scan {
+    fn counting(&self, trust: u8) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(move |it| i16::from(trust) < it.bypass_trust)
+    }
+
+    /// The trust from which on nothing of it blocks.
+    pub(crate) fn needed_trust(&self) -> i16 {
+        let blocking = self.findings.iter().filter(|it| it.blocked);
+        blocking.map(|it| it.bypass_trust).max().unwrap_or_default()
+    }
+
+    /// The refusal of a caller whom it blocks.
+    pub(crate) fn refusal(&self, trust: u8) -> Option<String> {
+        let names: Vec<_> =
+            self.counting(trust).filter(|it| it.blocked).map(|it| &*it.pattern_name).collect();
+        (!names.is_empty()).then(|| format!("destructive_operation_blocked: {}", names.join(", ")))
+    }
+
+    /// The names of what counts for a caller, for its audit row.
+    pub(crate) fn names(&self, trust: u8) -> Value {
+        self.counting(trust).map(|it| json!(it.pattern_name)).collect()
+    }
+
+    /// What counts for a caller, as `record_guardrail_violations` takes it.
+    pub(crate) fn violations(&self, trust: u8) -> Value {
+        let counting: Vec<_> = self.counting(trust).cloned().collect();
+        violation_records(&counting, &self.text, None, trust)
+    }
+
+    /// Everything it found, in the same form and with the trust from which on each does not count.
+    pub(crate) fn to_json(&self) -> Value {
+        let mut records = violation_records(&self.findings, &self.text, None, 0);
+        for (record, finding) in records.as_array_mut().into_iter().flatten().zip(&self.findings) {
+            record["bypass_trust"] = json!(finding.bypass_trust);
+        }
+        records
+    }
 }
 
 /// The text of a task or its result that is scanned: the description, the data in canonical form,
 /// and every string of the data as it is, because an escaped line break hides what it separates.
 pub(crate) fn task_text(description: &str, data: Option<&Value>) -> String {
     let Some(data) = data else { return description.to_owned() };
-    let mut text = format!("{description}\n{}", canonical(data));
-    push_strings(data, &mut text);
+    let mut text = format!("{description}\n");
+    push_data(data, &mut text);
     text
+}
+
+/// The text of a task's result that is scanned, in the same manner.
+pub(crate) fn result_text(result: &Value) -> String {
+    let mut text = String::new();
+    push_data(result, &mut text);
+    text
+}
+
+fn push_data(data: &Value, text: &mut String) {
+    text.push_str(&canonical(data));
+    push_strings(data, text);
 }
 
 /// Adds every string in a value, names included and in the canonical order, a line each.
@@ -132,6 +205,13 @@ pub(crate) struct Guardrails {
 #[derive(Debug)]
 struct Known {
     read_at: Instant,
+    set: PatternSet,
+}
+
+/// Compiled patterns, with a name that changes when one of them does.
+#[derive(Clone, Debug)]
+struct PatternSet {
+    version: String,
     patterns: Arc<[Compiled]>,
 }
 
@@ -142,7 +222,7 @@ impl Guardrails {
         config: &Config,
         db: &mut PgConnection,
         workspace: &str,
-    ) -> Result<Arc<[Compiled]>> {
+    ) -> Result<PatternSet> {
         if let Some(known) = self.known(workspace, config.guardrails_max_age) {
             return Ok(known);
         }
@@ -158,19 +238,20 @@ impl Guardrails {
             })?;
             Ok(Compiled { pattern, regex })
         });
-        let compiled: Arc<[Compiled]> = compiled.collect::<Result<_>>()?;
+        let patterns: Arc<[Compiled]> = compiled.collect::<Result<_>>()?;
+        let set = PatternSet { version: version_of(&patterns), patterns };
         if readable {
             let mut known = lock(&self.known);
             make_room(&mut known);
-            known.insert(workspace.to_owned(), Known { read_at, patterns: compiled.clone() });
+            known.insert(workspace.to_owned(), Known { read_at, set: set.clone() });
         }
-        Ok(compiled)
+        Ok(set)
     }
 
-    fn known(&self, workspace: &str, max_age: Duration) -> Option<Arc<[Compiled]>> {
+    fn known(&self, workspace: &str, max_age: Duration) -> Option<PatternSet> {
         let known = lock(&self.known);
         let known = known.get(workspace)?;
-        (known.read_at.elapsed() < max_age).then(|| known.patterns.clone())
+        (known.read_at.elapsed() < max_age).then(|| known.set.clone())
     }
 
     fn compile(&self, pattern: &str) -> Result<Regex, regex::Error> {
@@ -183,6 +264,16 @@ impl Guardrails {
         regexes.insert(pattern.to_owned(), regex.clone());
         Ok(regex)
     }
+}
+
+/// A digest of everything about the patterns that decides what they find.
+fn version_of(patterns: &[Compiled]) -> String {
+    let mut hash = Sha256::new();
+    for Compiled { pattern, .. } in patterns {
+        let judged = (&pattern.name, &pattern.severity, pattern.min_trust_level, &pattern.pattern);
+        hash.update(format!("{judged:?}\n"));
+    }
+    hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -276,10 +367,10 @@ impl Operation for CheckGuardrails {
         !answer.violations.is_empty()
     }
 
-    async fn run(self, cx: Context<'_>) -> Result<Checked> {
+    async fn run(self, mut cx: Context<'_>) -> Result<Checked> {
         let text = self.scanned_text();
         let trust = cx.caller.trust;
-        let violations = scan(cx.app, cx.db, &cx.caller.workspace, trust, &text).await?;
+        let violations = scan(&mut cx, &text).await?;
         let blocked = violations.iter().any(|it| it.blocked);
         let names: Vec<_> = violations.iter().map(|it| &it.pattern_name).collect();
         let result = json!({

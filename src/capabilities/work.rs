@@ -4,8 +4,8 @@
 //! that ends by comparison, and nobody but the claimant of the latest attempt can finish it. What
 //! time has changed (a passed deadline, a last lease that ended) holds at once, whether anybody has
 //! written it down or not: see `task_status` in the migration.
-mod claim;
-mod finish;
+pub mod claim;
+pub mod finish;
 
 use std::borrow::Cow;
 
@@ -155,7 +155,7 @@ impl Operation for SubmitWork {
         }
         let data = self.input_data.clone().map(Value::Object);
         let text = guardrails::task_text(&self.task_description, data.as_ref());
-        let scan = guardrails::scan_all(&mut cx, &text).await?;
+        let scan = guardrails::scan_all(&mut cx, text).await?;
         for _ in 0..MAX_RACES {
             // No row: a task with the same unique key was committed while this one was judged.
             let Some(row) = self.attempt(&mut cx, data.as_ref(), &scan).await? else { continue };
@@ -181,7 +181,8 @@ impl SubmitWork {
         distinct
     }
 
-    /// Judges, stores and records the task in one statement. The dependencies' rows are locked while
+    /// Judges, stores and records the task in one statement. Objects are bound as text, because the
+    /// driver would bind them as `jsonb`, which does not keep the order of members. The dependencies' rows are locked while
     /// they are counted, so that none is completed unseen.
     async fn attempt(
         &self,
@@ -219,17 +220,17 @@ impl SubmitWork {
                 update work_task t set
                     status = 'failed', error_message = task_error(t),
                     completed_at = least(t.deadline, t.held_until)
-                where t.workspace = $1 and t.unique_key = $22
+                where t.workspace = $1 and t.unique_key = $22::text
                     and t.status in ('pending', 'claimed', 'running') and task_status(t) = 'failed'
                 returning 1
             ), twin as materialized (
                 select t.id from work_task t
-                where t.workspace = $1 and t.unique_key = $22
+                where t.workspace = $1 and t.unique_key = $22::text
                     and t.status in ('pending', 'claimed', 'running') and task_status(t) <> 'failed'
             ), judged as materialized (
                 select case
                     when exists (select from unknown) then 'unknown_dependency'
-                    when $23 is not null and not coalesce((select is_over from replaced), false)
+                    when $23::uuid is not null and not coalesce((select is_over from replaced), false)
                         then 'not_replaceable'
                     when $18::timestamptz <= statement_timestamp() then 'deadline_past'
                     when $27::text is not null then 'blocked'
@@ -244,10 +245,10 @@ impl SubmitWork {
                     submitted_session_id, open_dependencies
                 )
                 select
-                    $1, $10, $11, $12::json, $13, $15::json, $16, $17, $18, $19, $19,
-                    coalesce($19::timestamptz > statement_timestamp(), false), $20, $21, $22, $24,
-                    $25, $26::jsonb, greatest($17, $25), $28, $29, $2, $4,
-                    open_dependencies($1, $14)
+                    $1, $10, $11, $12::text::json, $13::smallint, $15::text::json, $16::text, $17::smallint, $18::timestamptz, $19::timestamptz, $19::timestamptz,
+                    coalesce($19::timestamptz > statement_timestamp(), false), $20::smallint, $21, $22::text, $24,
+                    $25::smallint, $26::jsonb, greatest($17::smallint, $25::smallint), $28, $29, $2, $4,
+                    open_dependencies($1, $14::uuid[])
                 from judged where verdict is null
                 on conflict (workspace, unique_key)
                     where unique_key is not null and status in ('pending', 'claimed', 'running')
@@ -258,8 +259,8 @@ impl SubmitWork {
                 select $1, inserted.id, asked.id, asked.place
                 from inserted, unnest($14::uuid[]) with ordinality as asked (id, place)
             ), moved as (
-                select replace_dependency($1, $23, inserted.id) as n from inserted
-                where $23 is not null
+                select replace_dependency($1, $23::uuid, inserted.id) as n from inserted
+                where $23::uuid is not null
             ), op as (
                 select
                     coalesce(judged.verdict, case when i.id is not null then 'created' end) as verdict,
@@ -269,33 +270,25 @@ impl SubmitWork {
                     case when judged.verdict is null or judged.verdict = 'deduplicated' then true
                         when judged.verdict = 'blocked' then false end as audit_success,
                     case judged.verdict
-                        when 'blocked' then jsonb_build_object('reason', $27, 'guardrails', $30::jsonb)
+                        when 'blocked' then jsonb_build_object('reason', $27::text, 'guardrails', $30::jsonb)
                         else jsonb_build_object(
                             'task_id', coalesce(i.id, twin.id),
                             'action', coalesce(judged.verdict, 'created'),
                             'guardrails', $30::jsonb)
-                    end as audit_result
+                    end as audit_result,
+                    case when coalesce(judged.verdict, '') in ('', 'blocked')
+                        then record_guardrail_violations($1, $2, $4, $5, $31::jsonb) end as violations
                 from judged left join inserted i on true left join twin on judged.verdict = 'deduplicated'
                 where judged.verdict is not null or i.id is not null
-            ), violations as (
-                insert into guardrail_violation (
-                    workspace, agent_id, pattern_name, category, operation_text, matched_text,
-                    blocked, trust_level, severity, file_paths
-                )
-                select $1, $2, f.pattern_name, f.category, $31, f.matched_text, f.blocked, $32,
-                    f.severity, '{}'
-                from op, jsonb_to_recordset($33::jsonb) as f (
-                    pattern_name text, category text, matched_text text, blocked boolean, severity text)
-                where op.audit_success is not null
             )
             "#,
             r#"op.verdict as "verdict!", op.task_id as "task_id?", op.place as "place?""#,
             self.task_type,
             self.task_description,
-            data,
+            data.map(Value::to_string),
             self.priority as i16,
             &self.dependencies(),
-            requirements.map(|it| json!(it)),
+            requirements.map(|it| json!(it).to_string()),
             archetype,
             min_trust as i16,
             self.deadline as Option<Timestamp>,
@@ -311,8 +304,6 @@ impl SubmitWork {
             data.and_then(|it| it["submitted_by"].as_str()),
             change_id,
             scan.names(trust),
-            scan.excerpt,
-            i16::from(trust),
             scan.violations(trust),
         )
         .fetch_optional(&mut *cx.db)
@@ -330,12 +321,9 @@ impl SubmitWork {
             "deadline_past" => {
                 Err(invalid("deadline", json!(self.deadline), "expected a time in the future"))
             }
-            "blocked" => Ok(Submitted {
-                success: false,
-                task_id: None,
-                action: None,
-                reason: refusal,
-            }),
+            "blocked" => {
+                Ok(Submitted { success: false, task_id: None, action: None, reason: refusal })
+            }
             _ => Ok(Submitted {
                 success: true,
                 task_id: row.task_id,
@@ -543,8 +531,7 @@ macro_rules! tasks {
 
 impl Operation for GetTask {
     type Output = FoundTask;
-    const META: Meta =
-        Meta::read("get_task").at(&["POST /work/get"]).identity(IdentityMode::Soft);
+    const META: Meta = Meta::read("get_task").at(&["POST /work/get"]).identity(IdentityMode::Soft);
 
     fn example() -> Value {
         json!({ "task_id": "1d0b9f0e-5b1d-4c39-9a53-0d6ef0c6d7a1" })

@@ -10,3 +10,4 @@ mod locks;
 mod processes;
 mod round_trips;
 mod support;
+mod work;

@@ -45,6 +45,9 @@ pub struct Finding {
     pub explanation: String,
     /// Where it matched.
     pub span: Span,
+    /// Callers of this trust or more may do it.
+    #[serde(skip)]
+    pub(crate) bypass_trust: i16,
 }
 
 /// A part of the scanned text, which is the operation's text and then the paths, a line each.
@@ -85,6 +88,7 @@ pub(super) fn find(text: &str, patterns: &[Compiled], trust: u8) -> Vec<Finding>
                 blocked: pattern.severity == BLOCK,
                 explanation: pattern.explanation.clone(),
                 span,
+                bypass_trust: pattern.min_trust_level,
             })
         })
         .collect()

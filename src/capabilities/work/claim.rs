@@ -130,7 +130,7 @@ fn answer(row: ClaimRow) -> Claimed {
 async fn rescan(cx: &mut Context<'_>, row: &ClaimRow) -> Result<()> {
     let description = row.description.as_deref().unwrap_or_default();
     let text = guardrails::task_text(description, row.input_data.as_ref());
-    let scan = guardrails::scan_all(cx, &text).await?;
+    let scan = guardrails::scan_all(cx, text).await?;
     sqlx::query!(
         "update work_task set
             guard_version = $3, guard_trust = $4, guard_findings = $5,
@@ -166,7 +166,7 @@ impl GetWork {
                 select array_agg(capability) as capabilities
                 from agent_session s, unnest(s.capabilities) capability
                 where s.workspace = $1 and s.agent_id = $2 and s.ended_at is null
-                    and s.last_heartbeat_at > clock_timestamp() - $9
+                    and s.last_heartbeat_at > clock_timestamp() - $9::interval
             ), trusts as (
                 select generate_series(0, $12::integer)::smallint as needed
             ), overdue as (
@@ -201,12 +201,12 @@ impl GetWork {
                             and not (task_type in ('evaluate', 'review')
                                 and (submitted_by = $2 or authored_by is not distinct from $2))
                             and (archetype is null or coalesce(
-                                archetype = any((select capabilities from declared)), true))
+                                (select capabilities from declared) @> array[archetype], true))
                         order by priority, created_at, id limit 16
                     ) t
                     where $10::text[] is null
                 ) union all (
-                    select t.id from trusts cross join unnest($10) as wanted (task_type)
+                    select t.id from trusts cross join unnest($10::text[]) as wanted (task_type)
                     cross join lateral (
                         select id from work_task
                         where workspace = $1 and status = 'pending' and open_dependencies = 0
@@ -216,7 +216,7 @@ impl GetWork {
                             and not (task_type in ('evaluate', 'review')
                                 and (submitted_by = $2 or authored_by is not distinct from $2))
                             and (archetype is null or coalesce(
-                                archetype = any((select capabilities from declared)), true))
+                                (select capabilities from declared) @> array[archetype], true))
                         order by priority, created_at, id limit 16
                     ) t
                 ) union all (
@@ -233,14 +233,14 @@ impl GetWork {
             ), eligible as materialized (
                 select t.id, t.priority, t.created_at from work_task t
                 join (select distinct id from candidates) c on c.id = t.id
-                where t.workspace = $1 and t.needed_trust <= $12
-                    and ($10 is null or t.task_type = any($10))
+                where t.workspace = $1 and t.needed_trust <= $12::integer
+                    and ($10::text[] is null or t.task_type = any($10::text[]))
                     and (t.status <> 'pending' or t.deadline is null
                         or t.deadline > statement_timestamp())
                     and not (t.task_type in ('evaluate', 'review')
                         and (t.submitted_by = $2 or t.authored_by is not distinct from $2))
                     and (t.archetype is null or coalesce(
-                        t.archetype = any((select capabilities from declared)), true))
+                                (select capabilities from declared) @> array[t.archetype], true))
             ), picked as materialized (
                 select t.workspace, t.id, t.guard_version, t.description, t.input_data
                 from work_task t
@@ -259,26 +259,26 @@ impl GetWork {
                     claim_token = 'c_' || replace(gen_random_uuid()::text, '-', ''),
                     claimed_by = $2, claimed_session_id = $4, claimed_at = clock_timestamp(),
                     started_at = coalesce(t.started_at, clock_timestamp()),
-                    lease_minutes = $11,
-                    lease_expires_at = clock_timestamp() + make_interval(mins => $11),
+                    lease_minutes = $11::integer,
+                    lease_expires_at = clock_timestamp() + make_interval(mins => $11::integer),
                     held_until = clock_timestamp() + least(
-                        make_interval(mins => $11), session_patience($1, $2, $4, $9)),
+                        make_interval(mins => $11::integer), session_patience($1, $2, $4, $9::interval)),
                     completion = null, result = null, error_message = null
                 from picked
                 where t.workspace = picked.workspace and t.id = picked.id
-                    and picked.guard_version = $13
+                    and picked.guard_version = $13::text
                 returning t.*
             ), forbidden as materialized (
                 select t.guard_findings from work_task t
                 where t.workspace = $1 and not exists (select from eligible)
                     and t.status = 'pending' and t.open_dependencies = 0 and not t.is_parked
-                    and t.needed_trust > $12 and t.guard_trust > $12 and t.min_trust <= $12
-                    and ($10 is null or t.task_type = any($10))
+                    and t.needed_trust > $12::integer and t.guard_trust > $12::integer and t.min_trust <= $12::integer
+                    and ($10::text[] is null or t.task_type = any($10::text[]))
                     and (t.deadline is null or t.deadline > statement_timestamp())
                     and not (t.task_type in ('evaluate', 'review')
                         and (t.submitted_by = $2 or t.authored_by is not distinct from $2))
                     and (t.archetype is null or coalesce(
-                        t.archetype = any((select capabilities from declared)), true))
+                                (select capabilities from declared) @> array[t.archetype], true))
                 order by t.priority, t.created_at, t.id limit 1
             ), judged as (
                 select
@@ -290,7 +290,7 @@ impl GetWork {
                     case when p.id is null then coalesce('destructive_operation_blocked: ' || (
                         select string_agg(f->>'pattern_name', ', ' order by n)
                         from forbidden, jsonb_array_elements(guard_findings) with ordinality x (f, n)
-                        where f->>'severity' = 'block' and (f->>'bypass_trust')::integer > $12
+                        where f->>'severity' = 'block' and (f->>'bypass_trust')::integer > $12::integer
                     ), 'no_tasks_available') end as reason,
                     case when c.id is not null then true when p.id is null then false end
                         as audit_success,
@@ -298,9 +298,16 @@ impl GetWork {
                         'task_id', c.id, 'attempt', c.attempt, 'guardrails', coalesce((
                             select jsonb_agg(f->'pattern_name' order by n)
                             from jsonb_array_elements(c.guard_findings) with ordinality x (f, n)
-                            where (f->>'bypass_trust')::integer > $12
+                            where (f->>'bypass_trust')::integer > $12::integer
                         ), '[]'::jsonb))
-                    end as found
+                    end as found,
+                    case when c.id is not null then (
+                        select record_guardrail_violations($1, $2, $4, $5, jsonb_agg(
+                            f || jsonb_build_object('trust_level', $12::integer, 'blocked', false)))
+                        from jsonb_array_elements(c.guard_findings) f
+                        where (f->>'bypass_trust')::integer > $12::integer
+                        having count(*) > 0
+                    ) end as violations
                 from (select) one
                 left join picked p on true
                 left join claimed c on true

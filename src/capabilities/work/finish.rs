@@ -183,8 +183,8 @@ impl Operation for CompleteWork {
     async fn run(self, mut cx: Context<'_>) -> Result<Completed> {
         let result = self.result.clone().map(Value::Object);
         let scan = match &result {
-            Some(Value::Object(members)) if self.success && !members.is_empty() => {
-                guardrails::scan_all(&mut cx, &guardrails::object_text(members)).await?
+            Some(value) if self.success && value != &json!({}) => {
+                guardrails::scan_all(&mut cx, guardrails::result_text(value)).await?
             }
             _ => Scan::default(),
         };
@@ -193,7 +193,8 @@ impl Operation for CompleteWork {
 }
 
 impl CompleteWork {
-    /// Judges, stores and records the report in one statement; a completed task counts down in those
+    /// Judges, stores and records the report in one statement, the result bound as text to keep the
+    /// order of its members; a completed task counts down in those
     /// that wait for it. A failure that is tried again comes back after 30 s, doubled with each
     /// attempt up to an hour, give or take a fifth.
     async fn record(
@@ -221,7 +222,7 @@ impl CompleteWork {
                 for update
             ), report as (
                 select jsonb_build_object(
-                    'agent_id', $2, 'success', $11::boolean, 'result', $12::json,
+                    'agent_id', $2, 'success', $11::boolean, 'result', $12::text::json,
                     'error_message', $13::text) as it
             ), judged as materialized (
                 select
@@ -244,7 +245,7 @@ impl CompleteWork {
             ), finished as (
                 update work_task t set
                     status = j.status,
-                    result = $12::json,
+                    result = $12::text::json,
                     error_message = $13,
                     completed_at = case when j.status <> 'pending' then clock_timestamp() end,
                     claim_token = case when j.status <> 'pending' then t.claim_token end,
@@ -284,18 +285,9 @@ impl CompleteWork {
                             'status', 'blocked', 'reason', j.reason, 'guardrails', $16)
                         else jsonb_build_object('reason', j.reason)
                     end as audit_result,
-                    j.reason is null and not j.is_repeat or j.reason = $15 as was_scanned
+                    case when j.reason is null and not j.is_repeat or j.reason = $15
+                        then record_guardrail_violations($1, $2, $4, $5, $17) end as violations
                 from judged j
-            ), violations as (
-                insert into guardrail_violation (
-                    workspace, agent_id, pattern_name, category, operation_text, matched_text,
-                    blocked, trust_level, severity, file_paths
-                )
-                select $1, $2, f.pattern_name, f.category, $17, f.matched_text, f.blocked, $18,
-                    f.severity, '{}'
-                from op, jsonb_to_recordset($19::jsonb) as f (
-                    pattern_name text, category text, matched_text text, blocked boolean, severity text)
-                where op.was_scanned
             )
             "#,
             r#"
@@ -304,13 +296,11 @@ impl CompleteWork {
             "#,
             self.task_id,
             self.success,
-            result,
+            result.map(Value::to_string),
             self.error_message,
             self.claim_token,
             scan.refusal(trust),
             scan.names(trust),
-            scan.excerpt,
-            i16::from(trust),
             scan.violations(trust),
         )
         .fetch_one(cx.db)

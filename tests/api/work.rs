@@ -1,0 +1,857 @@
+//! The work queue, literally as the contract has it.
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::support::{BOSS, CODEX, Client, REVIEWER, Service, TEAM};
+
+async fn ask(client: &Client, route: &str, body: Value) -> Value {
+    let answer = client.post(&format!("/work/{route}"), body).await;
+    assert_eq!(answer.status, 200, "{route}: {}", answer.text);
+    answer.json
+}
+
+/// Submits a task with these members besides the required ones, and returns its id.
+async fn submit(client: &Client, more: Value) -> String {
+    let mut body = json!({ "task_type": "test", "task_description": "d" });
+    body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    let answer = ask(client, "submit", body).await;
+    assert_eq!(answer["action"], "created", "{answer}");
+    answer["task_id"].as_str().expect("an id").to_owned()
+}
+
+async fn claim(client: &Client, agent: &str, more: Value) -> Value {
+    let mut body = json!({ "agent_id": agent, "agent_type": "t" });
+    body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    ask(client, "claim", body).await
+}
+
+async fn complete(client: &Client, agent: &str, id: &str, more: Value) -> Value {
+    let mut body = json!({ "agent_id": agent, "task_id": id, "success": true });
+    body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    ask(client, "complete", body).await
+}
+
+async fn task(client: &Client, id: &str) -> Value {
+    ask(client, "get", json!({ "task_id": id })).await["task"].clone()
+}
+
+fn nothing(reason: &str) -> Value {
+    json!({
+        "success": false, "task_id": null, "task_type": null, "description": null,
+        "input_data": null, "priority": null, "deadline": null, "reason": reason, "attempt": null,
+        "claim_token": null, "lease_expires_at": null,
+    })
+}
+
+/// Ends leases, as time would.
+async fn end_leases(service: &Service) {
+    service
+        .execute(
+            "update work_task set held_until = clock_timestamp() - interval '1 second',
+                lease_expires_at = clock_timestamp() - interval '1 second'
+             where status in ('claimed', 'running')",
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn a_task_is_submitted_claimed_and_completed() {
+    let service = Service::start().await;
+    let client = service.client();
+    let body = json!({
+        "task_type": "test", "task_description": "run the suite",
+        "input_data": { "suite": "unit", "a": [1, 2.5] }, "priority": 3, "depends_on": null,
+        "agent_id": "boss-agent", "agent_type": "x", "session_id": "sub",
+    });
+    let submitted = ask(&client, "submit", body).await;
+    let id = submitted["task_id"].as_str().expect("an id").to_owned();
+    let expected = json!({ "success": true, "task_id": id, "action": "created", "reason": null });
+    assert_eq!(submitted.to_string(), expected.to_string());
+    let audit = service.last_audit().await;
+    assert_eq!((&audit["operation"], &audit["success"]), (&json!("submit_task"), &json!(true)));
+    assert_eq!(audit["parameters"], json!({ "task_type": "test", "priority": 3 }));
+    let result = json!({ "task_id": id, "action": "created", "guardrails": [] });
+    assert_eq!(audit["result"], result);
+
+    let mut claimed = claim(&client, "codex-9", json!({ "task_types": ["test"] })).await;
+    let token = claimed["claim_token"].as_str().expect("a token").to_owned();
+    assert!(claimed["lease_expires_at"].is_string());
+    claimed["lease_expires_at"] = json!("time");
+    let expected = json!({
+        "success": true, "task_id": id, "task_type": "test", "description": "run the suite",
+        "input_data": { "suite": "unit", "a": [1, 2.5] }, "priority": 3, "deadline": null,
+        "reason": null, "attempt": 1, "claim_token": token, "lease_expires_at": "time",
+    });
+    assert_eq!(claimed.to_string(), expected.to_string());
+    let audit = service.last_audit().await;
+    assert_eq!(
+        (&audit["operation"], &audit["agent_id"]),
+        (&json!("claim_task"), &json!("codex-9"))
+    );
+    assert_eq!(audit["parameters"], json!({ "task_types": ["test"] }));
+    assert_eq!(audit["result"], json!({ "task_id": id, "attempt": 1, "guardrails": [] }));
+
+    let report = json!({ "result": { "passed": 212, "z": 1, "a": 2 }, "claim_token": token });
+    let done = complete(&client, "codex-9", &id, report.clone()).await;
+    let expected = json!({
+        "success": true, "status": "completed", "task_id": id, "reason": null, "retry_at": null,
+    });
+    assert_eq!(done.to_string(), expected.to_string());
+    let audit = service.last_audit().await;
+    assert_eq!(audit["operation"], "complete_task");
+    assert_eq!(audit["parameters"], json!({ "task_id": id, "success": true }));
+    assert_eq!(audit["result"], json!({ "status": "completed", "guardrails": [] }));
+    let again = complete(&client, "codex-9", &id, report).await;
+    assert_eq!(again, done, "an identical repeat");
+    let other = complete(&client, "codex-9", &id, json!({ "result": { "passed": 1 } })).await;
+    assert_eq!(other["reason"], "task_already_finished");
+    assert_eq!(service.last_audit().await["success"], false);
+
+    let task = task(&client, &id).await;
+    let keys: Vec<_> = task.as_object().expect("an object").keys().collect();
+    assert_eq!(
+        keys,
+        [
+            "id",
+            "task_type",
+            "description",
+            "status",
+            "priority",
+            "input_data",
+            "claimed_by",
+            "claimed_at",
+            "result",
+            "error_message",
+            "depends_on",
+            "deadline",
+            "created_at",
+            "completed_at",
+            "submitted_by",
+            "submitted_session_id",
+            "claimed_session_id",
+            "agent_requirements",
+            "attempt",
+            "max_attempts",
+            "retry_on_failure",
+            "lease_expires_at",
+            "not_before",
+            "unique_key",
+            "started_at",
+            "blocked_by",
+        ]
+    );
+    assert_eq!(task["result"].to_string(), r#"{"passed":212,"z":1,"a":2}"#, "verbatim");
+    assert_eq!((&task["status"], &task["claimed_by"]), (&json!("completed"), &json!("codex-9")));
+    assert_eq!(
+        (&task["submitted_by"], &task["submitted_session_id"]),
+        (&json!("boss-agent"), &json!("sub"))
+    );
+    assert!(task["completed_at"].is_string() && task["started_at"].is_string());
+    assert_eq!((&task["depends_on"], &task["blocked_by"]), (&json!([]), &json!([])));
+}
+
+#[tokio::test]
+async fn an_empty_queue_says_so() {
+    let service = Service::start().await;
+    let client = service.client();
+    assert_eq!(claim(&client, "a", json!({})).await, nothing("no_tasks_available"));
+    let audit = service.last_audit().await;
+    assert_eq!((&audit["operation"], &audit["success"]), (&json!("claim_task"), &json!(false)));
+    assert_eq!(audit["result"], json!({ "reason": "no_tasks_available" }));
+    submit(&client, json!({})).await;
+    assert_eq!(claim(&client, "a", json!({ "task_types": [] })).await["success"], false);
+    assert_eq!(claim(&client, "a", json!({ "task_types": ["x"] })).await["success"], false);
+    assert_eq!(claim(&client, "a", json!({ "task_types": ["x", "test"] })).await["success"], true);
+    let unknown = json!({ "task_id": "00000000-0000-0000-0000-000000000000" });
+    let answer = ask(&client, "get", unknown).await;
+    assert_eq!(answer.to_string(), r#"{"success":false,"reason":"task_not_found"}"#);
+}
+
+#[tokio::test]
+async fn tasks_are_handed_out_by_priority_then_age() {
+    let service = Service::start().await;
+    let client = service.client();
+    for (name, priority) in [("c", 5), ("d", 5), ("a", 1), ("e", 10), ("b", 2)] {
+        submit(&client, json!({ "task_description": name, "priority": priority })).await;
+    }
+    let listed = client.get("/work").await.json;
+    let names: Vec<_> = listed["tasks"]
+        .as_array()
+        .expect("tasks")
+        .iter()
+        .map(|it| it["description"].clone())
+        .collect();
+    assert_eq!(names, ["a", "b", "c", "d", "e"]);
+    assert_eq!((&listed["count"], &listed["truncated"]), (&json!(5), &json!(false)));
+    for expected in ["a", "b", "c", "d", "e"] {
+        assert_eq!(claim(&client, "x", json!({})).await["description"], expected);
+    }
+    let count =
+        async |query: &str| client.get(&format!("/work?{query}")).await.json["count"].clone();
+    assert_eq!(count("status=claimed&claimed_by=x").await, 5);
+    assert_eq!(count("status=pending").await, 0);
+    assert_eq!(count("submitted_by=cloud-agent&task_type=test&limit=2").await, 2);
+    assert_eq!(count("submitted_by=nobody").await, 0);
+}
+
+#[tokio::test]
+async fn submissions_are_checked() {
+    let service = Service::start().await;
+    let client = service.client();
+    let before = service.contents().await;
+    let unknown = "11111111-1111-1111-1111-111111111111";
+    let problems = async |more: Value| {
+        let mut body = json!({ "task_type": "t", "task_description": "d" });
+        body.as_object_mut()
+            .expect("an object")
+            .extend(more.as_object().expect("an object").clone());
+        client.post("/work/submit", body).await.issues()
+    };
+    for (more, kind, loc) in [
+        (json!({ "priority": 0 }), "greater_than_equal", json!(["body", "priority"])),
+        (json!({ "priority": 11 }), "less_than_equal", json!(["body", "priority"])),
+        (json!({ "max_attempts": 21 }), "less_than_equal", json!(["body", "max_attempts"])),
+        (json!({ "input_data": [] }), "dict_type", json!(["body", "input_data"])),
+        (json!({ "depends_on": ["x"] }), "uuid_parsing", json!(["body", "depends_on", 0])),
+        (json!({ "depends_on": [unknown] }), "value_error", json!(["body", "depends_on", 0])),
+        (json!({ "replaces": unknown }), "value_error", json!(["body", "replaces"])),
+        (json!({ "deadline": "2020-01-01T00:00:00Z" }), "value_error", json!(["body", "deadline"])),
+        (json!({ "deadline": "2999-01-01T00:00:00" }), "value_error", json!(["body", "deadline"])),
+        (
+            json!({ "deadline": "2999-01-01T00:00:00Z", "not_before": "2999-01-01T00:00:00Z" }),
+            "value_error",
+            json!(["body", "deadline"]),
+        ),
+        (
+            json!({ "agent_requirements": { "min_trust_level": 5 } }),
+            "less_than_equal",
+            json!(["body", "agent_requirements", "min_trust_level"]),
+        ),
+        (
+            json!({ "agent_requirements": { "archetype": "x".repeat(65) } }),
+            "string_too_long",
+            json!(["body", "agent_requirements", "archetype"]),
+        ),
+        (
+            json!({ "agent_requirements": { "x": "\0" } }),
+            "value_error",
+            json!(["body", "agent_requirements"]),
+        ),
+        (
+            json!({ "unique_key": "x".repeat(257) }),
+            "string_too_long",
+            json!(["body", "unique_key"]),
+        ),
+    ] {
+        assert_eq!(problems(more.clone()).await, [(kind.to_owned(), loc)], "{more}");
+    }
+    assert_eq!(service.contents().await, before);
+    let known = submit(&client, json!({})).await;
+    let second = problems(json!({ "depends_on": [known, known, unknown] })).await;
+    assert_eq!(second, [("value_error".to_owned(), json!(["body", "depends_on", 2]))]);
+    let pending = problems(json!({ "replaces": known })).await;
+    assert_eq!(pending[0].1, json!(["body", "replaces"]), "only a failed or cancelled task");
+}
+
+#[tokio::test]
+async fn requirements_keep_other_members() {
+    let service = Service::start().await;
+    let client = service.client();
+    let requirements = json!({ "min_trust_level": "1", "tools": ["cargo"] });
+    let id = submit(&client, json!({ "agent_requirements": requirements })).await;
+    let kept = json!({ "min_trust_level": 1, "tools": ["cargo"] });
+    assert_eq!(task(&client, &id).await["agent_requirements"], kept);
+}
+
+#[tokio::test]
+async fn a_unique_key_has_one_live_task() {
+    let service = Service::start().await;
+    let client = service.client();
+    let body = json!({ "task_type": "t", "task_description": "d", "unique_key": "k" });
+    let answers = join_all((0..16).map(|_| ask(&client, "submit", body.clone()))).await;
+    let created = answers.iter().filter(|it| it["action"] == "created").count();
+    let same = answers.iter().filter(|it| it["action"] == "deduplicated").count();
+    assert_eq!((created, same), (1, 15));
+    assert!(
+        answers.iter().all(|it| it["success"] == true && it["task_id"] == answers[0]["task_id"])
+    );
+    assert_eq!(service.scalar::<i64>("select count(*) from work_task").await, 1);
+    let id = answers[0]["task_id"].as_str().expect("an id");
+    claim(&client, "a", json!({})).await;
+    assert_eq!(ask(&client, "submit", body.clone()).await["action"], "deduplicated");
+    complete(&client, "a", id, json!({})).await;
+    let next = ask(&client, "submit", body.clone()).await;
+    assert_eq!(next["action"], "created");
+    // One that time has failed frees its key at once.
+    service
+        .execute("update work_task set deadline = clock_timestamp() where status = 'pending'")
+        .await;
+    assert_eq!(ask(&client, "submit", body).await["action"], "created");
+    let failed = task(&client, next["task_id"].as_str().expect("an id")).await;
+    assert_eq!(
+        (&failed["status"], &failed["error_message"]),
+        (&json!("failed"), &json!("deadline_exceeded"))
+    );
+}
+
+#[tokio::test]
+async fn a_task_waits_for_what_it_depends_on() {
+    let service = Service::start().await;
+    let client = service.client();
+    let one = submit(&client, json!({ "task_description": "one", "priority": 9 })).await;
+    let two = submit(&client, json!({ "task_description": "two", "priority": 9 })).await;
+    let last = submit(
+        &client,
+        json!({ "task_description": "last", "priority": 1, "depends_on": [two, one, two] }),
+    )
+    .await;
+    let waiting = task(&client, &last).await;
+    assert_eq!(waiting["depends_on"], json!([two, one]));
+    let pending = |id: &String| json!({ "id": id, "status": "pending" });
+    assert_eq!(waiting["blocked_by"], json!([pending(&two), pending(&one)]));
+    assert_eq!(claim(&client, "a", json!({})).await["task_id"], json!(one));
+    assert_eq!(claim(&client, "a", json!({})).await["task_id"], json!(two));
+    assert_eq!(claim(&client, "a", json!({})).await["success"], false);
+    complete(&client, "a", &one, json!({})).await;
+    assert_eq!(claim(&client, "a", json!({})).await["success"], false);
+    complete(&client, "a", &two, json!({})).await;
+    assert_eq!(task(&client, &last).await["blocked_by"], json!([]));
+    assert_eq!(claim(&client, "a", json!({})).await["task_id"], json!(last));
+    let after = submit(&client, json!({ "depends_on": [one] })).await;
+    assert_eq!(claim(&client, "a", json!({})).await["task_id"], json!(after), "completed already");
+}
+
+#[tokio::test]
+async fn a_failed_dependency_blocks_until_it_is_replaced() {
+    let service = Service::start().await;
+    let client = service.client();
+    let first = submit(&client, json!({ "priority": 1 })).await;
+    let waiting = submit(&client, json!({ "depends_on": [first] })).await;
+    claim(&client, "a", json!({})).await;
+    let failed =
+        complete(&client, "a", &first, json!({ "success": false, "error_message": "no" })).await;
+    assert_eq!((&failed["success"], &failed["status"]), (&json!(true), &json!("failed")));
+    assert_eq!(claim(&client, "a", json!({})).await["success"], false);
+    let blocked = json!([{ "id": first, "status": "failed" }]);
+    assert_eq!(task(&client, &waiting).await["blocked_by"], blocked);
+    let second = submit(&client, json!({ "replaces": first })).await;
+    let moved = task(&client, &waiting).await;
+    assert_eq!(
+        (&moved["depends_on"], &moved["blocked_by"][0]["status"]),
+        (&json!([second]), &json!("pending"))
+    );
+    assert_eq!(claim(&client, "a", json!({})).await["task_id"], json!(second));
+    complete(&client, "a", &second, json!({})).await;
+    assert_eq!(claim(&client, "a", json!({})).await["task_id"], json!(waiting));
+}
+
+#[tokio::test]
+async fn no_completion_is_missed_by_a_dependent_submitted_at_the_same_time() {
+    let service = Service::start().await;
+    let client = service.client();
+    for round in 0..20 {
+        let first = submit(&client, json!({})).await;
+        claim(&client, "a", json!({})).await;
+        let submitting =
+            join_all((0..4).map(|_| submit(&client, json!({ "depends_on": [first] }))));
+        let (dependents, _) =
+            futures_util::future::join(submitting, complete(&client, "a", &first, json!({}))).await;
+        let stuck: i64 = service
+            .scalar("select count(*) from work_task where status = 'pending' and open_dependencies <> 0")
+            .await;
+        assert_eq!(stuck, 0, "round {round}");
+        for id in dependents {
+            claim(&client, "a", json!({})).await;
+            complete(&client, "a", &id, json!({})).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_claimants_never_share_a_task() {
+    let service = Service::start().await;
+    let client = service.client();
+    for _ in 0..40 {
+        submit(&client, json!({})).await;
+    }
+    let claims = join_all((0..40).map(|n| {
+        let client = client.clone();
+        async move { claim(&client, &format!("agent-{n}"), json!({})).await }
+    }))
+    .await;
+    let mut ids: Vec<_> = claims.iter().map(|it| it["task_id"].to_string()).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 40, "forty tasks, forty claimants, none empty-handed");
+    assert_eq!(claim(&client, "late", json!({})).await["reason"], "no_tasks_available");
+    let one = submit(&client, json!({})).await;
+    let rivals = join_all((0..16).map(|n| {
+        let client = client.clone();
+        async move { claim(&client, &format!("rival-{n}"), json!({})).await }
+    }))
+    .await;
+    let winners: Vec<_> = rivals.iter().filter(|it| it["success"] == true).collect();
+    assert_eq!((winners.len(), &winners[0]["task_id"]), (1, &json!(one)));
+    assert_eq!(service.scalar::<i32>("select max(attempt)::integer from work_task").await, 1);
+}
+
+#[tokio::test]
+async fn an_ended_lease_goes_to_the_next_and_the_old_claimant_is_superseded() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({})).await;
+    let first = claim(&client, "a", json!({ "lease_minutes": 5 })).await;
+    assert_eq!(claim(&client, "b", json!({})).await["success"], false);
+    end_leases(&service).await;
+    let second = claim(&client, "b", json!({})).await;
+    assert_eq!((&second["task_id"], &second["attempt"]), (&json!(id), &json!(2)));
+    assert_ne!(first["claim_token"], second["claim_token"]);
+    let token = first["claim_token"].clone();
+    for route in ["complete", "renew"] {
+        let body = json!({ "agent_id": "a", "agent_type": "t", "task_id": id, "success": true, "claim_token": token });
+        let refused = ask(&client, route, body).await;
+        assert_eq!(refused["reason"], "claim_superseded", "{route}");
+        let body = json!({ "agent_id": "a", "agent_type": "t", "task_id": id, "success": true });
+        let refused = ask(&client, route, body).await;
+        assert_eq!(refused["reason"], "task_not_found_or_not_claimed_by_agent", "{route}");
+    }
+    let token = json!({ "claim_token": second["claim_token"] });
+    assert_eq!(complete(&client, "b", &id, token).await["status"], "completed");
+}
+
+#[tokio::test]
+async fn a_late_completion_counts_while_nobody_else_has_claimed() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({})).await;
+    let claimed = claim(&client, "a", json!({})).await;
+    end_leases(&service).await;
+    let token = json!({ "claim_token": claimed["claim_token"] });
+    assert_eq!(complete(&client, "a", &id, token).await["status"], "completed");
+}
+
+#[tokio::test]
+async fn a_task_out_of_attempts_has_failed() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({ "max_attempts": 2 })).await;
+    for attempt in 1..=2 {
+        assert_eq!(claim(&client, "a", json!({})).await["attempt"], attempt);
+        end_leases(&service).await;
+    }
+    let failed = task(&client, &id).await;
+    assert_eq!(
+        (&failed["status"], &failed["error_message"]),
+        (&json!("failed"), &json!("max_attempts_exceeded"))
+    );
+    assert!(failed["completed_at"].is_string());
+    assert_eq!(complete(&client, "a", &id, json!({})).await["reason"], "task_already_finished");
+    assert_eq!(claim(&client, "a", json!({})).await["success"], false);
+    let stored: String = service.scalar("select status from work_task").await;
+    assert_eq!(stored, "failed", "the claim wrote it down");
+    assert_eq!(client.get("/work?status=failed").await.json["count"], 1);
+}
+
+#[tokio::test]
+async fn a_renewal_extends_the_lease_and_sets_running() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({})).await;
+    let body = json!({ "agent_id": "a", "agent_type": "t", "task_id": id });
+    let refusal = |reason: &str| {
+        json!({
+            "success": false, "status": null, "task_id": null, "lease_expires_at": null, "reason": reason,
+        })
+    };
+    let not_mine = "task_not_found_or_not_claimed_by_agent";
+    assert_eq!(ask(&client, "renew", body.clone()).await, refusal(not_mine), "not claimed");
+    let claimed = claim(&client, "a", json!({ "lease_minutes": 5 })).await;
+    let mut renewed =
+        ask(&client, "renew", json!({ "agent_id": "a", "task_id": id, "lease_minutes": 60 })).await;
+    assert!(renewed["lease_expires_at"].as_str() > claimed["lease_expires_at"].as_str());
+    let audit = service.last_audit().await;
+    assert_eq!(
+        (&audit["operation"], &audit["parameters"]),
+        (&json!("renew_task"), &json!({ "task_id": id }))
+    );
+    assert!(audit["result"]["lease_expires_at"].is_string());
+    renewed["lease_expires_at"] = json!("time");
+    let expected = json!({
+        "success": true, "status": "running", "task_id": id, "lease_expires_at": "time", "reason": null,
+    });
+    assert_eq!(renewed.to_string(), expected.to_string());
+    assert_eq!(task(&client, &id).await["status"], "running");
+    let wrong = json!({ "agent_id": "a", "task_id": id, "claim_token": "c_wrong" });
+    assert_eq!(ask(&client, "renew", wrong).await, refusal("claim_superseded"));
+    let other = json!({ "agent_id": "b", "task_id": id });
+    assert_eq!(ask(&client, "renew", other).await, refusal(not_mine));
+    complete(&client, "a", &id, json!({})).await;
+    assert_eq!(ask(&client, "renew", body).await, refusal("task_already_finished"));
+    let unknown = json!({ "task_id": "00000000-0000-0000-0000-000000000000", "agent_id": "a" });
+    assert_eq!(ask(&client, "renew", unknown).await, refusal(not_mine));
+    let answer = client.post("/work/renew", json!({ "task_id": id, "lease_minutes": 1441 })).await;
+    assert_eq!(answer.issues()[0].0, "less_than_equal");
+}
+
+#[tokio::test]
+async fn a_failure_is_tried_again_where_the_submitter_wants_it() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({ "retry_on_failure": true, "max_attempts": 3 })).await;
+    for (attempt, low, high) in [(1, 24.0, 36.0), (2, 48.0, 72.0)] {
+        let claimed = claim(&client, "a", json!({})).await;
+        assert_eq!(claimed["attempt"], attempt);
+        let report = json!({ "success": false, "error_message": "flaky", "claim_token": claimed["claim_token"] });
+        let failed = complete(&client, "a", &id, report.clone()).await;
+        assert_eq!((&failed["success"], &failed["status"]), (&json!(true), &json!("pending")));
+        assert!(failed["retry_at"].is_string());
+        assert_eq!(complete(&client, "a", &id, report).await, failed, "an identical repeat");
+        let delay: f64 = service
+            .scalar("select extract(epoch from available_at - clock_timestamp())::float8 from work_task")
+            .await;
+        assert!(delay > low - 5.0 && delay <= high, "{delay}");
+        assert_eq!(claim(&client, "a", json!({})).await["success"], false, "not yet");
+        let waiting = task(&client, &id).await;
+        assert_eq!(
+            (&waiting["status"], &waiting["error_message"]),
+            (&json!("pending"), &json!("flaky"))
+        );
+        service.execute("update work_task set available_at = clock_timestamp()").await;
+    }
+    claim(&client, "a", json!({})).await;
+    let last = complete(&client, "a", &id, json!({ "success": false })).await;
+    assert_eq!((&last["status"], &last["retry_at"]), (&json!("failed"), &json!(null)));
+}
+
+#[tokio::test]
+async fn time_limits_of_a_task() {
+    let service = Service::start().await;
+    let client = service.client();
+    let future = "2999-01-01T00:00:00Z";
+    let later = submit(&client, json!({ "not_before": future })).await;
+    assert_eq!(task(&client, &later).await["not_before"], "2999-01-01T00:00:00+00:00");
+    assert_eq!(claim(&client, "a", json!({})).await["success"], false);
+    service.execute("update work_task set available_at = clock_timestamp()").await;
+    let claimed = claim(&client, "a", json!({})).await;
+    assert_eq!((&claimed["task_id"], &claimed["deadline"]), (&json!(later), &json!(null)));
+    let urgent = submit(&client, json!({ "deadline": future })).await;
+    service
+        .execute(&format!(
+            "update work_task set deadline = clock_timestamp() where id = '{urgent}'"
+        ))
+        .await;
+    let failed = task(&client, &urgent).await;
+    assert_eq!(
+        (&failed["status"], &failed["error_message"]),
+        (&json!("failed"), &json!("deadline_exceeded"))
+    );
+    assert_eq!(claim(&client, "a", json!({})).await["success"], false);
+    let claimed_one = submit(&client, json!({ "deadline": future })).await;
+    assert!(claim(&client, "a", json!({})).await["deadline"].is_string());
+    service
+        .execute(&format!(
+            "update work_task set deadline = clock_timestamp() where id = '{claimed_one}'"
+        ))
+        .await;
+    assert_eq!(
+        complete(&client, "a", &claimed_one, json!({})).await["status"],
+        "completed",
+        "may finish"
+    );
+}
+
+#[tokio::test]
+async fn a_task_is_cancelled_by_its_submitter_or_with_trust() {
+    let service = Service::start().await;
+    let (client, boss) = (service.client(), service.client_with(BOSS));
+    let id = submit(&client, json!({ "agent_id": "sub" })).await;
+    let cancel = async |client: &Client, agent: &str, id: &str| {
+        ask(client, "cancel", json!({ "agent_id": agent, "task_id": id, "reason": "why" })).await
+    };
+    let refusal = |reason: &str| json!({ "success": false, "status": null, "task_id": null, "reason": reason });
+    let unknown = "00000000-0000-0000-0000-000000000000";
+    assert_eq!(cancel(&client, "sub", unknown).await, refusal("task_not_found"));
+    assert_eq!(cancel(&client, "other", &id).await, refusal("not_submitter"));
+    let done = cancel(&client, "sub", &id).await;
+    assert_eq!(
+        done,
+        json!({ "success": true, "status": "cancelled", "task_id": id, "reason": null })
+    );
+    let audit = service.last_audit().await;
+    assert_eq!(audit["parameters"], json!({ "task_id": id, "reason": "why" }));
+    assert_eq!(audit["result"], json!({ "status": "cancelled" }));
+    assert_eq!(cancel(&client, "sub", &id).await, refusal("task_already_finished"));
+    assert_eq!(task(&client, &id).await["error_message"], "why");
+    let other = submit(&client, json!({ "agent_id": "sub" })).await;
+    claim(&client, "a", json!({})).await;
+    assert_eq!(cancel(&boss, "", &other).await["success"], true);
+    assert_eq!(complete(&client, "a", &other, json!({})).await["reason"], "task_already_finished");
+}
+
+#[tokio::test]
+async fn reviews_are_not_handed_to_their_authors() {
+    let service = Service::start().await;
+    let client = service.client();
+    for kind in ["evaluate", "review"] {
+        let data = json!({ "submitted_by": "author" });
+        submit(&client, json!({ "task_type": kind, "agent_id": "sub", "input_data": data })).await;
+        assert_eq!(claim(&client, "sub", json!({})).await["reason"], "no_tasks_available");
+        assert_eq!(
+            claim(&client, "author", json!({ "task_types": [kind] })).await["success"],
+            false
+        );
+        assert_eq!(claim(&client, "third", json!({})).await["success"], true);
+    }
+    submit(&client, json!({ "agent_id": "sub" })).await;
+    assert_eq!(claim(&client, "sub", json!({})).await["success"], true, "other kinds are");
+}
+
+#[tokio::test]
+async fn requirements_decide_who_gets_a_task() {
+    let service = Service::start().await;
+    let (client, boss) = (service.client(), service.client_with(BOSS));
+    submit(&client, json!({ "agent_requirements": { "min_trust_level": 3 } })).await;
+    assert_eq!(claim(&client, "a", json!({})).await["reason"], "no_tasks_available");
+    assert_eq!(claim(&boss, "", json!({ "agent_type": "" })).await["success"], true);
+    submit(&client, json!({ "agent_requirements": { "archetype": "rust" } })).await;
+    let declare = async |agent: &str, capabilities: &str, ended: &str| {
+        service
+            .execute(&format!(
+                "insert into agent_session (workspace, agent_id, session_id, agent_type, capabilities, ended_at)
+                 values ('default', '{agent}', '{capabilities}{ended}', 't', '{capabilities}', {ended})"
+            ))
+            .await;
+    };
+    declare("b", "{go}", "null").await;
+    declare("b", "{rust}", "clock_timestamp()").await;
+    assert_eq!(claim(&client, "b", json!({})).await["success"], false, "only live sessions count");
+    declare("c", "{go,rust}", "null").await;
+    assert_eq!(claim(&client, "c", json!({})).await["success"], true);
+    submit(&client, json!({ "agent_requirements": { "archetype": "rust" } })).await;
+    declare("d", "{}", "null").await;
+    assert_eq!(claim(&client, "d", json!({})).await["success"], true, "it has declared none");
+}
+
+#[tokio::test]
+async fn destructive_text_is_refused_at_submission_at_the_submitters_trust() {
+    let service = Service::start().await;
+    let (client, boss) = (service.client(), service.client_with(BOSS));
+    let refused = |names: &str| {
+        json!({
+            "success": false, "task_id": null, "action": null,
+            "reason": format!("destructive_operation_blocked: {names}"),
+        })
+    };
+    for body in [
+        json!({ "task_type": "t", "task_description": "git push origin --force" }),
+        json!({ "task_type": "t", "task_description": "d", "input_data": { "run": ["git  push -u\n", "git push x --force"] } }),
+        json!({ "task_type": "t", "task_description": "d", "input_data": { "git push --force": 1 } }),
+    ] {
+        assert_eq!(ask(&client, "submit", body).await, refused("git_force_push"));
+        let audit = service.last_audit().await;
+        assert_eq!(
+            (&audit["operation"], &audit["success"]),
+            (&json!("submit_task"), &json!(false))
+        );
+        assert_eq!(audit["result"]["guardrails"], json!(["git_force_push"]));
+    }
+    assert_eq!(service.scalar::<i64>("select count(*) from work_task").await, 0);
+    assert_eq!(
+        service.scalar::<i64>("select count(*) from guardrail_violation where blocked").await,
+        3
+    );
+    let both = json!({ "task_type": "t", "task_description": "rm -rf / " });
+    assert_eq!(ask(&client, "submit", both.clone()).await, refused("rm_recursive_force, rm_rf"));
+    assert_eq!(ask(&boss, "submit", both).await, refused("rm_recursive_force"));
+    let warned = json!({ "task_type": "t", "task_description": "git branch -D x" });
+    assert_eq!(ask(&client, "submit", warned).await["success"], true);
+    assert_eq!(service.last_audit().await["result"]["guardrails"], json!(["git_branch_delete"]));
+}
+
+#[tokio::test]
+async fn destructive_text_is_skipped_for_claimants_below_the_trust_it_needs() {
+    let service = Service::start().await;
+    let (client, boss) = (service.client(), service.client_with(BOSS));
+    let id = submit(
+        &boss,
+        json!({ "task_description": "git push --force", "priority": 1, "agent_id": "" }),
+    )
+    .await;
+    let blocked = nothing("destructive_operation_blocked: git_force_push");
+    assert_eq!(claim(&client, "a", json!({})).await, blocked);
+    assert_eq!(
+        claim(&client, "a", json!({ "task_types": ["other"] })).await,
+        nothing("no_tasks_available")
+    );
+    let harmless = submit(&client, json!({ "task_description": "git branch -D x" })).await;
+    assert_eq!(
+        claim(&client, "a", json!({})).await["task_id"],
+        json!(harmless),
+        "others may be had"
+    );
+    assert_eq!(service.last_audit().await["result"]["guardrails"], json!(["git_branch_delete"]));
+    assert_eq!(claim(&boss, "", json!({ "agent_type": "" })).await["task_id"], json!(id));
+}
+
+#[tokio::test]
+async fn a_destructive_result_is_refused_and_the_claim_kept() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({})).await;
+    claim(&client, "a", json!({})).await;
+    let report = json!({ "result": { "next": "DROP TABLE users" } });
+    let refused = complete(&client, "a", &id, report.clone()).await;
+    let expected = json!({
+        "success": false, "status": "blocked", "task_id": id,
+        "reason": "destructive_operation_blocked: drop_table", "retry_at": null,
+    });
+    assert_eq!(refused, expected);
+    let kept = task(&client, &id).await;
+    assert_eq!(
+        (&kept["status"], &kept["claimed_by"], &kept["result"]),
+        (&json!("claimed"), &json!("a"), &json!(null))
+    );
+    assert_eq!(service.last_audit().await["result"]["status"], "blocked");
+    let failed =
+        complete(&client, "a", &id, json!({ "success": false, "result": report["result"] })).await;
+    assert_eq!(failed["status"], "failed", "a failure is not scanned");
+}
+
+#[tokio::test]
+async fn a_pattern_added_later_is_applied_to_tasks_that_wait() {
+    let service = Service::with(&[("GUARDRAILS_CACHE_TTL", "0")]).await;
+    let client = service.client();
+    submit(&client, json!({ "task_description": "feed the cat" })).await;
+    service
+        .execute(
+            "insert into guardrail_pattern (workspace, name, list_order, category, severity,
+                min_trust_level, pattern, explanation)
+             values ('default', 'no_cats', 16, 'pets', 'block', 4, 'cat', 'Cats bite.')",
+        )
+        .await;
+    let blocked = nothing("destructive_operation_blocked: no_cats");
+    assert_eq!(claim(&client, "a", json!({})).await, blocked);
+}
+
+#[tokio::test]
+async fn any_call_renews_the_claims_of_its_session_and_never_shortens_them() {
+    let service = Service::start().await;
+    let client = service.client();
+    let left = async || -> f64 {
+        service
+            .scalar("select extract(epoch from lease_expires_at - clock_timestamp())::float8 / 60 from work_task")
+            .await
+    };
+    let age = async || {
+        service
+            .execute(
+                "update work_task set lease_expires_at = lease_expires_at - interval '30 minutes',
+                    held_until = held_until - interval '30 minutes'",
+            )
+            .await;
+    };
+    let id = submit(&client, json!({})).await;
+    claim(&client, "a", json!({ "session_id": "s-1" })).await;
+    age().await;
+    client.acquire("a", "k", json!({ "session_id": "s-2" })).await;
+    assert!(left().await < 31.0, "another session");
+    client.acquire("b", "k2", json!({ "session_id": "s-1" })).await;
+    assert!(left().await < 31.0, "another agent");
+    client.acquire("a", "k", json!({ "session_id": "s-1" })).await;
+    assert!(left().await > 59.0, "a write of the session");
+    age().await;
+    let reader = client.clone().header("x-agent-id", "a").header("x-session-id", "s-1");
+    reader.get("/locks").await;
+    assert!(left().await > 59.0, "a read of the session");
+    let renew =
+        json!({ "agent_id": "a", "task_id": id, "lease_minutes": 600, "session_id": "s-1" });
+    ask(&client, "renew", renew).await;
+    client.acquire("a", "k", json!({ "session_id": "s-1" })).await;
+    assert!(left().await > 599.0, "never shortened");
+    end_leases(&service).await;
+    client.acquire("a", "k", json!({ "session_id": "s-1" })).await;
+    assert!(left().await < 0.0, "an ended lease stays ended");
+}
+
+#[tokio::test]
+async fn a_claim_ends_with_the_silence_of_its_session() {
+    let service = Service::with(&[("SESSION_TIMEOUT_MINUTES", "20")]).await;
+    let client = service.client();
+    service
+        .execute(
+            "insert into agent_session (workspace, agent_id, session_id, agent_type)
+             values ('default', 'a', 's-1', 't')",
+        )
+        .await;
+    let id = submit(&client, json!({})).await;
+    let claimed = claim(&client, "a", json!({ "session_id": "s-1", "lease_minutes": 600 })).await;
+    assert!(claimed["lease_expires_at"].is_string());
+    assert_eq!(claim(&client, "b", json!({})).await["success"], false);
+    let horizon: f64 = service
+        .scalar(
+            "select extract(epoch from held_until - clock_timestamp())::float8 / 60 from work_task",
+        )
+        .await;
+    assert!(horizon > 19.0 && horizon <= 20.0, "{horizon}");
+    service
+        .execute(
+            "update agent_session set last_heartbeat_at = last_heartbeat_at - interval '21 minutes';
+             update work_task set held_until = held_until - interval '21 minutes'",
+        )
+        .await;
+    let taken = claim(&client, "b", json!({})).await;
+    assert_eq!((&taken["task_id"], &taken["attempt"]), (&json!(id), &json!(2)));
+}
+
+#[tokio::test]
+async fn a_claim_belongs_to_its_session_when_both_are_named() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({})).await;
+    claim(&client, "a", json!({ "session_id": "s-1" })).await;
+    let other = complete(&client, "a", &id, json!({ "session_id": "s-2" })).await;
+    assert_eq!(other["reason"], "task_not_found_or_not_claimed_by_agent");
+    assert_eq!(complete(&client, "a", &id, json!({})).await["status"], "completed");
+}
+
+#[tokio::test]
+async fn workspaces_do_not_share_tasks_and_reviewers_do_not_claim() {
+    let service = Service::start().await;
+    let (client, team) = (service.client(), service.client_with(TEAM));
+    let id = submit(&client, json!({ "unique_key": "k" })).await;
+    assert_eq!(claim(&team, "a", json!({})).await["success"], false);
+    assert_eq!(ask(&team, "get", json!({ "task_id": id })).await["success"], false);
+    submit(&team, json!({ "unique_key": "k" })).await;
+    let dependent = json!({ "task_type": "t", "task_description": "d", "depends_on": [id] });
+    assert_eq!(team.post("/work/submit", dependent).await.status, 422);
+    assert_eq!(team.get("/work").await.json["count"], 1);
+    let denied = service
+        .client_with(REVIEWER)
+        .post("/work/claim", json!({ "agent_id": "", "agent_type": "" }))
+        .await;
+    assert_eq!(denied.status, 403);
+    let own = claim(&service.client_with(CODEX), "codex-1", json!({ "agent_type": "codex" })).await;
+    assert_eq!(own["task_id"], json!(id));
+}
+
+#[tokio::test]
+async fn probes_find_the_routes_without_touching_anything() {
+    let service = Service::start().await;
+    let before = service.contents().await;
+    for (route, fields) in [
+        ("submit", &["task_type", "task_description"][..]),
+        ("claim", &["agent_id", "agent_type"]),
+        ("renew", &["task_id"]),
+        ("complete", &["task_id", "agent_id", "success"]),
+        ("cancel", &["task_id"]),
+        ("get", &["task_id"]),
+    ] {
+        let path = format!("/work/{route}");
+        let found = service.client_with(CODEX).post(&path, json!({})).await.issues();
+        let missing: Vec<_> =
+            fields.iter().map(|it| ("missing".to_owned(), json!(["body", it]))).collect();
+        assert_eq!(found, missing, "{route}");
+        assert_eq!(service.client().get(&path).await.status, 405);
+    }
+    assert_eq!(service.contents().await, before);
+}
