@@ -1,10 +1,19 @@
 //! What a process shares between requests: configuration, the database and three small caches.
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
-    Config, MigrateError, Result, authority::Authority, capabilities::guardrails::Guardrails,
-    db::Database, heartbeat::Heartbeats,
+    Config, MigrateError, Result,
+    authority::Authority,
+    capabilities::{guardrails::Guardrails, maintenance},
+    db::Database,
+    heartbeat::Heartbeats,
 };
+
+/// How often the server tidies up.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How many sweeps go by between two looks for records that are too old: an hour.
+const SWEEPS_PER_RETENTION: u64 = 120;
 
 /// Shared, cheaply cloned state. Nothing in it has to survive the process, and any replica may
 /// answer any request.
@@ -39,6 +48,22 @@ impl App {
     /// Brings the database's schema up to date; needs a direct connection, not a pooler's.
     pub async fn migrate(&self) -> Result<(), MigrateError> {
         self.db.migrate().await
+    }
+
+    /// Tidies up what time has ended, every 30 s until dropped. Nothing depends on it.
+    pub async fn sweep(&self) -> ! {
+        let mut sweeps: u64 = 0;
+        loop {
+            tokio::time::sleep(SWEEP_INTERVAL).await;
+            let mut swept = maintenance::sweep(self).await;
+            if swept.is_ok() && sweeps.is_multiple_of(SWEEPS_PER_RETENTION) {
+                swept = maintenance::retain(self).await;
+            }
+            match swept {
+                Ok(()) => sweeps += 1,
+                Err(error) => tracing::warn!(?error, "the sweep failed"),
+            }
+        }
     }
 
     /// Closes the connections. Called when the last request is answered.

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use http::{HeaderValue, Uri};
 use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, types::PgInterval};
 
@@ -32,13 +33,17 @@ pub struct Config {
     pub(crate) allow_workspace_header: bool,
     pub(crate) lock_ttl_minutes: i64,
     pub(crate) session_timeout_minutes: i32,
+    pub(crate) audit_retention_days: i32,
     pub(crate) work_lease_minutes: i64,
     pub(crate) default_trust: u8,
     pub(crate) enforce_profile_limits: bool,
     pub(crate) authority_max_age: Duration,
     pub(crate) guardrails_max_age: Duration,
     pub(crate) guardrails_code_fallback: bool,
+    pub(crate) heartbeat_interval: Duration,
     pub(crate) access_log: bool,
+    pub(crate) public_metrics: bool,
+    pub(crate) cors_origins: Vec<HeaderValue>,
     pub(crate) request_time: Duration,
     /// Address to listen on; `None` is every address, IPv6 and IPv4.
     pub host: Option<IpAddr>,
@@ -180,6 +185,13 @@ const VARIABLES: &[Variable] = &[
         "false",
         "Let keys that are bound to no agent choose their workspace with `X-Workspace`.",
     ),
+    text(
+        "COORDINATOR_CORS_ALLOWED_ORIGINS",
+        "origins such as https://board.example.com, separated by commas",
+        "",
+        "Origins whose pages may call the service, besides `http://localhost:5173`.",
+    ),
+    bool("METRICS_PUBLIC", "false", "Answer `/metrics` without a key."),
     int(
         "LOCK_TTL_MINUTES",
         (1, 480),
@@ -209,6 +221,12 @@ const VARIABLES: &[Variable] = &[
         "true",
         "Use the built-in guardrail patterns when the table holds none or cannot be read. False: every check is answered 503 then.",
     ),
+    int(
+        "AUDIT_RETENTION_DAYS",
+        (1, 3650),
+        "90",
+        "Months of audit, violation and network records that lie wholly before these days are dropped.",
+    ),
     int("PROFILES_DEFAULT_TRUST", (0, 4), "2", "Trust of an agent without a profile."),
     bool(
         "PROFILES_ENFORCE_LIMITS",
@@ -226,6 +244,9 @@ const VARIABLES: &[Variable] = &[
 
 /// The longest that an agent's assignment and suspension may be out of date (conventions 5.2).
 const AUTHORITY_MAX_AGE: Duration = Duration::from_secs(5);
+
+/// A caller is not heard again within this time (conventions 14).
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long a request may take before it is answered with 503 (conventions, limits).
 const REQUEST_TIME: Duration = Duration::from_secs(30);
@@ -250,6 +271,7 @@ impl Config {
             allow_workspace_header: from.bool("COORDINATION_ALLOW_WORKSPACE_HEADER"),
             lock_ttl_minutes: from.int("LOCK_TTL_MINUTES"),
             session_timeout_minutes: from.int("SESSION_TIMEOUT_MINUTES"),
+            audit_retention_days: from.int("AUDIT_RETENTION_DAYS"),
             work_lease_minutes: from.int("WORK_LEASE_MINUTES"),
             default_trust: from.int("PROFILES_DEFAULT_TRUST"),
             enforce_profile_limits: from.bool("PROFILES_ENFORCE_LIMITS"),
@@ -257,7 +279,10 @@ impl Config {
                 .min(AUTHORITY_MAX_AGE),
             guardrails_max_age: Duration::from_secs(from.int("GUARDRAILS_CACHE_TTL")),
             guardrails_code_fallback: from.bool("GUARDRAILS_CODE_FALLBACK"),
+            heartbeat_interval: HEARTBEAT_INTERVAL,
             access_log: from.bool("API_ACCESS_LOG"),
+            public_metrics: from.bool("METRICS_PUBLIC"),
+            cors_origins: from.origins(),
             request_time: REQUEST_TIME,
             host: from.host(),
             port: from.port(),
@@ -281,6 +306,14 @@ impl Config {
     #[doc(hidden)]
     pub fn with_authority_max_age(mut self, age: Duration) -> Self {
         self.authority_max_age = age;
+        self
+    }
+
+    /// The same configuration with another time between two heartbeats, for tests that must not
+    /// depend on how much time passes.
+    #[doc(hidden)]
+    pub fn with_heartbeat_interval(mut self, interval: Duration) -> Self {
+        self.heartbeat_interval = interval;
         self
     }
 
@@ -374,6 +407,15 @@ impl Reader<'_> {
         self.checked("RUST_LOG", |_, value| value.parse().ok())
     }
 
+    fn origins(&mut self) -> Vec<HeaderValue> {
+        let extra = self.checked("COORDINATOR_CORS_ALLOWED_ORIGINS", |_, value| {
+            let origins = value.split(',').map(str::trim).filter(|it| !it.is_empty());
+            origins.map(origin).collect::<Option<Vec<_>>>()
+        });
+        let own = const { HeaderValue::from_static("http://localhost:5173") };
+        std::iter::once(own).chain(extra).collect()
+    }
+
     fn database(&mut self) -> PgConnectOptions {
         let backend = self.word("DB_BACKEND");
         let name =
@@ -407,6 +449,15 @@ impl Reader<'_> {
         let unbound = listed.unwrap_or_default().into_iter().map(|key| (key, Identity::default()));
         Keyring::new(identities.into_iter().chain(unbound))
     }
+}
+
+/// A scheme, a host and perhaps a port, as a browser sends it: nothing behind, not even a slash.
+fn origin(text: &str) -> Option<HeaderValue> {
+    let uri: Uri = text.parse().ok()?;
+    let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
+    let whole = format!("{scheme}://{authority}");
+    let plain = ["http", "https"].contains(&scheme) && !authority.as_str().contains('@');
+    (plain && whole == text).then(|| whole.parse().ok())?
 }
 
 fn variable(name: &str) -> &'static Variable {
@@ -589,6 +640,12 @@ mod tests {
             ("SHUTDOWN_GRACE_SECONDS", "-1"),
             ("RUST_LOG", "s3cret=loud"),
             ("COORDINATION_API_KEYS", " , ,"),
+            ("METRICS_PUBLIC", "maybe"),
+            ("COORDINATOR_CORS_ALLOWED_ORIGINS", "board.example.com"),
+            ("COORDINATOR_CORS_ALLOWED_ORIGINS", "https://a.example, https://b.example/path"),
+            ("COORDINATOR_CORS_ALLOWED_ORIGINS", "https://user@a.example"),
+            ("COORDINATOR_CORS_ALLOWED_ORIGINS", "ftp://a.example"),
+            ("COORDINATOR_CORS_ALLOWED_ORIGINS", "*"),
             ("LOCK_TTL_MINUTES", "481"),
             ("PROFILES_DEFAULT_TRUST", "5"),
             ("PROFILES_CACHE_TTL", "86401"),

@@ -1,4 +1,4 @@
-//! Sessions are kept alive by any call that names them. A write hears its session in its own
+//! Sessions and claims are kept alive by any call of their agent. A write hears its caller in its own
 //! statement; a read, whose statement writes nothing, is heard here.
 use std::{
     collections::HashMap,
@@ -10,30 +10,29 @@ use sqlx::PgConnection;
 
 use crate::{Config, Result, auth::Caller};
 
-/// A session is not heard again within this time; function `touch_session` in the database holds
-/// the same bound for all replicas together.
-const INTERVAL: Duration = Duration::from_secs(10);
-
-/// How many sessions are remembered at most; any text may be named as a session.
+/// How many callers are remembered at most; any text may be named as a session.
 const MOST_KNOWN: usize = 10_000;
 
-/// When this process last heard each session on a read.
+/// When this process last heard each caller on a read. Function `touch_session` in the database
+/// holds the same bound for all replicas together.
 #[derive(Debug, Default)]
 pub(crate) struct Heartbeats {
-    heard: Mutex<HashMap<[String; 3], Instant>>,
+    heard: Mutex<HashMap<Ear, Instant>>,
 }
 
+/// Workspace, agent and session.
+type Ear = (String, String, Option<String>);
+
 impl Heartbeats {
-    /// Hears the caller's session, if it names one, at most once in ten seconds.
+    /// Hears the caller, at most once in ten seconds.
     pub(crate) async fn hear(
         &self,
         db: &mut PgConnection,
         config: &Config,
         caller: &Caller,
     ) -> Result<()> {
-        let Some(session_id) = &caller.session_id else { return Ok(()) };
-        let session = [&caller.workspace, &caller.agent_id, session_id].map(String::clone);
-        if self.heard_lately(&session) {
+        let ear = (caller.workspace.clone(), caller.agent_id.clone(), caller.session_id.clone());
+        if self.heard_lately(&ear, config.heartbeat_interval) {
             return Ok(());
         }
         let at = Instant::now();
@@ -41,7 +40,7 @@ impl Heartbeats {
             "select touch_session($1, $2, $3, $4)",
             caller.workspace,
             caller.agent_id,
-            session_id,
+            caller.session_id,
             config.session_timeout(),
         )
         .fetch_one(db)
@@ -50,12 +49,12 @@ impl Heartbeats {
         if heard.len() >= MOST_KNOWN {
             heard.clear();
         }
-        heard.insert(session, at);
+        heard.insert(ear, at);
         Ok(())
     }
 
-    fn heard_lately(&self, session: &[String; 3]) -> bool {
+    fn heard_lately(&self, ear: &Ear, interval: Duration) -> bool {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.get(session).is_some_and(|at| at.elapsed() < INTERVAL)
+        heard.get(ear).is_some_and(|at| at.elapsed() < interval)
     }
 }

@@ -25,6 +25,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
+use tower_http::cors::CorsLayer;
 
 use crate::{
     App, Config, Error, Issue, Result,
@@ -62,7 +63,31 @@ pub fn router(app: App) -> Router {
             moved.unwrap_or_else(|| Error::NotFound("Not Found".to_owned()).respond(""))
         })
         .layer(from_fn_with_state(app.clone(), around))
+        .layer(cors(&app.config))
         .with_state(app)
+}
+
+/// Which pages may call the service from a browser, and with what. Answers every OPTIONS itself.
+fn cors(config: &Config) -> CorsLayer {
+    let methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    let headers = [
+        "authorization",
+        "x-coordinator-api-key",
+        "x-api-key",
+        "content-type",
+        "idempotency-key",
+        "x-session-id",
+        "x-agent-id",
+        "x-agent-type",
+        "x-workspace",
+        "last-event-id",
+    ];
+    CorsLayer::new()
+        .allow_origin(config.cors_origins.clone())
+        .allow_methods(methods.map(|it| it.parse::<Method>().expect("a known method")))
+        .allow_headers(headers.map(HeaderName::from_static))
+        .expose_headers([REQUEST_ID, REPLAYED])
+        .max_age(Duration::from_secs(600))
 }
 
 /// Everything that can be reached.
@@ -234,7 +259,7 @@ async fn dispatch(
     let asked = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
     let Some(route) = methods.iter().find(|it| it.method == *asked) else {
         let moved = redirect(site, Some(asked), request.uri());
-        return moved.unwrap_or_else(|| other_method(methods, request.method()));
+        return moved.unwrap_or_else(|| other_method(methods));
     };
     let answered = match &route.target {
         Target::Operation(op) => operate(&app, op, route.template, &id, request).await,
@@ -259,13 +284,10 @@ fn redirect(site: &Site, method: Option<&Method>, uri: &Uri) -> Option<Response>
     })
 }
 
-/// `405`, or for OPTIONS an empty answer; both say what is allowed.
-fn other_method(methods: &[Route], asked: &Method) -> Response {
+/// `405`, which says what is allowed.
+fn other_method(methods: &[Route]) -> Response {
     let allowed: Vec<_> = methods.iter().map(|it| it.method.as_str()).collect();
     let allow = [(header::ALLOW, allowed.join(", "))];
-    if asked == Method::OPTIONS {
-        return (StatusCode::NO_CONTENT, allow).into_response();
-    }
     let body = Json(json!({ "detail": "Method Not Allowed" }));
     (StatusCode::METHOD_NOT_ALLOWED, allow, body).into_response()
 }

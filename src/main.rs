@@ -118,6 +118,7 @@ async fn serve(config: Config) -> ExitCode {
             Err(error) => failed("serving failed", &error),
         },
         error = later => failed("migration failed", &error),
+        never = app.sweep() => never,
     };
     app.close().await;
     code

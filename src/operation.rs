@@ -270,7 +270,7 @@ async fn run_as_caller<O: Operation>(
     let answered = match decided {
         Err(denial) => Err(denial),
         Ok(_) => {
-            if meta.category == Category::Read {
+            if meta.category == Category::Read && call.key.is_some() {
                 app.heartbeats.hear(db, config, &caller).await?;
             }
             answer(call, operation, &caller, db).await

@@ -111,8 +111,7 @@ async fn paths_verbs_and_slashes() {
     let head = client.send(Method::HEAD, "/live", Body::empty()).await;
     assert_eq!(head.status, 200);
     let options = service.anonymous().send(Method::OPTIONS, "/locks/acquire", Body::empty()).await;
-    assert_eq!((options.status.as_u16(), options.text.as_str()), (204, ""));
-    assert_eq!(options.headers["allow"], "POST, DELETE");
+    assert_eq!((options.status.as_u16(), options.text.as_str()), (200, ""), "no key is needed");
 }
 
 #[tokio::test]
@@ -610,4 +609,43 @@ async fn a_month_that_nothing_has_prepared_is_prepared_by_its_first_write() {
     assert_eq!(replayable.json["reason"], "locked_by_other");
     service.app.migrate().await.expect("nothing to do but partitions");
     assert_eq!(service.scalar::<i64>(count).await, 4);
+}
+
+#[tokio::test]
+async fn pages_of_known_origins_may_call() {
+    let more =
+        [("COORDINATOR_CORS_ALLOWED_ORIGINS", "https://board.example.com, https://b.example")];
+    let service = Service::with(&more).await;
+    let preflight = async |origin: &str| {
+        let client = service
+            .anonymous()
+            .header("origin", origin)
+            .header("access-control-request-method", "PATCH")
+            .header("access-control-request-headers", "x-api-key,idempotency-key");
+        client.send(Method::OPTIONS, "/locks/acquire", Body::empty()).await
+    };
+    for origin in ["http://localhost:5173", "https://board.example.com", "https://b.example"] {
+        let answer = preflight(origin).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.headers["access-control-allow-origin"], origin);
+        assert_eq!(answer.headers["access-control-max-age"], "600");
+        let methods = answer.headers["access-control-allow-methods"].to_str().expect("text");
+        assert_eq!(methods, "GET,POST,PUT,PATCH,DELETE,OPTIONS");
+        let headers = answer.headers["access-control-allow-headers"].to_str().expect("text");
+        for name in ["authorization", "x-workspace", "last-event-id", "idempotency-key"] {
+            assert!(headers.contains(name), "{headers}");
+        }
+        assert!(!answer.headers.contains_key("access-control-allow-credentials"));
+        let call = service.client().header("origin", origin).get("/locks").await;
+        assert_eq!(call.headers["access-control-allow-origin"], origin);
+        let exposed = call.headers["access-control-expose-headers"].to_str().expect("text");
+        assert_eq!(exposed, "x-request-id,idempotent-replayed");
+    }
+    assert!(
+        !preflight("https://evil.example")
+            .await
+            .headers
+            .contains_key("access-control-allow-origin")
+    );
+    assert_eq!(service.audit_rows().await, 0);
 }

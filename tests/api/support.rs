@@ -53,12 +53,13 @@ pub(crate) fn variables(url: &str) -> HashMap<String, String> {
     .into()
 }
 
-/// A configuration from an environment, with what agents may do kept for an hour: how many
+/// A configuration from an environment, with what is known of agents kept for an hour: how many
 /// statements a request takes must not depend on how long a test takes.
 pub(crate) fn config(variables: &HashMap<String, String>) -> Config {
     Config::parse(Home::Server, |name| variables.get(name).cloned())
         .expect("a valid configuration")
         .with_authority_max_age(Duration::from_secs(3600))
+        .with_heartbeat_interval(Duration::from_secs(3600))
 }
 
 impl Service {
@@ -137,6 +138,30 @@ impl Service {
             (select json_agg(v order by workspace, id) from guardrail_violation v),
             (select count(*) from audit_log))";
         self.scalar(sql).await
+    }
+
+    /// Has a service of its own answer, and returns by how much a statistic of the database grew.
+    pub(crate) async fn counted<T>(
+        &self,
+        statistic: &str,
+        act: impl AsyncFnOnce(Client) -> T,
+    ) -> (i64, T) {
+        let app = App::new(config(&variables(&self.url)));
+        let client = Client::new(router(app.clone())).header("x-api-key", FREE);
+        let before: i64 = self.scalar(statistic).await;
+        let acted = act(client).await;
+        app.close().await;
+        let mut open = 1;
+        while open > 0 {
+            open = self
+                .scalar::<i64>(
+                    "select count(*) from pg_stat_activity
+                     where datname = current_database() and application_name = 'agent-coordinator'",
+                )
+                .await;
+        }
+        let after: i64 = self.scalar(statistic).await;
+        (after - before, acted)
     }
 
     /// Ends the life of a lock, as time would.

@@ -855,3 +855,40 @@ async fn probes_find_the_routes_without_touching_anything() {
     }
     assert_eq!(service.contents().await, before);
 }
+
+#[tokio::test]
+async fn a_claim_reads_a_handful_of_rows_however_long_the_backlog_is() {
+    let service = Service::start().await;
+    let client = service.client();
+    // Blocked tasks are at the head of the queue, forbidden and parked ones too.
+    let backlog = |priority: u8, open: u8, trust: u8, parked: bool, count: u32| {
+        format!(
+            "insert into work_task (workspace, task_type, description, priority, submitted_by,
+                open_dependencies, guard_version, guard_trust, guard_findings, needed_trust,
+                max_attempts, retry_on_failure, is_parked, available_at)
+             select 'default', 'kind-' || n % 7, 'd', {priority}, 's', {open}, 'stale', 0, '[]',
+                {trust}, 3, false, {parked}, '2999-01-01' from generate_series(1, {count}) n;"
+        )
+    };
+    let sql = [
+        backlog(1, 1, 0, false, 20_000),
+        backlog(1, 0, 3, false, 5_000),
+        backlog(1, 0, 0, true, 5_000),
+        backlog(5, 0, 0, false, 20_000),
+    ]
+    .concat();
+    service.execute(&sql).await;
+    let read = "select (seq_tup_read + idx_tup_fetch) as n from pg_stat_user_tables
+        where relname = 'work_task'";
+    for types in [json!(null), json!(["kind-3", "kind-5"])] {
+        // The counts of a connection are complete when it is closed.
+        let (counted, claims) = service
+            .counted(read, async |client: Client| {
+                claim(&client, "a", json!({ "task_types": types })).await
+            })
+            .await;
+        assert_eq!(claims["success"], true, "{claims}");
+        assert!(counted < 500, "{types}: {counted} rows read");
+    }
+    assert_eq!(claim(&client, "b", json!({})).await["priority"], 5);
+}
