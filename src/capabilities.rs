@@ -1,10 +1,13 @@
 //! What the service can do: one file for each capability, one line here.
 pub mod guardrails;
 pub mod locks;
+pub mod memory;
 
 use crate::registry::Operations;
 
 /// All operations, in the order they are documented.
 pub fn all() -> Operations {
-    guardrails::operations(locks::operations(Operations::default()))
+    [locks::operations, memory::operations, guardrails::operations]
+        .iter()
+        .fold(Operations::default(), |operations, add| add(operations))
 }
