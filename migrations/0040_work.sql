@@ -172,6 +172,40 @@ language sql stable as $$
     where workspace = in_workspace and agent_id = in_agent_id and session_id = in_session_id
 $$;
 
+-- Whether a session is to be heard again: not within ten seconds of the last time.
+create function session_is_due(s agent_session) returns boolean
+language sql volatile as $$
+    select s.last_heartbeat_at < clock_timestamp() - interval '10 seconds' or s.ended_at is not null
+$$;
+
+-- Whether a claim is to be renewed by a call of this agent and session: it has not ended, and was
+-- not renewed within ten seconds.
+create function claim_is_due(t work_task, in_session_id text, timeout interval) returns boolean
+language sql volatile as $$
+    select t.status in ('claimed', 'running')
+        and coalesce(t.claimed_session_id = in_session_id, t.claimed_session_id is null)
+        and t.held_until > clock_timestamp()
+        and t.held_until < clock_timestamp() - interval '10 seconds' + least(
+            make_interval(mins => t.lease_minutes),
+            session_patience(t.workspace, t.claimed_by, t.claimed_session_id, timeout))
+$$;
+
+-- Whether touch_session has anything to do. Most calls end here, having read and not written.
+create function caller_is_due(
+    in_workspace text, in_agent_id text, in_session_id text, timeout interval
+) returns boolean
+language sql volatile as $$
+    select exists (
+        select from agent_session s
+        where s.workspace = in_workspace and s.agent_id = in_agent_id
+            and s.session_id = in_session_id and session_is_due(s)
+    ) or exists (
+        select from work_task t
+        where t.workspace = in_workspace and t.claimed_by = in_agent_id
+            and t.status in ('claimed', 'running') and claim_is_due(t, in_session_id, timeout)
+    )
+$$;
+
 -- Hears a session and renews the leases of whoever calls: those of its session, and those that its
 -- agent took without one. Each at most once in ten seconds; the result tells whether the session was
 -- written. A lease is never shortened and an ended one left alone. A session that was dead is
@@ -189,12 +223,7 @@ language sql volatile as $$
             session_patience(workspace, claimed_by, claimed_session_id, timeout) as patience
         from work_task
         where workspace = in_workspace and claimed_by = in_agent_id
-            and status in ('claimed', 'running')
-            and coalesce(claimed_session_id = in_session_id, claimed_session_id is null)
-            and held_until > clock_timestamp()
-            and held_until < clock_timestamp() - interval '10 seconds' + least(
-                make_interval(mins => lease_minutes),
-                session_patience(workspace, claimed_by, claimed_session_id, timeout))
+            and status in ('claimed', 'running') and claim_is_due(work_task, in_session_id, timeout)
         for update skip locked
     )
     update work_task t set
@@ -206,7 +235,7 @@ language sql volatile as $$
     with due as (
         select workspace, agent_id, session_id from agent_session
         where workspace = in_workspace and agent_id = in_agent_id and session_id = in_session_id
-            and (last_heartbeat_at < clock_timestamp() - interval '10 seconds' or ended_at is not null)
+            and session_is_due(agent_session)
         for update skip locked
     ), heard as (
         update agent_session s set

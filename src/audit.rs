@@ -37,7 +37,10 @@ macro_rules! audited {
                 from op where op.audit_success is not null
             )
             select " + $columns + "
-            from op, (select touch_session($1, $2, $4, $9::interval)) beat",
+            from op, (
+                select case when caller_is_due($1, $2, $4, $9::interval)
+                    then touch_session($1, $2, $4, $9) else false end
+            ) beat",
             $cx.caller.workspace,
             $cx.caller.agent_id,
             $cx.caller.agent_type,

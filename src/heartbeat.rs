@@ -37,7 +37,7 @@ impl Heartbeats {
         }
         let at = Instant::now();
         sqlx::query_scalar!(
-            "select touch_session($1, $2, $3, $4)",
+            "select case when caller_is_due($1, $2, $3, $4) then touch_session($1, $2, $3, $4) end",
             caller.workspace,
             caller.agent_id,
             caller.session_id,

@@ -136,6 +136,7 @@ impl Service {
             (select json_agg(p order by workspace, name) from profile p),
             (select json_agg(g order by workspace, name) from guardrail_pattern g),
             (select json_agg(v order by workspace, id) from guardrail_violation v),
+            (select json_agg(m order by workspace, id) from memory m),
             (select count(*) from audit_log))";
         self.scalar(sql).await
     }

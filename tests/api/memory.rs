@@ -1,0 +1,521 @@
+//! Memory: storing and merging, and that what was stored is found again.
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::support::{CODEX, Client, REVIEWER, Service, TEAM};
+
+/// Stores a memory as an agent; `more` are further members of the body.
+async fn remember(client: &Client, agent: &str, summary: &str, more: Value) -> Value {
+    let mut body = json!({ "agent_id": agent, "event_type": "decision", "summary": summary });
+    let members = body.as_object_mut().expect("an object");
+    members.extend(more.as_object().expect("an object").clone());
+    let answer = client.post("/memory/store", body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    answer.json
+}
+
+async fn recall(client: &Client, agent: &str, more: Value) -> Value {
+    let mut body = json!({ "agent_id": agent });
+    let members = body.as_object_mut().expect("an object");
+    members.extend(more.as_object().expect("an object").clone());
+    let answer = client.post("/memory/query", body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    answer.json
+}
+
+/// The summaries of what is found, in order.
+async fn found(client: &Client, agent: &str, more: Value) -> Vec<String> {
+    let answer = recall(client, agent, more).await;
+    let memories = answer["memories"].as_array().expect("a list");
+    memories.iter().map(|it| it["summary"].as_str().expect("a summary").to_owned()).collect()
+}
+
+/// Makes memories older, as time would.
+async fn age(service: &Service, summary: &str, interval: &str) {
+    service
+        .execute(&format!(
+            "update memory set created_at = created_at - interval '{interval}'
+             where summary = '{summary}'"
+        ))
+        .await;
+}
+
+async fn count(service: &Service) -> i64 {
+    service.scalar("select count(*) from memory").await
+}
+
+const NONE: [&str; 0] = [];
+
+#[tokio::test]
+async fn a_memory_is_stored_whole_and_told_whole() {
+    let service = Service::start().await;
+    let client = service.client();
+    let more = json!({
+        "session_id": "s-1", "details": { "n": [1, null] }, "outcome": "positive",
+        "lessons": ["measure first"], "tags": ["db", "severity:high", "db"],
+    });
+    let stored = remember(&client, "claude-1", "one pool per process", more).await;
+    let members: Vec<_> = stored.as_object().expect("an object").keys().collect();
+    assert_eq!(members, ["success", "memory_id", "action"]);
+    assert_eq!((&stored["success"], &stored["action"]), (&json!(true), &json!("created")));
+    let audit = service.last_audit().await;
+    assert_eq!((&audit["operation"], &audit["success"]), (&json!("remember"), &json!(true)));
+    let parameters = json!({ "event_type": "decision", "tags": ["db", "severity:high", "db"] });
+    assert_eq!(audit["parameters"], parameters);
+    let result = json!({ "action": "created", "memory_id": stored["memory_id"] });
+    assert_eq!(audit["result"], result);
+    assert_eq!((&audit["agent_id"], &audit["session_id"]), (&json!("claude-1"), &json!("s-1")));
+
+    let mut answer = recall(&client, "claude-1", json!({})).await;
+    let members: Vec<_> = answer.as_object().expect("an object").keys().collect();
+    assert_eq!(members, ["memories", "count", "truncated"]);
+    assert_eq!((&answer["count"], &answer["truncated"]), (&json!(1), &json!(false)));
+    let memory = answer["memories"][0].as_object_mut().expect("an object");
+    let members: Vec<_> = memory.keys().collect();
+    assert_eq!(
+        members,
+        [
+            "id",
+            "event_type",
+            "summary",
+            "details",
+            "outcome",
+            "lessons",
+            "tags",
+            "relevance_score",
+            "created_at",
+            "agent_id",
+            "session_id"
+        ]
+    );
+    let score = memory.remove("relevance_score").and_then(|it| it.as_f64()).expect("a number");
+    assert!(score > 0.999 && score <= 1.0, "{score}");
+    let created_at = memory.remove("created_at").expect("a time");
+    assert!(created_at.as_str().is_some_and(|it| it.ends_with("+00:00")), "{created_at}");
+    assert_eq!(
+        answer["memories"][0],
+        json!({
+            "id": stored["memory_id"], "event_type": "decision",
+            "summary": "one pool per process", "details": { "n": [1, null] },
+            "outcome": "positive", "lessons": ["measure first"],
+            "tags": ["db", "severity:high", "db"], "agent_id": "claude-1", "session_id": "s-1",
+        })
+    );
+    assert_eq!(service.audit_rows().await, 1, "to recall is not audited");
+}
+
+#[tokio::test]
+async fn what_is_left_out_is_empty() {
+    let service = Service::start().await;
+    let client = service.client();
+    let nulls = json!({
+        "session_id": null, "details": null, "outcome": null, "lessons": null, "tags": null,
+    });
+    remember(&client, "a", "", nulls).await;
+    remember(&client, "a", "x", json!({})).await;
+    for memory in recall(&client, "a", json!({})).await["memories"].as_array().expect("a list") {
+        assert_eq!(memory["details"], json!({}));
+        assert_eq!((&memory["lessons"], &memory["tags"]), (&json!([]), &json!([])));
+        assert_eq!((&memory["outcome"], &memory["session_id"]), (&json!(null), &json!(null)));
+    }
+}
+
+#[tokio::test]
+async fn the_same_again_within_an_hour_is_merged() {
+    let service = Service::start().await;
+    let client = service.client();
+    let more = json!({
+        "session_id": "s-1", "details": { "a": 1 }, "outcome": "neutral", "lessons": ["x", "y"],
+        "tags": ["b", "a"],
+    });
+    let first = remember(&client, "a", "s", more).await;
+    age(&service, "s", "59 minutes").await;
+    let created_at = recall(&client, "a", json!({})).await["memories"][0]["created_at"].clone();
+    let more = json!({
+        "session_id": "s-2", "details": {}, "outcome": null, "lessons": ["z", "x"],
+        "tags": ["c", "a", "d", "c"],
+    });
+    let again = remember(&client, "a", "s", more).await;
+    let id = &first["memory_id"];
+    assert_eq!(again, json!({ "success": true, "memory_id": id, "action": "deduplicated" }));
+    let audit = service.last_audit().await;
+    assert_eq!(audit["result"], json!({ "action": "deduplicated", "memory_id": id }));
+    let memory = recall(&client, "a", json!({})).await["memories"][0].clone();
+    assert_eq!(memory["lessons"], json!(["x", "y", "z"]));
+    assert_eq!(memory["tags"], json!(["b", "a", "c", "d"]));
+    assert_eq!((&memory["details"], &memory["outcome"]), (&json!({ "a": 1 }), &json!("neutral")));
+    assert_eq!((&memory["created_at"], &memory["session_id"]), (&created_at, &json!("s-1")));
+    remember(&client, "a", "s", json!({ "details": { "b": 2 }, "outcome": "negative" })).await;
+    let memory = recall(&client, "a", json!({ "tags": ["d"] })).await["memories"][0].clone();
+    assert_eq!((&memory["details"], &memory["outcome"]), (&json!({ "b": 2 }), &json!("negative")));
+    assert_eq!(memory["tags"], json!(["b", "a", "c", "d"]));
+    assert_eq!(count(&service).await, 1);
+    assert_eq!(found(&client, "a", json!({ "query": "z d" })).await, ["s"], "merged words too");
+}
+
+#[tokio::test]
+async fn an_hour_later_it_is_a_new_memory() {
+    let service = Service::start().await;
+    let client = service.client();
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let stored = remember(&client, "a", "s", json!({ "tags": ["x"] })).await;
+        assert_eq!(stored["action"], "created");
+        let again = remember(&client, "a", "s", json!({})).await;
+        assert_eq!(
+            (&again["action"], &again["memory_id"]),
+            (&json!("deduplicated"), &stored["memory_id"])
+        );
+        ids.push(stored["memory_id"].clone());
+        age(&service, "s", "1 hour").await;
+    }
+    let answer = recall(&client, "a", json!({})).await;
+    let memories = answer["memories"].as_array().expect("a list");
+    ids.reverse();
+    assert!(memories.iter().map(|it| &it["id"]).eq(&ids), "the latest first: {memories:?}");
+}
+
+#[tokio::test]
+async fn only_the_very_same_is_merged() {
+    let service = Service::start().await;
+    let client = service.client();
+    remember(&client, "a", "s", json!({})).await;
+    for (agent, summary, more) in [
+        ("b", "s", json!({})),
+        ("a", "S", json!({})),
+        ("a", "s ", json!({})),
+        ("a", "s", json!({ "event_type": "error" })),
+        ("a", "s", json!({ "event_type": "Decision" })),
+        ("a", "\u{e9}", json!({})),
+        ("a", "e\u{301}", json!({})),
+    ] {
+        assert_eq!(remember(&client, agent, summary, more).await["action"], "created");
+    }
+    let team = remember(&service.client_with(TEAM), "a", "s", json!({})).await;
+    assert_eq!((&team["action"], count(&service).await), (&json!("created"), 9));
+}
+
+#[tokio::test]
+async fn twins_end_as_one_memory_with_everything_in_it() {
+    let service = Service::start().await;
+    for (round, actions) in [("first", 1), ("an hour later", 1)] {
+        let answers = join_all((0..24).map(|n| {
+            let client = service.client();
+            let more = json!({ "tags": [format!("t{n}")], "lessons": [format!("l{n}")] });
+            async move { remember(&client, "a", "s", more).await }
+        }))
+        .await;
+        let id = &answers[0]["memory_id"];
+        assert!(answers.iter().all(|it| it["memory_id"] == *id), "{round}: {answers:?}");
+        let created = answers.iter().filter(|it| it["action"] == "created").count();
+        assert_eq!(created, actions, "{round}");
+        let memory = recall(&service.client(), "a", json!({})).await["memories"][0].clone();
+        assert_eq!(memory["id"], *id);
+        for list in ["tags", "lessons"] {
+            assert_eq!(memory[list].as_array().map(Vec::len), Some(24), "{round}: {list}");
+        }
+        age(&service, "s", "1 hour").await;
+    }
+    assert_eq!((count(&service).await, service.audit_rows().await), (2, 48));
+}
+
+#[tokio::test]
+async fn bad_input_is_refused_without_a_trace() {
+    let service = Service::start().await;
+    let client = service.client();
+    let before = service.contents().await;
+    let loc = |name: &str| json!(["body", name]);
+    let missing = ["agent_id", "event_type", "summary"].map(|it| ("missing".to_owned(), loc(it)));
+    assert_eq!(client.post("/memory/store", json!({})).await.issues(), missing);
+    for (name, value, kind) in [
+        ("session_id", json!("x".repeat(257)), "string_too_long"),
+        ("event_type", json!("x".repeat(257)), "string_too_long"),
+        ("summary", json!("x".repeat(16_385)), "string_too_long"),
+        ("summary", json!(null), "string_type"),
+        ("details", json!([]), "dict_type"),
+        ("details", json!({ "a": ["\0"] }), "value_error"),
+        ("outcome", json!(1), "string_type"),
+        ("lessons", json!("x"), "list_type"),
+        ("lessons", json!(vec!["x"; 1001]), "too_long"),
+        ("tags", json!(vec!["x"; 1001]), "too_long"),
+    ] {
+        let mut body = json!({ "agent_id": "a", "event_type": "e", "summary": "s" });
+        body[name] = value;
+        let issues = client.post("/memory/store", body).await.issues();
+        assert_eq!(issues, [(kind.to_owned(), loc(name))]);
+    }
+    let body = json!({
+        "agent_id": "a", "event_type": "e", "summary": "s", "tags": ["ok", "x".repeat(257)],
+        "lessons": [1],
+    });
+    assert_eq!(
+        client.post("/memory/store", body).await.issues(),
+        [
+            ("string_type".to_owned(), json!(["body", "lessons", 0])),
+            ("string_too_long".to_owned(), json!(["body", "tags", 1])),
+        ]
+    );
+    let missing = [("missing".to_owned(), loc("agent_id"))];
+    assert_eq!(client.post("/memory/query", json!({})).await.issues(), missing);
+    for (name, value, kind) in [
+        ("tags", json!("x"), "list_type"),
+        ("limit", json!(-1), "greater_than_equal"),
+        ("limit", json!(null), "int_type"),
+        ("query", json!("x".repeat(4097)), "string_too_long"),
+        ("scope", json!("all"), "enum"),
+        ("scope", json!(null), "string_type"),
+        ("min_relevance", json!(1.01), "less_than_equal"),
+        ("min_relevance", json!(-0.1), "greater_than_equal"),
+        ("min_relevance", json!("much"), "value_error"),
+        ("since", json!("2026-09-01T10:00:00"), "value_error"),
+        ("since", json!("soon"), "value_error"),
+    ] {
+        let mut body = json!({ "agent_id": "a" });
+        body[name] = value;
+        let issues = client.post("/memory/query", body).await.issues();
+        assert_eq!(issues, [(kind.to_owned(), loc(name))]);
+    }
+    assert_eq!(service.contents().await, before);
+    for route in ["/memory/store", "/memory/query"] {
+        assert_eq!(client.get(route).await.status, 405);
+    }
+}
+
+#[tokio::test]
+async fn an_agent_recalls_its_own_or_everybodys_but_never_another_workspaces() {
+    let service = Service::start().await;
+    let (client, codex, team) =
+        (service.client(), service.client_with(CODEX), service.client_with(TEAM));
+    remember(&client, "a", "of a", json!({})).await;
+    remember(&codex, "codex-1", "of codex", json!({})).await;
+    remember(&team, "a", "of team", json!({})).await;
+    assert_eq!(found(&client, "a", json!({})).await, ["of a"]);
+    assert_eq!(found(&client, "b", json!({})).await, NONE);
+    assert_eq!(found(&codex, "", json!({ "scope": "own" })).await, ["of codex"]);
+    let everybody = json!({ "scope": "workspace" });
+    assert_eq!(found(&client, "b", everybody.clone()).await, ["of codex", "of a"]);
+    assert_eq!(found(&team, "b", everybody).await, ["of team"]);
+    let words = json!({ "scope": "workspace", "query": "of", "tags": [] });
+    assert_eq!(found(&team, "b", words).await, ["of team"]);
+    let denial = json!({ "detail": "API key is not permitted to act as requested agent_id" });
+    for route in ["/memory/store", "/memory/query"] {
+        let body = json!({ "agent_id": "a", "event_type": "e", "summary": "s" });
+        codex.post(route, body.clone()).await.assert_is(403, denial.clone());
+        let mut typed = body;
+        typed["agent_id"] = json!("codex-1");
+        typed["agent_type"] = json!("another");
+        assert_eq!(codex.post(route, typed).await.status, 200, "a body's type is ignored");
+    }
+    let reviewer = service.client_with(REVIEWER);
+    assert_eq!(found(&reviewer, "reviewer", json!({ "scope": "workspace" })).await.len(), 3);
+    let body = json!({ "agent_id": "reviewer", "event_type": "e", "summary": "s" });
+    assert_eq!(reviewer.post("/memory/store", body).await.status, 403);
+}
+
+#[tokio::test]
+async fn filters() {
+    let service = Service::start().await;
+    let client = service.client();
+    remember(&client, "a", "one", json!({ "tags": ["x", "y"], "event_type": "error" })).await;
+    remember(&client, "a", "two", json!({ "tags": ["y", "z"] })).await;
+    remember(&client, "a", "three", json!({})).await;
+    age(&service, "one", "2 days").await;
+    age(&service, "two", "1 day").await;
+    for (filter, expected) in [
+        (json!({}), vec!["three", "two", "one"]),
+        (
+            json!({ "tags": null, "event_type": null, "since": null, "query": null }),
+            vec!["three", "two", "one"],
+        ),
+        (json!({ "tags": [], "event_type": "", "query": "" }), vec!["three", "two", "one"]),
+        (json!({ "tags": ["x"] }), vec!["one"]),
+        (json!({ "tags": ["x", "z"] }), vec!["two", "one"]),
+        (json!({ "tags": ["X"] }), vec![]),
+        (json!({ "event_type": "error" }), vec!["one"]),
+        (json!({ "event_type": "Error" }), vec![]),
+        (json!({ "min_relevance": 0.82 }), vec!["three", "two"]),
+        (json!({ "min_relevance": "0.9" }), vec!["three", "two"]),
+        (json!({ "min_relevance": 0.91 }), vec!["three"]),
+        (json!({ "tags": ["y"], "event_type": "decision", "query": "two" }), vec!["two"]),
+        (json!({ "since": "0001-01-01T00:00:00Z" }), vec!["three", "two", "one"]),
+        (json!({ "since": "9999-12-31T23:59:59+00:00" }), vec![]),
+    ] {
+        assert_eq!(found(&client, "a", filter.clone()).await, expected, "{filter}");
+    }
+    let newest = recall(&client, "a", json!({})).await["memories"][1]["created_at"].clone();
+    assert_eq!(found(&client, "a", json!({ "since": newest })).await, ["three", "two"]);
+}
+
+#[tokio::test]
+async fn the_limit_cuts_and_tells() {
+    let service = Service::start().await;
+    let client = service.client();
+    for n in 0..12 {
+        remember(&client, "a", &format!("s{n}"), json!({})).await;
+    }
+    let ten = recall(&client, "a", json!({})).await;
+    assert_eq!((&ten["count"], &ten["truncated"]), (&json!(10), &json!(true)));
+    assert_eq!(ten["hint"], "showing first 10; re-run with a higher limit to see more");
+    let all = recall(&client, "a", json!({ "limit": 100_000 })).await;
+    assert_eq!((&all["count"], &all["truncated"]), (&json!(12), &json!(false)));
+    assert!(all.get("hint").is_none());
+    let none = recall(&client, "a", json!({ "limit": 0 })).await;
+    assert_eq!((&none["memories"], &none["truncated"]), (&json!([]), &json!(true)));
+}
+
+#[tokio::test]
+async fn relevance_falls_with_age_and_orders() {
+    let service = Service::start().await;
+    let client = service.client();
+    for summary in ["hour", "day", "month", "century"] {
+        remember(&client, "a", summary, json!({})).await;
+    }
+    for (summary, interval) in
+        [("hour", "12 hours"), ("day", "1 day"), ("month", "30 days"), ("century", "100 years")]
+    {
+        age(&service, summary, interval).await;
+    }
+    let answer = recall(&client, "a", json!({ "query": "" })).await;
+    let expected =
+        [("hour", 0.951_229), ("day", 0.904_837), ("month", 0.049_787), ("century", 0.0)];
+    for (memory, (summary, score)) in
+        answer["memories"].as_array().expect("a list").iter().zip(expected)
+    {
+        assert_eq!(memory["summary"], summary);
+        let found = memory["relevance_score"].as_f64().expect("a number");
+        assert!((found - score).abs() < 1e-4, "{summary}: {found}");
+    }
+    service.execute("update memory set created_at = clock_timestamp() + interval '1 day'").await;
+    let ahead = recall(&client, "a", json!({ "query": "century" })).await;
+    assert_eq!(ahead["memories"][0]["relevance_score"], 1.0, "never above the weight");
+}
+
+#[tokio::test]
+async fn identifiers_paths_and_error_codes_are_found_whole_and_in_part() {
+    let service = Service::start().await;
+    let client = service.client();
+    let summary = "Fixed `src/capabilities/locks.rs`: error[E0433] in crate::LockKey::parse, \
+        it's \u{201c}3.11.0\u{201d} of HTTPServer; snake_case_name --force C:\\Users\\x größe";
+    remember(&client, "a", summary, json!({})).await;
+    remember(&client, "a", "something else: 11 3 0, rs and locks, name snake", json!({})).await;
+    for query in [
+        "E0433",
+        "e0433",
+        "error[E0433]",
+        "src/capabilities/locks.rs",
+        "./src/capabilities/",
+        "capabilities/locks.rs",
+        "locks.rs",
+        "locks.rs:",
+        "\"locks.rs\"",
+        "LockKey",
+        "lockkey",
+        "Lock Key",
+        "key fixed",
+        "LockKey::parse",
+        "lockkey::parse",
+        "crate::LockKey",
+        "3.11.0",
+        "3.11",
+        "it's",
+        "it\u{2019}s",
+        "httpserver",
+        "server http",
+        "snake_case_name",
+        "case_name",
+        "case snake",
+        "--force",
+        "C:\\Users\\x",
+        "Users\\x",
+        "größe",
+        "E04",
+        "fixed E04",
+        "src/cap",
+    ] {
+        assert_eq!(found(&client, "a", json!({ "query": query })).await, [summary], "{query}");
+    }
+    for query in [
+        "fixed nothing",
+        "E0434",
+        "E04 fixed",
+        "3.0.11",
+        "snake_name",
+        "locks.py",
+        "parse::LockKey",
+    ] {
+        assert_eq!(found(&client, "a", json!({ "query": query })).await, NONE, "{query}");
+    }
+    assert_eq!(found(&client, "a", json!({ "query": "rs locks" })).await.len(), 2);
+}
+
+#[tokio::test]
+async fn summary_lessons_and_tags_are_searched_and_count_in_this_order() {
+    let service = Service::start().await;
+    let client = service.client();
+    remember(&client, "a", "in the tags", json!({ "tags": ["failure_type:flaky"] })).await;
+    remember(&client, "a", "in the lessons", json!({ "lessons": ["x", "A flaky test"] })).await;
+    remember(&client, "a", "flaky in the summary", json!({})).await;
+    remember(&client, "a", "elsewhere", json!({ "details": { "flaky": "flaky" } })).await;
+    let ranked = ["flaky in the summary", "in the lessons", "in the tags"];
+    assert_eq!(found(&client, "a", json!({ "query": "flaky" })).await, ranked);
+    age(&service, "flaky in the summary", "30 days").await;
+    let ranked = ["in the lessons", "in the tags", "flaky in the summary"];
+    assert_eq!(found(&client, "a", json!({ "query": "flaky" })).await, ranked, "age counts too");
+    assert_eq!(
+        found(&client, "a", json!({ "query": "failure_type:flaky" })).await,
+        ["in the tags"]
+    );
+    assert_eq!(found(&client, "a", json!({ "query": "lessons test" })).await, ["in the lessons"]);
+}
+
+#[tokio::test]
+async fn any_text_can_be_stored_and_asked_for() {
+    let service = Service::start().await;
+    let client = service.client();
+    let texts = [
+        "'; drop table memory; --".to_owned(),
+        "a & b | !c <-> (d):* \\ ' '' \\' \u{1}".to_owned(),
+        "::".to_owned(),
+        " \t\n ".to_owned(),
+        "\u{65e5}\u{672c}\u{8a9e} \u{1f980}\u{202e}".to_owned(),
+        "x".repeat(4096),
+        "a/".repeat(2048),
+        "a ".repeat(2048),
+        "\u{10ffff}".repeat(1024),
+        "aB".repeat(2048),
+    ];
+    for text in &texts {
+        remember(&client, "a", text, json!({})).await;
+        let matches = found(&client, "a", json!({ "query": text, "limit": 500 })).await;
+        assert!(matches.contains(text), "{text:.40}");
+    }
+    let wide: Vec<_> = (0..1000).map(|n| format!("w{n}-{} ", "xY-".repeat(150))).collect();
+    let short: String = (0..32_000)
+        .filter_map(char::from_u32)
+        .filter(|it| *it > ' ')
+        .flat_map(|it| [it, ' '])
+        .collect();
+    let tags: Vec<_> = (0..1000).map(|n| format!("t{n}-{}", "z.".repeat(100))).collect();
+    for lessons in [wide, vec![short]] {
+        let summary = format!("{} {}", lessons.len(), "s-T ".repeat(4000));
+        remember(&client, "a", &summary, json!({ "lessons": lessons, "tags": tags })).await;
+        remember(&client, "a", &summary, json!({ "lessons": ["more"], "tags": ["more"] })).await;
+    }
+    assert_eq!(count(&service).await, 12);
+}
+
+#[tokio::test]
+async fn a_backup_can_be_restored() {
+    let service = Service::start().await;
+    remember(&service.client(), "a", "src/a.rs", json!({ "lessons": ["x"] })).await;
+    // A restoring connection has an empty search path, and the search column is computed anew.
+    service
+        .execute(
+            "begin;
+             set local search_path = '';
+             update public.memory set summary = 'src/b.rs';
+             commit",
+        )
+        .await;
+    assert_eq!(found(&service.client(), "a", json!({ "query": "b.rs x" })).await, ["src/b.rs"]);
+}
