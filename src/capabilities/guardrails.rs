@@ -475,6 +475,7 @@ mod tests {
             blocked: false,
             explanation: "e".to_owned(),
             span: Span { start: 0, end: 1 },
+            bypass_trust: 3,
         };
         let records = violation_records(&[finding], &"é".repeat(501), None, 2);
         assert_eq!(

@@ -31,6 +31,7 @@ pub struct RunMaintenance {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
+#[expect(missing_docs, reason = "the names say it; described ones would make no plain enum")]
 pub enum Task {
     Sessions,
     Locks,

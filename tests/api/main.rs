@@ -7,6 +7,7 @@ mod fuzz;
 mod guardrails;
 mod laws;
 mod locks;
+mod maintenance;
 mod memory;
 mod processes;
 mod round_trips;
