@@ -89,6 +89,14 @@ impl Error {
         response
     }
 
+    /// Whether the database rolled the work back for the sake of another transaction, so that the
+    /// same work may be done again: a deadlock or a failed serialisation.
+    pub(crate) fn gave_way(&self) -> bool {
+        let Self::Unavailable(source) = self else { return false };
+        let Some(sqlx::Error::Database(error)) = source.downcast_ref() else { return false };
+        ["40001", "40P01"].contains(&error.code().as_deref().unwrap_or_default())
+    }
+
     /// Whether a row found no monthly partition of the audit log: the first write of a month that
     /// nothing has prepared.
     pub(crate) fn lacks_audit_partition(&self) -> bool {

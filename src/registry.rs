@@ -16,6 +16,9 @@ use crate::{
 #[derive(Clone, Default)]
 pub struct Operations(Vec<Arc<Registered>>);
 
+/// How often an operation is run for one request at most.
+const MOST_RUNS: u32 = 4;
+
 /// One operation without its types.
 pub struct Registered {
     /// Name, category, routes.
@@ -66,17 +69,23 @@ impl Operations {
 }
 
 impl Registered {
-    /// Runs the operation on an input that its schema accepts.
+    /// Runs the operation on an input that its schema accepts, and again where the first run is
+    /// known to have had no effect and the second may succeed.
     pub(crate) async fn call(&self, call: &Call<'_>, input: &Value) -> Result<Reply> {
-        match (self.run)(call, input).await {
-            Err(error) if error.lacks_audit_partition() => {
-                // The statement had no effect. The partition of a new month is made here and now.
-                let mut db = call.app.db.acquire().await?;
-                audit::ensure_partitions(&mut db, 0).await?;
-                drop(db);
-                (self.run)(call, input).await
+        let mut runs = 1;
+        loop {
+            match (self.run)(call, input).await {
+                Err(error) if error.lacks_audit_partition() && runs < MOST_RUNS => {
+                    // The partition of a new month is made here and now.
+                    let mut db = call.app.db.acquire().await?;
+                    audit::ensure_partitions(&mut db, 0).await?;
+                }
+                Err(error) if error.gave_way() && runs < MOST_RUNS => {
+                    tracing::info!(operation = self.meta.id, "run again after giving way");
+                }
+                answered => return answered,
             }
-            answered => answered,
+            runs += 1;
         }
     }
 

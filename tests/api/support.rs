@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use managed_postgres::throwaway;
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, PgPool, migrate::Migrator, postgres::PgRow};
+use sqlx::{AssertSqlSafe, PgExecutor, PgPool, migrate::Migrator, postgres::PgRow};
 use tower::ServiceExt as _;
 
 pub(crate) static MIGRATOR: Migrator = sqlx::migrate!();
@@ -175,12 +175,12 @@ impl Service {
     }
 }
 
-pub(crate) async fn execute(db: &PgPool, sql: &str) {
+pub(crate) async fn execute<'c>(db: impl PgExecutor<'c>, sql: &str) {
     try_execute(db, sql).await.expect("the statement runs");
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test looks and moves time where no operation can")]
-pub(crate) async fn try_execute(db: &PgPool, sql: &str) -> Result<(), sqlx::Error> {
+pub(crate) async fn try_execute<'c>(db: impl PgExecutor<'c>, sql: &str) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(db).await.map(|_| ())
 }
 

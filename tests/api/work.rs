@@ -892,3 +892,45 @@ async fn a_claim_reads_a_handful_of_rows_however_long_the_backlog_is() {
     }
     assert_eq!(claim(&client, "b", json!({})).await["priority"], 5);
 }
+
+#[tokio::test]
+async fn a_deadlock_costs_nobody_their_request() {
+    let service = Service::start().await;
+    let client = service.client();
+    let first = submit(&client, json!({})).await;
+    let waiting = submit(&client, json!({ "depends_on": [first] })).await;
+    claim(&client, "a", json!({})).await;
+    let row = |id: &str| format!("select 1 as one from work_task where id = '{id}' for update");
+    // Somebody holds the dependent and wants the completed task; the completion the other way round.
+    let rival = async {
+        let mut tx = service.db.begin().await.expect("a transaction");
+        crate::support::execute(&mut *tx, &row(&waiting)).await;
+        let waits = "select count(*) from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock'";
+        while service.scalar::<i64>(waits).await == 0 {
+            tokio::task::yield_now().await;
+        }
+        // Whoever the database chooses to give way, the completion must come out right.
+        if crate::support::try_execute(&mut *tx, &row(&first)).await.is_ok() {
+            tx.rollback().await.expect("rolled back");
+        }
+    };
+    let begun = async {
+        let held = "select count(*) from pg_locks l join pg_class c on c.oid = l.relation
+            where c.relname = 'work_task' and l.mode = 'RowShareLock'
+                and l.database = (select oid from pg_database where datname = current_database())";
+        while service.scalar::<i64>(held).await == 0 {
+            tokio::task::yield_now().await;
+        }
+        complete(&client, "a", &first, json!({})).await
+    };
+    let (done, ()) = futures_util::future::join(begun, rival).await;
+    assert_eq!(done["status"], "completed");
+    assert_eq!(claim(&client, "b", json!({})).await["task_id"], json!(waiting));
+    assert_eq!(
+        service
+            .scalar::<i64>("select count(*) from audit_log where operation = 'complete_task'")
+            .await,
+        1
+    );
+}
