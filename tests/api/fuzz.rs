@@ -111,7 +111,7 @@ async fn any_bytes_as_a_body_are_answered() {
         b"\0".to_vec(),
         b"\xff\xfe".to_vec(),
         b"{\"file_path\":\"\xc3\x28\"}".to_vec(),
-        b"{\"file_path\":\"a\",\"agent_id\":\"\\u0000\",\"agent_type\":\"t\"}".to_vec(),
+        b"{\"file_path\":\"\\u0000\",\"agent_id\":\"a\",\"agent_type\":\"t\"}".to_vec(),
         b"{\"file_path\":\"\\ud83d\",\"agent_id\":\"a\",\"agent_type\":\"t\"}".to_vec(),
         b"{\"a\":".repeat(10_000),
         b"[".repeat(1_000_000),
