@@ -107,7 +107,6 @@ create table memory (
     outcome text,
     lessons text[] not null,
     tags text[] not null,
-    weight double precision not null default 1.0,
     merge_count integer not null default 0,
     is_current boolean not null default true,
     created_at timestamptz not null default clock_timestamp(),

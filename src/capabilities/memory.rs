@@ -229,7 +229,9 @@ impl Operation for Recall {
 
     async fn run(self, cx: Context<'_>) -> Result<MemoryList> {
         let limit = read_limit(self.limit);
-        // The age is bounded because the database refuses an exponential too small for its type.
+        // A memory's weight is 1, so relevance is a function of age alone: the least relevance is a
+        // greatest age, and without words the order is that of time, which an index has. The age is
+        // bounded because the database refuses an exponential too small for its type.
         let agent_id = (self.scope != WORKSPACE).then_some(&cx.caller.agent_id);
         let rows = sqlx::query_as!(
             Memory,
@@ -240,7 +242,7 @@ impl Operation for Recall {
                 m.agent_id, m.session_id
             from memory m
             cross join lateral (
-                select m.weight * exp(-0.1 * least(5000, greatest(0,
+                select exp(-0.1 * least(5000, greatest(0,
                     extract(epoch from statement_timestamp() - m.created_at) / 86400
                 ))::float8) as relevance
             ) score
@@ -251,9 +253,14 @@ impl Operation for Recall {
                 and ($4::text is null or m.event_type = $4)
                 and ($5::timestamptz is null or m.created_at >= $5)
                 and (asked.words is null or m.search @@ asked.words)
-                and score.relevance >= $7
+                and m.created_at >= coalesce(
+                    statement_timestamp()
+                        - case when $7::float8 > 0 then make_interval(secs => -864000 * ln($7)) end,
+                    '-infinity'
+                )
             order by
-                score.relevance * coalesce(ts_rank(m.search, asked.words), 1) desc,
+                case when asked.words is not null
+                    then score.relevance * ts_rank(m.search, asked.words) end desc,
                 m.created_at desc, m.id
             limit $8
             "#,
