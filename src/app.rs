@@ -1,8 +1,9 @@
-//! What a process shares between requests: configuration, the database and two small caches.
+//! What a process shares between requests: configuration, the database and a few small caches.
 use std::sync::Arc;
 
 use crate::{
-    Config, MigrateError, Result, authority::Authority, db::Database, heartbeat::Heartbeats,
+    Config, MigrateError, Result, authority::Authority, db::Database, engine::Engine,
+    heartbeat::Heartbeats,
 };
 
 /// Shared, cheaply cloned state. Nothing in it has to survive the process, and any replica may
@@ -12,6 +13,7 @@ pub struct App {
     pub(crate) config: Arc<Config>,
     pub(crate) db: Arc<Database>,
     pub(crate) authority: Arc<Authority>,
+    pub(crate) engine: Arc<Engine>,
     pub(crate) heartbeats: Arc<Heartbeats>,
 }
 
@@ -19,11 +21,12 @@ impl App {
     /// Builds the state without touching the network: the first operation makes the pool, its first
     /// query the first connection.
     pub fn new(config: Config) -> Self {
-        let db = Database::new(&config);
+        let (db, engine) = (Database::new(&config), Engine::new(&config));
         Self {
             config: Arc::new(config),
             db: Arc::new(db),
             authority: Arc::default(),
+            engine: Arc::new(engine),
             heartbeats: Arc::default(),
         }
     }

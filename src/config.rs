@@ -35,6 +35,8 @@ pub struct Config {
     pub(crate) default_trust: u8,
     pub(crate) enforce_profile_limits: bool,
     pub(crate) authority_max_age: Duration,
+    pub(crate) policy: PolicySettings,
+    pub(crate) allow_unlisted_domains: bool,
     pub(crate) access_log: bool,
     pub(crate) request_time: Duration,
     /// Address to listen on; `None` is every address, IPv6 and IPv4.
@@ -50,6 +52,30 @@ pub struct Config {
     /// What to log, such as `info` or `info,sqlx=debug`.
     pub log: tracing_subscriber::filter::Targets,
 }
+
+/// What decides what a caller may do, and from where it takes its policies.
+#[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "cedar"), expect(dead_code, reason = "only Cedar reads policies"))]
+pub(crate) struct PolicySettings {
+    pub(crate) engine: PolicyEngine,
+    /// How long policies are kept in memory.
+    pub(crate) cache_ttl: Duration,
+    /// Whether the bundled policies serve where the database has none.
+    pub(crate) code_fallback: bool,
+    /// The operator's own schema of policies, checked; none: the bundled one.
+    pub(crate) schema: Option<String>,
+}
+
+/// The engine that decides what a caller may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PolicyEngine {
+    Native,
+    #[cfg(feature = "cedar")]
+    Cedar,
+}
+
+/// The engines of this build.
+const ENGINES: &[&str] = if cfg!(feature = "cedar") { &["native", "cedar"] } else { &["native"] };
 
 /// A value that never shows, whoever prints what holds it.
 #[derive(Clone)]
@@ -201,7 +227,30 @@ const VARIABLES: &[Variable] = &[
         "300",
         "Most seconds a profile's definition is kept in memory. Assignments and suspensions are kept for 5 s at most, whatever this says, and definitions are read along with them.",
     ),
-    words("POLICY_ENGINE", &["native"], "native", "Engine that decides what a caller may do."),
+    words(
+        "POLICY_ENGINE",
+        ENGINES,
+        "native",
+        "Engine that decides what a caller may do: by trust and the category of the operation, or by the Cedar policies in the database.",
+    ),
+    int("POLICY_CACHE_TTL", (0, 86400), "300", "Seconds that Cedar policies are kept in memory."),
+    bool(
+        "POLICY_CODE_FALLBACK",
+        "true",
+        "Use the bundled Cedar policies where the database has none or they cannot be read. False: deny.",
+    ),
+    text(
+        "CEDAR_SCHEMA_PATH",
+        "a readable file that holds a valid Cedar schema",
+        "",
+        "Schema that `/policy/validate` checks against, as Cedar text or JSON. Unset: the bundled one.",
+    ),
+    words(
+        "NETWORK_DEFAULT_POLICY",
+        &["deny", "allow"],
+        "deny",
+        "Answer of `/network/check` for a domain that no rule matches.",
+    ),
 ];
 
 /// The longest that an agent's assignment and suspension may be out of date (conventions 5.2).
@@ -234,6 +283,8 @@ impl Config {
             enforce_profile_limits: from.bool("PROFILES_ENFORCE_LIMITS"),
             authority_max_age: Duration::from_secs(from.int("PROFILES_CACHE_TTL"))
                 .min(AUTHORITY_MAX_AGE),
+            policy: from.policy(),
+            allow_unlisted_domains: from.word("NETWORK_DEFAULT_POLICY") == "allow",
             access_log: from.bool("API_ACCESS_LOG"),
             request_time: REQUEST_TIME,
             host: from.host(),
@@ -243,7 +294,6 @@ impl Config {
             auto_migrate: from.bool("COORDINATION_AUTO_MIGRATE") && server,
             log: from.log(),
         };
-        from.word("POLICY_ENGINE");
         if from.problems.is_empty() && config.pool_min > config.pool_max {
             from.problem("POSTGRES_POOL_MIN", "not more than POSTGRES_POOL_MAX");
         }
@@ -339,6 +389,23 @@ impl Reader<'_> {
         }
     }
 
+    fn policy(&mut self) -> PolicySettings {
+        let engine = match self.word("POLICY_ENGINE").as_str() {
+            #[cfg(feature = "cedar")]
+            "cedar" => PolicyEngine::Cedar,
+            _ => PolicyEngine::Native,
+        };
+        PolicySettings {
+            engine,
+            cache_ttl: Duration::from_secs(self.int("POLICY_CACHE_TTL")),
+            code_fallback: self.bool("POLICY_CODE_FALLBACK"),
+            schema: self.checked("CEDAR_SCHEMA_PATH", |_, path| {
+                let text = std::fs::read_to_string(path).ok()?;
+                is_schema(&text).then_some(Some(text))
+            }),
+        }
+    }
+
     fn host(&mut self) -> Option<IpAddr> {
         self.checked("API_HOST", |_, value| {
             let bare = value.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
@@ -388,6 +455,17 @@ impl Reader<'_> {
 
 fn variable(name: &str) -> &'static Variable {
     VARIABLES.iter().find(|it| it.name == name).expect("every variable read is declared above")
+}
+
+/// Whether a text is a schema of policies, as far as this build can tell.
+#[cfg(feature = "cedar")]
+fn is_schema(text: &str) -> bool {
+    crate::cedar::is_schema(text)
+}
+
+#[cfg(not(feature = "cedar"))]
+fn is_schema(_: &str) -> bool {
+    true
 }
 
 /// A connection string, as options that also work behind a connection pooler: it would refuse the
@@ -567,7 +645,15 @@ mod tests {
             ("LOCK_TTL_MINUTES", "481"),
             ("PROFILES_DEFAULT_TRUST", "5"),
             ("PROFILES_CACHE_TTL", "86401"),
+            ("POLICY_ENGINE", "opa"),
+            #[cfg(not(feature = "cedar"))]
             ("POLICY_ENGINE", "cedar"),
+            ("POLICY_CACHE_TTL", "86401"),
+            ("POLICY_CODE_FALLBACK", "maybe"),
+            ("CEDAR_SCHEMA_PATH", "/s3cret/no-such-file"),
+            #[cfg(feature = "cedar")]
+            ("CEDAR_SCHEMA_PATH", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")),
+            ("NETWORK_DEFAULT_POLICY", "ask"),
             ("DB_BACKEND", "mysql"),
             ("POSTGRES_DSN", "s3cret"),
             ("POSTGRES_DSN", "mysql://u:s3cret@localhost/db"),

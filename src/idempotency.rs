@@ -7,6 +7,7 @@ use sqlx::{Connection as _, PgConnection};
 use crate::{
     Config, Error, Result,
     auth::Caller,
+    engine::Engine,
     input::{issue, value_error},
     operation::{Context, Operation, Reply, RequestInfo, to_value},
 };
@@ -18,6 +19,7 @@ pub(crate) struct Once<'a> {
     pub(crate) caller: &'a Caller,
     pub(crate) request: &'a RequestInfo,
     pub(crate) config: &'a Config,
+    pub(crate) engine: &'a Engine,
 }
 
 impl Once<'_> {
@@ -42,16 +44,18 @@ impl Once<'_> {
             caller: self.caller,
             request: self.request,
             config: self.config,
+            engine: self.engine,
         };
         let answer = operation.run(cx).await?;
         let body = to_value(&answer)?;
+        let restanding = O::changes_standing_of(&answer).map(str::to_owned);
         if O::took_effect(&answer) {
             self.keep(&mut tx, &body).await?;
         } else {
             self.forget(&mut tx).await?;
         }
         tx.commit().await?;
-        Ok(Reply { body, replayed: false })
+        Ok(Reply { body, replayed: false, restanding })
     }
 
     /// Takes the key, unless an answer is stored under it; one older than 24 hours does not count.
@@ -96,7 +100,7 @@ impl Once<'_> {
         }
         let body = stored.body.unwrap_or_default();
         let body = serde_json::from_str(&body).map_err(|error| Error::Internal(error.into()))?;
-        Ok(Reply { body, replayed: true })
+        Ok(Reply { body, replayed: true, restanding: None })
     }
 
     async fn keep(&self, db: &mut PgConnection, body: &Value) -> Result<()> {

@@ -133,6 +133,9 @@ impl Service {
             (select json_agg(i order by workspace, agent_id, key) from idempotency_key i),
             (select json_agg(a order by workspace, agent_id) from agent_assignment a),
             (select json_agg(p order by workspace, name) from profile p),
+            (select json_agg(r order by workspace, id) from domain_rule r),
+            (select json_agg(c order by workspace, name) from cedar_policy c),
+            (select count(*) from network_log),
             (select count(*) from audit_log))";
         self.scalar(sql).await
     }
