@@ -1,4 +1,4 @@
-//! What a process shares between requests: configuration, the database and three small caches.
+//! What a process shares between requests: configuration, the database and a few small caches.
 use std::{sync::Arc, time::Duration};
 
 use crate::{
@@ -6,6 +6,7 @@ use crate::{
     authority::Authority,
     capabilities::{guardrails::Guardrails, maintenance},
     db::Database,
+    engine::Engine,
     heartbeat::Heartbeats,
 };
 
@@ -22,6 +23,7 @@ pub struct App {
     pub(crate) config: Arc<Config>,
     pub(crate) db: Arc<Database>,
     pub(crate) authority: Arc<Authority>,
+    pub(crate) engine: Arc<Engine>,
     pub(crate) heartbeats: Arc<Heartbeats>,
     pub(crate) guardrails: Arc<Guardrails>,
 }
@@ -30,11 +32,12 @@ impl App {
     /// Builds the state without touching the network: the first operation makes the pool, its first
     /// query the first connection.
     pub fn new(config: Config) -> Self {
-        let db = Database::new(&config);
+        let (db, engine) = (Database::new(&config), Engine::new(&config));
         Self {
             config: Arc::new(config),
             db: Arc::new(db),
             authority: Arc::default(),
+            engine: Arc::new(engine),
             heartbeats: Arc::default(),
             guardrails: Arc::default(),
         }

@@ -3,11 +3,7 @@
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 
-use crate::{
-    Error, Result,
-    auth::Caller,
-    operation::{Meta, RequestInfo},
-};
+use crate::{Result, auth::Caller, operation::RequestInfo};
 
 /// A write together with its audit row and its session's heartbeat, as one statement checked at
 /// compile time: one round trip.
@@ -56,27 +52,36 @@ macro_rules! audited {
 }
 pub(crate) use audited;
 
-/// Records a denial: the one row of a request that ends with 403.
+/// A request that ends with 403.
+pub(crate) struct Denial<'a> {
+    pub(crate) operation: &'a str,
+    pub(crate) resource: &'a str,
+    /// The engine that decides in this process, whichever step denied.
+    pub(crate) engine: &'static str,
+    pub(crate) reason: String,
+    /// The policies that determined it, where an engine names them.
+    pub(crate) diagnostics: &'a [String],
+}
+
+/// Records a denial: the one row of its request.
 pub(crate) async fn record_denial(
     db: &mut PgConnection,
     caller: &Caller,
     request: &RequestInfo,
-    meta: &Meta,
-    resource: &str,
-    denial: &Error,
+    denial: &Denial<'_>,
 ) -> Result<()> {
     let parameters = json!({
-        "operation": meta.name,
-        "resource": resource,
-        "engine": "native",
+        "operation": denial.operation,
+        "resource": denial.resource,
+        "engine": denial.engine,
         "context": Value::Null,
         "advisory": false,
     });
     let result = json!({
         "allowed": false,
-        "reason": denial.to_string(),
+        "reason": denial.reason,
         "policy_id": Value::Null,
-        "diagnostics": [],
+        "diagnostics": denial.diagnostics,
     });
     sqlx::query!(
         r#"

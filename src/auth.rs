@@ -11,7 +11,7 @@ use subtle::ConstantTimeEq;
 
 use crate::{
     Error, Issue, Result,
-    authority::Profile,
+    authority::{Profile, ProfileSource},
     input::{issue, value_error},
     operation::IdentityMode,
 };
@@ -49,9 +49,16 @@ pub(crate) struct Key {
     pub(crate) identity: Identity,
 }
 
+impl Key {
+    /// A name for the key that does not give it away.
+    pub(crate) fn fingerprint(&self) -> String {
+        fingerprint(&self.digest)
+    }
+}
+
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Key").field("fingerprint", &fingerprint(&self.digest)).finish()
+        f.debug_struct("Key").field("fingerprint", &self.fingerprint()).finish()
     }
 }
 
@@ -79,6 +86,11 @@ impl Keyring {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty()
+    }
+
+    /// The keys of a workspace, in the order of the configuration.
+    pub(crate) fn of_workspace<'a>(&'a self, workspace: &'a str) -> impl Iterator<Item = &'a Key> {
+        self.keys.iter().filter(move |it| it.identity.workspace == workspace)
     }
 
     /// The accepted key equal to the one presented. Takes the same time whichever it is.
@@ -225,6 +237,10 @@ pub(crate) struct Caller {
     pub(crate) trust: u8,
     /// Profile whose lists and limits apply.
     pub(crate) profile: Option<Arc<Profile>>,
+    /// Where that profile comes from.
+    pub(crate) profile_source: Option<ProfileSource>,
+    /// Whether the key is bound to this agent.
+    pub(crate) bound: bool,
 }
 
 impl Caller {
@@ -237,6 +253,8 @@ impl Caller {
             workspace: DEFAULT_WORKSPACE.to_owned(),
             trust: 1,
             profile: None,
+            profile_source: None,
+            bound: false,
         }
     }
 
@@ -259,6 +277,8 @@ impl Caller {
             workspace: identity.workspace.clone(),
             trust: 0,
             profile: None,
+            profile_source: None,
+            bound: identity.agent_id.is_some(),
         }
     }
 

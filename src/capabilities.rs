@@ -4,6 +4,9 @@ pub mod locks;
 pub mod maintenance;
 pub mod memory;
 pub mod work;
+pub mod network;
+pub mod policy;
+pub mod profiles;
 
 use crate::registry::Operations;
 
@@ -14,6 +17,9 @@ pub fn all() -> Operations {
         work::operations,
         memory::operations,
         guardrails::operations,
+        profiles::operations,
+        policy::operations,
+        network::operations,
         maintenance::operations,
     ]
     .iter()

@@ -41,6 +41,8 @@ pub struct Config {
     pub(crate) guardrails_max_age: Duration,
     pub(crate) guardrails_code_fallback: bool,
     pub(crate) heartbeat_interval: Duration,
+    pub(crate) policy: PolicySettings,
+    pub(crate) allow_unlisted_domains: bool,
     pub(crate) access_log: bool,
     pub(crate) public_metrics: bool,
     pub(crate) cors_origins: Vec<HeaderValue>,
@@ -58,6 +60,30 @@ pub struct Config {
     /// What to log, such as `info` or `info,sqlx=debug`.
     pub log: tracing_subscriber::filter::Targets,
 }
+
+/// What decides what a caller may do, and from where it takes its policies.
+#[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "cedar"), expect(dead_code, reason = "only Cedar reads policies"))]
+pub(crate) struct PolicySettings {
+    pub(crate) engine: PolicyEngine,
+    /// How long policies are kept in memory.
+    pub(crate) cache_ttl: Duration,
+    /// Whether the bundled policies serve where the database has none.
+    pub(crate) code_fallback: bool,
+    /// The operator's own schema of policies, checked; none: the bundled one.
+    pub(crate) schema: Option<String>,
+}
+
+/// The engine that decides what a caller may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PolicyEngine {
+    Native,
+    #[cfg(feature = "cedar")]
+    Cedar,
+}
+
+/// The engines of this build.
+const ENGINES: &[&str] = if cfg!(feature = "cedar") { &["native", "cedar"] } else { &["native"] };
 
 /// A value that never shows, whoever prints what holds it.
 #[derive(Clone)]
@@ -239,7 +265,30 @@ const VARIABLES: &[Variable] = &[
         "300",
         "Most seconds a profile's definition is kept in memory. Assignments and suspensions are kept for 5 s at most, whatever this says, and definitions are read along with them.",
     ),
-    words("POLICY_ENGINE", &["native"], "native", "Engine that decides what a caller may do."),
+    words(
+        "POLICY_ENGINE",
+        ENGINES,
+        "native",
+        "Engine that decides what a caller may do: by trust and the category of the operation, or by the Cedar policies in the database.",
+    ),
+    int("POLICY_CACHE_TTL", (0, 86400), "300", "Seconds that Cedar policies are kept in memory."),
+    bool(
+        "POLICY_CODE_FALLBACK",
+        "true",
+        "Use the bundled Cedar policies where the database has none or they cannot be read. False: deny.",
+    ),
+    text(
+        "CEDAR_SCHEMA_PATH",
+        "a readable file that holds a valid Cedar schema",
+        "",
+        "Schema that `/policy/validate` checks against, as Cedar text or JSON. Unset: the bundled one.",
+    ),
+    words(
+        "NETWORK_DEFAULT_POLICY",
+        &["deny", "allow"],
+        "deny",
+        "Answer of `/network/check` for a domain that no rule matches.",
+    ),
 ];
 
 /// The longest that an agent's assignment and suspension may be out of date (conventions 5.2).
@@ -280,6 +329,8 @@ impl Config {
             guardrails_max_age: Duration::from_secs(from.int("GUARDRAILS_CACHE_TTL")),
             guardrails_code_fallback: from.bool("GUARDRAILS_CODE_FALLBACK"),
             heartbeat_interval: HEARTBEAT_INTERVAL,
+            policy: from.policy(),
+            allow_unlisted_domains: from.word("NETWORK_DEFAULT_POLICY") == "allow",
             access_log: from.bool("API_ACCESS_LOG"),
             public_metrics: from.bool("METRICS_PUBLIC"),
             cors_origins: from.origins(),
@@ -291,7 +342,6 @@ impl Config {
             auto_migrate: from.bool("COORDINATION_AUTO_MIGRATE") && server,
             log: from.log(),
         };
-        from.word("POLICY_ENGINE");
         if from.problems.is_empty() && config.pool_min > config.pool_max {
             from.problem("POSTGRES_POOL_MIN", "not more than POSTGRES_POOL_MAX");
         }
@@ -395,6 +445,23 @@ impl Reader<'_> {
         }
     }
 
+    fn policy(&mut self) -> PolicySettings {
+        let engine = match self.word("POLICY_ENGINE").as_str() {
+            #[cfg(feature = "cedar")]
+            "cedar" => PolicyEngine::Cedar,
+            _ => PolicyEngine::Native,
+        };
+        PolicySettings {
+            engine,
+            cache_ttl: Duration::from_secs(self.int("POLICY_CACHE_TTL")),
+            code_fallback: self.bool("POLICY_CODE_FALLBACK"),
+            schema: self.checked("CEDAR_SCHEMA_PATH", |_, path| {
+                let text = std::fs::read_to_string(path).ok()?;
+                is_schema(&text).then_some(Some(text))
+            }),
+        }
+    }
+
     fn host(&mut self) -> Option<IpAddr> {
         self.checked("API_HOST", |_, value| {
             let bare = value.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
@@ -462,6 +529,17 @@ fn origin(text: &str) -> Option<HeaderValue> {
 
 fn variable(name: &str) -> &'static Variable {
     VARIABLES.iter().find(|it| it.name == name).expect("every variable read is declared above")
+}
+
+/// Whether a text is a schema of policies, as far as this build can tell.
+#[cfg(feature = "cedar")]
+fn is_schema(text: &str) -> bool {
+    crate::cedar::is_schema(text)
+}
+
+#[cfg(not(feature = "cedar"))]
+fn is_schema(_: &str) -> bool {
+    true
 }
 
 /// A connection string, as options that also work behind a connection pooler: it would refuse the
@@ -651,7 +729,15 @@ mod tests {
             ("PROFILES_CACHE_TTL", "86401"),
             ("GUARDRAILS_CACHE_TTL", "86401"),
             ("GUARDRAILS_CODE_FALLBACK", "maybe"),
+            ("POLICY_ENGINE", "opa"),
+            #[cfg(not(feature = "cedar"))]
             ("POLICY_ENGINE", "cedar"),
+            ("POLICY_CACHE_TTL", "86401"),
+            ("POLICY_CODE_FALLBACK", "maybe"),
+            ("CEDAR_SCHEMA_PATH", "/s3cret/no-such-file"),
+            #[cfg(feature = "cedar")]
+            ("CEDAR_SCHEMA_PATH", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")),
+            ("NETWORK_DEFAULT_POLICY", "ask"),
             ("DB_BACKEND", "mysql"),
             ("POSTGRES_DSN", "s3cret"),
             ("POSTGRES_DSN", "mysql://u:s3cret@localhost/db"),

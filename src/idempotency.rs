@@ -47,13 +47,14 @@ impl Once<'_> {
         };
         let answer = operation.run(cx).await?;
         let body = to_value(&answer)?;
+        let restanding = O::changes_standing_of(&answer).map(str::to_owned);
         if O::took_effect(&answer) {
             self.keep(&mut tx, &body).await?;
         } else {
             self.forget(&mut tx).await?;
         }
         tx.commit().await?;
-        Ok(Reply { body, replayed: false })
+        Ok(Reply { body, replayed: false, restanding })
     }
 
     /// Takes the key, unless an answer is stored under it; one older than 24 hours does not count.
@@ -98,7 +99,7 @@ impl Once<'_> {
         }
         let body = stored.body.unwrap_or_default();
         let body = serde_json::from_str(&body).map_err(|error| Error::Internal(error.into()))?;
-        Ok(Reply { body, replayed: true })
+        Ok(Reply { body, replayed: true, restanding: None })
     }
 
     async fn keep(&self, db: &mut PgConnection, body: &Value) -> Result<()> {

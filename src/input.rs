@@ -6,6 +6,7 @@
 use serde_json::{Value, json};
 
 use crate::{
+    domain::Domain,
     error::Issue,
     lock_key::{LockKey, LockKeyError},
 };
@@ -34,7 +35,7 @@ pub(crate) fn check(
 
 /// The schema keywords in `schema` that this file does not understand, with their places.
 pub(crate) fn unsupported(schema: &Value) -> Vec<String> {
-    const PLAIN: [&str; 14] = [
+    const PLAIN: [&str; 15] = [
         "type",
         "description",
         "title",
@@ -46,13 +47,23 @@ pub(crate) fn unsupported(schema: &Value) -> Vec<String> {
         "minItems",
         "maxItems",
         "x-max-bytes",
+        "x-not-blank",
         "additionalProperties",
         "properties",
         "items",
     ];
     // `int64` and its like say how a number is stored, not what is valid.
-    const FORMATS: [&str; 8] =
-        ["uuid", "lock-key", "date-time", "int64", "int32", "double", "uint32", "uint8"];
+    const FORMATS: [&str; 9] = [
+        "uuid",
+        "lock-key",
+        "hostname",
+        "date-time",
+        "int64",
+        "int32",
+        "double",
+        "uint32",
+        "uint8",
+    ];
 
     fn visit(schema: &Value, place: &str, found: &mut Vec<String>) {
         let Some(members) = schema.as_object() else {
@@ -184,6 +195,9 @@ fn string(schema: &Value, input: &mut Value) -> Checked {
     {
         return problem("string_too_long", format!("String should have at most {limit} bytes"));
     }
+    if schema["x-not-blank"] == true && text.trim().is_empty() {
+        return Err(value_error("expected text that is not blank"));
+    }
     if let Some(words) = schema["enum"].as_array()
         && !words.contains(input)
     {
@@ -200,6 +214,10 @@ fn string(schema: &Value, input: &mut Value) -> Checked {
             Err(error @ LockKeyError::TooLong) => {
                 return problem("string_too_long", error.to_string());
             }
+            Err(error) => return Err(value_error(error)),
+        },
+        Some("hostname") => match Domain::parse(text) {
+            Ok(domain) => domain.as_str().to_owned(),
             Err(error) => return Err(value_error(error)),
         },
         Some("date-time") if chrono::DateTime::parse_from_rfc3339(text).is_err() => {
@@ -369,6 +387,8 @@ mod tests {
                 "dry": { "type": "boolean" },
                 "id": { "type": "string", "format": "uuid" },
                 "key": { "type": "string", "format": "lock-key" },
+                "host": { "type": "string", "format": "hostname" },
+                "who": { "type": "string", "x-not-blank": true },
                 "when": { "type": ["string", "null"], "format": "date-time" },
                 "mode": { "anyOf": [{ "type": "string", "enum": ["a", "b"] }, { "type": "null" }] },
                 "extra": { "type": "object" },
@@ -482,6 +502,14 @@ mod tests {
         assert_accepts("key", json!("./a//b"), json!("a/b"));
         let text = "Value error, path must not lead out of its start with `..`";
         assert_refuses("key", json!("../a"), "value_error", text);
+        assert_accepts("host", json!("A.Example.com."), json!("a.example.com"));
+        let text = "Value error, expected a host name, without scheme, port or path";
+        assert_refuses("host", json!("https://example.com"), "value_error", text);
+        assert_accepts("who", json!(" a "), json!(" a "));
+        let text = "Value error, expected text that is not blank";
+        for value in ["", " ", "\t\n"] {
+            assert_refuses("who", json!(value), "value_error", text);
+        }
         assert_accepts("when", json!(null), json!(null));
         assert_accepts("when", json!("2026-09-01T10:00:00Z"), json!("2026-09-01T10:00:00Z"));
         let text = "Value error, expected an ISO-8601 time with offset or Z";

@@ -8,9 +8,13 @@ mod audit;
 mod auth;
 mod authority;
 pub mod capabilities;
+#[cfg(feature = "cedar")]
+mod cedar;
 mod config;
 mod db;
 mod docs;
+mod domain;
+mod engine;
 mod error;
 mod heartbeat;
 mod http;
@@ -31,8 +35,11 @@ pub use authority::Profile;
 pub use config::{Config, ConfigError, Home, configuration_table};
 pub use db::MigrateError;
 pub use docs::operations_table;
+pub use domain::{Domain, DomainError};
 pub use error::{Error, Issue, Result};
 pub use http::{bind, listen, router, stop_signal};
 pub use lock_key::{LockKey, LockKeyError};
 pub use openapi::document;
+#[doc(hidden)]
+pub use policy::known_operations;
 pub use timestamp::Timestamp;

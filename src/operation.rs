@@ -12,9 +12,11 @@ use sqlx::PgConnection;
 use tracing::Instrument as _;
 
 use crate::{
-    App, Config, Error, Result, audit,
+    App, Config, Error, Result,
+    audit::{self, Denial},
     auth::{Caller, Claims, Key},
-    idempotency, policy,
+    idempotency,
+    policy::Question,
 };
 
 /// One thing the service can do. The struct is the input: its fields with their doc comments are
@@ -38,6 +40,12 @@ pub trait Operation: DeserializeOwned + JsonSchema + Send + 'static {
     /// idempotency key; a refusal is judged anew when the request is repeated.
     fn took_effect(_answer: &Self::Output) -> bool {
         true
+    }
+
+    /// The agent whose trust or profile the answer changed, if it did: from the next request on
+    /// this process judges that agent by what the database says now.
+    fn changes_standing_of(_answer: &Self::Output) -> Option<&str> {
+        None
     }
 
     /// Does the work. A write is one statement with its audit row inside, see `audit::audited`.
@@ -216,6 +224,8 @@ pub(crate) struct Reply {
     pub(crate) body: Value,
     /// Whether the answer is that of an earlier request with the same idempotency key.
     pub(crate) replayed: bool,
+    /// The agent whose standing the answer changed.
+    pub(crate) restanding: Option<String>,
 }
 
 /// Runs one operation in the order that the contract fixes: identity, workspace, policy,
@@ -253,11 +263,18 @@ async fn run_as_caller<O: Operation>(
     };
     let mut db = app.db.acquire().await?;
     let db = &mut *db;
+    let denied = |reason: &Error, diagnostics| Denial {
+        operation: meta.name,
+        resource,
+        engine: app.engine.name(),
+        reason: reason.to_string(),
+        diagnostics,
+    };
     let mut caller = match (claimed, call.key) {
         (Ok(caller), _) => caller,
         (Err(denial), key) => {
             let own = key.map(Caller::of).unwrap_or_else(Caller::anonymous);
-            audit::record_denial(db, &own, &call.request, &meta, resource, &denial).await?;
+            audit::record_denial(db, &own, &call.request, &denied(&denial, &[])).await?;
             return Err(denial);
         }
     };
@@ -265,19 +282,19 @@ async fn run_as_caller<O: Operation>(
     if let Some(key) = call.key {
         app.authority.settle(db, config, key, &mut caller).await?;
     }
-    let decided =
-        policy::decide(&caller, &meta, config.enforce_profile_limits).map_err(Error::Forbidden);
-    let answered = match decided {
-        Err(denial) => Err(denial),
-        Ok(_) => {
-            if meta.category == Category::Read && call.key.is_some() {
-                app.heartbeats.hear(db, config, &caller).await?;
-            }
-            answer(call, operation, &caller, db).await
+    let question = Question { operation: meta.name, category: Some(meta.category), resource };
+    let decision = app.engine.decide(db, config, &caller, &question).await?;
+    let (answered, diagnostics) = if decision.allowed {
+        if meta.category == Category::Read && call.key.is_some() {
+            app.heartbeats.hear(db, config, &caller).await?;
         }
+        (answer(call, operation, &caller, db).await, vec![])
+    } else {
+        (Err(Error::Forbidden(decision.reason)), decision.diagnostics)
     };
     if let Err(denial @ Error::Forbidden(_)) = &answered {
-        audit::record_denial(db, &caller, &call.request, &meta, resource, denial).await?;
+        let denial = denied(denial, &diagnostics);
+        audit::record_denial(db, &caller, &call.request, &denial).await?;
     }
     answered
 }
@@ -289,12 +306,22 @@ async fn answer<O: Operation>(
     db: &mut PgConnection,
 ) -> Result<Reply> {
     let (app, request, config) = (call.app, &call.request, &*call.app.config);
-    if let (Some(key), Some(fingerprint)) = (&call.claims.idempotency_key, &call.fingerprint) {
-        let once = idempotency::Once { app, key, fingerprint, caller, request, config };
-        return once.run(operation, db).await;
+    let reply = match (&call.claims.idempotency_key, &call.fingerprint) {
+        (Some(key), Some(fingerprint)) => {
+            let once = idempotency::Once { app, key, fingerprint, caller, request, config };
+            once.run(operation, db).await?
+        }
+        _ => {
+            let answer = operation.run(Context { app, db, caller, request, config }).await?;
+            let restanding = O::changes_standing_of(&answer).map(str::to_owned);
+            Reply { body: to_value(&answer)?, replayed: false, restanding }
+        }
+    };
+    // Committed by now, so whoever reads it next reads what holds.
+    if let Some(agent_id) = &reply.restanding {
+        app.authority.forget(&caller.workspace, agent_id);
     }
-    let answer = operation.run(Context { app, db, caller, request, config }).await?;
-    Ok(Reply { body: to_value(&answer)?, replayed: false })
+    Ok(reply)
 }
 
 pub(crate) fn to_value(answer: &impl Serialize) -> Result<Value> {

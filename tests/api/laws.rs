@@ -246,6 +246,9 @@ fn every_statement_on_a_table_names_the_workspace() {
         "idempotency_key",
         "guardrail_pattern",
         "memory",
+        "domain_rule",
+        "network_log",
+        "cedar_policy",
     ];
     let mut found: BTreeMap<&str, u32> = BTreeMap::new();
     let queries = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.sqlx")).expect(".sqlx");

@@ -1,0 +1,400 @@
+//! What agents are trusted with: the caller's own profile, assignments, and the keys.
+use std::borrow::Cow;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{
+    Error, Result,
+    audit::audited,
+    auth::Key,
+    authority::{self, ProfileSource},
+    operation::{Context, IdentityMode, Meta, Operation},
+    page::{Page, read_limit},
+    registry::Operations,
+};
+
+pub(super) fn operations(operations: Operations) -> Operations {
+    operations.with::<GetMyProfile>().with::<AssignProfile>().with::<ManageKeys>()
+}
+
+const NO_PROFILE_FOUND: &str = "no_profile_found";
+const PROFILE_NOT_FOUND: &str = "profile_not_found";
+const CANNOT_ASSIGN_SELF: &str = "cannot_assign_self";
+const TRUST_ABOVE_CALLER: &str = "trust_above_caller";
+
+/// The trust of a profile is never above this.
+const MOST_TRUST: u8 = 4;
+
+/// How often an assignment that lost a race is judged again before it gives up.
+const MAX_RACES: u32 = 32;
+
+/// See who you are to this service: your id, how far you are trusted, and the profile that says
+/// what you may do.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct GetMyProfile {}
+
+/// The caller's profile and identity.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct MyProfile {
+    /// Whether the caller has a profile.
+    pub success: bool,
+    /// The profile, if there is one.
+    pub profile: Option<ProfileDetails>,
+    /// Where it comes from: `assignment`, by an administrator or by the key, or `default`, by the
+    /// type of the agent.
+    pub source: Option<&'static str>,
+    /// `no_profile_found` when there is none.
+    pub reason: Option<&'static str>,
+    /// Who the caller is.
+    pub identity: CallerIdentity,
+}
+
+/// A profile.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ProfileDetails {
+    /// Its name.
+    pub name: String,
+    /// Type of agent that it is made for.
+    pub agent_type: String,
+    /// Trust from 0 to 4 that it gives.
+    pub trust_level: u8,
+    /// The only operations allowed; empty allows all that the trust allows.
+    pub allowed_operations: Vec<String>,
+    /// Operations that are refused.
+    pub blocked_operations: Vec<String>,
+    /// How many live file locks an agent may hold.
+    pub max_file_modifications: i64,
+    /// How long one run of the agent should last; not enforced here.
+    pub max_execution_time_seconds: i64,
+    /// How many calls the agent should make in an hour; not enforced here.
+    pub max_api_calls_per_hour: i64,
+}
+
+/// Who a caller is.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct CallerIdentity {
+    /// Effective agent id.
+    pub agent_id: String,
+    /// Effective agent type.
+    pub agent_type: String,
+    /// Workspace that the caller sees.
+    pub workspace: String,
+    /// Session that the request names.
+    pub session_id: Option<String>,
+    /// Whether the key is bound to this agent.
+    pub bound: bool,
+    /// The trust that decides, from 0 to 4; that of the profile may be higher.
+    pub trust_level: u8,
+}
+
+impl Operation for GetMyProfile {
+    type Output = MyProfile;
+    const META: Meta = Meta::read("get_my_profile").at(&["GET /profiles/me"]);
+
+    fn example() -> Value {
+        json!({})
+    }
+
+    async fn run(self, cx: Context<'_>) -> Result<MyProfile> {
+        let caller = cx.caller;
+        let profile = caller.profile.as_deref().map(|it| ProfileDetails {
+            name: it.name.clone(),
+            agent_type: it.agent_type.clone(),
+            trust_level: it.trust,
+            allowed_operations: it.allowed_operations.clone(),
+            blocked_operations: it.blocked_operations.clone(),
+            max_file_modifications: it.max_file_modifications,
+            max_execution_time_seconds: it.max_execution_time_seconds,
+            max_api_calls_per_hour: it.max_api_calls_per_hour,
+        });
+        Ok(MyProfile {
+            success: profile.is_some(),
+            reason: profile.is_none().then_some(NO_PROFILE_FOUND),
+            profile,
+            source: caller.profile_source.map(|it| match it {
+                ProfileSource::Assignment => "assignment",
+                ProfileSource::Default => "default",
+            }),
+            identity: CallerIdentity {
+                agent_id: caller.agent_id.clone(),
+                agent_type: caller.agent_type.clone(),
+                workspace: caller.workspace.clone(),
+                session_id: caller.session_id.clone(),
+                bound: caller.bound,
+                trust_level: caller.trust,
+            },
+        })
+    }
+}
+
+/// Give another agent a profile, take it away again, or suspend the agent. It holds from the
+/// agent's next request on, within five seconds everywhere.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct AssignProfile {
+    /// The agent.
+    #[schemars(extend("x-max-bytes" = 256, "x-not-blank" = true))]
+    pub target_agent_id: String,
+    /// Name of the profile; null removes the assignment.
+    #[schemars(extend("x-max-bytes" = 256))]
+    pub profile: Option<String>,
+    /// Whether the agent may do nothing at all until this is false again.
+    #[serde(default)]
+    pub suspended: bool,
+}
+
+/// What became of an assignment.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Assigned {
+    /// Whether it holds now.
+    pub success: bool,
+    /// The agent.
+    pub target_agent_id: String,
+    /// The profile asked for.
+    pub profile: Option<String>,
+    /// Whether a suspension was asked for.
+    pub suspended: bool,
+    /// Why it was refused: `profile_not_found`, `cannot_assign_self` or `trust_above_caller`, when
+    /// the profile or the agent has more trust than the caller.
+    pub reason: Option<String>,
+}
+
+struct AssignRow {
+    reason: Option<String>,
+}
+
+impl Operation for AssignProfile {
+    type Output = Assigned;
+    const META: Meta =
+        Meta::admin("assign_profile").at(&["POST /profiles/assign"]).identity(IdentityMode::Strict);
+
+    fn example() -> Value {
+        json!({ "target_agent_id": "web-1", "profile": "claude_code_web_implementer" })
+    }
+
+    fn resource(&self) -> Cow<'_, str> {
+        self.target_agent_id.as_str().into()
+    }
+
+    fn took_effect(answer: &Assigned) -> bool {
+        answer.success
+    }
+
+    fn changes_standing_of(answer: &Assigned) -> Option<&str> {
+        answer.success.then_some(&answer.target_agent_id)
+    }
+
+    async fn run(self, mut cx: Context<'_>) -> Result<Assigned> {
+        for _ in 0..MAX_RACES {
+            let Some(row) = self.attempt(&mut cx).await? else { continue };
+            return Ok(Assigned {
+                success: row.reason.is_none(),
+                target_agent_id: self.target_agent_id,
+                profile: self.profile,
+                suspended: self.suspended,
+                reason: row.reason,
+            });
+        }
+        Err(Error::Unavailable("the assignment changed too often to be judged".into()))
+    }
+}
+
+impl AssignProfile {
+    /// Judges and records the assignment in one statement; no row means that another assignment of
+    /// the same agent came first, so that its trust must be judged again.
+    ///
+    /// The agent's trust is what it would be without a suspension: otherwise anybody could lift a
+    /// suspension of somebody above.
+    async fn attempt(&self, cx: &mut Context<'_>) -> Result<Option<AssignRow>> {
+        let keys = cx.config.keys.of_workspace(&cx.caller.workspace);
+        let bound: Vec<_> = keys
+            .map(|it| &it.identity)
+            .filter(|it| it.agent_id.as_ref() == Some(&self.target_agent_id))
+            .collect();
+        // Without a key of its own, the agent is one that unbound keys may act as.
+        let most_trust = match bound.is_empty() {
+            true => authority::most_unbound_trust(cx.config.default_trust),
+            false => MOST_TRUST,
+        };
+        let pad = bound.is_empty().then_some(None);
+        let types: Vec<_> =
+            bound.iter().map(|it| it.agent_type.clone()).chain(pad.clone()).collect();
+        let profiles: Vec<_> = bound.iter().map(|it| it.profile.clone()).chain(pad).collect();
+        let row = audited!(
+            AssignRow,
+            cx,
+            Self::META.audit(),
+            json!({
+                "target_agent_id": self.target_agent_id,
+                "profile": self.profile,
+                "suspended": self.suspended,
+            }),
+            r#"
+            home as (
+                select case when exists (select from profile where workspace = $1)
+                    then $1 else 'default' end as workspace
+            ), asked as (
+                select p.trust_level
+                from home join profile p on p.workspace = home.workspace
+                where p.name = $11 and p.enabled
+            ), held as materialized (
+                select profile from agent_assignment
+                where workspace = $1 and agent_id = $10
+                for update
+            ), wanted as (
+                select home.workspace, coalesce(
+                    (select profile from held),
+                    key.profile,
+                    (
+                        select name from profile p
+                        where p.workspace = home.workspace and p.agent_type = key.agent_type
+                            and p.is_type_default and p.enabled
+                    )
+                ) as name
+                from home cross join unnest($13::text[], $14::text[]) as key (agent_type, profile)
+            ), target as (
+                select least($15::integer, max(
+                    case when wanted.name is null then $16::integer
+                        else coalesce(p.trust_level, 0) end
+                )) as trust
+                from wanted
+                left join profile p
+                    on p.workspace = wanted.workspace and p.name = wanted.name and p.enabled
+            ), judged as (
+                select case
+                    when $11 is not null and not exists (select from asked) then $18::text
+                    when $10 = $2 then $19::text
+                    when greatest(trust, (select trust_level from asked)) > $17::integer
+                        then $20::text
+                end as reason
+                from target
+            ), assigned as (
+                insert into agent_assignment as a (workspace, agent_id, profile, suspended)
+                select $1, $10, $11, $12 from judged where reason is null
+                on conflict (workspace, agent_id) do update set
+                    profile = excluded.profile,
+                    suspended = excluded.suspended,
+                    assigned_at = clock_timestamp()
+                where a.profile is not distinct from (select profile from held)
+                returning agent_id
+            ), op as (
+                select
+                    reason,
+                    reason is null as audit_success,
+                    case when reason is null then '{}'::jsonb
+                        else jsonb_build_object('reason', reason) end as audit_result
+                from judged
+                where reason is not null or exists (select from assigned)
+            )
+            "#,
+            r#"op.reason as "reason?""#,
+            self.target_agent_id,
+            self.profile,
+            self.suspended,
+            &types as &[Option<String>],
+            &profiles as &[Option<String>],
+            i32::from(most_trust),
+            i32::from(cx.config.default_trust),
+            i32::from(cx.caller.trust),
+            PROFILE_NOT_FOUND,
+            CANNOT_ASSIGN_SELF,
+            TRUST_ABOVE_CALLER,
+        )
+        .fetch_optional(&mut *cx.db)
+        .await?;
+        Ok(row)
+    }
+}
+
+/// See which API keys the service accepts in your workspace, by fingerprint, and what each is bound
+/// to. Keys are changed by configuration and restart.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct ManageKeys {
+    /// Return at most this many, up to 500.
+    #[serde(default = "default_limit")]
+    #[schemars(range(min = 0))]
+    pub limit: i64,
+}
+
+fn default_limit() -> i64 {
+    100
+}
+
+/// The accepted keys.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct KeyList {
+    /// The keys, in the order of the configuration.
+    pub keys: Vec<ListedKey>,
+    /// How many there are and whether that is all.
+    #[serde(flatten)]
+    pub page: Page,
+}
+
+/// A key without its secret.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ListedKey {
+    /// `sha256:` and the first 12 hex digits of the key's digest.
+    pub fingerprint: String,
+    /// The agent that it is bound to, if any.
+    pub agent_id: Option<String>,
+    /// The type that it is bound to, if any.
+    pub agent_type: Option<String>,
+    /// Its workspace.
+    pub workspace: String,
+    /// The profile of its agent, where none is assigned.
+    pub profile: Option<String>,
+    /// Whether it is bound to an agent.
+    pub bound: bool,
+}
+
+impl From<&Key> for ListedKey {
+    fn from(key: &Key) -> Self {
+        let identity = key.identity.clone();
+        Self {
+            fingerprint: key.fingerprint(),
+            bound: identity.agent_id.is_some(),
+            agent_id: identity.agent_id,
+            agent_type: identity.agent_type,
+            workspace: identity.workspace,
+            profile: identity.profile,
+        }
+    }
+}
+
+struct Recorded {
+    #[expect(dead_code, reason = "a statement must return something")]
+    success: bool,
+}
+
+impl Operation for ManageKeys {
+    type Output = KeyList;
+    const META: Meta = Meta::admin("manage_keys").at(&["GET /keys"]);
+
+    fn example() -> Value {
+        json!({ "limit": 10 })
+    }
+
+    fn took_effect(_: &KeyList) -> bool {
+        false
+    }
+
+    async fn run(self, cx: Context<'_>) -> Result<KeyList> {
+        let keys = cx.config.keys.of_workspace(&cx.caller.workspace);
+        let (keys, page) = read_limit(self.limit).page(keys.map(ListedKey::from).collect());
+        audited!(
+            Recorded,
+            cx,
+            Self::META.audit(),
+            json!({}),
+            "op as (
+                select true as audit_success, jsonb_build_object('count', $10::bigint) as audit_result
+            )",
+            r#"op.audit_success as "success!""#,
+            page.count as i64,
+        )
+        .fetch_one(cx.db)
+        .await?;
+        Ok(KeyList { keys, page })
+    }
+}
