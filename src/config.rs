@@ -32,6 +32,11 @@ pub struct Config {
     pub(crate) allow_workspace_header: bool,
     pub(crate) lock_ttl_minutes: i64,
     pub(crate) session_timeout_minutes: i32,
+    /// First port of the first slot, ports from one slot to the next, slots in a workspace.
+    pub(crate) port_base: i32,
+    pub(crate) port_range: i32,
+    pub(crate) port_slots: i32,
+    pub(crate) port_ttl_minutes: i32,
     pub(crate) default_trust: u8,
     pub(crate) enforce_profile_limits: bool,
     pub(crate) authority_max_age: Duration,
@@ -189,6 +194,15 @@ const VARIABLES: &[Variable] = &[
         "120",
         "Minutes of silence after which a session is disconnected and what it holds is free.",
     ),
+    int("PORT_ALLOC_BASE", (1024, 65532), "10000", "First port that is allocated to sessions."),
+    int("PORT_ALLOC_RANGE", (4, 10000), "100", "Ports from one session's block to the next."),
+    int(
+        "PORT_ALLOC_MAX_SESSIONS",
+        (1, 10000),
+        "20",
+        "Most blocks of ports in a workspace; the last one must not pass port 65535.",
+    ),
+    int("PORT_ALLOC_TTL_MINUTES", (1, 10080), "120", "Minutes that ports stay allocated."),
     int("PROFILES_DEFAULT_TRUST", (0, 4), "2", "Trust of an agent without a profile."),
     bool(
         "PROFILES_ENFORCE_LIMITS",
@@ -230,6 +244,10 @@ impl Config {
             allow_workspace_header: from.bool("COORDINATION_ALLOW_WORKSPACE_HEADER"),
             lock_ttl_minutes: from.int("LOCK_TTL_MINUTES"),
             session_timeout_minutes: from.int("SESSION_TIMEOUT_MINUTES"),
+            port_base: from.int("PORT_ALLOC_BASE"),
+            port_range: from.int("PORT_ALLOC_RANGE"),
+            port_slots: from.int("PORT_ALLOC_MAX_SESSIONS"),
+            port_ttl_minutes: from.int("PORT_ALLOC_TTL_MINUTES"),
             default_trust: from.int("PROFILES_DEFAULT_TRUST"),
             enforce_profile_limits: from.bool("PROFILES_ENFORCE_LIMITS"),
             authority_max_age: Duration::from_secs(from.int("PROFILES_CACHE_TTL"))
@@ -246,6 +264,11 @@ impl Config {
         from.word("POLICY_ENGINE");
         if from.problems.is_empty() && config.pool_min > config.pool_max {
             from.problem("POSTGRES_POOL_MIN", "not more than POSTGRES_POOL_MAX");
+        }
+        let last_port = config.port_base + (config.port_slots - 1) * config.port_range + 3;
+        if from.problems.is_empty() && last_port > 65535 {
+            let expected = "PORT_ALLOC_BASE + (PORT_ALLOC_MAX_SESSIONS - 1) * PORT_ALLOC_RANGE + 3 to be 65535 at most";
+            from.problem("PORT_ALLOC_MAX_SESSIONS", expected);
         }
         if from.problems.is_empty() {
             return Ok(config);
@@ -565,6 +588,13 @@ mod tests {
             ("RUST_LOG", "s3cret=loud"),
             ("COORDINATION_API_KEYS", " , ,"),
             ("LOCK_TTL_MINUTES", "481"),
+            ("PORT_ALLOC_BASE", "1023"),
+            ("PORT_ALLOC_BASE", "65533"),
+            ("PORT_ALLOC_RANGE", "3"),
+            ("PORT_ALLOC_RANGE", "10001"),
+            ("PORT_ALLOC_MAX_SESSIONS", "10001"),
+            ("PORT_ALLOC_MAX_SESSIONS", "557"),
+            ("PORT_ALLOC_TTL_MINUTES", "0"),
             ("PROFILES_DEFAULT_TRUST", "5"),
             ("PROFILES_CACHE_TTL", "86401"),
             ("POLICY_ENGINE", "cedar"),
@@ -585,6 +615,22 @@ mod tests {
         let identities = ("COORDINATION_API_KEY_IDENTITIES", r#"{"s3cret":{}}"#);
         let error = parse(Home::Server, &[DSN, keys, identities]).expect_err("unlisted key");
         assert!(error.to_string().starts_with(identities.0), "{error}");
+    }
+
+    #[test]
+    fn the_last_block_of_ports_ends_within_the_ports_there_are() {
+        let base = ("PORT_ALLOC_BASE", "65532");
+        let last = valid(&[base, ("PORT_ALLOC_MAX_SESSIONS", "1")]);
+        assert_eq!((last.port_base, last.port_slots), (65532, 1));
+        assert_eq!(valid(&[("PORT_ALLOC_MAX_SESSIONS", "556")]).port_slots, 556);
+        for beyond in [base, ("PORT_ALLOC_RANGE", "10000"), ("PORT_ALLOC_MAX_SESSIONS", "557")] {
+            let error = parse(Home::Server, &[DSN, beyond]).expect_err("beyond").to_string();
+            assert!(
+                error.starts_with("PORT_ALLOC_MAX_SESSIONS: expected PORT_ALLOC_BASE"),
+                "{error}"
+            );
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub(crate) fn check(
 
 /// The schema keywords in `schema` that this file does not understand, with their places.
 pub(crate) fn unsupported(schema: &Value) -> Vec<String> {
-    const PLAIN: [&str; 14] = [
+    const PLAIN: [&str; 15] = [
         "type",
         "description",
         "title",
@@ -43,6 +43,7 @@ pub(crate) fn unsupported(schema: &Value) -> Vec<String> {
         "enum",
         "minimum",
         "maximum",
+        "minLength",
         "minItems",
         "maxItems",
         "x-max-bytes",
@@ -180,6 +181,9 @@ fn string(schema: &Value, input: &mut Value) -> Checked {
         && text.len() as u64 > limit
     {
         return problem("string_too_long", format!("String should have at most {limit} bytes"));
+    }
+    if (text.chars().count() as u64) < schema["minLength"].as_u64().unwrap_or_default() {
+        return Err(value_error("expected text that is not empty"));
     }
     if let Some(words) = schema["enum"].as_array()
         && !words.contains(input)
@@ -359,6 +363,7 @@ mod tests {
             "required": ["path"],
             "properties": {
                 "path": { "type": "string", "x-max-bytes": 8 },
+                "name": { "type": "string", "minLength": 1 },
                 "ttl": { "type": "integer", "minimum": 1, "maximum": 480 },
                 "big": { "type": "integer" },
                 "share": { "type": "number", "minimum": 0, "maximum": 1 },
@@ -498,6 +503,9 @@ mod tests {
         assert_refuses("tags", json!(["a", "b", "c", "d"]), "too_long", text);
         assert_refuses("tags", json!(["a", 1]), "string_type", "Input should be a valid string");
         assert_refuses("extra", json!([]), "dict_type", "Input should be a valid dictionary");
+        let text = "Value error, expected text that is not empty";
+        assert_refuses("name", json!(""), "value_error", text);
+        assert_accepts("name", json!(" "), json!(" "));
         let text = "Value error, expected at least 1 item(s)";
         assert_refuses("pairs", json!([]), "value_error", text);
         assert_refuses("pairs", json!([1]), "dict_type", "Input should be a valid dictionary");

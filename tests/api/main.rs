@@ -1,11 +1,15 @@
 //! The product's tests: the real router and the real binaries on a real Postgres, a database of its
 //! own for each test.
+mod audit_query;
 mod conventions;
+mod discovery;
 mod documents;
 mod faults;
 mod fuzz;
+mod handoffs;
 mod laws;
 mod locks;
+mod ports;
 mod processes;
 mod round_trips;
 mod support;
