@@ -17,8 +17,27 @@ use crate::{Result, auth::Caller, operation::RequestInfo};
 /// the audit row, `$9` is the silence that ends a session; the statement's own arguments start at
 /// `$10`.
 macro_rules! audited {
-    ($row:ident, $cx:expr, $operation:expr, $parameters:expr, $ctes:literal, $columns:literal
-     $(, $argument:expr)* $(,)?) => {
+    ($($statement:tt)*) => {
+        $crate::audit::recorded!(
+            ", (
+                select case when caller_is_due($1, $2, $4, $9::interval)
+                    then touch_session($1, $2, $4, $9) else false end
+            ) beat",
+            $($statement)*
+        )
+    };
+}
+
+/// The same without the heartbeat, for operations that begin or end sessions themselves: what a
+/// statement changes in a row, it cannot change once more. It must use `$9` as an `interval`.
+macro_rules! audited_unheard {
+    ($($statement:tt)*) => { $crate::audit::recorded!("", $($statement)*) };
+}
+
+/// What the two above expand to; `$heartbeat` is what hears the session.
+macro_rules! recorded {
+    ($heartbeat:literal, $row:ident, $cx:expr, $operation:expr, $parameters:expr, $ctes:literal,
+     $columns:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             $row,
             "with " + $ctes + ", entry as (
@@ -33,10 +52,7 @@ macro_rules! audited {
                 from op where op.audit_success is not null
             )
             select " + $columns + "
-            from op, (
-                select case when caller_is_due($1, $2, $4, $9::interval)
-                    then touch_session($1, $2, $4, $9) else false end
-            ) beat",
+            from op" + $heartbeat,
             $cx.caller.workspace,
             $cx.caller.agent_id,
             $cx.caller.agent_type,
@@ -50,7 +66,7 @@ macro_rules! audited {
         )
     };
 }
-pub(crate) use audited;
+pub(crate) use {audited, audited_unheard, recorded};
 
 /// A request that ends with 403.
 pub(crate) struct Denial<'a> {
@@ -104,6 +120,9 @@ pub(crate) async fn record_denial(
     .await?;
     Ok(())
 }
+
+/// How many months of partitions are made in advance.
+pub(crate) const MONTHS_AHEAD: i32 = 3;
 
 /// Creates the audit log's partitions of this month and of the `months_ahead` after it, where they
 /// are missing.

@@ -1,12 +1,16 @@
 //! What the service can do: one file for each capability, one line here.
+pub mod audit_query;
+pub mod discovery;
 pub mod guardrails;
+pub mod handoffs;
 pub mod locks;
 pub mod maintenance;
 pub mod memory;
-pub mod work;
 pub mod network;
 pub mod policy;
+pub mod ports;
 pub mod profiles;
+pub mod work;
 
 use crate::registry::Operations;
 
@@ -14,12 +18,16 @@ use crate::registry::Operations;
 pub fn all() -> Operations {
     [
         locks::operations,
-        work::operations,
         memory::operations,
+        work::operations,
         guardrails::operations,
         profiles::operations,
+        audit_query::operations,
+        handoffs::operations,
         policy::operations,
         network::operations,
+        ports::operations,
+        discovery::operations,
         maintenance::operations,
     ]
     .iter()

@@ -35,6 +35,11 @@ pub struct Config {
     pub(crate) session_timeout_minutes: i32,
     pub(crate) audit_retention_days: i32,
     pub(crate) work_lease_minutes: i64,
+    /// First port of the first slot, ports from one slot to the next, slots in a workspace.
+    pub(crate) port_base: i32,
+    pub(crate) port_range: i32,
+    pub(crate) port_slots: i32,
+    pub(crate) port_ttl_minutes: i32,
     pub(crate) default_trust: u8,
     pub(crate) enforce_profile_limits: bool,
     pub(crate) authority_max_age: Duration,
@@ -253,6 +258,15 @@ const VARIABLES: &[Variable] = &[
         "90",
         "Months of audit, violation and network records that lie wholly before these days are dropped.",
     ),
+    int("PORT_ALLOC_BASE", (1024, 65532), "10000", "First port that is allocated to sessions."),
+    int("PORT_ALLOC_RANGE", (4, 10000), "100", "Ports from one session's block to the next."),
+    int(
+        "PORT_ALLOC_MAX_SESSIONS",
+        (1, 10000),
+        "20",
+        "Most blocks of ports in a workspace; the last one must not pass port 65535.",
+    ),
+    int("PORT_ALLOC_TTL_MINUTES", (1, 10080), "120", "Minutes that ports stay allocated."),
     int("PROFILES_DEFAULT_TRUST", (0, 4), "2", "Trust of an agent without a profile."),
     bool(
         "PROFILES_ENFORCE_LIMITS",
@@ -322,6 +336,10 @@ impl Config {
             session_timeout_minutes: from.int("SESSION_TIMEOUT_MINUTES"),
             audit_retention_days: from.int("AUDIT_RETENTION_DAYS"),
             work_lease_minutes: from.int("WORK_LEASE_MINUTES"),
+            port_base: from.int("PORT_ALLOC_BASE"),
+            port_range: from.int("PORT_ALLOC_RANGE"),
+            port_slots: from.int("PORT_ALLOC_MAX_SESSIONS"),
+            port_ttl_minutes: from.int("PORT_ALLOC_TTL_MINUTES"),
             default_trust: from.int("PROFILES_DEFAULT_TRUST"),
             enforce_profile_limits: from.bool("PROFILES_ENFORCE_LIMITS"),
             authority_max_age: Duration::from_secs(from.int("PROFILES_CACHE_TTL"))
@@ -344,6 +362,11 @@ impl Config {
         };
         if from.problems.is_empty() && config.pool_min > config.pool_max {
             from.problem("POSTGRES_POOL_MIN", "not more than POSTGRES_POOL_MAX");
+        }
+        let last_port = config.port_base + (config.port_slots - 1) * config.port_range + 3;
+        if from.problems.is_empty() && last_port > 65535 {
+            let expected = "PORT_ALLOC_BASE + (PORT_ALLOC_MAX_SESSIONS - 1) * PORT_ALLOC_RANGE + 3 to be 65535 at most";
+            from.problem("PORT_ALLOC_MAX_SESSIONS", expected);
         }
         if from.problems.is_empty() {
             return Ok(config);
@@ -725,6 +748,13 @@ mod tests {
             ("COORDINATOR_CORS_ALLOWED_ORIGINS", "ftp://a.example"),
             ("COORDINATOR_CORS_ALLOWED_ORIGINS", "*"),
             ("LOCK_TTL_MINUTES", "481"),
+            ("PORT_ALLOC_BASE", "1023"),
+            ("PORT_ALLOC_BASE", "65533"),
+            ("PORT_ALLOC_RANGE", "3"),
+            ("PORT_ALLOC_RANGE", "10001"),
+            ("PORT_ALLOC_MAX_SESSIONS", "10001"),
+            ("PORT_ALLOC_MAX_SESSIONS", "557"),
+            ("PORT_ALLOC_TTL_MINUTES", "0"),
             ("PROFILES_DEFAULT_TRUST", "5"),
             ("PROFILES_CACHE_TTL", "86401"),
             ("GUARDRAILS_CACHE_TTL", "86401"),
@@ -755,6 +785,22 @@ mod tests {
         let identities = ("COORDINATION_API_KEY_IDENTITIES", r#"{"s3cret":{}}"#);
         let error = parse(Home::Server, &[DSN, keys, identities]).expect_err("unlisted key");
         assert!(error.to_string().starts_with(identities.0), "{error}");
+    }
+
+    #[test]
+    fn the_last_block_of_ports_ends_within_the_ports_there_are() {
+        let base = ("PORT_ALLOC_BASE", "65532");
+        let last = valid(&[base, ("PORT_ALLOC_MAX_SESSIONS", "1")]);
+        assert_eq!((last.port_base, last.port_slots), (65532, 1));
+        assert_eq!(valid(&[("PORT_ALLOC_MAX_SESSIONS", "556")]).port_slots, 556);
+        for beyond in [base, ("PORT_ALLOC_RANGE", "10000"), ("PORT_ALLOC_MAX_SESSIONS", "557")] {
+            let error = parse(Home::Server, &[DSN, beyond]).expect_err("beyond").to_string();
+            assert!(
+                error.starts_with("PORT_ALLOC_MAX_SESSIONS: expected PORT_ALLOC_BASE"),
+                "{error}"
+            );
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
     }
 
     #[test]

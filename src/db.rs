@@ -23,9 +23,6 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// unnoticed, and asking each time would be a round trip more for every request.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
-/// How many months of audit partitions are made in advance.
-const MONTHS_AHEAD: i32 = 3;
-
 /// The database, reached on first use.
 #[derive(Debug)]
 pub(crate) struct Database {
@@ -101,7 +98,7 @@ impl Database {
         let failed = |error: Error| MigrateError::Failed(error.into());
         lift_time_limits(&mut db).await.map_err(failed)?;
         MIGRATOR.run(&mut db).await.map_err(|error| MigrateError::Failed(error.into()))?;
-        audit::ensure_partitions(&mut db, MONTHS_AHEAD).await.map_err(failed)?;
+        audit::ensure_partitions(&mut db, audit::MONTHS_AHEAD).await.map_err(failed)?;
         if let Err(error) = set_time_limits(&mut db).await {
             tracing::warn!(%error, "could not set the time limits of the database role");
         }

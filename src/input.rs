@@ -44,6 +44,7 @@ pub(crate) fn unsupported(schema: &Value) -> Vec<String> {
         "enum",
         "minimum",
         "maximum",
+        "minLength",
         "minItems",
         "maxItems",
         "x-max-bytes",
@@ -197,6 +198,9 @@ fn string(schema: &Value, input: &mut Value) -> Checked {
     }
     if schema["x-not-blank"] == true && text.trim().is_empty() {
         return Err(value_error("expected text that is not blank"));
+    }
+    if (text.chars().count() as u64) < schema["minLength"].as_u64().unwrap_or_default() {
+        return Err(value_error("expected text that is not empty"));
     }
     if let Some(words) = schema["enum"].as_array()
         && !words.contains(input)
@@ -380,6 +384,7 @@ mod tests {
             "required": ["path"],
             "properties": {
                 "path": { "type": "string", "x-max-bytes": 8 },
+                "name": { "type": "string", "minLength": 1 },
                 "ttl": { "type": "integer", "minimum": 1, "maximum": 480 },
                 "big": { "type": "integer" },
                 "share": { "type": "number", "minimum": 0, "maximum": 1 },
@@ -529,6 +534,9 @@ mod tests {
         assert_refuses("tags", json!(["a", "b", "c", "d"]), "too_long", text);
         assert_refuses("tags", json!(["a", 1]), "string_type", "Input should be a valid string");
         assert_refuses("extra", json!([]), "dict_type", "Input should be a valid dictionary");
+        let text = "Value error, expected text that is not empty";
+        assert_refuses("name", json!(""), "value_error", text);
+        assert_accepts("name", json!(" "), json!(" "));
         let text = "Value error, expected at least 1 item(s)";
         assert_refuses("pairs", json!([]), "value_error", text);
         assert_refuses("pairs", json!([1]), "dict_type", "Input should be a valid dictionary");

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     App, Result,
-    audit::audited,
+    audit::{MONTHS_AHEAD, audited},
     operation::{Context, Meta, Operation},
     registry::Operations,
 };
@@ -15,9 +15,6 @@ use crate::{
 pub(super) fn operations(operations: Operations) -> Operations {
     operations.with::<RunMaintenance>()
 }
-
-/// How many months of audit partitions are made in advance.
-const MONTHS_AHEAD: i32 = 3;
 
 /// Tidy up what has expired, where no server does it by itself: end silent sessions, clear expired
 /// locks, finish lost tasks, free ports, drop old records.

@@ -162,6 +162,38 @@ async fn a_check_by_guardrails_is_one_round_trip() {
 }
 
 #[tokio::test]
+async fn handoffs_ports_and_sessions_are_one_round_trip_each() {
+    let service = Service::start().await;
+    let (relay, client, boss) = relayed(&service).await;
+    let session = json!({ "agent_id": "a", "session_id": "s" });
+    let steps = [
+        ("/discovery/register", session.clone()),
+        ("/ports/allocate", session.clone()),
+        ("/ports/release", session.clone()),
+        ("/handoffs/write", json!({ "agent_id": "a", "session_id": "s", "summary": "x" })),
+        ("/handoffs/write", json!({ "agent_id": "a", "summary": " " })),
+        ("/handoffs/read", json!({ "limit": 5 })),
+        ("/discovery/deregister", session),
+        ("/discovery/cleanup", json!({})),
+    ];
+    // The first round prepares the statements and learns what the agents may do.
+    for round in 0..2 {
+        for (path, body) in &steps {
+            let client = if *path == "/discovery/cleanup" { &boss } else { &client };
+            let before = relay.count();
+            let answer = client.post(path, body.clone()).await;
+            assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+            assert!(round == 0 || relay.count() - before == 1, "{path}: {}", answer.text);
+        }
+        for path in ["/audit?agent_id=a", "/ports/status", "/discovery/agents"] {
+            let before = relay.count();
+            assert_eq!(client.get(path).await.status, 200, "{path}");
+            assert!(round == 0 || relay.count() - before == 1, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_refused_request_never_reaches_the_database() {
     let service = Service::start().await;
     let (relay, client, _) = relayed(&service).await;

@@ -140,6 +140,8 @@ impl Service {
             (select json_agg(r order by workspace, id) from domain_rule r),
             (select json_agg(c order by workspace, name) from cedar_policy c),
             (select count(*) from network_log),
+            (select json_agg(h order by workspace, id) from handoff h),
+            (select json_agg(b order by workspace, slot) from port_block b),
             (select count(*) from audit_log))";
         self.scalar(sql).await
     }

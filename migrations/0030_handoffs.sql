@@ -1,0 +1,22 @@
+-- Handoffs: what agents leave for whoever continues their work.
+
+create table handoff (
+    workspace text collate "C" not null,
+    id uuid not null default gen_random_uuid(),
+    agent_id text collate "C" not null,
+    agent_type text not null,
+    session_id text collate "C",
+    summary text not null,
+    -- json and not jsonb: it is never queried, and it is given back as it was sent.
+    completed_work json not null,
+    in_progress json not null,
+    decisions json not null,
+    next_steps json not null,
+    relevant_files json not null,
+    content json not null,
+    created_at timestamptz not null default clock_timestamp(),
+    primary key (workspace, id)
+);
+
+create index handoff_newest on handoff (workspace, created_at desc, id desc);
+create index handoff_newest_of_agent on handoff (workspace, agent_id, created_at desc, id desc);

@@ -1,0 +1,335 @@
+//! Blocks of ports, so that test environments of agents on one machine do not collide.
+//!
+//! The invariant: no two live blocks share a slot, and a session has at most one.
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use sqlx::postgres::types::PgInterval;
+
+use crate::{
+    Config, Error, Result, Timestamp,
+    audit::audited,
+    operation::{Context, IdentityMode, Meta, Operation},
+    registry::Operations,
+};
+
+pub(super) fn operations(operations: Operations) -> Operations {
+    operations.with::<AllocatePorts>().with::<ReleasePorts>().with::<PortsStatus>()
+}
+
+const NOT_OWNER: &str = "not_owner";
+
+/// The trust from which a block of another agent may be released.
+const RELEASE_ANY_TRUST: u8 = 3;
+
+/// Get four ports of your own and a project name for a local test environment, before you start it.
+/// Repeat the call to keep them for longer: the ports stay the same.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct AllocatePorts {
+    /// The session that the ports are for; they are free again when it ends.
+    #[schemars(length(min = 1), extend("x-max-bytes" = 256))]
+    pub session_id: String,
+}
+
+/// Ports, or why there are none.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct AllocatedPorts {
+    /// Whether you have ports now.
+    pub success: bool,
+    /// The ports; absent when refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allocation: Option<Allocation>,
+    /// The same as lines for a shell; absent when refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub env_snippet: Option<String>,
+    /// Why it was refused: `no_ports_available` or `session_owned_by_other_agent`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The ports of a session.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Allocation {
+    /// The session.
+    pub session_id: String,
+    /// Port for a database.
+    pub db_port: i32,
+    /// Port for a REST interface.
+    pub rest_port: i32,
+    /// Port for a realtime service.
+    pub realtime_port: i32,
+    /// Port for an API.
+    pub api_port: i32,
+    /// Name for a Compose project.
+    pub compose_project_name: String,
+    /// Until when they are yours.
+    pub expires_at: Timestamp,
+}
+
+struct AllocatedRow {
+    refusal: Option<String>,
+    slot: Option<i32>,
+    expires_at: Option<Timestamp>,
+}
+
+impl Operation for AllocatePorts {
+    type Output = AllocatedPorts;
+    const META: Meta =
+        Meta::write("allocate_ports").at(&["POST /ports/allocate"]).identity(IdentityMode::Soft);
+
+    fn example() -> Value {
+        json!({ "session_id": "s-1" })
+    }
+
+    fn took_effect(answer: &AllocatedPorts) -> bool {
+        answer.success
+    }
+
+    async fn run(self, cx: Context<'_>) -> Result<AllocatedPorts> {
+        let ttl_minutes = i64::from(cx.config.port_ttl_minutes);
+        let ttl = PgInterval { months: 0, days: 0, microseconds: ttl_minutes * 60_000_000 };
+        let row = audited!(
+            AllocatedRow,
+            cx,
+            Self::META.audit(),
+            json!({ "session_id": self.session_id }),
+            r#"
+            op as (
+                select
+                    a.refusal, a.granted_slot, a.granted_until,
+                    a.refusal is null as audit_success,
+                    case when a.refusal is null then jsonb_build_object('slot', a.granted_slot)
+                        else jsonb_build_object('reason', a.refusal) end as audit_result
+                from allocate_port_block($1, $2, $10, $11, $12, $9) a
+            )
+            "#,
+            r#"
+            op.refusal as "refusal?", op.granted_slot as "slot?",
+            op.granted_until as "expires_at?: Timestamp"
+            "#,
+            self.session_id,
+            cx.config.port_slots,
+            ttl,
+        )
+        .fetch_one(cx.db)
+        .await?;
+        if row.refusal.is_some() {
+            let refused = AllocatedPorts {
+                success: false,
+                allocation: None,
+                env_snippet: None,
+                error: row.refusal,
+            };
+            return Ok(refused);
+        }
+        let (Some(slot), Some(expires_at)) = (row.slot, row.expires_at) else {
+            return Err(Error::Internal("a grant without a slot".into()));
+        };
+        let [db_port, rest_port, realtime_port, api_port] = ports(cx.config, slot);
+        let allocation = Allocation {
+            compose_project_name: compose_project_name(&self.session_id),
+            session_id: self.session_id,
+            db_port,
+            rest_port,
+            realtime_port,
+            api_port,
+            expires_at,
+        };
+        Ok(AllocatedPorts {
+            success: true,
+            env_snippet: Some(allocation.env_snippet()),
+            allocation: Some(allocation),
+            error: None,
+        })
+    }
+}
+
+impl Allocation {
+    fn env_snippet(&self) -> String {
+        let lines = [
+            format!("export AGENT_COORDINATOR_DB_PORT={}", self.db_port),
+            format!("export AGENT_COORDINATOR_REST_PORT={}", self.rest_port),
+            format!("export AGENT_COORDINATOR_REALTIME_PORT={}", self.realtime_port),
+            format!("export API_PORT={}", self.api_port),
+            format!("export COMPOSE_PROJECT_NAME={}", self.compose_project_name),
+            format!("export SUPABASE_URL=http://localhost:{}", self.rest_port),
+        ];
+        lines.join("\n")
+    }
+}
+
+/// The four ports of a slot. The configuration was checked: the last slot's are valid too.
+fn ports(config: &Config, slot: i32) -> [i32; 4] {
+    let base = config.port_base + slot * config.port_range;
+    [base, base + 1, base + 2, base + 3]
+}
+
+fn compose_project_name(session_id: &str) -> String {
+    let digest = Sha256::digest(session_id.as_bytes());
+    let hex: String = digest[..4].iter().map(|it| format!("{it:02x}")).collect();
+    format!("ac-{hex}")
+}
+
+/// Give back a session's ports when its test environment is gone.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct ReleasePorts {
+    /// The session that the ports were allocated for.
+    #[schemars(extend("x-max-bytes" = 256))]
+    pub session_id: String,
+}
+
+/// Whether the session has no ports now.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ReleasedPorts {
+    /// Whether they are free, or there were none.
+    pub success: bool,
+    /// Why it was refused: `not_owner` when they belong to another agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<&'static str>,
+    /// Whether it was this call that freed them.
+    #[serde(skip)]
+    freed_now: bool,
+}
+
+struct ReleasedRow {
+    is_refused: bool,
+    slot: Option<i32>,
+}
+
+impl Operation for ReleasePorts {
+    type Output = ReleasedPorts;
+    const META: Meta =
+        Meta::write("release_ports").at(&["POST /ports/release"]).identity(IdentityMode::Soft);
+
+    fn example() -> Value {
+        json!({ "session_id": "s-1" })
+    }
+
+    fn took_effect(answer: &ReleasedPorts) -> bool {
+        answer.freed_now
+    }
+
+    async fn run(self, cx: Context<'_>) -> Result<ReleasedPorts> {
+        let row = audited!(
+            ReleasedRow,
+            cx,
+            Self::META.audit(),
+            json!({ "session_id": self.session_id }),
+            r#"
+            block as (
+                select slot, agent_id from port_block
+                where workspace = $1 and session_id = $10 and expires_at > clock_timestamp()
+                    and not session_lost(workspace, agent_id, session_id, allocated_at, $9)
+                for update
+            ), freed as (
+                delete from port_block p using block b
+                where p.workspace = $1 and p.slot = b.slot and (b.agent_id = $2 or $11)
+                returning p.slot
+            ), judged as (
+                select
+                    exists (select from block) and not exists (select from freed) as is_refused,
+                    (select slot from freed) as slot
+            ), op as (
+                select
+                    is_refused, slot,
+                    not is_refused as audit_success,
+                    case when is_refused then jsonb_build_object('reason', $12::text)
+                        else jsonb_build_object('slot', slot) end as audit_result
+                from judged
+            )
+            "#,
+            r#"op.is_refused as "is_refused!", op.slot as "slot?""#,
+            self.session_id,
+            cx.caller.trust >= RELEASE_ANY_TRUST,
+            NOT_OWNER,
+        )
+        .fetch_one(cx.db)
+        .await?;
+        Ok(ReleasedPorts {
+            success: !row.is_refused,
+            error: row.is_refused.then_some(NOT_OWNER),
+            freed_now: row.slot.is_some(),
+        })
+    }
+}
+
+/// See which sessions have ports and for how long.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct PortsStatus {}
+
+/// The ports of one session.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct PortBlock {
+    /// The session.
+    pub session_id: String,
+    /// Port for a database.
+    pub db_port: i32,
+    /// Port for a REST interface.
+    pub rest_port: i32,
+    /// Port for a realtime service.
+    pub realtime_port: i32,
+    /// Port for an API.
+    pub api_port: i32,
+    /// Name for a Compose project.
+    pub compose_project_name: String,
+    /// Minutes that are left.
+    pub remaining_ttl_minutes: f64,
+    /// The agent that allocated them.
+    pub agent_id: String,
+    /// Until when they are taken.
+    pub expires_at: Timestamp,
+}
+
+impl Operation for PortsStatus {
+    type Output = Vec<PortBlock>;
+    const META: Meta = Meta::read("ports_status").at(&["GET /ports/status"]).open();
+
+    fn example() -> Value {
+        json!({})
+    }
+
+    async fn run(self, cx: Context<'_>) -> Result<Vec<PortBlock>> {
+        let rows = sqlx::query!(
+            r#"
+            select
+                slot, agent_id, session_id, expires_at as "expires_at: Timestamp",
+                greatest(extract(epoch from expires_at - clock_timestamp()) / 60, 0)::double precision
+                    as "remaining_ttl_minutes!"
+            from port_block
+            where workspace = $1 and expires_at > clock_timestamp()
+                and not session_lost(workspace, agent_id, session_id, allocated_at, $2)
+            order by allocated_at, slot
+            "#,
+            cx.caller.workspace,
+            cx.config.session_timeout(),
+        )
+        .fetch_all(cx.db)
+        .await?;
+        let blocks = rows.into_iter().map(|row| {
+            let [db_port, rest_port, realtime_port, api_port] = ports(cx.config, row.slot);
+            PortBlock {
+                compose_project_name: compose_project_name(&row.session_id),
+                session_id: row.session_id,
+                db_port,
+                rest_port,
+                realtime_port,
+                api_port,
+                remaining_ttl_minutes: row.remaining_ttl_minutes,
+                agent_id: row.agent_id,
+                expires_at: row.expires_at,
+            }
+        });
+        Ok(blocks.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_project_is_named_after_the_session() {
+        assert_eq!(compose_project_name("s-1"), "ac-6a840baf");
+    }
+}

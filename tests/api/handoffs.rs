@@ -1,0 +1,278 @@
+//! Handoffs, literally as the contract has them.
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::support::{CODEX, Client, REVIEWER, Service, TEAM};
+
+const HANDOFF_KEYS: [&str; 11] = [
+    "id",
+    "agent_name",
+    "session_id",
+    "summary",
+    "completed_work",
+    "in_progress",
+    "decisions",
+    "next_steps",
+    "relevant_files",
+    "created_at",
+    "content",
+];
+
+#[track_caller]
+fn assert_keys(answer: &Value, expected: &[&str]) {
+    let keys: Vec<_> = answer.as_object().expect("an object").keys().collect();
+    assert_eq!(keys, expected);
+}
+
+async fn write(client: &Client, body: Value) -> Value {
+    let answer = client.post("/handoffs/write", body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_keys(&answer.json, &["success", "handoff_id", "error"]);
+    answer.json
+}
+
+async fn read(client: &Client, body: Value) -> Value {
+    let answer = client.post("/handoffs/read", body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    answer.json
+}
+
+#[tokio::test]
+async fn what_was_written_is_read_as_it_was_sent() {
+    let service = Service::start().await;
+    let client = service.client();
+    let body = json!({
+        "agent_id": "claude-1",
+        "agent_type": "claude_code",
+        "session_id": "any text",
+        "summary": "parser done \u{2713}",
+        "completed_work": ["lexer", { "z": 1, "a": [1.5, null] }],
+        "in_progress": [],
+        "decisions": ["recursive descent"],
+        "next_steps": ["wire it up", 2],
+        "relevant_files": ["src/parser.rs"],
+    });
+    let written = write(&client, body.clone()).await;
+    assert_eq!((&written["success"], &written["error"]), (&json!(true), &json!(null)));
+    let id = written["handoff_id"].as_str().expect("an id");
+    assert!(uuid::Uuid::try_parse(id).is_ok());
+    let audit = service.last_audit().await;
+    assert_eq!((&audit["operation"], &audit["success"]), (&json!("write_handoff"), &json!(true)));
+    assert_eq!(
+        (&audit["agent_id"], &audit["session_id"]),
+        (&json!("claude-1"), &json!("any text"))
+    );
+    assert_eq!(audit["parameters"], json!({ "summary_length": 13 }));
+    assert_eq!(audit["result"], json!({ "handoff_id": id }));
+
+    let list = read(&client, json!({})).await;
+    assert_keys(&list, &["handoffs", "count", "truncated"]);
+    assert_eq!((&list["count"], &list["truncated"]), (&json!(1), &json!(false)));
+    let handoff = &list["handoffs"][0];
+    assert_keys(handoff, &HANDOFF_KEYS);
+    assert_eq!((&handoff["id"], &handoff["agent_name"]), (&json!(id), &json!("claude-1")));
+    for name in
+        ["session_id", "summary", "completed_work", "in_progress", "decisions", "next_steps"]
+    {
+        assert_eq!(handoff[name].to_string(), body[name].to_string(), "{name}");
+    }
+    assert_eq!(handoff["relevant_files"], json!(["src/parser.rs"]));
+    assert_eq!(handoff["content"], json!({}));
+    assert!(handoff["created_at"].as_str().is_some_and(|it| it.ends_with("+00:00")));
+    let audit = service.last_audit().await;
+    assert_eq!((&audit["operation"], &audit["success"]), (&json!("read_handoff"), &json!(true)));
+    assert_eq!(audit["parameters"], json!({ "agent_name": null, "limit": 1 }));
+    assert_eq!(audit["result"], json!({ "count": 1 }));
+}
+
+#[tokio::test]
+async fn the_earlier_bridge_sends_its_lists_inside_the_content() {
+    let service = Service::start().await;
+    let client = service.client();
+    let content = json!({
+        "next_steps": ["wire it up"], "note": "see PR", "decisions": "one", "in_progress": null,
+        "completed_work": ["hidden by the list above"], "a": { "z": 1, "b": 2 },
+    });
+    let body = json!({
+        "agent_id": "claude-1", "session_id": "s-1", "summary": "parser done",
+        "completed_work": ["shown"], "content": content,
+    });
+    assert_eq!(write(&client, body).await["success"], true);
+    let list = read(&client, json!({})).await;
+    let handoff = &list["handoffs"][0];
+    assert_eq!(handoff["completed_work"], json!(["shown"]));
+    assert_eq!(handoff["next_steps"], json!(["wire it up"]));
+    assert_eq!(handoff["decisions"], json!(["one"]));
+    assert_eq!(handoff["in_progress"], json!([]));
+    assert_eq!(handoff["relevant_files"], json!([]));
+    assert_eq!(handoff["content"].to_string(), content.to_string(), "members keep their order");
+}
+
+#[tokio::test]
+async fn a_blank_summary_is_refused_and_recorded() {
+    let service = Service::start().await;
+    for summary in ["", " \n\t"] {
+        let refused = write(&service.client(), json!({ "summary": summary })).await;
+        let expected = json!({ "success": false, "handoff_id": null, "error": "summary_required" });
+        assert_eq!(refused, expected);
+        let audit = service.last_audit().await;
+        assert_eq!(audit["success"], false);
+        assert_eq!(audit["operation"], "write_handoff");
+        assert_eq!(audit["parameters"], json!({ "summary_length": summary.len() }));
+        assert_eq!(audit["result"], json!({ "reason": "summary_required" }));
+    }
+    let stored: i64 = service.scalar("select count(*) from handoff").await;
+    assert_eq!((stored, service.audit_rows().await), (0, 2));
+}
+
+#[tokio::test]
+async fn a_probe_finds_every_route_and_changes_nothing() {
+    let service = Service::start().await;
+    let (client, before) = (service.client(), service.contents().await);
+    for path in ["/handoffs/write", "/handoff/write", "/handoffs"] {
+        let issues = client.post(path, json!({})).await.issues();
+        assert_eq!(issues, [("missing".to_owned(), json!(["body", "summary"]))], "{path}");
+        assert_eq!(service.anonymous().post(path, json!({})).await.status, 401);
+        assert_eq!(client.get(path).await.status, 405, "{path}");
+    }
+    assert_eq!(service.contents().await, before);
+    for path in ["/handoffs/read", "/handoff/read"] {
+        assert_eq!(client.post_text(path, "").await.status, 200, "{path}");
+        assert_eq!(client.get(path).await.status, 405, "{path}");
+    }
+    assert_eq!(client.get("/handoffs/latest").await.status, 200);
+    assert_eq!(client.post("/handoffs/latest", json!({})).await.status, 405);
+}
+
+#[tokio::test]
+async fn every_alias_writes_and_every_form_reads() {
+    let service = Service::start().await;
+    let client = service.client();
+    for (n, path) in ["/handoffs/write", "/handoff/write", "/handoffs"].into_iter().enumerate() {
+        let answer = client.post(path, json!({ "agent_id": "a", "summary": format!("{n}") })).await;
+        assert_eq!(answer.json["success"], true, "{path}");
+    }
+    let expected = read(&client, json!({ "agent_name": "a", "limit": 2 })).await;
+    assert_eq!(expected["handoffs"][0]["summary"], "2");
+    assert_eq!(expected["handoffs"][1]["summary"], "1");
+    let answer = client.post("/handoff/read", json!({ "agent_name": "a", "limit": "2" })).await;
+    assert_eq!(answer.json, expected);
+    let before = service.audit_rows().await;
+    assert_eq!(client.get("/handoffs/latest?agent_name=a&limit=2").await.json, expected);
+    assert_eq!(service.audit_rows().await - before, 1);
+    let audit = service.last_audit().await;
+    assert_eq!(audit["parameters"], json!({ "agent_name": "a", "limit": 2 }));
+    assert_eq!(client.get("/handoffs/latest").await.json["handoffs"][0]["summary"], "2");
+}
+
+#[tokio::test]
+async fn handoffs_are_found_by_writer_newest_first() {
+    let service = Service::start().await;
+    let client = service.client();
+    let empty = json!({ "handoffs": [], "count": 0, "truncated": false });
+    assert_eq!(read(&client, json!({})).await, empty);
+    assert_eq!(service.last_audit().await["result"], json!({ "count": 0 }));
+    assert_eq!(read(&client, json!({ "limit": 0 })).await, empty);
+    for (agent, summary) in [("a", "1"), ("b", "2"), ("a", "3"), ("A", "4")] {
+        write(&client, json!({ "agent_id": agent, "summary": summary })).await;
+    }
+    let summaries = async |body: Value| -> Vec<Value> {
+        let list = read(&client, body).await;
+        let handoffs = list["handoffs"].as_array().expect("a list");
+        assert_eq!(list["count"], handoffs.len());
+        handoffs.iter().map(|it| it["summary"].clone()).collect()
+    };
+    assert_eq!(summaries(json!({})).await, ["4"]);
+    assert_eq!(summaries(json!({ "agent_name": null, "limit": 9 })).await, ["4", "3", "2", "1"]);
+    assert_eq!(summaries(json!({ "agent_name": "", "limit": 3 })).await, ["4", "3", "2"]);
+    assert_eq!(summaries(json!({ "agent_name": "a", "limit": 9 })).await, ["3", "1"]);
+    assert_eq!(summaries(json!({ "agent_name": "nobody" })).await, [""; 0]);
+    // The members that other calls read are ignored here.
+    let ignored = json!({ "agent_id": "b", "session_id": "s", "agent_type": "t" });
+    assert_eq!(summaries(ignored).await, ["4"]);
+    let list = read(&client, json!({ "limit": 2 })).await;
+    assert_keys(&list, &["handoffs", "count", "truncated", "hint"]);
+    assert_eq!(list["truncated"], true);
+    assert_eq!(list["hint"], "showing first 2; re-run with a higher limit to see more");
+    assert_eq!(service.last_audit().await["result"], json!({ "count": 2 }));
+    let none = read(&client, json!({ "limit": 0 })).await;
+    assert_eq!((&none["handoffs"], &none["truncated"]), (&json!([]), &json!(true)));
+    let read_rows: i64 = service
+        .scalar("select count(*) from audit_log where operation = 'read_handoff' and success")
+        .await;
+    assert_eq!(read_rows, 10, "each read leaves one row, however many handoffs it returns");
+}
+
+#[tokio::test]
+async fn a_handoff_belongs_to_the_caller() {
+    let service = Service::start().await;
+    let own = json!({ "agent_id": "", "agent_type": "", "session_id": null, "summary": "x" });
+    write(&service.client_with(CODEX), own.clone()).await;
+    let row = service.rows("select agent_id, agent_type, session_id from handoff").await.remove(0);
+    let expected = json!({ "agent_id": "codex-1", "agent_type": "codex", "session_id": null });
+    assert_eq!(row, expected);
+    let foreign = json!({ "agent_id": "claude-1", "summary": "x" });
+    let denied = service.client_with(CODEX).post("/handoffs/write", foreign).await;
+    let detail = "API key is not permitted to act as requested agent_id";
+    denied.assert_is(403, json!({ "detail": detail }));
+    let reviewer = service.client_with(REVIEWER);
+    let denied = reviewer.post("/handoffs/write", own).await;
+    let detail = "profile_denied: operation_not_in_allowlist: write_handoff";
+    denied.assert_is(403, json!({ "detail": detail }));
+    assert_eq!(read(&reviewer, json!({})).await["count"], 1, "a reader may read");
+}
+
+#[tokio::test]
+async fn workspaces_do_not_see_each_other() {
+    let service = Service::start().await;
+    write(&service.client_with(TEAM), json!({ "agent_id": "a", "summary": "secret" })).await;
+    for body in [json!({ "limit": 9 }), json!({ "agent_name": "a", "limit": 9 })] {
+        assert_eq!(read(&service.client(), body.clone()).await["count"], 0);
+        assert_eq!(read(&service.client_with(TEAM), body).await["count"], 1);
+    }
+}
+
+#[tokio::test]
+async fn a_repeat_creates_another_unless_it_carries_the_same_idempotency_key() {
+    let service = Service::start().await;
+    let client = service.client();
+    let body = json!({ "agent_id": "a", "summary": "x" });
+    let ids = join_all((0..8).map(|_| write(&client, body.clone()))).await;
+    let distinct: std::collections::HashSet<_> =
+        ids.iter().map(|it| it["handoff_id"].to_string()).collect();
+    assert_eq!(distinct.len(), 8);
+    let once = client.header("idempotency-key", "k");
+    let twins = join_all((0..4).map(|_| write(&once, body.clone()))).await;
+    assert!(twins.iter().all(|it| *it == twins[0]));
+    let stored: i64 = service.scalar("select count(*) from handoff").await;
+    assert_eq!(stored, 9);
+}
+
+#[tokio::test]
+async fn members_of_the_wrong_form_are_listed() {
+    let service = Service::start().await;
+    let client = service.client();
+    let body = json!({
+        "summary": "x".repeat(16_385), "completed_work": "a", "decisions": vec![0; 1001],
+        "next_steps": ["a\0b"], "content": [], "session_id": "s".repeat(257),
+    });
+    let issues = client.post("/handoffs/write", body).await.issues();
+    let expected = [
+        ("string_too_long", json!(["body", "summary"])),
+        ("list_type", json!(["body", "completed_work"])),
+        ("too_long", json!(["body", "decisions"])),
+        ("value_error", json!(["body", "next_steps", 0])),
+        ("dict_type", json!(["body", "content"])),
+        ("string_too_long", json!(["body", "session_id"])),
+    ];
+    assert_eq!(issues, expected.map(|(kind, loc)| (kind.to_owned(), loc)));
+    let issues =
+        client.post("/handoffs/read", json!({ "limit": -1, "agent_name": 1 })).await.issues();
+    let expected = [
+        ("string_type", json!(["body", "agent_name"])),
+        ("greater_than_equal", json!(["body", "limit"])),
+    ];
+    assert_eq!(issues, expected.map(|(kind, loc)| (kind.to_owned(), loc)));
+    let issues = client.get("/handoffs/latest?limit=x").await.issues();
+    assert_eq!(issues, [("int_parsing".to_owned(), json!(["query", "limit"]))]);
+}
