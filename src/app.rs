@@ -8,6 +8,7 @@ use crate::{
     db::Database,
     engine::Engine,
     heartbeat::Heartbeats,
+    metrics::Metrics,
 };
 
 /// How often the server tidies up.
@@ -26,6 +27,7 @@ pub struct App {
     pub(crate) engine: Arc<Engine>,
     pub(crate) heartbeats: Arc<Heartbeats>,
     pub(crate) guardrails: Arc<Guardrails>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl App {
@@ -40,6 +42,7 @@ impl App {
             engine: Arc::new(engine),
             heartbeats: Arc::default(),
             guardrails: Arc::default(),
+            metrics: Arc::default(),
         }
     }
 

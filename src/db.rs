@@ -84,6 +84,11 @@ impl Database {
         Ok(self.pool().acquire().await?)
     }
 
+    /// How many connections are open, and how many of them are idle.
+    pub(crate) fn connections(&self) -> (u32, usize) {
+        self.pool.get().map_or((0, 0), |pool| (pool.size(), pool.num_idle()))
+    }
+
     /// Closes what is open; connections in use are given back first.
     pub(crate) async fn close(&self) {
         if let Some(pool) = self.pool.get() {

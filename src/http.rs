@@ -29,11 +29,11 @@ use tower_http::cors::CorsLayer;
 
 use crate::{
     App, Config, Error, Issue, Result,
-    auth::Claims,
+    auth::{Claims, Key},
     capabilities, docs, idempotency,
     input::{self, issue, value_error},
     openapi,
-    operation::{Call, RequestInfo},
+    operation::{Call, Meta, RequestInfo, admit},
     probe,
     registry::{Operations, Registered},
 };
@@ -111,7 +111,8 @@ enum Target {
     Page(Page),
 }
 
-/// The routes that are no operations. None needs a key; a wrong one is refused all the same.
+/// The routes that are no operations. None but the metrics needs a key; a wrong one is refused all
+/// the same.
 #[derive(Clone, Copy)]
 pub(crate) enum Page {
     Health,
@@ -119,10 +120,11 @@ pub(crate) enum Page {
     Ready,
     OpenApi,
     Docs,
+    Metrics,
 }
 
 /// Path, summary and content of each route that is no operation.
-pub(crate) const PAGES: [(&str, &str, Page); 5] = [
+pub(crate) const PAGES: [(&str, &str, Page); 6] = [
     ("/health", "Whether the database answers.", Page::Health),
     ("/live", "Whether the process lives; does not touch the database.", Page::Live),
     (
@@ -132,6 +134,7 @@ pub(crate) const PAGES: [(&str, &str, Page); 5] = [
     ),
     ("/openapi.json", "This document.", Page::OpenApi),
     ("/docs", "The same for people.", Page::Docs),
+    ("/metrics", "Counters for Prometheus; needs a key unless they are public.", Page::Metrics),
 ];
 
 impl Site {
@@ -261,11 +264,17 @@ async fn dispatch(
         let moved = redirect(site, Some(asked), request.uri());
         return moved.unwrap_or_else(|| other_method(methods));
     };
+    let name = match &route.target {
+        Target::Operation(op) => op.meta.id,
+        Target::Page(_) => route.template,
+    };
     let answered = match &route.target {
         Target::Operation(op) => operate(&app, op, route.template, &id, request).await,
-        Target::Page(page) => show(&app, site, *page, request.headers()).await,
+        Target::Page(page) => show(&app, site, *page, &id, request.headers()).await,
     };
-    answered.unwrap_or_else(|error| error.respond(&id.id))
+    let response = answered.unwrap_or_else(|error| error.respond(&id.id));
+    app.metrics.answered(name, response.status().as_u16(), id.started.elapsed());
+    response
 }
 
 /// `307` to the path without its trailing slash, where that one is answered (by `method`, if
@@ -292,15 +301,51 @@ fn other_method(methods: &[Route]) -> Response {
     (StatusCode::METHOD_NOT_ALLOWED, allow, body).into_response()
 }
 
-async fn show(app: &App, site: &Site, page: Page, headers: &HeaderMap) -> Result<Response> {
-    app.config.keys.authenticate(headers)?;
+async fn show(
+    app: &App,
+    site: &Site,
+    page: Page,
+    id: &RequestId,
+    headers: &HeaderMap,
+) -> Result<Response> {
+    let key = authenticate(app, headers)?;
     Ok(match page {
         Page::Live => Json(probe::live()).into_response(),
         Page::Health => checked(probe::health(app).await),
         Page::Ready => checked(probe::ready(app).await),
         Page::OpenApi => Json(&site.openapi).into_response(),
         Page::Docs => Html(site.docs.clone()).into_response(),
+        Page::Metrics => metrics(app, key, id, headers).await?,
     })
+}
+
+/// The key of a request, if it has one; an unknown one is counted.
+fn authenticate<'a>(app: &'a App, headers: &HeaderMap) -> Result<Option<&'a Key>> {
+    app.config.keys.authenticate(headers).inspect_err(|_| app.metrics.refused_key())
+}
+
+async fn metrics(
+    app: &App,
+    key: Option<&Key>,
+    id: &RequestId,
+    headers: &HeaderMap,
+) -> Result<Response> {
+    const META: Meta = Meta::read("read_metrics");
+    if !app.config.public_metrics {
+        let (claims, issues) = Claims::from_headers(headers, META.idempotent());
+        if key.is_none() {
+            return Err(Error::Unauthenticated);
+        }
+        if !issues.is_empty() {
+            return Err(Error::Invalid(issues));
+        }
+        let request = RequestInfo { id: id.id.clone(), started: id.started };
+        let call = Call { app, key, claims, request, fingerprint: None };
+        let mut db = app.db.acquire().await?;
+        admit(&call, &META, &Value::Null, "", &mut db).await?;
+    }
+    let text = app.metrics.text(probe::VERSION, app.db.connections());
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
 
 fn checked<T: serde::Serialize>(state: Result<T, T>) -> Response {
@@ -322,7 +367,7 @@ async fn operate(
     if declared_length(&parts.headers) > MAX_BODY_BYTES as u64 {
         return Err(Error::TooLarge);
     }
-    let key = app.config.keys.authenticate(&parts.headers)?;
+    let key = authenticate(app, &parts.headers)?;
     if key.is_none() && !(op.meta.open && app.config.public_reads) {
         return Err(Error::Unauthenticated);
     }

@@ -35,7 +35,7 @@ pub(crate) fn check(
 
 /// The schema keywords in `schema` that this file does not understand, with their places.
 pub(crate) fn unsupported(schema: &Value) -> Vec<String> {
-    const PLAIN: [&str; 15] = [
+    const PLAIN: [&str; 16] = [
         "type",
         "description",
         "title",

@@ -21,6 +21,7 @@ mod http;
 mod idempotency;
 mod input;
 mod lock_key;
+mod metrics;
 mod openapi;
 pub mod operation;
 mod page;

@@ -249,32 +249,43 @@ async fn run_as_caller<O: Operation>(
     operation: O,
     resource: &str,
 ) -> Result<Reply> {
-    let (app, config, meta) = (call.app, &*call.app.config, O::META);
+    let meta = O::META;
+    let mut db = call.app.db.acquire().await?;
+    let db = &mut *db;
+    let caller = admit(call, &meta, input, resource, db).await?;
+    if meta.category == Category::Read && call.key.is_some() {
+        call.app.heartbeats.hear(db, &call.app.config, &caller).await?;
+    }
+    let answered = answer(call, operation, &caller, db).await;
+    if let Err(denial @ Error::Forbidden(_)) = &answered {
+        record_denial(call, &meta, resource, db, &caller, denial, &[]).await?;
+    }
+    answered
+}
+
+/// Who is calling, where identity, workspace, trust and policy permit the operation. A denial is
+/// recorded.
+pub(crate) async fn admit(
+    call: &Call<'_>,
+    meta: &Meta,
+    input: &Value,
+    resource: &str,
+    db: &mut PgConnection,
+) -> Result<Caller> {
+    let (app, config) = (call.app, &*call.app.config);
+    let allow_workspace_header = config.allow_workspace_header;
     let claimed = match call.key {
         None => Caller::check_anonymous(&call.claims).map(|()| Caller::anonymous()),
-        Some(key) => Caller::claim(
-            key,
-            &config.keys,
-            meta.identity,
-            input,
-            &call.claims,
-            config.allow_workspace_header,
-        ),
+        Some(key) => {
+            let (ring, claims) = (&config.keys, &call.claims);
+            Caller::claim(key, ring, meta.identity, input, claims, allow_workspace_header)
+        }
     };
-    let mut db = app.db.acquire().await?;
-    let db = &mut *db;
-    let denied = |reason: &Error, diagnostics| Denial {
-        operation: meta.name,
-        resource,
-        engine: app.engine.name(),
-        reason: reason.to_string(),
-        diagnostics,
-    };
-    let mut caller = match (claimed, call.key) {
-        (Ok(caller), _) => caller,
-        (Err(denial), key) => {
-            let own = key.map(Caller::of).unwrap_or_else(Caller::anonymous);
-            audit::record_denial(db, &own, &call.request, &denied(&denial, &[])).await?;
+    let mut caller = match claimed {
+        Ok(caller) => caller,
+        Err(denial) => {
+            let own = call.key.map(Caller::of).unwrap_or_else(Caller::anonymous);
+            record_denial(call, meta, resource, db, &own, &denial, &[]).await?;
             return Err(denial);
         }
     };
@@ -284,19 +295,31 @@ async fn run_as_caller<O: Operation>(
     }
     let question = Question { operation: meta.name, category: Some(meta.category), resource };
     let decision = app.engine.decide(db, config, &caller, &question).await?;
-    let (answered, diagnostics) = if decision.allowed {
-        if meta.category == Category::Read && call.key.is_some() {
-            app.heartbeats.hear(db, config, &caller).await?;
-        }
-        (answer(call, operation, &caller, db).await, vec![])
-    } else {
-        (Err(Error::Forbidden(decision.reason)), decision.diagnostics)
-    };
-    if let Err(denial @ Error::Forbidden(_)) = &answered {
-        let denial = denied(denial, &diagnostics);
-        audit::record_denial(db, &caller, &call.request, &denial).await?;
+    if decision.allowed {
+        return Ok(caller);
     }
-    answered
+    let denial = Error::Forbidden(decision.reason);
+    record_denial(call, meta, resource, db, &caller, &denial, &decision.diagnostics).await?;
+    Err(denial)
+}
+
+async fn record_denial(
+    call: &Call<'_>,
+    meta: &Meta,
+    resource: &str,
+    db: &mut PgConnection,
+    caller: &Caller,
+    denial: &Error,
+    diagnostics: &[String],
+) -> Result<()> {
+    let denial = Denial {
+        operation: meta.name,
+        resource,
+        engine: call.app.engine.name(),
+        reason: denial.to_string(),
+        diagnostics,
+    };
+    audit::record_denial(db, caller, &call.request, &denial).await
 }
 
 async fn answer<O: Operation>(

@@ -649,3 +649,33 @@ async fn pages_of_known_origins_may_call() {
     );
     assert_eq!(service.audit_rows().await, 0);
 }
+
+#[tokio::test]
+async fn metrics_count_what_was_answered() {
+    let service = Service::start().await;
+    service.client().acquire("a", "k", json!({})).await;
+    service.client_with("wrong").get("/locks").await;
+    let anonymous = service.anonymous().get("/metrics").await;
+    anonymous.assert_is(401, json!({ "detail": "Invalid API key" }));
+    let metrics = service.client().get("/metrics").await;
+    assert_eq!(metrics.status, 200);
+    assert_eq!(metrics.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    for line in [
+        "coordinator_requests_total{operation=\"acquire_lock\",status=\"200\"} 1",
+        "coordinator_requests_total{operation=\"list_locks\",status=\"401\"} 1",
+        "coordinator_requests_total{operation=\"/metrics\",status=\"401\"} 1",
+        "coordinator_unknown_keys_total 1",
+        "coordinator_build_info{version=\"0.2.0\"} 1",
+    ] {
+        assert!(metrics.text.lines().any(|it| it == line), "{line} in\n{}", metrics.text);
+    }
+    assert!(!metrics.text.contains(FREE));
+    service
+        .execute("insert into agent_assignment (workspace, agent_id, suspended) values ('default', 'gone', true)")
+        .await;
+    let suspended = service.client().header("x-agent-id", "gone").get("/metrics").await;
+    suspended.assert_is(403, json!({ "detail": "agent_suspended: trust_level=0" }));
+    assert_eq!(service.last_audit().await["parameters"]["operation"], "read_metrics");
+    let public = Service::with(&[("METRICS_PUBLIC", "true")]).await;
+    assert_eq!(public.anonymous().get("/metrics").await.status, 200);
+}
