@@ -2,6 +2,8 @@
 //!
 //! What a request says is handed to Cedar as typed values and never becomes part of a policy's
 //! text. Whatever goes wrong denies.
+mod text;
+
 use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
@@ -10,10 +12,13 @@ use std::{
 };
 
 use cedar_policy::{
-    Authorizer, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicyId,
-    PolicySet, Request, RestrictedExpression as Value, Schema, ValidationMode, Validator,
+    Authorizer, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicySet, Request,
+    RestrictedExpression as Value, Validator,
 };
 use sqlx::PgConnection;
+
+pub(crate) use text::is_schema;
+use text::{Failure, bundled, parse};
 
 use crate::{
     Domain, LockKey, Result,
@@ -24,7 +29,6 @@ use crate::{
 
 const POLICY_LOAD_ERROR: &str = "policy_load_error";
 const CEDAR_EVALUATION_ERROR: &str = "cedar_evaluation_error";
-const TOO_DEEP: &str = "the policy is nested too deeply";
 
 /// What the principal is told where the caller has no profile (conventions 5.4).
 const DEFAULT_MAX_FILE_MODIFICATIONS: i64 = 100;
@@ -44,32 +48,11 @@ const ON_FILES: [&str; 7] = [
     "delete_branch",
 ];
 
-/// The policies that the migrations put into the database, by name in order of priority.
-const BUNDLED: [(&str, &str); 5] = [
-    ("suspended-agents", include_str!("capabilities/policy/suspended-agents.cedar")),
-    ("read-operations", include_str!("capabilities/policy/read-operations.cedar")),
-    ("write-operations", include_str!("capabilities/policy/write-operations.cedar")),
-    ("admin-operations", include_str!("capabilities/policy/admin-operations.cedar")),
-    ("network-access", include_str!("capabilities/policy/network-access.cedar")),
-];
-
-const BUNDLED_SCHEMA: &str = include_str!("capabilities/policy/schema.cedarschema");
-
 /// How long at most the outcome of a reading that failed is kept.
 const FAILURE_MAX_AGE: Duration = Duration::from_secs(5);
 
-/// How deep brackets and conditions of a policy may be nested. The parser recurses, and a stack that
-/// is used up ends the process.
-const MAX_DEPTH: usize = 64;
-
-/// The stack that is enough for policies of that depth in every build: that of a thread that serves
-/// requests is not.
-const PARSER_STACK_BYTES: usize = 32 << 20;
-
 /// How many workspaces' policies are kept in memory at most.
 const MOST_KNOWN: usize = 1_000;
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// The engine with the policies it has read.
 #[derive(Debug)]
@@ -91,10 +74,8 @@ struct Known {
 
 impl Cedar {
     pub(crate) fn new(settings: &PolicySettings) -> Self {
-        let schema = settings.schema.as_deref().unwrap_or(BUNDLED_SCHEMA);
-        let schema = parse_schema(schema).expect("a schema is checked before it is configured");
         Self {
-            validator: Validator::new(schema),
+            validator: text::validator(settings.schema.as_deref()),
             cache_ttl: settings.cache_ttl,
             fallback: settings.code_fallback.then(|| Arc::new(bundled())),
             known: Mutex::default(),
@@ -117,20 +98,7 @@ impl Cedar {
 
     /// What is wrong with a policy's text, by its form and by the schema.
     pub(crate) fn validate(&self, policy_text: &str) -> Vec<String> {
-        if is_too_deep(policy_text) {
-            return vec![TOO_DEEP.to_owned()];
-        }
-        let errors = on_a_deep_stack(|| match policy_text.parse::<PolicySet>() {
-            Err(errors) => errors.iter().map(ToString::to_string).collect(),
-            Ok(policies) => {
-                let validated = self.validator.validate(&policies, ValidationMode::Strict);
-                validated.validation_errors().map(ToString::to_string).collect()
-            }
-        });
-        errors.unwrap_or_else(|error| {
-            tracing::error!(%error, "a policy could not be validated");
-            vec!["the policy could not be validated".to_owned()]
-        })
+        text::validate(&self.validator, policy_text)
     }
 
     /// The policies of a workspace, read again when they are too old.
@@ -162,89 +130,6 @@ impl Cedar {
     }
 }
 
-/// Runs something on a stack of its own and waits for it.
-fn on_a_deep_stack<T: Send>(run: impl FnOnce() -> T + Send) -> Result<T, Failure> {
-    std::thread::scope(|scope| {
-        let builder = std::thread::Builder::new().stack_size(PARSER_STACK_BYTES);
-        let thread = builder.spawn_scoped(scope, run)?;
-        thread.join().map_err(|_| "the parser panicked".into())
-    })
-}
-
-/// Whether brackets, conditions and calls on the results of calls are nested deeper than is parsed.
-/// Reads strings and comments as the parser does; what it would refuse anyway need not be counted
-/// right.
-fn is_too_deep(text: &str) -> bool {
-    // How many calls follow one another here, and in front of each open bracket.
-    let (mut calls, mut outside) = (0_usize, Vec::new());
-    let (mut conditions, mut last) = (0, ' ');
-    let mut rest = text;
-    while let Some(next) = rest.chars().next() {
-        let comment = rest.starts_with("//");
-        let length = match next {
-            '"' => string_length(rest),
-            _ if comment => rest.find(['\n', '\r']).unwrap_or(rest.len()),
-            it if is_word(it) => rest.find(|it| !is_word(it)).unwrap_or(rest.len()),
-            it => it.len_utf8(),
-        };
-        let (token, behind) = rest.split_at(length);
-        rest = behind;
-        if comment || next.is_whitespace() {
-            continue;
-        }
-        match token {
-            "(" | "[" | "{" => outside.push(std::mem::take(&mut calls)),
-            ")" | "]" | "}" => calls = outside.pop().unwrap_or_default(),
-            "if" => conditions += 1,
-            "." if [')', ']'].contains(&last) => calls += 1,
-            "|" | "&" | "," | ";" => calls = 0,
-            _ => {}
-        }
-        if outside.is_empty() {
-            conditions = 0;
-        }
-        if outside.len() + conditions + calls > MAX_DEPTH {
-            return true;
-        }
-        last = next;
-    }
-    false
-}
-
-fn is_word(it: char) -> bool {
-    it.is_ascii_alphanumeric() || it == '_'
-}
-
-/// The bytes of the string that a text begins with, quotes included.
-fn string_length(text: &str) -> usize {
-    let mut escaped = false;
-    for (at, it) in text.char_indices().skip(1) {
-        match it {
-            '"' if !escaped => return at + 1,
-            '\\' => escaped = !escaped,
-            _ => escaped = false,
-        }
-    }
-    text.len()
-}
-
-/// Whether a text is a schema.
-pub(crate) fn is_schema(text: &str) -> bool {
-    parse_schema(text).is_some()
-}
-
-/// A schema in either of its forms.
-fn parse_schema(text: &str) -> Option<Schema> {
-    if text.trim_start().starts_with('{') {
-        return Schema::from_json_str(text).ok();
-    }
-    Schema::from_cedarschema_str(text).ok().map(|(schema, _)| schema)
-}
-
-fn bundled() -> PolicySet {
-    parse(BUNDLED).expect("the bundled policies are well-formed")
-}
-
 /// The enabled policies of a workspace, or of `default` where it has no rows; nothing where there
 /// are none at all.
 async fn read(db: &mut PgConnection, workspace: &str) -> Result<Option<PolicySet>, Failure> {
@@ -263,27 +148,6 @@ async fn read(db: &mut PgConnection, workspace: &str) -> Result<Option<PolicySet
         return Ok(None);
     }
     Ok(Some(parse(rows.iter().map(|it| (it.name.as_str(), it.policy_text.as_str())))?))
-}
-
-/// Makes one set of texts with their names. A text of one policy gives it its name; those of several
-/// are numbered.
-fn parse<'a>(texts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<PolicySet, Failure> {
-    let mut all = PolicySet::new();
-    for (name, text) in texts {
-        if is_too_deep(text) {
-            return Err(TOO_DEEP.into());
-        }
-        let parsed = on_a_deep_stack(|| text.parse::<PolicySet>())??;
-        if parsed.num_of_templates() > 0 {
-            return Err(format!("policy {name} is a template").into());
-        }
-        let numbered = parsed.num_of_policies() > 1;
-        for (number, policy) in (1..).zip(parsed.policies()) {
-            let id = if numbered { format!("{name}#{number}") } else { name.to_owned() };
-            all.add(policy.new_id(PolicyId::new(id)))?;
-        }
-    }
-    Ok(all)
 }
 
 /// Who delegated the work of the caller's session to it.
@@ -412,13 +276,9 @@ mod tests {
     use super::*;
     use crate::policy::{self, known_operations, tests::caller};
 
-    fn engine() -> Cedar {
-        Cedar::new(&PolicySettings {
-            engine: crate::config::PolicyEngine::Cedar,
-            cache_ttl: Duration::ZERO,
-            code_fallback: true,
-            schema: None,
-        })
+    /// Has policies judge something: it is enough that they answer at all.
+    pub(super) fn judge_something(policies: &PolicySet) {
+        judge(policies, &caller(2, None), String::new(), &question("recall", ""));
     }
 
     /// What one policy beside a permission of everything says.
@@ -559,132 +419,5 @@ mod tests {
         let decision = decided(policy, &caller(4, None), &question("recall", ""));
         let expected = denied("cedar_evaluation_error", vec!["p".to_owned()]);
         assert_eq!(decision, expected);
-    }
-
-    #[test]
-    fn texts_of_several_policies_are_numbered_and_templates_are_refused() {
-        let text = "permit (principal, action, resource); forbid (principal, action, resource);";
-        let policies = parse([("both", text)]).expect("well-formed");
-        let decision = judge(&policies, &caller(2, None), String::new(), &question("recall", ""));
-        assert_eq!(decision, denied("cedar:deny", vec!["both#2".to_owned()]));
-        let template = "permit (principal == ?principal, action, resource);";
-        assert!(parse([("t", template)]).is_err());
-        assert!(parse([("broken", "permit (")]).is_err());
-        assert!(parse([("twice", text), ("twice", text)]).is_err());
-    }
-
-    #[test]
-    fn the_bundled_policies_are_valid_by_the_bundled_schema() {
-        let engine = engine();
-        for (name, text) in BUNDLED {
-            assert_eq!(engine.validate(text), [""; 0], "{name}");
-        }
-        for (operation, _) in known_operations() {
-            let text = format!("permit (principal, action == Action::\"{operation}\", resource);");
-            assert_eq!(engine.validate(&text), [""; 0]);
-        }
-    }
-
-    #[test]
-    fn a_text_is_wrong_by_its_form_or_by_the_schema() {
-        for (text, part) in [
-            ("permit (", "unexpected end of input"),
-            ("permit (principal, action, resource) when { principal.trust };", "trust"),
-            ("permit (principal, action == Action::\"fly\", resource);", "fly"),
-            ("permit (principal is Robot, action, resource);", "Robot"),
-        ] {
-            let errors = engine().validate(text);
-            assert!(errors.iter().any(|it| it.contains(part)), "{text}: {errors:?}");
-        }
-        let fine = "forbid (principal, action == Action::\"network_access\", resource)
-            when { resource.name like \"*.example.com\" };";
-        assert_eq!(engine().validate(fine), [""; 0]);
-    }
-
-    /// `middle` within as many pairs as a request has room for, or as `depth` says.
-    fn nested((open, middle, close): (&str, &str, &str), depth: Option<usize>) -> String {
-        let depth = depth.unwrap_or(16_000 / (open.len() + close.len()));
-        let nested = [&open.repeat(depth), middle, &close.repeat(depth)].concat();
-        format!("permit (principal, action, resource) when {{ {nested} }};")
-    }
-
-    #[test]
-    fn a_text_that_is_nested_too_deeply_is_refused_before_it_is_parsed() {
-        let engine = engine();
-        for pair in [
-            ("(", "true", ")"),
-            ("[", "1", "]"),
-            ("{a:", "1", "}"),
-            ("principal.contains(", "1", ")"),
-            ("ip(", "1", ")"),
-            ("if true then ", "1", " else 1"),
-            ("if true then 1 else ", "1", ""),
-            ("if ", "true", " then true else true"),
-            ("if (", "true", ") then true else true"),
-            ("/*\"*/(", "true", ")"),
-            ("\")\"==(", "true", ")"),
-            ("\"\\\")\"==(", "true", ")"),
-            ("// )\n(", "true", ")"),
-            ("", "principal", ".contains(1)"),
-            ("", "principal", ".contains(1 || 1)[\"a\"]"),
-            ("", "principal", " // .\n . contains(1)\n"),
-        ] {
-            let deep = nested(pair, None);
-            assert_eq!(engine.validate(&deep), ["the policy is nested too deeply"], "{pair:?}");
-            assert!(parse([("deep", &*deep)]).is_err());
-            assert!(parse([("unclosed", deep.split(pair.1).next().unwrap_or_default())]).is_err());
-            // As deep as is allowed, it is answered, one way or another.
-            let allowed = nested(pair, Some(if pair.0.contains("if (") { 31 } else { 62 }));
-            assert_ne!(engine.validate(&allowed), ["the policy is nested too deeply"], "{pair:?}");
-            let policies = parse([("allowed", &*allowed)]).unwrap_or_default();
-            judge(&policies, &caller(2, None), String::new(), &question("recall", ""));
-        }
-        let braces = nested(("(", "\"((((\" == \"\" // ((((\n", ")"), Some(MAX_DEPTH - 1));
-        assert_eq!(engine.validate(&braces), [""; 0]);
-        let listed = nested(("ip(\"10.0.0.1\").isIpv4() || ", "true", ""), Some(300));
-        assert_eq!(engine.validate(&listed), [""; 0], "each call counts alone");
-        let policy = "permit (principal, action, resource) when { if true then true else true };";
-        assert_eq!(engine.validate(&policy.repeat(200)), [""; 0], "each policy counts alone");
-    }
-
-    #[test]
-    fn long_texts_are_answered_like_any_other() {
-        let engine = engine();
-        for pair in [
-            ("!", "true", ""),
-            ("-", "1", ""),
-            ("true||", "true", ""),
-            ("true&&", "true", ""),
-            ("1+", "1", ""),
-            ("1*", "1", ""),
-            ("1==", "1", ""),
-            ("A::", "a", ""),
-            ("", "principal", ".a"),
-            ("", "principal", "[\"a\"]"),
-            ("", "principal", " has a"),
-            ("", "1", ");("),
-            // A string without an end, and one that its escape does not end.
-            ("(", "\"", "("),
-            ("(", "\"\\\n\"", "("),
-            ("(", "'", "("),
-            ("(", "\u{a0}", "("),
-        ] {
-            let text = nested(pair, None);
-            for text in [&text, text.split('{').next_back().unwrap_or_default()] {
-                engine.validate(text);
-                let policies = parse([("long", text)]).unwrap_or_default();
-                judge(&policies, &caller(2, None), String::new(), &question("recall", ""));
-            }
-        }
-        let many = "permit(principal,action,resource);".repeat(470);
-        assert_eq!(engine.validate(&many), [""; 0]);
-    }
-
-    #[test]
-    fn schemas_come_in_two_forms() {
-        assert!(is_schema(BUNDLED_SCHEMA));
-        assert!(is_schema(r#"{"": {"entityTypes": {"Agent": {}}, "actions": {}}}"#));
-        assert!(!is_schema("entity Agent in [Nowhere];"));
-        assert!(!is_schema("{}}"));
     }
 }

@@ -49,8 +49,7 @@ fn operation(op: &Registered, n: usize, method: &str, path: &str) -> Value {
         0 => op.meta.id.to_owned(),
         n => format!("{}_{}", op.meta.id, n + 1),
     };
-    let keys = json!([{ "bearer": [] }, { "coordinator_key": [] }, { "api_key": [] }]);
-    let mut security = keys.as_array().cloned().unwrap_or_default();
+    let mut security = keys().as_array().cloned().unwrap_or_default();
     if op.meta.open {
         security.push(json!({}));
     }
@@ -93,6 +92,11 @@ fn operation(op: &Registered, n: usize, method: &str, path: &str) -> Value {
     item
 }
 
+/// The three ways to send a key.
+fn keys() -> Value {
+    json!([{ "bearer": [] }, { "coordinator_key": [] }, { "api_key": [] }])
+}
+
 fn has_no_body(method: &str) -> bool {
     ["GET", "DELETE"].contains(&method)
 }
@@ -125,6 +129,7 @@ fn parameters(op: &Registered, method: &str, path: &str) -> Value {
 
 fn page(path: &str, summary: &str) -> Value {
     let id = path.trim_start_matches('/').replace('.', "_");
+    let needs_key = path == "/metrics";
     let mut responses = json!({ "200": { "description": summary } });
     if ["/health", "/ready"].contains(&path) {
         responses["503"] = json!({ "description": "Not so." });
@@ -133,7 +138,7 @@ fn page(path: &str, summary: &str) -> Value {
         "operationId": id,
         "summary": summary,
         "tags": ["service"],
-        "security": [],
+        "security": if needs_key { keys() } else { json!([]) },
         "responses": responses,
     })
 }

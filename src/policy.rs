@@ -94,6 +94,10 @@ pub(crate) struct Question<'a> {
     pub(crate) operation: &'a str,
     /// Nothing for a name that no operation has.
     pub(crate) category: Option<Category>,
+    #[cfg_attr(
+        not(feature = "cedar"),
+        expect(dead_code, reason = "the native engine decides without looking at it")
+    )]
     pub(crate) resource: &'a str,
 }
 

@@ -80,6 +80,10 @@ async fn forward(
 
 /// The service with one connection that goes through the relay.
 async fn relayed(service: &Service) -> (Relay, Client, Client) {
+    relayed_with(service, &[]).await
+}
+
+async fn relayed_with(service: &Service, more: &[(&str, &str)]) -> (Relay, Client, Client) {
     let (before, after) = service.url.split_once("@127.0.0.1:").expect("an address with a port");
     let (port, rest) = after.split_once('/').expect("a database");
     let relay = Relay::to(port.parse().expect("a number")).await;
@@ -87,6 +91,7 @@ async fn relayed(service: &Service) -> (Relay, Client, Client) {
     let url = format!("{before}@127.0.0.1:{}/{rest}{separator}sslmode=disable", relay.port);
     let mut variables = variables(&url);
     variables.insert("POSTGRES_POOL_MAX".to_owned(), "1".to_owned());
+    variables.extend(more.iter().map(|(name, value)| ((*name).into(), (*value).into())));
     let router = router(App::new(config(&variables)));
     let client = |key: &str| Client::new(router.clone()).header("x-api-key", key);
     (relay, client(FREE), client(BOSS))
@@ -194,6 +199,35 @@ async fn handoffs_ports_and_sessions_are_one_round_trip_each() {
 }
 
 #[tokio::test]
+async fn questions_of_policy_are_one_round_trip_with_either_engine() {
+    let service = Service::start().await;
+    for engine in ["native", "cedar"] {
+        let (relay, client, boss) = relayed_with(&service, &[("POLICY_ENGINE", engine)]).await;
+        let question = json!({
+            "agent_id": "a", "agent_type": "t", "operation": "acquire_lock", "resource": "k",
+        });
+        let named = json!({ "domain": "github.com", "agent_id": "a" });
+        let assigned = json!({ "target_agent_id": "x", "suspended": true });
+        let step = async |name: &str| match name {
+            "advice" => client.post("/policy/check", question.clone()).await,
+            "network" => client.post("/network/check", named.clone()).await,
+            "assignment" => boss.post("/profiles/assign", assigned.clone()).await,
+            "keys" => boss.get("/keys").await,
+            _ => boss.get("/profiles/me").await,
+        };
+        for warm in [true, false] {
+            let steps = [("advice", 1), ("network", 1), ("assignment", 1), ("keys", 1), ("me", 0)];
+            for (name, expected) in steps {
+                let before = relay.count();
+                let answer = step(name).await;
+                assert_eq!(answer.status, 200, "{name}: {}", answer.text);
+                assert!(warm || relay.count() - before == expected, "{engine} {name}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_refused_request_never_reaches_the_database() {
     let service = Service::start().await;
     let (relay, client, _) = relayed(&service).await;
@@ -207,4 +241,32 @@ async fn a_refused_request_never_reaches_the_database() {
         client.get(path).await;
     }
     assert_eq!(relay.count(), 0);
+}
+
+#[tokio::test]
+async fn work_is_one_round_trip_a_step() {
+    let service = Service::start().await;
+    let (relay, client, _) = relayed(&service).await;
+    for round in 0..2 {
+        let step = async |path: &str, body: Value| {
+            let before = relay.count();
+            let answer = client.post(path, body).await;
+            assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+            assert!(round == 0 || relay.count() - before == 1, "{path}: {}", answer.text);
+            answer.json
+        };
+        let task = json!({ "task_type": "t", "task_description": "d", "agent_id": "a" });
+        let blocked = json!({ "task_type": "t", "task_description": "rm -rf /", "agent_id": "a" });
+        let agent = json!({ "agent_id": "a", "agent_type": "t" });
+        let id = step("/work/submit", task).await["task_id"].clone();
+        step("/work/submit", blocked).await;
+        step("/work/claim", agent.clone()).await;
+        step("/work/claim", agent).await;
+        step("/work/renew", json!({ "agent_id": "a", "task_id": id })).await;
+        step("/work/get", json!({ "agent_id": "a", "task_id": id })).await;
+        let report = json!({ "agent_id": "a", "task_id": id, "success": true, "result": { "n": 1 } });
+        step("/work/complete", report.clone()).await;
+        step("/work/complete", report).await;
+        step("/work/cancel", json!({ "agent_id": "a", "task_id": id })).await;
+    }
 }
