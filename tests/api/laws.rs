@@ -251,7 +251,6 @@ fn every_statement_on_a_table_names_the_workspace() {
         "cedar_policy",
         "work_task",
         "work_dependency",
-        "guardrail_violation",
         "handoff",
         "port_block",
     ];

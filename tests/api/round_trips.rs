@@ -264,7 +264,8 @@ async fn work_is_one_round_trip_a_step() {
         step("/work/claim", agent).await;
         step("/work/renew", json!({ "agent_id": "a", "task_id": id })).await;
         step("/work/get", json!({ "agent_id": "a", "task_id": id })).await;
-        let report = json!({ "agent_id": "a", "task_id": id, "success": true, "result": { "n": 1 } });
+        let report =
+            json!({ "agent_id": "a", "task_id": id, "success": true, "result": { "n": 1 } });
         step("/work/complete", report.clone()).await;
         step("/work/complete", report).await;
         step("/work/cancel", json!({ "agent_id": "a", "task_id": id })).await;
