@@ -108,6 +108,30 @@ async fn every_audited_call_leaves_exactly_one_row_of_its_name_and_no_other_call
 }
 
 #[tokio::test]
+async fn a_write_repeated_with_its_idempotency_key_has_one_effect() {
+    let service = Service::start().await;
+    for (n, (op, route)) in routes().into_iter().enumerate() {
+        if !op.meta.idempotent() {
+            continue;
+        }
+        let client = permitted(&service, &op).header("idempotency-key", &format!("key-{n}"));
+        let first = ask(&client, &op, route).await;
+        let before = service.contents().await;
+        let second = ask(&client, &op, route).await;
+        if second.headers.contains_key("idempotent-replayed") {
+            assert_eq!(second.text, first.text, "{route}");
+            assert_eq!(service.contents().await, before, "{route}");
+        } else {
+            // Only an answer that told of no change is judged anew.
+            let kept = format!("select count(*) from idempotency_key where key = 'key-{n}'");
+            assert_eq!(service.scalar::<i64>(&kept).await, 0, "{route}: {}", first.text);
+        }
+    }
+    let kept: i64 = service.scalar("select count(*) from idempotency_key").await;
+    assert!(kept >= 8, "{kept} answers were stored");
+}
+
+#[tokio::test]
 async fn a_read_writes_nothing() {
     let service = Service::start().await;
     service.client().acquire("claude-1", "src/main.rs", json!({})).await;
