@@ -718,7 +718,7 @@ async fn a_destructive_result_is_refused_and_the_claim_kept() {
 }
 
 #[tokio::test]
-async fn a_pattern_added_later_is_applied_to_tasks_that_wait() {
+async fn patterns_that_change_are_applied_to_tasks_that_wait() {
     let service = Service::with(&[("GUARDRAILS_CACHE_TTL", "0")]).await;
     let client = service.client();
     submit(&client, json!({ "task_description": "feed the cat" })).await;
@@ -731,6 +731,9 @@ async fn a_pattern_added_later_is_applied_to_tasks_that_wait() {
         .await;
     let blocked = nothing("destructive_operation_blocked: no_cats");
     assert_eq!(claim(&client, "a", json!({})).await, blocked);
+    service.execute("update guardrail_pattern set enabled = false where name = 'no_cats'").await;
+    let freed = claim(&client, "a", json!({})).await;
+    assert_eq!((&freed["success"], &freed["description"]), (&json!(true), &json!("feed the cat")));
 }
 
 #[tokio::test]

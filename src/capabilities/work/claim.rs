@@ -153,7 +153,9 @@ impl GetWork {
     /// The first few ready tasks are read from an index in the order of handing out, once for each
     /// degree of trust the claimant has (and for each kind asked for), so that neither blocked nor
     /// forbidden tasks are walked over. Tasks that time has made available come from indexes of
-    /// their own. Of all these the first one that no rival has locked is taken.
+    /// their own. Of all these the first one that no rival has locked is taken. A task that was
+    /// judged by another set of patterns is handed back to be judged anew, as is the first one that
+    /// such a set forbids when there is nothing else.
     async fn attempt(&self, cx: &mut Context<'_>, version: &str) -> Result<Option<ClaimRow>> {
         let lease_minutes = self.lease_minutes.unwrap_or(cx.config.work_lease_minutes);
         let row = audited!(
@@ -269,31 +271,42 @@ impl GetWork {
                     and picked.guard_version = $13::text
                 returning t.*
             ), forbidden as materialized (
-                select t.guard_findings from work_task t
-                where t.workspace = $1 and not exists (select from eligible)
-                    and t.status = 'pending' and t.open_dependencies = 0 and not t.is_parked
-                    and t.needed_trust > $12::integer and t.guard_trust > $12::integer and t.min_trust <= $12::integer
-                    and ($10::text[] is null or t.task_type = any($10::text[]))
-                    and (t.deadline is null or t.deadline > statement_timestamp())
-                    and not (t.task_type in ('evaluate', 'review')
-                        and (t.submitted_by = $2 or t.authored_by is not distinct from $2))
-                    and (t.archetype is null or coalesce(
-                                (select capabilities from declared) @> array[t.archetype], true))
+                select t.* from generate_series($12::integer + 1, 5) as over (needed)
+                cross join lateral (
+                    select
+                        t.id, t.description, t.input_data, t.guard_findings, t.priority,
+                        t.created_at, t.guard_version <> $13::text as is_stale
+                    from work_task t
+                    where t.workspace = $1 and t.status = 'pending' and t.open_dependencies = 0
+                        and not t.is_parked and t.needed_trust = over.needed::smallint
+                        and t.guard_trust > $12::integer and t.min_trust <= $12::integer
+                        and ($10::text[] is null or t.task_type = any($10::text[]))
+                        and (t.deadline is null or t.deadline > statement_timestamp())
+                        and not (t.task_type in ('evaluate', 'review')
+                            and (t.submitted_by = $2 or t.authored_by is not distinct from $2))
+                        and (t.archetype is null or coalesce(
+                            (select capabilities from declared) @> array[t.archetype], true))
+                    order by t.priority, t.created_at, t.id limit 1
+                ) t
+                where not exists (select from eligible)
                 order by t.priority, t.created_at, t.id limit 1
             ), judged as (
                 select
                     case when c.id is not null then 'claimed'
-                        when p.id is not null then 'rescan' else 'none' end as verdict,
-                    p.id, c.task_type, coalesce(c.description, p.description) as description,
-                    coalesce(c.input_data, p.input_data) as input_data, c.priority, c.deadline,
+                        when p.id is not null or stale.id is not null then 'rescan'
+                        else 'none' end as verdict,
+                    coalesce(p.id, stale.id) as id, c.task_type,
+                    coalesce(c.description, p.description, stale.description) as description,
+                    coalesce(c.input_data, p.input_data, stale.input_data) as input_data,
+                    c.priority, c.deadline,
                     c.attempt, c.claim_token, c.lease_expires_at,
                     case when p.id is null then coalesce('destructive_operation_blocked: ' || (
                         select string_agg(f->>'pattern_name', ', ' order by n)
                         from forbidden, jsonb_array_elements(guard_findings) with ordinality x (f, n)
                         where f->>'severity' = 'block' and (f->>'bypass_trust')::integer > $12::integer
                     ), 'no_tasks_available') end as reason,
-                    case when c.id is not null then true when p.id is null then false end
-                        as audit_success,
+                    case when c.id is not null then true
+                        when p.id is null and stale.id is null then false end as audit_success,
                     case when c.id is not null then jsonb_build_object(
                         'task_id', c.id, 'attempt', c.attempt, 'guardrails', coalesce((
                             select jsonb_agg(f->'pattern_name' order by n)
@@ -311,6 +324,7 @@ impl GetWork {
                 from (select) one
                 left join picked p on true
                 left join claimed c on true
+                left join forbidden stale on stale.is_stale
                 where p.id is not null or not exists (select from eligible)
             ), op as (
                 select *, coalesce(found, jsonb_build_object('reason', reason)) as audit_result
