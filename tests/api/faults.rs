@@ -35,15 +35,16 @@ impl Mortal {
         self.client.post("/locks/acquire", body).await
     }
 
-    /// Asks until the service is well again. Each question waits for the database by itself.
+    /// Asks until the service is well again; each question takes as long as it takes the database
+    /// to refuse.
     async fn recovered(&self) {
-        for _ in 0..100 {
-            if self.client.get("/health").await.status == 200 {
-                return;
+        let well = async {
+            while self.client.get("/health").await.status != 200 {
+                tokio::task::yield_now().await;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("the service did not recover");
+        };
+        let recovered = tokio::time::timeout(Duration::from_secs(60), well).await;
+        recovered.expect("the service recovers");
     }
 }
 

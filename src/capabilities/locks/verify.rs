@@ -1,0 +1,102 @@
+//! Checking locks by their fencing tokens, where the effect happens.
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{INVALID_FILE_PATH, NOT_LOCKED, STALE_FENCING_TOKEN};
+use crate::{
+    LockKey, Result, Timestamp,
+    operation::{Context, IdentityMode, Meta, Operation},
+};
+
+/// Check that locks are still held with the fencing tokens you were given: before a commit, a push
+/// or a merge. All are judged at one moment.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct VerifyLocks {
+    /// The locks to check, 1 to 1000.
+    #[schemars(length(min = 1, max = 1000))]
+    pub locks: Vec<HeldToken>,
+}
+
+/// A lock with the token it should have.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct HeldToken {
+    /// The key, as when it was locked.
+    pub file_path: LockKey,
+    /// The token that the acquisition answered.
+    pub fencing_token: i64,
+}
+
+/// Whether all locks are held with the tokens given.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Verified {
+    /// Whether every one is valid.
+    pub valid: bool,
+    /// One result for each lock, in the same order.
+    pub results: Vec<VerifiedLock>,
+}
+
+/// Whether one lock is held with the token given.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct VerifiedLock {
+    /// The key in canonical form.
+    pub file_path: String,
+    /// The token given.
+    pub fencing_token: i64,
+    /// Whether a live lock has exactly this token.
+    pub valid: bool,
+    /// Why not: `stale_fencing_token`, `not_locked` or `invalid_file_path`.
+    pub reason: Option<String>,
+    /// Who holds it.
+    pub locked_by: Option<String>,
+    /// Until when.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Operation for VerifyLocks {
+    type Output = Verified;
+    const META: Meta =
+        Meta::read("verify_locks").at(&["POST /locks/verify"]).identity(IdentityMode::Strict);
+
+    fn example() -> Value {
+        json!({ "locks": [{ "file_path": "src/main.rs", "fencing_token": 41 }] })
+    }
+
+    async fn run(self, cx: Context<'_>) -> Result<Verified> {
+        let keys: Vec<_> = self.locks.iter().map(|it| it.file_path.as_str().to_owned()).collect();
+        let tokens: Vec<_> = self.locks.iter().map(|it| it.fencing_token).collect();
+        let results = sqlx::query_as!(
+            VerifiedLock,
+            r#"
+            select
+                asked.key as "file_path!",
+                asked.token as "fencing_token!",
+                coalesce(held.token = asked.token, false) as "valid!",
+                case
+                    when asked.key = '' then $4
+                    when held.token is null then $5
+                    when held.token <> asked.token then $6
+                end as reason,
+                held.agent_id as "locked_by?",
+                held.expires_at as "expires_at?: Timestamp"
+            from unnest($2::text[], $3::bigint[]) with ordinality as asked (key, token, place)
+            left join file_lock held
+                on held.workspace = $1 and held.key = asked.key
+                and held.expires_at > clock_timestamp()
+                and not session_lost(
+                    held.workspace, held.agent_id, held.session_id, held.locked_at, $7)
+            order by asked.place
+            "#,
+            cx.caller.workspace,
+            &keys,
+            &tokens,
+            INVALID_FILE_PATH,
+            NOT_LOCKED,
+            STALE_FENCING_TOKEN,
+            cx.config.session_timeout(),
+        )
+        .fetch_all(cx.db)
+        .await?;
+        Ok(Verified { valid: results.iter().all(|it| it.valid), results })
+    }
+}
