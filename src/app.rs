@@ -17,6 +17,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// How many sweeps go by between two looks for records that are too old: an hour.
 const SWEEPS_PER_RETENTION: u64 = 120;
 
+/// How long closing waits for connections in use.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
+
 /// Shared, cheaply cloned state. Nothing in it has to survive the process, and any replica may
 /// answer any request.
 #[derive(Clone, Debug)]
@@ -72,8 +75,11 @@ impl App {
         }
     }
 
-    /// Closes the connections. Called when the last request is answered.
+    /// Closes the connections, when the last request is answered. Requests that were cut off may
+    /// still hold some: nobody waits for those long.
     pub async fn close(&self) {
-        self.db.close().await;
+        if tokio::time::timeout(CLOSE_PATIENCE, self.db.close()).await.is_err() {
+            tracing::debug!("connections in use were left to the end of the process");
+        }
     }
 }

@@ -320,6 +320,9 @@ impl Caller {
         if let Some(id) = ids.into_iter().flatten().next() {
             caller.agent_id = id.to_owned();
         }
+        if !is_bound && ring.bound_ids.contains(&caller.agent_id) {
+            return Err(Error::Forbidden(AGENT_ID_FORBIDDEN.to_owned()));
+        }
         if let Some(agent_type) = types.into_iter().flatten().next() {
             caller.agent_type = agent_type.to_owned();
         }

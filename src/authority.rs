@@ -172,7 +172,6 @@ async fn read(db: &mut PgConnection, subject: &Subject) -> Result<Standing> {
                 case when $3 then (
                     select name from profile p
                     where p.workspace = home.workspace and p.agent_type = $5 and p.is_type_default
-                        and p.enabled
                 ) end as default_of_type
             from home
         ), wanted as (

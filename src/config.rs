@@ -170,7 +170,7 @@ const VARIABLES: &[Variable] = &[
         "Connection string of the database. Required, unless `DATABASE_URL` is set.",
     ),
     text("DATABASE_URL", DSN, "", "Used when `POSTGRES_DSN` is unset."),
-    int("POSTGRES_POOL_MIN", (0, 500), "2", "Connections kept open. Lambda: always 0."),
+    int("POSTGRES_POOL_MIN", (1, 500), "2", "Connections kept open. Lambda: always 0."),
     int("POSTGRES_POOL_MAX", (1, 500), "10", "Most connections open at once. Lambda: always 1."),
     bool(
         "COORDINATION_AUTO_MIGRATE",
@@ -318,17 +318,26 @@ impl Config {
     /// Reads and checks the process's environment.
     pub fn from_env(home: Home) -> Result<Self, ConfigError> {
         #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-        Self::parse(home, |name| std::env::var(name).ok())
+        Self::parse(home, |name| {
+            // What is no UTF-8 must not count as unset.
+            std::env::var_os(name).map(|it| it.to_string_lossy().into_owned())
+        })
     }
 
     /// Reads and checks an environment given as a function from name to value.
     pub fn parse(home: Home, lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut from = Reader { lookup: &lookup, problems: BTreeSet::new() };
         let server = home == Home::Server;
+        let (pool_min, pool_max): (u32, u32) =
+            (from.int("POSTGRES_POOL_MIN"), from.int("POSTGRES_POOL_MAX"));
+        // An invalid bound counts as 0 here and has its own problem.
+        if pool_max > 0 && pool_min > pool_max {
+            from.problem("POSTGRES_POOL_MIN", "not more than POSTGRES_POOL_MAX");
+        }
         let config = Self {
             database: Secret(from.database()),
-            pool_min: if server { from.int("POSTGRES_POOL_MIN") } else { 0 },
-            pool_max: if server { from.int("POSTGRES_POOL_MAX") } else { 1 },
+            pool_min: if server { pool_min } else { 0 },
+            pool_max: if server { pool_max } else { 1 },
             keys: from.keys(),
             public_reads: from.bool("COORDINATION_PUBLIC_READS"),
             allow_workspace_header: from.bool("COORDINATION_ALLOW_WORKSPACE_HEADER"),
@@ -360,9 +369,6 @@ impl Config {
             auto_migrate: from.bool("COORDINATION_AUTO_MIGRATE") && server,
             log: from.log(),
         };
-        if from.problems.is_empty() && config.pool_min > config.pool_max {
-            from.problem("POSTGRES_POOL_MIN", "not more than POSTGRES_POOL_MAX");
-        }
         let last_port = config.port_base + (config.port_slots - 1) * config.port_range + 3;
         if from.problems.is_empty() && last_port > 65535 {
             let expected = "PORT_ALLOC_BASE + (PORT_ALLOC_MAX_SESSIONS - 1) * PORT_ALLOC_RANGE + 3 to be 65535 at most";
@@ -511,8 +517,8 @@ impl Reader<'_> {
         let name =
             if self.text("POSTGRES_DSN").is_some() { "POSTGRES_DSN" } else { "DATABASE_URL" };
         if backend == "supabase" && name != "POSTGRES_DSN" {
-            let how = "POSTGRES_DSN to hold the Postgres connection string of the project";
-            self.problem("DB_BACKEND=supabase", how);
+            let how = "the Postgres connection string of the project, for DB_BACKEND=supabase";
+            self.problem("POSTGRES_DSN", how);
             return PgConnectOptions::new_without_pgpass();
         }
         let parsed = self.text(name).and_then(|dsn| connect_options(&dsn));
@@ -593,14 +599,14 @@ fn parse_identities(json: &str, listed: Option<&[String]>) -> Option<Vec<(String
 fn parse_identity(members: &serde_json::Map<String, Value>) -> Option<Identity> {
     let member = |name: &str| -> Option<Option<String>> {
         match members.get(name) {
-            None | Some(Value::Null) => Some(None),
+            None => Some(None),
             Some(value) => {
                 let text = value.as_str()?.trim();
                 Some((!text.is_empty()).then(|| text.to_owned()))
             }
         }
     };
-    if members.values().any(|it| !it.is_string() && !it.is_null()) {
+    if members.values().any(|it| !it.is_string()) {
         return None;
     }
     let identity = Identity {
@@ -732,6 +738,8 @@ mod tests {
             ("POSTGRES_POOL_MAX", "0"),
             ("POSTGRES_POOL_MAX", "501"),
             ("POSTGRES_POOL_MIN", "11"),
+            ("POSTGRES_POOL_MIN", "0"),
+            ("LOCK_TTL_MINUTES", "\u{fffd}"),
             ("API_PORT", "65536"),
             ("API_PORT", "x"),
             ("PORT", "0"),
@@ -775,6 +783,7 @@ mod tests {
             ("COORDINATION_API_KEY_IDENTITIES", "[]"),
             ("COORDINATION_API_KEY_IDENTITIES", r#"{"s3cret":1}"#),
             ("COORDINATION_API_KEY_IDENTITIES", r#"{"s3cret":{"agent_id":1}}"#),
+            ("COORDINATION_API_KEY_IDENTITIES", r#"{"s3cret":{"agent_id":null}}"#),
             ("COORDINATION_API_KEY_IDENTITIES", r#"{"s3cret":{"note":1}}"#),
             ("COORDINATION_API_KEY_IDENTITIES", r#"{"s3cret":{"workspace":"No Name"}}"#),
             ("COORDINATION_API_KEY_IDENTITIES", r#"{"s3cret":{"profile":"p"}}"#),
@@ -809,7 +818,7 @@ mod tests {
         let error = parse(Home::Server, &variables).expect_err("three problems").to_string();
         let names: Vec<_> =
             error.lines().map(|line| line.split(':').next().unwrap_or_default()).collect();
-        assert_eq!(names, ["API_PORT", "DB_BACKEND=supabase", "LOCK_TTL_MINUTES"]);
+        assert_eq!(names, ["API_PORT", "LOCK_TTL_MINUTES", "POSTGRES_DSN"]);
         let error = parse(Home::Server, &[]).expect_err("no database").to_string();
         assert!(error.starts_with("POSTGRES_DSN: expected a connection string"), "{error}");
     }

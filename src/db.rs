@@ -1,7 +1,10 @@
 //! The database: one lazily created pool, the migrations and the schema's version.
 //!
 //! Nothing here touches the network before an operation needs it.
-use std::time::Duration;
+use std::{
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
 
 use once_cell::sync::OnceCell;
 use sqlx::{
@@ -30,6 +33,46 @@ pub(crate) struct Database {
     pool_min: u32,
     pool_max: u32,
     pool: OnceCell<PgPool>,
+}
+
+/// A connection of the pool, which is closed unless the work on it came to its end.
+///
+/// A client that hangs up, or a time limit, drops the work at any point, also while a transaction is
+/// begun that the driver does not know of yet. Given back to the pool like that, the connection
+/// would let the next requests write into that transaction, and their effects would vanish with it.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    inner: PoolConnection<Postgres>,
+    is_done: bool,
+}
+
+impl Connection {
+    /// Gives the connection back to the pool: no transaction is open on it and no answer awaited.
+    pub(crate) fn done(mut self) {
+        self.is_done = true;
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.inner.close_on_drop();
+        }
+    }
+}
+
+impl Deref for Connection {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.inner
+    }
+}
+
+impl DerefMut for Connection {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.inner
+    }
 }
 
 /// Why the schema could not be brought up to date.
@@ -79,9 +122,9 @@ impl Database {
         })
     }
 
-    /// A connection of the pool.
-    pub(crate) async fn acquire(&self) -> Result<PoolConnection<Postgres>> {
-        Ok(self.pool().acquire().await?)
+    /// A connection of the pool. It goes back there only with [`Connection::done`].
+    pub(crate) async fn acquire(&self) -> Result<Connection> {
+        Ok(Connection { inner: self.pool().acquire().await?, is_done: false })
     }
 
     /// How many connections are open, and how many of them are idle.
@@ -99,7 +142,11 @@ impl Database {
     /// Brings the schema up to date. Simultaneous callers wait for one another.
     pub(crate) async fn migrate(&self) -> Result<(), MigrateError> {
         // A connection of its own, without the time limits that requests have.
-        let mut db = self.options.0.connect().await.map_err(MigrateError::Unreachable)?;
+        let connected = tokio::time::timeout(ACQUIRE_TIMEOUT, self.options.0.connect()).await;
+        let connected = connected.unwrap_or_else(|elapsed| {
+            Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, elapsed)))
+        });
+        let mut db = connected.map_err(MigrateError::Unreachable)?;
         let failed = |error: Error| MigrateError::Failed(error.into());
         lift_time_limits(&mut db).await.map_err(failed)?;
         MIGRATOR.run(&mut db).await.map_err(|error| MigrateError::Failed(error.into()))?;

@@ -343,6 +343,7 @@ async fn metrics(
         let call = Call { app, key, claims, request, fingerprint: None };
         let mut db = app.db.acquire().await?;
         admit(&call, &META, &Value::Null, "", &mut db).await?;
+        db.done();
     }
     let text = app.metrics.text(probe::VERSION, app.db.connections());
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
@@ -387,15 +388,17 @@ async fn operate(
         _ => Map::new(),
     };
     let query = if has_body { "" } else { parts.uri.query().unwrap_or_default() };
-    for (name, text) in pairs(query).chain(in_path.iter().copied()) {
+    let asked = pairs(query).filter(|(name, _)| root(name) == "query");
+    let named = in_path.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+    for (name, text) in asked.chain(named) {
         // What the operation does not read is ignored, however it is written.
-        if op.fields().all(|(it, _)| it != name) {
+        if op.fields().all(|(it, _)| *it != name) {
             continue;
         }
-        match decode(text) {
-            Some(text) => drop(input.insert(name.to_owned(), text.into())),
+        match decode(&text) {
+            Some(text) => drop(input.insert(name, text.into())),
             None => {
-                let loc = [json!(root(name)), json!(name)];
+                let loc = [json!(root(&name)), json!(name)];
                 let problem = value_error("expected percent-encoded UTF-8");
                 issues.push(issue(problem, &loc, &json!(text)));
             }
@@ -410,17 +413,21 @@ async fn operate(
     } else if let Some(body) = body.as_ref().filter(|it| !it.is_object()) {
         issues.push(not_an_object(body));
     } else {
-        issues.extend(input::check(&op.input, &mut input, root));
+        let found = input::check(&op.input, &mut input, root);
+        // A member that could not even be decoded is not missing as well.
+        let news: Vec<_> =
+            found.into_iter().filter(|it| issues.iter().all(|known| known.loc != it.loc)).collect();
+        issues.extend(news);
     }
     if !issues.is_empty() {
         return Err(Error::Invalid(issues));
     }
 
-    let target = format!("{} {}", parts.method, parts.uri);
-    let fingerprint = claims
-        .idempotency_key
-        .as_ref()
-        .map(|_| idempotency::fingerprint(&target, body.as_ref().unwrap_or(&Value::Null)));
+    // Where there is no body, the members of the query take its place.
+    let said = body.as_ref().unwrap_or(if has_body { &Value::Null } else { &input });
+    let target = format!("{} {}", parts.method, parts.uri.path());
+    let key_given = claims.idempotency_key.is_some();
+    let fingerprint = key_given.then(|| idempotency::fingerprint(&target, said));
     let request = RequestInfo { id: id.id.clone(), started: id.started };
     let call = Call { app, key, claims, request, fingerprint };
     let reply = op.call(&call, &input).await?;
@@ -488,10 +495,14 @@ fn not_an_object(body: &Value) -> Issue {
     issue(("model_attributes_type", text.to_owned()), &[json!("body")], body)
 }
 
-/// The members of a query with their values, still percent-encoded.
-fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+/// The members of a query with their values, still percent-encoded. A plus is a space there.
+fn pairs(query: &str) -> impl Iterator<Item = (String, String)> {
     let pairs = query.split('&').filter(|it| !it.is_empty());
-    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+    pairs.map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let name = name.replace('+', " ");
+        (decode(&name).unwrap_or(name), value.replace('+', " "))
+    })
 }
 
 fn decode(text: &str) -> Option<String> {

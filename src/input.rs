@@ -26,9 +26,19 @@ pub(crate) fn check(
 ) -> Vec<Issue> {
     let mut issues = Vec::new();
     let Some(properties) = schema["properties"].as_object() else { return issues };
+    let sent = input.clone();
     for (name, property) in properties {
         let mut loc = vec![json!(root(name)), json!(name)];
         member(schema, name, property, input, &mut loc, &mut issues);
+    }
+    // An object that lacks a member is repeated as it was sent, not as far as it was coerced.
+    for issue in issues.iter_mut().filter(|it| it.kind == "missing") {
+        let steps = &issue.loc[1..issue.loc.len() - 1];
+        let lacking = steps.iter().try_fold(&sent, |value, step| match step {
+            Value::String(name) => value.get(name),
+            step => value.get(usize::try_from(step.as_u64()?).ok()?),
+        });
+        issue.input = lacking.map(cut).unwrap_or_default();
     }
     issues
 }
@@ -555,6 +565,8 @@ mod tests {
             ]
         );
         assert_eq!(issues[2].input, json!({ "m": "x".repeat(200) }));
+        let issues = found(json!({ "ttl": "5", "key": "./a//b" }));
+        assert_eq!(issues[0].input, json!({ "ttl": "5", "key": "./a//b" }), "as it was sent");
     }
 
     #[test]

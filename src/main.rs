@@ -1,5 +1,5 @@
 //! The long-running server, and the commands around it.
-use std::{process::ExitCode, time::Duration};
+use std::{pin::pin, process::ExitCode, time::Duration};
 
 use agent_coordinator::{
     App, Config, Home, MigrateError, bind, capabilities, configuration_table, document, listen,
@@ -21,6 +21,9 @@ Usage: coordinator [COMMAND]
 
 /// How often an unreachable database is tried again before the schema is known to be up to date.
 const MIGRATION_RETRY: Duration = Duration::from_secs(1);
+
+/// How long listening waits for the migration.
+const MIGRATION_PATIENCE: Duration = Duration::from_millis(1500);
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
@@ -85,11 +88,23 @@ async fn serve(config: Config) -> ExitCode {
         tracing::warn!("no API key is configured: every route that needs one answers 401");
     }
     let app = App::new(config);
-    // Tried once before listening, so that the first request finds its tables. A database that
-    // cannot be reached yet must not keep the process from answering /live.
-    let migrated = match first_migration(&app).await {
-        Ok(migrated) => migrated,
-        Err(error) => return failed("migration failed", &error),
+    let mut stop = pin!(async {
+        if let Err(error) = stop_signal().await {
+            tracing::error!(%error, "signals cannot be received");
+        }
+        tracing::info!("stopping");
+    });
+    // Most often this is over before the first request comes, which then finds its tables. A
+    // database that cannot be reached, or takes long, must not keep the process from answering
+    // /live: the migration then goes on beside the requests.
+    let mut migrated = pin!(migrate_when_reachable(&app));
+    let goes_on = tokio::select! {
+        result = &mut migrated => match result {
+            Ok(()) => false,
+            Err(error) => return failed("migration failed", &error),
+        },
+        () = tokio::time::sleep(MIGRATION_PATIENCE) => true,
+        () = &mut stop => return ExitCode::SUCCESS,
     };
     let listener = match bind(app.config()).await {
         Ok(listener) => listener,
@@ -100,17 +115,12 @@ async fn serve(config: Config) -> ExitCode {
         Err(error) => return failed("the address is unknown", &error),
     }
     let grace = app.config().shutdown_grace;
-    let served = listen(listener, router(app.clone()), grace, async {
-        if let Err(error) = stop_signal().await {
-            tracing::error!(%error, "signals cannot be received");
-        }
-        tracing::info!("stopping");
-    });
+    let served = listen(listener, router(app.clone()), grace, stop);
     let later = async {
-        match migrated {
-            true => std::future::pending().await,
-            false => migrate_when_reachable(&app).await,
+        if goes_on && let Err(error) = migrated.await {
+            return error;
         }
+        std::future::pending().await
     };
     let code = tokio::select! {
         ended = served => match ended {
@@ -124,34 +134,23 @@ async fn serve(config: Config) -> ExitCode {
     code
 }
 
-/// Whether the schema needs no further attention.
-async fn first_migration(app: &App) -> Result<bool, MigrateError> {
+/// Migrates as soon as the database can be reached, if the configuration wants that.
+async fn migrate_when_reachable(app: &App) -> Result<(), MigrateError> {
     if !app.config().auto_migrate {
-        return Ok(true);
+        return Ok(());
     }
-    match app.migrate().await {
-        Ok(()) => Ok(true),
-        Err(MigrateError::Unreachable(error)) => {
-            tracing::warn!(%error, "the database cannot be reached yet");
-            Ok(false)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Migrates as soon as the database can be reached, then waits for ever; returns only to report a
-/// migration that failed.
-async fn migrate_when_reachable(app: &App) -> MigrateError {
     loop {
-        tokio::time::sleep(MIGRATION_RETRY).await;
-        match first_migration(app).await {
-            Ok(true) => {
+        match app.migrate().await {
+            Ok(()) => {
                 tracing::info!("the schema is up to date");
-                std::future::pending().await
+                return Ok(());
             }
-            Ok(false) => {}
-            Err(error) => return error,
+            Err(MigrateError::Unreachable(error)) => {
+                tracing::warn!(%error, "the database cannot be reached yet");
+            }
+            Err(error) => return Err(error),
         }
+        tokio::time::sleep(MIGRATION_RETRY).await;
     }
 }
 

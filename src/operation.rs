@@ -249,18 +249,44 @@ async fn run_as_caller<O: Operation>(
     operation: O,
     resource: &str,
 ) -> Result<Reply> {
-    let meta = O::META;
     let mut db = call.app.db.acquire().await?;
-    let db = &mut *db;
-    let caller = admit(call, &meta, input, resource, db).await?;
-    if meta.category == Category::Read && call.key.is_some() {
-        call.app.heartbeats.hear(db, &call.app.config, &caller).await?;
+    let answered = run_on(call, input, operation, resource, &mut db).await;
+    // After a failure of the database nobody knows what state the connection is in.
+    if !matches!(answered, Err(Error::Unavailable(_) | Error::Internal(_))) {
+        db.done();
     }
+    answered
+}
+
+async fn run_on<O: Operation>(
+    call: &Call<'_>,
+    input: &Value,
+    operation: O,
+    resource: &str,
+    db: &mut PgConnection,
+) -> Result<Reply> {
+    let meta = O::META;
+    let caller = admit(call, &meta, input, resource, db).await?;
     let answered = answer(call, operation, &caller, db).await;
     if let Err(denial @ Error::Forbidden(_)) = &answered {
         record_denial(call, &meta, resource, db, &caller, denial, &[]).await?;
     }
+    // A write hears its caller in its own statement, unless that was not run.
+    let unheard = match &answered {
+        Ok(reply) => meta.category == Category::Read || reply.replayed,
+        Err(error) => matches!(error, Error::Forbidden(_)),
+    };
+    if unheard {
+        hear(call, db, &caller).await?;
+    }
     answered
+}
+
+async fn hear(call: &Call<'_>, db: &mut PgConnection, caller: &Caller) -> Result<()> {
+    if call.key.is_none() {
+        return Ok(());
+    }
+    call.app.heartbeats.hear(db, &call.app.config, caller).await
 }
 
 /// Who is calling, where identity, workspace, trust and policy permit the operation. A denial is
@@ -300,6 +326,7 @@ pub(crate) async fn admit(
     }
     let denial = Error::Forbidden(decision.reason);
     record_denial(call, meta, resource, db, &caller, &denial, &decision.diagnostics).await?;
+    hear(call, db, &caller).await?;
     Err(denial)
 }
 

@@ -52,6 +52,7 @@ pub(crate) async fn health(app: &App) -> Result<Health, Health> {
     let asked = async {
         let mut db = app.db.acquire().await?;
         sqlx::query_scalar!("select 1").fetch_one(&mut *db).await?;
+        db.done();
         Ok(())
     };
     match within_patience("health", asked).await {
@@ -93,6 +94,7 @@ pub(crate) async fn ready(app: &App) -> Result<Ready, Ready> {
         ready.failed = vec!["write"];
         return Err(ready);
     }
+    db.done();
     Ok(Ready { status: "ok", write: "ok", failed: vec![], ..ready })
 }
 

@@ -1,7 +1,7 @@
 //! Which database to use. Nearest to the developer's wish first: the one they name, then the one
 //! that Docker can run, then a PostgreSQL server of our own, then one that is downloaded.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use managed_postgres::{Binaries, Error, Server};
 
@@ -19,6 +19,9 @@ Any one of these helps:
   - the PostgreSQL server, 15 or newer: `apt install postgresql`, `dnf install postgresql-server`
     or `brew install postgresql@17`; PG_BIN_DIR says where it is if it is not found
   - the network, to download it from github.com";
+
+/// How often a server of our own is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A database that is ready to be used.
 #[derive(Debug)]
@@ -67,6 +70,22 @@ impl Database {
                 Ok(binaries) => own(arguments, &binaries).await,
                 Err(missing) => downloaded(arguments, missing).await,
             },
+        }
+    }
+
+    /// Starts the server anew whenever it has ended by itself, if it is ours; returns only when that
+    /// fails, with the reason.
+    pub(crate) async fn keep_running(&mut self) -> Error {
+        let Some(server) = &mut self.server else { return std::future::pending().await };
+        loop {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            if server.pid().is_some() {
+                continue;
+            }
+            eprintln!("The database has ended; starting it again.");
+            if let Err(error) = server.restart().await {
+                return error;
+            }
         }
     }
 

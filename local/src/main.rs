@@ -85,6 +85,8 @@ impl Service {
             environment.set("COORDINATION_API_KEYS", key);
         }
         environment.set_default("COORDINATION_PUBLIC_READS", "true");
+        // Whoever presses Ctrl-C at a terminal does not wait for a forgotten connection.
+        environment.set_default("SHUTDOWN_GRACE_SECONDS", "2");
         // Migrations that find their work done have the database say so each time.
         environment.set_default("RUST_LOG", "info,sqlx::postgres::notice=warn");
 
@@ -109,12 +111,17 @@ impl Service {
     }
 
     async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), Failure> {
-        let Service { app, listener, database } = self;
+        let Service { app, listener, mut database } = self;
         let grace = app.config().shutdown_grace;
-        let served = listen(listener, router(app.clone()), grace, stop).await;
+        let served = tokio::select! {
+            served = listen(listener, router(app.clone()), grace, stop) => served.map_err(broken),
+            error = database.keep_running() => {
+                Err(Failure::Broken(format!("The database could not be started again: {error}")))
+            }
+        };
         app.close().await;
         database.close().await;
-        served.map_err(broken)
+        served
     }
 }
 

@@ -62,8 +62,13 @@ impl Folder {
     }
 
     fn postgres(&self) -> u32 {
+        self.postgres_now().unwrap()
+    }
+
+    /// The server's process, unless it is just between two lives.
+    fn postgres_now(&self) -> Option<u32> {
         let file = self.0.join(".local/postgres/data/postmaster.pid");
-        fs::read_to_string(file).unwrap().lines().next().unwrap().parse().unwrap()
+        fs::read_to_string(file).ok()?.lines().next()?.parse().ok()
     }
 
     /// Puts a `docker` on the path that notes how it is called, and an (unused) compose file.
@@ -300,6 +305,22 @@ async fn a_killed_program_leaves_no_database_behind_and_can_be_started_at_once()
     assert_eq!(running.get("/health").0, 200);
     running.signal("KILL");
     assert!(until(SOON, || !is_alive(second)).await, "the database lives on");
+}
+
+#[tokio::test]
+async fn a_database_that_dies_is_started_again_and_keeps_its_locks() {
+    let folder = Folder::new();
+    let mut running = folder.start(&["--db", "embedded", "--port", "0"]);
+    assert!(running.pasted()[0].contains(r#""action":"acquired""#));
+    let first = folder.postgres();
+    let script = format!("kill -s KILL {first}");
+    assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+
+    let again = || folder.postgres_now().is_some_and(|pid| pid != first);
+    assert!(until(Duration::from_secs(30), || again() && running.get("/health").0 == 200).await);
+
+    assert!(running.pasted()[0].contains(r#""action":"refreshed""#));
+    assert_eq!(running.signal("INT"), 0);
 }
 
 #[test]

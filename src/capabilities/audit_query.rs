@@ -175,10 +175,15 @@ fn given(filter: &Option<String>) -> Option<&str> {
 /// that leaves its moment open, for want of an offset, is an invalid value.
 fn time(name: &'static str, filter: &Option<String>) -> Result<Option<DateTime<Utc>>> {
     let Some(text) = given(filter) else { return Ok(None) };
-    if let Some(moment) = moment(text.trim()) {
+    // The plus of an offset that was not percent-encoded has become a space.
+    let plain = match text.trim().split_once('T') {
+        Some((day, rest)) => format!("{day}T{}", rest.replace(' ', "+")),
+        None => text.trim().to_owned(),
+    };
+    if let Some(moment) = moment(&plain) {
         return Ok(Some(moment));
     }
-    if is_without_offset(text.trim()) {
+    if is_without_offset(&plain) {
         let problem = value_error("expected an ISO-8601 time with offset or Z");
         let loc = [json!("query"), json!(name)];
         return Err(Error::Invalid(vec![issue(problem, &loc, &json!(text))]));

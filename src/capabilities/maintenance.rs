@@ -173,6 +173,7 @@ pub(crate) async fn sweep(app: &App) -> Result<()> {
         .fetch_one(&mut *db)
         .await?;
     }
+    db.done();
     Ok(())
 }
 
@@ -187,5 +188,6 @@ pub(crate) async fn retain(app: &App) -> Result<()> {
     )
     .fetch_one(&mut *db)
     .await?;
+    db.done();
     Ok(())
 }

@@ -466,6 +466,22 @@ async fn a_repeated_request_is_answered_as_the_first_and_has_no_second_effect() 
 }
 
 #[tokio::test]
+async fn a_retry_is_the_same_request_however_it_reaches_the_service() {
+    let service = Service::start().await;
+    let client = once(&service, "k");
+    let first = client.post("/locks/acquire", lock_body()).await;
+    for path in ["http://other.example/locks/acquire", "/locks/acquire?x=1"] {
+        let again = client.post(path, lock_body()).await;
+        assert_eq!((again.status.as_u16(), &again.text), (200, &first.text), "{path}");
+    }
+    let boss = service.client_with(BOSS).header("idempotency-key", "d");
+    let freed = boss.delete("/locks/k?fencing_token=1&x=1").await;
+    assert_eq!(freed.json["released"], true);
+    assert_eq!(boss.delete("/locks/k?fencing_token=1").await.text, freed.text);
+    assert_eq!(boss.delete("/locks/k?fencing_token=2").await.status, 422, "another request");
+}
+
+#[tokio::test]
 async fn a_refusal_is_judged_anew() {
     let service = Service::start().await;
     service.client().acquire("holder", "k", json!({})).await;
@@ -678,4 +694,77 @@ async fn metrics_count_what_was_answered() {
     assert_eq!(service.last_audit().await["parameters"]["operation"], "read_metrics");
     let public = Service::with(&[("METRICS_PUBLIC", "true")]).await;
     assert_eq!(public.anonymous().get("/metrics").await.status, 200);
+}
+
+#[tokio::test]
+async fn the_fallback_identity_of_a_free_key_is_checked_too() {
+    let identities = r#"{"c": {"agent_id": "cloud-agent"}}"#;
+    let more =
+        [("COORDINATION_API_KEYS", "c,free-key"), ("COORDINATION_API_KEY_IDENTITIES", identities)];
+    let service = Service::with(&more).await;
+    let nobody = json!({ "file_path": "k", "agent_id": "", "agent_type": "" });
+    let denied = service.client().post("/locks/acquire", nobody.clone()).await;
+    denied.assert_is(403, json!({ "detail": ID_FORBIDDEN }));
+    assert_eq!(service.client().get("/locks").await.status, 403);
+    assert_eq!(service.client_with("c").post("/locks/acquire", nobody).await.status, 200);
+    assert_eq!(service.client().post("/locks/acquire", lock_body()).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_disabled_default_profile_takes_all_trust_away() {
+    let service = Service::start().await;
+    service.execute("update profile set enabled = false where name = 'codex_cloud_worker'").await;
+    let denied = service.client_with(CODEX).get("/locks").await;
+    denied.assert_is(403, json!({ "detail": "agent_suspended: trust_level=0" }));
+}
+
+#[tokio::test]
+async fn queries_are_decoded_as_forms_are() {
+    let service = Service::start().await;
+    let client = service.client();
+    client.acquire("my agent", "api:GET /users", json!({})).await;
+    for query in
+        ["prefix=api:GET+/", "prefix=api%3AGET%20%2F", "locked_by=my+agent", "%70refix=api"]
+    {
+        let listed = client.get(&format!("/locks?{query}")).await.json;
+        assert_eq!(listed["count"], 1, "{query}");
+    }
+    assert_eq!(client.get("/locks/status/a+b").await.json["file_path"], "a+b", "a path is no form");
+    let ignored = client.get("/locks/status/a?path=%ff&path=b").await;
+    ignored.assert_is(200, json!({ "locked": false, "file_path": "a" }));
+    let garbled = client.get("/locks/status/%ff").await.issues();
+    assert_eq!(garbled, [("value_error".to_owned(), json!(["path", "path"]))], "one item a field");
+}
+
+#[tokio::test]
+async fn an_issue_repeats_what_was_sent() {
+    let service = Service::start().await;
+    let body = json!({ "file_path": "./src//x", "agent_type": "t", "ttl_minutes": "5" });
+    let answer = service.client().post("/locks/acquire", body.clone()).await;
+    assert_eq!(answer.json["detail"][0]["input"], body);
+}
+
+#[tokio::test]
+async fn replays_and_denials_keep_their_session_alive() {
+    let service = Service::start().await;
+    let sleep = "insert into agent_session (workspace, agent_id, session_id, agent_type, last_heartbeat_at)
+         values ('default', 'a', 's', 't', clock_timestamp() - interval '1 hour'),
+            ('default', 'reviewer', 's', 't', clock_timestamp() - interval '1 hour')
+         on conflict (workspace, agent_id, session_id) do update set last_heartbeat_at = excluded.last_heartbeat_at";
+    let heard = async |agent: &str| -> bool {
+        let sql = format!(
+            "select last_heartbeat_at > clock_timestamp() - interval '5 seconds'
+             from agent_session where agent_id = '{agent}'"
+        );
+        service.scalar(&sql).await
+    };
+    let client = once(&service, "s").header("x-session-id", "s");
+    client.post("/locks/acquire", lock_body()).await;
+    service.execute(sleep).await;
+    let replayed = client.post("/locks/acquire", lock_body()).await;
+    assert!(replayed.headers.contains_key("idempotent-replayed"));
+    assert!(heard("a").await, "a replay");
+    let reviewer = service.client_with(REVIEWER).header("x-session-id", "s");
+    assert_eq!(reviewer.delete("/locks/k").await.status, 403);
+    assert!(heard("reviewer").await, "a denial");
 }

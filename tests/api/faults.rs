@@ -8,7 +8,7 @@ use managed_postgres::{Server, throwaway};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::support::{Answer, Client, FREE, config, execute, scalar, signal, variables};
+use crate::support::{Answer, Client, FREE, Service, config, execute, scalar, signal, variables};
 
 /// The service on a server of its own, which a test may kill.
 struct Mortal {
@@ -186,4 +186,38 @@ async fn a_killed_database_loses_no_acknowledged_lock() {
     .await;
     assert_eq!(locks, recorded);
     assert!(locks >= granted.len() as i64);
+}
+
+#[tokio::test]
+async fn clients_that_hang_up_cost_nobody_a_lock() {
+    let service = Service::with(&[("POSTGRES_POOL_MAX", "2")]).await;
+    let client = service.client();
+    let mut granted = Vec::new();
+    for round in 0..300_u64 {
+        // A request is dropped after a while: before, amid and after its transaction.
+        let rude = client.clone().header("idempotency-key", &format!("rude-{round}"));
+        let body =
+            json!({ "file_path": format!("rude/{round}"), "agent_id": "r", "agent_type": "t" });
+        let patience = Duration::from_micros(round * 20);
+        let hung_up = tokio::time::timeout(patience, rude.post("/locks/acquire", body)).await;
+        if let Ok(answer) = hung_up {
+            granted.push(answer.json);
+        }
+        if round % 3 == 0 {
+            let hung_up = tokio::time::timeout(patience, client.get("/ready")).await;
+            assert!(hung_up.is_err() || hung_up.is_ok_and(|it| it.status == 200));
+        }
+        granted.push(client.acquire("honest", &format!("honest/{round}"), json!({})).await);
+    }
+    assert!(granted.len() > 300, "some requests came to their end");
+    for lock in &granted {
+        assert_eq!(lock["action"], "acquired", "{lock}");
+        let key = lock["file_path"].as_str().expect("a key");
+        let count =
+            format!("select count(*) from file_lock where key = '{key}' and agent_id is not null");
+        assert_eq!(service.scalar::<i64>(&count).await, 1, "{key} was acknowledged and is lost");
+        let count =
+            format!("select count(*) from audit_log where parameters->>'file_path' = '{key}'");
+        assert_eq!(service.scalar::<i64>(&count).await, 1, "{key} has no record");
+    }
 }

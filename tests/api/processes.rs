@@ -332,3 +332,48 @@ async fn a_request_in_flight_is_answered_after_sigterm_and_new_ones_are_refused(
     let password = database.url.split([':', '@']).nth(2).expect("a password");
     assert!(!log.contains(FREE) && !log.contains(password), "{log}");
 }
+
+#[tokio::test]
+async fn a_database_that_accepts_and_never_answers_does_not_keep_the_server_from_living() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = silent.local_addr().expect("an address").port();
+    let running =
+        Running::start(variables(&format!("postgresql://u:p@127.0.0.1:{port}/db?sslmode=disable")))
+            .await;
+    assert_eq!(running.request("GET", "/live", "").await.0, 200);
+    assert_eq!(running.request("GET", "/health", "").await.0, 503);
+    running.signal("TERM");
+    assert_eq!(running.end().await.0, Some(0));
+}
+
+#[tokio::test]
+async fn a_request_that_outlasts_the_grace_time_does_not_keep_the_process() {
+    let database = throwaway::database(&MIGRATOR).await.expect("a database");
+    let mut variables = variables(&database.url);
+    variables.insert("SHUTDOWN_GRACE_SECONDS".to_owned(), "0".to_owned());
+    let running = Running::start(variables).await;
+    running.request("POST", "/locks/acquire", &acquire("a", "k")).await;
+    let db = PgPool::connect(&database.url).await.expect("it answers");
+    crate::support::execute(&db, "update file_lock set expires_at = clock_timestamp()").await;
+    let mut blocker = db.begin().await.expect("a transaction");
+    let lock = "select 1 as one from file_lock for update";
+    crate::support::execute(&mut *blocker, lock).await;
+    let port = running.port;
+    let stop = async {
+        let waiting = "select count(*) from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock'";
+        while scalar::<i64>(&db, waiting).await == 0 {
+            tokio::task::yield_now().await;
+        }
+        running.signal("TERM");
+        // The row stays locked until the process has ended.
+        let code = running.end().await.0;
+        blocker.rollback().await.expect("rolled back");
+        code
+    };
+    let body = acquire("b", "k");
+    let cut_off = request(port, "POST", "/locks/acquire", &body);
+    let (answered, code) = join(cut_off, stop).await;
+    assert_eq!(code, Some(0));
+    assert!(answered.is_err() || answered.is_ok_and(|it| it.0 != 200));
+}

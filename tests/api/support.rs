@@ -45,7 +45,7 @@ pub(crate) fn variables(url: &str) -> HashMap<String, String> {
     let keys = [FREE, CODEX, BOSS, REVIEWER, TEAM].join(",");
     [
         ("POSTGRES_DSN", url),
-        ("POSTGRES_POOL_MIN", "0"),
+        ("POSTGRES_POOL_MIN", "1"),
         ("COORDINATION_API_KEYS", &keys),
         ("COORDINATION_API_KEY_IDENTITIES", IDENTITIES),
     ]
