@@ -45,10 +45,20 @@ create table work_task (
     claimed_session_id text,
     claimed_at timestamptz,
     started_at timestamptz,
+    -- How long a renewal by heartbeat lasts, and how long one that does not say.
     lease_minutes integer,
+    claim_lease_minutes integer,
     lease_expires_at timestamptz,
     -- When the claim ends by itself: with its lease, or earlier with its session's silence.
     held_until timestamptz,
+    -- Whether somebody has noticed that the claim has ended. It may still be completed, and is
+    -- among the tasks that are handed out.
+    is_lapsed boolean not null default false,
+    -- Whether the task is in the index that claims read.
+    is_ready boolean not null generated always as (
+        (status = 'pending' and open_dependencies = 0 and not is_parked)
+        or (status in ('claimed', 'running') and is_lapsed and attempt < max_attempts)
+    ) stored,
 
     completed_at timestamptz,
     result json,
@@ -62,11 +72,14 @@ create table work_task (
         status in ('pending', 'claimed', 'running', 'completed', 'failed', 'cancelled')
     ),
     constraint work_task_priority_range check (priority between 1 and 10),
-    constraint work_task_trust_range check (needed_trust between 0 and 4),
+    -- Five is above every trust.
+    constraint work_task_trust_range check (needed_trust between 0 and 5),
     constraint work_task_dependencies_counted check (open_dependencies >= 0),
     constraint work_task_claim_is_whole check (
         status not in ('claimed', 'running')
-        or num_nulls(claim_token, claimed_by, claimed_at, lease_minutes, lease_expires_at, held_until) = 0
+        or num_nulls(
+            claim_token, claimed_by, claimed_at, lease_minutes, claim_lease_minutes,
+            lease_expires_at, held_until) = 0
     )
 );
 
@@ -76,15 +89,19 @@ where unique_key is not null and status in ('pending', 'claimed', 'running');
 
 -- In the order in which tasks are handed out, once for any type and once for given ones.
 create index work_task_ready on work_task (workspace, needed_trust, priority, created_at, id)
-where status = 'pending' and open_dependencies = 0 and not is_parked;
+where is_ready;
 create index work_task_ready_by_type on work_task
     (workspace, task_type, needed_trust, priority, created_at, id)
-where status = 'pending' and open_dependencies = 0 and not is_parked;
--- What time has changed: parked tasks that are due, claims that have ended, deadlines that passed.
+where is_ready;
+-- What time has changed and nobody has noticed yet: parked tasks that are due, claims that have
+-- ended, deadlines that passed.
 create index work_task_parked on work_task (workspace, available_at)
 where status = 'pending' and open_dependencies = 0 and is_parked;
 create index work_task_held on work_task (workspace, held_until)
-where status in ('claimed', 'running');
+where status in ('claimed', 'running') and not is_lapsed;
+-- Tasks that some set of patterns has forbidden to somebody: those that another set is to judge.
+create index work_task_forbidden on work_task (workspace, guard_version)
+where status = 'pending' and guard_trust > 0;
 create index work_task_overdue on work_task (workspace, deadline)
 where status = 'pending' and deadline is not null;
 create index work_task_claimed_by on work_task (workspace, claimed_by)
@@ -100,14 +117,15 @@ create table work_dependency (
 );
 create index work_dependency_on on work_dependency (workspace, depends_on);
 
--- The status that holds now: a task past its deadline, or out of attempts when its lease ended, has
--- failed without anybody having to write that down.
+-- The status that holds now: a task past its deadline that nobody has claimed, or whose lease ended
+-- when it was out of attempts or past its deadline, has failed without anybody having to write that
+-- down.
 create function task_status(t work_task) returns text
 language sql stable as $$
     select case
         when t.status = 'pending' and t.deadline <= statement_timestamp() then 'failed'
         when t.status in ('claimed', 'running') and t.held_until <= statement_timestamp()
-            and t.attempt >= t.max_attempts then 'failed'
+            and (t.attempt >= t.max_attempts or t.deadline <= statement_timestamp()) then 'failed'
         else t.status
     end
 $$;
@@ -118,19 +136,34 @@ language sql stable as $$
         when t.status = 'pending' and t.deadline <= statement_timestamp() then 'deadline_exceeded'
         when t.status in ('claimed', 'running') and t.held_until <= statement_timestamp()
             and t.attempt >= t.max_attempts then 'max_attempts_exceeded'
+        when t.status in ('claimed', 'running') and t.held_until <= statement_timestamp()
+            and t.deadline <= statement_timestamp() then 'deadline_exceeded'
         else t.error_message
     end
+$$;
+
+-- When a task that has failed by itself did so.
+create function task_failed_at(t work_task) returns timestamptz
+language sql immutable as $$
+    select case when t.status = 'pending' then t.deadline
+        when t.attempt >= t.max_attempts then t.held_until
+        else greatest(t.deadline, t.held_until) end
 $$;
 
 -- Counts a completed dependency down in the tasks that wait for it. A statement of its own, so that
 -- it sees dependents that were committed while the caller waited for the completed task's row.
 create function release_dependents(in_workspace text, in_task_id uuid) returns bigint
 language sql volatile as $$
-    with released as (
-        update work_task t set open_dependencies = t.open_dependencies - 1
-        from work_dependency d
+    with waiting as materialized (
+        select t.id from work_dependency d
+        join work_task t on t.workspace = d.workspace and t.id = d.task_id
         where d.workspace = in_workspace and d.depends_on = in_task_id
-            and t.workspace = d.workspace and t.id = d.task_id
+        order by t.id
+        for update of t
+    ), released as (
+        update work_task t set open_dependencies = t.open_dependencies - 1
+        from waiting
+        where t.workspace = in_workspace and t.id = waiting.id
         returning 1
     )
     select count(*) from released
@@ -179,15 +212,19 @@ language sql volatile as $$
 $$;
 
 -- Whether a claim is to be renewed by a call of this agent and session: it has not ended, and was
--- not renewed within ten seconds.
+-- not renewed within ten seconds, or its session was registered after it was made.
 create function claim_is_due(t work_task, in_session_id text, timeout interval) returns boolean
 language sql volatile as $$
     select t.status in ('claimed', 'running')
         and coalesce(t.claimed_session_id = in_session_id, t.claimed_session_id is null)
         and t.held_until > clock_timestamp()
-        and t.held_until < clock_timestamp() - interval '10 seconds' + least(
-            make_interval(mins => t.lease_minutes),
-            session_patience(t.workspace, t.claimed_by, t.claimed_session_id, timeout))
+        and (
+            t.held_until < clock_timestamp() - interval '10 seconds' + least(
+                make_interval(mins => t.lease_minutes),
+                session_patience(t.workspace, t.claimed_by, t.claimed_session_id, timeout))
+            or t.held_until > clock_timestamp() + interval '10 seconds'
+                + session_patience(t.workspace, t.claimed_by, t.claimed_session_id, timeout)
+        )
 $$;
 
 -- Whether touch_session has anything to do. Most calls end here, having read and not written.

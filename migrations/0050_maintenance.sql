@@ -59,9 +59,12 @@ language sql volatile as $$
             error_message = case when claims.is_out then 'max_attempts_exceeded'
                 else t.error_message end,
             completed_at = case when claims.is_out then clock_timestamp() end,
-            claim_token = null, claimed_by = null, claimed_session_id = null, claimed_at = null,
-            lease_minutes = null, lease_expires_at = null, held_until = null,
-            available_at = null, is_parked = false
+            claim_token = case when claims.is_out then t.claim_token end,
+            claimed_by = case when claims.is_out then t.claimed_by end,
+            claimed_session_id = case when claims.is_out then t.claimed_session_id end,
+            claimed_at = case when claims.is_out then t.claimed_at end,
+            lease_expires_at = null, held_until = null, available_at = null, is_parked = false,
+            is_lapsed = false
         from claims
         where not dry_run and t.workspace = in_workspace and t.id = claims.id
     ), ports as materialized (
@@ -118,14 +121,14 @@ language sql volatile as $$
         where t.workspace = in_workspace and (
             (t.status = 'pending' and t.deadline <= statement_timestamp())
             or (t.status in ('claimed', 'running') and t.held_until <= statement_timestamp()
-                and t.attempt >= t.max_attempts)
+                and (t.attempt >= t.max_attempts or t.deadline <= statement_timestamp()))
         )
         order by t.id
         for update skip locked
     ), finished as (
         update work_task t set
             status = 'failed', error_message = task_error(t),
-            completed_at = least(t.deadline, t.held_until)
+            completed_at = task_failed_at(t)
         from lost
         where t.workspace = in_workspace and t.id = lost.id
         returning 1

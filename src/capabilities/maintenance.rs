@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     App, Result,
-    audit::{MONTHS_AHEAD, audited},
+    audit::{self, MONTHS_AHEAD, audited},
     operation::{Context, Meta, Operation},
     registry::Operations,
 };
@@ -75,6 +75,10 @@ impl Operation for RunMaintenance {
 
     async fn run(self, cx: Context<'_>) -> Result<Maintained> {
         let wants = |task| self.tasks.as_ref().is_none_or(|it| it.contains(&task));
+        if wants(Task::Retention) {
+            // A statement of its own: a partition cannot be attached by one that writes to the log.
+            audit::ensure_partitions(cx.db, MONTHS_AHEAD).await?;
+        }
         let done = audited!(
             Maintained,
             cx,
@@ -94,9 +98,8 @@ impl Operation for RunMaintenance {
                 from (select count(*) from work) first where $13::boolean
             ), retained as materialized (
                 select
-                    audit_log_ensure_partitions($15) as made,
-                    delete_old_records($16) as deleted,
-                    audit_log_drop_partitions($16) as dropped
+                    delete_old_records($15) as deleted,
+                    audit_log_drop_partitions($15) as dropped
                 from (select count(*) from ports) first where $14::boolean
             ), counted as (
                 select
@@ -134,7 +137,6 @@ impl Operation for RunMaintenance {
             wants(Task::Work),
             wants(Task::Ports),
             wants(Task::Retention),
-            MONTHS_AHEAD,
             cx.config.audit_retention_days,
         )
         .fetch_one(cx.db)

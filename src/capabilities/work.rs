@@ -218,7 +218,7 @@ impl SubmitWork {
             ), dead as (
                 update work_task t set
                     status = 'failed', error_message = task_error(t),
-                    completed_at = least(t.deadline, t.held_until)
+                    completed_at = task_failed_at(t)
                 where t.workspace = $1 and t.unique_key = $22::text
                     and t.status in ('pending', 'claimed', 'running') and task_status(t) = 'failed'
                 returning 1

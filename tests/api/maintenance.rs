@@ -141,7 +141,7 @@ async fn what_has_expired_is_cleared() {
         .execute(
             "update work_task set deadline = clock_timestamp() where description = 'late';
              update work_task set status = 'claimed', attempt = 3, claim_token = 'c', claimed_by = 'a',
-                claimed_at = clock_timestamp(), lease_minutes = 1, lease_expires_at = clock_timestamp(),
+                claimed_at = clock_timestamp(), lease_minutes = 1, claim_lease_minutes = 1, lease_expires_at = clock_timestamp(),
                 held_until = clock_timestamp() where description = 'out';
              insert into port_block (workspace, slot, agent_id, session_id, allocated_at, expires_at)
              values ('default', 0, 'a', 's', clock_timestamp(), clock_timestamp()),
@@ -222,4 +222,40 @@ async fn maintenance_needs_an_admin_and_known_tasks() {
         200,
         "an empty body asks for all"
     );
+}
+
+#[tokio::test]
+async fn maintenance_makes_the_partitions_that_are_missing() {
+    let service = Service::start().await;
+    service
+        .execute(
+            "do $$ declare it text; begin
+                select max(inhrelid::regclass::text) into it from pg_inherits
+                where inhparent = 'audit_log'::regclass;
+                execute 'drop table ' || it;
+            end $$",
+        )
+        .await;
+    let months = "select count(*) from pg_inherits where inhparent = 'audit_log'::regclass";
+    assert_eq!(service.scalar::<i64>(months).await, 3);
+    assert_eq!(counts(&run(&service, Value::Null).await), json!({}));
+    assert_eq!(service.scalar::<i64>(months).await, 4);
+}
+
+#[tokio::test]
+async fn a_task_that_fails_with_its_session_keeps_its_last_claimant() {
+    let service = Service::start().await;
+    let client = service.client();
+    service
+        .execute("insert into agent_session (workspace, agent_id, session_id, agent_type) values ('default', 'a', 's', 't')")
+        .await;
+    let body = json!({ "task_type": "t", "task_description": "d", "max_attempts": 1 });
+    let id = client.post("/work/submit", body).await.json["task_id"].clone();
+    let body = json!({ "agent_id": "a", "agent_type": "t", "session_id": "s" });
+    let token = client.post("/work/claim", body).await.json["claim_token"].clone();
+    service.execute("update agent_session set last_heartbeat_at = clock_timestamp() - interval '121 minutes'").await;
+    run(&service, json!(["sessions"])).await;
+    let body = json!({ "agent_id": "a", "task_id": id, "success": true, "claim_token": token });
+    let refused = client.post("/work/complete", body).await.json;
+    assert_eq!(refused["reason"], "task_already_finished");
 }

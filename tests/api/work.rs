@@ -937,3 +937,101 @@ async fn a_deadlock_costs_nobody_their_request() {
         1
     );
 }
+
+#[tokio::test]
+async fn what_time_has_made_available_is_found_behind_any_number_of_others() {
+    let service = Service::start().await;
+    let client = service.client();
+    let insert = |kind: &str, count: u32, priority: u8, more: &str, values: &str| {
+        format!(
+            "insert into work_task (workspace, task_type, description, priority, submitted_by,
+                guard_version, guard_trust, guard_findings, needed_trust, max_attempts,
+                retry_on_failure, {more})
+             select 'default', '{kind}', 'd', {priority}, 's', 'v', 0, '[]', 0, 3, false, {values}
+             from generate_series(1, {count}) n;"
+        )
+    };
+    let parked = "is_parked, available_at";
+    let ended = "status, attempt, claim_token, claimed_by, claimed_at, lease_minutes,
+        claim_lease_minutes, lease_expires_at, held_until";
+    let claimed = |minutes: u32| {
+        format!(
+            "'claimed', 1, 'c', 'x', clock_timestamp(), 1, 1, clock_timestamp(),
+             clock_timestamp() - interval '{minutes} minutes'"
+        )
+    };
+    let sql = [
+        insert("pa", 250, 5, parked, "true, clock_timestamp() - interval '2 minutes'"),
+        insert("pb", 1, 1, parked, "true, clock_timestamp() - interval '1 minute'"),
+        insert("la", 250, 5, ended, &claimed(2)),
+        insert("lb", 1, 1, ended, &claimed(1)),
+    ]
+    .concat();
+    service.execute(&sql).await;
+    for kind in ["pb", "lb"] {
+        let claimed = claim(&client, "a", json!({ "task_types": [kind] })).await;
+        assert_eq!(claimed["task_type"], kind, "{claimed}");
+    }
+    assert_eq!(claim(&client, "a", json!({ "task_types": ["la"] })).await["attempt"], 2);
+    assert_eq!(claim(&client, "a", json!({ "task_types": ["pa"] })).await["attempt"], 1);
+}
+
+#[tokio::test]
+async fn a_pattern_may_forbid_many_waiting_tasks_at_once_and_to_everybody() {
+    let service = Service::with(&[("GUARDRAILS_CACHE_TTL", "0")]).await;
+    let client = service.client();
+    for n in 0..40 {
+        submit(&client, json!({ "task_description": format!("frobnicate {n}"), "priority": 1 }))
+            .await;
+    }
+    let clean = submit(&client, json!({ "task_description": "sweep" })).await;
+    service
+        .execute(
+            "insert into guardrail_pattern (workspace, name, list_order, category, severity,
+                min_trust_level, pattern, explanation)
+             values ('default', 'no_frobnication', 16, 'x', 'block', 5, 'frobnicate', 'No.')",
+        )
+        .await;
+    let once = client.clone().header("idempotency-key", "k");
+    assert_eq!(claim(&once, "a", json!({})).await["task_id"], json!(clean));
+    let blocked = nothing("destructive_operation_blocked: no_frobnication");
+    assert_eq!(claim(&client, "a", json!({})).await, blocked);
+    service.execute("delete from guardrail_pattern where name = 'no_frobnication'").await;
+    assert_eq!(
+        claim(&client, "a", json!({})).await["description"],
+        "frobnicate 0",
+        "in order again"
+    );
+}
+
+#[tokio::test]
+async fn a_shorter_renewal_holds_as_long_as_it_says() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({})).await;
+    claim(&client, "a", json!({ "lease_minutes": 60, "session_id": "s" })).await;
+    let renew = json!({ "agent_id": "a", "task_id": id, "lease_minutes": 1, "session_id": "s" });
+    let renewed = ask(&client, "renew", renew).await;
+    assert_eq!(task(&client, &id).await["lease_expires_at"], renewed["lease_expires_at"]);
+    let renewed = ask(&client, "renew", json!({ "agent_id": "a", "task_id": id })).await;
+    let left: f64 = service
+        .scalar("select extract(epoch from lease_expires_at - clock_timestamp())::float8 / 60 from work_task")
+        .await;
+    assert!(left > 59.0, "as at the claim: {renewed}");
+}
+
+#[tokio::test]
+async fn a_task_past_its_deadline_is_not_handed_out_again() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({ "deadline": "2999-01-01T00:00:00Z" })).await;
+    claim(&client, "a", json!({})).await;
+    service.execute("update work_task set deadline = clock_timestamp()").await;
+    end_leases(&service).await;
+    assert_eq!(claim(&client, "b", json!({})).await["success"], false);
+    let failed = task(&client, &id).await;
+    assert_eq!(
+        (&failed["status"], &failed["error_message"]),
+        (&json!("failed"), &json!("deadline_exceeded"))
+    );
+}

@@ -12,6 +12,10 @@ use crate::{
     operation::{Context, IdentityMode, Meta, Operation},
 };
 
+/// How many tasks a claim judges anew, or how often it takes notice of what time has changed, before
+/// it leaves the rest to the next one.
+const MAX_STEPS: u32 = 500;
+
 /// Take the next task that you may work on. The task is yours until its lease ends; any call of
 /// your session extends the lease. Finish it with complete_work and the `claim_token`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -63,6 +67,10 @@ pub struct Claimed {
     pub lease_expires_at: Option<Timestamp>,
 }
 
+struct GivenUp {
+    reason: String,
+}
+
 struct ClaimRow {
     verdict: String,
     id: Option<Uuid>,
@@ -94,14 +102,21 @@ impl Operation for GetWork {
 
     async fn run(self, mut cx: Context<'_>) -> Result<Claimed> {
         let version = guardrails::version(&mut cx).await?;
-        for _ in 0..MAX_RACES {
+        let (mut races, mut steps) = (0, 0);
+        while races < MAX_RACES {
             // No row: rivals had locked every candidate that was looked at.
-            let Some(row) = self.attempt(&mut cx, &version).await? else { continue };
-            if row.verdict == "rescan" {
-                rescan(&mut cx, &row).await?;
+            let Some(row) = self.attempt(&mut cx, &version).await? else {
+                races += 1;
                 continue;
+            };
+            match row.verdict.as_str() {
+                "rescan" if steps < MAX_STEPS => rescan(&mut cx, &row).await?,
+                // More tasks have become available than one statement takes notice of.
+                "again" if steps < MAX_STEPS => {}
+                "rescan" | "again" => return self.give_up(cx).await,
+                _ => return Ok(answer(row)),
             }
-            return Ok(answer(row));
+            steps += 1;
         }
         Err(Error::Unavailable("too many rivals claim at once".into()))
     }
@@ -148,14 +163,36 @@ async fn rescan(cx: &mut Context<'_>, row: &ClaimRow) -> Result<()> {
 }
 
 impl GetWork {
+    /// Answers that there is nothing, after more preparation than one request can wait for: what was
+    /// done is kept, and the next claim goes on from there.
+    async fn give_up(self, cx: Context<'_>) -> Result<Claimed> {
+        let row = audited!(
+            GivenUp,
+            cx,
+            Self::META.audit(),
+            json!({ "task_types": self.task_types }),
+            r#"
+            op as (
+                select
+                    'no_tasks_available' as reason, false as audit_success,
+                    jsonb_build_object('reason', 'no_tasks_available') as audit_result
+            )
+            "#,
+            r#"op.reason as "reason!""#,
+        )
+        .fetch_one(cx.db)
+        .await?;
+        Ok(Claimed { reason: Some(row.reason), ..Claimed::default() })
+    }
+
     /// Finds, claims and records in one statement.
     ///
     /// The first few ready tasks are read from an index in the order of handing out, once for each
     /// degree of trust the claimant has (and for each kind asked for), so that neither blocked nor
-    /// forbidden tasks are walked over. Tasks that time has made available come from indexes of
-    /// their own. Of all these the first one that no rival has locked is taken. A task that was
-    /// judged by another set of patterns is handed back to be judged anew, as is the first one that
-    /// such a set forbids when there is nothing else.
+    /// forbidden tasks are walked over. What time has made available without anybody noticing comes
+    /// from indexes of its own, and whatever of it is not claimed now is noted as ready, a hundred
+    /// at a time. Of all these the first one that no rival has locked is taken. A task that was
+    /// judged by another set of patterns is handed back to be judged anew first.
     async fn attempt(&self, cx: &mut Context<'_>, version: &str) -> Result<Option<ClaimRow>> {
         let lease_minutes = self.lease_minutes.unwrap_or(cx.config.work_lease_minutes);
         let row = audited!(
@@ -181,73 +218,75 @@ impl GetWork {
                     for update skip locked
                 ) it
                 where t.workspace = it.workspace and t.id = it.id
-            ), exhausted as (
-                update work_task t set
-                    status = 'failed', error_message = 'max_attempts_exceeded',
-                    completed_at = t.held_until
-                from (
-                    select workspace, id from work_task
-                    where workspace = $1 and status in ('claimed', 'running')
-                        and held_until <= statement_timestamp() and attempt >= max_attempts
-                    order by held_until limit 100
-                    for update skip locked
-                ) it
-                where t.workspace = it.workspace and t.id = it.id
+            ), stale as materialized (
+                select t.id, t.description, t.input_data from (
+                    (
+                        select id, description, input_data from work_task
+                        where workspace = $1 and status = 'pending' and guard_trust > 0
+                            and guard_version < $13::text
+                        limit 1
+                    ) union all (
+                        select id, description, input_data from work_task
+                        where workspace = $1 and status = 'pending' and guard_trust > 0
+                            and guard_version > $13::text
+                        limit 1
+                    )
+                ) t limit 1
+            ), due as materialized (
+                select id from work_task
+                where workspace = $1 and status = 'pending' and open_dependencies = 0
+                    and is_parked and available_at <= statement_timestamp()
+                order by available_at limit 100
+            ), ended as materialized (
+                select id from work_task
+                where workspace = $1 and status in ('claimed', 'running') and not is_lapsed
+                    and held_until <= statement_timestamp()
+                order by held_until limit 100
             ), candidates as materialized (
                 (
                     select t.id from trusts cross join lateral (
-                        select id from work_task
-                        where workspace = $1 and status = 'pending' and open_dependencies = 0
-                            and not is_parked and needed_trust = trusts.needed
-                            and (deadline is null or deadline > statement_timestamp())
-                            and not (task_type in ('evaluate', 'review')
-                                and (submitted_by = $2 or authored_by is not distinct from $2))
-                            and (archetype is null or coalesce(
-                                (select capabilities from declared) @> array[archetype], true))
-                        order by priority, created_at, id limit 16
+                        select t.id from work_task t
+                        where t.workspace = $1 and t.is_ready and t.needed_trust = trusts.needed
+                        and (t.deadline is null or t.deadline > statement_timestamp())
+                        and not (t.task_type in ('evaluate', 'review')
+                            and (t.submitted_by = $2 or t.authored_by is not distinct from $2))
+                        and (t.archetype is null or coalesce(
+                            (select capabilities from declared) @> array[t.archetype], true))
+                        order by t.priority, t.created_at, t.id limit 16
                     ) t
                     where $10::text[] is null
                 ) union all (
                     select t.id from trusts cross join unnest($10::text[]) as wanted (task_type)
                     cross join lateral (
-                        select id from work_task
-                        where workspace = $1 and status = 'pending' and open_dependencies = 0
-                            and not is_parked and needed_trust = trusts.needed
-                            and task_type = wanted.task_type
-                            and (deadline is null or deadline > statement_timestamp())
-                            and not (task_type in ('evaluate', 'review')
-                                and (submitted_by = $2 or authored_by is not distinct from $2))
-                            and (archetype is null or coalesce(
-                                (select capabilities from declared) @> array[archetype], true))
-                        order by priority, created_at, id limit 16
+                        select t.id from work_task t
+                        where t.workspace = $1 and t.is_ready and t.needed_trust = trusts.needed
+                        and t.task_type = wanted.task_type
+                        and (t.deadline is null or t.deadline > statement_timestamp())
+                        and not (t.task_type in ('evaluate', 'review')
+                            and (t.submitted_by = $2 or t.authored_by is not distinct from $2))
+                        and (t.archetype is null or coalesce(
+                            (select capabilities from declared) @> array[t.archetype], true))
+                        order by t.priority, t.created_at, t.id limit 16
                     ) t
-                ) union all (
-                    select id from work_task
-                    where workspace = $1 and status = 'pending' and open_dependencies = 0
-                        and is_parked and available_at <= statement_timestamp()
-                    order by available_at limit 100
-                ) union all (
-                    select id from work_task
-                    where workspace = $1 and status in ('claimed', 'running')
-                        and held_until <= statement_timestamp() and attempt < max_attempts
-                    order by held_until limit 100
                 )
+                union all select id from due
+                union all select id from ended
             ), eligible as materialized (
                 select t.id, t.priority, t.created_at from work_task t
                 join (select distinct id from candidates) c on c.id = t.id
                 where t.workspace = $1 and t.needed_trust <= $12::integer
-                    and ($10::text[] is null or t.task_type = any($10::text[]))
-                    and (t.status <> 'pending' or t.deadline is null
-                        or t.deadline > statement_timestamp())
-                    and not (t.task_type in ('evaluate', 'review')
-                        and (t.submitted_by = $2 or t.authored_by is not distinct from $2))
-                    and (t.archetype is null or coalesce(
-                                (select capabilities from declared) @> array[t.archetype], true))
+                        and (t.status = 'pending' or t.attempt < t.max_attempts)
+                        and ($10::text[] is null or t.task_type = any($10::text[]))
+                        and (t.deadline is null or t.deadline > statement_timestamp())
+                        and not (t.task_type in ('evaluate', 'review')
+                            and (t.submitted_by = $2 or t.authored_by is not distinct from $2))
+                        and (t.archetype is null or coalesce(
+                            (select capabilities from declared) @> array[t.archetype], true))
             ), picked as materialized (
                 select t.workspace, t.id, t.guard_version, t.description, t.input_data
                 from work_task t
                 join eligible e on e.id = t.id
-                where t.workspace = $1 and (
+                where t.workspace = $1 and not exists (select from stale) and (
                     (t.status = 'pending' and t.open_dependencies = 0
                         and (not t.is_parked or t.available_at <= statement_timestamp()))
                     or (t.status in ('claimed', 'running')
@@ -257,28 +296,44 @@ impl GetWork {
                 for update of t skip locked
             ), claimed as (
                 update work_task t set
-                    status = 'claimed', attempt = t.attempt + 1, is_parked = false,
+                    status = 'claimed', attempt = t.attempt + 1, is_parked = false, is_lapsed = false,
                     claim_token = 'c_' || replace(gen_random_uuid()::text, '-', ''),
                     claimed_by = $2, claimed_session_id = $4, claimed_at = clock_timestamp(),
                     started_at = coalesce(t.started_at, clock_timestamp()),
-                    lease_minutes = $11::integer,
+                    lease_minutes = $11::integer, claim_lease_minutes = $11::integer,
                     lease_expires_at = clock_timestamp() + make_interval(mins => $11::integer),
                     held_until = clock_timestamp() + least(
-                        make_interval(mins => $11::integer), session_patience($1, $2, $4, $9::interval)),
+                        make_interval(mins => $11::integer),
+                        session_patience($1, $2, $4, $9::interval)),
                     completion = null, result = null, error_message = null
                 from picked
                 where t.workspace = picked.workspace and t.id = picked.id
                     and picked.guard_version = $13::text
                 returning t.*
+            ), noticed as (
+                update work_task t set
+                    is_parked = false,
+                    is_lapsed = t.status in ('claimed', 'running') and not it.is_over,
+                    status = case when it.is_over then 'failed' else t.status end,
+                    error_message = case when it.is_over then task_error(t) else t.error_message end,
+                    completed_at = case when it.is_over then task_failed_at(t)
+                        else t.completed_at end
+                from (
+                    select t.workspace, t.id, task_status(t) = 'failed' as is_over
+                    from work_task t
+                    where t.workspace = $1
+                        and t.id in (select id from due union all select id from ended)
+                        and t.id not in (select id from picked)
+                        and (t.is_parked or (t.status in ('claimed', 'running')
+                            and t.held_until <= statement_timestamp()))
+                    for update of t skip locked
+                ) it
+                where t.workspace = it.workspace and t.id = it.id
             ), forbidden as materialized (
                 select t.* from generate_series($12::integer + 1, 5) as over (needed)
                 cross join lateral (
-                    select
-                        t.id, t.description, t.input_data, t.guard_findings, t.priority,
-                        t.created_at, t.guard_version <> $13::text as is_stale
-                    from work_task t
-                    where t.workspace = $1 and t.status = 'pending' and t.open_dependencies = 0
-                        and not t.is_parked and t.needed_trust = over.needed::smallint
+                    select t.guard_findings, t.priority, t.created_at, t.id from work_task t
+                    where t.workspace = $1 and t.is_ready and t.needed_trust = over.needed::smallint
                         and t.guard_trust > $12::integer and t.min_trust <= $12::integer
                         and ($10::text[] is null or t.task_type = any($10::text[]))
                         and (t.deadline is null or t.deadline > statement_timestamp())
@@ -292,21 +347,21 @@ impl GetWork {
                 order by t.priority, t.created_at, t.id limit 1
             ), judged as (
                 select
-                    case when c.id is not null then 'claimed'
-                        when p.id is not null or stale.id is not null then 'rescan'
+                    case when stale.id is not null then 'rescan'
+                        when c.id is not null then 'claimed'
+                        when p.id is not null then 'rescan'
+                        when (select count(*) from due) = 100 or (select count(*) from ended) = 100
+                            then 'again'
                         else 'none' end as verdict,
-                    coalesce(p.id, stale.id) as id, c.task_type,
-                    coalesce(c.description, p.description, stale.description) as description,
-                    coalesce(c.input_data, p.input_data, stale.input_data) as input_data,
-                    c.priority, c.deadline,
-                    c.attempt, c.claim_token, c.lease_expires_at,
-                    case when p.id is null then coalesce('destructive_operation_blocked: ' || (
+                    coalesce(stale.id, p.id) as id, c.task_type,
+                    coalesce(stale.description, c.description, p.description) as description,
+                    coalesce(stale.input_data, c.input_data, p.input_data) as input_data,
+                    c.priority, c.deadline, c.attempt, c.claim_token, c.lease_expires_at,
+                    case when c.id is null then coalesce('destructive_operation_blocked: ' || (
                         select string_agg(f->>'pattern_name', ', ' order by n)
                         from forbidden, jsonb_array_elements(guard_findings) with ordinality x (f, n)
                         where f->>'severity' = 'block' and (f->>'bypass_trust')::integer > $12::integer
                     ), 'no_tasks_available') end as reason,
-                    case when c.id is not null then true
-                        when p.id is null and stale.id is null then false end as audit_success,
                     case when c.id is not null then jsonb_build_object(
                         'task_id', c.id, 'attempt', c.attempt, 'guardrails', coalesce((
                             select jsonb_agg(f->'pattern_name' order by n)
@@ -322,12 +377,15 @@ impl GetWork {
                         having count(*) > 0
                     ) end as violations
                 from (select) one
+                left join stale on true
                 left join picked p on true
                 left join claimed c on true
-                left join forbidden stale on stale.is_stale
-                where p.id is not null or not exists (select from eligible)
+                where stale.id is not null or p.id is not null or not exists (select from eligible)
             ), op as (
-                select *, coalesce(found, jsonb_build_object('reason', reason)) as audit_result
+                select
+                    *,
+                    case verdict when 'claimed' then true when 'none' then false end as audit_success,
+                    coalesce(found, jsonb_build_object('reason', reason)) as audit_result
                 from judged
             )
             "#,

@@ -87,10 +87,12 @@ impl Operation for RenewWork {
             ), renewed as (
                 update work_task t set
                     status = 'running',
+                    is_lapsed = false,
+                    lease_minutes = coalesce($12, t.claim_lease_minutes),
                     lease_expires_at = clock_timestamp()
-                        + make_interval(mins => coalesce($12, t.lease_minutes)),
+                        + make_interval(mins => coalesce($12, t.claim_lease_minutes)),
                     held_until = clock_timestamp() + least(
-                        make_interval(mins => coalesce($12, t.lease_minutes)),
+                        make_interval(mins => coalesce($12, t.claim_lease_minutes)),
                         session_patience($1, $2, t.claimed_session_id, $9))
                 from judged, target
                 where judged.reason is null and t.workspace = target.workspace and t.id = target.id
@@ -254,6 +256,7 @@ impl CompleteWork {
                         case when j.status <> 'pending' then t.claimed_session_id end,
                     lease_expires_at = null,
                     held_until = null,
+                    is_lapsed = false,
                     available_at = case when j.status = 'pending' then j.retry_at
                         else t.available_at end,
                     is_parked = j.status = 'pending',

@@ -176,7 +176,7 @@ macro_rules! tasks {
                 ) as "depends_on!",
                 t.deadline as "deadline: Timestamp", t.created_at as "created_at: Timestamp",
                 case when task_status(t) = t.status then t.completed_at
-                    else least(t.deadline, t.held_until) end as "completed_at: Timestamp",
+                    else task_failed_at(t) end as "completed_at: Timestamp",
                 t.submitted_by, t.submitted_session_id, t.claimed_session_id,
                 t.agent_requirements, t.attempt, t.max_attempts, t.retry_on_failure,
                 t.lease_expires_at as "lease_expires_at: Timestamp",
