@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     Config, MigrateError, Result,
     authority::Authority,
-    capabilities::{guardrails::Guardrails, maintenance},
+    capabilities::{guardrails::Guardrails, maintenance, memory::bm25::Bm25},
     db::Database,
     engine::Engine,
     heartbeat::Heartbeats,
@@ -30,6 +30,7 @@ pub struct App {
     pub(crate) engine: Arc<Engine>,
     pub(crate) heartbeats: Arc<Heartbeats>,
     pub(crate) guardrails: Arc<Guardrails>,
+    pub(crate) bm25: Arc<Bm25>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -45,6 +46,7 @@ impl App {
             engine: Arc::new(engine),
             heartbeats: Arc::default(),
             guardrails: Arc::default(),
+            bm25: Arc::default(),
             metrics: Arc::default(),
         }
     }

@@ -3,6 +3,8 @@
 //!
 //! The invariant: within an hour, one agent has one memory of a type and a summary, however often
 //! and from how many places at once it is stored.
+pub(crate) mod bm25;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -11,6 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     Result, Timestamp,
     audit::audited,
+    capabilities::memory::bm25::Ranks,
     operation::{Context, IdentityMode, Meta, Operation},
     page::{Page, read_limit},
     registry::Operations,
@@ -189,6 +192,10 @@ pub struct MemoryList {
     /// How many there are and whether that is all.
     #[serde(flatten)]
     pub page: Page,
+    /// True when the order by BM25 failed and the usual one stands in: the memories are complete,
+    /// their order may be a little worse. Only there when true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub degraded: Option<bool>,
 }
 
 /// Something an agent learnt.
@@ -229,9 +236,14 @@ impl Operation for Recall {
 
     async fn run(self, cx: Context<'_>) -> Result<MemoryList> {
         let limit = read_limit(self.limit);
+        let ranks = match &self.query {
+            Some(query) => cx.app.bm25.rank(cx.db, &cx.caller.workspace, query).await?,
+            None => Ranks::default(),
+        };
         // A memory's weight is 1, so relevance is a function of age alone: the least relevance is a
         // greatest age, and without words the order is that of time, which an index has. The age is
         // bounded because the database refuses an exponential too small for its type.
+        // Scores of BM25 take precedence; what has none follows in native order.
         let agent_id = (self.scope != WORKSPACE).then_some(&cx.caller.agent_id);
         let rows = sqlx::query_as!(
             Memory,
@@ -259,6 +271,8 @@ impl Operation for Recall {
                     '-infinity'
                 )
             order by
+                case when $9::jsonb is not null
+                    then score.relevance * coalesce(($9 ->> m.id::text)::float8, 0) end desc,
                 case when asked.words is not null
                     then score.relevance * ts_rank(m.search, asked.words) end desc,
                 m.created_at desc, m.id
@@ -272,10 +286,11 @@ impl Operation for Recall {
             self.query,
             self.min_relevance,
             limit.rows(),
+            ranks.scores,
         )
         .fetch_all(cx.db)
         .await?;
         let (memories, page) = limit.page(rows);
-        Ok(MemoryList { memories, page })
+        Ok(MemoryList { memories, page, degraded: ranks.degraded.then_some(true) })
     }
 }

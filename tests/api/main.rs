@@ -13,6 +13,7 @@ mod laws;
 mod locks;
 mod maintenance;
 mod memory;
+mod memory_bm25;
 mod network;
 mod policy;
 mod ports;

@@ -228,6 +228,27 @@ async fn questions_of_policy_are_one_round_trip_with_either_engine() {
 }
 
 #[tokio::test]
+async fn a_recall_is_one_round_trip_where_no_index_ranks() {
+    let service = Service::start().await;
+    let (relay, client, _) = relayed(&service).await;
+    let recall = async |body: Value| {
+        let before = relay.count();
+        let answer = client.post("/memory/query", body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        relay.count() - before
+    };
+    let plain = json!({ "agent_id": "a" });
+    let worded = json!({ "agent_id": "a", "query": "pool" });
+    recall(plain.clone()).await;
+    assert_eq!(recall(plain.clone()).await, 1, "without words nothing is asked about an index");
+    // Statements are prepared by now, but for the one question that a process asks.
+    assert_eq!(recall(worded.clone()).await, 3, "to prepare the question, to ask it, to search");
+    for _ in 0..3 {
+        assert_eq!(recall(worded.clone()).await, 1);
+    }
+}
+
+#[tokio::test]
 async fn a_refused_request_never_reaches_the_database() {
     let service = Service::start().await;
     let (relay, client, _) = relayed(&service).await;

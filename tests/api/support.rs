@@ -139,6 +139,7 @@ impl Service {
             (select json_agg(g order by workspace, name) from guardrail_pattern g),
             (select json_agg(v order by workspace, id) from guardrail_violation v),
             (select json_agg(m order by workspace, id) from memory m),
+            (select json_agg(w order by workspace, id) from memory_words w),
             (select json_agg(r order by workspace, id) from domain_rule r),
             (select json_agg(c order by workspace, name) from cedar_policy c),
             (select count(*) from network_log),

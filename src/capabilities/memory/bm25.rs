@@ -1,0 +1,161 @@
+//! The rank of memories by BM25, where the database has an index for it.
+//!
+//! The index orders what the native search has found and decides nothing: one that fails, or
+//! silently lost rows, costs order and never a memory.
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Map, Value};
+use sqlx::{Connection as _, PgConnection};
+
+use crate::Result;
+
+/// How long a process believes what it found out about the index: that it exists, or that it does
+/// not, or that it failed.
+const BELIEVED: Duration = Duration::from_secs(300);
+
+/// How many memories of a workspace the index ranks; what is found beyond them follows in native
+/// order.
+const MOST_RANKED: i64 = 1000;
+
+/// What this process knows of the index.
+#[derive(Debug, Default)]
+pub(crate) struct Bm25(Mutex<Option<(Index, Instant)>>);
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Index {
+    Absent,
+    Usable,
+    Failed,
+}
+
+/// What the index says of the memories of a workspace.
+#[derive(Debug, Default)]
+pub(super) struct Ranks {
+    /// The score of each memory by its id, when there is an index and it answered.
+    pub(super) scores: Option<Value>,
+    /// Whether there is an index that does not answer.
+    pub(super) degraded: bool,
+}
+
+impl Bm25 {
+    /// Asks the index, unless there is none or it failed lately. Its failure is no error.
+    pub(super) async fn rank(
+        &self,
+        db: &mut PgConnection,
+        workspace: &str,
+        query: &str,
+    ) -> Result<Ranks> {
+        let words = words(query);
+        if words.is_empty() {
+            return Ok(Ranks::default());
+        }
+        match self.index(db).await? {
+            Index::Absent => Ok(Ranks::default()),
+            Index::Failed => Ok(Ranks { scores: None, degraded: true }),
+            Index::Usable => self.ask(db, workspace, &words).await,
+        }
+    }
+
+    async fn index(&self, db: &mut PgConnection) -> Result<Index> {
+        if let Some(index) = self.believed(Instant::now()) {
+            return Ok(index);
+        }
+        let at = Instant::now();
+        let usable = sqlx::query_scalar!(
+            r#"
+            select exists (
+                select from pg_index where indexrelid = to_regclass('memory_bm25') and indisvalid
+            ) as "usable!"
+            "#
+        )
+        .fetch_one(db)
+        .await?;
+        let index = if usable { Index::Usable } else { Index::Absent };
+        self.believe(index, at);
+        Ok(index)
+    }
+
+    /// The transaction, or savepoint within one, is for the failure alone: after it the connection
+    /// answers as if nothing had been asked.
+    async fn ask(&self, db: &mut PgConnection, workspace: &str, words: &str) -> Result<Ranks> {
+        let mut tx = db.begin().await?;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "its operator and function exist only where the extension is installed"
+        )]
+        // Planned anew each time: the extension has had faults with the parameters of kept plans.
+        let asked = sqlx::query_as::<_, (String, Option<f32>)>(
+            "select id::text, pdb.score(id) from memory_words
+             where workspace = $1 and words ||| $2
+             order by pdb.score(id) desc, id limit $3",
+        )
+        .bind(workspace)
+        .bind(words)
+        .bind(MOST_RANKED)
+        .persistent(false)
+        .fetch_all(&mut *tx)
+        .await;
+        if let Err(error) = &asked {
+            // Before anything else: an index that brings the server down must not be asked again by
+            // the repetition of this request.
+            self.believe(Index::Failed, Instant::now());
+            tracing::warn!(%error, "the BM25 index failed; memories are ranked without it");
+        }
+        tx.rollback().await?;
+        Ok(match asked {
+            Ok(rows) => Ranks { scores: Some(scores(rows)), degraded: false },
+            Err(_) => Ranks { scores: None, degraded: true },
+        })
+    }
+
+    fn believed(&self, now: Instant) -> Option<Index> {
+        let known = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.filter(|(_, at)| now.duration_since(*at) < BELIEVED).map(|(index, _)| index)
+    }
+
+    fn believe(&self, index: Index, at: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((index, at));
+    }
+}
+
+/// The query as words of the index, which holds the segments of every word.
+fn words(query: &str) -> String {
+    let segments = query.split(|it: char| it.is_whitespace() || it.is_ascii_punctuation());
+    segments.filter(|it| !it.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+fn scores(rows: Vec<(String, Option<f32>)>) -> Value {
+    let scored = rows.into_iter().filter_map(|(id, score)| Some((id, Value::from(score?))));
+    Value::Object(scored.collect::<Map<_, _>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_of_the_index_is_believed_for_minutes() {
+        let (bm25, now) = (Bm25::default(), Instant::now());
+        assert_eq!(bm25.believed(now), None);
+        for index in [Index::Absent, Index::Usable, Index::Failed] {
+            bm25.believe(index, now);
+            assert_eq!(bm25.believed(now + BELIEVED - Duration::from_millis(1)), Some(index));
+            assert_eq!(bm25.believed(now + BELIEVED), None);
+        }
+    }
+
+    #[test]
+    fn a_query_is_asked_for_by_its_segments() {
+        assert_eq!(words(" E0433,\n`src/locks.rs` "), "E0433 src locks rs");
+        assert_eq!(words("-- ?!"), "");
+    }
+
+    #[test]
+    fn a_memory_without_a_score_is_not_ranked() {
+        let rows = vec![("a".to_owned(), Some(1.5)), ("b".to_owned(), None)];
+        assert_eq!(scores(rows), serde_json::json!({ "a": 1.5 }));
+    }
+}
