@@ -74,12 +74,16 @@ fn operation(op: &Registered, n: usize, method: &str, path: &str) -> Value {
             "content": { "application/json": { "schema": schema } },
         })
     };
+    let mut headers = json!({ "x-request-id": { "schema": { "type": "string" } } });
+    if op.meta.idempotent() {
+        let replayed = "Present when this is the stored answer of an earlier request.";
+        headers["idempotent-replayed"] =
+            json!({ "description": replayed, "schema": { "type": "string", "enum": ["true"] } });
+    }
     item["responses"] = json!({
         "200": {
             "description": "The answer, a refusal included.",
-            "headers": {
-                "x-request-id": { "schema": { "type": "string" } },
-            },
+            "headers": headers,
             "content": { "application/json": { "schema": op.output } },
         },
         "401": problem("No key, or an unknown one.", "Failure"),
