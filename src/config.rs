@@ -58,6 +58,8 @@ pub struct Config {
     pub port: u16,
     /// Worker threads of the server.
     pub workers: usize,
+    /// How long a connection may be idle, or take to send a request's head.
+    pub keep_alive: Duration,
     /// How long requests in flight may take to finish after a signal to stop.
     pub shutdown_grace: Duration,
     /// Whether the server applies migrations at start.
@@ -186,6 +188,12 @@ const VARIABLES: &[Variable] = &[
     int("API_PORT", (1, 65535), "", "Port to listen on."),
     int("PORT", (1, 65535), "8081", "Port to listen on when `API_PORT` is unset."),
     int("API_WORKERS", (1, 256), "1", "Worker threads of the server."),
+    int(
+        "API_TIMEOUT_KEEP_ALIVE",
+        (1, 3600),
+        "5",
+        "Seconds after which a connection is closed that is idle, or still sends the head of a request.",
+    ),
     bool("API_ACCESS_LOG", "false", "Log one line for each request."),
     int(
         "SHUTDOWN_GRACE_SECONDS",
@@ -365,6 +373,7 @@ impl Config {
             host: from.host(),
             port: from.port(),
             workers: from.int("API_WORKERS"),
+            keep_alive: Duration::from_secs(from.int("API_TIMEOUT_KEEP_ALIVE")),
             shutdown_grace: Duration::from_secs(from.int("SHUTDOWN_GRACE_SECONDS")),
             auto_migrate: from.bool("COORDINATION_AUTO_MIGRATE") && server,
             log: from.log(),
@@ -746,6 +755,8 @@ mod tests {
             ("API_HOST", "example.com"),
             ("API_WORKERS", "257"),
             ("API_ACCESS_LOG", "maybe"),
+            ("API_TIMEOUT_KEEP_ALIVE", "abc"),
+            ("API_TIMEOUT_KEEP_ALIVE", "0"),
             ("SHUTDOWN_GRACE_SECONDS", "-1"),
             ("RUST_LOG", "s3cret=loud"),
             ("COORDINATION_API_KEYS", " , ,"),

@@ -17,14 +17,19 @@ use axum::{
     middleware::{Next, from_fn_with_state},
     response::{Html, IntoResponse, Response},
     routing::any,
-    serve::ListenerExt as _,
 };
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinSet};
 use tower_http::cors::CorsLayer;
 
 use crate::{
@@ -43,6 +48,9 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// How long accepting pauses after it failed.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Builds the router over all operations.
 pub fn router(app: App) -> Router {
@@ -534,38 +542,52 @@ fn dual_stack(port: u16) -> io::Result<TcpListener> {
 }
 
 /// Serves until `stop` resolves, then takes no new connection and lets requests in flight finish
-/// within `grace`.
+/// within the grace time. A connection without a complete request head for the keep-alive time is
+/// closed, whether it is idle or slow.
 pub async fn listen(
     listener: TcpListener,
     router: Router,
-    grace: Duration,
+    config: &Config,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    // Without this, Nagle's algorithm and delayed acknowledgements hold small answers back.
-    let listener = listener.tap_io(|stream| {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(config.keep_alive);
+    let service = TowerToHyperService::new(router);
+    let stopping = GracefulShutdown::new();
+    // When this is dropped, whatever is still running is cut off.
+    let mut connections = JoinSet::new();
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    // Out of file handles, most likely: that passes when others close.
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                    continue;
+                }
+            },
+            Some(_) = connections.join_next() => continue,
+            () = &mut stop => break,
+        };
+        // Without this, Nagle's algorithm and delayed acknowledgements hold small answers back.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
-    });
-    let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
-    let served = axum::serve(listener, router).with_graceful_shutdown(async move {
-        // Nothing is ever sent: the sender is dropped to say stop.
-        match stopped.await {
-            Ok(()) | Err(_) => {}
-        }
-    });
-    let mut served = std::pin::pin!(served.into_future());
-    tokio::select! {
-        ended = &mut served => return ended,
-        () = stop => drop(stopping),
+        let connection = builder.serve_connection(TokioIo::new(stream), service.clone());
+        let connection = stopping.watch(connection);
+        connections.spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended early");
+            }
+        });
     }
-    match tokio::time::timeout(grace, served).await {
-        Ok(ended) => ended,
-        Err(_) => {
-            tracing::warn!("requests still in flight after {} s are cut off", grace.as_secs());
-            Ok(())
-        }
+    drop(listener);
+    if tokio::time::timeout(config.shutdown_grace, stopping.shutdown()).await.is_err() {
+        tracing::warn!("requests still in flight are cut off");
     }
+    Ok(())
 }
 
 /// Resolves when the process is asked to stop, by SIGTERM or by Ctrl-C.

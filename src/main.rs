@@ -114,8 +114,7 @@ async fn serve(config: Config) -> ExitCode {
         Ok(address) => tracing::info!(%address, "listening"),
         Err(error) => return failed("the address is unknown", &error),
     }
-    let grace = app.config().shutdown_grace;
-    let served = listen(listener, router(app.clone()), grace, stop);
+    let served = listen(listener, router(app.clone()), app.config(), stop);
     let later = async {
         if goes_on && let Err(error) = migrated.await {
             return error;

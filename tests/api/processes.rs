@@ -377,3 +377,21 @@ async fn a_request_that_outlasts_the_grace_time_does_not_keep_the_process() {
     assert_eq!(code, Some(0));
     assert!(answered.is_err() || answered.is_ok_and(|it| it.0 != 200));
 }
+
+#[tokio::test]
+async fn idle_and_slow_connections_are_closed_after_the_keep_alive_time() {
+    let mut variables = variables(&nowhere());
+    variables.insert("API_TIMEOUT_KEEP_ALIVE".to_owned(), "1".to_owned());
+    let running = Running::start(variables).await;
+    let head = "GET /live HTTP/1.1\r\nhost: localhost\r\n";
+    // One that never speaks, one amid its head, one idle after two answers.
+    for (sent, answers) in [("", 0), (head, 0), (&format!("{head}\r\n{head}\r\n"), 2)] {
+        let mut stream =
+            TcpStream::connect(("127.0.0.1", running.port)).await.expect("a connection");
+        stream.write_all(sent.as_bytes()).await.expect("sent");
+        let mut answered = String::new();
+        // This ends when the server closes the connection.
+        stream.read_to_string(&mut answered).await.expect("read to the end");
+        assert_eq!(answered.matches("HTTP/1.1 200").count(), answers, "{sent:?}: {answered}");
+    }
+}
