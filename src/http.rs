@@ -41,6 +41,7 @@ use crate::{
     operation::{Call, Meta, RequestInfo, admit},
     probe,
     registry::{Operations, Registered},
+    waiting::{Granted, Patience},
 };
 
 /// The most bytes a request's body may have (conventions, limits).
@@ -223,12 +224,22 @@ async fn around(State(app): State<App>, mut request: Request, next: Next) -> Res
     let started = Instant::now();
     let id = request_id(request.headers());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    request.extensions_mut().insert(RequestId { id: id.clone(), started });
+    let granted = Granted::default();
+    let limit = app.config.request_time;
+    request.extensions_mut().insert(RequestId {
+        id: id.clone(),
+        started,
+        granted: granted.clone(),
+    });
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind();
-    let mut response = match tokio::time::timeout(app.config.request_time, answered).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(panic)) => Error::Internal(panic_text(&*panic).into()).respond(&id),
-        Err(elapsed) => Error::Unavailable(elapsed.into()).respond(&id),
+    let mut response = tokio::select! {
+        answered = answered => match answered {
+            Ok(response) => response,
+            Err(panic) => Error::Internal(panic_text(&*panic).into()).respond(&id),
+        },
+        () = granted.over(started, limit) => {
+            Error::Unavailable("the request took longer than it may".into()).respond(&id)
+        }
     };
     let value = HeaderValue::from_str(&id).expect("a request id is plain ASCII");
     response.headers_mut().insert(REQUEST_ID, value);
@@ -249,6 +260,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 struct RequestId {
     id: String,
     started: Instant,
+    granted: Granted,
 }
 
 /// The caller's own id where it is a plain one, else a fresh one.
@@ -348,12 +360,13 @@ async fn metrics(
             return Err(Error::Invalid(issues));
         }
         let request = RequestInfo { id: id.id.clone(), started: id.started };
-        let call = Call { app, key, claims, request, fingerprint: None };
+        let patience = Patience::default();
+        let call = Call { app, key, claims, request, patience, fingerprint: None };
         let mut db = app.db.acquire().await?;
         admit(&call, &META, &Value::Null, "", &mut db).await?;
         db.done();
     }
-    let text = app.metrics.text(probe::VERSION, app.db.connections());
+    let text = app.metrics.text(probe::VERSION, app.db.connections(), app.waiting.count());
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
 
@@ -437,7 +450,8 @@ async fn operate(
     let key_given = claims.idempotency_key.is_some();
     let fingerprint = key_given.then(|| idempotency::fingerprint(&target, said));
     let request = RequestInfo { id: id.id.clone(), started: id.started };
-    let call = Call { app, key, claims, request, fingerprint };
+    let patience = Patience::new(&id.granted);
+    let call = Call { app, key, claims, request, patience, fingerprint };
     let reply = op.call(&call, &input).await?;
     let mut response = Json(reply.body).into_response();
     if reply.replayed {

@@ -30,6 +30,7 @@ mod probe;
 pub mod registry;
 pub mod telemetry;
 mod timestamp;
+mod waiting;
 
 pub use app::App;
 pub use authority::Profile;

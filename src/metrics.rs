@@ -50,8 +50,8 @@ impl Metrics {
     }
 
     /// The text of `/metrics`. `connections` are those open to the database, and how many of them
-    /// are idle.
-    pub(crate) fn text(&self, version: &str, (open, idle): (u32, usize)) -> String {
+    /// are idle; `waiting` counts the requests that wait for a lock or a task.
+    pub(crate) fn text(&self, version: &str, (open, idle): (u32, usize), waiting: usize) -> String {
         let mut text = String::new();
         let mut family = |name: &str, kind: &str, help: &str, samples: String| {
             write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{samples}")
@@ -81,6 +81,9 @@ impl Metrics {
         );
         let help = "Open connections to the database.";
         family("coordinator_database_connections", "gauge", help, samples);
+        let help = "Requests that wait for a lock or a task.";
+        let sample = format!("coordinator_waiting_requests {waiting}\n");
+        family("coordinator_waiting_requests", "gauge", help, sample);
         text
     }
 }
@@ -114,7 +117,7 @@ mod tests {
         metrics.answered("acquire_lock", 200, Duration::from_millis(40));
         metrics.answered("acquire_lock", 503, Duration::from_secs(60));
         metrics.refused_key();
-        let text = metrics.text("1.2.3", (5, 3));
+        let text = metrics.text("1.2.3", (5, 3), 4);
         for line in [
             "coordinator_build_info{version=\"1.2.3\"} 1",
             "coordinator_requests_total{operation=\"acquire_lock\",status=\"200\"} 2",
@@ -129,10 +132,11 @@ mod tests {
             "coordinator_unknown_keys_total 1",
             "coordinator_database_connections{state=\"idle\"} 3",
             "coordinator_database_connections{state=\"used\"} 2",
+            "coordinator_waiting_requests 4",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} in\n{text}");
         }
         let named = text.lines().filter(|it| it.starts_with("# TYPE")).count();
-        assert_eq!(named, 5);
+        assert_eq!(named, 6);
     }
 }

@@ -395,3 +395,42 @@ async fn idle_and_slow_connections_are_closed_after_the_keep_alive_time() {
         assert_eq!(answered.matches("HTTP/1.1 200").count(), answers, "{sent:?}: {answered}");
     }
 }
+
+#[tokio::test]
+async fn a_request_that_waits_is_answered_at_once_on_sigterm() {
+    let database = throwaway::database(&MIGRATOR).await.expect("a database");
+    let running = Running::start(variables(&database.url)).await;
+    running.request("POST", "/locks/acquire", &acquire("a", "k")).await;
+    let mut lock: Value = serde_json::from_str(&acquire("b", "k")).expect("JSON");
+    lock["wait_seconds"] = json!(50);
+    let work = json!({ "agent_id": "b", "agent_type": "t", "wait_seconds": 50 });
+    let (lock, work) = (lock.to_string(), work.to_string());
+    let waits = join(
+        request(running.port, "POST", "/locks/acquire", &lock),
+        request(running.port, "POST", "/work/claim", &work),
+    );
+    let stop = async {
+        loop {
+            let mut stream = TcpStream::connect(("127.0.0.1", running.port)).await.expect("open");
+            let head = format!(
+                "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-api-key: {FREE}\r\n\r\n"
+            );
+            stream.write_all(head.as_bytes()).await.expect("sent");
+            let mut metrics = String::new();
+            stream.read_to_string(&mut metrics).await.expect("received");
+            if metrics.contains("coordinator_waiting_requests 2") {
+                break;
+            }
+        }
+        running.signal("TERM");
+    };
+    let ((lock, work), ()) = join(waits, stop).await;
+    let (status, _, refused) = lock.expect("an answer");
+    assert_eq!((status, &refused["reason"]), (200, &json!("locked_by_other")));
+    assert_eq!((&refused["locked_by"], &refused["position"]), (&json!("a"), &json!(1)));
+    let (status, _, nothing) = work.expect("an answer");
+    assert_eq!((status, &nothing["reason"]), (200, &json!("no_tasks_available")));
+    let (code, log) = running.end().await;
+    assert_eq!(code, Some(0), "{log}");
+    assert!(!log.contains("cut off"), "{log}");
+}
