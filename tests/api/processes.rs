@@ -108,7 +108,7 @@ fn acquire(agent: &str, key: &str) -> String {
 }
 
 /// The address of a new, empty database.
-async fn empty_database() -> String {
+pub(crate) async fn empty_database() -> String {
     let server = throwaway::server().await.expect("a server");
     let name = format!("empty_{}", uuid::Uuid::new_v4().simple());
     let mut admin = PgConnection::connect(&server.url("postgres")).await.expect("it answers");
