@@ -38,6 +38,8 @@ RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent \
     --shell /usr/sbin/nologin appuser
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /build/target/release/coordinator /usr/local/bin/
+# By name; whoever needs the number, as Kubernetes does for runAsNonRoot, sets 10001.
+# hadolint ignore=DL3066
 USER appuser
 ENV DB_BACKEND=postgres
 EXPOSE 8081

@@ -37,9 +37,9 @@ END
     echo "Applied $name."
 done
 
-# What else the service does when it migrates: see `migrate` in src/db.rs.
+# The time limits that the service gives its role when it migrates. The months of the audit log, which
+# it also looks after then, are as new as the database.
 run <<'END'
-select audit_log_ensure_partitions(3);
 do $$
 declare
     target text := format('alter role %I in database %I set ', current_user, current_database());
