@@ -141,5 +141,6 @@ $(TOOLS)/ready: Makefile
 
 # No package may run anything while it is installed.
 .railway/node_modules/ready: .railway/package-lock.json $(TOOLS)/ready
-	$(TOOLS)/bin/npm ci --prefix .railway --ignore-scripts --no-audit --no-fund
+	$(TOOLS)/bin/npm ci --prefix .railway --cache '$(CURDIR)/$(TOOLS)/npm' --ignore-scripts \
+		--no-audit --no-fund
 	touch $@

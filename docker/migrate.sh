@@ -37,8 +37,8 @@ END
     echo "Applied $name."
 done
 
-# The time limits that the service gives its role when it migrates. The months of the audit log, which
-# it also looks after then, are as new as the database.
+# The time limits that the service gives its role when it migrates. It makes the months of the audit
+# log then as well, but those that a migration has made are as new as the database.
 run <<'END'
 do $$
 declare
