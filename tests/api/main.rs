@@ -2,6 +2,7 @@
 //! own for each test.
 mod audit_query;
 mod clients;
+mod compose;
 mod conventions;
 mod discovery;
 mod documents;

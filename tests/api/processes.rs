@@ -108,7 +108,7 @@ fn acquire(agent: &str, key: &str) -> String {
 }
 
 /// The address of a new, empty database.
-async fn empty_database() -> String {
+pub(crate) async fn empty_database() -> String {
     let server = throwaway::server().await.expect("a server");
     let name = format!("empty_{}", uuid::Uuid::new_v4().simple());
     let mut admin = PgConnection::connect(&server.url("postgres")).await.expect("it answers");
@@ -215,6 +215,36 @@ async fn simultaneous_starters_migrate_once() {
     )
     .await;
     assert!(limits.contains("statement_timeout=10s"), "{limits}");
+}
+
+#[tokio::test]
+async fn five_servers_that_start_at_once_migrate_once() {
+    let url = empty_database().await;
+    let db = PgPool::connect(&url).await.expect("it answers");
+    // The migrator's table, not yet committed: whoever migrates first has to wait for it, and the
+    // others for them, until all five are there.
+    let mut gate = db.begin().await.expect("a transaction");
+    crate::support::execute(&mut *gate, "create table _sqlx_migrations ()").await;
+    let open = async {
+        let waiting = "select count(*) from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock'";
+        while scalar::<i64>(&db, waiting).await < 5 {
+            tokio::task::yield_now().await;
+        }
+        gate.rollback().await.expect("rolled back");
+    };
+    let starts = join_all((0..5).map(|_| Running::start(variables(&url))));
+    let (servers, ()) = join(starts, open).await;
+    for mut server in servers {
+        let migrated = "the schema is up to date";
+        if !server.seen.iter().any(|line| line.contains(migrated)) {
+            server.wait_for_line(migrated).await;
+        }
+        let (status, _, ready) = server.request("GET", "/ready", "").await;
+        assert_eq!((status, &ready["schema"]), (200, &json!("ok")), "{ready}");
+    }
+    let applied: i64 = scalar(&db, "select count(*) from _sqlx_migrations where success").await;
+    assert_eq!(applied, MIGRATOR.iter().count() as i64);
 }
 
 #[tokio::test]
