@@ -1,9 +1,9 @@
 //! The append-only record of what was done. An effect and its row are one statement, so neither
 //! can exist without the other.
 use serde_json::{Value, json};
-use sqlx::PgConnection;
+use sqlx::PgExecutor;
 
-use crate::{Result, auth::Caller, operation::RequestInfo};
+use crate::{Result, auth::Caller, db::Db, operation::RequestInfo};
 
 /// A write together with its audit row and its session's heartbeat, as one statement checked at
 /// compile time: one round trip.
@@ -81,7 +81,7 @@ pub(crate) struct Denial<'a> {
 
 /// Records a denial: the one row of its request.
 pub(crate) async fn record_denial(
-    db: &mut PgConnection,
+    db: &mut Db,
     caller: &Caller,
     request: &RequestInfo,
     denial: &Denial<'_>,
@@ -126,7 +126,7 @@ pub(crate) const MONTHS_AHEAD: i32 = 3;
 
 /// Creates the audit log's partitions of this month and of the `months_ahead` after it, where they
 /// are missing.
-pub(crate) async fn ensure_partitions(db: &mut PgConnection, months_ahead: i32) -> Result<()> {
+pub(crate) async fn ensure_partitions(db: impl PgExecutor<'_>, months_ahead: i32) -> Result<()> {
     sqlx::query_scalar!("select audit_log_ensure_partitions($1)", months_ahead)
         .fetch_one(db)
         .await?;

@@ -6,11 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::PgConnection;
-
 use crate::{
     Config, Result,
     auth::{Caller, Key},
+    db::Db,
 };
 
 /// How far an agent with this profile is trusted and what it may do.
@@ -85,7 +84,7 @@ impl Authority {
     /// when what is known about the agent is too old.
     pub(crate) async fn settle(
         &self,
-        db: &mut PgConnection,
+        db: &mut Db,
         config: &Config,
         key: &Key,
         caller: &mut Caller,
@@ -156,7 +155,7 @@ fn trust(default_trust: u8, bound: bool, standing: &Standing) -> u8 {
     }
 }
 
-async fn read(db: &mut PgConnection, subject: &Subject) -> Result<Standing> {
+async fn read(db: &mut Db, subject: &Subject) -> Result<Standing> {
     // An assignment counts for every key; the key's profile and the default of the bound type only
     // for a bound one.
     let row = sqlx::query!(

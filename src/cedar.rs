@@ -15,7 +15,6 @@ use cedar_policy::{
     Authorizer, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicySet, Request,
     RestrictedExpression as Value, Validator,
 };
-use sqlx::PgConnection;
 
 pub(crate) use text::is_schema;
 use text::{Failure, bundled, parse};
@@ -24,6 +23,7 @@ use crate::{
     Domain, LockKey, Result,
     auth::Caller,
     config::PolicySettings,
+    db::Db,
     policy::{Decision, Question},
 };
 
@@ -85,7 +85,7 @@ impl Cedar {
     /// Decides step 5 of conventions 5.1.
     pub(crate) async fn decide(
         &self,
-        db: &mut PgConnection,
+        db: &mut Db,
         caller: &Caller,
         question: &Question<'_>,
     ) -> Result<Decision> {
@@ -102,7 +102,7 @@ impl Cedar {
     }
 
     /// The policies of a workspace, read again when they are too old.
-    async fn policies(&self, db: &mut PgConnection, workspace: &str) -> Option<Arc<PolicySet>> {
+    async fn policies(&self, db: &mut Db, workspace: &str) -> Option<Arc<PolicySet>> {
         if let Some(known) = self.known(workspace) {
             return known.policies;
         }
@@ -137,10 +137,7 @@ impl Cedar {
 
 /// The enabled policies of a workspace, or of `default` where it has no rows; nothing where there
 /// are none at all.
-async fn read(
-    db: &mut PgConnection,
-    workspace: &str,
-) -> Result<Option<Result<PolicySet, Failure>>> {
+async fn read(db: &mut Db, workspace: &str) -> Result<Option<Result<PolicySet, Failure>>> {
     let rows = sqlx::query!(
         r#"
         select name, policy_text from cedar_policy
@@ -159,7 +156,7 @@ async fn read(
 }
 
 /// Who delegated the work of the caller's session to it.
-async fn delegated_by(db: &mut PgConnection, caller: &Caller) -> Result<String> {
+async fn delegated_by(db: &mut Db, caller: &Caller) -> Result<String> {
     let Some(session_id) = &caller.session_id else { return Ok(String::new()) };
     let delegated_from = sqlx::query_scalar!(
         "select delegated_from from agent_session

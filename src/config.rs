@@ -11,7 +11,10 @@ use http::{HeaderValue, Uri};
 use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, types::PgInterval};
 
-use crate::auth::{Identity, Keyring};
+use crate::{
+    auth::{Identity, Keyring},
+    db::Statements,
+};
 
 /// Where the router runs. It decides a few defaults and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +31,7 @@ pub struct Config {
     pub(crate) database: Secret<PgConnectOptions>,
     pub(crate) pool_min: u32,
     pub(crate) pool_max: u32,
+    pub(crate) statements: Statements,
     pub(crate) keys: Keyring,
     pub(crate) public_reads: bool,
     pub(crate) allow_workspace_header: bool,
@@ -175,10 +179,16 @@ const VARIABLES: &[Variable] = &[
     text("DATABASE_URL", DSN, "", "Used when `POSTGRES_DSN` is unset."),
     int("POSTGRES_POOL_MIN", (1, 500), "2", "Connections kept open. Lambda: always 0."),
     int("POSTGRES_POOL_MAX", (1, 500), "10", "Most connections open at once. Lambda: always 1."),
+    words(
+        "POSTGRES_POOLER",
+        &["none", "transaction"],
+        "none",
+        "`transaction`: a pooler in front of the database gives each transaction another connection and does not keep track of prepared statements. `none`: anything else, which is checked before the first statement.",
+    ),
     bool(
         "COORDINATION_AUTO_MIGRATE",
         "true",
-        "Apply migrations at start, under a lock. Lambda never does.",
+        "Apply migrations at start, under a lock. Not through a pooler in transaction mode, and never by Lambda.",
     ),
     text(
         "API_HOST",
@@ -353,10 +363,15 @@ impl Config {
         if pool_max > 0 && pool_min > pool_max {
             from.problem("POSTGRES_POOL_MIN", "not more than POSTGRES_POOL_MAX");
         }
+        let statements = match from.word("POSTGRES_POOLER").as_str() {
+            "transaction" => Statements::OneTransaction,
+            _ => Statements::Named,
+        };
         let config = Self {
             database: Secret(from.database()),
             pool_min: if server { pool_min } else { 0 },
             pool_max: if server { pool_max } else { 1 },
+            statements,
             keys: from.keys(),
             public_reads: from.bool("COORDINATION_PUBLIC_READS"),
             allow_workspace_header: from.bool("COORDINATION_ALLOW_WORKSPACE_HEADER"),
@@ -391,7 +406,9 @@ impl Config {
             workers: from.int("API_WORKERS"),
             keep_alive: Duration::from_secs(from.int("API_TIMEOUT_KEEP_ALIVE")),
             shutdown_grace: Duration::from_secs(from.int("SHUTDOWN_GRACE_SECONDS")),
-            auto_migrate: from.bool("COORDINATION_AUTO_MIGRATE") && server,
+            auto_migrate: from.bool("COORDINATION_AUTO_MIGRATE")
+                && server
+                && statements == Statements::Named,
             log: from.log(),
         };
         let last_port = config.port_base + (config.port_slots - 1) * config.port_range + 3;

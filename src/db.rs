@@ -1,20 +1,22 @@
 //! The database: one lazily created pool, the migrations and the schema's version.
 //!
 //! Nothing here touches the network before an operation needs it.
-use std::{
-    ops::{Deref, DerefMut},
-    time::Duration,
-};
+use std::time::Duration;
 
+use futures_util::{future::BoxFuture, stream::BoxStream};
 use once_cell::sync::OnceCell;
 use sqlx::{
-    ConnectOptions as _, Connection as _, PgConnection, PgPool, Postgres,
+    ConnectOptions as _, Connection as _, Describe, Either, Execute, Executor, PgConnection,
+    PgPool, Postgres, SqlStr,
+    error::BoxDynError,
     migrate::Migrator,
     pool::PoolConnection,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::{
+        PgArguments, PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo,
+    },
 };
 
-use crate::{Config, Error, Result, audit, config::Secret};
+use crate::{Config, Error, Result, audit, config::Secret, pooler::Pooler};
 
 /// All migrations, embedded in the binary.
 pub(crate) static MIGRATOR: Migrator = sqlx::migrate!();
@@ -33,6 +35,19 @@ pub(crate) struct Database {
     pool_min: u32,
     pool_max: u32,
     pool: OnceCell<PgPool>,
+    statements: Statements,
+    pooler: Pooler,
+}
+
+/// How statements are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Statements {
+    /// As prepared statements with names, each its own transaction: the connection is the server's
+    /// own, or a pooler knows about such statements.
+    Named,
+    /// Without names, and in one transaction from taking the connection to giving it back, because
+    /// a pooler may give every transaction another connection to the server.
+    OneTransaction,
 }
 
 /// A connection of the pool, which is closed unless the work on it came to its end.
@@ -41,19 +56,64 @@ pub(crate) struct Database {
 /// begun that the driver does not know of yet. Given back to the pool like that, the connection
 /// would let the next requests write into that transaction, and their effects would vanish with it.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(crate) struct Db {
     inner: PoolConnection<Postgres>,
+    statements: Statements,
+    /// How many transactions are open, one in another.
+    depth: u32,
     is_done: bool,
 }
 
-impl Connection {
-    /// Gives the connection back to the pool: no transaction is open on it and no answer awaited.
-    pub(crate) fn done(mut self) {
+impl Db {
+    /// Gives the connection back to the pool, with everything on it committed.
+    ///
+    /// # Errors
+    /// Where that could not be committed, nothing on it was.
+    pub(crate) async fn done(mut self) -> Result<()> {
+        if self.statements == Statements::OneTransaction {
+            self.commit().await?;
+        }
         self.is_done = true;
+        Ok(())
+    }
+
+    /// Begins a transaction, or one within the one that is open. It ends with [`Db::commit`] or
+    /// [`Db::rollback`]; without either the connection must not be given back.
+    pub(crate) async fn begin(&mut self) -> Result<()> {
+        self.control(if self.depth == 0 { "begin" } else { "savepoint inner_transaction" }).await?;
+        self.depth += 1;
+        Ok(())
+    }
+
+    /// Keeps what was done since the last [`Db::begin`].
+    pub(crate) async fn commit(&mut self) -> Result<()> {
+        self.depth -= 1;
+        let command =
+            if self.depth == 0 { "commit" } else { "release savepoint inner_transaction" };
+        self.control(command).await
+    }
+
+    /// Undoes what was done since the last [`Db::begin`], also after an error.
+    pub(crate) async fn rollback(&mut self) -> Result<()> {
+        self.depth -= 1;
+        if self.depth == 0 {
+            return self.control("rollback").await;
+        }
+        self.control("rollback to savepoint inner_transaction; release savepoint inner_transaction")
+            .await
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "as a prepared statement it would not reach the server in one piece through a pooler"
+    )]
+    async fn control(&mut self, command: &'static str) -> Result<()> {
+        sqlx::raw_sql(command).execute(&mut *self.inner).await?;
+        Ok(())
     }
 }
 
-impl Drop for Connection {
+impl Drop for Db {
     fn drop(&mut self) {
         if !self.is_done {
             self.inner.close_on_drop();
@@ -61,17 +121,75 @@ impl Drop for Connection {
     }
 }
 
-impl Deref for Connection {
-    type Target = PgConnection;
+/// A statement that leaves no name behind.
+struct Unnamed<E>(E);
 
-    fn deref(&self) -> &PgConnection {
-        &self.inner
+impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Unnamed<E> {
+    fn sql(self) -> SqlStr {
+        self.0.sql()
+    }
+
+    fn statement(&self) -> Option<&PgStatement> {
+        self.0.statement()
+    }
+
+    fn take_arguments(&mut self) -> Result<Option<PgArguments>, BoxDynError> {
+        self.0.take_arguments()
+    }
+
+    fn persistent(&self) -> bool {
+        false
     }
 }
 
-impl DerefMut for Connection {
-    fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.inner
+#[expect(clippy::disallowed_methods, reason = "the macros' statements come by here")]
+impl<'c> Executor<'c> for &'c mut Db {
+    type Database = Postgres;
+
+    fn fetch_many<'e, 'q: 'e, E>(
+        self,
+        query: E,
+    ) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>, sqlx::Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        match self.statements {
+            Statements::Named => self.inner.fetch_many(query),
+            Statements::OneTransaction => self.inner.fetch_many(Unnamed(query)),
+        }
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(
+        self,
+        query: E,
+    ) -> BoxFuture<'e, Result<Option<PgRow>, sqlx::Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        match self.statements {
+            Statements::Named => self.inner.fetch_optional(query),
+            Statements::OneTransaction => self.inner.fetch_optional(Unnamed(query)),
+        }
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [PgTypeInfo],
+    ) -> BoxFuture<'e, Result<PgStatement, sqlx::Error>>
+    where
+        'c: 'e,
+    {
+        self.inner.prepare_with(sql, parameters)
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>, sqlx::Error>>
+    where
+        'c: 'e,
+    {
+        self.inner.describe(sql)
     }
 }
 
@@ -81,6 +199,13 @@ pub enum MigrateError {
     /// The database cannot be reached (yet).
     #[error("the database cannot be reached: {0}")]
     Unreachable(#[source] sqlx::Error),
+    /// The configuration says that there is a pooler, through which the lock of the migrations does
+    /// not hold.
+    #[error(
+        "migrations need the database's direct address: run `coordinator migrate` with it in \
+         POSTGRES_DSN and without POSTGRES_POOLER"
+    )]
+    Pooled,
     /// A migration failed, or the schema is one that this version does not know.
     #[error("a migration failed: {0}")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -100,6 +225,8 @@ impl Database {
             pool_min: config.pool_min,
             pool_max: config.pool_max,
             pool: OnceCell::new(),
+            statements: config.statements,
+            pooler: Pooler::default(),
         }
     }
 
@@ -122,9 +249,27 @@ impl Database {
         })
     }
 
-    /// A connection of the pool. It goes back there only with [`Connection::done`].
-    pub(crate) async fn acquire(&self) -> Result<Connection> {
-        Ok(Connection { inner: self.pool().acquire().await?, is_done: false })
+    /// A connection of the pool. It goes back there only with [`Db::done`]. The first one of a
+    /// process waits until it is known that no pooler mixes up its statements.
+    pub(crate) async fn acquire(&self) -> Result<Db> {
+        if self.statements == Statements::Named {
+            self.pooler.check(&self.options.0).await?;
+        }
+        let inner = self.pool().acquire().await?;
+        let mut db = Db { inner, statements: self.statements, depth: 0, is_done: false };
+        if self.statements == Statements::OneTransaction {
+            db.begin().await?;
+        }
+        Ok(db)
+    }
+
+    /// Whether a pooler in between mixes up statements, which makes the database as good as
+    /// unreachable.
+    pub(crate) async fn is_mixed_up(&self) -> Result<bool> {
+        match self.statements {
+            Statements::Named => self.pooler.is_mixed_up(&self.options.0).await,
+            Statements::OneTransaction => Ok(false),
+        }
     }
 
     /// How many connections are open, and how many of them are idle.
@@ -141,6 +286,9 @@ impl Database {
 
     /// Brings the schema up to date. Simultaneous callers wait for one another.
     pub(crate) async fn migrate(&self) -> Result<(), MigrateError> {
+        if self.statements == Statements::OneTransaction {
+            return Err(MigrateError::Pooled);
+        }
         // A connection of its own, without the time limits that requests have.
         let connected = tokio::time::timeout(ACQUIRE_TIMEOUT, self.options.0.connect()).await;
         let connected = connected.unwrap_or_else(|elapsed| {
@@ -162,7 +310,7 @@ impl Database {
     }
 
     /// Whether the schema is exactly the one this binary was built for.
-    pub(crate) async fn schema(db: &mut PgConnection) -> Result<Schema> {
+    pub(crate) async fn schema(db: &mut Db) -> Result<Schema> {
         let applied = sqlx::query!(
             "select version, checksum from _sqlx_migrations where success order by version"
         )

@@ -1,6 +1,5 @@
 //! Which engine decides what a caller may do. Suspension, the lists of profiles and the limit on
 //! files (conventions 5.1, steps 2 to 4 and 6) are the same around either.
-use sqlx::PgConnection;
 
 #[cfg(feature = "cedar")]
 use crate::cedar::Cedar;
@@ -8,6 +7,7 @@ use crate::{
     Config, Result,
     auth::Caller,
     config::PolicyEngine,
+    db::Db,
     policy::{self, Decision, Question},
 };
 
@@ -54,7 +54,7 @@ impl Engine {
     )]
     pub(crate) async fn decide(
         &self,
-        db: &mut PgConnection,
+        db: &mut Db,
         config: &Config,
         caller: &Caller,
         question: &Question<'_>,

@@ -6,9 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::PgConnection;
-
-use crate::{Config, Result, auth::Caller};
+use crate::{Config, Result, auth::Caller, db::Db};
 
 /// How many callers are remembered at most; any text may be named as a session.
 const MOST_KNOWN: usize = 10_000;
@@ -25,12 +23,7 @@ type Ear = (String, String, Option<String>);
 
 impl Heartbeats {
     /// Hears the caller, at most once in ten seconds.
-    pub(crate) async fn hear(
-        &self,
-        db: &mut PgConnection,
-        config: &Config,
-        caller: &Caller,
-    ) -> Result<()> {
+    pub(crate) async fn hear(&self, db: &mut Db, config: &Config, caller: &Caller) -> Result<()> {
         let ear = (caller.workspace.clone(), caller.agent_id.clone(), caller.session_id.clone());
         if self.heard_lately(&ear, config.heartbeat_interval) {
             return Ok(());

@@ -364,7 +364,7 @@ async fn metrics(
         let call = Call { app, key, claims, request, patience, fingerprint: None };
         let mut db = app.db.acquire().await?;
         admit(&call, &META, &Value::Null, "", &mut db).await?;
-        db.done();
+        db.done().await?;
     }
     let text = app.metrics.text(probe::VERSION, app.db.connections(), app.waiting.count());
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())

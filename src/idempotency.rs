@@ -2,13 +2,13 @@
 //! effect. Key, effect and stored answer are one transaction.
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use sqlx::{Connection as _, PgConnection};
 
 use crate::{
     App, Config, Error, Result,
     auth::Caller,
+    db::Db,
     input::{issue, value_error},
-    operation::{Context, Operation, Reply, RequestInfo, Wait, to_value},
+    operation::{Context, Operation, Reply, RequestInfo, Wait},
 };
 
 /// One request that must take effect at most once.
@@ -28,39 +28,40 @@ impl Once<'_> {
     ///
     /// This is a transaction of several statements: what to store is known only when the operation
     /// has answered.
-    pub(crate) async fn run<O: Operation>(
-        &self,
-        operation: O,
-        db: &mut PgConnection,
-    ) -> Result<Reply> {
-        let mut tx = db.begin().await?;
-        if !self.reserve(&mut tx).await? {
-            let reply = self.replay(&mut tx).await;
-            tx.rollback().await?;
-            return reply;
+    pub(crate) async fn run<O: Operation>(&self, operation: O, db: &mut Db) -> Result<Reply> {
+        db.begin().await?;
+        let run = self.run_once(operation, db).await;
+        match &run {
+            Ok(reply) if !reply.replayed => db.commit().await?,
+            _ => db.rollback().await?,
+        }
+        run
+    }
+
+    async fn run_once<O: Operation>(&self, operation: O, db: &mut Db) -> Result<Reply> {
+        if !self.reserve(db).await? {
+            return self.replay(db).await;
         }
         let cx = Context {
             app: self.app,
-            db: &mut tx,
+            db: &mut *db,
             caller: self.caller,
             request: self.request,
             config: self.config,
             wait: self.wait,
         };
         let answer = operation.run(cx).await?;
-        let body = to_value(&answer)?;
-        let restanding = O::changes_standing_of(&answer).map(str::to_owned);
+        let reply = Reply::new::<O>(&answer, self.caller)?;
         if O::took_effect(&answer) {
-            self.keep(&mut tx, &body).await?;
+            self.keep(db, &reply.body).await?;
         } else {
-            self.forget(&mut tx).await?;
+            self.forget(db).await?;
         }
-        tx.commit().await?;
-        Ok(Reply { body, replayed: false, restanding })
+        Ok(reply)
     }
 
     /// Takes the key, unless an answer is stored under it; one older than 24 hours does not count.
-    async fn reserve(&self, db: &mut PgConnection) -> Result<bool> {
+    async fn reserve(&self, db: &mut Db) -> Result<bool> {
         let reserved = sqlx::query_scalar!(
             r#"
             insert into idempotency_key as held (workspace, agent_id, key, fingerprint)
@@ -80,7 +81,7 @@ impl Once<'_> {
         Ok(reserved.is_some())
     }
 
-    async fn replay(&self, db: &mut PgConnection) -> Result<Reply> {
+    async fn replay(&self, db: &mut Db) -> Result<Reply> {
         let stored = sqlx::query!(
             "select fingerprint, body from idempotency_key
              where workspace = $1 and agent_id = $2 and key = $3",
@@ -104,7 +105,7 @@ impl Once<'_> {
         Ok(Reply { body, replayed: true, restanding: None })
     }
 
-    async fn keep(&self, db: &mut PgConnection, body: &Value) -> Result<()> {
+    async fn keep(&self, db: &mut Db, body: &Value) -> Result<()> {
         sqlx::query!(
             "update idempotency_key set body = $4
              where workspace = $1 and agent_id = $2 and key = $3",
@@ -118,7 +119,7 @@ impl Once<'_> {
         Ok(())
     }
 
-    async fn forget(&self, db: &mut PgConnection) -> Result<()> {
+    async fn forget(&self, db: &mut Db) -> Result<()> {
         sqlx::query!(
             "delete from idempotency_key where workspace = $1 and agent_id = $2 and key = $3",
             self.caller.workspace,

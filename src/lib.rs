@@ -26,6 +26,7 @@ mod openapi;
 pub mod operation;
 mod page;
 mod policy;
+mod pooler;
 mod probe;
 pub mod registry;
 pub mod telemetry;

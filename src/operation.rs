@@ -12,7 +12,6 @@ use std::{
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use sqlx::PgConnection;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
@@ -20,6 +19,7 @@ use crate::{
     App, Config, Error, Result,
     audit::{self, Denial},
     auth::{Caller, Claims, Key},
+    db::Db,
     idempotency,
     policy::Question,
     waiting::{Look, Patience, Ticket},
@@ -67,7 +67,7 @@ pub trait Operation: DeserializeOwned + JsonSchema + Send + 'static {
 /// What a running operation may use.
 pub struct Context<'a> {
     pub(crate) app: &'a App,
-    pub(crate) db: &'a mut PgConnection,
+    pub(crate) db: &'a mut Db,
     pub(crate) caller: &'a Caller,
     pub(crate) request: &'a RequestInfo,
     pub(crate) config: &'a Config,
@@ -268,8 +268,8 @@ pub(crate) struct Reply {
     pub(crate) body: Value,
     /// Whether the answer is that of an earlier request with the same idempotency key.
     pub(crate) replayed: bool,
-    /// The agent whose standing the answer changed.
-    pub(crate) restanding: Option<String>,
+    /// Workspace and id of the agent whose standing the answer changed.
+    pub(crate) restanding: Option<(String, String)>,
 }
 
 /// Runs one operation in the order that the contract fixes: identity, workspace, policy,
@@ -329,8 +329,13 @@ async fn attempt<O: Operation>(
     let mut db = call.app.db.acquire().await?;
     let answered = run_on(call, input, operation, resource, wait, &mut db).await;
     // After a failure of the database nobody knows what state the connection is in.
-    if !matches!(answered, Err(Error::Unavailable(_) | Error::Internal(_))) {
-        db.done();
+    if matches!(answered, Err(Error::Unavailable(_) | Error::Internal(_))) {
+        return answered;
+    }
+    db.done().await?;
+    // Committed by now, so whoever reads it next reads what holds.
+    if let Ok(Reply { restanding: Some((workspace, agent_id)), .. }) = &answered {
+        call.app.authority.forget(workspace, agent_id);
     }
     answered
 }
@@ -341,7 +346,7 @@ async fn run_on<O: Operation>(
     operation: O,
     resource: &str,
     wait: Option<Wait<'_>>,
-    db: &mut PgConnection,
+    db: &mut Db,
 ) -> Result<Reply> {
     let meta = O::META;
     let caller = admit(call, &meta, input, resource, db).await?;
@@ -360,7 +365,7 @@ async fn run_on<O: Operation>(
     answered
 }
 
-async fn hear(call: &Call<'_>, db: &mut PgConnection, caller: &Caller) -> Result<()> {
+async fn hear(call: &Call<'_>, db: &mut Db, caller: &Caller) -> Result<()> {
     if call.key.is_none() {
         return Ok(());
     }
@@ -374,7 +379,7 @@ pub(crate) async fn admit(
     meta: &Meta,
     input: &Value,
     resource: &str,
-    db: &mut PgConnection,
+    db: &mut Db,
 ) -> Result<Caller> {
     let (app, config) = (call.app, &*call.app.config);
     let allow_workspace_header = config.allow_workspace_header;
@@ -412,7 +417,7 @@ async fn record_denial(
     call: &Call<'_>,
     meta: &Meta,
     resource: &str,
-    db: &mut PgConnection,
+    db: &mut Db,
     caller: &Caller,
     denial: &Error,
     diagnostics: &[String],
@@ -432,27 +437,27 @@ async fn answer<O: Operation>(
     operation: O,
     caller: &Caller,
     wait: Option<Wait<'_>>,
-    db: &mut PgConnection,
+    db: &mut Db,
 ) -> Result<Reply> {
     let (app, request, config) = (call.app, &call.request, &*call.app.config);
-    let reply = match (&call.claims.idempotency_key, &call.fingerprint) {
+    match (&call.claims.idempotency_key, &call.fingerprint) {
         (Some(key), Some(fingerprint)) => {
             let once = idempotency::Once { app, key, fingerprint, caller, request, config, wait };
-            once.run(operation, db).await?
+            once.run(operation, db).await
         }
         _ => {
             let answer = operation.run(Context { app, db, caller, request, config, wait }).await?;
-            let restanding = O::changes_standing_of(&answer).map(str::to_owned);
-            Reply { body: to_value(&answer)?, replayed: false, restanding }
+            Reply::new::<O>(&answer, caller)
         }
-    };
-    // Committed by now, so whoever reads it next reads what holds.
-    if let Some(agent_id) = &reply.restanding {
-        app.authority.forget(&caller.workspace, agent_id);
     }
-    Ok(reply)
 }
 
-pub(crate) fn to_value(answer: &impl Serialize) -> Result<Value> {
-    serde_json::to_value(answer).map_err(|error| Error::Internal(error.into()))
+impl Reply {
+    /// The answer of an operation that was run for this request.
+    pub(crate) fn new<O: Operation>(answer: &O::Output, caller: &Caller) -> Result<Self> {
+        let body = serde_json::to_value(answer).map_err(|error| Error::Internal(error.into()))?;
+        let changed = O::changes_standing_of(answer);
+        let restanding = changed.map(|agent_id| (caller.workspace.clone(), agent_id.to_owned()));
+        Ok(Self { body, replayed: false, restanding })
+    }
 }

@@ -2,12 +2,12 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use sqlx::{Connection as _, PgConnection};
 
 use crate::{
     App, Result,
     capabilities::guardrails,
-    db::{Database, Schema},
+    db::{Database, Db, Schema},
+    pooler,
 };
 
 /// Version of the service.
@@ -51,8 +51,8 @@ pub(crate) fn live() -> Live {
 pub(crate) async fn health(app: &App) -> Result<Health, Health> {
     let asked = async {
         let mut db = app.db.acquire().await?;
-        sqlx::query_scalar!("select 1").fetch_one(&mut *db).await?;
-        db.done();
+        sqlx::query_scalar!("select 1").fetch_one(&mut db).await?;
+        db.done().await?;
         Ok(())
     };
     match within_patience("health", asked).await {
@@ -72,6 +72,10 @@ pub(crate) async fn ready(app: &App) -> Result<Ready, Ready> {
         write: "unknown",
         failed: vec!["db"],
     };
+    if within_patience("ready: pooler", app.db.is_mixed_up()).await == Some(true) {
+        ready.db = pooler::REMEDY;
+        return Err(ready);
+    }
     let Some(mut db) = within_patience("ready: database", app.db.acquire()).await else {
         return Err(ready);
     };
@@ -94,20 +98,21 @@ pub(crate) async fn ready(app: &App) -> Result<Ready, Ready> {
         ready.failed = vec!["write"];
         return Err(ready);
     }
-    db.done();
+    if within_patience("ready: end", db.done()).await.is_none() {
+        return Err(Ready { db: "unreachable", schema: "unknown", failed: vec!["db"], ..ready });
+    }
     Ok(Ready { status: "ok", write: "ok", failed: vec![], ..ready })
 }
 
-async fn write_and_roll_back(db: &mut PgConnection) -> Result<()> {
-    let mut tx = db.begin().await?;
+async fn write_and_roll_back(db: &mut Db) -> Result<()> {
+    db.begin().await?;
     sqlx::query!(
         "insert into idempotency_key (workspace, agent_id, key, fingerprint)
          values ('default', 'readiness probe', gen_random_uuid()::text, '')"
     )
-    .execute(&mut *tx)
+    .execute(&mut *db)
     .await?;
-    tx.rollback().await?;
-    Ok(())
+    db.rollback().await
 }
 
 /// The result, unless it is an error, which is logged, or takes too long.

@@ -79,7 +79,7 @@ impl Registered {
                     // The partition of a new month is made here and now.
                     let mut db = call.app.db.acquire().await?;
                     audit::ensure_partitions(&mut db, 0).await?;
-                    db.done();
+                    db.done().await?;
                 }
                 Err(error) if error.gave_way() && runs < MOST_RUNS => {
                     tracing::info!(operation = self.meta.id, "run again after giving way");

@@ -12,11 +12,10 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use sqlx::PgConnection;
 use tokio::sync::{Mutex as Turn, Notify, watch};
 use uuid::Uuid;
 
-use crate::{App, Config, Result, auth::Caller};
+use crate::{App, Config, Result, auth::Caller, db::Db};
 
 /// Time from one look to the next.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -27,11 +26,8 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 
 /// What a look for all who wait in one workspace for one kind of thing finds: the places of those
 /// who should try again now.
-pub(crate) type Look = for<'a> fn(
-    &'a mut PgConnection,
-    &'a Config,
-    &'a [Arc<Ticket>],
-) -> BoxFuture<'a, Result<Vec<Uuid>>>;
+pub(crate) type Look =
+    for<'a> fn(&'a mut Db, &'a Config, &'a [Arc<Ticket>]) -> BoxFuture<'a, Result<Vec<Uuid>>>;
 
 /// What a request waits for.
 #[derive(Debug)]
@@ -179,7 +175,7 @@ impl Waiting {
         for tickets in groups.into_values() {
             let mut db = app.db.acquire().await?;
             let places = (tickets[0].look)(&mut db, &app.config, &tickets).await?;
-            db.done();
+            db.done().await?;
             for seat in seats.iter().filter(|it| places.contains(&it.ticket.place)) {
                 seat.called.notify_one();
             }

@@ -12,11 +12,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use sqlx::{Connection as _, PgConnection};
 
 use crate::{
     App, Config, Error, Result,
     audit::audited,
+    db::Db,
     idempotency::canonical,
     operation::{Context, IdentityMode, Meta, Operation},
     page::{Page, read_limit},
@@ -187,7 +187,7 @@ pub(crate) fn violation_records(
 
 /// Whether every enabled pattern of every workspace compiles. It asks for the whole installation
 /// and not for a tenant, so this one statement is not limited to one workspace.
-pub(crate) async fn all_compile(app: &App, db: &mut PgConnection) -> Result<bool> {
+pub(crate) async fn all_compile(app: &App, db: &mut Db) -> Result<bool> {
     let patterns =
         sqlx::query_scalar!("select distinct pattern from guardrail_pattern where enabled")
             .fetch_all(db)
@@ -217,12 +217,7 @@ struct PatternSet {
 
 impl Guardrails {
     /// The enabled patterns of a workspace, in list order.
-    async fn patterns(
-        &self,
-        config: &Config,
-        db: &mut PgConnection,
-        workspace: &str,
-    ) -> Result<PatternSet> {
+    async fn patterns(&self, config: &Config, db: &mut Db, workspace: &str) -> Result<PatternSet> {
         if let Some(known) = self.known(workspace, config.guardrails_max_age) {
             return Ok(known);
         }
@@ -296,8 +291,8 @@ fn fallback(config: &Config) -> Result<Vec<Pattern>> {
 
 /// The patterns of a workspace, or those of `default` when it has none; nothing when they cannot be
 /// read. The nested transaction keeps a failure from breaking the one around it.
-async fn read(db: &mut PgConnection, workspace: &str) -> Result<Option<Vec<Pattern>>> {
-    let mut tx = db.begin().await?;
+async fn read(db: &mut Db, workspace: &str) -> Result<Option<Vec<Pattern>>> {
+    db.begin().await?;
     let read = sqlx::query_as!(
         Pattern,
         r#"
@@ -311,15 +306,15 @@ async fn read(db: &mut PgConnection, workspace: &str) -> Result<Option<Vec<Patte
         "#,
         workspace,
     )
-    .fetch_all(&mut *tx)
+    .fetch_all(&mut *db)
     .await;
     match read {
         Ok(patterns) => {
-            tx.commit().await?;
+            db.commit().await?;
             Ok(Some(patterns))
         }
         Err(error) => {
-            tx.rollback().await?;
+            db.rollback().await?;
             tracing::error!(%error, workspace, "the guardrail patterns cannot be read");
             Ok(None)
         }

@@ -77,7 +77,7 @@ impl Operation for RunMaintenance {
         let wants = |task| self.tasks.as_ref().is_none_or(|it| it.contains(&task));
         if wants(Task::Retention) {
             // A statement of its own: a partition cannot be attached by one that writes to the log.
-            audit::ensure_partitions(cx.db, MONTHS_AHEAD).await?;
+            audit::ensure_partitions(&mut *cx.db, MONTHS_AHEAD).await?;
         }
         let done = audited!(
             Maintained,
@@ -158,7 +158,7 @@ pub(crate) async fn sweep(app: &App) -> Result<()> {
         union select workspace from port_block
         "#
     )
-    .fetch_all(&mut *db)
+    .fetch_all(&mut db)
     .await?;
     for workspace in workspaces {
         sqlx::query!(
@@ -172,10 +172,10 @@ pub(crate) async fn sweep(app: &App) -> Result<()> {
             workspace,
             app.config.session_timeout(),
         )
-        .fetch_one(&mut *db)
+        .fetch_one(&mut db)
         .await?;
     }
-    db.done();
+    db.done().await?;
     Ok(())
 }
 
@@ -188,8 +188,8 @@ pub(crate) async fn retain(app: &App) -> Result<()> {
         MONTHS_AHEAD,
         app.config.audit_retention_days,
     )
-    .fetch_one(&mut *db)
+    .fetch_one(&mut db)
     .await?;
-    db.done();
+    db.done().await?;
     Ok(())
 }

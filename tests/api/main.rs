@@ -17,6 +17,7 @@ mod memory;
 mod memory_bm25;
 mod network;
 mod policy;
+mod pooler;
 mod ports;
 mod processes;
 mod profiles;

@@ -5,13 +5,13 @@ use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::INVALID_FILE_PATH;
 use crate::{
     Config, Error, LockKey, Result, Timestamp,
     audit::audited,
+    db::Db,
     operation::{Context, IdentityMode, Meta, Operation},
     policy,
     waiting::Ticket,
@@ -375,7 +375,7 @@ impl AcquireLock {
 /// Keeps the places of those who wait, and finds those whose turn has come: the key is free for them,
 /// and nobody waits for it longer. Places that nobody keeps any more are cleared away on the side.
 fn look<'a>(
-    db: &'a mut PgConnection,
+    db: &'a mut Db,
     config: &'a Config,
     tickets: &'a [Arc<Ticket>],
 ) -> BoxFuture<'a, Result<Vec<Uuid>>> {

@@ -8,9 +8,8 @@ use std::{
 };
 
 use serde_json::{Map, Value};
-use sqlx::{Connection as _, PgConnection};
 
-use crate::Result;
+use crate::{Result, db::Db};
 
 /// How long a process believes what it found out about the index: that it exists, or that it does
 /// not, or that it failed.
@@ -42,12 +41,7 @@ pub(super) struct Ranks {
 
 impl Bm25 {
     /// Asks the index, unless there is none or it failed lately. Its failure is no error.
-    pub(super) async fn rank(
-        &self,
-        db: &mut PgConnection,
-        workspace: &str,
-        query: &str,
-    ) -> Result<Ranks> {
+    pub(super) async fn rank(&self, db: &mut Db, workspace: &str, query: &str) -> Result<Ranks> {
         let words = words(query);
         if words.is_empty() {
             return Ok(Ranks::default());
@@ -59,7 +53,7 @@ impl Bm25 {
         }
     }
 
-    async fn index(&self, db: &mut PgConnection) -> Result<Index> {
+    async fn index(&self, db: &mut Db) -> Result<Index> {
         if let Some(index) = self.believed(Instant::now()) {
             return Ok(index);
         }
@@ -80,8 +74,8 @@ impl Bm25 {
 
     /// The transaction, or savepoint within one, is for the failure alone: after it the connection
     /// answers as if nothing had been asked.
-    async fn ask(&self, db: &mut PgConnection, workspace: &str, words: &str) -> Result<Ranks> {
-        let mut tx = db.begin().await?;
+    async fn ask(&self, db: &mut Db, workspace: &str, words: &str) -> Result<Ranks> {
+        db.begin().await?;
         #[expect(
             clippy::disallowed_methods,
             reason = "its operator and function exist only where the extension is installed"
@@ -96,7 +90,7 @@ impl Bm25 {
         .bind(words)
         .bind(MOST_RANKED)
         .persistent(false)
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut *db)
         .await;
         if let Err(error) = &asked {
             // Before anything else: an index that brings the server down must not be asked again by
@@ -104,7 +98,7 @@ impl Bm25 {
             self.believe(Index::Failed, Instant::now());
             tracing::warn!(%error, "the BM25 index failed; memories are ranked without it");
         }
-        tx.rollback().await?;
+        db.rollback().await?;
         Ok(match asked {
             Ok(rows) => Ranks { scores: Some(scores(rows)), degraded: false },
             Err(_) => Ranks { scores: None, degraded: true },

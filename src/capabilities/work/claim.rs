@@ -5,7 +5,6 @@ use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::MAX_RACES;
@@ -13,6 +12,7 @@ use crate::{
     Config, Result, Timestamp,
     audit::audited,
     capabilities::guardrails,
+    db::Db,
     operation::{Context, IdentityMode, Meta, Operation},
     waiting::Ticket,
 };
@@ -397,7 +397,7 @@ impl GetWork {
 /// Finds those for whom there may be a task now. Each task calls one of them, in the order of arrival;
 /// where time has made tasks available that nobody has noticed, the first one looks for itself.
 fn look<'a>(
-    db: &'a mut PgConnection,
+    db: &'a mut Db,
     config: &'a Config,
     tickets: &'a [Arc<Ticket>],
 ) -> BoxFuture<'a, Result<Vec<Uuid>>> {
