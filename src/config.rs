@@ -52,6 +52,12 @@ pub struct Config {
     pub(crate) public_metrics: bool,
     pub(crate) cors_origins: Vec<HeaderValue>,
     pub(crate) request_time: Duration,
+    pub(crate) body_time: Duration,
+    /// How long a connection to the database may be idle.
+    pub(crate) idle_time: Duration,
+    pub(crate) sleep_friendly: bool,
+    pub(crate) sweep_interval: Duration,
+    pub(crate) max_connections: usize,
     /// Address to listen on; `None` is every address, IPv6 and IPv4.
     pub host: Option<IpAddr>,
     /// Port to listen on.
@@ -66,6 +72,17 @@ pub struct Config {
     pub auto_migrate: bool,
     /// What to log, such as `info` or `info,sqlx=debug`.
     pub log: tracing_subscriber::filter::Targets,
+    /// Where traces go, if anywhere.
+    pub traces: TraceSettings,
+}
+
+/// Where the spans of requests are sent, in builds that can (feature `otel`).
+#[derive(Clone, Debug)]
+pub struct TraceSettings {
+    /// Base address of an OTLP collector; none: spans are not sent.
+    pub endpoint: Option<String>,
+    /// The name under which they appear there.
+    pub service: String,
 }
 
 /// What decides what a caller may do, and from where it takes its policies.
@@ -154,6 +171,7 @@ const fn words(
     Variable { name, kind: Kind::Words(words), default, meaning }
 }
 
+const COLLECTOR: &str = "an address such as http://collector:4318";
 const DSN: &str = "a connection string such as postgresql://user:password@host:5432/database";
 
 /// Every variable the service reads. The parser takes ranges and defaults from here, and
@@ -172,8 +190,18 @@ const VARIABLES: &[Variable] = &[
         "Connection string of the database. Required, unless `DATABASE_URL` is set.",
     ),
     text("DATABASE_URL", DSN, "", "Used when `POSTGRES_DSN` is unset."),
-    int("POSTGRES_POOL_MIN", (1, 500), "2", "Connections kept open. Lambda: always 0."),
+    int(
+        "POSTGRES_POOL_MIN",
+        (1, 500),
+        "2",
+        "Connections kept open. Lambda, and with `SLEEP_FRIENDLY`: always 0.",
+    ),
     int("POSTGRES_POOL_MAX", (1, 500), "10", "Most connections open at once. Lambda: always 1."),
+    bool(
+        "SLEEP_FRIENDLY",
+        "false",
+        "Send nothing while there is nothing to do, so that a platform can put the service to sleep: connections to the database are closed after a minute or two without a request, and the sweep every 30 s, which only tidies up, is left out. The next request then takes as long as a new connection does.",
+    ),
     bool(
         "COORDINATION_AUTO_MIGRATE",
         "true",
@@ -192,9 +220,19 @@ const VARIABLES: &[Variable] = &[
         "API_TIMEOUT_KEEP_ALIVE",
         (1, 3600),
         "5",
-        "Seconds after which a connection is closed that is idle, or still sends the head of a request.",
+        "Seconds after which a connection is closed that is idle, or still sends the head of a request. The body has 10 s, whatever this says.",
     ),
-    bool("API_ACCESS_LOG", "false", "Log one line for each request."),
+    int(
+        "API_MAX_CONNECTIONS",
+        (1, 100_000),
+        "1000",
+        "Most connections served at once; more wait in the system's queue until one ends. Each takes a file handle, and a request that waits keeps its connection.",
+    ),
+    bool(
+        "API_ACCESS_LOG",
+        "false",
+        "Log one line for each request: method, path without the query, status, time, request id, operation and agent.",
+    ),
     int(
         "SHUTDOWN_GRACE_SECONDS",
         (0, 600),
@@ -202,6 +240,13 @@ const VARIABLES: &[Variable] = &[
         "Seconds that requests in flight may take to finish after SIGTERM.",
     ),
     text("RUST_LOG", "a log filter such as info or info,sqlx=debug", "info", "What to log."),
+    text(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        COLLECTOR,
+        "",
+        "Collector that gets a span for each operation, over OTLP and plain HTTP. Only builds with the feature `otel` send any.",
+    ),
+    text("OTEL_SERVICE_NAME", "a name", "agent-coordinator", "Name of the service in these spans."),
     text(
         "COORDINATION_API_KEYS",
         "keys, separated by commas",
@@ -322,6 +367,19 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a request may take before it is answered with 503 (conventions, limits).
 const REQUEST_TIME: Duration = Duration::from_secs(30);
 
+/// How long the body of a request may take to come in, once its head is there: at the limit of
+/// 1 MiB that is a slow line of 1 Mbit/s. Without this, whoever has a key could keep connections for
+/// the whole time of a request by sending a byte now and then.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// How long a connection to the database may be idle: the driver's own choice, and that of a service
+/// which is to sleep.
+const IDLE_TIME: Duration = Duration::from_secs(600);
+const IDLE_TIME_SLEEPY: Duration = Duration::from_secs(60);
+
+/// How often the server tidies up.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
 impl Config {
     /// Reads and checks the process's environment.
     pub fn from_env(home: Home) -> Result<Self, ConfigError> {
@@ -336,6 +394,7 @@ impl Config {
     pub fn parse(home: Home, lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut from = Reader { lookup: &lookup, problems: BTreeSet::new() };
         let server = home == Home::Server;
+        let sleep_friendly = from.bool("SLEEP_FRIENDLY");
         let (pool_min, pool_max): (u32, u32) =
             (from.int("POSTGRES_POOL_MIN"), from.int("POSTGRES_POOL_MAX"));
         // An invalid bound counts as 0 here and has its own problem.
@@ -344,7 +403,7 @@ impl Config {
         }
         let config = Self {
             database: Secret(from.database()),
-            pool_min: if server { pool_min } else { 0 },
+            pool_min: if server && !sleep_friendly { pool_min } else { 0 },
             pool_max: if server { pool_max } else { 1 },
             keys: from.keys(),
             public_reads: from.bool("COORDINATION_PUBLIC_READS"),
@@ -370,6 +429,11 @@ impl Config {
             public_metrics: from.bool("METRICS_PUBLIC"),
             cors_origins: from.origins(),
             request_time: REQUEST_TIME,
+            body_time: BODY_TIME,
+            idle_time: if sleep_friendly { IDLE_TIME_SLEEPY } else { IDLE_TIME },
+            sleep_friendly,
+            sweep_interval: SWEEP_INTERVAL,
+            max_connections: from.int("API_MAX_CONNECTIONS"),
             host: from.host(),
             port: from.port(),
             workers: from.int("API_WORKERS"),
@@ -377,6 +441,7 @@ impl Config {
             shutdown_grace: Duration::from_secs(from.int("SHUTDOWN_GRACE_SECONDS")),
             auto_migrate: from.bool("COORDINATION_AUTO_MIGRATE") && server,
             log: from.log(),
+            traces: from.traces(),
         };
         let last_port = config.port_base + (config.port_slots - 1) * config.port_range + 3;
         if from.problems.is_empty() && last_port > 65535 {
@@ -409,6 +474,31 @@ impl Config {
     #[doc(hidden)]
     pub fn with_request_time(mut self, limit: Duration) -> Self {
         self.request_time = limit;
+        self
+    }
+
+    /// The same configuration with another limit on the time that a body takes, for tests of that
+    /// limit.
+    #[doc(hidden)]
+    pub fn with_body_time(mut self, limit: Duration) -> Self {
+        self.body_time = limit;
+        self
+    }
+
+    /// The same configuration, with idle connections closed earlier where they are closed for the
+    /// sake of sleep, for tests that must not wait a minute.
+    #[doc(hidden)]
+    pub fn with_sleepy_idle_time(mut self, limit: Duration) -> Self {
+        if self.sleep_friendly {
+            self.idle_time = limit;
+        }
+        self
+    }
+
+    /// The same configuration with another time between two sweeps, for tests of the sweep.
+    #[doc(hidden)]
+    pub fn with_sweep_interval(mut self, interval: Duration) -> Self {
+        self.sweep_interval = interval;
         self
     }
 
@@ -510,6 +600,16 @@ impl Reader<'_> {
 
     fn log(&mut self) -> tracing_subscriber::filter::Targets {
         self.checked("RUST_LOG", |_, value| value.parse().ok())
+    }
+
+    fn traces(&mut self) -> TraceSettings {
+        let endpoint = self.checked("OTEL_EXPORTER_OTLP_ENDPOINT", |_, value| {
+            let uri: Uri = value.parse().ok()?;
+            let plain = uri.scheme_str() == Some("http") && uri.authority().is_some();
+            plain.then(|| Some(value.trim_end_matches('/').to_owned()))
+        });
+        let service = self.text("OTEL_SERVICE_NAME").unwrap_or_default();
+        TraceSettings { endpoint, service }
     }
 
     fn origins(&mut self) -> Vec<HeaderValue> {

@@ -28,19 +28,21 @@ mod page;
 mod policy;
 mod probe;
 pub mod registry;
+mod server;
 pub mod telemetry;
 mod timestamp;
 
 pub use app::App;
 pub use authority::Profile;
-pub use config::{Config, ConfigError, Home, configuration_table};
+pub use config::{Config, ConfigError, Home, TraceSettings, configuration_table};
 pub use db::MigrateError;
 pub use docs::operations_table;
 pub use domain::{Domain, DomainError};
 pub use error::{Error, Issue, Result};
-pub use http::{bind, listen, router, stop_signal};
+pub use http::router;
 pub use lock_key::{LockKey, LockKeyError};
 pub use openapi::document;
 #[doc(hidden)]
 pub use policy::known_operations;
+pub use server::{bind, listen, stop_signal};
 pub use timestamp::Timestamp;

@@ -114,7 +114,7 @@ async fn serve(config: Config) -> ExitCode {
         Ok(address) => tracing::info!(%address, "listening"),
         Err(error) => return failed("the address is unknown", &error),
     }
-    let served = listen(listener, router(app.clone()), app.config(), stop);
+    let served = listen(listener, router(app.clone()), &app, stop);
     let later = async {
         if goes_on && let Err(error) = migrated.await {
             return error;

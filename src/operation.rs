@@ -17,6 +17,7 @@ use crate::{
     auth::{Caller, Claims, Key},
     idempotency,
     policy::Question,
+    telemetry::Noted,
 };
 
 /// One thing the service can do. The struct is the input: its fields with their doc comments are
@@ -66,6 +67,7 @@ pub struct Context<'a> {
 pub(crate) struct RequestInfo {
     pub(crate) id: String,
     pub(crate) started: Instant,
+    pub(crate) noted: Noted,
 }
 
 impl RequestInfo {
@@ -236,6 +238,7 @@ pub(crate) async fn execute<O: Operation>(call: &Call<'_>, input: &Value) -> Res
     let span = tracing::info_span!(
         "operation",
         operation = O::META.id,
+        otel.name = O::META.id,
         resource,
         agent.id = tracing::field::Empty,
         request_id = call.request.id,
@@ -316,6 +319,7 @@ pub(crate) async fn admit(
         }
     };
     tracing::Span::current().record("agent.id", &caller.agent_id);
+    call.request.noted.set_agent(&caller.agent_id);
     if let Some(key) = call.key {
         app.authority.settle(db, config, key, &mut caller).await?;
     }

@@ -1,6 +1,8 @@
 //! The one log subscriber of a process: JSON lines for machines, or a form for people.
 //!
 //! What may be logged is decided where it is logged: no key, token or connection string ever is.
+use std::sync::{Arc, OnceLock};
+
 use tracing_subscriber::{Layer as _, filter::Targets, layer::SubscriberExt as _};
 
 /// How log lines look.
@@ -22,5 +24,28 @@ pub fn init(format: Format, filter: Targets) {
     let subscriber = tracing_subscriber::registry().with(layer.with_filter(filter));
     if tracing::subscriber::set_global_default(subscriber).is_err() {
         tracing::debug!("logging was already started");
+    }
+}
+
+/// What becomes known of a request on its way, for its line in the log: the first word counts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Noted(Arc<(OnceLock<&'static str>, OnceLock<String>)>);
+
+impl Noted {
+    pub(crate) fn set_operation(&self, name: &'static str) {
+        self.0.0.get_or_init(|| name);
+    }
+
+    pub(crate) fn set_agent(&self, agent_id: &str) {
+        self.0.1.get_or_init(|| agent_id.to_owned());
+    }
+
+    /// The operation, or the page's path.
+    pub(crate) fn operation(&self) -> Option<&'static str> {
+        self.0.0.get().copied()
+    }
+
+    pub(crate) fn agent(&self) -> Option<&str> {
+        self.0.1.get().map(String::as_str)
     }
 }

@@ -113,7 +113,7 @@ impl Service {
     async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), Failure> {
         let Service { app, listener, mut database } = self;
         let served = tokio::select! {
-            served = listen(listener, router(app.clone()), app.config(), stop) => served.map_err(broken),
+            served = listen(listener, router(app.clone()), &app, stop) => served.map_err(broken),
             error = database.keep_running() => {
                 Err(Failure::Broken(format!("The database could not be started again: {error}")))
             }
