@@ -4,7 +4,7 @@ SHELL := /bin/bash
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 WITH_POSTGRES := $(TARGET)/debug/with-postgres
 TOOLS := target/ci-tools
-DOCUMENTS := docs/openapi.json docs/operations.md docs/configuration.md
+DOCUMENTS := docs/openapi.json docs/operations.md docs/configuration.md .env.example
 
 # What `make check` consists of. No step before `queries` may depend on it: it makes cargo compile
 # again what contains SQL.
@@ -64,7 +64,10 @@ PRIVATE := [c]rates\.io|[p]ypi\.org|[p]ythonhosted|[n]pmjs|[d]eb\.debian|/[w]ork
 
 # $(call write,DOCUMENT,FILE): a run that fails leaves FILE as it was.
 write = mkdir -p $(dir $(2)) && \
-	cargo run -q --bin coordinator -- $(basename $(notdir $(1))) > $(2).new && mv $(2).new $(2)
+	cargo run -q --bin coordinator -- $(call command,$(1)) > $(2).new && mv $(2).new $(2)
+
+# $(call command,DOCUMENT): the command that prints it.
+command = $(if $(filter .env.example,$(1)),env-example,$(basename $(notdir $(1))))
 
 .PHONY: $(DOCUMENTS)
 $(DOCUMENTS):

@@ -13,6 +13,10 @@ use sqlx::postgres::{PgConnectOptions, types::PgInterval};
 
 use crate::auth::{Identity, Keyring};
 
+mod example;
+
+pub use example::env_example;
+
 /// Where the router runs. It decides a few defaults and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Home {
@@ -703,6 +707,11 @@ fn parse_identities(json: &str, listed: Option<&[String]>) -> Option<Vec<(String
         identities.push((key, parse_identity(members.as_object()?)?));
     }
     Some(identities)
+}
+
+/// Whether these members make an identity that a key can be bound to.
+pub(crate) fn is_identity(members: &serde_json::Map<String, Value>) -> bool {
+    parse_identity(members).is_some()
 }
 
 fn parse_identity(members: &serde_json::Map<String, Value>) -> Option<Identity> {

@@ -20,6 +20,7 @@ mod heartbeat;
 mod http;
 mod idempotency;
 mod input;
+mod keys;
 mod lock_key;
 mod metrics;
 mod openapi;
@@ -34,12 +35,13 @@ mod timestamp;
 
 pub use app::App;
 pub use authority::Profile;
-pub use config::{Config, ConfigError, Home, TraceSettings, configuration_table};
+pub use config::{Config, ConfigError, Home, TraceSettings, configuration_table, env_example};
 pub use db::MigrateError;
 pub use docs::operations_table;
 pub use domain::{Domain, DomainError};
 pub use error::{Error, Issue, Result};
 pub use http::router;
+pub use keys::{fresh_key, is_whole_key, key_for_environment, key_report};
 pub use lock_key::{LockKey, LockKeyError};
 pub use openapi::document;
 #[doc(hidden)]

@@ -2,8 +2,8 @@
 use std::{pin::pin, process::ExitCode, time::Duration};
 
 use agent_coordinator::{
-    App, Config, Home, MigrateError, bind, capabilities, configuration_table, document, listen,
-    operations_table, router, stop_signal,
+    App, Config, Home, MigrateError, bind, capabilities, configuration_table, document,
+    env_example, key_for_environment, key_report, listen, operations_table, router, stop_signal,
     telemetry::{self, Format},
 };
 
@@ -15,6 +15,10 @@ Usage: coordinator [COMMAND]
   openapi        print the OpenAPI document
   operations     print the table of operations
   configuration  print the table of environment variables
+  env-example    print an example of an environment, with every variable
+  keys generate  print a fresh API key as lines for the environment; bound to an agent by
+                 --agent-id ID, --agent-type TYPE, --workspace NAME, --profile NAME
+  keys check     say whether the key on standard input is whole, and its fingerprint
   help           print this text
   version        print the version
 ";
@@ -34,6 +38,15 @@ fn main() -> ExitCode {
         ["openapi"] => print(&format!("{:#}\n", document(&capabilities::all()))),
         ["operations"] => print(&operations_table()),
         ["configuration"] => print(&configuration_table()),
+        ["env-example"] => print(&env_example()),
+        ["keys", "generate", ref options @ ..] => match key_for_environment(options) {
+            Ok(text) => print(&text),
+            Err(text) => {
+                eprint!("{text}");
+                ExitCode::from(2)
+            }
+        },
+        ["keys", "check"] => check_key(),
         ["help" | "--help" | "-h"] => print(USAGE),
         ["version" | "--version" | "-V"] => {
             print(concat!("coordinator ", env!("CARGO_PKG_VERSION"), "\n"))
@@ -50,6 +63,21 @@ fn print(text: &str) -> ExitCode {
     match std::io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn check_key() -> ExitCode {
+    let mut key = String::new();
+    if let Err(error) = std::io::stdin().read_line(&mut key) {
+        eprintln!("The key cannot be read: {error}");
+        return ExitCode::FAILURE;
+    }
+    match key_report(&key) {
+        (true, report) => print(&report),
+        (false, report) => {
+            print(&report);
+            ExitCode::FAILURE
+        }
     }
 }
 
