@@ -8,7 +8,7 @@ DOCUMENTS := docs/openapi.json docs/operations.md docs/configuration.md .env.exa
 
 # What `make check` consists of. No step before `queries` may depend on it: it makes cargo compile
 # again what contains SQL.
-CHECKS := words fmt documents clippy queries doc deny unused
+CHECKS := words fmt documents clippy queries doc traces deny unused
 
 .NOTPARALLEL:
 .PHONY: help check list-checks test dev prepare docs $(CHECKS)
@@ -45,6 +45,7 @@ documents: ## Check that the generated documents are up to date
 
 clippy: ## Check the code
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --all-targets --features otel -- -D warnings
 
 queries: target/queries ## Check that .sqlx is up to date
 	@diff -r .sqlx target/queries && echo 'The queries are up to date.' || \
@@ -52,6 +53,9 @@ queries: target/queries ## Check that .sqlx is up to date
 
 doc: ## Check that the documentation of the code builds
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
+
+traces: ## Test what only the feature `otel` has
+	cargo test --features otel --test api traces::
 
 deny: $(TOOLS)/bin/cargo-deny ## Check licences, bans and sources of the dependencies
 	$(TOOLS)/bin/cargo-deny -L error --workspace --locked check licenses bans sources

@@ -22,6 +22,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 use tower_http::cors::CorsLayer;
+use tracing::Instrument as _;
 
 use crate::{
     App, Config, Error, Issue, Result,
@@ -272,17 +273,42 @@ async fn dispatch(
         let moved = redirect(site, Some(asked), request.uri());
         return moved.unwrap_or_else(|| other_method(methods));
     };
-    let name = match &route.target {
-        Target::Operation(op) => op.meta.id,
-        Target::Page(_) => route.template,
+    let (name, response) = match &route.target {
+        Target::Operation(op) => {
+            id.noted.set_operation(op.meta.id);
+            (op.meta.id, traced(&app, op, route.template, &id, request).await)
+        }
+        Target::Page(page) => {
+            id.noted.set_operation(route.template);
+            let shown = show(&app, site, *page, &id, request.headers()).await;
+            (route.template, shown.unwrap_or_else(|error| error.respond(&id.id)))
+        }
     };
-    id.noted.set_operation(name);
-    let answered = match &route.target {
-        Target::Operation(op) => operate(&app, op, route.template, &id, request).await,
-        Target::Page(page) => show(&app, site, *page, &id, request.headers()).await,
-    };
-    let response = answered.unwrap_or_else(|error| error.respond(&id.id));
     app.metrics.answered(name, response.status().as_u16(), id.started.elapsed());
+    response
+}
+
+/// One request to one operation, as a span from its key to its answer. Failures are logged in it.
+async fn traced(
+    app: &App,
+    op: &Registered,
+    template: &str,
+    id: &RequestId,
+    request: Request,
+) -> Response {
+    let span = tracing::info_span!(
+        "http",
+        otel.name = op.meta.id,
+        otel.kind = "server",
+        operation = op.meta.id,
+        request_id = id.id,
+        agent.id = tracing::field::Empty,
+        http.response.status_code = tracing::field::Empty,
+    );
+    let answered = operate(app, op, template, id, request).instrument(span.clone()).await;
+    span.record("agent.id", id.noted.agent());
+    let response = span.in_scope(|| answered.unwrap_or_else(|error| error.respond(&id.id)));
+    span.record("http.response.status_code", response.status().as_u16());
     response
 }
 

@@ -4,7 +4,7 @@ use std::{pin::pin, process::ExitCode, time::Duration};
 use agent_coordinator::{
     App, Config, Home, MigrateError, bind, capabilities, configuration_table, document,
     env_example, key_for_environment, key_report, listen, operations_table, router, stop_signal,
-    telemetry::{self, Format},
+    telemetry,
 };
 
 const USAGE: &str = "\
@@ -90,13 +90,17 @@ fn configured<F: Future<Output = ExitCode>>(command: impl FnOnce(Config) -> F) -
             return ExitCode::from(2);
         }
     };
-    telemetry::init(Format::Json, config.log.clone());
+    let traces = telemetry::init_server(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.workers)
         .enable_all()
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(command(config)),
+        Ok(runtime) => {
+            let code = runtime.block_on(command(config));
+            traces.finish();
+            code
+        }
         Err(error) => failed("the runtime could not be started", &error),
     }
 }

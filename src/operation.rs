@@ -238,7 +238,6 @@ pub(crate) async fn execute<O: Operation>(call: &Call<'_>, input: &Value) -> Res
     let span = tracing::info_span!(
         "operation",
         operation = O::META.id,
-        otel.name = O::META.id,
         resource,
         agent.id = tracing::field::Empty,
         request_id = call.request.id,

@@ -3,7 +3,18 @@
 //! What may be logged is decided where it is logged: no key, token or connection string ever is.
 use std::sync::{Arc, OnceLock};
 
-use tracing_subscriber::{Layer as _, filter::Targets, layer::SubscriberExt as _};
+use tracing_subscriber::{
+    Layer, Registry,
+    filter::Targets,
+    layer::{Identity, SubscriberExt as _},
+};
+
+use crate::Config;
+
+#[cfg_attr(not(feature = "otel"), path = "telemetry/no_traces.rs")]
+mod traces;
+
+pub use traces::Traces;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,12 +27,25 @@ pub enum Format {
 
 /// Starts logging to standard error. A second call in one process changes nothing.
 pub fn init(format: Format, filter: Targets) {
+    start(format, filter, None::<Identity>);
+}
+
+/// Starts logging as a server does: JSON, and the spans of operations go to the collector of the
+/// configuration, if there is one and this build can send any.
+pub fn init_server(config: &Config) -> Traces {
+    let (traces, layer) = traces::layer(&config.traces);
+    start(Format::Json, config.log.clone(), layer);
+    traces.report(&config.traces);
+    traces
+}
+
+fn start<L: Layer<Registry> + Send + Sync>(format: Format, filter: Targets, spans: Option<L>) {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let layer = match format {
         Format::Json => lines.json().flatten_event(true).boxed(),
         Format::Pretty => lines.compact().with_target(false).boxed(),
     };
-    let subscriber = tracing_subscriber::registry().with(layer.with_filter(filter));
+    let subscriber = tracing_subscriber::registry().with(spans).with(layer.with_filter(filter));
     if tracing::subscriber::set_global_default(subscriber).is_err() {
         tracing::debug!("logging was already started");
     }

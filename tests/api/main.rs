@@ -25,4 +25,6 @@ mod round_trips;
 mod sleeping;
 mod sockets;
 mod support;
+#[cfg(feature = "otel")]
+mod traces;
 mod work;
