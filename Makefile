@@ -11,7 +11,7 @@ DOCUMENTS := docs/openapi.json docs/operations.md docs/configuration.md .env.exa
 CHECKS := words fmt documents clippy queries doc traces deny unused
 
 .NOTPARALLEL:
-.PHONY: help check list-checks test dev prepare docs $(CHECKS)
+.PHONY: help check list-checks test dev prepare docs figures $(CHECKS)
 
 help: ## List these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -31,6 +31,10 @@ prepare: target/queries ## Write .sqlx anew: what the compiler knows about the S
 	rm -rf .sqlx && mv target/queries .sqlx
 
 docs: $(DOCUMENTS) ## Write the generated documents anew
+
+figures: ## Measure start and memory of the release build; on Linux, and on a machine at rest
+	cargo build -q --release --bin coordinator && cargo build -q --bin with-postgres
+	$(WITH_POSTGRES) --migrations migrations -- benches/figures.py $(TARGET)/release/coordinator
 
 words: ## Check that no tracked file names what is private to a machine
 	@git grep -nIE '$(PRIVATE)' -- . ':!Cargo.lock'; test $$? -eq 1

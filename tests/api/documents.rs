@@ -5,7 +5,7 @@ use agent_coordinator::{
     Config, Home, capabilities, configuration_table, document, env_example, operations_table,
 };
 
-use crate::support::Service;
+use crate::support::{Service, execute};
 
 #[track_caller]
 fn assert_fresh(file: &str, written: &str) {
@@ -96,4 +96,42 @@ async fn the_documents_are_served() {
     assert!(docs.text.starts_with("<!doctype html>") && docs.text.contains("acquire_lock"));
     let openapi = service.anonymous().get("/openapi.json").await;
     assert_eq!(openapi.json, document(&capabilities::all()));
+}
+
+/// The fenced blocks of one language in the page for operators.
+fn blocks(language: &str) -> Vec<&'static str> {
+    let page = include_str!("../../docs/operating.md");
+    let fence = format!("```{language}\n");
+    let found: Vec<_> =
+        page.split(fence.as_str()).skip(1).filter_map(|it| it.split("```").next()).collect();
+    assert!(!found.is_empty(), "no {language} in the page");
+    found
+}
+
+#[tokio::test]
+async fn every_query_for_operators_runs() {
+    let service = Service::start().await;
+    for query in blocks("sql") {
+        execute(&service.db, query).await;
+    }
+}
+
+#[tokio::test]
+async fn every_metric_for_operators_is_there() {
+    let service = Service::with(&[("METRICS_PUBLIC", "true")]).await;
+    service.client().acquire("a", "k", serde_json::json!({})).await;
+    let metrics = service.anonymous().get("/metrics").await.text;
+    let page = include_str!("../../docs/operating.md");
+    let is_name = |it: char| it.is_ascii_alphanumeric() || it == '_';
+    let named: BTreeSet<_> =
+        page.split(|it| !is_name(it)).filter(|it| it.starts_with("coordinator_")).collect();
+    for name in &named {
+        let sample = |line: &str| line.split(['{', ' ']).next() == Some(name);
+        let family = format!("# TYPE {name} ");
+        assert!(metrics.lines().any(|it| sample(it) || it.starts_with(&family)), "{name}");
+    }
+    let families = metrics.lines().filter_map(|it| it.strip_prefix("# TYPE "));
+    for family in families.filter_map(|it| it.split(' ').next()) {
+        assert!(named.contains(family), "{family} is not explained");
+    }
 }

@@ -299,6 +299,7 @@ async fn a_request_in_flight_is_answered_after_sigterm_and_new_ones_are_refused(
     let database = throwaway::database(&MIGRATOR).await.expect("a database");
     let mut variables = variables(&database.url);
     variables.insert("API_ACCESS_LOG".to_owned(), "true".to_owned());
+    variables.insert("API_TIMEOUT_KEEP_ALIVE".to_owned(), "600".to_owned());
     let mut running = Running::start(variables).await;
     running.request("POST", "/locks/acquire", &acquire("a", "k")).await;
     let db = PgPool::connect(&database.url).await.expect("it answers");
@@ -309,6 +310,10 @@ async fn a_request_in_flight_is_answered_after_sigterm_and_new_ones_are_refused(
         .await
         .expect("the row is locked");
     let port = running.port;
+    let mut idle = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection");
+    let head = b"GET /live HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    idle.write_all(head).await.expect("sent");
+    idle.readable().await.expect("an answer");
     let stop = async {
         let waiting = "select count(*) from pg_stat_activity
             where datname = current_database() and wait_event_type = 'Lock'";
@@ -317,10 +322,9 @@ async fn a_request_in_flight_is_answered_after_sigterm_and_new_ones_are_refused(
         }
         running.signal("TERM");
         running.wait_for_line("stopping").await;
-        // The listener is closed soon after the line; until then the queue may still take one.
-        while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
-            tokio::task::yield_now().await;
-        }
+        // Idle connections are closed last: from here on the grace time is all that there is.
+        idle.read_to_end(&mut Vec::new()).await.expect("the end");
+        assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err());
         blocker.rollback().await.expect("rolled back");
     };
     let body = acquire("b", "k");

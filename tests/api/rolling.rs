@@ -174,15 +174,18 @@ async fn end(old: Running, balancer: &Balancer, db: &PgPool) {
     let row = "select 1 as one from file_lock where key = 'held' for update";
     execute(&mut *blocker, row).await;
     let port = old.port;
+    let mut idle = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection");
+    idle.write_all(b"GET /live HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("sent");
+    message(&mut idle).await.expect("an answer").expect("an answer");
     let ended = async {
         let held = "select count(*) from pg_stat_activity
             where datname = current_database() and wait_event_type = 'Lock'";
         while scalar::<i64>(db, held).await == 0 {}
         balancer.rotation.write().await.retain(|it| *it != port);
         old.signal("TERM");
-        while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
-            tokio::task::yield_now().await;
-        }
+        // From here on nothing is kept open but for the request that is held up.
+        assert!(message(&mut idle).await.expect("the end").is_none());
+        assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err());
         blocker.rollback().await.expect("rolled back");
         old.end().await
     };
