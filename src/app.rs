@@ -9,6 +9,7 @@ use crate::{
     engine::Engine,
     heartbeat::Heartbeats,
     metrics::Metrics,
+    waiting::Waiting,
 };
 
 /// How many sweeps go by between two looks for records that are too old: an hour.
@@ -29,6 +30,7 @@ pub struct App {
     pub(crate) guardrails: Arc<Guardrails>,
     pub(crate) bm25: Arc<Bm25>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) waiting: Arc<Waiting>,
 }
 
 impl App {
@@ -45,6 +47,7 @@ impl App {
             guardrails: Arc::default(),
             bm25: Arc::default(),
             metrics: Arc::default(),
+            waiting: Arc::default(),
         }
     }
 
@@ -76,6 +79,12 @@ impl App {
                 Err(error) => tracing::warn!(?error, "the sweep failed"),
             }
         }
+    }
+
+    /// Answers every waiting request with what holds now; from now on none waits. For the moment
+    /// when the process is asked to stop.
+    pub fn stop_waiting(&self) {
+        self.waiting.stop();
     }
 
     /// Closes the connections, when the last request is answered. Requests that were cut off may

@@ -108,7 +108,12 @@ impl Cedar {
         }
         let read_at = Instant::now();
         let (policies, max_age) = match read(db, workspace).await {
-            Ok(Some(policies)) => (Some(Arc::new(policies)), self.cache_ttl),
+            Ok(Some(Ok(policies))) => (Some(Arc::new(policies)), self.cache_ttl),
+            // The one that is broken may be the one that forbids.
+            Ok(Some(Err(error))) => {
+                tracing::error!(workspace, %error, "a policy is broken: nothing is allowed");
+                (None, self.cache_ttl.min(FAILURE_MAX_AGE))
+            }
             Ok(None) => (self.fallback.clone(), self.cache_ttl),
             Err(error) => {
                 tracing::error!(workspace, %error, "the policies could not be read");
@@ -132,7 +137,10 @@ impl Cedar {
 
 /// The enabled policies of a workspace, or of `default` where it has no rows; nothing where there
 /// are none at all.
-async fn read(db: &mut PgConnection, workspace: &str) -> Result<Option<PolicySet>, Failure> {
+async fn read(
+    db: &mut PgConnection,
+    workspace: &str,
+) -> Result<Option<Result<PolicySet, Failure>>> {
     let rows = sqlx::query!(
         r#"
         select name, policy_text from cedar_policy
@@ -147,7 +155,7 @@ async fn read(db: &mut PgConnection, workspace: &str) -> Result<Option<PolicySet
     if rows.is_empty() {
         return Ok(None);
     }
-    Ok(Some(parse(rows.iter().map(|it| (it.name.as_str(), it.policy_text.as_str())))?))
+    Ok(Some(parse(rows.iter().map(|it| (it.name.as_str(), it.policy_text.as_str())))))
 }
 
 /// Who delegated the work of the caller's session to it.

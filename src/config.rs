@@ -62,6 +62,7 @@ pub struct Config {
     pub(crate) sleep_friendly: bool,
     pub(crate) sweep_interval: Duration,
     pub(crate) max_connections: usize,
+    pub(crate) wait_max: Duration,
     /// Address to listen on; `None` is every address, IPv6 and IPv4.
     pub host: Option<IpAddr>,
     /// Port to listen on.
@@ -243,6 +244,12 @@ const VARIABLES: &[Variable] = &[
         "25",
         "Seconds that requests in flight may take to finish after SIGTERM.",
     ),
+    int(
+        "WAIT_MAX_SECONDS",
+        (0, 300),
+        "50",
+        "Most seconds that a request waits for a lock or a task, whatever its `wait_seconds` says. Lambda: 20 at most.",
+    ),
     text("RUST_LOG", "a log filter such as info or info,sqlx=debug", "info", "What to log."),
     text(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -384,6 +391,10 @@ const IDLE_TIME_SLEEPY: Duration = Duration::from_secs(60);
 /// How often the server tidies up.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
+/// The longest that a request waits on Lambda, where every second of it is paid for (conventions,
+/// limits).
+const LAMBDA_WAIT_MAX: Duration = Duration::from_secs(20);
+
 impl Config {
     /// Reads and checks the process's environment.
     pub fn from_env(home: Home) -> Result<Self, ConfigError> {
@@ -438,6 +449,11 @@ impl Config {
             sleep_friendly,
             sweep_interval: SWEEP_INTERVAL,
             max_connections: from.int("API_MAX_CONNECTIONS"),
+            wait_max: Duration::from_secs(from.int("WAIT_MAX_SECONDS")).min(if server {
+                Duration::MAX
+            } else {
+                LAMBDA_WAIT_MAX
+            }),
             host: from.host(),
             port: from.port(),
             workers: from.int("API_WORKERS"),
@@ -504,6 +520,11 @@ impl Config {
     pub fn with_sweep_interval(mut self, interval: Duration) -> Self {
         self.sweep_interval = interval;
         self
+    }
+
+    /// How long a request that asks to wait so many seconds may do so.
+    pub(crate) fn longest_wait(&self, seconds: i64) -> Duration {
+        Duration::from_secs(u64::try_from(seconds).unwrap_or_default()).min(self.wait_max)
     }
 
     /// The silence after which a session is disconnected, as the database takes it.
@@ -815,6 +836,19 @@ mod tests {
         let variables = [DSN, ("COORDINATION_AUTO_MIGRATE", "true"), ("POSTGRES_POOL_MAX", "50")];
         let config = parse(Home::Lambda, &variables).expect("valid");
         assert_eq!((config.pool_min, config.pool_max, config.auto_migrate), (0, 1, false));
+    }
+
+    #[test]
+    fn waits_are_bounded_and_shorter_in_a_function() {
+        let longest = |home, max| {
+            let variables = [DSN, ("WAIT_MAX_SECONDS", max)];
+            parse(home, &variables).expect("valid").longest_wait(1_000).as_secs()
+        };
+        assert_eq!((longest(Home::Server, ""), longest(Home::Server, "300")), (50, 300));
+        assert_eq!((longest(Home::Lambda, ""), longest(Home::Lambda, "5")), (20, 5));
+        let config = valid(&[]);
+        assert_eq!(config.longest_wait(7).as_secs(), 7);
+        assert_eq!(config.longest_wait(-1).as_secs(), 0);
     }
 
     #[test]

@@ -35,6 +35,7 @@ use crate::{
     probe,
     registry::{Operations, Registered},
     telemetry::Noted,
+    waiting::{Granted, Patience},
 };
 
 /// The most bytes a request's body may have (conventions, limits).
@@ -214,14 +215,24 @@ async fn around(State(app): State<App>, mut request: Request, next: Next) -> Res
     let started = Instant::now();
     let id = request_id(request.headers());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let noted = Noted::default();
-    request.extensions_mut().insert(RequestId { id: id.clone(), started, noted: noted.clone() });
+    let (noted, granted) = (Noted::default(), Granted::default());
+    let limit = app.config.request_time;
+    request.extensions_mut().insert(RequestId {
+        id: id.clone(),
+        started,
+        noted: noted.clone(),
+        granted: granted.clone(),
+    });
     let _in_flight = app.metrics.in_flight.enter();
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind();
-    let mut response = match tokio::time::timeout(app.config.request_time, answered).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(panic)) => Error::Internal(panic_text(&*panic).into()).respond(&id),
-        Err(elapsed) => Error::Unavailable(elapsed.into()).respond(&id),
+    let mut response = tokio::select! {
+        answered = answered => match answered {
+            Ok(response) => response,
+            Err(panic) => Error::Internal(panic_text(&*panic).into()).respond(&id),
+        },
+        () = granted.over(started, limit) => {
+            Error::Unavailable("the request took longer than it may".into()).respond(&id)
+        }
     };
     let value = HeaderValue::from_str(&id).expect("a request id is plain ASCII");
     response.headers_mut().insert(REQUEST_ID, value);
@@ -244,6 +255,7 @@ struct RequestId {
     id: String,
     started: Instant,
     noted: Noted,
+    granted: Granted,
 }
 
 impl RequestId {
@@ -374,8 +386,8 @@ async fn metrics(
         if !issues.is_empty() {
             return Err(Error::Invalid(issues));
         }
-        let request = id.info();
-        let call = Call { app, key, claims, request, fingerprint: None };
+        let (request, patience) = (id.info(), Patience::default());
+        let call = Call { app, key, claims, request, patience, fingerprint: None };
         let mut db = app.db.acquire().await?;
         admit(&call, &META, &Value::Null, "", &mut db).await?;
         db.done();
@@ -384,6 +396,7 @@ async fn metrics(
         database: app.db.connections(),
         pool_max: app.config.pool_max,
         max_connections: app.config.max_connections,
+        waiting: app.waiting.count(),
     };
     let text = app.metrics.text(probe::VERSION, levels);
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
@@ -468,8 +481,8 @@ async fn operate(
     let target = format!("{} {}", parts.method, parts.uri.path());
     let key_given = claims.idempotency_key.is_some();
     let fingerprint = key_given.then(|| idempotency::fingerprint(&target, said));
-    let request = id.info();
-    let call = Call { app, key, claims, request, fingerprint };
+    let (request, patience) = (id.info(), Patience::new(&id.granted));
+    let call = Call { app, key, claims, request, patience, fingerprint };
     let reply = op.call(&call, &input).await?;
     let mut response = Json(reply.body).into_response();
     if reply.replayed {

@@ -8,7 +8,7 @@ use crate::{
     App, Config, Error, Result,
     auth::Caller,
     input::{issue, value_error},
-    operation::{Context, Operation, Reply, RequestInfo, to_value},
+    operation::{Context, Operation, Reply, RequestInfo, Wait, to_value},
 };
 
 /// One request that must take effect at most once.
@@ -19,6 +19,7 @@ pub(crate) struct Once<'a> {
     pub(crate) caller: &'a Caller,
     pub(crate) request: &'a RequestInfo,
     pub(crate) config: &'a Config,
+    pub(crate) wait: Option<Wait<'a>>,
 }
 
 impl Once<'_> {
@@ -44,6 +45,7 @@ impl Once<'_> {
             caller: self.caller,
             request: self.request,
             config: self.config,
+            wait: self.wait,
         };
         let answer = operation.run(cx).await?;
         let body = to_value(&answer)?;

@@ -32,6 +32,7 @@ pub mod registry;
 mod server;
 pub mod telemetry;
 mod timestamp;
+mod waiting;
 
 pub use app::App;
 pub use authority::Profile;

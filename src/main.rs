@@ -125,6 +125,7 @@ async fn serve(config: Config) -> ExitCode {
             tracing::error!(%error, "signals cannot be received");
         }
         tracing::info!("stopping");
+        app.stop_waiting();
     });
     // Most often this is over before the first request comes, which then finds its tables. A
     // database that cannot be reached, or takes long, must not keep the process from answering

@@ -60,6 +60,8 @@ pub(crate) struct Levels {
     pub(crate) database: (u32, usize),
     pub(crate) pool_max: u32,
     pub(crate) max_connections: usize,
+    /// Requests that wait for a lock or a task.
+    pub(crate) waiting: usize,
 }
 
 #[derive(Debug, Default)]
@@ -119,6 +121,8 @@ impl Metrics {
         };
         let help = "Requests that are being answered, this one included.";
         level("coordinator_requests_in_flight", help, self.in_flight.level());
+        let help = "Requests that wait for a lock or a task.";
+        level("coordinator_waiting_requests", help, levels.waiting as u64);
         let help = "Open connections of clients.";
         level("coordinator_connections", help, self.connections.level());
         let help = "Most connections of clients at once.";
@@ -168,7 +172,7 @@ mod tests {
         metrics.refused_key();
         let (_one, two) = (metrics.in_flight.enter(), metrics.in_flight.enter());
         drop(two);
-        let levels = Levels { database: (5, 3), pool_max: 10, max_connections: 99 };
+        let levels = Levels { database: (5, 3), pool_max: 10, max_connections: 99, waiting: 4 };
         let text = metrics.text("1.2.3", levels);
         for line in [
             "coordinator_build_info{version=\"1.2.3\"} 1",
@@ -188,10 +192,11 @@ mod tests {
             "coordinator_requests_in_flight 1",
             "coordinator_connections 0",
             "coordinator_connections_max 99",
+            "coordinator_waiting_requests 4",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} in\n{text}");
         }
         let named = text.lines().filter(|it| it.starts_with("# TYPE")).count();
-        assert_eq!(named, 9);
+        assert_eq!(named, 10);
     }
 }

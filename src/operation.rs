@@ -3,13 +3,18 @@
 //! It is written once and reached wherever its [`Meta`] says. Identity, trust, policy, audit of
 //! denials, idempotency and the session's heartbeat happen in `execute` and nowhere else: only
 //! it can make a [`Context`], so no operation has a way round them.
-use std::{borrow::Cow, future::Future, time::Instant};
+use std::{
+    borrow::Cow,
+    future::Future,
+    time::{Duration, Instant},
+};
 
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use sqlx::PgConnection;
 use tracing::Instrument as _;
+use uuid::Uuid;
 
 use crate::{
     App, Config, Error, Result,
@@ -18,6 +23,7 @@ use crate::{
     idempotency,
     policy::Question,
     telemetry::Noted,
+    waiting::{Look, Patience, Ticket},
 };
 
 /// One thing the service can do. The struct is the input: its fields with their doc comments are
@@ -35,6 +41,12 @@ pub trait Operation: DeserializeOwned + JsonSchema + Send + 'static {
     /// What the operation acts on, for policy and audit.
     fn resource(&self) -> Cow<'_, str> {
         "".into()
+    }
+
+    /// How many seconds the request wants to wait for a better answer than one that could be given
+    /// at once; the service sets an upper bound.
+    fn wait_seconds(&self) -> i64 {
+        0
     }
 
     /// Whether an answer tells of a change of state. Only such answers are kept for an
@@ -60,6 +72,37 @@ pub struct Context<'a> {
     pub(crate) caller: &'a Caller,
     pub(crate) request: &'a RequestInfo,
     pub(crate) config: &'a Config,
+    /// Where the request is one that waits.
+    pub(crate) wait: Option<Wait<'a>>,
+}
+
+/// The wait of a request, of which this is one attempt.
+#[derive(Clone, Copy)]
+pub(crate) struct Wait<'a> {
+    patience: &'a Patience,
+    /// Whether there is time left for another attempt.
+    goes_on: bool,
+}
+
+impl Context<'_> {
+    /// The place of a request that waits, the same in each of its attempts.
+    pub(crate) fn place(&self) -> Option<Uuid> {
+        self.wait.map(|it| it.patience.place())
+    }
+
+    /// Whether the request may wait instead of being refused now. What it is refused for is then not
+    /// recorded, and [`Context::postpone`] says what it waits for.
+    pub(crate) fn may_wait(&self) -> bool {
+        self.wait.is_some_and(|it| it.goes_on)
+    }
+
+    /// Has the request wait and try again, if it may.
+    pub(crate) fn postpone(&self, kind: &'static str, task_types: Option<&[String]>, look: Look) {
+        let Some(Wait { patience, goes_on: true }) = self.wait else { return };
+        let (place, caller) = (patience.place(), self.caller.clone());
+        let task_types = task_types.map(<[String]>::to_vec);
+        patience.postpone(Ticket { place, caller, task_types, kind, look });
+    }
 }
 
 /// The request that an operation answers, for its audit row.
@@ -216,6 +259,7 @@ pub(crate) struct Call<'a> {
     pub(crate) key: Option<&'a Key>,
     pub(crate) claims: Claims,
     pub(crate) request: RequestInfo,
+    pub(crate) patience: Patience,
     /// SHA-256 of method, target and body, when the request carries an idempotency key.
     pub(crate) fingerprint: Option<[u8; 32]>,
 }
@@ -231,9 +275,9 @@ pub(crate) struct Reply {
 }
 
 /// Runs one operation in the order that the contract fixes: identity, workspace, policy,
-/// idempotency, the work.
+/// idempotency, the work. A request that waits does so several times.
 pub(crate) async fn execute<O: Operation>(call: &Call<'_>, input: &Value) -> Result<Reply> {
-    let operation = O::deserialize(input).map_err(|error| Error::Internal(error.into()))?;
+    let operation: O = read(input)?;
     let resource = operation.resource().into_owned();
     let span = tracing::info_span!(
         "operation",
@@ -242,17 +286,50 @@ pub(crate) async fn execute<O: Operation>(call: &Call<'_>, input: &Value) -> Res
         agent.id = tracing::field::Empty,
         request_id = call.request.id,
     );
-    run_as_caller(call, input, operation, &resource).instrument(span).await
+    let wait = call.app.config.longest_wait(operation.wait_seconds());
+    let answered = async {
+        if wait.is_zero() {
+            return attempt(call, input, operation, &resource, None).await;
+        }
+        wait_and_run(call, input, operation, &resource, wait).await
+    };
+    answered.instrument(span).await
 }
 
-async fn run_as_caller<O: Operation>(
+fn read<O: Operation>(input: &Value) -> Result<O> {
+    O::deserialize(input).map_err(|error| Error::Internal(error.into()))
+}
+
+/// Tries until the answer is one to send, or the time is over: then whatever the answer is.
+async fn wait_and_run<O: Operation>(
+    call: &Call<'_>,
+    input: &Value,
+    mut operation: O,
+    resource: &str,
+    wait: Duration,
+) -> Result<Reply> {
+    let (waiting, patience) = (&call.app.waiting, &call.patience);
+    let until = call.request.started + wait;
+    patience.grant(wait);
+    loop {
+        let goes_on = Instant::now() < until && !waiting.is_stopped();
+        let wait = Some(Wait { patience, goes_on });
+        let reply = attempt(call, input, operation, resource, wait).await?;
+        let Some(ticket) = patience.take() else { return Ok(reply) };
+        waiting.wait(call.app, ticket, until).await;
+        operation = read(input)?;
+    }
+}
+
+async fn attempt<O: Operation>(
     call: &Call<'_>,
     input: &Value,
     operation: O,
     resource: &str,
+    wait: Option<Wait<'_>>,
 ) -> Result<Reply> {
     let mut db = call.app.db.acquire().await?;
-    let answered = run_on(call, input, operation, resource, &mut db).await;
+    let answered = run_on(call, input, operation, resource, wait, &mut db).await;
     // After a failure of the database nobody knows what state the connection is in.
     if !matches!(answered, Err(Error::Unavailable(_) | Error::Internal(_))) {
         db.done();
@@ -265,11 +342,12 @@ async fn run_on<O: Operation>(
     input: &Value,
     operation: O,
     resource: &str,
+    wait: Option<Wait<'_>>,
     db: &mut PgConnection,
 ) -> Result<Reply> {
     let meta = O::META;
     let caller = admit(call, &meta, input, resource, db).await?;
-    let answered = answer(call, operation, &caller, db).await;
+    let answered = answer(call, operation, &caller, wait, db).await;
     if let Err(denial @ Error::Forbidden(_)) = &answered {
         record_denial(call, &meta, resource, db, &caller, denial, &[]).await?;
     }
@@ -356,16 +434,17 @@ async fn answer<O: Operation>(
     call: &Call<'_>,
     operation: O,
     caller: &Caller,
+    wait: Option<Wait<'_>>,
     db: &mut PgConnection,
 ) -> Result<Reply> {
     let (app, request, config) = (call.app, &call.request, &*call.app.config);
     let reply = match (&call.claims.idempotency_key, &call.fingerprint) {
         (Some(key), Some(fingerprint)) => {
-            let once = idempotency::Once { app, key, fingerprint, caller, request, config };
+            let once = idempotency::Once { app, key, fingerprint, caller, request, config, wait };
             once.run(operation, db).await?
         }
         _ => {
-            let answer = operation.run(Context { app, db, caller, request, config }).await?;
+            let answer = operation.run(Context { app, db, caller, request, config, wait }).await?;
             let restanding = O::changes_standing_of(&answer).map(str::to_owned);
             Reply { body: to_value(&answer)?, replayed: false, restanding }
         }

@@ -112,6 +112,10 @@ impl Service {
 
     async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), Failure> {
         let Service { app, listener, mut database } = self;
+        let stop = async {
+            stop.await;
+            app.stop_waiting();
+        };
         let served = tokio::select! {
             served = listen(listener, router(app.clone()), &app, stop) => served.map_err(broken),
             error = database.keep_running() => {

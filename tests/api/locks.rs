@@ -218,21 +218,6 @@ async fn the_time_to_live_is_asked_for_or_30_minutes_or_the_configured_one() {
 }
 
 #[tokio::test]
-async fn waiting_is_accepted_and_a_taken_lock_is_refused_at_once() {
-    let service = Service::start().await;
-    let client = service.client();
-    client.acquire("a", "k", json!({})).await;
-    let refused = client.acquire("b", "k", json!({ "wait_seconds": 50 })).await;
-    assert_eq!(
-        (&refused["reason"], &refused["position"]),
-        (&json!("locked_by_other"), &json!(null))
-    );
-    let body = json!({ "file_path": "k", "agent_id": "b", "agent_type": "t", "wait_seconds": -1 });
-    let issues = client.post("/locks/acquire", body).await.issues();
-    assert_eq!(issues, [("greater_than_equal".to_owned(), json!(["body", "wait_seconds"]))]);
-}
-
-#[tokio::test]
 async fn a_lock_is_released_by_its_holder_only() {
     let service = Service::start().await;
     let client = service.client();

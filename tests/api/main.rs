@@ -2,6 +2,7 @@
 //! own for each test.
 mod audit_query;
 mod clients;
+mod compose;
 mod conventions;
 mod discovery;
 mod documents;
@@ -27,4 +28,5 @@ mod sockets;
 mod support;
 #[cfg(feature = "otel")]
 mod traces;
+mod waiting;
 mod work;

@@ -114,7 +114,7 @@ pub(crate) fn acquire(agent: &str, key: &str) -> String {
 }
 
 /// The address of a new, empty database.
-async fn empty_database() -> String {
+pub(crate) async fn empty_database() -> String {
     let server = throwaway::server().await.expect("a server");
     let name = format!("empty_{}", uuid::Uuid::new_v4().simple());
     let mut admin = PgConnection::connect(&server.url("postgres")).await.expect("it answers");
@@ -222,6 +222,36 @@ async fn simultaneous_starters_migrate_once() {
     )
     .await;
     assert!(limits.contains("statement_timeout=10s"), "{limits}");
+}
+
+#[tokio::test]
+async fn five_servers_that_start_at_once_migrate_once() {
+    let url = empty_database().await;
+    let db = PgPool::connect(&url).await.expect("it answers");
+    // The migrator's table, not yet committed: whoever migrates first has to wait for it, and the
+    // others for them, until all five are there.
+    let mut gate = db.begin().await.expect("a transaction");
+    crate::support::execute(&mut *gate, "create table _sqlx_migrations ()").await;
+    let open = async {
+        let waiting = "select count(*) from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock'";
+        while scalar::<i64>(&db, waiting).await < 5 {
+            tokio::task::yield_now().await;
+        }
+        gate.rollback().await.expect("rolled back");
+    };
+    let starts = join_all((0..5).map(|_| Running::start(variables(&url))));
+    let (servers, ()) = join(starts, open).await;
+    for mut server in servers {
+        let migrated = "the schema is up to date";
+        if !server.seen.iter().any(|line| line.contains(migrated)) {
+            server.wait_for_line(migrated).await;
+        }
+        let (status, _, ready) = server.request("GET", "/ready", "").await;
+        assert_eq!((status, &ready["schema"]), (200, &json!("ok")), "{ready}");
+    }
+    let applied: i64 = scalar(&db, "select count(*) from _sqlx_migrations where success").await;
+    assert_eq!(applied, MIGRATOR.iter().count() as i64);
 }
 
 #[tokio::test]
@@ -407,4 +437,43 @@ async fn idle_and_slow_connections_are_closed_after_the_keep_alive_time() {
         assert_eq!(answered.matches("HTTP/1.1 200").count(), answers, "{sent:?}: {answered}");
         assert!(before.elapsed() >= Duration::from_secs(1), "{sent:?}");
     }
+}
+
+#[tokio::test]
+async fn a_request_that_waits_is_answered_at_once_on_sigterm() {
+    let database = throwaway::database(&MIGRATOR).await.expect("a database");
+    let running = Running::start(variables(&database.url)).await;
+    running.request("POST", "/locks/acquire", &acquire("a", "k")).await;
+    let mut lock: Value = serde_json::from_str(&acquire("b", "k")).expect("JSON");
+    lock["wait_seconds"] = json!(50);
+    let work = json!({ "agent_id": "b", "agent_type": "t", "wait_seconds": 50 });
+    let (lock, work) = (lock.to_string(), work.to_string());
+    let waits = join(
+        request(running.port, "POST", "/locks/acquire", &lock),
+        request(running.port, "POST", "/work/claim", &work),
+    );
+    let stop = async {
+        loop {
+            let mut stream = TcpStream::connect(("127.0.0.1", running.port)).await.expect("open");
+            let head = format!(
+                "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-api-key: {FREE}\r\n\r\n"
+            );
+            stream.write_all(head.as_bytes()).await.expect("sent");
+            let mut metrics = String::new();
+            stream.read_to_string(&mut metrics).await.expect("received");
+            if metrics.contains("coordinator_waiting_requests 2") {
+                break;
+            }
+        }
+        running.signal("TERM");
+    };
+    let ((lock, work), ()) = join(waits, stop).await;
+    let (status, _, refused) = lock.expect("an answer");
+    assert_eq!((status, &refused["reason"]), (200, &json!("locked_by_other")));
+    assert_eq!((&refused["locked_by"], &refused["position"]), (&json!("a"), &json!(1)));
+    let (status, _, nothing) = work.expect("an answer");
+    assert_eq!((status, &nothing["reason"]), (200, &json!("no_tasks_available")));
+    let (code, log) = running.end().await;
+    assert_eq!(code, Some(0), "{log}");
+    assert!(!log.contains("cut off"), "{log}");
 }

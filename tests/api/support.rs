@@ -130,6 +130,7 @@ impl Service {
     pub(crate) async fn contents(&self) -> String {
         let sql = "select concat(
             (select json_agg(l order by workspace, key) from file_lock l),
+            (select json_agg(q order by workspace, place) from lock_waiter q),
             (select json_agg(s order by workspace, agent_id, session_id) from agent_session s),
             (select json_agg(i order by workspace, agent_id, key) from idempotency_key i),
             (select json_agg(a order by workspace, agent_id) from agent_assignment a),

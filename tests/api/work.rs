@@ -862,27 +862,36 @@ async fn probes_find_the_routes_without_touching_anything() {
 #[tokio::test]
 async fn a_claim_reads_a_handful_of_rows_however_long_the_backlog_is() {
     let service = Service::start().await;
-    let client = service.client();
-    // Blocked tasks are at the head of the queue, forbidden and parked ones too.
-    let backlog = |priority: u8, open: u8, trust: u8, parked: bool, count: u32| {
+    // At the head of the queue are blocked tasks, forbidden and parked ones, and such as ask for
+    // what the claimant is not.
+    let backlog = |priority: u8, open: u8, trust: u8, parked: bool, archetype: &str, count: u32| {
         format!(
             "insert into work_task (workspace, task_type, description, priority, submitted_by,
                 open_dependencies, guard_version, guard_trust, guard_findings, needed_trust,
-                max_attempts, retry_on_failure, is_parked, available_at)
+                max_attempts, retry_on_failure, is_parked, available_at, archetype)
              select 'default', 'kind-' || n % 7, 'd', {priority}, 's', {open}, 'stale', 0, '[]',
-                {trust}, 3, false, {parked}, '2999-01-01' from generate_series(1, {count}) n;"
+                {trust}, 3, false, {parked}, '2999-01-01', {archetype}
+             from generate_series(1, {count}) n;"
         )
     };
     let sql = [
-        backlog(1, 1, 0, false, 20_000),
-        backlog(1, 0, 3, false, 5_000),
-        backlog(1, 0, 0, true, 5_000),
-        backlog(5, 0, 0, false, 20_000),
+        backlog(1, 1, 0, false, "null", 20_000),
+        backlog(1, 0, 3, false, "null", 5_000),
+        backlog(1, 0, 0, true, "null", 5_000),
+        backlog(1, 0, 0, false, "'architect'", 5_000),
+        backlog(5, 0, 0, false, "null", 20_000),
+        backlog(6, 0, 0, false, "'tester'", 5_000),
     ]
     .concat();
     service.execute(&sql).await;
     let read = "select (seq_tup_read + idx_tup_fetch) as n from pg_stat_user_tables
         where relname = 'work_task'";
+    service
+        .execute(
+            "insert into agent_session (workspace, agent_id, session_id, agent_type, capabilities)
+             values ('default', 'a', 's', 't', '{tester}')",
+        )
+        .await;
     for types in [json!(null), json!(["kind-3", "kind-5"])] {
         // The counts of a connection are complete when it is closed.
         let (counted, claims) = service
@@ -890,10 +899,14 @@ async fn a_claim_reads_a_handful_of_rows_however_long_the_backlog_is() {
                 claim(&client, "a", json!({ "task_types": types })).await
             })
             .await;
-        assert_eq!(claims["success"], true, "{claims}");
+        assert_eq!(claims["priority"], 5, "{claims}");
         assert!(counted < 500, "{types}: {counted} rows read");
     }
-    assert_eq!(claim(&client, "b", json!({})).await["priority"], 5);
+    // Whoever declares nothing is handed everything in its order.
+    let (counted, claims) =
+        service.counted(read, async |client: Client| claim(&client, "b", json!({})).await).await;
+    assert_eq!(claims["priority"], 1, "{claims}");
+    assert!(counted < 500, "{counted} rows read");
 }
 
 #[tokio::test]

@@ -1,16 +1,20 @@
 //! Taking a lock, or extending one.
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
+use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::INVALID_FILE_PATH;
 use crate::{
-    Error, LockKey, Result, Timestamp,
+    Config, Error, LockKey, Result, Timestamp,
     audit::audited,
     operation::{Context, IdentityMode, Meta, Operation},
     policy,
+    waiting::Ticket,
 };
 
 const INVALID_AGENT_ID: &str = "invalid_agent_id";
@@ -18,6 +22,9 @@ const TTL_OUT_OF_RANGE: &str = "ttl_out_of_range";
 
 /// The longest a lock may live without being refreshed, in minutes.
 const MAX_TTL_MINUTES: i64 = 480;
+
+/// Seconds that a place in a queue lasts after the last look for the request that waits there.
+const PLACE_SECONDS: f64 = 3.0;
 
 /// How often an acquisition that lost a race is judged again before it gives up.
 const MAX_RACES: u32 = 32;
@@ -47,7 +54,8 @@ pub struct AcquireLock {
     /// Minutes until the lock expires by itself, 1 to 480; 0 takes the service's default.
     #[serde(default = "default_ttl_minutes")]
     pub ttl_minutes: i64,
-    /// Accepted for later use; a taken lock is refused at once.
+    /// Seconds to wait for the lock while another holds it: whoever waits gets it in the order of
+    /// arrival, and is answered as soon as it does. The service sets an upper bound.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub wait_seconds: i64,
@@ -96,6 +104,7 @@ struct AcquireRow {
     locked_at: Option<Timestamp>,
     expires_at: Option<Timestamp>,
     token: Option<i64>,
+    position: Option<i64>,
 }
 
 impl Operation for AcquireLock {
@@ -118,6 +127,10 @@ impl Operation for AcquireLock {
         self.file_path.as_str().into()
     }
 
+    fn wait_seconds(&self) -> i64 {
+        self.wait_seconds
+    }
+
     fn took_effect(answer: &Acquired) -> bool {
         answer.success
     }
@@ -130,7 +143,7 @@ impl Operation for AcquireLock {
                 // sees who.
                 continue;
             };
-            return self.answer(row, file_limit);
+            return self.answer(&cx, row, file_limit);
         }
         Err(Error::Unavailable("the key changed hands too often to be judged".into()))
     }
@@ -148,8 +161,10 @@ impl AcquireLock {
         (!(0..=MAX_TTL_MINUTES).contains(&self.ttl_minutes)).then_some(TTL_OUT_OF_RANGE)
     }
 
-    /// Judges and records the acquisition in one statement. A live holder is looked for first: the
-    /// loser then never touches the holder's row, so losers do not queue behind one another. No
+    /// Judges and records the acquisition in one statement. A key that is free still belongs to
+    /// whoever waits for it the longest: to everybody else that one is its holder.
+    /// A live holder is looked for first: the loser
+    /// then never touches the holder's row, so losers do not queue behind one another. No
     /// row means that a race was lost to somebody the statement cannot see yet.
     ///
     /// Whether a lock is live is judged by the statement's start, which is the same in every
@@ -174,12 +189,30 @@ impl AcquireLock {
                 select coalesce(
                     $12 and count_other_file_locks($1, $2, $10, $9) >= $15::bigint, false
                 ) as over_limit
-            ), held as materialized (
-                select agent_id, agent_type, session_id, reason, locked_at, expires_at
+            ), holder as materialized (
+                select
+                    agent_id, agent_type, session_id, reason, locked_at, expires_at,
+                    coalesce(agent_id <> $2 or session_id <> $4, false) as is_other
                 from file_lock
                 where workspace = $1 and key = $10 and expires_at > statement_timestamp()
-                    and (agent_id <> $2 or session_id <> $4)
                     and not session_lost(workspace, agent_id, session_id, locked_at, $9)
+            ), own as materialized (
+                select waiting_since, place from lock_waiter where workspace = $1 and place = $16
+            ), ahead as materialized (
+                select w.agent_id, w.agent_type, w.session_id, w.reason, w.alive_until
+                from lock_waiter w left join own on true
+                where w.workspace = $1 and w.key = $10 and w.alive_until > statement_timestamp()
+                    and (w.agent_id <> $2 or w.session_id <> $4)
+                    and (own.place is null
+                        or (w.waiting_since, w.place) < (own.waiting_since, own.place))
+                order by w.waiting_since, w.place
+            ), held as materialized (
+                select agent_id, agent_type, session_id, reason, locked_at, expires_at
+                from holder where is_other
+                union all (
+                    select agent_id, agent_type, session_id, reason, null, alive_until
+                    from ahead where not exists (select from holder) limit 1
+                )
             ), taken as (
                 insert into file_lock as l (
                     workspace, key, token, is_file, agent_id, agent_type, session_id, reason,
@@ -215,6 +248,20 @@ impl AcquireLock {
                     or session_lost(l.workspace, l.agent_id, l.session_id, l.locked_at, $9)
                     or (l.agent_id = $2 and coalesce(l.session_id = $4, true))
                 returning *
+            ), queued as (
+                insert into lock_waiter as w (
+                    workspace, place, key, agent_id, agent_type, session_id, reason, alive_until
+                )
+                select
+                    $1, $16, $10, $2, $3, $4, $13,
+                    clock_timestamp() + make_interval(secs => $18)
+                from gate
+                where $17 and not over_limit and $11::text is null and exists (select from held)
+                    and not exists (select from taken)
+                on conflict (workspace, place) do update set alive_until = excluded.alive_until
+            ), unqueued as (
+                delete from lock_waiter
+                where workspace = $1 and place = $16 and (not $17 or exists (select from taken))
             ), op as (
                 select
                     case
@@ -232,7 +279,12 @@ impl AcquireLock {
                     coalesce(t.locked_at, h.locked_at) as locked_at,
                     coalesce(t.expires_at, h.expires_at) as expires_at,
                     t.token,
-                    case when not g.over_limit then t.key is not null end as audit_success,
+                    case when $16::uuid is not null then (select count(*) + 1 from ahead) end
+                        as position,
+                    case
+                        when t.key is not null then true
+                        when not g.over_limit and ($11 is not null or not $17) then false
+                    end as audit_success,
                     case
                         when t.key is not null then jsonb_build_object(
                             'action', case when t.refresh_count = 0 then 'acquired'
@@ -258,7 +310,7 @@ impl AcquireLock {
             op.verdict as "verdict!", op.agent_id as "agent_id?", op.agent_type as "agent_type?",
             op.session_id as "session_id?", op.reason as "reason?",
             op.locked_at as "locked_at?: Timestamp", op.expires_at as "expires_at?: Timestamp",
-            op.token as "token?"
+            op.token as "token?", op.position as "position?"
             "#,
             self.file_path.as_str(),
             self.refusal(cx),
@@ -266,13 +318,21 @@ impl AcquireLock {
             self.reason,
             ttl_minutes as i32,
             file_limit,
+            cx.place(),
+            cx.may_wait(),
+            PLACE_SECONDS,
         )
         .fetch_optional(&mut *cx.db)
         .await?;
         Ok(row)
     }
 
-    fn answer(&self, row: AcquireRow, file_limit: Option<i64>) -> Result<Acquired> {
+    fn answer(
+        &self,
+        cx: &Context<'_>,
+        row: AcquireRow,
+        file_limit: Option<i64>,
+    ) -> Result<Acquired> {
         let action = match row.verdict.as_str() {
             "acquired" => "acquired",
             "refreshed" => "refreshed",
@@ -284,6 +344,7 @@ impl AcquireLock {
                 return Ok(Acquired { reason: Some(row.verdict), ..Acquired::default() });
             }
             _ => {
+                cx.postpone(Self::META.name, None, look);
                 return Ok(Acquired {
                     reason: Some(row.verdict),
                     expires_at: row.expires_at,
@@ -292,6 +353,7 @@ impl AcquireLock {
                     agent_type: row.agent_type,
                     locked_at: row.locked_at,
                     session_id: row.session_id,
+                    position: row.position,
                     ..Acquired::default()
                 });
             }
@@ -308,4 +370,51 @@ impl AcquireLock {
             ..Acquired::default()
         })
     }
+}
+
+/// Keeps the places of those who wait, and finds those whose turn has come: the key is free for them,
+/// and nobody waits for it longer. Places that nobody keeps any more are cleared away on the side.
+fn look<'a>(
+    db: &'a mut PgConnection,
+    config: &'a Config,
+    tickets: &'a [Arc<Ticket>],
+) -> BoxFuture<'a, Result<Vec<Uuid>>> {
+    Box::pin(async move {
+        let workspace = tickets.first().map(|it| it.caller.workspace.as_str());
+        let places: Vec<_> = tickets.iter().map(|it| it.place).collect();
+        let next = sqlx::query_scalar!(
+            r#"
+            with kept as (
+                update lock_waiter set
+                    alive_until = clock_timestamp() + make_interval(secs => $4)
+                where workspace = $1 and place = any($2)
+                returning *
+            ), gone as (
+                delete from lock_waiter
+                where workspace = $1 and alive_until < statement_timestamp() - interval '1 minute'
+                    and place <> all($2)
+            )
+            select k.place from kept k
+            where not exists (
+                select from lock_waiter w
+                where w.workspace = $1 and w.key = k.key
+                    and w.alive_until > statement_timestamp()
+                    and (w.agent_id <> k.agent_id or w.session_id <> k.session_id)
+                    and (w.waiting_since, w.place) < (k.waiting_since, k.place)
+            ) and not exists (
+                select from file_lock l
+                where l.workspace = $1 and l.key = k.key and l.expires_at > statement_timestamp()
+                    and (l.agent_id <> k.agent_id or l.session_id <> k.session_id)
+                    and not session_lost(l.workspace, l.agent_id, l.session_id, l.locked_at, $3)
+            )
+            "#,
+            workspace,
+            &places,
+            config.session_timeout(),
+            PLACE_SECONDS,
+        )
+        .fetch_all(db)
+        .await?;
+        Ok(next)
+    })
 }

@@ -1,15 +1,20 @@
 //! Claiming: the next task for an agent, as a lease.
+use std::{collections::HashSet, sync::Arc};
+
+use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::MAX_RACES;
 use crate::{
-    Error, Result, Timestamp,
+    Config, Result, Timestamp,
     audit::audited,
     capabilities::guardrails,
     operation::{Context, IdentityMode, Meta, Operation},
+    waiting::Ticket,
 };
 
 /// How many tasks a claim judges anew, or how often it takes notice of what time has changed, before
@@ -34,7 +39,8 @@ pub struct GetWork {
     /// Minutes until the lease ends by itself, 1 to 1440; absent: the service's default.
     #[schemars(range(min = 1, max = 1440))]
     pub lease_minutes: Option<i64>,
-    /// Accepted for later use; an empty queue is answered at once.
+    /// Seconds to wait for a task when there is none for you; answered as soon as there is. The
+    /// service sets an upper bound.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub wait_seconds: i64,
@@ -96,6 +102,10 @@ impl Operation for GetWork {
         json!({ "agent_id": "claude-1", "agent_type": "claude_code", "task_types": ["test"] })
     }
 
+    fn wait_seconds(&self) -> i64 {
+        self.wait_seconds
+    }
+
     fn took_effect(answer: &Claimed) -> bool {
         answer.success
     }
@@ -103,41 +113,41 @@ impl Operation for GetWork {
     async fn run(self, mut cx: Context<'_>) -> Result<Claimed> {
         let version = guardrails::version(&mut cx).await?;
         let (mut races, mut steps) = (0, 0);
-        while races < MAX_RACES {
+        while races < MAX_RACES && steps < MAX_STEPS {
             // No row: rivals had locked every candidate that was looked at.
             let Some(row) = self.attempt(&mut cx, &version).await? else {
                 races += 1;
                 continue;
             };
             match row.verdict.as_str() {
-                "rescan" if steps < MAX_STEPS => rescan(&mut cx, &row).await?,
-                // More tasks have become available than one statement takes notice of.
-                "again" if steps < MAX_STEPS => {}
-                "rescan" | "again" => return self.give_up(cx).await,
-                _ => return Ok(answer(row)),
+                "rescan" => rescan(&mut cx, &row).await?,
+                // Time has made tasks available that nobody had noticed.
+                "again" => {}
+                "claimed" => return Ok(claimed(row)),
+                _ => {
+                    self.wait_for_work(&cx);
+                    return Ok(Claimed { reason: row.reason, ..Claimed::default() });
+                }
             }
             steps += 1;
         }
-        Err(Error::Unavailable("too many rivals claim at once".into()))
+        self.give_up(cx).await
     }
 }
 
-fn answer(row: ClaimRow) -> Claimed {
-    match row.verdict.as_str() {
-        "claimed" => Claimed {
-            success: true,
-            task_id: row.id,
-            task_type: row.task_type,
-            description: row.description,
-            input_data: row.input_data,
-            priority: row.priority,
-            deadline: row.deadline,
-            reason: None,
-            attempt: row.attempt,
-            claim_token: row.claim_token,
-            lease_expires_at: row.lease_expires_at,
-        },
-        _ => Claimed { reason: row.reason, ..Claimed::default() },
+fn claimed(row: ClaimRow) -> Claimed {
+    Claimed {
+        success: true,
+        task_id: row.id,
+        task_type: row.task_type,
+        description: row.description,
+        input_data: row.input_data,
+        priority: row.priority,
+        deadline: row.deadline,
+        reason: None,
+        attempt: row.attempt,
+        claim_token: row.claim_token,
+        lease_expires_at: row.lease_expires_at,
     }
 }
 
@@ -163,9 +173,18 @@ async fn rescan(cx: &mut Context<'_>, row: &ClaimRow) -> Result<()> {
 }
 
 impl GetWork {
-    /// Answers that there is nothing, after more preparation than one request can wait for: what was
-    /// done is kept, and the next claim goes on from there.
+    fn wait_for_work(&self, cx: &Context<'_>) {
+        cx.postpone(Self::META.name, self.task_types.as_deref(), look);
+    }
+
+    /// Answers that there is nothing, after more preparation than one request can wait for, or with
+    /// rivals about to claim whatever there is: what was done is kept, and the next claim goes on
+    /// from there.
     async fn give_up(self, cx: Context<'_>) -> Result<Claimed> {
+        if cx.may_wait() {
+            self.wait_for_work(&cx);
+            return Ok(Claimed::default());
+        }
         let row = audited!(
             GivenUp,
             cx,
@@ -206,8 +225,6 @@ impl GetWork {
                 from agent_session s, unnest(s.capabilities) capability
                 where s.workspace = $1 and s.agent_id = $2 and s.ended_at is null
                     and s.last_heartbeat_at > clock_timestamp() - $9::interval
-            ), trusts as (
-                select generate_series(0, $12::integer)::smallint as needed
             ), overdue as (
                 update work_task t set
                     status = 'failed', error_message = 'deadline_exceeded', completed_at = t.deadline
@@ -243,45 +260,20 @@ impl GetWork {
                     and held_until <= statement_timestamp()
                 order by held_until limit 100
             ), candidates as materialized (
-                (
-                    select t.id from trusts cross join lateral (
-                        select t.id from work_task t
-                        where t.workspace = $1 and t.is_ready and t.needed_trust = trusts.needed
-                        and (t.deadline is null or t.deadline > statement_timestamp())
-                        and not (t.task_type in ('evaluate', 'review')
-                            and (t.submitted_by = $2 or t.authored_by is not distinct from $2))
-                        and (t.archetype is null or coalesce(
-                            (select capabilities from declared) @> array[t.archetype], true))
-                        order by t.priority, t.created_at, t.id limit 16
-                    ) t
-                    where $10::text[] is null
-                ) union all (
-                    select t.id from trusts cross join unnest($10::text[]) as wanted (task_type)
-                    cross join lateral (
-                        select t.id from work_task t
-                        where t.workspace = $1 and t.is_ready and t.needed_trust = trusts.needed
-                        and t.task_type = wanted.task_type
-                        and (t.deadline is null or t.deadline > statement_timestamp())
-                        and not (t.task_type in ('evaluate', 'review')
-                            and (t.submitted_by = $2 or t.authored_by is not distinct from $2))
-                        and (t.archetype is null or coalesce(
-                            (select capabilities from declared) @> array[t.archetype], true))
-                        order by t.priority, t.created_at, t.id limit 16
-                    ) t
-                )
-                union all select id from due
-                union all select id from ended
+                -- As an array, whose length the planner takes for small.
+                select unnest(array(
+                    select id from declared, claimable_tasks(
+                        $1, $2, $12::integer, $10::text[], declared.capabilities) id
+                )) as id
+                union select id from due
+                union select id from ended
             ), eligible as materialized (
-                select t.id, t.priority, t.created_at from work_task t
-                join (select distinct id from candidates) c on c.id = t.id
+                select t.id, t.priority, t.created_at
+                from declared cross join candidates c join work_task t on t.id = c.id
                 where t.workspace = $1 and t.needed_trust <= $12::integer
-                        and (t.status = 'pending' or t.attempt < t.max_attempts)
-                        and ($10::text[] is null or t.task_type = any($10::text[]))
-                        and (t.deadline is null or t.deadline > statement_timestamp())
-                        and not (t.task_type in ('evaluate', 'review')
-                            and (t.submitted_by = $2 or t.authored_by is not distinct from $2))
-                        and (t.archetype is null or coalesce(
-                            (select capabilities from declared) @> array[t.archetype], true))
+                    and (t.status = 'pending' or t.attempt < t.max_attempts)
+                    and ($10::text[] is null or t.task_type = any($10::text[]))
+                    and is_open_to(t, $2, declared.capabilities)
             ), picked as materialized (
                 select t.workspace, t.id, t.guard_version, t.description, t.input_data
                 from work_task t
@@ -329,29 +321,22 @@ impl GetWork {
                     for update of t skip locked
                 ) it
                 where t.workspace = it.workspace and t.id = it.id
+                returning t.id
             ), forbidden as materialized (
-                select t.* from generate_series($12::integer + 1, 5) as over (needed)
-                cross join lateral (
-                    select t.guard_findings, t.priority, t.created_at, t.id from work_task t
-                    where t.workspace = $1 and t.is_ready and t.needed_trust = over.needed::smallint
-                        and t.guard_trust > $12::integer and t.min_trust <= $12::integer
-                        and ($10::text[] is null or t.task_type = any($10::text[]))
-                        and (t.deadline is null or t.deadline > statement_timestamp())
-                        and not (t.task_type in ('evaluate', 'review')
-                            and (t.submitted_by = $2 or t.authored_by is not distinct from $2))
-                        and (t.archetype is null or coalesce(
-                            (select capabilities from declared) @> array[t.archetype], true))
-                    order by t.priority, t.created_at, t.id limit 1
-                ) t
-                where not exists (select from eligible)
+                select t.guard_findings
+                from declared cross join work_task t
+                where t.workspace = $1 and t.is_ready and t.guard_trust > 0
+                    and t.guard_trust > $12::integer and t.min_trust <= $12::integer
+                    and ($10::text[] is null or t.task_type = any($10::text[]))
+                    and is_open_to(t, $2, declared.capabilities)
+                    and not exists (select from eligible)
                 order by t.priority, t.created_at, t.id limit 1
             ), judged as (
                 select
                     case when stale.id is not null then 'rescan'
                         when c.id is not null then 'claimed'
                         when p.id is not null then 'rescan'
-                        when (select count(*) from due) = 100 or (select count(*) from ended) = 100
-                            then 'again'
+                        when exists (select from noticed) then 'again'
                         else 'none' end as verdict,
                     coalesce(stale.id, p.id) as id, c.task_type,
                     coalesce(stale.description, c.description, p.description) as description,
@@ -384,7 +369,8 @@ impl GetWork {
             ), op as (
                 select
                     *,
-                    case verdict when 'claimed' then true when 'none' then false end as audit_success,
+                    case when verdict = 'claimed' then true
+                        when verdict = 'none' and not $14 then false end as audit_success,
                     coalesce(found, jsonb_build_object('reason', reason)) as audit_result
                 from judged
             )
@@ -400,9 +386,76 @@ impl GetWork {
             lease_minutes as i32,
             i32::from(cx.caller.trust),
             version,
+            cx.may_wait(),
         )
         .fetch_optional(&mut *cx.db)
         .await?;
         Ok(row)
     }
+}
+
+/// Finds those for whom there may be a task now. Each task calls one of them, in the order of arrival;
+/// where time has made tasks available that nobody has noticed, the first one looks for itself.
+fn look<'a>(
+    db: &'a mut PgConnection,
+    config: &'a Config,
+    tickets: &'a [Arc<Ticket>],
+) -> BoxFuture<'a, Result<Vec<Uuid>>> {
+    Box::pin(async move {
+        let asking: Vec<_> = tickets.iter().map(|it| asking(it)).collect();
+        let found = sqlx::query!(
+            r#"
+            select
+                asking.place as "place!", found.tasks as "tasks!",
+                exists (
+                    select from work_task t
+                    where t.workspace = $1 and t.status = 'pending' and t.open_dependencies = 0
+                        and t.is_parked and t.available_at <= statement_timestamp()
+                ) or exists (
+                    select from work_task t
+                    where t.workspace = $1 and t.status in ('claimed', 'running')
+                        and not t.is_lapsed and t.held_until <= statement_timestamp()
+                ) as "is_unnoticed!"
+            from rows from (
+                jsonb_to_recordset($2) as (
+                    place uuid, agent_id text, trust integer, task_types text[])
+            ) with ordinality as asking (place, agent_id, trust, task_types, n)
+            cross join lateral (
+                select array_agg(capability) as capabilities
+                from agent_session s, unnest(s.capabilities) capability
+                where s.workspace = $1 and s.agent_id = asking.agent_id and s.ended_at is null
+                    and s.last_heartbeat_at > clock_timestamp() - $3::interval
+            ) declared
+            cross join lateral (
+                select array(
+                    select id from claimable_tasks(
+                        $1, asking.agent_id, asking.trust, asking.task_types, declared.capabilities
+                    ) id
+                )
+            ) as found (tasks)
+            order by asking.n
+            "#,
+            tickets.first().map(|it| it.caller.workspace.as_str()),
+            Value::Array(asking),
+            config.session_timeout(),
+        )
+        .fetch_all(db)
+        .await?;
+        let mut taken = HashSet::new();
+        let mut is_unnoticed = found.first().is_some_and(|it| it.is_unnoticed);
+        let called = found.into_iter().filter(|it| {
+            let found = it.tasks.iter().any(|task| taken.insert(*task));
+            found || std::mem::take(&mut is_unnoticed)
+        });
+        Ok(called.map(|it| it.place).collect())
+    })
+}
+
+fn asking(ticket: &Ticket) -> Value {
+    json!({
+        "place": ticket.place,
+        "agent_id": ticket.caller.agent_id,
+        "trust": ticket.caller.trust,
+        "task_types": ticket.task_types,
+    })
 }

@@ -1,0 +1,129 @@
+//! The database of `docker-compose.yml`: what its first start leaves behind, by the very script that
+//! the container runs.
+use std::{path::Path, process::Output, str};
+
+use agent_coordinator::{App, router};
+use managed_postgres::Binaries;
+use serde_json::json;
+use sqlx::PgPool;
+use tokio::process::Command;
+
+use crate::{
+    processes::empty_database,
+    support::{Client, MIGRATOR, config, scalar, variables},
+};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Runs what the container runs when it has no data yet.
+async fn first_start(url: &str, migrations: &Path) -> Output {
+    let binaries = Binaries::installed().expect("PostgreSQL is installed");
+    Command::new("bash")
+        .args(["-c", "PATH=$1:$PATH; exec \"$2\"", "bash"])
+        .arg(binaries.dir())
+        .arg(Path::new(ROOT).join("docker/migrate.sh"))
+        // A name or an address: the script hands it on to psql.
+        .env("POSTGRES_DB", url)
+        .env("POSTGRES_USER", "postgres")
+        .env("MIGRATIONS", migrations)
+        .output()
+        .await
+        .expect("the script runs")
+}
+
+/// Everything in the database but the rows of its tables, as statements that would make it again.
+async fn schema(url: &str) -> String {
+    let binaries = Binaries::installed().expect("PostgreSQL is installed");
+    let output = Command::new(binaries.dir().join("pg_dump"))
+        .args(["--schema-only", "--dbname", url])
+        .output()
+        .await
+        .expect("pg_dump runs");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(text.contains("CREATE TABLE public.file_lock"), "{text}");
+    // These two lines carry a word that is new in each dump.
+    let is_same =
+        |line: &&str| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict");
+    text.lines().filter(is_same).collect::<Vec<_>>().join("\n")
+}
+
+/// What the migrator remembers, and what it takes no part in: when and how fast.
+async fn records(db: &PgPool) -> (String, String) {
+    let of_migrations = "select string_agg(
+        concat_ws(' ', version, description, success, encode(checksum, 'hex')), E'\n'
+        order by version) from _sqlx_migrations";
+    let of_runs = "select string_agg(
+        concat_ws(' ', version, installed_on, execution_time), E'\n'
+        order by version) from _sqlx_migrations where execution_time > 0";
+    (scalar(db, of_migrations).await, scalar(db, of_runs).await)
+}
+
+/// The time limits of the role.
+async fn limits(db: &PgPool) -> String {
+    let sql = "select array_to_string(setconfig, ' ') from pg_db_role_setting
+        where setrole = 'postgres'::regrole
+        and setdatabase = (select oid from pg_database where datname = current_database())";
+    scalar(db, sql).await
+}
+
+#[tokio::test]
+async fn the_migrator_finds_the_database_of_a_first_start_up_to_date() {
+    let (composed, usual) = (empty_database().await, empty_database().await);
+    let output = first_start(&composed, &Path::new(ROOT).join("migrations")).await;
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    App::new(config(&variables(&usual))).migrate().await.expect("it is migrated");
+
+    let db = PgPool::connect(&composed).await.expect("it answers");
+    let usual_db = PgPool::connect(&usual).await.expect("it answers");
+    let (before, runs) = records(&db).await;
+    assert_eq!(before, records(&usual_db).await.0);
+    assert_eq!(runs.lines().count(), MIGRATOR.iter().count());
+    assert_eq!(schema(&composed).await, schema(&usual).await);
+    assert_eq!(limits(&db).await, limits(&usual_db).await);
+
+    let app = App::new(config(&variables(&composed)));
+    app.migrate().await.expect("there is no conflict");
+    assert_eq!(records(&db).await, (before, runs), "nothing was applied");
+    let ready = Client::new(router(app)).get("/ready").await;
+    assert_eq!((ready.status.as_u16(), &ready.json["schema"]), (200, &json!("ok")), "{ready:?}");
+}
+
+#[tokio::test]
+async fn a_migration_that_fails_in_a_first_start_leaves_no_record_and_fails_the_start() {
+    let url = empty_database().await;
+    let folder = std::env::temp_dir().join(format!("migrations-{}", uuid::Uuid::new_v4()));
+    std::fs::create_dir(&folder).expect("a folder");
+    let files =
+        [("0001_one.sql", "create table one ();"), ("0002_two.sql", "create table two (); oops;")];
+    for (name, sql) in files {
+        std::fs::write(folder.join(name), sql).expect("a file");
+    }
+    let output = first_start(&url, &folder).await;
+    std::fs::remove_dir_all(&folder).expect("removed");
+    assert!(!output.status.success());
+    let text = str::from_utf8(&output.stderr).expect("UTF-8");
+    assert!(text.contains("0002_two.sql") && text.contains("oops"), "{text}");
+    let db = PgPool::connect(&url).await.expect("it answers");
+    let left: String = scalar(
+        &db,
+        "select concat(string_agg(version::text, ' '), ' ', to_regclass('one'), ' ', to_regclass('two'))
+         from _sqlx_migrations",
+    )
+    .await;
+    assert_eq!(left, "1 one ");
+}
+
+#[test]
+fn the_compose_file_mounts_the_script_behind_that_of_the_image() {
+    let file = std::fs::read_to_string(Path::new(ROOT).join("docker-compose.yml")).expect("a file");
+    for mount in [
+        "- ./migrations:/migrations:ro",
+        "- ./docker/migrate.sh:/docker-entrypoint-initdb.d/90_migrate.sh:ro",
+    ] {
+        assert!(file.lines().any(|line| line.trim() == mount), "{mount}");
+    }
+    let script =
+        std::fs::read_to_string(Path::new(ROOT).join("docker/migrate.sh")).expect("a file");
+    assert!(script.contains("${MIGRATIONS:-/migrations}"));
+}

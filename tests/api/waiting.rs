@@ -1,0 +1,406 @@
+//! Requests that wait for a lock or a task.
+use std::time::Duration;
+
+use agent_coordinator::{App, router};
+use futures_util::future::{join, join_all};
+use serde_json::{Value, json};
+
+use crate::support::{BOSS, CODEX, Client, Service, TEAM, config, execute, variables};
+
+const PLACES: &str = "select count(*) from lock_waiter";
+
+impl Service {
+    /// Waits until so many requests are in the queue of a lock.
+    async fn queued(&self, count: i64) {
+        while self.scalar::<i64>(PLACES).await != count {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Client {
+    /// How many requests wait in this client's process.
+    async fn waiting(&self) -> u64 {
+        let metrics = self.get("/metrics").await.text;
+        let line = metrics.lines().find_map(|it| it.strip_prefix("coordinator_waiting_requests "));
+        line.expect("the gauge").parse().expect("a number")
+    }
+}
+
+/// Another replica on the same database.
+fn replica(service: &Service) -> Client {
+    let app = App::new(config(&variables(&service.url)));
+    Client::new(router(app)).header("x-api-key", crate::support::FREE)
+}
+
+async fn claim(client: &Client, agent: &str, wait_seconds: u32) -> Value {
+    let body = json!({ "agent_id": agent, "agent_type": "t", "wait_seconds": wait_seconds });
+    let answer = client.post("/work/claim", body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    answer.json
+}
+
+async fn submit(client: &Client, more: Value) -> Value {
+    let mut body = json!({ "task_type": "test", "task_description": "d" });
+    body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    client.post("/work/submit", body).await.json["task_id"].clone()
+}
+
+#[tokio::test]
+async fn a_released_lock_goes_to_whoever_waits_for_it() {
+    let service = Service::start().await;
+    let (client, other) = (service.client(), replica(&service));
+    client.acquire("a", "k", json!({})).await;
+    let waits = other.acquire("b", "./k", json!({ "wait_seconds": 50, "reason": "mine now" }));
+    let released = async {
+        service.queued(1).await;
+        client.release("a", "k", json!({})).await
+    };
+    let (got, released) = join(waits, released).await;
+    assert_eq!(released["success"], true);
+    assert_eq!((&got["action"], &got["fencing_token"]), (&json!("acquired"), &json!(2)));
+    assert_eq!(got["position"], json!(null));
+    assert_eq!(client.get("/locks/status/k").await.json["lock"]["reason"], "mine now");
+    // Its place is gone, and the whole wait has one row.
+    assert_eq!(service.scalar::<i64>(PLACES).await, 0);
+    let rows = "select success, result->>'action' as action from audit_log
+        where agent_id = 'b' and operation = 'acquire_lock'";
+    assert_eq!(service.rows(rows).await, [json!({ "success": true, "action": "acquired" })]);
+}
+
+#[tokio::test]
+async fn those_who_wait_are_served_in_the_order_of_arrival() {
+    let service = Service::start().await;
+    let clients = [service.client(), replica(&service)];
+    clients[0].acquire("a", "k", json!({})).await;
+    let order = std::sync::Mutex::new(Vec::new());
+    let waits = (1..=6).map(|n| {
+        let (service, clients, order) = (&service, &clients, &order);
+        async move {
+            service.queued(n - 1).await;
+            let (agent, client) = (format!("w{n}"), &clients[n as usize % 2]);
+            let got = client.acquire(&agent, "k", json!({ "wait_seconds": 50 })).await;
+            assert_eq!(got["action"], "acquired", "{got}");
+            order.lock().expect("whole").push(n);
+            client.release(&agent, "k", json!({})).await;
+        }
+    });
+    let begins = async {
+        service.queued(6).await;
+        clients[1].release("a", "k", json!({})).await;
+    };
+    join(join_all(waits), begins).await;
+    assert_eq!(*order.lock().expect("whole"), [1, 2, 3, 4, 5, 6]);
+}
+
+#[tokio::test]
+async fn when_the_time_is_over_the_answer_names_the_holder_and_the_place() {
+    let service = Service::start().await;
+    let client = service.client();
+    client.acquire("a", "k", json!({ "reason": "long work" })).await;
+    let later = async {
+        service.queued(1).await;
+        client.acquire("c", "k", json!({ "wait_seconds": 1 })).await
+    };
+    let first = client.acquire("b", "k", json!({ "wait_seconds": 2 }));
+    let (first, second) = join(first, later).await;
+    for (refused, position) in [(first, 1), (second, 2)] {
+        assert_eq!(refused["success"], false);
+        assert_eq!(refused["reason"], "locked_by_other");
+        assert_eq!(
+            (&refused["locked_by"], &refused["lock_reason"]),
+            (&json!("a"), &json!("long work"))
+        );
+        assert_eq!(refused["position"], position);
+    }
+    assert_eq!(service.scalar::<i64>(PLACES).await, 0);
+    let rows = "select success, result from audit_log where agent_id = 'b'";
+    let refused = json!({ "reason": "locked_by_other", "locked_by": "a" });
+    assert_eq!(service.rows(rows).await, [json!({ "success": false, "result": refused })]);
+    // Whoever did not wait has no place.
+    assert_eq!(client.acquire("d", "k", json!({})).await["position"], json!(null));
+}
+
+#[tokio::test]
+async fn a_free_lock_is_kept_for_whoever_waits_for_it() {
+    let service = Service::start().await;
+    let client = service.client();
+    let place = |seconds: i64| {
+        format!(
+            "insert into lock_waiter (workspace, place, key, agent_id, agent_type, session_id,
+                reason, alive_until)
+             values ('default', gen_random_uuid(), 'k', 'w', 'codex', 's', 'patient',
+                clock_timestamp() + interval '{seconds} seconds')"
+        )
+    };
+    service.execute(&place(600)).await;
+    let refused = client.acquire("a", "k", json!({})).await;
+    assert_eq!(
+        (&refused["success"], &refused["reason"]),
+        (&json!(false), &json!("locked_by_other"))
+    );
+    assert_eq!((&refused["locked_by"], &refused["lock_reason"]), (&json!("w"), &json!("patient")));
+    assert_eq!((&refused["agent_type"], &refused["session_id"]), (&json!("codex"), &json!("s")));
+    assert_eq!(refused["locked_at"], json!(null));
+    assert!(refused["expires_at"].is_string());
+    // Another workspace has another queue.
+    let team = service.client_with(TEAM).acquire("a", "k", json!({})).await;
+    assert_eq!(team["action"], "acquired");
+    // The one that waits is not held up by itself, and a holder refreshes whoever waits.
+    let taken = client.acquire("w", "k", json!({ "session_id": "s" })).await;
+    assert_eq!(taken["action"], "acquired");
+    service.execute(&place(600).replace("'w'", "'x'")).await;
+    let refreshed = client.acquire("w", "k", json!({ "session_id": "s" })).await;
+    assert_eq!(refreshed["action"], "refreshed");
+}
+
+#[tokio::test]
+async fn a_request_that_broke_off_holds_nobody_up() {
+    let service = Service::start().await;
+    let client = service.client();
+    client.acquire("a", "k", json!({})).await;
+    let broken = tokio::time::timeout(
+        Duration::from_millis(1),
+        client.acquire("b", "k", json!({ "wait_seconds": 50 })),
+    );
+    // The place may be written or not when the request breaks off.
+    assert!(broken.await.is_err());
+    let waits = client.acquire("c", "k", json!({ "wait_seconds": 50 }));
+    let release = async {
+        while service.scalar::<i64>("select count(*) from lock_waiter where agent_id = 'c'").await
+            == 0
+        {
+            tokio::task::yield_now().await;
+        }
+        client.release("a", "k", json!({})).await;
+    };
+    let (got, ()) = join(waits, release).await;
+    assert_eq!(got["action"], "acquired");
+}
+
+#[tokio::test]
+async fn the_end_of_a_lock_or_of_its_session_counts_as_a_release() {
+    let service = Service::start().await;
+    let client = service.client();
+    let ends = [
+        "update file_lock set expires_at = clock_timestamp() - interval '1 second'",
+        "update agent_session set last_heartbeat_at = clock_timestamp() - interval '1 day'",
+    ];
+    for (n, end) in ends.into_iter().enumerate() {
+        let (key, agent) = (format!("k{n}"), format!("holder-{n}"));
+        let who = json!({ "agent_id": agent, "agent_type": "t", "session_id": "s" });
+        assert_eq!(client.post("/discovery/register", who).await.status, 200);
+        client.acquire(&agent, &key, json!({ "session_id": "s" })).await;
+        let ended = async {
+            service.queued(1).await;
+            service.execute(end).await;
+        };
+        let waits = client.acquire("b", &key, json!({ "wait_seconds": 50 }));
+        let (got, ()) = join(waits, ended).await;
+        assert_eq!(got["action"], "acquired", "{end}");
+    }
+}
+
+#[tokio::test]
+async fn waiting_takes_no_connection() {
+    let service = Service::with(&[("POSTGRES_POOL_MAX", "1")]).await;
+    let client = service.client();
+    client.acquire("a", "k", json!({})).await;
+    let waits = (0..5).map(|n| {
+        let client = client.clone();
+        async move { client.acquire(&format!("w{n}"), "k", json!({ "wait_seconds": 1 })).await }
+    });
+    let claims = (0..5).map(|n| {
+        let client = client.clone();
+        async move { claim(&client, &format!("w{n}"), 1).await }
+    });
+    let others = async {
+        service.queued(5).await;
+        for n in 0..20 {
+            let got = client.acquire("a", &format!("other-{n}"), json!({})).await;
+            assert_eq!(got["action"], "acquired");
+        }
+    };
+    let ((locks, claims), ()) = join(join(join_all(waits), join_all(claims)), others).await;
+    assert!(locks.iter().all(|it| it["reason"] == "locked_by_other"), "{locks:?}");
+    assert!(claims.iter().all(|it| it["reason"] == "no_tasks_available"), "{claims:?}");
+}
+
+#[tokio::test]
+async fn a_wait_has_an_upper_bound_and_does_not_count_as_slow() {
+    let service = Service::with(&[("WAIT_MAX_SECONDS", "0")]).await;
+    let client = service.client();
+    client.acquire("a", "k", json!({})).await;
+    let refused = client.acquire("b", "k", json!({ "wait_seconds": 1_000_000 })).await;
+    assert_eq!(
+        (&refused["reason"], &refused["position"]),
+        (&json!("locked_by_other"), &json!(null))
+    );
+    assert_eq!(claim(&client, "b", 1_000_000).await["reason"], "no_tasks_available");
+    for (path, body) in [
+        ("/locks/acquire", json!({ "file_path": "k", "agent_id": "b", "agent_type": "t" })),
+        ("/work/claim", json!({ "agent_id": "b", "agent_type": "t" })),
+    ] {
+        let mut body = body;
+        body["wait_seconds"] = json!(-1);
+        let issues = client.post(path, body).await.issues();
+        assert_eq!(issues, [("greater_than_equal".to_owned(), json!(["body", "wait_seconds"]))]);
+    }
+
+    let limit = Duration::from_secs(1);
+    let service = Service::configured(&[], |config| config.with_request_time(limit)).await;
+    let client = service.client();
+    assert_eq!(claim(&client, "b", 2).await["reason"], "no_tasks_available");
+}
+
+#[tokio::test]
+async fn a_claim_waits_for_a_task() {
+    let service = Service::start().await;
+    let (client, other) = (service.client(), replica(&service));
+    let waits = claim(&other, "a", 50);
+    let submits = async {
+        while other.waiting().await == 0 {
+            tokio::task::yield_now().await;
+        }
+        submit(&client, json!({})).await
+    };
+    let (got, id) = join(waits, submits).await;
+    assert_eq!((&got["success"], &got["task_id"], &got["attempt"]), (&json!(true), &id, &json!(1)));
+    let rows =
+        "select success, result->>'task_id' as id from audit_log where operation = 'claim_task'";
+    assert_eq!(service.rows(rows).await, [json!({ "success": true, "id": id })]);
+}
+
+#[tokio::test]
+async fn each_waiting_claim_gets_a_task_of_its_own() {
+    let service = Service::start().await;
+    let clients = [service.client(), replica(&service)];
+    let waits = (0..20).map(|n| {
+        let client = clients[n % 2].clone();
+        async move { claim(&client, &format!("w{n}"), 50).await }
+    });
+    let submits = async {
+        while clients[0].waiting().await + clients[1].waiting().await < 20 {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..20 {
+            submit(&clients[0], json!({})).await;
+        }
+    };
+    let (got, ()) = join(join_all(waits), submits).await;
+    let mut ids: Vec<_> = got.iter().map(|it| it["task_id"].to_string()).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 20);
+    assert!(got.iter().all(|it| it["success"] == true));
+}
+
+#[tokio::test]
+async fn a_waiting_claim_takes_notice_of_what_time_has_changed() {
+    let service = Service::start().await;
+    let client = service.client();
+    let parked = submit(&client, json!({ "not_before": "2999-01-01T00:00:00Z" })).await;
+    let waits = claim(&client, "a", 50);
+    let passes = async {
+        while client.waiting().await == 0 {
+            tokio::task::yield_now().await;
+        }
+        service.execute("update work_task set available_at = clock_timestamp()").await;
+    };
+    let (got, ()) = join(waits, passes).await;
+    assert_eq!(got["task_id"], parked);
+    let waits = claim(&client, "b", 50);
+    let ends = async {
+        while client.waiting().await == 0 {
+            tokio::task::yield_now().await;
+        }
+        service.execute("update work_task set held_until = clock_timestamp()").await;
+    };
+    let (got, ()) = join(waits, ends).await;
+    assert_eq!((&got["task_id"], &got["attempt"]), (&parked, &json!(2)));
+}
+
+#[tokio::test]
+async fn a_task_that_is_not_for_those_who_wait_does_not_end_their_wait() {
+    let service = Service::start().await;
+    let client = service.client();
+    let codex = service.client_with(CODEX);
+    let waits = async {
+        let body = json!({ "agent_id": "codex-1", "agent_type": "codex", "wait_seconds": 2 });
+        codex.post("/work/claim", body).await.json
+    };
+    let submits = async {
+        while client.waiting().await == 0 {
+            tokio::task::yield_now().await;
+        }
+        let review = json!({ "task_type": "review", "input_data": { "submitted_by": "codex-1" } });
+        submit(&client, review).await;
+        submit(&client, json!({ "agent_requirements": { "min_trust_level": 4 } })).await;
+        let text = json!({ "task_description": "then git push --force origin main" });
+        assert_eq!(submit(&service.client_with(BOSS), text).await.is_string(), true);
+    };
+    let (got, ()) = join(waits, submits).await;
+    assert_eq!(got["success"], false);
+    assert_eq!(got["reason"], "destructive_operation_blocked: git_force_push");
+}
+
+#[tokio::test]
+async fn a_suspension_reaches_a_request_that_waits() {
+    let service =
+        Service::configured(&[], |config| config.with_authority_max_age(Duration::ZERO)).await;
+    let client = service.client();
+    client.acquire("a", "k", json!({})).await;
+    let waits = async {
+        let body =
+            json!({ "file_path": "k", "agent_id": "b", "agent_type": "t", "wait_seconds": 50 });
+        client.post("/locks/acquire", body).await
+    };
+    let suspends = async {
+        service.queued(1).await;
+        let body = json!({ "target_agent_id": "b", "suspended": true });
+        let answer = service.client_with(BOSS).post("/profiles/assign", body).await;
+        assert_eq!(answer.json["success"], true);
+        client.release("a", "k", json!({})).await;
+    };
+    let (refused, ()) = join(waits, suspends).await;
+    assert_eq!(refused.status, 403, "{}", refused.text);
+}
+
+#[tokio::test]
+async fn an_idempotency_key_holds_for_a_request_that_waits() {
+    let service = Service::start().await;
+    let client = service.client();
+    client.acquire("a", "k", json!({})).await;
+    let keyed = client.clone().header("idempotency-key", "once");
+    let body = json!({ "wait_seconds": 50 });
+    let twins = join(keyed.acquire("b", "k", body.clone()), async {
+        service.queued(1).await;
+        let twin = keyed.acquire("b", "k", body.clone());
+        let release = async {
+            service.queued(2).await;
+            client.release("a", "k", json!({})).await;
+        };
+        join(twin, release).await.0
+    });
+    let (first, second) = twins.await;
+    assert_eq!(first, second);
+    assert_eq!(first["action"], "acquired");
+    let rows = "select count(*) from audit_log where agent_id = 'b'";
+    assert_eq!(service.scalar::<i64>(rows).await, 1);
+}
+
+#[tokio::test]
+async fn abandoned_places_are_cleared_away() {
+    let service = Service::start().await;
+    let client = service.client();
+    execute(
+        &service.db,
+        "insert into lock_waiter (workspace, place, key, agent_id, agent_type, alive_until)
+         select 'default', gen_random_uuid(), 'old', 'x', 't',
+            clock_timestamp() - interval '2 minutes' from generate_series(1, 50)",
+    )
+    .await;
+    client.acquire("a", "k", json!({})).await;
+    client.acquire("b", "k", json!({ "wait_seconds": 1 })).await;
+    assert_eq!(service.scalar::<i64>(PLACES).await, 0);
+}
