@@ -4,14 +4,14 @@ SHELL := /bin/bash
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 WITH_POSTGRES := $(TARGET)/debug/with-postgres
 TOOLS := target/ci-tools
-DOCUMENTS := docs/openapi.json docs/operations.md docs/configuration.md
+DOCUMENTS := docs/openapi.json docs/operations.md docs/configuration.md .env.example
 
 # What `make check` consists of. No step before `queries` may depend on it: it makes cargo compile
 # again what contains SQL.
-CHECKS := words fmt documents clippy queries doc deny unused hadolint compose railway
+CHECKS := words fmt documents clippy queries doc traces deny unused hadolint compose railway
 
 .NOTPARALLEL:
-.PHONY: help check list-checks test dev prepare docs $(CHECKS)
+.PHONY: help check list-checks test dev prepare docs figures $(CHECKS)
 
 help: ## List these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -32,6 +32,10 @@ prepare: target/queries ## Write .sqlx anew: what the compiler knows about the S
 
 docs: $(DOCUMENTS) ## Write the generated documents anew
 
+figures: ## Measure start and memory of the release build; on Linux, and on a machine at rest
+	cargo build -q --release --bin coordinator && cargo build -q --bin with-postgres
+	$(WITH_POSTGRES) --migrations migrations -- benches/figures.py $(TARGET)/release/coordinator
+
 words: ## Check that no tracked file names what is private to a machine
 	@git grep -nIE '$(PRIVATE)' -- . ':!Cargo.lock'; test $$? -eq 1
 
@@ -45,6 +49,7 @@ documents: ## Check that the generated documents are up to date
 
 clippy: ## Check the code
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --all-targets --features otel -- -D warnings
 
 queries: target/queries ## Check that .sqlx is up to date
 	@diff -r .sqlx target/queries && echo 'The queries are up to date.' || \
@@ -52,6 +57,9 @@ queries: target/queries ## Check that .sqlx is up to date
 
 doc: ## Check that the documentation of the code builds
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
+
+traces: ## Test what only the feature `otel` has
+	cargo test --features otel --test api traces::
 
 deny: $(TOOLS)/ready ## Check licences, bans and sources of the dependencies
 	$(TOOLS)/bin/cargo-deny -L error --workspace --locked check licenses bans sources
@@ -80,7 +88,10 @@ PRIVATE := [c]rates\.io|[p]ypi\.org|[p]ythonhosted|[n]pmjs|[d]eb\.debian|/[w]ork
 
 # $(call write,DOCUMENT,FILE): a run that fails leaves FILE as it was.
 write = mkdir -p $(dir $(2)) && \
-	cargo run -q --bin coordinator -- $(basename $(notdir $(1))) > $(2).new && mv $(2).new $(2)
+	cargo run -q --bin coordinator -- $(call command,$(1)) > $(2).new && mv $(2).new $(2)
+
+# $(call command,DOCUMENT): the command that prints it.
+command = $(if $(filter .env.example,$(1)),env-example,$(basename $(notdir $(1))))
 
 .PHONY: $(DOCUMENTS)
 $(DOCUMENTS):

@@ -1,5 +1,5 @@
 //! What a process shares between requests: configuration, the database and a few small caches.
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use crate::{
     Config, MigrateError, Result,
@@ -11,9 +11,6 @@ use crate::{
     metrics::Metrics,
     waiting::Waiting,
 };
-
-/// How often the server tidies up.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How many sweeps go by between two looks for records that are too old: an hour.
 const SWEEPS_PER_RETENTION: u64 = 120;
@@ -64,11 +61,15 @@ impl App {
         self.db.migrate().await
     }
 
-    /// Tidies up what time has ended, every 30 s until dropped. Nothing depends on it.
+    /// Tidies up what time has ended, every 30 s until dropped. Nothing depends on it, so a service
+    /// that is to sleep does without.
     pub async fn sweep(&self) -> ! {
+        if self.config.sleep_friendly {
+            pending::<()>().await;
+        }
         let mut sweeps: u64 = 0;
         loop {
-            tokio::time::sleep(SWEEP_INTERVAL).await;
+            tokio::time::sleep(self.config.sweep_interval).await;
             let mut swept = maintenance::sweep(self).await;
             if swept.is_ok() && sweeps.is_multiple_of(SWEEPS_PER_RETENTION) {
                 swept = maintenance::retain(self).await;

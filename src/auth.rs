@@ -111,7 +111,7 @@ impl Keyring {
         match self.find(&presented) {
             Some(key) => Ok(Some(key)),
             None => {
-                let key = fingerprint(&digest(&presented));
+                let key = fingerprint_of(&presented);
                 tracing::warn!(key, "refused an unknown API key");
                 Err(Error::Unauthenticated)
             }
@@ -124,6 +124,10 @@ fn digest(key: &str) -> [u8; 32] {
 }
 
 /// A name for a key that does not give it away.
+pub(crate) fn fingerprint_of(key: &str) -> String {
+    fingerprint(&digest(key))
+}
+
 fn fingerprint(digest: &[u8; 32]) -> String {
     let hex: String = digest[..6].iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")

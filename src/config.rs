@@ -16,6 +16,10 @@ use crate::{
     db::Statements,
 };
 
+mod example;
+
+pub use example::env_example;
+
 /// Where the router runs. It decides a few defaults and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Home {
@@ -56,6 +60,12 @@ pub struct Config {
     pub(crate) public_metrics: bool,
     pub(crate) cors_origins: Vec<HeaderValue>,
     pub(crate) request_time: Duration,
+    pub(crate) body_time: Duration,
+    /// How long a connection to the database may be idle.
+    pub(crate) idle_time: Duration,
+    pub(crate) sleep_friendly: bool,
+    pub(crate) sweep_interval: Duration,
+    pub(crate) max_connections: usize,
     pub(crate) wait_max: Duration,
     /// Address to listen on; `None` is every address, IPv6 and IPv4.
     pub host: Option<IpAddr>,
@@ -71,6 +81,17 @@ pub struct Config {
     pub auto_migrate: bool,
     /// What to log, such as `info` or `info,sqlx=debug`.
     pub log: tracing_subscriber::filter::Targets,
+    /// Where traces go, if anywhere.
+    pub traces: TraceSettings,
+}
+
+/// Where the spans of requests are sent, in builds that can (feature `otel`).
+#[derive(Clone, Debug)]
+pub struct TraceSettings {
+    /// Base address of an OTLP collector; none: spans are not sent.
+    pub endpoint: Option<String>,
+    /// The name under which they appear there.
+    pub service: String,
 }
 
 /// What decides what a caller may do, and from where it takes its policies.
@@ -159,6 +180,7 @@ const fn words(
     Variable { name, kind: Kind::Words(words), default, meaning }
 }
 
+const COLLECTOR: &str = "an address such as http://collector:4318";
 const DSN: &str = "a connection string such as postgresql://user:password@host:5432/database";
 
 /// Every variable the service reads. The parser takes ranges and defaults from here, and
@@ -177,13 +199,23 @@ const VARIABLES: &[Variable] = &[
         "Connection string of the database. Required, unless `DATABASE_URL` is set.",
     ),
     text("DATABASE_URL", DSN, "", "Used when `POSTGRES_DSN` is unset."),
-    int("POSTGRES_POOL_MIN", (1, 500), "2", "Connections kept open. Lambda: always 0."),
+    int(
+        "POSTGRES_POOL_MIN",
+        (1, 500),
+        "2",
+        "Connections kept open. Lambda, and with `SLEEP_FRIENDLY`: always 0.",
+    ),
     int("POSTGRES_POOL_MAX", (1, 500), "10", "Most connections open at once. Lambda: always 1."),
     words(
         "POSTGRES_POOLER",
         &["none", "transaction"],
         "none",
         "`transaction`: a pooler in front of the database gives each transaction another connection and does not keep track of prepared statements. `none`: anything else, which is checked before the first statement.",
+    ),
+    bool(
+        "SLEEP_FRIENDLY",
+        "false",
+        "Send nothing while there is nothing to do, so that a platform can put the service to sleep: connections to the database are closed after a minute or two without a request, and the sweep every 30 s, which only tidies up, is left out. The next request then takes as long as a new connection does.",
     ),
     bool(
         "COORDINATION_AUTO_MIGRATE",
@@ -203,9 +235,19 @@ const VARIABLES: &[Variable] = &[
         "API_TIMEOUT_KEEP_ALIVE",
         (1, 3600),
         "5",
-        "Seconds after which a connection is closed that is idle, or still sends the head of a request.",
+        "Seconds after which a connection is closed that is idle, or still sends the head of a request. The body has 10 s, whatever this says.",
     ),
-    bool("API_ACCESS_LOG", "false", "Log one line for each request."),
+    int(
+        "API_MAX_CONNECTIONS",
+        (1, 100_000),
+        "1000",
+        "Most connections served at once; more wait in the system's queue until one ends. Each takes a file handle, and a request that waits keeps its connection.",
+    ),
+    bool(
+        "API_ACCESS_LOG",
+        "false",
+        "Log one line for each request: method, path without the query, status, time, request id, operation and agent.",
+    ),
     int(
         "SHUTDOWN_GRACE_SECONDS",
         (0, 600),
@@ -219,6 +261,13 @@ const VARIABLES: &[Variable] = &[
         "Most seconds that a request waits for a lock or a task, whatever its `wait_seconds` says. Lambda: 20 at most.",
     ),
     text("RUST_LOG", "a log filter such as info or info,sqlx=debug", "info", "What to log."),
+    text(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        COLLECTOR,
+        "",
+        "Collector that gets a span for each operation, over OTLP and plain HTTP. Only builds with the feature `otel` send any.",
+    ),
+    text("OTEL_SERVICE_NAME", "a name", "agent-coordinator", "Name of the service in these spans."),
     text(
         "COORDINATION_API_KEYS",
         "keys, separated by commas",
@@ -339,6 +388,19 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a request may take before it is answered with 503 (conventions, limits).
 const REQUEST_TIME: Duration = Duration::from_secs(30);
 
+/// How long the body of a request may take to come in, once its head is there: at the limit of
+/// 1 MiB that is a slow line of 1 Mbit/s. Without this, whoever has a key could keep connections for
+/// the whole time of a request by sending a byte now and then.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// How long a connection to the database may be idle: the driver's own choice, and that of a service
+/// which is to sleep.
+const IDLE_TIME: Duration = Duration::from_secs(600);
+const IDLE_TIME_SLEEPY: Duration = Duration::from_secs(60);
+
+/// How often the server tidies up.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
 /// The longest that a request waits on Lambda, where every second of it is paid for (conventions,
 /// limits).
 const LAMBDA_WAIT_MAX: Duration = Duration::from_secs(20);
@@ -357,6 +419,7 @@ impl Config {
     pub fn parse(home: Home, lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut from = Reader { lookup: &lookup, problems: BTreeSet::new() };
         let server = home == Home::Server;
+        let sleep_friendly = from.bool("SLEEP_FRIENDLY");
         let (pool_min, pool_max): (u32, u32) =
             (from.int("POSTGRES_POOL_MIN"), from.int("POSTGRES_POOL_MAX"));
         // An invalid bound counts as 0 here and has its own problem.
@@ -369,7 +432,7 @@ impl Config {
         };
         let config = Self {
             database: Secret(from.database()),
-            pool_min: if server { pool_min } else { 0 },
+            pool_min: if server && !sleep_friendly { pool_min } else { 0 },
             pool_max: if server { pool_max } else { 1 },
             statements,
             keys: from.keys(),
@@ -396,6 +459,11 @@ impl Config {
             public_metrics: from.bool("METRICS_PUBLIC"),
             cors_origins: from.origins(),
             request_time: REQUEST_TIME,
+            body_time: BODY_TIME,
+            idle_time: if sleep_friendly { IDLE_TIME_SLEEPY } else { IDLE_TIME },
+            sleep_friendly,
+            sweep_interval: SWEEP_INTERVAL,
+            max_connections: from.int("API_MAX_CONNECTIONS"),
             wait_max: Duration::from_secs(from.int("WAIT_MAX_SECONDS")).min(if server {
                 Duration::MAX
             } else {
@@ -410,6 +478,7 @@ impl Config {
                 && server
                 && statements == Statements::Named,
             log: from.log(),
+            traces: from.traces(),
         };
         let last_port = config.port_base + (config.port_slots - 1) * config.port_range + 3;
         if from.problems.is_empty() && last_port > 65535 {
@@ -442,6 +511,31 @@ impl Config {
     #[doc(hidden)]
     pub fn with_request_time(mut self, limit: Duration) -> Self {
         self.request_time = limit;
+        self
+    }
+
+    /// The same configuration with another limit on the time that a body takes, for tests of that
+    /// limit.
+    #[doc(hidden)]
+    pub fn with_body_time(mut self, limit: Duration) -> Self {
+        self.body_time = limit;
+        self
+    }
+
+    /// The same configuration, with idle connections closed earlier where they are closed for the
+    /// sake of sleep, for tests that must not wait a minute.
+    #[doc(hidden)]
+    pub fn with_sleepy_idle_time(mut self, limit: Duration) -> Self {
+        if self.sleep_friendly {
+            self.idle_time = limit;
+        }
+        self
+    }
+
+    /// The same configuration with another time between two sweeps, for tests of the sweep.
+    #[doc(hidden)]
+    pub fn with_sweep_interval(mut self, interval: Duration) -> Self {
+        self.sweep_interval = interval;
         self
     }
 
@@ -550,6 +644,16 @@ impl Reader<'_> {
         self.checked("RUST_LOG", |_, value| value.parse().ok())
     }
 
+    fn traces(&mut self) -> TraceSettings {
+        let endpoint = self.checked("OTEL_EXPORTER_OTLP_ENDPOINT", |_, value| {
+            let uri: Uri = value.parse().ok()?;
+            let plain = uri.scheme_str() == Some("http") && uri.authority().is_some();
+            plain.then(|| Some(value.trim_end_matches('/').to_owned()))
+        });
+        let service = self.text("OTEL_SERVICE_NAME").unwrap_or_default();
+        TraceSettings { endpoint, service }
+    }
+
     fn origins(&mut self) -> Vec<HeaderValue> {
         let extra = self.checked("COORDINATOR_CORS_ALLOWED_ORIGINS", |_, value| {
             let origins = value.split(',').map(str::trim).filter(|it| !it.is_empty());
@@ -641,6 +745,11 @@ fn parse_identities(json: &str, listed: Option<&[String]>) -> Option<Vec<(String
         identities.push((key, parse_identity(members.as_object()?)?));
     }
     Some(identities)
+}
+
+/// Whether these members make an identity that a key can be bound to.
+pub(crate) fn is_identity(members: &serde_json::Map<String, Value>) -> bool {
+    parse_identity(members).is_some()
 }
 
 fn parse_identity(members: &serde_json::Map<String, Value>) -> Option<Identity> {

@@ -34,6 +34,7 @@ pub(crate) struct Database {
     options: Secret<PgConnectOptions>,
     pool_min: u32,
     pool_max: u32,
+    idle_time: Duration,
     pool: OnceCell<PgPool>,
     statements: Statements,
     pooler: Pooler,
@@ -224,6 +225,7 @@ impl Database {
             options: config.database.clone(),
             pool_min: config.pool_min,
             pool_max: config.pool_max,
+            idle_time: config.idle_time,
             pool: OnceCell::new(),
             statements: config.statements,
             pooler: Pooler::default(),
@@ -236,6 +238,7 @@ impl Database {
                 .min_connections(self.pool_min)
                 .max_connections(self.pool_max)
                 .acquire_timeout(ACQUIRE_TIMEOUT)
+                .idle_timeout(self.idle_time)
                 .test_before_acquire(false)
                 .before_acquire(|connection, meta| {
                     Box::pin(async move {

@@ -29,6 +29,9 @@ pub enum Error {
     /// No such thing: 404.
     #[error("{0}")]
     NotFound(String),
+    /// The request's body did not come in within its time: 408, and the connection is closed.
+    #[error("Request body took too long")]
+    TooSlow,
     /// The request's body is over the limit: 413.
     #[error("Request body too large")]
     TooLarge,
@@ -65,6 +68,7 @@ impl Error {
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,

@@ -3,8 +3,6 @@
 //! It knows no operation by name. The order of checks is part of the wire contract (conventions
 //! 6): route, declared length, key, body and JSON, schema, then what `operation::execute` does.
 use std::{
-    io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
@@ -21,26 +19,22 @@ use axum::{
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-    service::TowerToHyperService,
-};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
-use tokio::{net::TcpListener, task::JoinSet};
 use tower_http::cors::CorsLayer;
+use tracing::Instrument as _;
 
 use crate::{
     App, Config, Error, Issue, Result,
     auth::{Claims, Key},
     capabilities, docs, idempotency,
     input::{self, issue, value_error},
+    metrics::Levels,
     openapi,
     operation::{Call, Meta, RequestInfo, admit},
     probe,
     registry::{Operations, Registered},
+    telemetry::Noted,
     waiting::{Granted, Patience},
 };
 
@@ -49,9 +43,6 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
-
-/// How long accepting pauses after it failed.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Builds the router over all operations.
 pub fn router(app: App) -> Router {
@@ -224,13 +215,15 @@ async fn around(State(app): State<App>, mut request: Request, next: Next) -> Res
     let started = Instant::now();
     let id = request_id(request.headers());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let granted = Granted::default();
+    let (noted, granted) = (Noted::default(), Granted::default());
     let limit = app.config.request_time;
     request.extensions_mut().insert(RequestId {
         id: id.clone(),
         started,
+        noted: noted.clone(),
         granted: granted.clone(),
     });
+    let _in_flight = app.metrics.in_flight.enter();
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind();
     let mut response = tokio::select! {
         answered = answered => match answered {
@@ -245,7 +238,8 @@ async fn around(State(app): State<App>, mut request: Request, next: Next) -> Res
     response.headers_mut().insert(REQUEST_ID, value);
     if app.config.access_log {
         let (status, ms) = (response.status().as_u16(), started.elapsed().as_millis() as u64);
-        tracing::info!(%method, path, status, ms, request_id = id, "request");
+        let (operation, agent) = (noted.operation(), noted.agent());
+        tracing::info!(%method, path, status, ms, request_id = id, operation, agent, "request");
     }
     response
 }
@@ -260,7 +254,14 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 struct RequestId {
     id: String,
     started: Instant,
+    noted: Noted,
     granted: Granted,
+}
+
+impl RequestId {
+    fn info(&self) -> RequestInfo {
+        RequestInfo { id: self.id.clone(), started: self.started, noted: self.noted.clone() }
+    }
 }
 
 /// The caller's own id where it is a plain one, else a fresh one.
@@ -284,16 +285,42 @@ async fn dispatch(
         let moved = redirect(site, Some(asked), request.uri());
         return moved.unwrap_or_else(|| other_method(methods));
     };
-    let name = match &route.target {
-        Target::Operation(op) => op.meta.id,
-        Target::Page(_) => route.template,
+    let (name, response) = match &route.target {
+        Target::Operation(op) => {
+            id.noted.set_operation(op.meta.id);
+            (op.meta.id, traced(&app, op, route.template, &id, request).await)
+        }
+        Target::Page(page) => {
+            id.noted.set_operation(route.template);
+            let shown = show(&app, site, *page, &id, request.headers()).await;
+            (route.template, shown.unwrap_or_else(|error| error.respond(&id.id)))
+        }
     };
-    let answered = match &route.target {
-        Target::Operation(op) => operate(&app, op, route.template, &id, request).await,
-        Target::Page(page) => show(&app, site, *page, &id, request.headers()).await,
-    };
-    let response = answered.unwrap_or_else(|error| error.respond(&id.id));
     app.metrics.answered(name, response.status().as_u16(), id.started.elapsed());
+    response
+}
+
+/// One request to one operation, as a span from its key to its answer. Failures are logged in it.
+async fn traced(
+    app: &App,
+    op: &Registered,
+    template: &str,
+    id: &RequestId,
+    request: Request,
+) -> Response {
+    let span = tracing::info_span!(
+        "http",
+        otel.name = op.meta.id,
+        otel.kind = "server",
+        operation = op.meta.id,
+        request_id = id.id,
+        agent.id = tracing::field::Empty,
+        http.response.status_code = tracing::field::Empty,
+    );
+    let answered = operate(app, op, template, id, request).instrument(span.clone()).await;
+    span.record("agent.id", id.noted.agent());
+    let response = span.in_scope(|| answered.unwrap_or_else(|error| error.respond(&id.id)));
+    span.record("http.response.status_code", response.status().as_u16());
     response
 }
 
@@ -359,14 +386,19 @@ async fn metrics(
         if !issues.is_empty() {
             return Err(Error::Invalid(issues));
         }
-        let request = RequestInfo { id: id.id.clone(), started: id.started };
-        let patience = Patience::default();
+        let (request, patience) = (id.info(), Patience::default());
         let call = Call { app, key, claims, request, patience, fingerprint: None };
         let mut db = app.db.acquire().await?;
         admit(&call, &META, &Value::Null, "", &mut db).await?;
         db.done().await?;
     }
-    let text = app.metrics.text(probe::VERSION, app.db.connections(), app.waiting.count());
+    let levels = Levels {
+        database: app.db.connections(),
+        pool_max: app.config.pool_max,
+        max_connections: app.config.max_connections,
+        waiting: app.waiting.count(),
+    };
+    let text = app.metrics.text(probe::VERSION, levels);
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
 
@@ -393,7 +425,7 @@ async fn operate(
     if key.is_none() && !(op.meta.open && app.config.public_reads) {
         return Err(Error::Unauthenticated);
     }
-    let body = read(body).await?;
+    let body = read(body, app.config.body_time).await?;
     let has_body = ![Method::GET, Method::HEAD, Method::DELETE].contains(&parts.method);
     let body = if has_body { parse(&parts.headers, &body)? } else { None };
 
@@ -449,8 +481,7 @@ async fn operate(
     let target = format!("{} {}", parts.method, parts.uri.path());
     let key_given = claims.idempotency_key.is_some();
     let fingerprint = key_given.then(|| idempotency::fingerprint(&target, said));
-    let request = RequestInfo { id: id.id.clone(), started: id.started };
-    let patience = Patience::new(&id.granted);
+    let (request, patience) = (id.info(), Patience::new(&id.granted));
     let call = Call { app, key, claims, request, patience, fingerprint };
     let reply = op.call(&call, &input).await?;
     let mut response = Json(reply.body).into_response();
@@ -465,8 +496,12 @@ fn declared_length(headers: &HeaderMap) -> u64 {
     value.and_then(|it| it.parse().ok()).unwrap_or_default()
 }
 
-async fn read(body: Body) -> Result<Bytes> {
-    match Limited::new(body, MAX_BODY_BYTES).collect().await {
+async fn read(body: Body, limit: Duration) -> Result<Bytes> {
+    let whole = Limited::new(body, MAX_BODY_BYTES).collect();
+    let Ok(read) = tokio::time::timeout(limit, whole).await else {
+        return Err(Error::TooSlow);
+    };
+    match read {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Error::TooLarge),
         Err(error) => {
@@ -529,89 +564,4 @@ fn pairs(query: &str) -> impl Iterator<Item = (String, String)> {
 
 fn decode(text: &str) -> Option<String> {
     percent_decode_str(text).decode_utf8().ok().map(|it| it.into_owned())
-}
-
-/// Opens the address of the configuration. By default that is every address of both IP versions,
-/// or of version 4 where version 6 is missing.
-pub async fn bind(config: &Config) -> io::Result<TcpListener> {
-    if let Some(host) = config.host {
-        return TcpListener::bind((host, config.port)).await;
-    }
-    match dual_stack(config.port) {
-        Ok(listener) => Ok(listener),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
-        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, config.port)).await,
-    }
-}
-
-fn dual_stack(port: u16) -> io::Result<TcpListener> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_only_v6(false)?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
-    socket.listen(1024)?;
-    socket.set_nonblocking(true)?;
-    TcpListener::from_std(socket.into())
-}
-
-/// Serves until `stop` resolves, then takes no new connection and lets requests in flight finish
-/// within the grace time. A connection without a complete request head for the keep-alive time is
-/// closed, whether it is idle or slow.
-pub async fn listen(
-    listener: TcpListener,
-    router: Router,
-    config: &Config,
-    stop: impl Future<Output = ()>,
-) -> io::Result<()> {
-    let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(config.keep_alive);
-    let service = TowerToHyperService::new(router);
-    let stopping = GracefulShutdown::new();
-    // When this is dropped, whatever is still running is cut off.
-    let mut connections = JoinSet::new();
-    let mut stop = std::pin::pin!(stop);
-    loop {
-        let stream = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    // Out of file handles, most likely: that passes when others close.
-                    tokio::time::sleep(ACCEPT_RETRY).await;
-                    continue;
-                }
-            },
-            Some(_) = connections.join_next() => continue,
-            () = &mut stop => break,
-        };
-        // Without this, Nagle's algorithm and delayed acknowledgements hold small answers back.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY could not be set");
-        }
-        let connection = builder.serve_connection(TokioIo::new(stream), service.clone());
-        let connection = stopping.watch(connection);
-        connections.spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended early");
-            }
-        });
-    }
-    drop(listener);
-    if tokio::time::timeout(config.shutdown_grace, stopping.shutdown()).await.is_err() {
-        tracing::warn!("requests still in flight are cut off");
-    }
-    Ok(())
-}
-
-/// Resolves when the process is asked to stop, by SIGTERM or by Ctrl-C.
-pub async fn stop_signal() -> io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
 }

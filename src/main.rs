@@ -2,9 +2,9 @@
 use std::{pin::pin, process::ExitCode, time::Duration};
 
 use agent_coordinator::{
-    App, Config, Home, MigrateError, bind, capabilities, configuration_table, document, listen,
-    operations_table, router, stop_signal,
-    telemetry::{self, Format},
+    App, Config, Home, MigrateError, bind, capabilities, configuration_table, document,
+    env_example, key_for_environment, key_report, listen, operations_table, router, stop_signal,
+    telemetry,
 };
 
 const USAGE: &str = "\
@@ -15,6 +15,10 @@ Usage: coordinator [COMMAND]
   openapi        print the OpenAPI document
   operations     print the table of operations
   configuration  print the table of environment variables
+  env-example    print an example of an environment, with every variable
+  keys generate  print a fresh API key as lines for the environment; bound to an agent by
+                 --agent-id ID, --agent-type TYPE, --workspace NAME, --profile NAME
+  keys check     say whether the key on standard input is whole, and its fingerprint
   help           print this text
   version        print the version
 ";
@@ -34,6 +38,15 @@ fn main() -> ExitCode {
         ["openapi"] => print(&format!("{:#}\n", document(&capabilities::all()))),
         ["operations"] => print(&operations_table()),
         ["configuration"] => print(&configuration_table()),
+        ["env-example"] => print(&env_example()),
+        ["keys", "generate", ref options @ ..] => match key_for_environment(options) {
+            Ok(text) => print(&text),
+            Err(text) => {
+                eprint!("{text}");
+                ExitCode::from(2)
+            }
+        },
+        ["keys", "check"] => check_key(),
         ["help" | "--help" | "-h"] => print(USAGE),
         ["version" | "--version" | "-V"] => {
             print(concat!("coordinator ", env!("CARGO_PKG_VERSION"), "\n"))
@@ -53,6 +66,21 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
+fn check_key() -> ExitCode {
+    let mut key = String::new();
+    if let Err(error) = std::io::stdin().read_line(&mut key) {
+        eprintln!("The key cannot be read: {error}");
+        return ExitCode::FAILURE;
+    }
+    match key_report(&key) {
+        (true, report) => print(&report),
+        (false, report) => {
+            print(&report);
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Runs a command with the configuration of the environment: exit code 2 when that is wrong.
 fn configured<F: Future<Output = ExitCode>>(command: impl FnOnce(Config) -> F) -> ExitCode {
     let config = match Config::from_env(Home::Server) {
@@ -62,13 +90,17 @@ fn configured<F: Future<Output = ExitCode>>(command: impl FnOnce(Config) -> F) -
             return ExitCode::from(2);
         }
     };
-    telemetry::init(Format::Json, config.log.clone());
+    let traces = telemetry::init_server(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.workers)
         .enable_all()
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(command(config)),
+        Ok(runtime) => {
+            let code = runtime.block_on(command(config));
+            traces.finish();
+            code
+        }
         Err(error) => failed("the runtime could not be started", &error),
     }
 }
@@ -115,7 +147,7 @@ async fn serve(config: Config) -> ExitCode {
         Ok(address) => tracing::info!(%address, "listening"),
         Err(error) => return failed("the address is unknown", &error),
     }
-    let served = listen(listener, router(app.clone()), app.config(), stop);
+    let served = listen(listener, router(app.clone()), &app, stop);
     let later = async {
         if goes_on && let Err(error) = migrated.await {
             return error;

@@ -88,6 +88,7 @@ fn operation(op: &Registered, n: usize, method: &str, path: &str) -> Value {
         },
         "401": problem("No key, or an unknown one.", "Failure"),
         "403": problem("Identity, workspace or policy forbid it.", "Failure"),
+        "408": problem("The body did not come in within 10 s.", "Failure"),
         "413": problem("The body is over 1 MiB.", "Failure"),
         "422": problem("The input breaks its schema; every problem is listed.", "Invalid"),
         "500": problem("A fault of the service.", "Failure"),

@@ -22,6 +22,7 @@ use crate::{
     db::Db,
     idempotency,
     policy::Question,
+    telemetry::Noted,
     waiting::{Look, Patience, Ticket},
 };
 
@@ -109,6 +110,7 @@ impl Context<'_> {
 pub(crate) struct RequestInfo {
     pub(crate) id: String,
     pub(crate) started: Instant,
+    pub(crate) noted: Noted,
 }
 
 impl RequestInfo {
@@ -399,6 +401,7 @@ pub(crate) async fn admit(
         }
     };
     tracing::Span::current().record("agent.id", &caller.agent_id);
+    call.request.noted.set_agent(&caller.agent_id);
     if let Some(key) = call.key {
         app.authority.settle(db, config, key, &mut caller).await?;
     }

@@ -1,7 +1,20 @@
 //! The one log subscriber of a process: JSON lines for machines, or a form for people.
 //!
 //! What may be logged is decided where it is logged: no key, token or connection string ever is.
-use tracing_subscriber::{Layer as _, filter::Targets, layer::SubscriberExt as _};
+use std::sync::{Arc, OnceLock};
+
+use tracing_subscriber::{
+    Layer, Registry,
+    filter::Targets,
+    layer::{Identity, SubscriberExt as _},
+};
+
+use crate::Config;
+
+#[cfg_attr(not(feature = "otel"), path = "telemetry/no_traces.rs")]
+mod traces;
+
+pub use traces::Traces;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,13 +27,49 @@ pub enum Format {
 
 /// Starts logging to standard error. A second call in one process changes nothing.
 pub fn init(format: Format, filter: Targets) {
+    start(format, filter, None::<Identity>);
+}
+
+/// Starts logging as a server does: JSON, and the spans of operations go to the collector of the
+/// configuration, if there is one and this build can send any.
+pub fn init_server(config: &Config) -> Traces {
+    let (traces, layer) = traces::layer(&config.traces);
+    start(Format::Json, config.log.clone(), layer);
+    traces.report(&config.traces);
+    traces
+}
+
+fn start<L: Layer<Registry> + Send + Sync>(format: Format, filter: Targets, spans: Option<L>) {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let layer = match format {
         Format::Json => lines.json().flatten_event(true).boxed(),
         Format::Pretty => lines.compact().with_target(false).boxed(),
     };
-    let subscriber = tracing_subscriber::registry().with(layer.with_filter(filter));
+    let subscriber = tracing_subscriber::registry().with(spans).with(layer.with_filter(filter));
     if tracing::subscriber::set_global_default(subscriber).is_err() {
         tracing::debug!("logging was already started");
+    }
+}
+
+/// What becomes known of a request on its way, for its line in the log: the first word counts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Noted(Arc<(OnceLock<&'static str>, OnceLock<String>)>);
+
+impl Noted {
+    pub(crate) fn set_operation(&self, name: &'static str) {
+        self.0.0.get_or_init(|| name);
+    }
+
+    pub(crate) fn set_agent(&self, agent_id: &str) {
+        self.0.1.get_or_init(|| agent_id.to_owned());
+    }
+
+    /// The operation, or the page's path.
+    pub(crate) fn operation(&self) -> Option<&'static str> {
+        self.0.0.get().copied()
+    }
+
+    pub(crate) fn agent(&self) -> Option<&str> {
+        self.0.1.get().map(String::as_str)
     }
 }

@@ -2,16 +2,18 @@
 //! somewhere works again after a restart.
 
 use std::{
-    fs::{self, File, OpenOptions, Permissions},
-    io::{Read, Write},
+    fs::{self, OpenOptions, Permissions},
+    io::Write,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
+use agent_coordinator::{fresh_key, is_whole_key};
+
 use crate::environment::Environment;
 
-const PREFIX: &str = "dev_";
-const BYTES: usize = 32;
+/// Tells a developer's key from one that is deployed.
+const PREFIX: &str = "dev";
 
 /// Which keys the service accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +34,7 @@ impl Key {
         if let Some(kept) = kept(file) {
             return Ok(Key::Made(kept));
         }
-        let key = random().map_err(|error| format!("/dev/urandom: {error}"))?;
+        let key = fresh_key(PREFIX).map_err(|error| format!("No random bytes: {error}"))?;
         keep(file, &key).map_err(|error| {
             format!("The key cannot be kept in {} ({error}). Is it another user's?", file.display())
         })?;
@@ -43,16 +45,14 @@ impl Key {
 /// The key in the file. Anything else in it is replaced.
 fn kept(file: &Path) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;
-    let digits = text.trim().strip_prefix(PREFIX)?;
-    let is_whole = digits.len() == 2 * BYTES && digits.bytes().all(|it| it.is_ascii_hexdigit());
-    is_whole.then(|| text.trim().to_owned())
+    let key = text.trim();
+    (is_whole_key(key) || is_earlier(key)).then(|| key.to_owned())
 }
 
-fn random() -> std::io::Result<String> {
-    let mut random = [0; BYTES];
-    File::open("/dev/urandom")?.read_exact(&mut random)?;
-    let digits: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("{PREFIX}{digits}"))
+/// Whether it is a key as the first version of this program made them, without a checksum.
+fn is_earlier(key: &str) -> bool {
+    let digits = key.strip_prefix("dev_").unwrap_or_default();
+    digits.len() == 64 && digits.bytes().all(|it| it.is_ascii_hexdigit())
 }
 
 fn keep(path: &Path, key: &str) -> std::io::Result<()> {
@@ -79,12 +79,16 @@ mod tests {
         let first = Key::choose(&environment, &file).unwrap();
         let again = Key::choose(&environment, &file).unwrap();
         let mode = fs::metadata(&file).unwrap().permissions().mode();
+        let earlier = format!("dev_{}", "0f".repeat(32));
+        fs::write(&file, &earlier).unwrap();
+        let kept = Key::choose(&environment, &file).unwrap();
         fs::write(&file, "dev_short").unwrap();
         let replaced = Key::choose(&environment, &file).unwrap();
         fs::remove_dir_all(folder).unwrap();
 
         assert_eq!(first, again);
         assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(kept, Key::Made(earlier));
         assert_ne!(first, replaced);
     }
 

@@ -117,7 +117,7 @@ impl Service {
             app.stop_waiting();
         };
         let served = tokio::select! {
-            served = listen(listener, router(app.clone()), app.config(), stop) => served.map_err(broken),
+            served = listen(listener, router(app.clone()), &app, stop) => served.map_err(broken),
             error = database.keep_running() => {
                 Err(Failure::Broken(format!("The database could not be started again: {error}")))
             }

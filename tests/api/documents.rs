@@ -1,28 +1,88 @@
 //! Generated documents: what is committed is what the program would write now.
-use agent_coordinator::{capabilities, configuration_table, document, operations_table};
+use std::{cell::RefCell, collections::BTreeSet};
 
-use crate::support::Service;
+use agent_coordinator::{
+    Config, Home, capabilities, configuration_table, document, env_example, operations_table,
+};
+
+use crate::support::{Service, execute};
 
 #[track_caller]
 fn assert_fresh(file: &str, written: &str) {
-    let path = format!("{}/docs/{file}", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
     let committed = std::fs::read_to_string(path).expect("the document is committed");
-    assert_eq!(committed, written, "docs/{file} is out of date: run `make docs`");
+    assert_eq!(committed, written, "{file} is out of date: run `make docs`");
 }
 
 #[test]
 fn the_openapi_document_is_fresh() {
-    assert_fresh("openapi.json", &format!("{:#}\n", document(&capabilities::all())));
+    assert_fresh("docs/openapi.json", &format!("{:#}\n", document(&capabilities::all())));
 }
 
 #[test]
 fn the_table_of_operations_is_fresh() {
-    assert_fresh("operations.md", &operations_table());
+    assert_fresh("docs/operations.md", &operations_table());
 }
 
 #[test]
 fn the_table_of_variables_is_fresh() {
-    assert_fresh("configuration.md", &configuration_table());
+    assert_fresh("docs/configuration.md", &configuration_table());
+}
+
+#[test]
+fn the_example_of_an_environment_is_fresh() {
+    assert_fresh(".env.example", &env_example());
+}
+
+/// The variables of a section of the example, set or commented out, as `(name, value)`.
+fn assignments(section: &str) -> Vec<(&str, &str)> {
+    let lines = section.lines().map(|it| it.strip_prefix("# ").unwrap_or(it));
+    let is_name = |it: &str| it.bytes().all(|it| it.is_ascii_uppercase() || b"_".contains(&it));
+    lines
+        .filter_map(|line| line.split_once('='))
+        .filter(|(name, _)| is_name(name))
+        .map(|(name, value)| (name, value.trim_matches('\'')))
+        .collect()
+}
+
+#[track_caller]
+fn assert_accepted(variables: &[(&str, &str)]) {
+    let parsed = Config::parse(Home::Server, |name| {
+        variables.iter().find(|(it, _)| *it == name).map(|(_, value)| (*value).to_owned())
+    });
+    assert!(parsed.is_ok(), "{variables:?}: {parsed:?}");
+}
+
+#[test]
+fn the_example_names_every_variable_that_is_read_and_its_values_are_accepted() {
+    let example = env_example();
+    let read = RefCell::new(BTreeSet::new());
+    for home in [Home::Server, Home::Lambda] {
+        let parsed = Config::parse(home, |name| {
+            read.borrow_mut().insert(name.to_owned());
+            None
+        });
+        assert!(parsed.is_err(), "no database is given");
+    }
+    let named: BTreeSet<_> =
+        assignments(&example).into_iter().map(|(name, _)| name.to_owned()).collect();
+    assert_eq!(named, *read.borrow());
+
+    let set: Vec<_> = example.lines().filter(|it| !it.is_empty() && !it.starts_with('#')).collect();
+    assert_eq!(set, ["POSTGRES_DSN=postgresql://postgres:postgres@localhost:54322/postgres"]);
+    let sections: Vec<_> = example.split("\n# ---- ").skip(1).map(assignments).collect();
+    let [local, railway, supabase, others] = &sections[..] else { panic!("{sections:?}") };
+    for section in [local, railway, supabase] {
+        assert_accepted(section);
+    }
+    assert_eq!(railway.len(), 3);
+    assert!(supabase.contains(&("DB_BACKEND", "supabase")));
+    let all: Vec<_> = local.iter().chain(others).copied().collect();
+    assert_accepted(&all);
+    // Every value is one on its own too: none is accepted because another takes its place.
+    for variable in others {
+        assert_accepted(&[local[0], *variable]);
+    }
 }
 
 #[tokio::test]
@@ -36,4 +96,42 @@ async fn the_documents_are_served() {
     assert!(docs.text.starts_with("<!doctype html>") && docs.text.contains("acquire_lock"));
     let openapi = service.anonymous().get("/openapi.json").await;
     assert_eq!(openapi.json, document(&capabilities::all()));
+}
+
+/// The fenced blocks of one language in the page for operators.
+fn blocks(language: &str) -> Vec<&'static str> {
+    let page = include_str!("../../docs/operating.md");
+    let fence = format!("```{language}\n");
+    let found: Vec<_> =
+        page.split(fence.as_str()).skip(1).filter_map(|it| it.split("```").next()).collect();
+    assert!(!found.is_empty(), "no {language} in the page");
+    found
+}
+
+#[tokio::test]
+async fn every_query_for_operators_runs() {
+    let service = Service::start().await;
+    for query in blocks("sql") {
+        execute(&service.db, query).await;
+    }
+}
+
+#[tokio::test]
+async fn every_metric_for_operators_is_there() {
+    let service = Service::with(&[("METRICS_PUBLIC", "true")]).await;
+    service.client().acquire("a", "k", serde_json::json!({})).await;
+    let metrics = service.anonymous().get("/metrics").await.text;
+    let page = include_str!("../../docs/operating.md");
+    let is_name = |it: char| it.is_ascii_alphanumeric() || it == '_';
+    let named: BTreeSet<_> =
+        page.split(|it| !is_name(it)).filter(|it| it.starts_with("coordinator_")).collect();
+    for name in &named {
+        let sample = |line: &str| line.split(['{', ' ']).next() == Some(name);
+        let family = format!("# TYPE {name} ");
+        assert!(metrics.lines().any(|it| sample(it) || it.starts_with(&family)), "{name}");
+    }
+    let families = metrics.lines().filter_map(|it| it.strip_prefix("# TYPE "));
+    for family in families.filter_map(|it| it.split(' ').next()) {
+        assert!(named.contains(family), "{family} is not explained");
+    }
 }

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     net::TcpListener,
     process::{Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use futures_util::future::{join, join_all};
@@ -18,7 +19,7 @@ use tokio::{
 
 use crate::support::{FREE, MIGRATOR, scalar, signal, variables};
 
-const COORDINATOR: &str = env!("CARGO_BIN_EXE_coordinator");
+pub(crate) const COORDINATOR: &str = env!("CARGO_BIN_EXE_coordinator");
 
 fn command(arguments: &[&str], variables: &HashMap<String, String>) -> Command {
     let mut command = Command::new(COORDINATOR);
@@ -26,21 +27,21 @@ fn command(arguments: &[&str], variables: &HashMap<String, String>) -> Command {
     command
 }
 
-async fn run(arguments: &[&str], variables: &HashMap<String, String>) -> Output {
+pub(crate) async fn run(arguments: &[&str], variables: &HashMap<String, String>) -> Output {
     command(arguments, variables).output().await.expect("the program runs")
 }
 
 /// A running server.
-struct Running {
-    child: Child,
-    port: u16,
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    pub(crate) port: u16,
     log: Lines<BufReader<ChildStderr>>,
     seen: Vec<String>,
 }
 
 impl Running {
     /// Starts the server and waits until it listens.
-    async fn start(mut variables: HashMap<String, String>) -> Self {
+    pub(crate) async fn start(mut variables: HashMap<String, String>) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = free.local_addr().expect("an address").port();
         drop(free);
@@ -54,7 +55,7 @@ impl Running {
         running
     }
 
-    async fn wait_for_line(&mut self, text: &str) -> String {
+    pub(crate) async fn wait_for_line(&mut self, text: &str) -> String {
         while let Some(line) = self.log.next_line().await.expect("a line") {
             self.seen.push(line.clone());
             if line.contains(text) {
@@ -64,16 +65,21 @@ impl Running {
         panic!("no line with {text:?} in {:#?}", self.seen);
     }
 
-    async fn request(&self, method: &str, path: &str, body: &str) -> (u16, String, Value) {
+    pub(crate) async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> (u16, String, Value) {
         request(self.port, method, path, body).await.expect("an answer")
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         signal(name, self.child.id().expect("running").to_string());
     }
 
     /// The exit code and everything that was logged.
-    async fn end(mut self) -> (Option<i32>, String) {
+    pub(crate) async fn end(mut self) -> (Option<i32>, String) {
         let status = self.child.wait().await.expect("it ends");
         while let Some(line) = self.log.next_line().await.expect("a line") {
             self.seen.push(line);
@@ -83,7 +89,7 @@ impl Running {
 }
 
 /// One request over a connection of its own: status, head and JSON.
-async fn request(
+pub(crate) async fn request(
     port: u16,
     method: &str,
     path: &str,
@@ -103,7 +109,7 @@ async fn request(
     Ok((status, head.to_owned(), serde_json::from_str(body).unwrap_or_default()))
 }
 
-fn acquire(agent: &str, key: &str) -> String {
+pub(crate) fn acquire(agent: &str, key: &str) -> String {
     json!({ "file_path": key, "agent_id": agent, "agent_type": "t" }).to_string()
 }
 
@@ -121,7 +127,7 @@ pub(crate) async fn empty_database() -> String {
 }
 
 /// An address at which nothing listens.
-fn nowhere() -> String {
+pub(crate) fn nowhere() -> String {
     let free = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = free.local_addr().expect("an address").port();
     format!("postgresql://user:s3cret-word@127.0.0.1:{port}/db")
@@ -163,6 +169,7 @@ async fn unknown_arguments_end_with_2_and_documents_need_no_configuration() {
         ("openapi", "{\n  \"openapi\": \"3.1.0\""),
         ("operations", "# Operations"),
         ("configuration", "# Configuration"),
+        ("env-example", "# Every variable"),
         ("help", "Usage: coordinator"),
         ("version", "coordinator 0.2.0\n"),
     ] {
@@ -322,6 +329,7 @@ async fn a_request_in_flight_is_answered_after_sigterm_and_new_ones_are_refused(
     let database = throwaway::database(&MIGRATOR).await.expect("a database");
     let mut variables = variables(&database.url);
     variables.insert("API_ACCESS_LOG".to_owned(), "true".to_owned());
+    variables.insert("API_TIMEOUT_KEEP_ALIVE".to_owned(), "600".to_owned());
     let mut running = Running::start(variables).await;
     running.request("POST", "/locks/acquire", &acquire("a", "k")).await;
     let db = PgPool::connect(&database.url).await.expect("it answers");
@@ -332,6 +340,10 @@ async fn a_request_in_flight_is_answered_after_sigterm_and_new_ones_are_refused(
         .await
         .expect("the row is locked");
     let port = running.port;
+    let mut idle = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection");
+    let head = b"GET /live HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    idle.write_all(head).await.expect("sent");
+    idle.readable().await.expect("an answer");
     let stop = async {
         let waiting = "select count(*) from pg_stat_activity
             where datname = current_database() and wait_event_type = 'Lock'";
@@ -340,10 +352,9 @@ async fn a_request_in_flight_is_answered_after_sigterm_and_new_ones_are_refused(
         }
         running.signal("TERM");
         running.wait_for_line("stopping").await;
-        // The listener is closed soon after the line; until then the queue may still take one.
-        while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
-            tokio::task::yield_now().await;
-        }
+        // Idle connections are closed last: from here on the grace time is all that there is.
+        idle.read_to_end(&mut Vec::new()).await.expect("the end");
+        assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err());
         blocker.rollback().await.expect("rolled back");
     };
     let body = acquire("b", "k");
@@ -416,6 +427,7 @@ async fn idle_and_slow_connections_are_closed_after_the_keep_alive_time() {
     let head = "GET /live HTTP/1.1\r\nhost: localhost\r\n";
     // One that never speaks, one amid its head, one idle after two answers.
     for (sent, answers) in [("", 0), (head, 0), (&format!("{head}\r\n{head}\r\n"), 2)] {
+        let before = Instant::now();
         let mut stream =
             TcpStream::connect(("127.0.0.1", running.port)).await.expect("a connection");
         stream.write_all(sent.as_bytes()).await.expect("sent");
@@ -423,6 +435,7 @@ async fn idle_and_slow_connections_are_closed_after_the_keep_alive_time() {
         // This ends when the server closes the connection.
         stream.read_to_string(&mut answered).await.expect("read to the end");
         assert_eq!(answered.matches("HTTP/1.1 200").count(), answers, "{sent:?}: {answered}");
+        assert!(before.elapsed() >= Duration::from_secs(1), "{sent:?}");
     }
 }
 

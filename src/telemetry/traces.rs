@@ -1,0 +1,73 @@
+//! Spans of operations, sent to an OTLP collector (feature `otel`). Without a collector in the
+//! configuration nothing of this is started: no thread, no connection.
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
+use opentelemetry_sdk::{
+    Resource,
+    trace::{SdkTracerProvider, Tracer},
+};
+use tracing::level_filters::LevelFilter;
+use tracing_opentelemetry::OpenTelemetryLayer;
+use tracing_subscriber::{Layer, Registry, filter::Targets};
+
+use crate::{config::TraceSettings, probe};
+
+/// The target of the spans that are sent: those of this library, and none of its dependencies.
+const TARGET: &str = "agent_coordinator";
+
+/// What sends spans, from the start of the process to its end.
+#[derive(Debug)]
+pub struct Traces(Option<Result<SdkTracerProvider, String>>);
+
+/// What makes spans of what is logged, if they are to be sent.
+pub(super) fn layer(settings: &TraceSettings) -> (Traces, Option<impl Layer<Registry> + use<>>) {
+    match settings.endpoint.as_deref().map(|it| provider(it, &settings.service)) {
+        None => (Traces(None), None),
+        Some(Err(error)) => (Traces(Some(Err(error))), None),
+        Some(Ok(provider)) => {
+            let layer = spans(provider.tracer(TARGET));
+            (Traces(Some(Ok(provider))), Some(layer))
+        }
+    }
+}
+
+fn spans(tracer: Tracer) -> impl Layer<Registry> {
+    OpenTelemetryLayer::new(tracer)
+        .with_location(false)
+        .with_threads(false)
+        .with_tracked_inactivity(false)
+        .with_filter(Targets::new().with_target(TARGET, LevelFilter::INFO))
+}
+
+fn provider(endpoint: &str, service: &str) -> Result<SdkTracerProvider, String> {
+    let exporter = SpanExporter::builder()
+        .with_http()
+        .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(format!("{endpoint}/v1/traces"))
+        .build()
+        .map_err(|error| error.to_string())?;
+    let version = opentelemetry::KeyValue::new("service.version", probe::VERSION);
+    let resource = Resource::builder().with_service_name(service.to_owned());
+    let resource = resource.with_attribute(version).build();
+    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+}
+
+impl Traces {
+    /// Says in the log where spans go. Not earlier: the log is started with the layer above.
+    pub(super) fn report(&self, settings: &TraceSettings) {
+        match &self.0 {
+            None => {}
+            Some(Ok(_)) => tracing::info!(endpoint = settings.endpoint, "spans are sent"),
+            Some(Err(error)) => tracing::error!(error, "spans cannot be sent"),
+        }
+    }
+
+    /// Sends what is left.
+    pub fn finish(self) {
+        if let Some(Ok(provider)) = self.0
+            && let Err(error) = provider.shutdown()
+        {
+            tracing::warn!(%error, "the last spans could not be sent");
+        }
+    }
+}

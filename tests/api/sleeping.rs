@@ -1,0 +1,60 @@
+//! SLEEP_FRIENDLY: a service with nothing to do sends nothing, so that its platform may stop it.
+use std::time::Duration;
+
+use crate::support::{FREE, Service, scalar};
+
+const OPEN: &str = "select count(*) from pg_stat_activity
+    where datname = current_database() and application_name = 'agent-coordinator'";
+
+const SESSION: &str = "insert into agent_session
+    (workspace, agent_id, session_id, agent_type, last_heartbeat_at)
+    values ('default', 'a', 'silent', 't', now() - interval '1 year')";
+
+const ENDED: &str = "select count(*) from agent_session where ended_at is not null";
+
+/// Both services sweep every moment, if they sweep, and close connections after one.
+async fn service(more: &[(&str, &str)]) -> Service {
+    let moment = Duration::from_millis(5);
+    Service::configured(more, |config| {
+        config.with_sleepy_idle_time(Duration::from_millis(100)).with_sweep_interval(moment)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_sleepy_service_keeps_no_connection_and_another_does() {
+    let (sleepy, lively) = (service(&[("SLEEP_FRIENDLY", "true")]).await, service(&[]).await);
+    for service in [&sleepy, &lively] {
+        assert_eq!(service.client_with(FREE).get("/locks").await.status, 200);
+        assert!(service.scalar::<i64>(OPEN).await > 0);
+    }
+    while sleepy.scalar::<i64>(OPEN).await > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(lively.scalar::<i64>(OPEN).await > 0);
+    // It wakes up like any other.
+    assert_eq!(sleepy.client_with(FREE).get("/locks").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_sleepy_service_does_not_sweep_and_another_does() {
+    let (sleepy, lively) = (service(&[("SLEEP_FRIENDLY", "true")]).await, service(&[]).await);
+    sleepy.execute(SESSION).await;
+    let swept = async {
+        // The lively one sweeps again and again, which gives the sleepy one all the time it needs.
+        for _ in 0..10 {
+            lively.execute("delete from agent_session").await;
+            lively.execute(SESSION).await;
+            while scalar::<i64>(&lively.db, ENDED).await == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    tokio::select! {
+        () = swept => {}
+        never = sleepy.app.sweep() => never,
+        never = lively.app.sweep() => never,
+    }
+    assert_eq!(sleepy.scalar::<i64>(ENDED).await, 0);
+    assert_eq!(sleepy.scalar::<i64>(OPEN).await, 0);
+}

@@ -1,0 +1,306 @@
+//! What the server does on real sockets: its threads, its limits, its log and its last answers.
+use std::{collections::HashMap, time::Duration};
+
+use agent_coordinator::{App, listen, router};
+use futures_util::future::{join, join3};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+};
+
+use crate::{
+    processes::{Running, acquire, nowhere, request},
+    support::{CODEX, FREE, MIGRATOR, Service, config, execute, scalar, variables},
+};
+
+const LIVE: &str = "GET /live HTTP/1.1\r\nhost: localhost\r\n\r\n";
+
+fn post(path: &str, length: usize, body: &str) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\nx-api-key: {FREE}\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    )
+}
+
+async fn connect(port: u16) -> TcpStream {
+    TcpStream::connect(("127.0.0.1", port)).await.expect("a connection")
+}
+
+async fn say(stream: &mut TcpStream, text: &str) {
+    stream.write_all(text.as_bytes()).await.expect("sent");
+}
+
+/// Everything until the server closes the connection.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.expect("read to the end");
+    text
+}
+
+/// One answer of a connection that stays open.
+async fn answer(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&bytes);
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|it| it.strip_prefix("content-length: "));
+            let length: usize = length.expect("a length").parse().expect("a number");
+            if body.len() >= length {
+                return text.into_owned();
+            }
+        }
+        assert!(stream.read_buf(&mut bytes).await.expect("bytes") > 0, "closed early");
+    }
+}
+
+/// Has a server of this process listen while something happens on its port.
+async fn served<T>(app: &App, act: impl AsyncFnOnce(u16) -> T) -> T {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let served = listen(listener, router(app.clone()), app, async {
+        let _ = stopped.await;
+    });
+    let acted = async {
+        let result = act(port).await;
+        drop(stop);
+        result
+    };
+    let (served, result) = join(served, acted).await;
+    served.expect("served");
+    result
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn api_workers_is_the_number_of_worker_threads() {
+    async fn threads(workers: &str) -> usize {
+        let mut variables = variables(&nowhere());
+        variables.insert("API_WORKERS".to_owned(), workers.to_owned());
+        let running = Running::start(variables).await;
+        let tasks = format!("/proc/{}/task", running.child.id().expect("running"));
+        let tasks = std::fs::read_dir(tasks).expect("threads");
+        let names = tasks.map(|it| std::fs::read_to_string(it.expect("one").path().join("comm")));
+        names.filter(|it| it.as_ref().is_ok_and(|it| it.starts_with("tokio"))).count()
+    }
+    let (one, three) = (threads("1").await, threads("3").await);
+    assert_eq!(three - one, 2, "{one} and {three}");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_answered_408_and_the_connection_closed() {
+    let limit = Duration::from_millis(300);
+    let app = App::new(config(&variables(&nowhere())).with_body_time(limit));
+    let (before, text) = served(&app, async |port| {
+        let before = std::time::Instant::now();
+        let mut stream = connect(port).await;
+        say(&mut stream, &post("/locks/acquire", 100, "{\"file_path\":")).await;
+        (before, rest(&mut stream).await)
+    })
+    .await;
+    assert!(before.elapsed() >= limit);
+    assert!(text.starts_with("HTTP/1.1 408 "), "{text}");
+    assert!(text.ends_with("{\"detail\":\"Request body took too long\"}"), "{text}");
+    assert!(text.contains("\r\nx-request-id: "), "{text}");
+}
+
+#[tokio::test]
+async fn a_request_that_waits_outlasts_the_keep_alive_and_the_body_time() {
+    let service = Service::start().await;
+    let mut variables = variables(&service.url);
+    variables.insert("API_TIMEOUT_KEEP_ALIVE".to_owned(), "1".to_owned());
+    let app = App::new(config(&variables).with_body_time(Duration::from_millis(100)));
+    service.client().acquire("a", "k", json!({})).await;
+    service.expire("k").await;
+    let mut blocker = service.db.begin().await.expect("a transaction");
+    execute(&mut *blocker, "select 1 as one from file_lock for update").await;
+    let answered = served(&app, async |port| {
+        let body = acquire("b", "k");
+        let unblock = async {
+            let waiting = "select count(*) from pg_stat_activity
+                where datname = current_database() and wait_event_type = 'Lock'";
+            while scalar::<i64>(&service.db, waiting).await == 0 {
+                tokio::task::yield_now().await;
+            }
+            // From here on the request waits at least as long as an idle connection lives.
+            let mut idle = connect(port).await;
+            assert_eq!(rest(&mut idle).await, "");
+            blocker.rollback().await.expect("rolled back");
+        };
+        join(request(port, "POST", "/locks/acquire", &body), unblock).await.0
+    })
+    .await;
+    let (status, _, answer) = answered.expect("an answer");
+    assert_eq!((status, &answer["action"]), (200, &json!("acquired")));
+}
+
+#[tokio::test]
+async fn at_the_limit_of_connections_others_wait_until_one_ends() {
+    let mut variables = variables(&nowhere());
+    for (name, value) in [
+        ("API_MAX_CONNECTIONS", "2"),
+        ("API_TIMEOUT_KEEP_ALIVE", "3600"),
+        ("METRICS_PUBLIC", "true"),
+    ] {
+        variables.insert(name.to_owned(), value.to_owned());
+    }
+    let running = Running::start(variables).await;
+    let (mut first, mut second) = (connect(running.port).await, connect(running.port).await);
+    for stream in [&mut first, &mut second] {
+        say(stream, LIVE).await;
+        assert!(answer(stream).await.starts_with("HTTP/1.1 200 "));
+    }
+    let mut third = connect(running.port).await;
+    say(&mut third, LIVE).await;
+    // Whoever has a place is served on and on, while the third one is not.
+    for _ in 0..50 {
+        say(&mut first, LIVE).await;
+        assert!(answer(&mut first).await.starts_with("HTTP/1.1 200 "));
+    }
+    let waits = third.try_read(&mut [0; 1]).expect_err("no answer yet");
+    assert_eq!(waits.kind(), std::io::ErrorKind::WouldBlock);
+    say(&mut first, &LIVE.replace("/live", "/metrics")).await;
+    let metrics = answer(&mut first).await;
+    for line in ["coordinator_connections 2", "coordinator_connections_max 2"] {
+        assert!(metrics.lines().any(|it| it == line), "{line} in {metrics}");
+    }
+    drop(second);
+    assert!(answer(&mut third).await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn who_has_connected_before_the_end_is_answered_once_more() {
+    let app = App::new(config(&variables(&nowhere())));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let mut streams = Vec::new();
+    for _ in 0..20 {
+        let mut stream = connect(port).await;
+        say(&mut stream, LIVE).await;
+        streams.push(stream);
+    }
+    // Asked to stop before it has accepted any of them.
+    listen(listener, router(app.clone()), &app, async {}).await.expect("served");
+    for mut stream in streams {
+        let text = rest(&mut stream).await;
+        assert!(text.starts_with("HTTP/1.1 200 "), "{text:?}");
+        assert!(text.contains("\r\nconnection: close\r\n"), "{text}");
+    }
+    assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_head_over_64_kib_is_refused() {
+    let running = Running::start(variables(&nowhere())).await;
+    let mut stream = connect(running.port).await;
+    let head = format!("GET /live HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n", "x".repeat(65_000));
+    say(&mut stream, &format!("{head}\r\n")).await;
+    assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200 "));
+    // What is sent beyond the limit may meet a closed connection already.
+    let (mut read, mut write) = stream.split();
+    let (long, mut text) = (format!("{head}y: {}\r\n\r\n", "x".repeat(60_000)), Vec::new());
+    let (_, _) = join(write.write_all(long.as_bytes()), read.read_to_end(&mut text)).await;
+    let text = String::from_utf8_lossy(&text);
+    assert!(text.is_empty() || text.starts_with("HTTP/1.1 431 "), "{text}");
+}
+
+#[tokio::test]
+async fn a_request_has_one_line_in_the_log_and_no_secret_is_in_any() {
+    let database = managed_postgres::throwaway::database(&MIGRATOR).await.expect("a database");
+    let mut variables: HashMap<_, _> = variables(&database.url);
+    variables.insert("API_ACCESS_LOG".to_owned(), "true".to_owned());
+    variables.insert("RUST_LOG".to_owned(), "debug".to_owned());
+    let running = Running::start(variables).await;
+    let port = running.port;
+    let send = async |head: &str, body: &str| {
+        let mut stream = connect(port).await;
+        let length = body.len();
+        let lines = format!("host: localhost\r\nconnection: close\r\ncontent-length: {length}");
+        say(&mut stream, &format!("{head}\r\n{lines}\r\n\r\n{body}")).await;
+        rest(&mut stream).await
+    };
+    let key = format!("authorization: Bearer {CODEX}\r\nx-request-id: ");
+    let lock = json!({ "file_path": "src/a.rs", "agent_id": "codex-1", "agent_type": "codex" });
+    let task = json!({ "task_type": "t", "task_description": "d" });
+    let claim = json!({ "agent_id": "codex-1", "agent_type": "codex" });
+    let (lock, task, claim) = (lock.to_string(), task.to_string(), claim.to_string());
+    send(&format!("POST /locks/acquire?q=query-s3cret HTTP/1.1\r\n{key}one"), &lock).await;
+    send(&format!("GET /locks?token=query-s3cret HTTP/1.1\r\n{key}two"), "").await;
+    send("GET /locks HTTP/1.1\r\nx-api-key: wrong-s3cret\r\nx-request-id: three", "").await;
+    send("GET /nowhere?q=query-s3cret HTTP/1.1\r\nx-request-id: four", "").await;
+    send(&format!("POST /work/submit HTTP/1.1\r\n{key}five"), &task).await;
+    let claimed = send(&format!("POST /work/claim HTTP/1.1\r\n{key}six"), &claim).await;
+    let claimed: Value =
+        serde_json::from_str(claimed.split("\r\n\r\n").nth(1).expect("a body")).expect("JSON");
+    let token = claimed["claim_token"].as_str().expect("a token").to_owned();
+    running.signal("TERM");
+    let (code, log) = running.end().await;
+    assert_eq!(code, Some(0), "{log}");
+
+    let lines: Vec<Value> =
+        log.lines().map(|it| serde_json::from_str(it).expect("JSON lines")).collect();
+    let mut requests = lines.iter().filter(|it| it["message"] == "request");
+    for (id, method, path, status, operation, agent) in [
+        ("one", "POST", "/locks/acquire", 200, json!("acquire_lock"), json!("codex-1")),
+        ("two", "GET", "/locks", 200, json!("list_locks"), json!("codex-1")),
+        ("three", "GET", "/locks", 401, json!("list_locks"), Value::Null),
+        ("four", "GET", "/nowhere", 404, Value::Null, Value::Null),
+        ("five", "POST", "/work/submit", 200, json!("submit_work"), json!("codex-1")),
+        ("six", "POST", "/work/claim", 200, json!("get_work"), json!("codex-1")),
+    ] {
+        let line = requests.next().expect("a line per request");
+        assert_eq!(
+            [&line["request_id"], &line["method"], &line["path"], &line["status"]],
+            [&json!(id), &json!(method), &json!(path), &json!(status)],
+        );
+        assert_eq!([&line["operation"], &line["agent"]], [&operation, &agent], "{line}");
+        assert!(line["ms"].is_u64(), "{line}");
+    }
+    assert_eq!(requests.next(), None);
+    let password = database.url.split([':', '@']).nth(2).expect("a password");
+    for secret in [CODEX, FREE, "s3cret", &token, password] {
+        assert!(!log.contains(secret), "{secret} in {log}");
+    }
+}
+
+#[tokio::test]
+async fn failures_name_the_request_in_the_log_without_an_access_log() {
+    let running = Running::start(variables(&nowhere())).await;
+    let (status, _, failed) = running.request("POST", "/locks/acquire", &acquire("a", "k")).await;
+    assert_eq!(status, 503);
+    running.signal("TERM");
+    let (_, log) = running.end().await;
+    let lines = log.lines().map(|it| serde_json::from_str::<Value>(it).expect("JSON lines"));
+    let errors: Vec<_> = lines.filter(|it| it["level"] == "ERROR").collect();
+    assert_eq!(errors.len(), 1, "{log}");
+    assert!(failed["request_id"].is_string());
+    assert_eq!(errors[0]["request_id"], failed["request_id"]);
+}
+
+#[tokio::test]
+async fn metrics_tell_of_requests_in_flight() {
+    let service = Service::with(&[("METRICS_PUBLIC", "true")]).await;
+    service.client().acquire("a", "k", json!({})).await;
+    service.expire("k").await;
+    let mut blocker = service.db.begin().await.expect("a transaction");
+    execute(&mut *blocker, "select 1 as one from file_lock for update").await;
+    let (done, finish) = oneshot::channel::<()>();
+    let look = async {
+        let is_seen = |text: &str| text.contains("\ncoordinator_requests_in_flight 2\n");
+        while !is_seen(&service.anonymous().get("/metrics").await.text) {
+            tokio::task::yield_now().await;
+        }
+        let _ = done.send(());
+    };
+    let unblock = async {
+        finish.await.expect("seen");
+        blocker.rollback().await.expect("rolled back");
+    };
+    let client = service.client();
+    let (answer, (), ()) = join3(client.acquire("b", "k", json!({})), look, unblock).await;
+    assert_eq!(answer["action"], "acquired");
+    let after = service.anonymous().get("/metrics").await.text;
+    assert!(after.contains("\ncoordinator_requests_in_flight 1\n"), "{after}");
+}
