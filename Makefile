@@ -11,7 +11,7 @@ DOCUMENTS := docs/openapi.json docs/operations.md docs/configuration.md
 CHECKS := words fmt documents clippy queries doc deny unused
 
 .NOTPARALLEL:
-.PHONY: help check list-checks test dev prepare docs $(CHECKS)
+.PHONY: help check list-checks test test-server test-lambda dev prepare docs $(CHECKS)
 
 help: ## List these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -21,6 +21,14 @@ dev: ## Run the service with a database of its own; ARGS="--port 9000" goes to i
 
 test: ## Run all tests; they start the database that they need
 	cargo test
+
+test-server: ## Run the API tests once more, against servers over sockets
+	cargo test -q --no-run --test api
+	$(call suite,server)
+
+test-lambda: ## Run the API tests once more, through the Lambda function
+	cargo test -q --no-run --test api --test events
+	$(call suite,lambda)
 
 check: $(CHECKS) ## Run every check below
 
@@ -58,6 +66,18 @@ deny: $(TOOLS)/bin/cargo-deny ## Check licences, bans and sources of the depende
 
 unused: $(TOOLS)/bin/cargo-shear ## Check that every dependency is used, and where it is declared
 	$(TOOLS)/bin/cargo-shear --locked --deny-warnings
+
+# $(call suite,WHAT): the API tests through WHAT. Each test says where it sends its requests; at the
+# end stands how many do so through WHAT, within the test's process because they need its insides, and
+# neither (they start their own processes, or look at documents).
+suite = set -o pipefail; mkdir -p target; log=target/suite-$(1).log; \
+	AGENT_COORDINATOR_TESTS=$(1) cargo test --test api 2>&1 | tee $$log; status=$$?; \
+	names() { sed -nE "s/.*\b([a-z0-9_]+::[a-z0-9_:]+) goes through $$1 \($(1)\)$$/\1/p" $$log | sort -u; }; \
+	through=$$(names 'a (server|function)' | wc -l); \
+	inside=$$(comm -23 <(names 'this process') <(names 'a (server|function)') | wc -l); \
+	all=$$(sed -nE 's/^test result: .* ([0-9]+) passed.*/\1/p' $$log); \
+	echo "$(1): $$through tests through it, $$inside within the test process only, $$((all - through - inside)) neither"; \
+	((status == 0 && through > 0))
 
 # Package registries, and folders of one machine. The brackets keep the pattern from finding itself.
 PRIVATE := [c]rates\.io|[p]ypi\.org|[p]ythonhosted|[n]pmjs|[d]eb\.debian|/[w]ork/(main|\.)|(^|[^[:alnum:]_])[s]hared/

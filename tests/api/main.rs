@@ -21,4 +21,5 @@ mod processes;
 mod profiles;
 mod round_trips;
 mod support;
+mod transport;
 mod work;
