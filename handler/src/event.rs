@@ -4,7 +4,7 @@
 //! puts the stage into them, keeps one value of a repeated header and panics at some queries.
 //! Lock keys are paths, so path, query and headers are taken from the event as they were sent.
 use axum::Router;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, header};
 use lambda_http::{
     Adapter, Body, Error, IntoResponse as _, LambdaEvent, Service as _, request::LambdaRequest,
     service_fn, tower::ServiceExt as _,
@@ -110,7 +110,6 @@ impl Sent {
         let separator = if query.is_empty() { "" } else { "?" };
         *request.uri_mut() = format!("{}{separator}{query}", self.path).parse::<Uri>()?;
         request.headers_mut().extend(self.headers.clone());
-        let wants_body = request.method() != Method::HEAD;
         let response = router.oneshot(request.map(axum_body)).await?;
         let mut response = response.into_response().await;
         if let Some(moved) = response.headers().get(header::LOCATION)
@@ -118,9 +117,6 @@ impl Sent {
         {
             let moved = [self.base.as_bytes(), moved.as_bytes()].concat();
             response.headers_mut().insert(header::LOCATION, HeaderValue::from_bytes(&moved)?);
-        }
-        if !wants_body {
-            *response.body_mut() = Body::Empty;
         }
         let bytes = length_as_json(response.body());
         if bytes <= self.most_bytes {
