@@ -8,10 +8,10 @@ DOCUMENTS := docs/openapi.json docs/operations.md docs/configuration.md .env.exa
 
 # What `make check` consists of. No step before `queries` may depend on it: it makes cargo compile
 # again what contains SQL.
-CHECKS := words fmt documents clippy queries doc traces deny unused hadolint compose railway
+CHECKS := words fmt documents clippy queries doc traces deny unused hadolint compose railway template
 
 .NOTPARALLEL:
-.PHONY: help check list-checks test dev prepare docs figures $(CHECKS)
+.PHONY: help check list-checks test test-server test-lambda test-pooler dev prepare docs figures $(CHECKS)
 
 help: ## List these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -21,6 +21,18 @@ dev: ## Run the service with a database of its own; ARGS="--port 9000" goes to i
 
 test: ## Run all tests; they start the database that they need
 	cargo test
+
+test-server: ## Run the API tests once more, against servers over sockets
+	cargo test -q --no-run --test api
+	$(call suite,server)
+
+test-lambda: ## Run the API tests once more, through the Lambda function
+	cargo test -q --no-run --test api --test events
+	$(call suite,lambda)
+
+test-pooler: ## Run the API tests once more, behind PgBouncer in transaction mode
+	cargo test -q --no-run --features test-behind-pgbouncer --test api
+	$(call suite,pooler,--features test-behind-pgbouncer)
 
 check: $(CHECKS) ## Run every check below
 
@@ -82,6 +94,18 @@ compose: $(TOOLS)/ready ## Check the compose file, and that it starts nothing bu
 railway: .railway/node_modules/ready ## Check the two descriptions of the deployment on Railway
 	$(TOOLS)/bin/node .railway/node_modules/typescript/bin/tsc --project .railway
 	$(TOOLS)/bin/node .railway/check.js
+
+# $(call suite,WHAT,OPTIONS): the API tests through WHAT. Each test says where it sends its requests; at the
+# end stands how many do so through WHAT, how many within the test's process because they need its
+# insides, and how many neither (they start their own processes, or look at documents).
+suite = set -o pipefail; mkdir -p target; log=target/suite-$(1).log; \
+	AGENT_COORDINATOR_TESTS=$(1) cargo test $(2) --test api 2>&1 | tee $$log; status=$$?; \
+	names() { sed -nE "s/.*\b([a-z0-9_]+::[a-z0-9_:]+) goes through $$1 \($(1)\)$$/\1/p" $$log | sort -u; }; \
+	through=$$(comm -23 <(names 'a (server|function|pooler)') <(names 'this process') | wc -l); \
+	inside=$$(names 'this process' | wc -l); \
+	all=$$(sed -nE 's/^test result: .* ([0-9]+) passed.*/\1/p' $$log); \
+	echo "$(1): $$through tests through it, $$inside wholly or in part within the test process, $$((all - through - inside)) neither"; \
+	((status == 0 && through > 0))
 
 # Package registries, and folders of one machine. The brackets keep the pattern from finding itself.
 PRIVATE := [c]rates\.io|[p]ypi\.org|[p]ythonhosted|[n]pmjs|[d]eb\.debian|/[w]ork/(main|\.)|(^|[^[:alnum:]_])[s]hared/
@@ -154,4 +178,15 @@ $(TOOLS)/ready: Makefile
 .railway/node_modules/ready: .railway/package-lock.json $(TOOLS)/ready
 	$(TOOLS)/bin/npm ci --prefix .railway --cache '$(CURDIR)/$(TOOLS)/npm' --ignore-scripts \
 		--no-audit --no-fund
+	touch $@
+
+TEMPLATE_TOOLS := target/template-tools
+
+template: $(TEMPLATE_TOOLS)/bin/cfn-lint ## Check the template of the Lambda function
+	$(TEMPLATE_TOOLS)/bin/cfn-lint deploy/lambda/template.yaml && echo 'The template is valid.'
+
+$(TEMPLATE_TOOLS)/bin/cfn-lint: deploy/lambda/requirements.txt
+	rm -rf $(TEMPLATE_TOOLS) && python3 -m venv $(TEMPLATE_TOOLS)
+	$(TEMPLATE_TOOLS)/bin/pip install -q --no-cache-dir --no-deps --only-binary :all: \
+		--require-hashes -r deploy/lambda/requirements.txt
 	touch $@

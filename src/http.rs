@@ -41,6 +41,10 @@ use crate::{
 /// The most bytes a request's body may have (conventions, limits).
 const MAX_BODY_BYTES: usize = 1 << 20;
 
+/// What is read of a body that is refused, and for how long, so that the client gets to read why.
+const DISCARDED_BYTES: usize = 16 << 20;
+const DISCARDING_TIME: Duration = Duration::from_secs(2);
+
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
@@ -418,13 +422,16 @@ async fn operate(
     request: Request,
 ) -> Result<Response> {
     let (parts, body) = request.into_parts();
-    if declared_length(&parts.headers) > MAX_BODY_BYTES as u64 {
-        return Err(Error::TooLarge);
-    }
-    let key = authenticate(app, &parts.headers)?;
-    if key.is_none() && !(op.meta.open && app.config.public_reads) {
-        return Err(Error::Unauthenticated);
-    }
+    let key = match admit_body(app, op, &parts.headers) {
+        Ok(key) => key,
+        Err(error) => {
+            // Who expects to be asked for the body has not sent any of it.
+            if !parts.headers.contains_key(header::EXPECT) {
+                discard(body).await;
+            }
+            return Err(error);
+        }
+    };
     let body = read(body, app.config.body_time).await?;
     let has_body = ![Method::GET, Method::HEAD, Method::DELETE].contains(&parts.method);
     let body = if has_body { parse(&parts.headers, &body)? } else { None };
@@ -491,23 +498,56 @@ async fn operate(
     Ok(response)
 }
 
+/// Decides from a request's head whether its body is read at all.
+fn admit_body<'a>(app: &'a App, op: &Registered, headers: &HeaderMap) -> Result<Option<&'a Key>> {
+    if declared_length(headers) > MAX_BODY_BYTES as u64 {
+        return Err(Error::TooLarge);
+    }
+    let key = authenticate(app, headers)?;
+    if key.is_none() && !(op.meta.open && app.config.public_reads) {
+        return Err(Error::Unauthenticated);
+    }
+    Ok(key)
+}
+
 fn declared_length(headers: &HeaderMap) -> u64 {
     let value = headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok());
     value.and_then(|it| it.parse().ok()).unwrap_or_default()
 }
 
-async fn read(body: Body, limit: Duration) -> Result<Bytes> {
-    let whole = Limited::new(body, MAX_BODY_BYTES).collect();
+async fn read(mut body: Body, limit: Duration) -> Result<Bytes> {
+    let whole = Limited::new(&mut body, MAX_BODY_BYTES).collect();
     let Ok(read) = tokio::time::timeout(limit, whole).await else {
         return Err(Error::TooSlow);
     };
     match read {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Error::TooLarge),
+        Err(error) if error.is::<LengthLimitError>() => {
+            discard(body).await;
+            Err(Error::TooLarge)
+        }
         Err(error) => {
             tracing::debug!(%error, "the body could not be read");
             Err(Error::Invalid(vec![json_invalid(0)]))
         }
+    }
+}
+
+/// Reads on for a while and keeps nothing: a connection that is closed while its client still sends
+/// is reset, and most clients lose the answer then.
+async fn discard(mut body: Body) {
+    let reading = async {
+        let mut left = DISCARDED_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            left = match left.checked_sub(length) {
+                Some(left) => left,
+                None => break,
+            };
+        }
+    };
+    if tokio::time::timeout(DISCARDING_TIME, reading).await.is_err() {
+        tracing::debug!("a refused body was still being sent");
     }
 }
 

@@ -1,10 +1,13 @@
 //! The coordinator as an AWS Lambda function: the same router, driven by HTTP events.
+mod event;
+
 use std::process::ExitCode;
 
 use agent_coordinator::{
     App, Config, Home, router,
     telemetry::{self, Format},
 };
+use lambda_http::{lambda_runtime, service_fn};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -16,7 +19,8 @@ async fn main() -> ExitCode {
         }
     };
     telemetry::init(Format::Json, config.log.clone());
-    match lambda_http::run(router(App::new(config))).await {
+    let router = router(App::new(config));
+    match lambda_runtime::run(service_fn(|it| event::answer(router.clone(), it))).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("the runtime failed: {error}");

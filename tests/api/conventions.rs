@@ -2,12 +2,13 @@
 //! sessions, health.
 use std::time::Duration;
 
+use agent_coordinator::App;
 use axum::body::Body;
 use futures_util::{future::join_all, stream};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{BOSS, CODEX, Client, FREE, REVIEWER, Service};
+use crate::support::{BOSS, CODEX, Client, FREE, REVIEWER, Service, config, variables};
 
 fn lock_body() -> Value {
     json!({ "file_path": "k", "agent_id": "a", "agent_type": "t" })
@@ -623,7 +624,8 @@ async fn a_month_that_nothing_has_prepared_is_prepared_by_its_first_write() {
     service.execute(drop_all).await;
     let replayable = once(&service, "month").post("/locks/acquire", lock_body()).await;
     assert_eq!(replayable.json["reason"], "locked_by_other");
-    service.app.migrate().await.expect("nothing to do but partitions");
+    let app = App::new(config(&variables(&service.url)));
+    app.migrate().await.expect("nothing to do but partitions");
     assert_eq!(service.scalar::<i64>(count).await, 4);
 }
 

@@ -2,13 +2,16 @@
 //! acknowledged lock lost, and recovery without a restart of the service.
 use std::time::Duration;
 
-use agent_coordinator::{App, router};
+use agent_coordinator::App;
 use futures_util::future::{join, join_all};
 use managed_postgres::{Server, throwaway};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::support::{Answer, Client, FREE, Service, config, execute, scalar, signal, variables};
+use crate::{
+    support::{Answer, Client, FREE, Service, config, execute, scalar, signal, variables},
+    transport::Transport,
+};
 
 /// The service on a server of its own, which a test may kill.
 struct Mortal {
@@ -21,7 +24,8 @@ impl Mortal {
         let server = throwaway::private().await.expect("a server");
         let app = App::new(config(&variables(&server.url("postgres"))));
         app.migrate().await.expect("an empty database is migrated");
-        let client = Client::new(router(app)).header("x-api-key", FREE);
+        let variables = variables(&server.url("postgres"));
+        let client = Client::over(Transport::start(&variables).await).header("x-api-key", FREE);
         Self { server, client }
     }
 

@@ -1,11 +1,8 @@
 //! Guardrails: what is found, what blocks, what is recorded, and that a failure is never "safe".
-use agent_coordinator::{App, router};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{
-    Answer, BOSS, CODEX, Client, FREE, REVIEWER, Service, TEAM, config, variables,
-};
+use crate::support::{Answer, BOSS, CODEX, Client, FREE, REVIEWER, Service, TEAM};
 
 const UNAVAILABLE: &str = "Service temporarily unavailable";
 
@@ -40,9 +37,8 @@ async fn uncached() -> Service {
 }
 
 /// A client of another process on the same database.
-fn restarted(service: &Service, key: &str) -> Client {
-    let router = router(App::new(config(&variables(&service.url))));
-    Client::new(router).header("x-api-key", key)
+async fn restarted(service: &Service, key: &str) -> Client {
+    service.replica(&[]).await.header("x-api-key", key)
 }
 
 const NOT_COMPILING: &str = "insert into guardrail_pattern (
@@ -178,7 +174,7 @@ async fn trust_decides_what_counts() {
     let elevated = ["rm_recursive_force", "drop_table", "truncate_table", "ssh_key_modify"];
     assert_eq!(found(&service.client_with(BOSS), text).await, elevated);
     service.execute("update profile set trust_level = 4").await;
-    assert_eq!(found(&restarted(&service, BOSS), text).await, [""; 0]);
+    assert_eq!(found(&restarted(&service, BOSS).await, text).await, [""; 0]);
 }
 
 #[tokio::test]
@@ -367,7 +363,7 @@ async fn patterns_are_kept_in_memory_for_a_while_but_a_failure_never_is() {
     assert_eq!(found(&client, "rm -rf x").await, ["rm_rf"]);
     let listed = client.get("/guardrails/patterns").await.json;
     assert_eq!(listed["patterns"][0]["enabled"], false, "the list is always that of the table");
-    assert_eq!(found(&restarted(&service, FREE), "rm -rf x").await, [""; 0]);
+    assert_eq!(found(&restarted(&service, FREE).await, "rm -rf x").await, [""; 0]);
 }
 
 #[tokio::test]

@@ -29,5 +29,6 @@ mod sockets;
 mod support;
 #[cfg(feature = "otel")]
 mod traces;
+mod transport;
 mod waiting;
 mod work;

@@ -1,10 +1,9 @@
 //! Memories ranked by BM25, with a stand-in for extension pg_search: an operator, a score and an
 //! index of the same names. It shows how the service chooses, fails and recovers, and nothing about
 //! the extension itself.
-use agent_coordinator::{App, router};
 use serde_json::{Value, json};
 
-use crate::support::{Client, FREE, Service, TEAM, config, try_execute, variables};
+use crate::support::{Client, FREE, Service, TEAM, try_execute};
 
 /// The operator finds any of the words; the score is the beginning of the id. Sequence `asked` counts
 /// the comparisons, those of failed transactions too.
@@ -67,10 +66,8 @@ async fn asked(service: &Service) -> i64 {
 }
 
 /// Another process on the same database, which knows nothing yet, with a single connection.
-fn other_process(service: &Service) -> Client {
-    let mut variables = variables(&service.url);
-    variables.insert("POSTGRES_POOL_MAX".to_owned(), "1".to_owned());
-    Client::new(router(App::new(config(&variables)))).header("x-api-key", FREE)
+async fn other_process(service: &Service) -> Client {
+    service.replica(&[("POSTGRES_POOL_MAX", "1")]).await.header("x-api-key", FREE)
 }
 
 #[tokio::test]
@@ -180,7 +177,7 @@ async fn what_is_older_counts_less_there_too() {
     remember(&client, "other", json!({ "tags": ["pool"] })).await;
     assert_eq!(each(&recall(&client, "pool").await, "summary"), ["other", "pool"]);
     service.execute("drop index memory_bm25").await;
-    let natively = recall(&other_process(&service), "pool").await;
+    let natively = recall(&other_process(&service).await, "pool").await;
     assert_eq!(each(&natively, "summary"), ["pool", "other"]);
 }
 
@@ -211,7 +208,7 @@ async fn all_words_must_occur_and_what_the_index_misses_is_found_all_the_same() 
 #[tokio::test]
 async fn a_failing_index_is_made_up_for_in_the_same_request_and_left_alone() {
     let service = stand_in().await;
-    let client = other_process(&service);
+    let client = other_process(&service).await;
     remember(&client, "one pool", json!({})).await;
     remember(&client, "two pools", json!({})).await;
     let ordered = recall(&client, "pool").await;
@@ -245,14 +242,14 @@ async fn a_failing_index_is_made_up_for_in_the_same_request_and_left_alone() {
 
     // Another process finds out for itself.
     let before = asked(&service).await;
-    assert_eq!(recall(&other_process(&service), "pool").await["degraded"], true);
+    assert_eq!(recall(&other_process(&service).await, "pool").await["degraded"], true);
     assert!(asked(&service).await > before);
 }
 
 #[tokio::test]
 async fn an_index_that_takes_the_connection_with_it_is_not_asked_by_the_repetition() {
     let service = stand_in().await;
-    let client = other_process(&service);
+    let client = other_process(&service).await;
     remember(&client, "one pool", json!({})).await;
     service
         .execute(

@@ -1,17 +1,10 @@
 //! Advice, denials and the two engines, literally as the contract has them.
-use agent_coordinator::{App, known_operations, operation::Category, router};
+use agent_coordinator::{known_operations, operation::Category};
 use serde_json::{Value, json};
 
-use crate::support::{BOSS, CODEX, Client, FREE, REVIEWER, Service, TEAM, config, variables};
+use crate::support::{BOSS, CODEX, Client, FREE, REVIEWER, Service, TEAM};
 
 const CEDAR: (&str, &str) = ("POLICY_ENGINE", "cedar");
-
-/// Another process on the same database, with these variables besides the usual ones.
-fn replica(service: &Service, more: &[(&str, &str)]) -> Client {
-    let mut variables = variables(&service.url);
-    variables.extend(more.iter().map(|(name, value)| ((*name).into(), (*value).into())));
-    Client::new(router(App::new(config(&variables))))
-}
 
 fn question(operation: &str, resource: &str) -> Value {
     json!({ "agent_id": "", "agent_type": "", "operation": operation, "resource": resource })
@@ -175,7 +168,8 @@ async fn advice_about_a_lock_counts_the_files_that_are_locked_or_said_to_be_chan
     other["context"] = json!({ "files_modified": 9 });
     assert_eq!(ask(&client, other).await, permitted, "locks alone are limited");
     assert_eq!(ask(&boss, question("acquire_lock", "c")).await["allowed"], true);
-    let lax = replica(&service, &[("PROFILES_ENFORCE_LIMITS", "false")]).header("x-api-key", CODEX);
+    let lax =
+        service.replica(&[("PROFILES_ENFORCE_LIMITS", "false")]).await.header("x-api-key", CODEX);
     assert_eq!(ask(&lax, with("c", json!(9))).await, permitted);
 }
 
@@ -261,8 +255,8 @@ async fn with_the_policies_of_the_database_both_engines_decide_alike() {
                      where name = 'codex_cloud_worker'"
                 ))
                 .await;
-            let native = replica(&service, &[]).header("x-api-key", CODEX);
-            let cedar = replica(&service, &[CEDAR]).header("x-api-key", CODEX);
+            let native = service.replica(&[]).await.header("x-api-key", CODEX);
+            let cedar = service.replica(&[CEDAR]).await.header("x-api-key", CODEX);
             for operation in &all {
                 let one = native.post("/policy/check", question(operation, "x")).await;
                 let other = cedar.post("/policy/check", question(operation, "x")).await;
@@ -449,11 +443,11 @@ async fn without_policies_the_bundled_ones_decide_or_nothing_is_allowed() {
         "alter table cedar_policy rename to elsewhere",
     ] {
         service.execute(change).await;
-        let bundled = replica(&service, &[CEDAR]).header("x-api-key", FREE);
+        let bundled = service.replica(&[CEDAR]).await.header("x-api-key", FREE);
         let advice = ask(&bundled, question("remember", "")).await;
         assert_eq!(advice["reason"], "cedar:allow", "{change}");
         assert_eq!(advice["diagnostics"], json!(["write-operations"]), "{change}");
-        let strict = replica(&service, &[CEDAR, ("POLICY_CODE_FALLBACK", "false")]);
+        let strict = service.replica(&[CEDAR, ("POLICY_CODE_FALLBACK", "false")]).await;
         let denied = strict.header("x-api-key", BOSS).get("/locks").await;
         denied.assert_is(403, json!({ "detail": "policy_load_error" }));
         let audit = service.last_audit().await;
@@ -467,7 +461,7 @@ async fn a_broken_policy_denies_everything_because_it_may_be_the_one_that_forbid
     let service = Service::start().await;
     add_policy(&service, "default", "no-locks", "forbid (principal, action, resource").await;
     for fallback in ["true", "false"] {
-        let cedar = replica(&service, &[CEDAR, ("POLICY_CODE_FALLBACK", fallback)]);
+        let cedar = service.replica(&[CEDAR, ("POLICY_CODE_FALLBACK", fallback)]).await;
         let denied = cedar.header("x-api-key", BOSS).get("/locks").await;
         denied.assert_is(403, json!({ "detail": "policy_load_error" }));
     }
@@ -476,9 +470,10 @@ async fn a_broken_policy_denies_everything_because_it_may_be_the_one_that_forbid
 #[tokio::test]
 async fn policies_are_kept_as_long_as_configured() {
     let service = Service::start().await;
-    let with =
-        |ttl| replica(&service, &[CEDAR, ("POLICY_CACHE_TTL", ttl)]).header("x-api-key", FREE);
-    let (kept, fresh) = (with("300"), with("0"));
+    let with = async |ttl| {
+        service.replica(&[CEDAR, ("POLICY_CACHE_TTL", ttl)]).await.header("x-api-key", FREE)
+    };
+    let (kept, fresh) = (with("300").await, with("0").await);
     for client in [&kept, &fresh] {
         assert_eq!(client.get("/locks").await.status, 200);
     }
@@ -493,11 +488,13 @@ async fn policies_are_kept_as_long_as_configured() {
 #[tokio::test]
 async fn a_workspace_with_policies_of_its_own_knows_no_others() {
     let service = Service::start().await;
-    let cedar = || replica(&service, &[CEDAR]);
-    assert_eq!(cedar().header("x-api-key", TEAM).get("/locks").await.status, 200);
+    let get = async |key| {
+        service.replica(&[CEDAR]).await.header("x-api-key", key).get("/locks").await.status
+    };
+    assert_eq!(get(TEAM).await, 200);
     add_policy(&service, "team", "closed", "forbid (principal, action, resource);").await;
-    assert_eq!(cedar().header("x-api-key", TEAM).get("/locks").await.status, 403);
-    assert_eq!(cedar().header("x-api-key", FREE).get("/locks").await.status, 200);
+    assert_eq!(get(TEAM).await, 403);
+    assert_eq!(get(FREE).await, 200);
 }
 
 #[tokio::test]
@@ -510,7 +507,7 @@ async fn texts_of_policies_are_checked_by_cedar_only() {
     let expected = json!({ "valid": false, "errors": [inactive] });
     assert_eq!((answer.status.as_u16(), &answer.text), (200, &expected.to_string()));
 
-    let cedar = replica(&service, &[CEDAR]).header("x-api-key", REVIEWER);
+    let cedar = service.replica(&[CEDAR]).await.header("x-api-key", REVIEWER);
     let answer = cedar.post("/policy/validate", body).await;
     answer.assert_is(200, json!({ "valid": true, "errors": [] }));
     for wrong in [
@@ -541,7 +538,8 @@ async fn an_own_schema_is_checked_against() {
     } });
     std::fs::write(&file, schema.to_string()).expect("written");
     let path = file.to_str().expect("a path");
-    let cedar = replica(&service, &[CEDAR, ("CEDAR_SCHEMA_PATH", path)]).header("x-api-key", FREE);
+    let cedar =
+        service.replica(&[CEDAR, ("CEDAR_SCHEMA_PATH", path)]).await.header("x-api-key", FREE);
     for (action, valid) in [("fly", true), ("recall", false)] {
         let text = format!("permit (principal, action == Action::\"{action}\", resource);");
         let answer = cedar.post("/policy/validate", json!({ "policy_text": text })).await.json;

@@ -1,20 +1,17 @@
 //! The service behind PgBouncer in transaction mode, as Debian has it: without any knowledge of
 //! prepared statements.
 use std::{
-    collections::HashMap,
     net::TcpListener,
     os::unix::fs::{MetadataExt as _, PermissionsExt},
     path::{Path, PathBuf},
     process::Stdio,
 };
 
-use agent_coordinator::{App, router};
-use futures_util::future::join_all;
-use serde_json::json;
+use agent_coordinator::App;
 use sqlx::{ConnectOptions as _, postgres::PgConnectOptions};
 use tokio::process::{Child, Command};
 
-use crate::support::{Client, FREE, Service, config, variables};
+use crate::support::{Service, config, variables};
 
 /// A pooler of the test's own in front of one server.
 pub(crate) struct Pooler {
@@ -85,76 +82,6 @@ fn command(file: &Path) -> Command {
     command
 }
 
-/// A process of its own on the database of `service`, with these variables besides the usual ones.
-fn client(service: &Service, url: &str, more: &[(&str, &str)]) -> Client {
-    let mut variables: HashMap<_, _> = variables(&service.url);
-    variables.insert("POSTGRES_DSN".to_owned(), url.to_owned());
-    variables.extend(more.iter().map(|(name, value)| ((*name).into(), (*value).into())));
-    Client::new(router(App::new(config(&variables)))).header("x-api-key", FREE)
-}
-
-#[tokio::test]
-async fn a_pooler_that_mixes_up_statements_is_found_out_before_anything_is_asked() {
-    let service = Service::start().await;
-    let pooler = Pooler::start(&service.url).await;
-    let client = client(&service, &pooler.url(&service.url), &[]);
-    let ready = client.get("/ready").await;
-    assert_eq!(ready.status, 503);
-    let db = ready.json["db"].as_str().expect("a text");
-    assert!(db.contains("POSTGRES_POOLER=transaction"), "{db}");
-    let rest = (&ready.json["schema"], &ready.json["write"], &ready.json["failed"]);
-    assert_eq!(rest, (&json!("unknown"), &json!("unknown"), &json!(["db"])));
-    let asked = (0..20).map(|n| {
-        let client = client.clone();
-        async move {
-            let body = json!({ "file_path": format!("k{n}"), "agent_id": "a", "agent_type": "t" });
-            client.post("/locks/acquire", body).await.status.as_u16()
-        }
-    });
-    assert_eq!(join_all(asked).await, [503; 20]);
-    assert_eq!(client.get("/health").await.status, 503);
-    assert_eq!(service.scalar::<i64>("select count(*) from file_lock").await, 0);
-    assert_eq!(service.audit_rows().await, 0);
-}
-
-#[tokio::test]
-async fn with_the_setting_everybody_gets_their_own_answers() {
-    let service = Service::start().await;
-    let pooler = Pooler::start(&service.url).await;
-    let more = [("POSTGRES_POOLER", "transaction"), ("POSTGRES_POOL_MAX", "8")];
-    // Two processes, whose statements would have the same names.
-    let clients = [0, 1].map(|_| client(&service, &pooler.url(&service.url), &more));
-    for client in &clients {
-        assert_eq!(client.get("/ready").await.status, 200);
-    }
-    let asked = (0..200).map(|n| {
-        let client = clients[n % 2].clone();
-        async move {
-            let (agent, key) = (format!("agent-{n}"), format!("src/{n}.rs"));
-            let got = client.acquire(&agent, &key, json!({ "reason": key })).await;
-            assert_eq!((&got["action"], &got["file_path"]), (&json!("acquired"), &json!(key)));
-            let status = client.get(&format!("/locks/status/{key}")).await.json;
-            assert_eq!(status["lock"]["locked_by"], agent);
-            let once = client.clone().header("idempotency-key", "once");
-            let body = json!({ "agent_id": agent, "task_type": "test", "task_description": key });
-            let first = once.post("/work/submit", body.clone()).await.json;
-            let again = once.post("/work/submit", body).await.json;
-            assert_eq!((&first["action"], &first), (&json!("created"), &again));
-            let task = client.post("/work/get", json!({ "task_id": first["task_id"] })).await.json;
-            assert_eq!(task["task"]["description"], key);
-            assert_eq!(client.release(&agent, &key, json!({})).await["success"], true);
-        }
-    });
-    join_all(asked).await;
-    // One row for each audited request: nothing was lost and nothing was done twice.
-    let rows = "select operation, count(*)::int as n from audit_log group by 1 order by 1";
-    let rows: Vec<_> = service.rows(rows).await;
-    let expected = ["acquire_lock", "release_lock", "submit_task"];
-    assert_eq!(rows, expected.map(|it| json!({ "operation": it, "n": 200 })));
-    // What was done is committed, on every connection.
-    assert_eq!(service.scalar::<i64>("select count(*) from work_task").await, 200);
-}
-
 #[tokio::test]
 async fn migrations_are_not_tried_through_a_pooler() {
     let service = Service::start().await;
@@ -162,4 +89,91 @@ async fn migrations_are_not_tried_through_a_pooler() {
     variables.insert("POSTGRES_POOLER".to_owned(), "transaction".to_owned());
     let error = App::new(config(&variables)).migrate().await.expect_err("refused");
     assert!(error.to_string().contains("direct address"), "{error}");
+}
+
+/// These need PgBouncer, which a machine that only has Rust and Postgres does not have:
+/// `make test-pooler` runs them, and all other tests behind it.
+#[cfg(feature = "test-behind-pgbouncer")]
+mod behind {
+    use std::collections::HashMap;
+
+    use agent_coordinator::{App, router};
+    use futures_util::future::join_all;
+    use serde_json::json;
+
+    use super::Pooler;
+    use crate::support::{Client, FREE, Service, config, variables};
+
+    /// A process of its own on the database of `service`, with these variables besides the usual ones.
+    fn client(service: &Service, url: &str, more: &[(&str, &str)]) -> Client {
+        let mut variables: HashMap<_, _> = variables(&service.url);
+        variables.insert("POSTGRES_DSN".to_owned(), url.to_owned());
+        variables.extend(more.iter().map(|(name, value)| ((*name).into(), (*value).into())));
+        Client::new(router(App::new(config(&variables)))).header("x-api-key", FREE)
+    }
+
+    #[tokio::test]
+    async fn a_pooler_that_mixes_up_statements_is_found_out_before_anything_is_asked() {
+        let service = Service::start().await;
+        let pooler = Pooler::start(&service.url).await;
+        let client = client(&service, &pooler.url(&service.url), &[]);
+        let ready = client.get("/ready").await;
+        assert_eq!(ready.status, 503);
+        let db = ready.json["db"].as_str().expect("a text");
+        assert!(db.contains("POSTGRES_POOLER=transaction"), "{db}");
+        let rest = (&ready.json["schema"], &ready.json["write"], &ready.json["failed"]);
+        assert_eq!(rest, (&json!("unknown"), &json!("unknown"), &json!(["db"])));
+        let asked = (0..20).map(|n| {
+            let client = client.clone();
+            async move {
+                let body =
+                    json!({ "file_path": format!("k{n}"), "agent_id": "a", "agent_type": "t" });
+                client.post("/locks/acquire", body).await.status.as_u16()
+            }
+        });
+        assert_eq!(join_all(asked).await, [503; 20]);
+        assert_eq!(client.get("/health").await.status, 503);
+        assert_eq!(service.scalar::<i64>("select count(*) from file_lock").await, 0);
+        assert_eq!(service.audit_rows().await, 0);
+    }
+
+    #[tokio::test]
+    async fn with_the_setting_everybody_gets_their_own_answers() {
+        let service = Service::start().await;
+        let pooler = Pooler::start(&service.url).await;
+        let more = [("POSTGRES_POOLER", "transaction"), ("POSTGRES_POOL_MAX", "8")];
+        // Two processes, whose statements would have the same names.
+        let clients = [0, 1].map(|_| client(&service, &pooler.url(&service.url), &more));
+        for client in &clients {
+            assert_eq!(client.get("/ready").await.status, 200);
+        }
+        let asked = (0..200).map(|n| {
+            let client = clients[n % 2].clone();
+            async move {
+                let (agent, key) = (format!("agent-{n}"), format!("src/{n}.rs"));
+                let got = client.acquire(&agent, &key, json!({ "reason": key })).await;
+                assert_eq!((&got["action"], &got["file_path"]), (&json!("acquired"), &json!(key)));
+                let status = client.get(&format!("/locks/status/{key}")).await.json;
+                assert_eq!(status["lock"]["locked_by"], agent);
+                let once = client.clone().header("idempotency-key", "once");
+                let body =
+                    json!({ "agent_id": agent, "task_type": "test", "task_description": key });
+                let first = once.post("/work/submit", body.clone()).await.json;
+                let again = once.post("/work/submit", body).await.json;
+                assert_eq!((&first["action"], &first), (&json!("created"), &again));
+                let task =
+                    client.post("/work/get", json!({ "task_id": first["task_id"] })).await.json;
+                assert_eq!(task["task"]["description"], key);
+                assert_eq!(client.release(&agent, &key, json!({})).await["success"], true);
+            }
+        });
+        join_all(asked).await;
+        // One row for each audited request: nothing was lost and nothing was done twice.
+        let rows = "select operation, count(*)::int as n from audit_log group by 1 order by 1";
+        let rows: Vec<_> = service.rows(rows).await;
+        let expected = ["acquire_lock", "release_lock", "submit_task"];
+        assert_eq!(rows, expected.map(|it| json!({ "operation": it, "n": 200 })));
+        // What was done is committed, on every connection.
+        assert_eq!(service.scalar::<i64>("select count(*) from work_task").await, 200);
+    }
 }

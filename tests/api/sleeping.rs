@@ -1,7 +1,9 @@
 //! SLEEP_FRIENDLY: a service with nothing to do sends nothing, so that its platform may stop it.
 use std::time::Duration;
 
-use crate::support::{FREE, Service, scalar};
+use agent_coordinator::{App, Config};
+
+use crate::support::{FREE, Service, config, scalar, variables};
 
 const OPEN: &str = "select count(*) from pg_stat_activity
     where datname = current_database() and application_name = 'agent-coordinator'";
@@ -13,12 +15,20 @@ const SESSION: &str = "insert into agent_session
 const ENDED: &str = "select count(*) from agent_session where ended_at is not null";
 
 /// Both services sweep every moment, if they sweep, and close connections after one.
-async fn service(more: &[(&str, &str)]) -> Service {
+fn impatient(config: Config) -> Config {
     let moment = Duration::from_millis(5);
-    Service::configured(more, |config| {
-        config.with_sleepy_idle_time(Duration::from_millis(100)).with_sweep_interval(moment)
-    })
-    .await
+    config.with_sleepy_idle_time(Duration::from_millis(100)).with_sweep_interval(moment)
+}
+
+async fn service(more: &[(&str, &str)]) -> Service {
+    Service::configured(more, impatient).await
+}
+
+/// Another process on the database of `service`.
+fn app(service: &Service, more: &[(&str, &str)]) -> App {
+    let mut variables = variables(&service.url);
+    variables.extend(more.iter().map(|(name, value)| ((*name).into(), (*value).into())));
+    App::new(impatient(config(&variables)))
 }
 
 #[tokio::test]
@@ -50,10 +60,11 @@ async fn a_sleepy_service_does_not_sweep_and_another_does() {
             }
         }
     };
+    let (asleep, awake) = (app(&sleepy, &[("SLEEP_FRIENDLY", "true")]), app(&lively, &[]));
     tokio::select! {
         () = swept => {}
-        never = sleepy.app.sweep() => never,
-        never = lively.app.sweep() => never,
+        never = asleep.sweep() => never,
+        never = awake.sweep() => never,
     }
     assert_eq!(sleepy.scalar::<i64>(ENDED).await, 0);
     assert_eq!(sleepy.scalar::<i64>(OPEN).await, 0);

@@ -1,14 +1,14 @@
-//! A service on a database of its own, and a client that speaks JSON with its router.
+//! A service on a database of its own, and a client that speaks JSON with it.
 use std::{collections::HashMap, time::Duration};
 
 use agent_coordinator::{App, Config, Home, router};
 use axum::{Router, body::Body};
 use http::{HeaderMap, Method, Request, StatusCode};
-use http_body_util::BodyExt as _;
 use managed_postgres::throwaway;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgExecutor, PgPool, migrate::Migrator, postgres::PgRow};
-use tower::ServiceExt as _;
+
+use crate::transport::{self, Transport};
 
 pub(crate) static MIGRATOR: Migrator = sqlx::migrate!();
 
@@ -30,10 +30,9 @@ const IDENTITIES: &str = r#"{
     "team-key": {"workspace": "team"}
 }"#;
 
-/// The router on a migrated database of its own.
+/// The service on a migrated database of its own.
 pub(crate) struct Service {
-    pub(crate) app: App,
-    pub(crate) router: Router,
+    transport: Transport,
     /// For looking where no operation can, and for moving time.
     pub(crate) db: PgPool,
     pub(crate) url: String,
@@ -62,6 +61,13 @@ pub(crate) fn config(variables: &HashMap<String, String>) -> Config {
         .with_heartbeat_interval(Duration::from_secs(3600))
 }
 
+/// The usual environment with more variables.
+fn with_more(url: &str, more: &[(&str, &str)]) -> HashMap<String, String> {
+    let mut variables = variables(url);
+    variables.extend(more.iter().map(|(name, value)| ((*name).into(), (*value).into())));
+    variables
+}
+
 impl Service {
     pub(crate) async fn start() -> Self {
         Self::with(&[]).await
@@ -69,20 +75,32 @@ impl Service {
 
     /// Starts with these environment variables besides the usual ones.
     pub(crate) async fn with(more: &[(&str, &str)]) -> Self {
-        Self::configured(more, |config| config).await
+        let database = throwaway::database(&MIGRATOR).await.expect("a database");
+        let transport = Transport::start(&with_more(&database.url, more)).await;
+        Self::over(transport, database).await
     }
 
+    /// Starts within this process, whatever the tests are run through: `tune` has no counterpart in
+    /// the environment of a process.
     pub(crate) async fn configured(
         more: &[(&str, &str)],
         tune: impl FnOnce(Config) -> Config,
     ) -> Self {
         let database = throwaway::database(&MIGRATOR).await.expect("a database");
-        let mut variables = variables(&database.url);
-        variables.extend(more.iter().map(|(name, value)| ((*name).into(), (*value).into())));
-        let app = App::new(tune(config(&variables)));
+        let app = App::new(tune(config(&with_more(&database.url, more))));
+        Self::over(transport::in_process(router(app)), database).await
+    }
+
+    async fn over(transport: Transport, database: throwaway::Database) -> Self {
         let db = PgPool::connect(&database.url).await.expect("the database answers");
         let url = database.url.clone();
-        Self { router: router(app.clone()), app, db, url, _database: database }
+        Self { transport, db, url, _database: database }
+    }
+
+    /// A client, without a key, of another process on the same database. The variables come besides
+    /// the usual ones.
+    pub(crate) async fn replica(&self, more: &[(&str, &str)]) -> Client {
+        Client::over(Transport::start(&with_more(&self.url, more)).await)
     }
 
     /// A client with the key that is bound to no agent.
@@ -95,7 +113,7 @@ impl Service {
     }
 
     pub(crate) fn anonymous(&self) -> Client {
-        Client::new(self.router.clone())
+        Client::over(self.transport.clone())
     }
 
     pub(crate) async fn execute(&self, sql: &str) {
@@ -128,10 +146,13 @@ impl Service {
 
     /// Everything that a request could have changed, as one text.
     pub(crate) async fn contents(&self) -> String {
-        let sql = "select concat(
+        // A process hears a caller again after ten seconds, which a slow test may take.
+        let session =
+            if self.transport.is_router() { "s" } else { "to_jsonb(s) - 'last_heartbeat_at'" };
+        let sql = format!("select concat(
             (select json_agg(l order by workspace, key) from file_lock l),
             (select json_agg(q order by workspace, place) from lock_waiter q),
-            (select json_agg(s order by workspace, agent_id, session_id) from agent_session s),
+            (select json_agg({session} order by workspace, agent_id, session_id) from agent_session s),
             (select json_agg(i order by workspace, agent_id, key) from idempotency_key i),
             (select json_agg(a order by workspace, agent_id) from agent_assignment a),
             (select json_agg(p order by workspace, name) from profile p),
@@ -146,8 +167,8 @@ impl Service {
             (select count(*) from network_log),
             (select json_agg(h order by workspace, id) from handoff h),
             (select json_agg(b order by workspace, slot) from port_block b),
-            (select count(*) from audit_log))";
-        self.scalar(sql).await
+            (select count(*) from audit_log))");
+        self.scalar(&sql).await
     }
 
     /// Has a service of its own answer, and returns by how much a statistic of the database grew.
@@ -202,10 +223,10 @@ where
     sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(db).await.expect("one value")
 }
 
-/// Sends requests to a router, with the same headers each time.
+/// Sends requests to a service, with the same headers each time.
 #[derive(Clone)]
 pub(crate) struct Client {
-    router: Router,
+    transport: Transport,
     headers: HeaderMap,
 }
 
@@ -218,8 +239,13 @@ pub(crate) struct Answer {
 }
 
 impl Client {
+    /// Of a router within this process, whatever the tests are run through.
     pub(crate) fn new(router: Router) -> Self {
-        Self { router, headers: HeaderMap::new() }
+        Self::over(transport::in_process(router))
+    }
+
+    pub(crate) fn over(transport: Transport) -> Self {
+        Self { transport, headers: HeaderMap::new() }
     }
 
     pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
@@ -247,9 +273,7 @@ impl Client {
         let mut request =
             Request::builder().method(method).uri(path).body(body).expect("a request");
         *request.headers_mut() = self.headers.clone();
-        let response = self.router.clone().oneshot(request).await.expect("an answer");
-        let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.expect("a whole body").to_bytes();
+        let (parts, bytes) = self.transport.send(request).await.into_parts();
         let text = String::from_utf8(bytes.to_vec()).expect("UTF-8");
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
         Answer { status: parts.status, headers: parts.headers, json, text }

@@ -1,0 +1,201 @@
+//! For tests: what surrounds a function in AWS Lambda. The Runtime API hands events to processes of
+//! the function, as many as there are events at once; the services in front of it turn a request
+//! into an event and its answer into a response.
+mod event;
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    process::Stdio,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, Path as InPath, State},
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
+};
+use http::StatusCode;
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpListener,
+    process::{Child, Command},
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+
+pub use event::Kind;
+
+/// The most bytes of an answer that AWS passes on.
+const MOST_BYTES: usize = 6_291_556;
+
+/// How long an answer may take before the function counts as broken.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A function with its processes.
+pub struct Lambda {
+    api: Arc<Api>,
+    command: Mutex<Command>,
+    most_processes: usize,
+    processes: Mutex<Vec<Child>>,
+    under_way: AtomicUsize,
+    events: mpsc::UnboundedSender<Event>,
+    _server: JoinSet<()>,
+}
+
+/// What went in, and where what comes out is awaited.
+struct Event {
+    text: String,
+    outcome: oneshot::Sender<Outcome>,
+}
+
+/// An answer, or what the function reported as its failure.
+type Outcome = Result<Value, Value>;
+
+struct Api {
+    events: tokio::sync::Mutex<mpsc::UnboundedReceiver<Event>>,
+    awaited: Mutex<HashMap<String, oneshot::Sender<Outcome>>>,
+    count: AtomicUsize,
+}
+
+impl Lambda {
+    /// A function of which no process runs yet. With its first event the first one starts, and
+    /// another one with every event that finds all others at work, up to `most_processes`.
+    pub async fn new(
+        program: &Path,
+        variables: &HashMap<String, String>,
+        most_processes: usize,
+    ) -> std::io::Result<Self> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let api = Arc::new(Api {
+            events: receiver.into(),
+            awaited: Mutex::default(),
+            count: AtomicUsize::new(0),
+        });
+        let router = Router::new()
+            .route("/2018-06-01/runtime/invocation/next", get(next))
+            .route("/2018-06-01/runtime/invocation/{id}/{kind}", post(answer))
+            .layer(DefaultBodyLimit::disable())
+            .with_state(api.clone());
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let mut server = JoinSet::new();
+        server.spawn(async move {
+            // It ends with the set that it runs in.
+            let _ended = axum::serve(listener, router).await;
+        });
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .envs([
+                ("AWS_LAMBDA_RUNTIME_API", address.to_string().as_str()),
+                ("AWS_LAMBDA_FUNCTION_NAME", "handler"),
+                ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128"),
+                ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
+                ("AWS_LAMBDA_LOG_GROUP_NAME", "/aws/lambda/handler"),
+                ("AWS_LAMBDA_LOG_STREAM_NAME", "2026/09/10/[$LATEST]0123456789abcdef"),
+            ])
+            .envs(variables)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        Ok(Self {
+            api,
+            command: command.into(),
+            most_processes,
+            processes: Mutex::default(),
+            under_way: AtomicUsize::new(0),
+            events: sender,
+            _server: server,
+        })
+    }
+
+    /// What one event leads to.
+    ///
+    /// # Panics
+    /// When a process cannot be started, or gives no answer within a minute.
+    pub async fn invoke(&self, event: &Value) -> Outcome {
+        let busy = self.under_way.fetch_add(1, Ordering::SeqCst);
+        self.start_another(busy + 1);
+        let (outcome, awaited) = oneshot::channel();
+        let sent = self.events.send(Event { text: event.to_string(), outcome });
+        assert!(sent.is_ok(), "the Runtime API has ended");
+        let outcome = tokio::time::timeout(PATIENCE, awaited).await;
+        self.under_way.fetch_sub(1, Ordering::SeqCst);
+        match outcome {
+            Ok(Ok(outcome)) => outcome,
+            _ => panic!("no answer; the processes: {:?}", self.states()),
+        }
+    }
+
+    /// How many processes were started.
+    pub fn processes(&self) -> usize {
+        lock(&self.processes).len()
+    }
+
+    /// How often a process has asked for an event and got one.
+    pub fn invocations(&self) -> usize {
+        self.api.count.load(Ordering::SeqCst)
+    }
+
+    fn start_another(&self, needed: usize) {
+        let mut processes = lock(&self.processes);
+        if processes.len() < needed.min(self.most_processes) {
+            let child = lock(&self.command).spawn();
+            processes.push(child.expect("the function's program can be started"));
+        }
+    }
+
+    /// The exit codes of the processes that have ended.
+    fn states(&self) -> Vec<String> {
+        lock(&self.processes).iter_mut().map(|it| format!("{:?}", it.try_wait())).collect()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn next(State(api): State<Arc<Api>>) -> Response {
+    let Some(event) = api.events.lock().await.recv().await else {
+        return StatusCode::GONE.into_response();
+    };
+    let id = format!("00000000-0000-4000-8000-{:012}", api.count.fetch_add(1, Ordering::SeqCst));
+    lock(&api.awaited).insert(id.clone(), event.outcome);
+    let headers = [
+        ("lambda-runtime-aws-request-id", id.as_str()),
+        ("lambda-runtime-deadline-ms", "9999999999999"),
+        (
+            "lambda-runtime-invoked-function-arn",
+            "arn:aws:lambda:eu-west-1:123456789012:function:handler",
+        ),
+        ("lambda-runtime-trace-id", "Root=1-5e6722a7-cc56xmpl46db7ae02d4da47e"),
+        ("content-type", "application/json"),
+    ];
+    (headers, event.text).into_response()
+}
+
+async fn answer(
+    State(api): State<Arc<Api>>,
+    InPath((id, kind)): InPath<(String, String)>,
+    body: Bytes,
+) -> StatusCode {
+    let Some(awaited) = lock(&api.awaited).remove(&id) else { return StatusCode::BAD_REQUEST };
+    let said = |body: &[u8]| serde_json::from_slice(body).unwrap_or(Value::Null);
+    let (outcome, status) = if body.len() > MOST_BYTES {
+        let error = json!({ "errorType": "Function.ResponseSizeTooLarge" });
+        (Err(error), StatusCode::PAYLOAD_TOO_LARGE)
+    } else if kind == "response" {
+        (Ok(said(&body)), StatusCode::ACCEPTED)
+    } else {
+        (Err(said(&body)), StatusCode::ACCEPTED)
+    };
+    // Who no longer waits needs no answer.
+    let _unheard = awaited.send(outcome);
+    status
+}

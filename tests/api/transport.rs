@@ -1,0 +1,221 @@
+//! What the tests are run through: the router within this process, with or without PgBouncer before
+//! its database, a server over a socket, or a function through a Runtime API. The variable `AGENT_COORDINATOR_TESTS` chooses.
+use std::{
+    collections::HashMap,
+    io::Write as _,
+    net::TcpListener,
+    path::PathBuf,
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use agent_coordinator::{App, router};
+use axum::{
+    Router,
+    body::{Body, Bytes},
+};
+use http::{HeaderValue, Request, Response, header};
+use http_body_util::BodyExt as _;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use lambda_emulator::{Kind, Lambda};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    net::TcpStream,
+    process::{Child, Command},
+};
+use tower::ServiceExt as _;
+
+use crate::{pooler::Pooler, support::config};
+
+/// The most processes of a function at once: AWS has a thousand for each account.
+const MOST_PROCESSES: usize = 8;
+
+/// How often another port is tried for a server: one that was free may be taken meanwhile.
+const PORTS_TO_TRY: usize = 5;
+
+#[derive(Clone)]
+pub(crate) enum Transport {
+    Router(Router),
+    /// The pooler lives as long as whoever asks through it.
+    Pooled(Router, Arc<Pooler>),
+    Server(Arc<Server>),
+    Lambda(Arc<Lambda>),
+}
+
+/// What the tests are run through, by its name in `AGENT_COORDINATOR_TESTS`.
+#[expect(clippy::disallowed_methods, reason = "this is no configuration of the service")]
+fn chosen() -> String {
+    std::env::var("AGENT_COORDINATOR_TESTS").unwrap_or_else(|_| "router".to_owned())
+}
+
+/// A router within this process. Where the tests are run through processes, this is told.
+pub(crate) fn in_process(router: Router) -> Transport {
+    note("this process");
+    Transport::Router(router)
+}
+
+/// Says which test goes through what, past what catches the output of tests that pass: `make` counts
+/// these lines.
+fn note(through: &str) {
+    let chosen = chosen();
+    if chosen != "router" {
+        let thread = std::thread::current();
+        let test = thread.name().unwrap_or_default();
+        let line = format!("{test} goes through {through} ({chosen})\n");
+        std::io::stderr().write_all(line.as_bytes()).expect("the output is there");
+    }
+}
+
+impl Transport {
+    /// A service with this environment.
+    pub(crate) async fn start(variables: &HashMap<String, String>) -> Self {
+        match chosen().as_str() {
+            "router" => Self::Router(router(App::new(config(variables)))),
+            "pooler" => {
+                note("a pooler");
+                let url = &variables["POSTGRES_DSN"];
+                let pooler = Pooler::start(url).await;
+                let mut variables = variables.clone();
+                variables.insert("POSTGRES_DSN".to_owned(), pooler.url(url));
+                variables.insert("POSTGRES_POOLER".to_owned(), "transaction".to_owned());
+                Self::Pooled(router(App::new(config(&variables))), Arc::new(pooler))
+            }
+            "server" => {
+                note("a server");
+                Self::Server(Arc::new(Server::start(variables).await))
+            }
+            "lambda" => {
+                note("a function");
+                let variables = with_defaults(variables, &[("RUST_LOG", "off")]);
+                let lambda = Lambda::new(&handler(), &variables, MOST_PROCESSES).await;
+                Self::Lambda(Arc::new(lambda.expect("a Runtime API")))
+            }
+            other => {
+                panic!("AGENT_COORDINATOR_TESTS is {other}, not router, pooler, server or lambda")
+            }
+        }
+    }
+
+    pub(crate) fn is_router(&self) -> bool {
+        matches!(self, Self::Router(_) | Self::Pooled(..))
+    }
+
+    pub(crate) async fn send(&self, request: Request<Body>) -> Response<Bytes> {
+        match self {
+            Self::Router(router) | Self::Pooled(router, _) => {
+                whole(router.clone().oneshot(request).await.expect("an answer")).await
+            }
+            Self::Server(server) => server.send(request).await,
+            Self::Lambda(lambda) => {
+                let (parts, body) = request.into_parts();
+                let body = body.collect().await.expect("a whole body").to_bytes();
+                let event = Kind::FunctionUrl.event(&Request::from_parts(parts, body));
+                Kind::FunctionUrl.response(&lambda.invoke(&event).await.expect("an answer"))
+            }
+        }
+    }
+}
+
+async fn whole<B: hyper::body::Body<Error: std::fmt::Debug>>(
+    response: Response<B>,
+) -> Response<Bytes> {
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.expect("a whole body").to_bytes();
+    Response::from_parts(parts, body)
+}
+
+fn with_defaults(
+    variables: &HashMap<String, String>,
+    defaults: &[(&str, &str)],
+) -> HashMap<String, String> {
+    let defaults = defaults.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+    let mut all: HashMap<String, String> = defaults.collect();
+    all.extend(variables.clone());
+    all
+}
+
+/// The program of the function, which lies beside that of the server.
+fn handler() -> PathBuf {
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_coordinator")).with_file_name("handler");
+    assert!(program.is_file(), "{} is missing: cargo build --bin handler", program.display());
+    program
+}
+
+/// A server of its own process, and connections to it that are kept for the next request.
+pub(crate) struct Server {
+    port: u16,
+    idle: Mutex<Vec<SendRequest<Body>>>,
+    _child: Child,
+}
+
+impl Server {
+    async fn start(variables: &HashMap<String, String>) -> Self {
+        for _ in 0..PORTS_TO_TRY {
+            if let Some(server) = Self::try_start(variables).await {
+                return server;
+            }
+        }
+        panic!("the server does not start");
+    }
+
+    async fn try_start(variables: &HashMap<String, String>) -> Option<Self> {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = free.local_addr().expect("an address").port();
+        drop(free);
+        let mut variables = with_defaults(
+            variables,
+            &[
+                // The databases of tests are migrated.
+                ("COORDINATION_AUTO_MIGRATE", "false"),
+                // No test waits for a connection to be closed.
+                ("API_TIMEOUT_KEEP_ALIVE", "3600"),
+                ("API_HOST", "127.0.0.1"),
+                // No more than tells that it listens: nobody reads on.
+                ("RUST_LOG", "off,coordinator=info"),
+            ],
+        );
+        variables.insert("API_PORT".to_owned(), port.to_string());
+        let mut child = Command::new(env!("CARGO_BIN_EXE_coordinator"))
+            .env_clear()
+            .envs(&variables)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the server starts");
+        let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
+        while let Some(line) = log.next_line().await.expect("a line") {
+            if line.contains("listening") {
+                return Some(Self { port, idle: Mutex::default(), _child: child });
+            }
+            eprintln!("{line}");
+        }
+        None
+    }
+
+    async fn send(&self, mut request: Request<Body>) -> Response<Bytes> {
+        let host = HeaderValue::from_static("localhost");
+        request.headers_mut().entry(header::HOST).or_insert(host);
+        let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut connection = match kept {
+            Some(connection) => connection,
+            None => self.connect().await,
+        };
+        let response = connection.send_request(request).await.expect("an answer");
+        let response = whole(response).await;
+        if connection.ready().await.is_ok() {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        }
+        response
+    }
+
+    async fn connect(&self) -> SendRequest<Body> {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).await.expect("a connection");
+        stream.set_nodelay(true).expect("a connection");
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.expect("a connection");
+        #[expect(clippy::disallowed_methods, reason = "it ends with the test")]
+        tokio::spawn(connection);
+        sender
+    }
+}
