@@ -136,8 +136,9 @@ impl Cedar {
 }
 
 /// The enabled policies of a workspace, or of `default` where it has no rows; nothing where there
-/// are none at all.
+/// are none at all. The nested transaction keeps a failure from breaking the one around it.
 async fn read(db: &mut Db, workspace: &str) -> Result<Option<Result<PolicySet, Failure>>> {
+    db.begin().await?;
     let rows = sqlx::query!(
         r#"
         select name, policy_text from cedar_policy
@@ -147,8 +148,16 @@ async fn read(db: &mut Db, workspace: &str) -> Result<Option<Result<PolicySet, F
         "#,
         workspace,
     )
-    .fetch_all(db)
-    .await?;
+    .fetch_all(&mut *db)
+    .await;
+    let rows = match rows {
+        Ok(rows) => rows,
+        Err(error) => {
+            db.rollback().await?;
+            return Err(error.into());
+        }
+    };
+    db.commit().await?;
     if rows.is_empty() {
         return Ok(None);
     }

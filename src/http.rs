@@ -393,8 +393,12 @@ async fn metrics(
         let (request, patience) = (id.info(), Patience::default());
         let call = Call { app, key, claims, request, patience, fingerprint: None };
         let mut db = app.db.acquire().await?;
-        admit(&call, &META, &Value::Null, "", &mut db).await?;
-        db.done().await?;
+        let admitted = admit(&call, &META, &Value::Null, "", &mut db).await;
+        // A denial has its record on this connection.
+        if !matches!(admitted, Err(Error::Unavailable(_) | Error::Internal(_))) {
+            db.done().await?;
+        }
+        admitted?;
     }
     let levels = Levels {
         database: app.db.connections(),

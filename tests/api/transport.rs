@@ -37,10 +37,16 @@ const PORTS_TO_TRY: usize = 5;
 #[derive(Clone)]
 pub(crate) enum Transport {
     Router(Router),
-    /// The pooler lives as long as whoever asks through it.
-    Pooled(Router, Arc<Pooler>),
+    Pooled(Pooled),
     Server(Arc<Server>),
     Lambda(Arc<Lambda>),
+}
+
+/// A router whose pooler lives as long as whoever asks through it.
+#[derive(Clone)]
+pub(crate) struct Pooled {
+    router: Router,
+    _pooler: Arc<Pooler>,
 }
 
 /// What the tests are run through, by its name in `AGENT_COORDINATOR_TESTS`.
@@ -79,7 +85,8 @@ impl Transport {
                 let mut variables = variables.clone();
                 variables.insert("POSTGRES_DSN".to_owned(), pooler.url(url));
                 variables.insert("POSTGRES_POOLER".to_owned(), "transaction".to_owned());
-                Self::Pooled(router(App::new(config(&variables))), Arc::new(pooler))
+                let router = router(App::new(config(&variables)));
+                Self::Pooled(Pooled { router, _pooler: Arc::new(pooler) })
             }
             "server" => {
                 note("a server");
@@ -103,7 +110,7 @@ impl Transport {
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Response<Bytes> {
         match self {
-            Self::Router(router) | Self::Pooled(router, _) => {
+            Self::Router(router) | Self::Pooled(Pooled { router, .. }) => {
                 whole(router.clone().oneshot(request).await.expect("an answer")).await
             }
             Self::Server(server) => server.send(request).await,
