@@ -3,6 +3,7 @@
 //! The schema is the one that the operation's struct derives, so what the documents promise and
 //! what is enforced cannot differ. A schema keyword that this file does not understand is refused
 //! when the operation is registered, never ignored.
+use chrono::Datelike as _;
 use serde_json::{Value, json};
 
 use crate::{
@@ -235,13 +236,20 @@ fn string(schema: &Value, input: &mut Value) -> Checked {
             Ok(domain) => domain.as_str().to_owned(),
             Err(error) => return Err(value_error(error)),
         },
-        Some("date-time") if chrono::DateTime::parse_from_rfc3339(text).is_err() => {
+        Some("date-time") if !is_time(text) => {
             return Err(value_error("expected an ISO-8601 time with offset or Z"));
         }
         _ => return Ok(()),
     };
     *input = canonical.into();
     Ok(())
+}
+
+/// Whether a text is a time that can be written in the same form again: in UTC it may lie in another
+/// year, which must have four digits too.
+fn is_time(text: &str) -> bool {
+    let time = chrono::DateTime::parse_from_rfc3339(text);
+    time.is_ok_and(|it| (0..=9999).contains(&it.to_utc().year()))
 }
 
 fn integer(schema: &Value, input: &mut Value) -> Checked {
@@ -554,7 +562,13 @@ mod tests {
         assert_accepts("when", json!(null), json!(null));
         assert_accepts("when", json!("2026-09-01T10:00:00Z"), json!("2026-09-01T10:00:00Z"));
         let text = "Value error, expected an ISO-8601 time with offset or Z";
-        for value in ["2026-09-01T10:00:00", "soon", ""] {
+        for value in [
+            "2026-09-01T10:00:00",
+            "soon",
+            "",
+            "9999-12-31T23:59:59-01:00",
+            "0000-01-01T00:00:00+01:00",
+        ] {
             assert_refuses("when", json!(value), "value_error", text);
         }
         assert_accepts("mode", json!("b"), json!("b"));
