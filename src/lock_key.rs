@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use unicode_normalization::UnicodeNormalization;
 
 /// The most bytes a canonical key may have.
-const MAX_BYTES: usize = 1024;
+pub(crate) const MAX_BYTES: usize = 1024;
 
 /// The most bytes of a key before it is canonical: no honest spelling is so much longer, and each
 /// pass over it costs time.

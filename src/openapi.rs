@@ -3,16 +3,25 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    http::PAGES,
-    probe,
+    auth::MAX_ID_BYTES,
+    http::{PAGES, Page},
+    input, lock_key, probe,
     registry::{Operations, Registered},
 };
+
+/// What holds for all routes and has no other place in such a document.
+const GENERAL: &str = "A refusal is status 200 with a reason; 403 is for what may not be asked at \
+all. Paths that are not listed are answered with 404, methods that are not listed with 405 and \
+`Allow`, and a slash after the end of a path with 307 to the path without it. Where a parameter is \
+the rest of the path, its slashes may stand as they are. Members and parameters that are not \
+listed are ignored. Numbers and booleans may also be sent as text. No text may contain the \
+character NUL.";
 
 /// The document over a list of operations.
 pub fn document(operations: &Operations) -> Value {
     let mut paths = Map::new();
-    for (path, summary, _) in PAGES {
-        paths.insert(path.to_owned(), json!({ "get": page(path, summary) }));
+    for (path, summary, which) in PAGES {
+        paths.insert(path.to_owned(), json!({ "get": page(path, summary, which) }));
     }
     for op in operations.iter() {
         for (n, route) in op.meta.routes.iter().enumerate() {
@@ -28,11 +37,29 @@ pub fn document(operations: &Operations) -> Value {
             "title": "agent-coordinator",
             "version": probe::VERSION,
             "summary": "Locks, work, handoffs and guardrails for AI coding agents that share a codebase.",
+            "description": GENERAL,
             "license": { "name": "MIT", "identifier": "MIT" },
         },
         "paths": paths,
         "components": {
             "schemas": { "Failure": failure(), "Invalid": invalid() },
+            "headers": {
+                "RequestId": {
+                    "description": "The caller's own `x-request-id`, or a fresh one.",
+                    "required": true,
+                    "schema": { "type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$" },
+                },
+            },
+            "responses": {
+                "BadRequest": problem("A time that is none.", "Failure"),
+                "Unauthenticated": problem("No key, or an unknown one.", "Failure"),
+                "Forbidden": problem("Identity, workspace or policy forbid it.", "Failure"),
+                "TooSlow": problem("The body did not come in within 10 s.", "Failure"),
+                "TooLarge": problem("The body is over 1 MiB.", "Failure"),
+                "Invalid": problem("The input is not valid; every problem is listed.", "Invalid"),
+                "Fault": problem("A fault of the service.", "Failure"),
+                "Unavailable": unavailable(),
+            },
             "securitySchemes": {
                 "bearer": { "type": "http", "scheme": "bearer" },
                 "coordinator_key": {
@@ -62,19 +89,14 @@ fn operation(op: &Registered, n: usize, method: &str, path: &str) -> Value {
         "parameters": parameters(op, method, path),
     });
     if !has_no_body(method) {
+        let mut schema = op.input.clone();
+        publish(&mut schema);
         item["requestBody"] = json!({
-            "required": op.fields().any(|(name, _)| crate::input::required(&op.input, name)),
-            "content": { "application/json": { "schema": op.input, "example": op.example } },
+            "required": op.fields().any(|(name, _)| input::required(&op.input, name)),
+            "content": { "application/json": { "schema": schema, "example": op.example } },
         });
     }
-    let problem = |description: &str, schema: &str| {
-        let schema = json!({ "$ref": format!("#/components/schemas/{schema}") });
-        json!({
-            "description": description,
-            "content": { "application/json": { "schema": schema } },
-        })
-    };
-    let mut headers = json!({ "x-request-id": { "schema": { "type": "string" } } });
+    let mut headers = request_id();
     if op.meta.idempotent() {
         let replayed = "Present when this is the stored answer of an earlier request.";
         headers["idempotent-replayed"] =
@@ -86,14 +108,21 @@ fn operation(op: &Registered, n: usize, method: &str, path: &str) -> Value {
             "headers": headers,
             "content": { "application/json": { "schema": op.output } },
         },
-        "401": problem("No key, or an unknown one.", "Failure"),
-        "403": problem("Identity, workspace or policy forbid it.", "Failure"),
-        "408": problem("The body did not come in within 10 s.", "Failure"),
-        "413": problem("The body is over 1 MiB.", "Failure"),
-        "422": problem("The input breaks its schema; every problem is listed.", "Invalid"),
-        "500": problem("A fault of the service.", "Failure"),
-        "503": problem("The database is unreachable or too slow; repeat the request.", "Failure"),
     });
+    if op.fields().any(|(_, schema)| schema["x-time"] == true) {
+        item["responses"]["400"] = response("BadRequest");
+    }
+    for (status, name) in [
+        ("401", "Unauthenticated"),
+        ("403", "Forbidden"),
+        ("408", "TooSlow"),
+        ("413", "TooLarge"),
+        ("422", "Invalid"),
+        ("500", "Fault"),
+        ("503", "Unavailable"),
+    ] {
+        item["responses"][status] = response(name);
+    }
     item
 }
 
@@ -106,6 +135,37 @@ fn has_no_body(method: &str) -> bool {
     ["GET", "DELETE"].contains(&method)
 }
 
+/// Says in the words of JSON Schema, as far as it has any, what the keywords of this service
+/// demand.
+fn publish(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            // A limit in bytes is one in characters too, though not the only one.
+            if let Some(limit) = members.get("x-max-bytes").cloned() {
+                members.insert("maxLength".to_owned(), limit);
+            }
+            // A longer spelling of a key that is short enough is taken all the same.
+            if members.get("format").is_some_and(|it| it == "lock-key") {
+                members.insert("maxLength".to_owned(), json!(lock_key::MAX_BYTES));
+            }
+            if members.contains_key("x-not-blank") {
+                members.insert("pattern".to_owned(), json!("\\S"));
+            }
+            if members.contains_key("items") && !members.contains_key("maxItems") {
+                members.insert("maxItems".to_owned(), json!(input::LIST_LIMIT));
+            }
+            // Empty text is as good as none.
+            if members.remove("x-time").is_some() {
+                let forms = json!([{ "format": "date-time" }, { "maxLength": 0 }]);
+                members.insert("anyOf".to_owned(), forms);
+            }
+            members.values_mut().for_each(publish);
+        }
+        Value::Array(values) => values.iter_mut().for_each(publish),
+        _ => {}
+    }
+}
+
 /// Path and query members, and the headers that say who is calling.
 fn parameters(op: &Registered, method: &str, path: &str) -> Value {
     let mut parameters = Vec::new();
@@ -114,38 +174,137 @@ fn parameters(op: &Registered, method: &str, path: &str) -> Value {
         if !in_path && !has_no_body(method) {
             continue;
         }
+        let mut schema = schema.clone();
+        publish(&mut schema);
+        // There is no way to write it in a path or query.
+        input::forbid_null(&mut schema);
         parameters.push(json!({
             "name": name,
             "in": if in_path { "path" } else { "query" },
-            "required": in_path || crate::input::required(&op.input, name),
+            "required": in_path || input::required(&op.input, name),
             "description": schema["description"],
             "schema": schema,
         }));
     }
-    let mut headers = vec!["X-Agent-Id", "X-Agent-Type", "X-Session-Id", "X-Workspace"];
+    let id = json!({ "type": "string", "maxLength": MAX_ID_BYTES });
+    // Here, too, empty text is as good as none.
+    let workspace = json!({ "type": "string", "pattern": "^([a-z0-9][a-z0-9._-]{0,63})?$" });
+    let mut headers = vec![
+        ("X-Agent-Id", id.clone()),
+        ("X-Agent-Type", id.clone()),
+        ("X-Session-Id", id),
+        ("X-Workspace", workspace),
+    ];
     if op.meta.idempotent() {
-        headers.push("Idempotency-Key");
+        let key = json!({ "type": "string", "pattern": "^[!-~]([ -~]{0,254}[!-~])?$" });
+        headers.push(("Idempotency-Key", key));
     }
-    parameters.extend(headers.into_iter().map(|name| {
-        json!({ "name": name, "in": "header", "required": false, "schema": { "type": "string" } })
+    parameters.extend(headers.into_iter().map(|(name, schema)| {
+        json!({ "name": name, "in": "header", "required": false, "schema": schema })
     }));
     parameters.into()
 }
 
-fn page(path: &str, summary: &str) -> Value {
+fn page(path: &str, summary: &str, page: Page) -> Value {
     let id = path.trim_start_matches('/').replace('.', "_");
-    let needs_key = path == "/metrics";
-    let mut responses = json!({ "200": { "description": summary } });
-    if ["/health", "/ready"].contains(&path) {
-        responses["503"] = json!({ "description": "Not so." });
+    let answer = |description: &str, kind: &str, schema: Value| {
+        json!({
+            "description": description,
+            "headers": request_id(),
+            "content": { kind: { "schema": schema } },
+        })
+    };
+    let state = |status: &str, more: Value| {
+        let mut properties = json!({
+            "status": { "const": status },
+            "version": { "type": "string" },
+        });
+        if let (Some(properties), Value::Object(more)) = (properties.as_object_mut(), more) {
+            properties.extend(more);
+        }
+        let names: Vec<_> = properties.as_object().into_iter().flat_map(Map::keys).collect();
+        json!({ "type": "object", "required": names, "properties": properties })
+    };
+    let json = "application/json";
+    let mut responses = json!({ "401": response("Unauthenticated") });
+    match page {
+        Page::Live => responses["200"] = answer("It lives.", json, state("ok", json!({}))),
+        Page::Health => {
+            let schema = state("ok", json!({ "db": { "const": "connected" } }));
+            responses["200"] = answer("It answers.", json, schema);
+            let schema = state("degraded", json!({ "db": { "const": "unreachable" } }));
+            responses["503"] = answer("It does not.", json, schema);
+        }
+        Page::Ready => {
+            let schema = json!({
+                "db": { "const": "connected" },
+                "schema": { "const": "ok" },
+                "write": { "const": "ok" },
+                "failed": { "type": "array", "maxItems": 0 },
+            });
+            responses["200"] = answer("It can.", json, state("ok", schema));
+            let parts = ["db", "schema", "write"];
+            let schema = json!({
+                "db": { "enum": ["connected", "unreachable"] },
+                "schema": { "enum": ["ok", "mismatch", "unknown"] },
+                "write": { "enum": ["ok", "failed", "unknown"] },
+                "failed": { "type": "array", "minItems": 1, "items": { "enum": parts } },
+            });
+            responses["503"] = answer("It cannot.", json, state("degraded", schema));
+        }
+        Page::OpenApi => {
+            responses["200"] = answer("The document.", json, json!({ "type": "object" }));
+        }
+        Page::Docs => {
+            responses["200"] = answer("The page.", "text/html", json!({ "type": "string" }));
+        }
+        Page::Metrics => {
+            let text = json!({ "type": "string" });
+            responses["200"] = answer("The counters.", "text/plain", text);
+            for (status, name) in
+                [("403", "Forbidden"), ("422", "Invalid"), ("500", "Fault"), ("503", "Unavailable")]
+            {
+                responses[status] = response(name);
+            }
+        }
     }
+    let security = if matches!(page, Page::Metrics) { keys() } else { json!([]) };
     json!({
         "operationId": id,
         "summary": summary,
         "tags": ["service"],
-        "security": if needs_key { keys() } else { json!([]) },
+        "security": security,
         "responses": responses,
     })
+}
+
+fn request_id() -> Value {
+    json!({ "x-request-id": { "$ref": "#/components/headers/RequestId" } })
+}
+
+/// A response that many operations share.
+fn response(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/responses/{name}") })
+}
+
+fn problem(description: &str, schema: &str) -> Value {
+    let schema = json!({ "$ref": format!("#/components/schemas/{schema}") });
+    json!({
+        "description": description,
+        "headers": request_id(),
+        "content": { "application/json": { "schema": schema } },
+    })
+}
+
+fn unavailable() -> Value {
+    let text = "The database is unreachable or too slow; repeat the request.";
+    let mut response = problem(text, "Failure");
+    response["headers"]["retry-after"] = json!({
+        "description": "After how many seconds.",
+        "required": true,
+        "schema": { "type": "integer" },
+    });
+    response
 }
 
 fn failure() -> Value {

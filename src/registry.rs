@@ -52,6 +52,7 @@ impl Operations {
         let mut writing = settings.for_serialize().into_generator();
         let mut output = writing.root_schema_for::<O::Output>().to_value();
         unwrap_lines(&mut output);
+        never_null_when_absent(&mut output);
         self.0.push(Arc::new(Registered {
             meta: O::META,
             input,
@@ -124,6 +125,28 @@ fn unwrap_lines(schema: &mut Value) {
             }
         }
         Value::Array(values) => values.iter_mut().for_each(unwrap_lines),
+        _ => {}
+    }
+}
+
+/// Takes `null` from what the members of an answer may be that are left out when they have no
+/// value: those are never `null`.
+fn never_null_when_absent(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            let required = members.get("required").cloned().unwrap_or_default();
+            let is_required = |name: &str| {
+                required.as_array().is_some_and(|names| names.iter().any(|it| it == name))
+            };
+            let properties = members.get_mut("properties").and_then(Value::as_object_mut);
+            for (name, property) in properties.into_iter().flatten() {
+                if !is_required(name) {
+                    input::forbid_null(property);
+                }
+            }
+            members.values_mut().for_each(never_null_when_absent);
+        }
+        Value::Array(values) => values.iter_mut().for_each(never_null_when_absent),
         _ => {}
     }
 }

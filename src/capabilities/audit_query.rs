@@ -34,11 +34,13 @@ pub struct QueryAudit {
     #[schemars(range(min = 0))]
     pub limit: i64,
     /// Only entries made at this time or after it: ISO-8601 with offset or `Z`.
+    #[schemars(extend("x-time" = true))]
     pub since: Option<String>,
     /// Only entries that belong to this change.
     #[schemars(extend("x-max-bytes" = 256))]
     pub change_id: Option<String>,
     /// Only entries made before this time: ISO-8601 with offset or `Z`.
+    #[schemars(extend("x-time" = true))]
     pub until: Option<String>,
     /// Only what succeeded, or only what was refused.
     pub success: Option<bool>,

@@ -770,3 +770,25 @@ async fn replays_and_denials_keep_their_session_alive() {
     assert_eq!(reviewer.delete("/locks/k").await.status, 403);
     assert!(heard("reviewer").await, "a denial");
 }
+
+#[tokio::test]
+async fn every_number_that_can_be_sent_comes_back_as_it_was() {
+    let service = Service::start().await;
+    let client = service.client();
+    // The greatest and the least, some that are lost when they are read in haste, and those beside
+    // the integers that can be told apart.
+    let numbers = "[1.7976931348623157e308,-1.7976931348623157e308,2.2250738585072014e-308,5e-324,\
+                   8.988465674311580e307,1e23,0.1,9007199254740993]";
+    let sent: Value = serde_json::from_str(numbers).expect("JSON");
+    let session = format!(r#"{{"agent_id":"a","session_id":"s","metadata":{{"n":{numbers}}}}}"#);
+    assert_eq!(client.post_text("/discovery/register", session).await.status, 200);
+    let agents = client.get("/discovery/agents").await;
+    assert_eq!(agents.json["agents"][0]["metadata"]["n"], sent, "{}", agents.text);
+    let task = format!(
+        r#"{{"task_type":"t","task_description":"d","input_data":{{"n":{numbers}}},"agent_id":"a"}}"#
+    );
+    assert_eq!(client.post_text("/work/submit", task).await.status, 200);
+    let claim = json!({ "agent_id": "b", "agent_type": "t" });
+    let claimed = client.post("/work/claim", claim).await;
+    assert_eq!(claimed.json["input_data"]["n"], sent, "{}", claimed.text);
+}
