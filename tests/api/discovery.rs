@@ -600,3 +600,57 @@ async fn members_of_the_wrong_form_are_listed() {
     let null = json!({ "session_id": "s", "phase_archetype": null, "capabilities": null, "metadata": null });
     assert_eq!(client.post("/discovery/register", null).await.status, 200);
 }
+
+/// Submits a task and has an agent's session claim it; returns the claim.
+async fn claimed(client: &Client, agent: &str, session: Option<&str>) -> Value {
+    let body = json!({ "task_type": "t", "task_description": "d" });
+    assert_eq!(post(client, "/work/submit", body).await["success"], true);
+    let body = json!({ "agent_id": agent, "agent_type": "t", "session_id": session });
+    let claim = post(client, "/work/claim", body).await;
+    assert_eq!(claim["success"], true);
+    claim
+}
+
+async fn status_of(client: &Client, claim: &Value) -> Value {
+    let task = post(client, "/work/get", json!({ "task_id": claim["task_id"] })).await;
+    json!([task["task"]["status"], task["task"]["claimed_by"], task["task"]["attempt"]])
+}
+
+#[tokio::test]
+async fn claims_of_an_ended_session_return_and_those_of_others_stay() {
+    let service = Service::start().await;
+    let client = service.client();
+    for (agent, session) in [("a", "s-1"), ("a", "s-2"), ("b", "s-1")] {
+        register(&client, agent, session).await;
+    }
+    let own = claimed(&client, "a", Some("s-1")).await;
+    let mut others = Vec::new();
+    for (agent, session) in [("a", Some("s-2")), ("a", None), ("b", Some("s-1"))] {
+        others.push((agent, claimed(&client, agent, session).await));
+    }
+    assert_eq!(deregister(&client, "a", "s-1").await["tasks_requeued"], 1);
+    assert_eq!(status_of(&client, &own).await, json!(["pending", null, 1]));
+    for (agent, claim) in &others {
+        assert_eq!(status_of(&client, claim).await, json!(["claimed", agent, 1]), "{claim}");
+    }
+    // A requeue voids the token.
+    let body = json!({ "agent_id": "a", "task_id": own["task_id"], "success": true,
+        "claim_token": own["claim_token"] });
+    assert_eq!(post(&client, "/work/complete", body).await["reason"], "claim_superseded");
+    let next = post(&client, "/work/claim", json!({ "agent_id": "c", "agent_type": "t" })).await;
+    assert_eq!((&next["task_id"], &next["attempt"]), (&own["task_id"], &json!(2)));
+}
+
+#[tokio::test]
+async fn a_dry_run_leaves_claims_alone() {
+    let service = Service::start().await;
+    let client = service.client();
+    register(&client, "a", "s").await;
+    let claim = claimed(&client, "a", Some("s")).await;
+    silence(&service, "s", 60).await;
+    let counted = cleanup(&service, json!({ "dry_run": true })).await;
+    assert_eq!((&counted["tasks_requeued"], &counted["sessions_cleaned"]), (&json!(1), &json!(1)));
+    assert_eq!(status_of(&client, &claim).await, json!(["claimed", "a", 1]));
+    assert_eq!(cleanup(&service, json!({})).await["tasks_requeued"], 1);
+    assert_eq!(status_of(&client, &claim).await, json!(["pending", null, 1]));
+}

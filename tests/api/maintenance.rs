@@ -120,7 +120,10 @@ async fn a_requeued_task_out_of_attempts_has_failed() {
     let done = run(&service, json!(["sessions"])).await;
     assert_eq!(done["tasks_requeued"], 0);
     let failed: i64 = service
-        .scalar("select count(*) from work_task where status = 'failed' and error_message = 'max_attempts_exceeded'")
+        .scalar(
+            "select count(*) from work_task where status = 'failed'
+            and error_message = 'max_attempts_exceeded' and completed_at is not null",
+        )
         .await;
     assert_eq!(failed, 1);
 }
@@ -258,4 +261,46 @@ async fn a_task_that_fails_with_its_session_keeps_its_last_claimant() {
     let body = json!({ "agent_id": "a", "task_id": id, "success": true, "claim_token": token });
     let refused = client.post("/work/complete", body).await.json;
     assert_eq!(refused["reason"], "task_already_finished");
+}
+
+#[tokio::test]
+async fn what_a_silent_session_holds_counts_as_expired() {
+    let service = Service::start().await;
+    held_by_silent_and_live(&service).await;
+    assert_eq!(counts(&run(&service, json!(["locks"])).await), json!({ "locks_expired": 1 }));
+    assert_eq!(counts(&run(&service, json!(["ports"])).await), json!({ "ports_released": 1 }));
+    let held = "select key from file_lock where agent_id is not null";
+    assert_eq!(service.rows(held).await, [json!({ "key": "live" })]);
+    let held = "select session_id from port_block";
+    assert_eq!(service.rows(held).await, [json!({ "session_id": "live" })]);
+}
+
+#[tokio::test]
+async fn what_has_expired_elsewhere_costs_nobody_here_anything() {
+    let service = Service::start().await;
+    let (client, team) = (service.client(), service.client_with(crate::support::TEAM));
+    team.acquire("a", "k", json!({})).await;
+    service.expire("k").await;
+    client.acquire("a", "k", json!({})).await;
+    assert_eq!(counts(&run(&service, Value::Null).await), json!({}));
+    assert_eq!(client.get("/locks/status/k").await.json["locked"], true);
+    let kept = "select workspace from file_lock where agent_id is not null order by 1";
+    assert_eq!(
+        service.rows(kept).await,
+        [json!({ "workspace": "default" }), json!({ "workspace": "team" })]
+    );
+}
+
+#[tokio::test]
+async fn a_claimed_task_may_finish_after_its_deadline() {
+    let service = Service::start().await;
+    let client = service.client();
+    let body = json!({ "task_type": "t", "task_description": "d", "max_attempts": 1,
+        "deadline": "2999-01-01T00:00:00Z" });
+    let id = client.post("/work/submit", body).await.json["task_id"].clone();
+    client.post("/work/claim", json!({ "agent_id": "a", "agent_type": "t" })).await;
+    service.execute("update work_task set deadline = clock_timestamp()").await;
+    assert_eq!(counts(&run(&service, Value::Null).await), json!({}));
+    let body = json!({ "agent_id": "a", "task_id": id, "success": true });
+    assert_eq!(client.post("/work/complete", body).await.json["status"], "completed");
 }

@@ -404,3 +404,419 @@ async fn abandoned_places_are_cleared_away() {
     client.acquire("b", "k", json!({ "wait_seconds": 1 })).await;
     assert_eq!(service.scalar::<i64>(PLACES).await, 0);
 }
+
+/// The answer of a request that waits. Whatever happens it tries anew after five seconds: one that
+/// is answered earlier was called.
+async fn called<T>(waits: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(4), waits).await.expect("it is called")
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_lock_is_called_when_it_is_free() {
+    let service = Service::start().await;
+    let client = service.client();
+    for (n, end) in [
+        "released",
+        "update file_lock set expires_at = clock_timestamp() where agent_id = 'holder'",
+        "update agent_session set last_heartbeat_at = clock_timestamp() - interval '1 day'
+         where agent_id = 'holder'",
+        "update agent_session set ended_at = clock_timestamp() where agent_id = 'holder'",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let key = format!("k{n}");
+        let who = json!({ "agent_id": "holder", "agent_type": "t", "session_id": "s" });
+        assert_eq!(client.post("/discovery/register", who).await.status, 200);
+        client.acquire("holder", &key, json!({ "session_id": "s" })).await;
+        let ends = async {
+            service.queued(1).await;
+            if end == "released" {
+                client.release("holder", &key, json!({ "session_id": "s" })).await;
+            } else {
+                service.execute(end).await;
+            }
+        };
+        let got =
+            called(join(client.acquire("b", &key, json!({ "wait_seconds": 50 })), ends)).await.0;
+        assert_eq!(got["action"], "acquired", "{end}");
+    }
+}
+
+#[tokio::test]
+async fn each_in_a_queue_is_called_when_its_turn_comes() {
+    let service = Service::start().await;
+    let clients = [service.client(), replica(&service)];
+    clients[0].acquire("a", "k", json!({})).await;
+    let waits = (1..=3).map(|n| {
+        let (service, client) = (&service, &clients[n as usize % 2]);
+        async move {
+            service.queued(n - 1).await;
+            let agent = format!("w{n}");
+            let got = client.acquire(&agent, "k", json!({ "wait_seconds": 50 })).await;
+            client.release(&agent, "k", json!({})).await;
+            got
+        }
+    });
+    let release = async {
+        service.queued(3).await;
+        clients[0].release("a", "k", json!({})).await;
+    };
+    let (got, ()) = called(join(join_all(waits), release)).await;
+    let tokens: Vec<_> = got.iter().map(|it| it["fencing_token"].clone()).collect();
+    assert_eq!(tokens, [2, 3, 4]);
+}
+
+#[tokio::test]
+async fn whoever_waits_for_work_is_called_when_there_is_some() {
+    let service = Service::start().await;
+    let client = service.client();
+    // Another one waits too, for a lock: one look after the other finds what each waits for.
+    client.acquire("a", "k", json!({})).await;
+    let lock = client.acquire("b", "k", json!({ "wait_seconds": 50 }));
+    let work = async {
+        for (n, change) in
+            ["submitted", "update work_task set held_until = clock_timestamp()", "parked"]
+                .into_iter()
+                .enumerate()
+        {
+            if change == "parked" {
+                submit(&client, json!({ "not_before": "2999-01-01T00:00:00Z" })).await;
+            }
+            let changes = async {
+                while client.waiting().await < 2 {
+                    tokio::task::yield_now().await;
+                }
+                match change {
+                    "submitted" => drop(submit(&client, json!({})).await),
+                    "parked" => {
+                        service
+                            .execute("update work_task set available_at = clock_timestamp()")
+                            .await
+                    }
+                    sql => service.execute(sql).await,
+                }
+            };
+            let got = called(join(claim(&client, &format!("c{n}"), 50), changes)).await.0;
+            assert_eq!(got["success"], true, "{change}");
+        }
+        client.release("a", "k", json!({})).await;
+    };
+    let (lock, ()) = join(lock, work).await;
+    assert_eq!(lock["action"], "acquired");
+}
+
+#[tokio::test]
+async fn of_two_who_wait_the_one_is_called_that_takes_the_kind() {
+    let service = Service::start().await;
+    let client = service.client();
+    let wants = |agent: &'static str, kinds: Value| {
+        let client = client.clone();
+        async move {
+            let body = json!({ "agent_id": agent, "agent_type": "t", "task_types": kinds,
+                "wait_seconds": 50 });
+            client.post("/work/claim", body).await.json
+        }
+    };
+    let first = wants("a", json!(["x"]));
+    let rest = async {
+        while client.waiting().await < 1 {
+            tokio::task::yield_now().await;
+        }
+        let second = wants("b", json!(["y"]));
+        let submits = async {
+            while client.waiting().await < 2 {
+                tokio::task::yield_now().await;
+            }
+            submit(&client, json!({ "task_type": "y" })).await
+        };
+        let (got, id) = called(join(second, submits)).await;
+        assert_eq!(got["task_id"], id);
+        submit(&client, json!({ "task_type": "x" })).await
+    };
+    let (got, id) = join(first, rest).await;
+    assert_eq!(got["task_id"], id);
+}
+
+#[tokio::test]
+async fn those_who_wait_do_not_try_while_there_is_nothing_for_them() {
+    let service = Service::start().await;
+    // Each attempt asks once whether its caller is to be heard, and a look does not ask.
+    service
+        .execute(
+            "do $$ begin
+                execute format('alter database %I set track_functions to ''all''', current_database());
+             end $$",
+        )
+        .await;
+    let attempts = "select coalesce(sum(calls), 0)::bigint from pg_stat_user_functions
+        where funcname = 'caller_is_due'";
+    let expired = |agent: String, key: &'static str, client: Client| async move {
+        let refused = client.acquire(&agent, key, json!({ "wait_seconds": 3 })).await;
+        assert_eq!(refused["reason"], "locked_by_other");
+    };
+    place(&service, "elsewhere", 600).await;
+    let (counted, ()) = service
+        .counted(attempts, async |client: Client| {
+            client.acquire("a", "held", json!({})).await;
+            let held = (0..10).map(|n| expired(format!("h{n}"), "held", client.clone()));
+            let kept = (0..10).map(|n| expired(format!("w{n}"), "k", client.clone()));
+            join(join_all(held), join_all(kept)).await;
+        })
+        .await;
+    assert_eq!(counted, 1 + 20 * 2, "one attempt at the start, one at the end");
+    let (counted, ()) = service
+        .counted(attempts, async |client: Client| {
+            submit(&client, json!({ "task_type": "other" })).await;
+            submit(&client, json!({ "agent_requirements": { "min_trust_level": 4 } })).await;
+            let claims = (0..20).map(|n| {
+                let client = client.clone();
+                async move {
+                    let body = json!({ "agent_id": format!("w{n}"), "agent_type": "t",
+                        "task_types": ["test"], "wait_seconds": 3 });
+                    let refused = client.post("/work/claim", body).await.json;
+                    assert_eq!(refused["reason"], "no_tasks_available");
+                }
+            });
+            join_all(claims).await;
+        })
+        .await;
+    assert_eq!(counted, 2 + 20 * 2, "one attempt at the start, one at the end");
+    service.execute("delete from work_task").await;
+    let (counted, ()) = service
+        .counted(attempts, async |client: Client| {
+            let waits = (0..20).map(|n| {
+                let client = client.clone();
+                async move { claim(&client, &format!("v{n}"), 4).await["success"] == true }
+            });
+            let submits = async {
+                while client.waiting().await < 20 {
+                    tokio::task::yield_now().await;
+                }
+                submit(&client, json!({ "task_type": "test" })).await
+            };
+            let (got, _) = join(join_all(waits), submits).await;
+            assert_eq!(got.iter().filter(|it| **it).count(), 1);
+        })
+        .await;
+    assert!(counted < 50, "a task calls one of those who wait: {counted}");
+}
+
+/// A place in the queue of `k` that nobody looks for.
+async fn place(service: &Service, agent: &str, seconds_left: i32) {
+    service
+        .execute(&format!(
+            "insert into lock_waiter (workspace, place, key, agent_id, agent_type, alive_until)
+             values ('default', gen_random_uuid(), 'k', '{agent}', 't',
+                clock_timestamp() + interval '{seconds_left} seconds')"
+        ))
+        .await;
+}
+
+#[tokio::test]
+async fn a_place_that_is_over_counts_for_nothing() {
+    let service = Service::start().await;
+    let client = service.client();
+    place(&service, "gone", -1).await;
+    assert_eq!(client.acquire("a", "k", json!({})).await["action"], "acquired");
+    let timed_out = client.acquire("b", "k", json!({ "wait_seconds": 1 })).await;
+    assert_eq!((&timed_out["locked_by"], &timed_out["position"]), (&json!("a"), &json!(1)));
+    let waits = client.acquire("b", "k", json!({ "wait_seconds": 50 }));
+    let release = async {
+        service.queued(2).await;
+        client.release("a", "k", json!({})).await;
+    };
+    assert_eq!(called(join(waits, release)).await.0["action"], "acquired");
+}
+
+#[tokio::test]
+async fn a_look_keeps_its_own_places_and_leaves_those_of_others() {
+    let service = Service::start().await;
+    let client = service.client();
+    client.acquire("a", "k", json!({})).await;
+    place(&service, "elsewhere", 30).await;
+    let waits = client.acquire("b", "k", json!({ "wait_seconds": 50 }));
+    let kept = async {
+        service.queued(2).await;
+        let lives = "select extract(epoch from max(alive_until))::float8 from lock_waiter
+            where agent_id = 'b'";
+        let first: f64 = service.scalar(lives).await;
+        while service.scalar::<f64>(lives).await <= first {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(service.scalar::<i64>(PLACES).await, 2);
+        service.execute("delete from lock_waiter where agent_id = 'elsewhere'").await;
+        client.release("a", "k", json!({})).await;
+    };
+    assert_eq!(called(join(waits, kept)).await.0["action"], "acquired");
+}
+
+#[tokio::test]
+async fn the_place_of_a_request_that_broke_off_ends_by_itself() {
+    let service = Service::start().await;
+    let client = service.client();
+    client.acquire("a", "k", json!({})).await;
+    let breaks_off = client.acquire("b", "k", json!({ "wait_seconds": 50 }));
+    let queued = service.queued(1);
+    tokio::select! {
+        answer = breaks_off => panic!("{answer}"),
+        () = queued => {}
+    }
+    client.release("a", "k", json!({})).await;
+    let kept = client.acquire("c", "k", json!({})).await;
+    assert_eq!((&kept["reason"], &kept["locked_by"]), (&json!("locked_by_other"), &json!("b")));
+    let got = client.acquire("c", "k", json!({ "wait_seconds": 20 })).await;
+    assert_eq!(got["action"], "acquired");
+}
+
+#[tokio::test]
+async fn a_claim_that_waited_in_vain_has_one_row() {
+    let service = Service::start().await;
+    let client = service.client();
+    assert_eq!(claim(&client, "a", 1).await["reason"], "no_tasks_available");
+    let rows = "select success, result from audit_log where operation = 'claim_task'";
+    let expected = json!({ "success": false, "result": { "reason": "no_tasks_available" } });
+    assert_eq!(service.rows(rows).await, [expected]);
+}
+
+#[tokio::test]
+async fn workspaces_wait_apart() {
+    let service = Service::start().await;
+    let (client, team) = (service.client(), service.client_with(TEAM));
+    for it in [&client, &team] {
+        it.acquire("a", "k", json!({})).await;
+    }
+    let waits = join(
+        team.acquire("t", "k", json!({ "wait_seconds": 50 })),
+        join(claim(&team, "t", 50), async {
+            service.queued(1).await;
+            client.acquire("b", "k", json!({ "wait_seconds": 50 })).await
+        }),
+    );
+    let changes = async {
+        service.queued(2).await;
+        while client.waiting().await < 3 {
+            tokio::task::yield_now().await;
+        }
+        client.release("a", "k", json!({})).await;
+        service.queued(1).await;
+        let other = "select workspace from lock_waiter";
+        assert_eq!(service.scalar::<String>(other).await, "team");
+        team.release("a", "k", json!({})).await;
+        submit(&team, json!({})).await;
+    };
+    let ((first, (work, second)), ()) = called(join(waits, changes)).await;
+    assert_eq!((&first["action"], &second["action"]), (&json!("acquired"), &json!("acquired")));
+    assert_eq!(work["success"], true);
+}
+
+#[tokio::test]
+async fn sessions_of_one_agent_have_places_of_their_own() {
+    let service = Service::start().await;
+    let client = service.client();
+    client.acquire("a", "k", json!({ "session_id": "s-1" })).await;
+    let waits = client.acquire("a", "k", json!({ "session_id": "s-2", "wait_seconds": 50 }));
+    let rest = async {
+        service.queued(1).await;
+        client.release("a", "k", json!({ "session_id": "s-1" })).await;
+        client.acquire("a", "k", json!({ "session_id": "s-3" })).await
+    };
+    let (got, late) = join(waits, rest).await;
+    assert_eq!(got["session_id"], "s-2");
+    assert_eq!(
+        (&late["success"], &late["reason"]),
+        (&json!(false), &json!("locked_by_other_session"))
+    );
+    assert_eq!((&late["locked_by"], &late["session_id"]), (&json!("a"), &json!("s-2")));
+}
+
+#[tokio::test]
+async fn when_waiting_is_stopped_everybody_is_answered_at_once() {
+    let service = Service::start().await;
+    let client = service.client();
+    client.acquire("a", "k", json!({})).await;
+    let waits =
+        join(client.acquire("b", "k", json!({ "wait_seconds": 50 })), claim(&client, "b", 50));
+    let stops = async {
+        while client.waiting().await < 2 {
+            tokio::task::yield_now().await;
+        }
+        service.app.stop_waiting();
+    };
+    let ((lock, work), ()) = called(join(waits, stops)).await;
+    assert_eq!((&lock["reason"], &lock["position"]), (&json!("locked_by_other"), &json!(1)));
+    assert_eq!(work["reason"], "no_tasks_available");
+    assert_eq!(client.waiting().await, 0);
+    // From now on nobody waits.
+    let lock = called(client.acquire("b", "k", json!({ "wait_seconds": 50 }))).await;
+    assert_eq!(lock["reason"], "locked_by_other");
+    assert_eq!(called(claim(&client, "b", 50)).await["reason"], "no_tasks_available");
+    assert_eq!(service.scalar::<i64>(PLACES).await, 0);
+}
+
+#[tokio::test]
+async fn a_request_may_take_no_longer_than_its_limit_and_its_wait() {
+    let limit = Duration::from_secs(1);
+    let service = Service::configured(&[], |config| config.with_request_time(limit)).await;
+    let client = service.client();
+    client.acquire("a", "k", json!({})).await;
+    client.release("a", "k", json!({})).await;
+    let mut rival = service.db.begin().await.expect("a transaction");
+    execute(&mut *rival, "select 1 as one from file_lock for update").await;
+    let body = json!({ "file_path": "k", "agent_id": "b", "agent_type": "t", "wait_seconds": 1 });
+    assert_eq!(called(client.post("/locks/acquire", body)).await.status, 503);
+}
+
+#[tokio::test]
+async fn a_look_that_fails_is_not_the_last_one() {
+    let service = Service::start().await;
+    let client = service.client();
+    client.acquire("a", "k", json!({})).await;
+    let waits = client.acquire("b", "k", json!({ "wait_seconds": 50 }));
+    let breaks = async {
+        service.queued(1).await;
+        let mut rival = service.db.begin().await.expect("a transaction");
+        execute(&mut *rival, "lock table lock_waiter in share mode").await;
+        let killed = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock'";
+        while service.scalar::<i64>(killed).await == 0 {
+            tokio::task::yield_now().await;
+        }
+        rival.rollback().await.expect("rolled back");
+        client.release("a", "k", json!({})).await;
+    };
+    let (got, ()) = called(join(waits, breaks)).await;
+    assert_eq!(got["action"], "acquired");
+}
+
+#[tokio::test]
+async fn what_no_look_sees_delays_a_request_for_a_moment_only() {
+    let service = Service::with(&[("GUARDRAILS_CACHE_TTL", "0")]).await;
+    let client = service.client();
+    let text = json!({ "task_description": "git push --force" });
+    let id = submit(&service.client_with(BOSS), text).await;
+    let waits = claim(&client, "a", 20);
+    let allows = async {
+        while client.waiting().await < 1 {
+            tokio::task::yield_now().await;
+        }
+        service
+            .execute("update guardrail_pattern set enabled = false where name = 'git_force_push'")
+            .await;
+    };
+    let within = tokio::time::timeout(Duration::from_secs(15), join(waits, allows));
+    assert_eq!(within.await.expect("it tries anew").0["task_id"], id);
+}
+
+#[tokio::test]
+async fn looks_use_the_same_connection_again() {
+    let service = Service::start().await;
+    let sessions = "select sessions from pg_stat_database where datname = current_database()";
+    let (opened, _) = service
+        .counted(sessions, async |client: Client| {
+            client.acquire("a", "k", json!({})).await;
+            client.acquire("b", "k", json!({ "wait_seconds": 3 })).await
+        })
+        .await;
+    assert!(opened < 5, "{opened} connections");
+}

@@ -1048,3 +1048,479 @@ async fn a_task_past_its_deadline_is_not_handed_out_again() {
         (&json!("failed"), &json!("deadline_exceeded"))
     );
 }
+
+/// Minutes from now to a moment of the only task.
+async fn minutes_left(service: &Service, moment: &str) -> f64 {
+    let sql = format!(
+        "select extract(epoch from {moment} - clock_timestamp())::float8 / 60 from work_task"
+    );
+    service.scalar(&sql).await
+}
+
+/// Moves the ends of claims nearer, as time would.
+async fn pass_minutes(service: &Service, minutes: u32) {
+    service
+        .execute(&format!(
+            "update work_task set lease_expires_at = lease_expires_at - interval '{minutes} minutes',
+                held_until = held_until - interval '{minutes} minutes'"
+        ))
+        .await;
+}
+
+#[tokio::test]
+async fn a_lease_lasts_as_many_minutes_as_it_says() {
+    let service = Service::with(&[("WORK_LEASE_MINUTES", "7")]).await;
+    let client = service.client();
+    let lasts = async |minutes: f64| {
+        for end in ["lease_expires_at", "held_until"] {
+            let left = minutes_left(&service, end).await;
+            assert!(left > minutes - 1.0 && left <= minutes, "{end}: {left} of {minutes}");
+        }
+    };
+    let id = submit(&client, json!({})).await;
+    claim(&client, "a", json!({})).await;
+    lasts(7.0).await;
+    end_leases(&service).await;
+    claim(&client, "a", json!({ "lease_minutes": 20 })).await;
+    lasts(20.0).await;
+    pass_minutes(&service, 10).await;
+    client.acquire("a", "k", json!({})).await;
+    lasts(20.0).await;
+    let renew = json!({ "agent_id": "a", "task_id": id, "lease_minutes": 90 });
+    let renewed = ask(&client, "renew", renew).await;
+    assert_eq!(task(&client, &id).await["lease_expires_at"], renewed["lease_expires_at"]);
+    lasts(90.0).await;
+    pass_minutes(&service, 10).await;
+    client.acquire("a", "k", json!({})).await;
+    lasts(90.0).await;
+    ask(&client, "renew", json!({ "agent_id": "a", "task_id": id })).await;
+    lasts(20.0).await;
+}
+
+#[tokio::test]
+async fn a_claim_without_a_session_is_renewed_by_any_call_of_its_agent() {
+    let service = Service::start().await;
+    let client = service.client();
+    submit(&client, json!({})).await;
+    claim(&client, "a", json!({})).await;
+    pass_minutes(&service, 30).await;
+    client.acquire("b", "k", json!({ "session_id": "s" })).await;
+    assert!(minutes_left(&service, "held_until").await < 31.0, "another agent");
+    client.acquire("a", "k2", json!({ "session_id": "s" })).await;
+    assert!(minutes_left(&service, "held_until").await > 59.0);
+}
+
+#[tokio::test]
+async fn a_renewed_claim_still_ends_with_the_silence_of_its_session() {
+    let service = Service::with(&[("SESSION_TIMEOUT_MINUTES", "20")]).await;
+    let client = service.client();
+    let who = json!({ "agent_id": "a", "agent_type": "t", "session_id": "s" });
+    assert_eq!(client.post("/discovery/register", who).await.status, 200);
+    let id = submit(&client, json!({})).await;
+    claim(&client, "a", json!({ "session_id": "s", "lease_minutes": 600 })).await;
+    let horizon = async || {
+        let left = minutes_left(&service, "held_until").await;
+        assert!(left > 19.0 && left <= 20.0, "{left}");
+        assert!(minutes_left(&service, "lease_expires_at").await > 590.0);
+    };
+    service.execute("update work_task set held_until = held_until - interval '5 minutes'").await;
+    client.acquire("a", "k", json!({ "session_id": "s" })).await;
+    horizon().await;
+    // Neither does a call give the lease less than it had.
+    service
+        .execute(
+            "update work_task set lease_minutes = 1,
+                held_until = clock_timestamp() + interval '40 minutes'",
+        )
+        .await;
+    client.acquire("a", "k", json!({ "session_id": "s" })).await;
+    assert!(minutes_left(&service, "lease_expires_at").await > 590.0);
+    let renew = json!({ "agent_id": "a", "task_id": id, "session_id": "s", "lease_minutes": 600 });
+    assert_eq!(ask(&client, "renew", renew).await["success"], true);
+    horizon().await;
+}
+
+#[tokio::test]
+async fn only_the_claimants_own_session_renews_a_claim() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({})).await;
+    claim(&client, "a", json!({ "session_id": "s-1" })).await;
+    let renew = async |session: Value| {
+        ask(&client, "renew", json!({ "agent_id": "a", "task_id": id, "session_id": session }))
+            .await
+    };
+    assert_eq!(renew(json!("s-2")).await["reason"], "task_not_found_or_not_claimed_by_agent");
+    assert_eq!(renew(json!("s-1")).await["success"], true);
+    assert_eq!(renew(json!(null)).await["success"], true);
+}
+
+#[tokio::test]
+async fn a_claim_that_is_renewed_late_is_out_of_the_queue_again() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({})).await;
+    claim(&client, "a", json!({})).await;
+    end_leases(&service).await;
+    // Somebody who does not want the task has noticed that its lease is over.
+    assert_eq!(claim(&client, "b", json!({ "task_types": ["other"] })).await["success"], false);
+    let ready = "select count(*) from work_task where is_ready";
+    assert_eq!(service.scalar::<i64>(ready).await, 1);
+    let renewed = ask(&client, "renew", json!({ "agent_id": "a", "task_id": id })).await;
+    assert_eq!(renewed["status"], "running");
+    assert_eq!(service.scalar::<i64>(ready).await, 0);
+    assert_eq!(claim(&client, "b", json!({})).await["success"], false);
+    // Nor is one that somebody else has claimed after its lease.
+    end_leases(&service).await;
+    assert_eq!(claim(&client, "b", json!({ "task_types": ["other"] })).await["success"], false);
+    assert_eq!(service.scalar::<i64>(ready).await, 1);
+    assert_eq!(claim(&client, "b", json!({})).await["attempt"], 2);
+    assert_eq!(service.scalar::<i64>(ready).await, 0);
+}
+
+#[tokio::test]
+async fn only_the_same_report_of_the_same_claimant_is_a_repeat() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({})).await;
+    claim(&client, "a", json!({})).await;
+    let report = json!({ "result": { "run": "git branch -D x" }, "error_message": "one warning" });
+    let done = complete(&client, "a", &id, report.clone()).await;
+    assert_eq!(done["status"], "completed");
+    let violations = "select count(*) from guardrail_violation";
+    assert_eq!(service.scalar::<i64>(violations).await, 1);
+    assert_eq!(complete(&client, "a", &id, report.clone()).await, done);
+    assert_eq!(service.scalar::<i64>(violations).await, 1, "a repeat records nothing anew");
+    let other = complete(&client, "b", &id, report.clone()).await;
+    assert_eq!(other["reason"], "task_not_found_or_not_claimed_by_agent");
+    for (member, value) in
+        [("error_message", json!("two")), ("result", json!({})), ("success", json!(false))]
+    {
+        let mut changed = report.clone();
+        changed[member] = value;
+        let refused = complete(&client, "a", &id, changed).await;
+        assert_eq!(refused["reason"], "task_already_finished", "{member}");
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_is_claimed_again_has_no_report_yet() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({ "retry_on_failure": true })).await;
+    claim(&client, "a", json!({})).await;
+    let report = json!({ "success": false, "result": { "n": 1 }, "error_message": "flaky" });
+    assert_eq!(complete(&client, "a", &id, report).await["status"], "pending");
+    let started = task(&client, &id).await["started_at"].clone();
+    service.execute("update work_task set available_at = clock_timestamp()").await;
+    claim(&client, "b", json!({})).await;
+    let claimed = task(&client, &id).await;
+    assert_eq!((&claimed["result"], &claimed["error_message"]), (&json!(null), &json!(null)));
+    assert_eq!(claimed["started_at"], started, "when the first claimant took it up");
+}
+
+#[tokio::test]
+async fn only_a_completed_dependency_lets_a_task_go() {
+    let service = Service::start().await;
+    let client = service.client();
+    let ended = async |how: &str| {
+        let id = submit(&client, json!({ "task_type": how, "retry_on_failure": how == "retried" }))
+            .await;
+        if how == "cancelled" {
+            let body = json!({ "agent_id": "cloud-agent", "task_id": id });
+            assert_eq!(ask(&client, "cancel", body).await["success"], true);
+        } else {
+            claim(&client, "a", json!({ "task_types": [how] })).await;
+        }
+        id
+    };
+    for (how, status) in [("cancelled", "cancelled"), ("failed", "failed"), ("retried", "pending")]
+    {
+        let first = ended(how).await;
+        let early = submit(&client, json!({ "task_type": "early", "depends_on": [first] })).await;
+        if how != "cancelled" {
+            let failed = complete(&client, "a", &first, json!({ "success": false })).await;
+            assert_eq!(failed["status"], status);
+        }
+        let late = submit(&client, json!({ "task_type": "late", "depends_on": [first] })).await;
+        for id in [early, late] {
+            let blocked = json!([{ "id": first, "status": status }]);
+            assert_eq!(task(&client, &id).await["blocked_by"], blocked, "{how}");
+        }
+        assert_eq!(claim(&client, "a", json!({})).await["success"], false, "{how}");
+    }
+}
+
+#[tokio::test]
+async fn what_time_has_made_available_keeps_its_requirements() {
+    let service = Service::start().await;
+    let (client, boss) = (service.client(), service.client_with(BOSS));
+    service
+        .execute(
+            "insert into agent_session (workspace, agent_id, session_id, agent_type, capabilities) values
+                ('default', 'a', 's', 't', '{go}'), ('default', 'boss', 's', 't', '{rust}')",
+        )
+        .await;
+    for requirements in [json!({ "min_trust_level": 3 }), json!({ "archetype": "rust" })] {
+        let parked =
+            json!({ "not_before": "2999-01-01T00:00:00Z", "agent_requirements": requirements });
+        let id = submit(&client, parked).await;
+        service
+            .execute("update work_task set available_at = clock_timestamp() where is_parked")
+            .await;
+        assert_eq!(claim(&client, "a", json!({})).await["success"], false, "parked");
+        let first = claim(&boss, "", json!({ "agent_type": "" })).await;
+        assert_eq!((&first["task_id"], &first["attempt"]), (&json!(id), &json!(1)));
+        end_leases(&service).await;
+        assert_eq!(claim(&client, "a", json!({})).await["success"], false, "its lease ended");
+        let again = claim(&boss, "", json!({ "agent_type": "" })).await;
+        assert_eq!((&again["task_id"], &again["attempt"]), (&json!(id), &json!(2)));
+        assert_eq!(complete(&boss, "", &id, json!({})).await["status"], "completed");
+    }
+}
+
+#[tokio::test]
+async fn what_a_silent_session_declares_does_not_count() {
+    let service = Service::with(&[("SESSION_TIMEOUT_MINUTES", "20")]).await;
+    let client = service.client();
+    submit(&client, json!({ "agent_requirements": { "archetype": "rust" } })).await;
+    service
+        .execute(
+            "insert into agent_session (workspace, agent_id, session_id, agent_type, capabilities,
+                last_heartbeat_at) values
+                ('default', 'a', 'live', 't', '{go}', clock_timestamp()),
+                ('default', 'a', 'silent', 't', '{rust}', clock_timestamp() - interval '21 minutes')",
+        )
+        .await;
+    assert_eq!(claim(&client, "a", json!({})).await["reason"], "no_tasks_available");
+    service.execute("update agent_session set last_heartbeat_at = clock_timestamp()").await;
+    assert_eq!(claim(&client, "a", json!({})).await["success"], true);
+}
+
+#[tokio::test]
+async fn a_claim_writes_down_which_deadlines_have_passed() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({ "deadline": "2999-01-01T00:00:00Z" })).await;
+    service.execute("update work_task set deadline = '2024-01-01T00:00:00Z'").await;
+    assert_eq!(claim(&client, "a", json!({})).await["reason"], "no_tasks_available");
+    assert_eq!(service.scalar::<String>("select status from work_task").await, "failed");
+    let failed = task(&client, &id).await;
+    assert_eq!(failed["error_message"], "deadline_exceeded");
+    assert_eq!(failed["completed_at"], "2024-01-01T00:00:00+00:00");
+}
+
+#[tokio::test]
+async fn a_task_out_of_attempts_failed_when_its_last_lease_ended() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({ "max_attempts": 1 })).await;
+    claim(&client, "a", json!({})).await;
+    service.execute("update work_task set held_until = '2024-01-01T00:00:00Z'").await;
+    let moment = "2024-01-01T00:00:00+00:00";
+    assert_eq!(task(&client, &id).await["completed_at"], moment);
+    claim(&client, "b", json!({})).await;
+    assert_eq!(service.scalar::<String>("select status from work_task").await, "failed");
+    assert_eq!(task(&client, &id).await["completed_at"], moment, "also once it is written down");
+}
+
+#[tokio::test]
+async fn the_delay_of_a_retry_doubles_up_to_an_hour_give_or_take_a_fifth() {
+    let service = Service::start().await;
+    let client = service.client();
+    for (attempt, seconds) in
+        [(1, 30.0), (2, 60.0), (4, 240.0), (7, 1920.0), (8, 3600.0), (19, 3600.0)]
+    {
+        let mut delays = Vec::new();
+        for _ in 0..8 {
+            let id = submit(&client, json!({ "retry_on_failure": true, "max_attempts": 20 })).await;
+            claim(&client, "a", json!({})).await;
+            service
+                .execute(&format!("update work_task set attempt = {attempt} where id = '{id}'"))
+                .await;
+            let failed = complete(&client, "a", &id, json!({ "success": false })).await;
+            assert_eq!(failed["status"], "pending");
+            let delay: f64 = service
+                .scalar(&format!(
+                    "select extract(epoch from available_at - clock_timestamp())::float8
+                     from work_task where id = '{id}'"
+                ))
+                .await;
+            assert!(
+                delay > 0.8 * seconds - 5.0 && delay <= 1.2 * seconds,
+                "attempt {attempt}: {delay}"
+            );
+            delays.push(delay);
+        }
+        delays.sort_by(f64::total_cmp);
+        let spread = delays[7] - delays[0];
+        assert!(attempt < 4 || spread > seconds / 100.0, "attempt {attempt}: {delays:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_success_is_not_tried_again() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({ "retry_on_failure": true })).await;
+    claim(&client, "a", json!({})).await;
+    let done = complete(&client, "a", &id, json!({})).await;
+    assert_eq!((&done["status"], &done["retry_at"]), (&json!("completed"), &json!(null)));
+}
+
+#[tokio::test]
+async fn a_claim_does_not_wait_for_a_task_that_somebody_else_is_taking() {
+    let service = Service::start().await;
+    let client = service.client();
+    let first = submit(&client, json!({})).await;
+    let second = submit(&client, json!({})).await;
+    let mut rival = service.db.begin().await.expect("a transaction");
+    let taking = format!("select 1 as one from work_task where id = '{first}' for update");
+    crate::support::execute(&mut *rival, &taking).await;
+    assert_eq!(claim(&client, "a", json!({})).await["task_id"], json!(second));
+    rival.rollback().await.expect("rolled back");
+    assert_eq!(claim(&client, "a", json!({})).await["task_id"], json!(first));
+}
+
+#[tokio::test]
+async fn a_running_task_holds_its_unique_key() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({ "unique_key": "k" })).await;
+    claim(&client, "a", json!({})).await;
+    ask(&client, "renew", json!({ "agent_id": "a", "task_id": id })).await;
+    assert_eq!(task(&client, &id).await["status"], "running");
+    let body = json!({ "task_type": "t", "task_description": "d", "unique_key": "k" });
+    let again = ask(&client, "submit", body).await;
+    assert_eq!((&again["action"], &again["task_id"]), (&json!("deduplicated"), &json!(id)));
+}
+
+#[tokio::test]
+async fn only_a_failed_or_cancelled_task_is_replaced() {
+    let service = Service::start().await;
+    let client = service.client();
+    let replace = async |id: &str| {
+        let body = json!({ "task_type": "new", "task_description": "d", "replaces": id });
+        client.post("/work/submit", body).await
+    };
+    let completed = submit(&client, json!({})).await;
+    claim(&client, "a", json!({})).await;
+    assert_eq!(replace(&completed).await.issues()[0].1, json!(["body", "replaces"]), "claimed");
+    ask(&client, "renew", json!({ "agent_id": "a", "task_id": completed })).await;
+    assert_eq!(replace(&completed).await.issues()[0].1, json!(["body", "replaces"]), "running");
+    complete(&client, "a", &completed, json!({})).await;
+    assert_eq!(replace(&completed).await.issues()[0].1, json!(["body", "replaces"]), "completed");
+    let cancelled = submit(&client, json!({ "agent_id": "sub" })).await;
+    let waiting = submit(&client, json!({ "depends_on": [cancelled] })).await;
+    let over = submit(&client, json!({ "depends_on": [cancelled], "agent_id": "sub" })).await;
+    ask(&client, "cancel", json!({ "agent_id": "sub", "task_id": over })).await;
+    ask(&client, "cancel", json!({ "agent_id": "sub", "task_id": cancelled })).await;
+    let new = replace(&cancelled).await.json["task_id"].clone();
+    assert_eq!(task(&client, &waiting).await["depends_on"], json!([new]));
+    assert_eq!(task(&client, &over).await["depends_on"], json!([cancelled]), "pending ones only");
+    assert_eq!(claim(&client, "a", json!({})).await["task_id"], new);
+}
+
+#[tokio::test]
+async fn what_time_has_failed_cannot_be_cancelled() {
+    let service = Service::start().await;
+    let client = service.client();
+    let late =
+        submit(&client, json!({ "deadline": "2999-01-01T00:00:00Z", "agent_id": "s" })).await;
+    service.execute("update work_task set deadline = clock_timestamp()").await;
+    let out = submit(&client, json!({ "max_attempts": 1, "agent_id": "s" })).await;
+    service
+        .execute(&format!(
+            "update work_task set status = 'claimed', attempt = 1, claim_token = 'c', claimed_by = 'a',
+                claimed_at = clock_timestamp(), lease_minutes = 1, claim_lease_minutes = 1,
+                lease_expires_at = clock_timestamp(), held_until = clock_timestamp()
+             where id = '{out}'"
+        ))
+        .await;
+    for (id, why) in [(late, "deadline_exceeded"), (out, "max_attempts_exceeded")] {
+        let refused = ask(&client, "cancel", json!({ "agent_id": "s", "task_id": id })).await;
+        assert_eq!(refused["reason"], "task_already_finished");
+        assert_eq!(task(&client, &id).await["error_message"], why);
+    }
+}
+
+#[tokio::test]
+async fn guardrails_are_the_last_test_of_a_completion() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({})).await;
+    claim(&client, "a", json!({})).await;
+    let bad = json!({ "next": "DROP TABLE users" });
+    let wrong = json!({ "result": bad, "claim_token": "c_wrong" });
+    assert_eq!(complete(&client, "a", &id, wrong).await["reason"], "claim_superseded");
+    let other = complete(&client, "b", &id, json!({ "result": bad })).await;
+    assert_eq!(other["reason"], "task_not_found_or_not_claimed_by_agent");
+    complete(&client, "a", &id, json!({})).await;
+    let late = complete(&client, "a", &id, json!({ "result": bad })).await;
+    assert_eq!(late["reason"], "task_already_finished");
+    assert_eq!(service.scalar::<i64>("select count(*) from guardrail_violation").await, 0);
+}
+
+#[tokio::test]
+async fn a_task_that_waits_for_its_retry_is_nobodys() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({ "retry_on_failure": true })).await;
+    claim(&client, "a", json!({})).await;
+    complete(&client, "a", &id, json!({ "success": false })).await;
+    let refused = complete(&client, "a", &id, json!({})).await;
+    assert_eq!(refused["reason"], "task_not_found_or_not_claimed_by_agent");
+    let renew = ask(&client, "renew", json!({ "agent_id": "a", "task_id": id })).await;
+    assert_eq!(renew["reason"], "task_not_found_or_not_claimed_by_agent");
+    assert_eq!(task(&client, &id).await["claimed_by"], json!(null));
+}
+
+#[tokio::test]
+async fn a_dependency_that_time_has_failed_shows_so() {
+    let service = Service::start().await;
+    let client = service.client();
+    let first = submit(&client, json!({ "deadline": "2999-01-01T00:00:00Z" })).await;
+    let waiting = submit(&client, json!({ "depends_on": [first] })).await;
+    service
+        .execute("update work_task set deadline = clock_timestamp() where deadline is not null")
+        .await;
+    let blocked = json!([{ "id": first, "status": "failed" }]);
+    assert_eq!(task(&client, &waiting).await["blocked_by"], blocked);
+    // It makes room for another one at once.
+    let second = submit(&client, json!({ "replaces": first })).await;
+    assert_eq!(task(&client, &waiting).await["depends_on"], json!([second]));
+}
+
+#[tokio::test]
+async fn text_is_no_reason_where_trust_is_wanting_anyway() {
+    let service = Service::start().await;
+    let (client, boss) = (service.client(), service.client_with(BOSS));
+    let text = json!({ "task_description": "git push --force",
+        "agent_requirements": { "min_trust_level": 3 } });
+    let id = submit(&boss, text).await;
+    assert_eq!(claim(&client, "a", json!({})).await, nothing("no_tasks_available"));
+    assert_eq!(claim(&boss, "", json!({ "agent_type": "" })).await["task_id"], json!(id));
+}
+
+#[tokio::test]
+async fn the_list_tells_kinds_apart_and_what_time_has_failed() {
+    let service = Service::start().await;
+    let client = service.client();
+    let late =
+        submit(&client, json!({ "deadline": "2999-01-01T00:00:00Z", "task_type": "x" })).await;
+    submit(&client, json!({ "task_type": "y" })).await;
+    service
+        .execute("update work_task set deadline = clock_timestamp() where deadline is not null")
+        .await;
+    for (query, ids) in [
+        ("status=failed", json!([late])),
+        ("status=pending&task_type=x", json!([])),
+        ("task_type=x", json!([late])),
+        ("task_type=z", json!([])),
+    ] {
+        let listed = client.get(&format!("/work?{query}")).await.json;
+        let found: Vec<_> =
+            listed["tasks"].as_array().expect("tasks").iter().map(|it| it["id"].clone()).collect();
+        assert_eq!(json!(found), ids, "{query}");
+    }
+}
