@@ -47,9 +47,12 @@ where is_ready and archetype is not null;
 create index work_task_guarded on work_task (workspace, priority, created_at, id)
 where is_ready and guard_trust > 0;
 
--- The archetypes that ready tasks ask for, read by jumping from one to the next.
+-- The archetypes that ready tasks ask for, read by jumping from one to the next. In plpgsql so that it
+-- is planned by itself: the planner takes a recursion for large, and compiles what asks it.
 create function ready_archetypes(in_workspace text) returns setof text
-language sql stable as $$
+language plpgsql stable rows 5 as $$
+begin
+    return query
     with recursive found as (
         (
             select t.archetype from work_task t
@@ -65,7 +68,8 @@ language sql stable as $$
             from found where found.archetype is not null
         )
     )
-    select archetype from found where archetype is not null
+    select archetype from found where archetype is not null;
+end
 $$;
 
 -- The first ready tasks that an agent may take, a few for each degree of trust up to its own, for
@@ -125,4 +129,16 @@ language sql stable as $$
         order by t.priority, t.created_at, t.id limit 16
     ) it
     where task_types is not null
+$$;
+
+-- The same for those who wait for work, planned by itself for the same reason.
+create function first_claimable_tasks(
+    in_workspace text, in_agent_id text, trust integer, task_types text[], capabilities text[]
+) returns uuid[]
+language plpgsql stable as $$
+begin
+    return array(
+        select id from claimable_tasks(in_workspace, in_agent_id, trust, task_types, capabilities) id
+    );
+end
 $$;

@@ -100,8 +100,9 @@ impl Context<'_> {
     pub(crate) fn postpone(&self, kind: &'static str, task_types: Option<&[String]>, look: Look) {
         let Some(Wait { patience, goes_on: true }) = self.wait else { return };
         let (place, caller) = (patience.place(), self.caller.clone());
+        let number = patience.number(&self.app.waiting);
         let task_types = task_types.map(<[String]>::to_vec);
-        patience.postpone(Ticket { place, caller, task_types, kind, look });
+        patience.postpone(Ticket { place, number, caller, task_types, kind, look });
     }
 }
 
@@ -314,6 +315,8 @@ async fn wait_and_run<O: Operation>(
     loop {
         let goes_on = Instant::now() < until && !waiting.is_stopped();
         let wait = Some(Wait { patience, goes_on });
+        // An attempt that failed after it had asked to wait must not postpone this one.
+        patience.take();
         let reply = attempt(call, input, operation, resource, wait).await?;
         let Some(ticket) = patience.take() else { return Ok(reply) };
         waiting.wait(call.app, ticket, until).await;

@@ -34,6 +34,8 @@ pub(crate) type Look =
 pub(crate) struct Ticket {
     /// Identifies the request among all that wait.
     pub(crate) place: Uuid,
+    /// The order of arrival in this process, the same for every attempt of the request.
+    pub(crate) number: u64,
     pub(crate) caller: Caller,
     /// The kinds of work it takes, when it waits for work.
     pub(crate) task_types: Option<Vec<String>>,
@@ -46,6 +48,7 @@ pub(crate) struct Ticket {
 #[derive(Debug, Default)]
 pub(crate) struct Patience {
     place: OnceLock<Uuid>,
+    number: OnceLock<u64>,
     ticket: Mutex<Option<Ticket>>,
     granted_ms: Arc<AtomicU64>,
 }
@@ -59,6 +62,11 @@ impl Patience {
     /// The same for every attempt of the request.
     pub(crate) fn place(&self) -> Uuid {
         *self.place.get_or_init(Uuid::new_v4)
+    }
+
+    /// The request's number among all that wait in this process.
+    pub(crate) fn number(&self, waiting: &Waiting) -> u64 {
+        *self.number.get_or_init(|| waiting.next.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Has the request wait and try again: what the attempt answers is not sent.
@@ -99,8 +107,8 @@ impl Granted {
 pub(crate) struct Waiting {
     seats: Mutex<BTreeMap<u64, Seat>>,
     next: AtomicU64,
-    /// Whose turn it is to look.
-    turn: Turn<()>,
+    /// Whoever holds this looks for all; when the last look began.
+    turn: Turn<Option<Instant>>,
     stopped: watch::Sender<bool>,
 }
 
@@ -140,23 +148,34 @@ impl Waiting {
     /// Returns when the request should try again, at `until` at the latest.
     pub(crate) async fn wait(&self, app: &App, ticket: Ticket, until: Instant) {
         let called = Arc::new(Notify::new());
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let number = ticket.number;
         let seat = Seat { ticket: Arc::new(ticket), called: called.clone() };
         lock(&self.seats).insert(number, seat);
         let _seated = Seated { waiting: self, number };
         let mut stopped = self.stopped.subscribe();
-        tokio::select! {
-            () = called.notified() => {}
-            () = tokio::time::sleep_until(until.min(Instant::now() + LONGEST_SLEEP).into()) => {}
-            _ = stopped.wait_for(|it| *it) => {}
-            never = self.take_turns(app) => never,
-        }
-    }
-
-    async fn take_turns(&self, app: &App) -> ! {
+        let ended = async {
+            tokio::select! {
+                () = called.notified() => {}
+                () = tokio::time::sleep_until(until.min(Instant::now() + LONGEST_SLEEP).into()) => {}
+                _ = stopped.wait_for(|it| *it) => {}
+            }
+        };
+        let mut ended = std::pin::pin!(ended);
         loop {
-            let _turn = self.turn.lock().await;
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            let mut last = tokio::select! {
+                biased;
+                () = &mut ended => return,
+                last = self.turn.lock() => last,
+            };
+            // Counted from the last look, whoever made it: those who come and go delay nothing.
+            let next = last.map_or_else(Instant::now, |it| it + LOOK_INTERVAL);
+            tokio::select! {
+                biased;
+                () = &mut ended => return,
+                () = tokio::time::sleep_until(next.into()) => {}
+            }
+            *last = Some(Instant::now());
+            // Not cut off when this request's own wait ends: the others wait for it.
             if let Err(error) = self.look(app).await {
                 // Each request finds out for itself when it tries again.
                 tracing::debug!(%error, "looking for those who wait failed");

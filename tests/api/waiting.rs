@@ -27,6 +27,12 @@ impl Client {
     }
 }
 
+/// A service within this process, whatever the tests are run through: how many requests wait is
+/// known to their process alone.
+async fn here(more: &[(&str, &str)]) -> Service {
+    Service::configured(more, |config| config).await
+}
+
 /// Another replica on the same database.
 fn replica(service: &Service) -> Client {
     let app = App::new(config(&variables(&service.url)));
@@ -70,7 +76,7 @@ async fn a_released_lock_goes_to_whoever_waits_for_it() {
 
 #[tokio::test]
 async fn those_who_wait_are_served_in_the_order_of_arrival() {
-    let service = Service::start().await;
+    let service = here(&[]).await;
     let clients = [service.client(), replica(&service)];
     clients[0].acquire("a", "k", json!({})).await;
     let order = std::sync::Mutex::new(Vec::new());
@@ -95,7 +101,7 @@ async fn those_who_wait_are_served_in_the_order_of_arrival() {
 
 #[tokio::test]
 async fn when_the_time_is_over_the_answer_names_the_holder_and_the_place() {
-    let service = Service::start().await;
+    let service = here(&[]).await;
     let client = service.client();
     client.acquire("a", "k", json!({ "reason": "long work" })).await;
     let later = async {
@@ -123,7 +129,7 @@ async fn when_the_time_is_over_the_answer_names_the_holder_and_the_place() {
 
 #[tokio::test]
 async fn a_free_lock_is_kept_for_whoever_waits_for_it() {
-    let service = Service::start().await;
+    let service = here(&[]).await;
     let client = service.client();
     let place = |seconds: i64| {
         format!(
@@ -156,7 +162,7 @@ async fn a_free_lock_is_kept_for_whoever_waits_for_it() {
 
 #[tokio::test]
 async fn a_request_that_broke_off_holds_nobody_up() {
-    let service = Service::start().await;
+    let service = here(&[]).await;
     let client = service.client();
     client.acquire("a", "k", json!({})).await;
     let broken = tokio::time::timeout(
@@ -180,7 +186,7 @@ async fn a_request_that_broke_off_holds_nobody_up() {
 
 #[tokio::test]
 async fn the_end_of_a_lock_or_of_its_session_counts_as_a_release() {
-    let service = Service::start().await;
+    let service = here(&[]).await;
     let client = service.client();
     let ends = [
         "update file_lock set expires_at = clock_timestamp() - interval '1 second'",
@@ -203,7 +209,7 @@ async fn the_end_of_a_lock_or_of_its_session_counts_as_a_release() {
 
 #[tokio::test]
 async fn waiting_takes_no_connection() {
-    let service = Service::with(&[("POSTGRES_POOL_MAX", "1")]).await;
+    let service = here(&[("POSTGRES_POOL_MAX", "1")]).await;
     let client = service.client();
     client.acquire("a", "k", json!({})).await;
     let waits = (0..5).map(|n| {
@@ -228,7 +234,7 @@ async fn waiting_takes_no_connection() {
 
 #[tokio::test]
 async fn a_wait_has_an_upper_bound_and_does_not_count_as_slow() {
-    let service = Service::with(&[("WAIT_MAX_SECONDS", "0")]).await;
+    let service = here(&[("WAIT_MAX_SECONDS", "0")]).await;
     let client = service.client();
     client.acquire("a", "k", json!({})).await;
     let refused = client.acquire("b", "k", json!({ "wait_seconds": 1_000_000 })).await;
@@ -255,7 +261,7 @@ async fn a_wait_has_an_upper_bound_and_does_not_count_as_slow() {
 
 #[tokio::test]
 async fn a_claim_waits_for_a_task() {
-    let service = Service::start().await;
+    let service = here(&[]).await;
     let (client, other) = (service.client(), replica(&service));
     let waits = claim(&other, "a", 50);
     let submits = async {
@@ -273,7 +279,7 @@ async fn a_claim_waits_for_a_task() {
 
 #[tokio::test]
 async fn each_waiting_claim_gets_a_task_of_its_own() {
-    let service = Service::start().await;
+    let service = here(&[]).await;
     let clients = [service.client(), replica(&service)];
     let waits = (0..20).map(|n| {
         let client = clients[n % 2].clone();
@@ -297,7 +303,7 @@ async fn each_waiting_claim_gets_a_task_of_its_own() {
 
 #[tokio::test]
 async fn a_waiting_claim_takes_notice_of_what_time_has_changed() {
-    let service = Service::start().await;
+    let service = here(&[]).await;
     let client = service.client();
     let parked = submit(&client, json!({ "not_before": "2999-01-01T00:00:00Z" })).await;
     let waits = claim(&client, "a", 50);
@@ -322,7 +328,7 @@ async fn a_waiting_claim_takes_notice_of_what_time_has_changed() {
 
 #[tokio::test]
 async fn a_task_that_is_not_for_those_who_wait_does_not_end_their_wait() {
-    let service = Service::start().await;
+    let service = here(&[]).await;
     let client = service.client();
     let codex = service.client_with(CODEX);
     let waits = async {
@@ -368,7 +374,7 @@ async fn a_suspension_reaches_a_request_that_waits() {
 
 #[tokio::test]
 async fn an_idempotency_key_holds_for_a_request_that_waits() {
-    let service = Service::start().await;
+    let service = here(&[]).await;
     let client = service.client();
     client.acquire("a", "k", json!({})).await;
     let keyed = client.clone().header("idempotency-key", "once");
@@ -391,7 +397,7 @@ async fn an_idempotency_key_holds_for_a_request_that_waits() {
 
 #[tokio::test]
 async fn abandoned_places_are_cleared_away() {
-    let service = Service::start().await;
+    let service = here(&[]).await;
     let client = service.client();
     execute(
         &service.db,
@@ -413,7 +419,7 @@ async fn called<T>(waits: impl Future<Output = T>) -> T {
 
 #[tokio::test]
 async fn whoever_waits_for_a_lock_is_called_when_it_is_free() {
-    let service = Service::start().await;
+    let service = here(&[]).await;
     let client = service.client();
     for (n, end) in [
         "released",
@@ -445,7 +451,7 @@ async fn whoever_waits_for_a_lock_is_called_when_it_is_free() {
 
 #[tokio::test]
 async fn each_in_a_queue_is_called_when_its_turn_comes() {
-    let service = Service::start().await;
+    let service = here(&[]).await;
     let clients = [service.client(), replica(&service)];
     clients[0].acquire("a", "k", json!({})).await;
     let waits = (1..=3).map(|n| {
@@ -469,7 +475,7 @@ async fn each_in_a_queue_is_called_when_its_turn_comes() {
 
 #[tokio::test]
 async fn whoever_waits_for_work_is_called_when_there_is_some() {
-    let service = Service::start().await;
+    let service = here(&[]).await;
     let client = service.client();
     // Another one waits too, for a lock: one look after the other finds what each waits for.
     client.acquire("a", "k", json!({})).await;
@@ -508,7 +514,7 @@ async fn whoever_waits_for_work_is_called_when_there_is_some() {
 
 #[tokio::test]
 async fn of_two_who_wait_the_one_is_called_that_takes_the_kind() {
-    let service = Service::start().await;
+    let service = here(&[]).await;
     let client = service.client();
     let wants = |agent: &'static str, kinds: Value| {
         let client = client.clone();
@@ -540,7 +546,7 @@ async fn of_two_who_wait_the_one_is_called_that_takes_the_kind() {
 
 #[tokio::test]
 async fn those_who_wait_do_not_try_while_there_is_nothing_for_them() {
-    let service = Service::start().await;
+    let service = here(&[]).await;
     // Each attempt asks once whether its caller is to be heard, and a look does not ask.
     service
         .execute(
@@ -615,7 +621,7 @@ async fn place(service: &Service, agent: &str, seconds_left: i32) {
 
 #[tokio::test]
 async fn a_place_that_is_over_counts_for_nothing() {
-    let service = Service::start().await;
+    let service = here(&[]).await;
     let client = service.client();
     place(&service, "gone", -1).await;
     assert_eq!(client.acquire("a", "k", json!({})).await["action"], "acquired");
@@ -631,7 +637,7 @@ async fn a_place_that_is_over_counts_for_nothing() {
 
 #[tokio::test]
 async fn a_look_keeps_its_own_places_and_leaves_those_of_others() {
-    let service = Service::start().await;
+    let service = here(&[]).await;
     let client = service.client();
     client.acquire("a", "k", json!({})).await;
     place(&service, "elsewhere", 30).await;
@@ -653,7 +659,7 @@ async fn a_look_keeps_its_own_places_and_leaves_those_of_others() {
 
 #[tokio::test]
 async fn the_place_of_a_request_that_broke_off_ends_by_itself() {
-    let service = Service::start().await;
+    let service = here(&[]).await;
     let client = service.client();
     client.acquire("a", "k", json!({})).await;
     let breaks_off = client.acquire("b", "k", json!({ "wait_seconds": 50 }));
@@ -671,7 +677,7 @@ async fn the_place_of_a_request_that_broke_off_ends_by_itself() {
 
 #[tokio::test]
 async fn a_claim_that_waited_in_vain_has_one_row() {
-    let service = Service::start().await;
+    let service = here(&[]).await;
     let client = service.client();
     assert_eq!(claim(&client, "a", 1).await["reason"], "no_tasks_available");
     let rows = "select success, result from audit_log where operation = 'claim_task'";
@@ -681,7 +687,7 @@ async fn a_claim_that_waited_in_vain_has_one_row() {
 
 #[tokio::test]
 async fn workspaces_wait_apart() {
-    let service = Service::start().await;
+    let service = here(&[]).await;
     let (client, team) = (service.client(), service.client_with(TEAM));
     for it in [&client, &team] {
         it.acquire("a", "k", json!({})).await;
@@ -712,7 +718,7 @@ async fn workspaces_wait_apart() {
 
 #[tokio::test]
 async fn sessions_of_one_agent_have_places_of_their_own() {
-    let service = Service::start().await;
+    let service = here(&[]).await;
     let client = service.client();
     client.acquire("a", "k", json!({ "session_id": "s-1" })).await;
     let waits = client.acquire("a", "k", json!({ "session_id": "s-2", "wait_seconds": 50 }));
@@ -732,8 +738,9 @@ async fn sessions_of_one_agent_have_places_of_their_own() {
 
 #[tokio::test]
 async fn when_waiting_is_stopped_everybody_is_answered_at_once() {
-    let service = Service::start().await;
-    let client = service.client();
+    let service = here(&[]).await;
+    let app = App::new(config(&variables(&service.url)));
+    let client = Client::new(router(app.clone())).header("x-api-key", crate::support::FREE);
     client.acquire("a", "k", json!({})).await;
     let waits =
         join(client.acquire("b", "k", json!({ "wait_seconds": 50 })), claim(&client, "b", 50));
@@ -741,7 +748,7 @@ async fn when_waiting_is_stopped_everybody_is_answered_at_once() {
         while client.waiting().await < 2 {
             tokio::task::yield_now().await;
         }
-        service.app.stop_waiting();
+        app.stop_waiting();
     };
     let ((lock, work), ()) = called(join(waits, stops)).await;
     assert_eq!((&lock["reason"], &lock["position"]), (&json!("locked_by_other"), &json!(1)));
@@ -769,7 +776,7 @@ async fn a_request_may_take_no_longer_than_its_limit_and_its_wait() {
 
 #[tokio::test]
 async fn a_look_that_fails_is_not_the_last_one() {
-    let service = Service::start().await;
+    let service = here(&[]).await;
     let client = service.client();
     client.acquire("a", "k", json!({})).await;
     let waits = client.acquire("b", "k", json!({ "wait_seconds": 50 }));
@@ -791,7 +798,7 @@ async fn a_look_that_fails_is_not_the_last_one() {
 
 #[tokio::test]
 async fn what_no_look_sees_delays_a_request_for_a_moment_only() {
-    let service = Service::with(&[("GUARDRAILS_CACHE_TTL", "0")]).await;
+    let service = here(&[("GUARDRAILS_CACHE_TTL", "0")]).await;
     let client = service.client();
     let text = json!({ "task_description": "git push --force" });
     let id = submit(&service.client_with(BOSS), text).await;
@@ -810,7 +817,7 @@ async fn what_no_look_sees_delays_a_request_for_a_moment_only() {
 
 #[tokio::test]
 async fn looks_use_the_same_connection_again() {
-    let service = Service::start().await;
+    let service = here(&[]).await;
     let sessions = "select sessions from pg_stat_database where datname = current_database()";
     let (opened, _) = service
         .counted(sessions, async |client: Client| {
@@ -818,5 +825,6 @@ async fn looks_use_the_same_connection_again() {
             client.acquire("b", "k", json!({ "wait_seconds": 3 })).await
         })
         .await;
-    assert!(opened < 5, "{opened} connections");
+    // The check for a pooler has two of its own; one for each look would be fifteen.
+    assert!(opened < 8, "{opened} connections");
 }

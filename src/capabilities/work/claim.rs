@@ -278,7 +278,9 @@ impl GetWork {
                 select t.workspace, t.id, t.guard_version, t.description, t.input_data
                 from work_task t
                 join eligible e on e.id = t.id
-                where t.workspace = $1 and not exists (select from stale) and (
+                -- Judged once more on the locked row: a rival may have scanned it again meanwhile.
+                where t.workspace = $1 and t.needed_trust <= $12::integer
+                    and not exists (select from stale) and (
                     (t.status = 'pending' and t.open_dependencies = 0
                         and (not t.is_parked or t.available_at <= statement_timestamp()))
                     or (t.status in ('claimed', 'running')
@@ -406,7 +408,10 @@ fn look<'a>(
         let found = sqlx::query!(
             r#"
             select
-                asking.place as "place!", found.tasks as "tasks!",
+                asking.place as "place!",
+                first_claimable_tasks(
+                    $1, asking.agent_id, asking.trust, asking.task_types, declared.capabilities
+                ) as "tasks!",
                 exists (
                     select from work_task t
                     where t.workspace = $1 and t.status = 'pending' and t.open_dependencies = 0
@@ -426,13 +431,6 @@ fn look<'a>(
                 where s.workspace = $1 and s.agent_id = asking.agent_id and s.ended_at is null
                     and s.last_heartbeat_at > clock_timestamp() - $3::interval
             ) declared
-            cross join lateral (
-                select array(
-                    select id from claimable_tasks(
-                        $1, asking.agent_id, asking.trust, asking.task_types, declared.capabilities
-                    ) id
-                )
-            ) as found (tasks)
             order by asking.n
             "#,
             tickets.first().map(|it| it.caller.workspace.as_str()),
