@@ -1048,3 +1048,43 @@ async fn a_task_past_its_deadline_is_not_handed_out_again() {
         (&json!("failed"), &json!("deadline_exceeded"))
     );
 }
+
+#[tokio::test]
+async fn a_task_that_time_has_failed_is_final_before_anybody_writes_it_down() {
+    let service = Service::start().await;
+    let client = service.client();
+    let first = submit(&client, json!({ "agent_id": "sub" })).await;
+    let late = json!({ "depends_on": [first], "deadline": "2999-01-01T00:00:00Z" });
+    let late = submit(&client, late).await;
+    let cancel = json!({ "agent_id": "sub", "task_id": first });
+    assert_eq!(ask(&client, "cancel", cancel).await["success"], true);
+    service
+        .execute(&format!("update work_task set deadline = clock_timestamp() where id = '{late}'"))
+        .await;
+    let failed = task(&client, &late).await;
+    assert_eq!(failed["status"], "failed");
+    submit(&client, json!({ "replaces": first })).await;
+    assert_eq!(task(&client, &late).await, failed, "it waits for nothing any more");
+}
+
+#[tokio::test]
+async fn the_end_of_a_session_leaves_alone_what_time_has_failed() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({ "deadline": "2999-01-01T00:00:00Z" })).await;
+    let named = json!({ "agent_id": "a", "session_id": "s" });
+    client
+        .post("/discovery/register", named.clone())
+        .await
+        .assert_is(200, json!({ "success": true, "session_id": "s", "error": null }));
+    let claimed = claim(&client, "a", json!({ "session_id": "s" })).await;
+    end_leases(&service).await;
+    service.execute("update work_task set deadline = clock_timestamp()").await;
+    let failed = task(&client, &id).await;
+    assert_eq!((&failed["status"], &failed["claimed_by"]), (&json!("failed"), &json!("a")));
+    let ended = client.post("/discovery/deregister", named).await.json;
+    assert_eq!((&ended["success"], &ended["tasks_requeued"]), (&json!(true), &json!(0)));
+    assert_eq!(task(&client, &id).await, failed, "it keeps its last claimant");
+    let token = json!({ "claim_token": claimed["claim_token"] });
+    assert_eq!(complete(&client, "a", &id, token).await["reason"], "task_already_finished");
+}
