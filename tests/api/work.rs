@@ -1088,3 +1088,17 @@ async fn the_end_of_a_session_leaves_alone_what_time_has_failed() {
     let token = json!({ "claim_token": claimed["claim_token"] });
     assert_eq!(complete(&client, "a", &id, token).await["reason"], "task_already_finished");
 }
+
+#[tokio::test]
+async fn a_completion_is_repeated_by_its_claimant_alone() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({})).await;
+    claim(&client, "a", json!({ "session_id": "s-1" })).await;
+    let done = complete(&client, "a", &id, json!({ "session_id": "s-1" })).await;
+    assert_eq!(done["status"], "completed");
+    let sibling = complete(&client, "a", &id, json!({ "session_id": "s-2" })).await;
+    assert_eq!(sibling["reason"], "task_not_found_or_not_claimed_by_agent");
+    assert_eq!(complete(&client, "a", &id, json!({ "session_id": "s-1" })).await, done);
+    assert_eq!(complete(&client, "a", &id, json!({})).await, done, "it names no other session");
+}

@@ -215,6 +215,8 @@ impl CompleteWork {
             target as materialized (
                 select
                     t.workspace, t.id, t.claim_token, task_status(t) as status, t.completion,
+                    case when coalesce(t.completion->>'session_id' = $4, true)
+                        then t.completion->'report' end as reported,
                     t.claimed_by = $2 and coalesce(t.claimed_session_id = $4, true) as is_mine,
                     case when t.retry_on_failure and t.attempt < t.max_attempts then
                         clock_timestamp() + (0.8 + 0.4 * random()) * least(
@@ -228,9 +230,9 @@ impl CompleteWork {
                     'error_message', $13::text) as it
             ), judged as materialized (
                 select
-                    t.completion is not null and t.completion->'report' = report.it as is_repeat,
+                    coalesce(t.reported = report.it, false) as is_repeat,
                     case
-                        when t.completion->'report' = report.it then null
+                        when t.reported = report.it then null
                         when t.id is null then 'task_not_found_or_not_claimed_by_agent'
                         when $14::text is not null and $14 is distinct from t.claim_token
                             then 'claim_superseded'
@@ -261,7 +263,8 @@ impl CompleteWork {
                         else t.available_at end,
                     is_parked = j.status = 'pending',
                     completion = jsonb_build_object(
-                        'report', report.it, 'status', j.status, 'retry_at', j.retry_at)
+                        'report', report.it, 'session_id', t.claimed_session_id,
+                        'status', j.status, 'retry_at', j.retry_at)
                 from judged j, report
                 where j.reason is null and not j.is_repeat
                     and t.workspace = $1 and t.id = j.id
