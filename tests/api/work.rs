@@ -1102,3 +1102,25 @@ async fn a_completion_is_repeated_by_its_claimant_alone() {
     assert_eq!(complete(&client, "a", &id, json!({ "session_id": "s-1" })).await, done);
     assert_eq!(complete(&client, "a", &id, json!({})).await, done, "it names no other session");
 }
+
+#[tokio::test]
+async fn a_claim_counts_what_the_session_declares_that_it_revives() {
+    let service = Service::start().await;
+    let client = service.client();
+    submit(&client, json!({ "agent_requirements": { "archetype": "rust" } })).await;
+    for (ended, heard) in [("null", "3 hours"), ("clock_timestamp()", "0 hours")] {
+        service
+            .execute(&format!(
+                "insert into agent_session (workspace, agent_id, session_id, agent_type,
+                    capabilities, ended_at, last_heartbeat_at)
+                 values ('default', 'a', 's', 't', '{{go}}', {ended},
+                    clock_timestamp() - interval '{heard}')
+                 on conflict (workspace, agent_id, session_id) do update set
+                    ended_at = excluded.ended_at, last_heartbeat_at = excluded.last_heartbeat_at"
+            ))
+            .await;
+        let refused = claim(&client, "a", json!({ "session_id": "s" })).await;
+        assert_eq!(refused, nothing("no_tasks_available"), "{ended}");
+    }
+    assert_eq!(claim(&client, "b", json!({})).await["success"], true, "it declares nothing");
+}
