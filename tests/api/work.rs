@@ -1124,3 +1124,24 @@ async fn a_claim_counts_what_the_session_declares_that_it_revives() {
     }
     assert_eq!(claim(&client, "b", json!({})).await["success"], true, "it declares nothing");
 }
+
+#[tokio::test]
+async fn what_was_claimed_before_the_session_was_registered_ends_with_its_silence() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({})).await;
+    claim(&client, "a", json!({ "session_id": "s", "lease_minutes": 600 })).await;
+    let register = json!({ "agent_id": "a", "session_id": "s" });
+    assert_eq!(client.post("/discovery/register", register).await.status, 200);
+    assert_eq!(claim(&client, "b", json!({})).await["success"], false);
+    let ago = "- interval '121 minutes'";
+    service
+        .execute(&format!(
+            "update agent_session set last_heartbeat_at = last_heartbeat_at {ago};
+             update work_task set lease_expires_at = lease_expires_at {ago},
+                held_until = held_until {ago}"
+        ))
+        .await;
+    let taken = claim(&client, "b", json!({})).await;
+    assert_eq!((&taken["task_id"], &taken["attempt"]), (&json!(id), &json!(2)));
+}
