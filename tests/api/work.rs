@@ -1145,3 +1145,34 @@ async fn what_was_claimed_before_the_session_was_registered_ends_with_its_silenc
     let taken = claim(&client, "b", json!({})).await;
     assert_eq!((&taken["task_id"], &taken["attempt"]), (&json!(id), &json!(2)));
 }
+
+#[tokio::test]
+async fn a_renewal_may_overtake_the_claim_that_it_renews() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({})).await;
+    // A claim that is not committed before the renewal waits for it.
+    let mut tx = service.db.begin().await.expect("a transaction");
+    let claim = format!(
+        "update work_task set status = 'claimed', attempt = 1, claim_token = 'c',
+            claimed_by = 'a', claimed_at = clock_timestamp(), lease_minutes = 60,
+            claim_lease_minutes = 60, lease_expires_at = clock_timestamp() + interval '1 hour',
+            held_until = clock_timestamp() + interval '1 hour'
+         where id = '{id}'"
+    );
+    crate::support::execute(&mut *tx, &claim).await;
+    let committed = async {
+        let waits = "select count(*) from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock'";
+        while service.scalar::<i64>(waits).await == 0 {
+            tokio::task::yield_now().await;
+        }
+        tx.commit().await.expect("committed");
+    };
+    let renew = json!({ "agent_id": "a", "task_id": id, "lease_minutes": 600 });
+    let renewing = ask(&client, "renew", renew);
+    let (renewed, ()) = futures_util::future::join(renewing, committed).await;
+    assert_eq!((&renewed["success"], &renewed["status"]), (&json!(true), &json!("running")));
+    let task = task(&client, &id).await;
+    assert_eq!((&task["attempt"], &task["claimed_by"]), (&json!(1), &json!("a")));
+}
