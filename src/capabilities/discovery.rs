@@ -94,14 +94,20 @@ impl Operation for RegisterSession {
             None => new_session_id(&cx.caller.agent_id),
         };
         let capabilities = self.capabilities.unwrap_or_default();
-        // A session that was dead is revived without what it held, as in `touch_session`.
+        // A session that was dead is revived without what it held, as in `touch_session`. What it
+        // claimed before anybody knew it ends with its silence from now on.
         let row = audited_unheard!(
             RegisteredRow,
             cx,
             Self::META.audit(),
             json!({ "session_id": session_id, "capabilities": capabilities }),
             r#"
-            op as (
+            bounded as (
+                update work_task t set held_until = clock_timestamp() + $9::interval
+                where t.workspace = $1 and t.claimed_by = $2 and t.claimed_session_id = $10
+                    and t.status in ('claimed', 'running')
+                    and t.held_until > clock_timestamp() + $9
+            ), op as (
                 insert into agent_session as s (
                     workspace, agent_id, session_id, agent_type, capabilities, current_task,
                     delegated_from, metadata, phase_archetype

@@ -32,3 +32,4 @@ mod traces;
 mod transport;
 mod waiting;
 mod work;
+mod work_model;

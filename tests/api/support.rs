@@ -62,7 +62,7 @@ pub(crate) fn config(variables: &HashMap<String, String>) -> Config {
 }
 
 /// The usual environment with more variables.
-fn with_more(url: &str, more: &[(&str, &str)]) -> HashMap<String, String> {
+pub(crate) fn with_more(url: &str, more: &[(&str, &str)]) -> HashMap<String, String> {
     let mut variables = variables(url);
     variables.extend(more.iter().map(|(name, value)| ((*name).into(), (*value).into())));
     variables

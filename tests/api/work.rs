@@ -1524,3 +1524,131 @@ async fn the_list_tells_kinds_apart_and_what_time_has_failed() {
         assert_eq!(json!(found), ids, "{query}");
     }
 }
+
+#[tokio::test]
+async fn a_task_that_time_has_failed_is_final_before_anybody_writes_it_down() {
+    let service = Service::start().await;
+    let client = service.client();
+    let first = submit(&client, json!({ "agent_id": "sub" })).await;
+    let late = json!({ "depends_on": [first], "deadline": "2999-01-01T00:00:00Z" });
+    let late = submit(&client, late).await;
+    let cancel = json!({ "agent_id": "sub", "task_id": first });
+    assert_eq!(ask(&client, "cancel", cancel).await["success"], true);
+    service
+        .execute(&format!("update work_task set deadline = clock_timestamp() where id = '{late}'"))
+        .await;
+    let failed = task(&client, &late).await;
+    assert_eq!(failed["status"], "failed");
+    submit(&client, json!({ "replaces": first })).await;
+    assert_eq!(task(&client, &late).await, failed, "it waits for nothing any more");
+}
+
+#[tokio::test]
+async fn the_end_of_a_session_leaves_alone_what_time_has_failed() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({ "deadline": "2999-01-01T00:00:00Z" })).await;
+    let named = json!({ "agent_id": "a", "session_id": "s" });
+    client
+        .post("/discovery/register", named.clone())
+        .await
+        .assert_is(200, json!({ "success": true, "session_id": "s", "error": null }));
+    let claimed = claim(&client, "a", json!({ "session_id": "s" })).await;
+    end_leases(&service).await;
+    service.execute("update work_task set deadline = clock_timestamp()").await;
+    let failed = task(&client, &id).await;
+    assert_eq!((&failed["status"], &failed["claimed_by"]), (&json!("failed"), &json!("a")));
+    let ended = client.post("/discovery/deregister", named).await.json;
+    assert_eq!((&ended["success"], &ended["tasks_requeued"]), (&json!(true), &json!(0)));
+    assert_eq!(task(&client, &id).await, failed, "it keeps its last claimant");
+    let token = json!({ "claim_token": claimed["claim_token"] });
+    assert_eq!(complete(&client, "a", &id, token).await["reason"], "task_already_finished");
+}
+
+#[tokio::test]
+async fn a_completion_is_repeated_by_its_claimant_alone() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({})).await;
+    claim(&client, "a", json!({ "session_id": "s-1" })).await;
+    let done = complete(&client, "a", &id, json!({ "session_id": "s-1" })).await;
+    assert_eq!(done["status"], "completed");
+    let sibling = complete(&client, "a", &id, json!({ "session_id": "s-2" })).await;
+    assert_eq!(sibling["reason"], "task_not_found_or_not_claimed_by_agent");
+    assert_eq!(complete(&client, "a", &id, json!({ "session_id": "s-1" })).await, done);
+    assert_eq!(complete(&client, "a", &id, json!({})).await, done, "it names no other session");
+}
+
+#[tokio::test]
+async fn a_claim_counts_what_the_session_declares_that_it_revives() {
+    let service = Service::start().await;
+    let client = service.client();
+    submit(&client, json!({ "agent_requirements": { "archetype": "rust" } })).await;
+    for (ended, heard) in [("null", "3 hours"), ("clock_timestamp()", "0 hours")] {
+        service
+            .execute(&format!(
+                "insert into agent_session (workspace, agent_id, session_id, agent_type,
+                    capabilities, ended_at, last_heartbeat_at)
+                 values ('default', 'a', 's', 't', '{{go}}', {ended},
+                    clock_timestamp() - interval '{heard}')
+                 on conflict (workspace, agent_id, session_id) do update set
+                    ended_at = excluded.ended_at, last_heartbeat_at = excluded.last_heartbeat_at"
+            ))
+            .await;
+        let refused = claim(&client, "a", json!({ "session_id": "s" })).await;
+        assert_eq!(refused, nothing("no_tasks_available"), "{ended}");
+    }
+    assert_eq!(claim(&client, "b", json!({})).await["success"], true, "it declares nothing");
+}
+
+#[tokio::test]
+async fn what_was_claimed_before_the_session_was_registered_ends_with_its_silence() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({})).await;
+    claim(&client, "a", json!({ "session_id": "s", "lease_minutes": 600 })).await;
+    let register = json!({ "agent_id": "a", "session_id": "s" });
+    assert_eq!(client.post("/discovery/register", register).await.status, 200);
+    assert_eq!(claim(&client, "b", json!({})).await["success"], false);
+    let ago = "- interval '121 minutes'";
+    service
+        .execute(&format!(
+            "update agent_session set last_heartbeat_at = last_heartbeat_at {ago};
+             update work_task set lease_expires_at = lease_expires_at {ago},
+                held_until = held_until {ago}"
+        ))
+        .await;
+    let taken = claim(&client, "b", json!({})).await;
+    assert_eq!((&taken["task_id"], &taken["attempt"]), (&json!(id), &json!(2)));
+}
+
+#[tokio::test]
+async fn a_renewal_may_overtake_the_claim_that_it_renews() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit(&client, json!({})).await;
+    // A claim that is not committed before the renewal waits for it.
+    let mut tx = service.db.begin().await.expect("a transaction");
+    let claim = format!(
+        "update work_task set status = 'claimed', attempt = 1, claim_token = 'c',
+            claimed_by = 'a', claimed_at = clock_timestamp(), lease_minutes = 60,
+            claim_lease_minutes = 60, lease_expires_at = clock_timestamp() + interval '1 hour',
+            held_until = clock_timestamp() + interval '1 hour'
+         where id = '{id}'"
+    );
+    crate::support::execute(&mut *tx, &claim).await;
+    let committed = async {
+        let waits = "select count(*) from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock'";
+        while service.scalar::<i64>(waits).await == 0 {
+            tokio::task::yield_now().await;
+        }
+        tx.commit().await.expect("committed");
+    };
+    let renew = json!({ "agent_id": "a", "task_id": id, "lease_minutes": 600 });
+    let renewing = ask(&client, "renew", renew);
+    let (renewed, ()) = futures_util::future::join(renewing, committed).await;
+    assert_eq!((&renewed["success"], &renewed["status"]), (&json!(true), &json!("running")));
+    let task = task(&client, &id).await;
+    assert_eq!((&task["attempt"], &task["claimed_by"]), (&json!(1), &json!("a")));
+}

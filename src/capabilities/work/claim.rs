@@ -223,8 +223,10 @@ impl GetWork {
             declared as materialized (
                 select array_agg(capability) as capabilities
                 from agent_session s, unnest(s.capabilities) capability
-                where s.workspace = $1 and s.agent_id = $2 and s.ended_at is null
-                    and s.last_heartbeat_at > clock_timestamp() - $9::interval
+                where s.workspace = $1 and s.agent_id = $2
+                    -- The session of this very call lives: the call is its heartbeat.
+                    and (s.session_id = $4 or (s.ended_at is null
+                        and s.last_heartbeat_at > clock_timestamp() - $9::interval))
             ), overdue as (
                 update work_task t set
                     status = 'failed', error_message = 'deadline_exceeded', completed_at = t.deadline

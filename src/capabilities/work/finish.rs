@@ -61,6 +61,9 @@ impl Operation for RenewWork {
         answer.success
     }
 
+    /// A claim may be committed while the statement waits for the task's row. Constraints are then
+    /// checked on the row as it was before, with the changes, and only afterwards is the row read
+    /// anew: so what makes a claim whole is set from the locked row, although it stays as it is.
     async fn run(self, cx: Context<'_>) -> Result<Renewed> {
         let renewed = audited!(
             Renewed,
@@ -70,7 +73,8 @@ impl Operation for RenewWork {
             r#"
             target as materialized (
                 select
-                    t.workspace, t.id, t.claim_token, task_status(t) as status,
+                    t.workspace, t.id, t.claim_token, t.claimed_by, t.claimed_at,
+                    t.claimed_session_id, t.claim_lease_minutes, task_status(t) as status,
                     t.claimed_by = $2 and coalesce(t.claimed_session_id = $4, true) as is_mine
                 from work_task t where t.workspace = $1 and t.id = $10
                 for update
@@ -88,12 +92,16 @@ impl Operation for RenewWork {
                 update work_task t set
                     status = 'running',
                     is_lapsed = false,
-                    lease_minutes = coalesce($12, t.claim_lease_minutes),
+                    claim_token = target.claim_token,
+                    claimed_by = target.claimed_by,
+                    claimed_at = target.claimed_at,
+                    claim_lease_minutes = target.claim_lease_minutes,
+                    lease_minutes = coalesce($12, target.claim_lease_minutes),
                     lease_expires_at = clock_timestamp()
-                        + make_interval(mins => coalesce($12, t.claim_lease_minutes)),
+                        + make_interval(mins => coalesce($12, target.claim_lease_minutes)),
                     held_until = clock_timestamp() + least(
-                        make_interval(mins => coalesce($12, t.claim_lease_minutes)),
-                        session_patience($1, $2, t.claimed_session_id, $9))
+                        make_interval(mins => coalesce($12, target.claim_lease_minutes)),
+                        session_patience($1, $2, target.claimed_session_id, $9))
                 from judged, target
                 where judged.reason is null and t.workspace = target.workspace and t.id = target.id
                 returning t.id, t.status, t.lease_expires_at
@@ -215,6 +223,8 @@ impl CompleteWork {
             target as materialized (
                 select
                     t.workspace, t.id, t.claim_token, task_status(t) as status, t.completion,
+                    case when coalesce(t.completion->>'session_id' = $4, true)
+                        then t.completion->'report' end as reported,
                     t.claimed_by = $2 and coalesce(t.claimed_session_id = $4, true) as is_mine,
                     case when t.retry_on_failure and t.attempt < t.max_attempts then
                         clock_timestamp() + (0.8 + 0.4 * random()) * least(
@@ -228,9 +238,9 @@ impl CompleteWork {
                     'error_message', $13::text) as it
             ), judged as materialized (
                 select
-                    t.completion is not null and t.completion->'report' = report.it as is_repeat,
+                    coalesce(t.reported = report.it, false) as is_repeat,
                     case
-                        when t.completion->'report' = report.it then null
+                        when t.reported = report.it then null
                         when t.id is null then 'task_not_found_or_not_claimed_by_agent'
                         when $14::text is not null and $14 is distinct from t.claim_token
                             then 'claim_superseded'
@@ -261,7 +271,8 @@ impl CompleteWork {
                         else t.available_at end,
                     is_parked = j.status = 'pending',
                     completion = jsonb_build_object(
-                        'report', report.it, 'status', j.status, 'retry_at', j.retry_at)
+                        'report', report.it, 'session_id', t.claimed_session_id,
+                        'status', j.status, 'retry_at', j.retry_at)
                 from judged j, report
                 where j.reason is null and not j.is_repeat
                     and t.workspace = $1 and t.id = j.id
