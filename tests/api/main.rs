@@ -24,3 +24,4 @@ mod round_trips;
 mod support;
 mod waiting;
 mod work;
+mod work_model;
