@@ -29,8 +29,8 @@ use self::{
 use crate::support::{Client, Service, config, with_more};
 
 /// 2,000 sequences in all.
-const SEQUENCES_STEP_BY_STEP: u64 = 1_600;
-const SEQUENCES_AT_ONCE: u64 = 400;
+const SEQUENCES_STEP_BY_STEP: u64 = 1_700;
+const SEQUENCES_AT_ONCE: u64 = 300;
 
 /// How many sequences run at the same time, each in a workspace of its own.
 const LANES: u64 = 5;
