@@ -918,9 +918,11 @@ async fn a_deadlock_costs_nobody_their_request() {
     claim(&client, "a", json!({})).await;
     let row = |id: &str| format!("select 1 as one from work_task where id = '{id}' for update");
     // Somebody holds the dependent and wants the completed task; the completion the other way round.
+    let held = tokio::sync::Notify::new();
     let rival = async {
         let mut tx = service.db.begin().await.expect("a transaction");
         crate::support::execute(&mut *tx, &row(&waiting)).await;
+        held.notify_one();
         let waits = "select count(*) from pg_stat_activity
             where datname = current_database() and wait_event_type = 'Lock'";
         while service.scalar::<i64>(waits).await == 0 {
@@ -932,12 +934,7 @@ async fn a_deadlock_costs_nobody_their_request() {
         }
     };
     let begun = async {
-        let held = "select count(*) from pg_locks l join pg_class c on c.oid = l.relation
-            where c.relname = 'work_task' and l.mode = 'RowShareLock'
-                and l.database = (select oid from pg_database where datname = current_database())";
-        while service.scalar::<i64>(held).await == 0 {
-            tokio::task::yield_now().await;
-        }
+        held.notified().await;
         complete(&client, "a", &first, json!({})).await
     };
     let (done, ()) = futures_util::future::join(begun, rival).await;
