@@ -18,10 +18,11 @@ ENV SQLX_OFFLINE=true
 # there, with something to compile.
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY handler/Cargo.toml handler/
+COPY handler/emulator/Cargo.toml handler/emulator/
 COPY local/Cargo.toml local/
 COPY local/postgres/Cargo.toml local/postgres/
-RUN mkdir -p migrations src handler/src local/src local/postgres/src/bin \
-    && touch src/lib.rs local/postgres/src/lib.rs \
+RUN mkdir -p migrations src handler/src handler/emulator/src local/src local/postgres/src/bin \
+    && touch src/lib.rs handler/emulator/src/lib.rs local/postgres/src/lib.rs \
     && for program in src/main.rs handler/src/main.rs local/src/main.rs \
         local/postgres/src/bin/with-postgres.rs; do echo 'fn main() {}' > "$program"; done \
     && cargo build --release --locked --package agent-coordinator --bin coordinator

@@ -83,11 +83,14 @@ deny: $(TOOLS)/ready ## Check licences, bans and sources of the dependencies
 unused: $(TOOLS)/ready ## Check that every dependency is used, and where it is declared
 	$(TOOLS)/bin/cargo-shear --locked --deny-warnings
 
-hadolint: $(TOOLS)/ready ## Check the Dockerfile, and that its Rust is that of rust-toolchain.toml
+hadolint: $(TOOLS)/ready ## Check the Dockerfile, its version of Rust and its list of packages
 	$(TOOLS)/bin/hadolint Dockerfile
 	@channel=$$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml) && \
 	grep -q "^ARG RUST_IMAGE=rust:$$channel-slim-" Dockerfile || \
 	{ echo "The Dockerfile does not build with Rust $$channel."; false; }
+	@for member in $$(sed -nE 's/^members = \[(.*)\]/\1/p' Cargo.toml | tr -d '",'); do \
+	grep -q "^COPY $$member/Cargo.toml " Dockerfile || \
+	{ echo "The Dockerfile does not copy the manifest of $$member."; exit 1; }; done
 
 compose: $(TOOLS)/ready ## Check the compose file, and that it starts nothing but the database
 	$(TOOLS)/bin/docker-compose config -q
