@@ -281,7 +281,8 @@ async fn failures_name_the_request_in_the_log_without_an_access_log() {
 
 #[tokio::test]
 async fn metrics_tell_of_requests_in_flight() {
-    let service = Service::with(&[("METRICS_PUBLIC", "true")]).await;
+    // Within this process: each process of a function counts for itself.
+    let service = Service::configured(&[("METRICS_PUBLIC", "true")], |config| config).await;
     service.client().acquire("a", "k", json!({})).await;
     service.expire("k").await;
     let mut blocker = service.db.begin().await.expect("a transaction");
