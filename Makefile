@@ -8,7 +8,7 @@ DOCUMENTS := docs/openapi.json docs/operations.md docs/configuration.md .env.exa
 
 # What `make check` consists of. No step before `queries` may depend on it: it makes cargo compile
 # again what contains SQL.
-CHECKS := words fmt documents schemathesis clippy queries doc traces deny unused hadolint compose railway template
+CHECKS := words fmt documents schemathesis clippy queries doc traces deny unused hadolint compose railway template guide
 
 .NOTPARALLEL:
 .PHONY: help check list-checks test test-server test-lambda test-pooler dev prepare docs figures $(CHECKS)
@@ -186,6 +186,10 @@ $(TOOLS)/ready: Makefile tests/schemathesis/requirements.txt
 	$(TOOLS)/bin/npm ci --prefix .railway --cache '$(CURDIR)/$(TOOLS)/npm' --ignore-scripts \
 		--no-audit --no-fund
 	touch $@
+
+guide: ## Check that the commands and variables in the guides exist
+	cargo build -q --bin coordinator
+	scripts/check-guide $(TARGET)/debug/coordinator
 
 TEMPLATE_TOOLS := target/template-tools
 
