@@ -1,7 +1,7 @@
 //! The database: one lazily created pool, the migrations and the schema's version.
 //!
 //! Nothing here touches the network before an operation needs it.
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use futures_util::{future::BoxFuture, stream::BoxStream};
 use once_cell::sync::OnceCell;
@@ -200,8 +200,7 @@ pub enum MigrateError {
     /// The database cannot be reached (yet).
     #[error("the database cannot be reached: {0}")]
     Unreachable(#[source] sqlx::Error),
-    /// The configuration says that there is a pooler, through which the lock of the migrations does
-    /// not hold.
+    /// There is a pooler in transaction mode, through which the lock of the migrations does not hold.
     #[error(
         "migrations need the database's direct address: run `coordinator migrate` with it in \
          POSTGRES_DSN and without POSTGRES_POOLER"
@@ -295,9 +294,16 @@ impl Database {
         // A connection of its own, without the time limits that requests have.
         let connected = tokio::time::timeout(ACQUIRE_TIMEOUT, self.options.0.connect()).await;
         let connected = connected.unwrap_or_else(|elapsed| {
-            Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, elapsed)))
+            Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, elapsed)))
         });
         let mut db = connected.map_err(MigrateError::Unreachable)?;
+        match self.is_mixed_up().await {
+            Ok(false) => {}
+            Ok(true) => return Err(MigrateError::Pooled),
+            Err(error) => {
+                return Err(MigrateError::Unreachable(sqlx::Error::Io(io::Error::other(error))));
+            }
+        }
         let failed = |error: Error| MigrateError::Failed(error.into());
         lift_time_limits(&mut db).await.map_err(failed)?;
         MIGRATOR.run(&mut db).await.map_err(|error| MigrateError::Failed(error.into()))?;

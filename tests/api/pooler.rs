@@ -8,8 +8,11 @@ use std::{
 };
 
 use agent_coordinator::App;
-use sqlx::{ConnectOptions as _, postgres::PgConnectOptions};
-use tokio::process::{Child, Command};
+use sqlx::postgres::PgConnectOptions;
+use tokio::{
+    net::TcpStream,
+    process::{Child, Command},
+};
 
 use crate::support::{Service, config, variables};
 
@@ -28,7 +31,7 @@ impl Drop for Pooler {
 }
 
 impl Pooler {
-    /// Starts one in front of the server of this address, and waits until it answers.
+    /// Starts one in front of the server of this address, and waits until it listens.
     pub(crate) async fn start(url: &str) -> Self {
         let server: PgConnectOptions = url.parse().expect("an address");
         let password = url.split([':', '@']).nth(2).expect("a password");
@@ -55,8 +58,8 @@ impl Pooler {
             .spawn()
             .expect("pgbouncer is installed");
         let pooler = Self { port, folder, _child: child };
-        let options: PgConnectOptions = pooler.url(url).parse().expect("an address");
-        while options.clone().extra_float_digits(None).connect().await.is_err() {
+        // That it listens is enough: the server behind it may be one that is not there.
+        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
             tokio::task::yield_now().await;
         }
         pooler
@@ -133,6 +136,10 @@ mod behind {
         });
         assert_eq!(join_all(asked).await, [503; 20]);
         assert_eq!(client.get("/health").await.status, 503);
+        let mut variables: HashMap<_, _> = variables(&service.url);
+        variables.insert("POSTGRES_DSN".to_owned(), pooler.url(&service.url));
+        let error = App::new(config(&variables)).migrate().await.expect_err("refused");
+        assert!(error.to_string().contains("direct address"), "{error}");
         assert_eq!(service.scalar::<i64>("select count(*) from file_lock").await, 0);
         assert_eq!(service.audit_rows().await, 0);
     }
