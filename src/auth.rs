@@ -156,6 +156,8 @@ pub(crate) struct Claims {
     pub(crate) session_id: Option<String>,
     pub(crate) workspace: Option<String>,
     pub(crate) idempotency_key: Option<String>,
+    /// The MCP connection that the request came through; only that endpoint fills it in.
+    pub(crate) connection_id: Option<String>,
 }
 
 impl Claims {
@@ -245,6 +247,8 @@ pub(crate) struct Caller {
     pub(crate) profile_source: Option<ProfileSource>,
     /// Whether the key is bound to this agent.
     pub(crate) bound: bool,
+    /// The MCP connection that the request came through, if any.
+    pub(crate) connection_id: Option<String>,
 }
 
 impl Caller {
@@ -259,6 +263,7 @@ impl Caller {
             profile: None,
             profile_source: None,
             bound: false,
+            connection_id: None,
         }
     }
 
@@ -283,6 +288,7 @@ impl Caller {
             profile: None,
             profile_source: None,
             bound: identity.agent_id.is_some(),
+            connection_id: None,
         }
     }
 

@@ -17,6 +17,9 @@ use crate::{
 };
 
 mod example;
+mod mcp;
+
+pub(crate) use mcp::McpSettings;
 
 pub use example::env_example;
 
@@ -59,6 +62,7 @@ pub struct Config {
     pub(crate) access_log: bool,
     pub(crate) public_metrics: bool,
     pub(crate) cors_origins: Vec<HeaderValue>,
+    pub(crate) mcp: McpSettings,
     pub(crate) request_time: Duration,
     pub(crate) body_time: Duration,
     /// How long a connection to the database may be idle.
@@ -260,7 +264,12 @@ const VARIABLES: &[Variable] = &[
         "50",
         "Most seconds that a request waits for a lock or a task, whatever its `wait_seconds` says. Lambda: 20 at most.",
     ),
-    text("RUST_LOG", "a log filter such as info or info,sqlx=debug", "info", "What to log."),
+    text(
+        "RUST_LOG",
+        "a log filter such as info or info,sqlx=debug",
+        "info,rmcp=warn",
+        "What to log. The MCP library tells of every request at `info`.",
+    ),
     text(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         COLLECTOR,
@@ -296,6 +305,28 @@ const VARIABLES: &[Variable] = &[
         "",
         "Origins whose pages may call the service, besides `http://localhost:5173`.",
     ),
+    text(
+        "COORDINATION_ALLOWED_ORIGINS",
+        "origins such as https://board.example.com, separated by commas",
+        "",
+        "Origins whose pages may use the MCP endpoint, besides those that may call the service and \
+         those of this machine. A request without `Origin`, which no page can send, is not asked.",
+    ),
+    text(
+        "COORDINATION_PUBLIC_HOSTS",
+        "host names such as coordinator.example.com, separated by commas",
+        "",
+        "Names by which the MCP endpoint may be reached, besides those of this machine. Unset: any \
+         name, or only those of this machine where `API_HOST` is one of its own addresses.",
+    ),
+    text(
+        "RAILWAY_PUBLIC_DOMAIN",
+        "a host name",
+        "",
+        "One more such name; Railway sets it. A custom domain must be added to \
+         `COORDINATION_PUBLIC_HOSTS`.",
+    ),
+    text("RAILWAY_PRIVATE_DOMAIN", "a host name", "", "One more such name; Railway sets it."),
     bool("METRICS_PUBLIC", "false", "Answer `/metrics` without a key."),
     int(
         "LOCK_TTL_MINUTES",
@@ -430,6 +461,8 @@ impl Config {
             "transaction" => Statements::OneTransaction,
             _ => Statements::Named,
         };
+        let (host, cors_origins) = (from.host(), from.cors_origins());
+        let mcp = from.mcp(host, &cors_origins);
         let config = Self {
             database: Secret(from.database()),
             pool_min: if server && !sleep_friendly { pool_min } else { 0 },
@@ -457,7 +490,8 @@ impl Config {
             allow_unlisted_domains: from.word("NETWORK_DEFAULT_POLICY") == "allow",
             access_log: from.bool("API_ACCESS_LOG"),
             public_metrics: from.bool("METRICS_PUBLIC"),
-            cors_origins: from.origins(),
+            cors_origins,
+            mcp,
             request_time: REQUEST_TIME,
             body_time: BODY_TIME,
             idle_time: if sleep_friendly { IDLE_TIME_SLEEPY } else { IDLE_TIME },
@@ -469,7 +503,7 @@ impl Config {
             } else {
                 LAMBDA_WAIT_MAX
             }),
-            host: from.host(),
+            host,
             port: from.port(),
             workers: from.int("API_WORKERS"),
             keep_alive: Duration::from_secs(from.int("API_TIMEOUT_KEEP_ALIVE")),
@@ -654,13 +688,17 @@ impl Reader<'_> {
         TraceSettings { endpoint, service }
     }
 
-    fn origins(&mut self) -> Vec<HeaderValue> {
-        let extra = self.checked("COORDINATOR_CORS_ALLOWED_ORIGINS", |_, value| {
-            let origins = value.split(',').map(str::trim).filter(|it| !it.is_empty());
-            origins.map(origin).collect::<Option<Vec<_>>>()
-        });
+    fn cors_origins(&mut self) -> Vec<HeaderValue> {
+        let extra = self.origins("COORDINATOR_CORS_ALLOWED_ORIGINS");
         let own = const { HeaderValue::from_static("http://localhost:5173") };
         std::iter::once(own).chain(extra).collect()
+    }
+
+    fn origins(&mut self, name: &str) -> Vec<HeaderValue> {
+        self.checked(name, |_, value| {
+            let origins = value.split(',').map(str::trim).filter(|it| !it.is_empty());
+            origins.map(origin).collect::<Option<Vec<_>>>()
+        })
     }
 
     fn database(&mut self) -> PgConnectOptions {
@@ -926,6 +964,9 @@ mod tests {
             ("COORDINATOR_CORS_ALLOWED_ORIGINS", "https://user@a.example"),
             ("COORDINATOR_CORS_ALLOWED_ORIGINS", "ftp://a.example"),
             ("COORDINATOR_CORS_ALLOWED_ORIGINS", "*"),
+            ("COORDINATION_ALLOWED_ORIGINS", "board.example.com"),
+            ("COORDINATION_PUBLIC_HOSTS", "https://s3cret.example"),
+            ("RAILWAY_PUBLIC_DOMAIN", "a.example/path"),
             ("LOCK_TTL_MINUTES", "481"),
             ("PORT_ALLOC_BASE", "1023"),
             ("PORT_ALLOC_BASE", "65533"),

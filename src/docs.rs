@@ -45,7 +45,9 @@ page is <a href=\"/openapi.json\">/openapi.json</a>.</p>\
 }
 
 fn section(body: &mut String, op: &Registered) {
-    let routes: Vec<_> = op.meta.routes.iter().map(|it| it.replace("{*", "{")).collect();
+    let routes = op.meta.routes.iter().map(|it| it.replace("{*", "{"));
+    let mut reached: Vec<_> = routes.map(|it| format!("<code>{}</code>", escape(&it))).collect();
+    reached.extend(op.tool.as_ref().map(|it| format!("MCP tool <code>{}</code>", it.name())));
     let mut fields = String::new();
     for (name, schema) in op.fields() {
         let required = if input::required(&op.input, name) { "required" } else { "" };
@@ -65,10 +67,10 @@ fn section(body: &mut String, op: &Registered) {
     let example = serde_json::to_string_pretty(&op.example).unwrap_or_default();
     write!(
         body,
-        "<h2 id=\"{id}\">{id}</h2><p><code>{routes}</code> · needs {category}{open}</p>\
+        "<h2 id=\"{id}\">{id}</h2><p>{reached} · needs {category}{open}</p>\
 <p>{description}</p>{fields}<pre>{example}</pre>",
         id = op.meta.id,
-        routes = escape(&routes.join(" · ")),
+        reached = reached.join(" · "),
         category = tier(op.meta.category),
         open = if op.meta.open { " · no key where public reads are on" } else { "" },
         description = escape(op.description()).replace("\n\n", "</p><p>"),
@@ -109,16 +111,20 @@ pub fn operations_table() -> String {
     let mut table = String::from(
         "# Operations\n\n\
          Written by `make docs`; `/docs` of a running service has the fields of each.\n\n\
-         | Operation | Routes | Needs | Without a key | What it does |\n|---|---|---|---|---|\n",
+         | Operation | Routes | MCP tool | Needs | Without a key | What it does |\n\
+         |---|---|---|---|---|---|\n",
     );
     for op in capabilities::all().iter() {
         let routes: Vec<_> =
             op.meta.routes.iter().map(|it| format!("`{}`", it.replace("{*", "{"))).collect();
+        let tool = op.tool.as_ref().map(|it| format!("`{}`", it.name()));
+        let or_dash = |text: String| if text.is_empty() { "–".to_owned() } else { text };
         writeln!(
             table,
-            "| `{}` | {} | {} | {} | {} |",
+            "| `{}` | {} | {} | {} | {} | {} |",
             op.meta.name,
-            routes.join(" · "),
+            or_dash(routes.join(" · ")),
+            or_dash(tool.unwrap_or_default()),
             tier(op.meta.category),
             if op.meta.open { "where public reads are on" } else { "–" },
             op.summary(),

@@ -77,20 +77,24 @@ impl Error {
 
     /// The response for a client. Failures of the service itself are logged here and nowhere else.
     pub fn respond(&self, request_id: &str) -> Response {
-        let body = match self {
+        let mut response = (self.status(), Json(self.tell(request_id))).into_response();
+        if matches!(self, Self::Unavailable(_)) {
+            let wait = const { http::HeaderValue::from_static("1") };
+            response.headers_mut().insert(header::RETRY_AFTER, wait);
+        }
+        response
+    }
+
+    /// The same as the members of a JSON object, for a client that does not see the status.
+    pub(crate) fn tell(&self, request_id: &str) -> Value {
+        match self {
             Self::Invalid(issues) => json!({ "detail": issues }),
             Self::Unavailable(_) | Self::Internal(_) => {
                 tracing::error!(request_id, error = ?self, "request failed: {self}");
                 json!({ "detail": self.to_string(), "request_id": request_id })
             }
             error => json!({ "detail": error.to_string() }),
-        };
-        let mut response = (self.status(), Json(body)).into_response();
-        if matches!(self, Self::Unavailable(_)) {
-            let wait = const { http::HeaderValue::from_static("1") };
-            response.headers_mut().insert(header::RETRY_AFTER, wait);
         }
-        response
     }
 
     /// Whether the database rolled the work back for the sake of another transaction, so that the

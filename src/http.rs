@@ -29,9 +29,10 @@ use crate::{
     auth::{Claims, Key},
     capabilities, docs, idempotency,
     input::{self, issue, value_error},
+    mcp,
     metrics::Levels,
     openapi,
-    operation::{Call, Meta, RequestInfo, admit},
+    operation::{Call, Meta, RequestInfo, admit_alone},
     probe,
     registry::{Operations, Registered},
     telemetry::Noted,
@@ -39,7 +40,7 @@ use crate::{
 };
 
 /// The most bytes a request's body may have (conventions, limits).
-const MAX_BODY_BYTES: usize = 1 << 20;
+pub(crate) const MAX_BODY_BYTES: usize = 1 << 20;
 
 /// What is read of a body that is refused, and for how long, so that the client gets to read why.
 const DISCARDED_BYTES: usize = 16 << 20;
@@ -51,7 +52,7 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 /// Builds the router over all operations.
 pub fn router(app: App) -> Router {
     let operations = capabilities::all();
-    let site = Arc::new(Site::new(&operations));
+    let site = Arc::new(Site::new(&app.config, &operations));
     let mut router = Router::new();
     for path in site.paths() {
         let methods = Arc::new(site.methods_at(&path));
@@ -97,6 +98,7 @@ fn cors(config: &Config) -> CorsLayer {
 /// Everything that can be reached.
 struct Site {
     routes: Vec<Route>,
+    mcp: mcp::Endpoint,
     openapi: Value,
     docs: String,
 }
@@ -113,6 +115,7 @@ struct Route {
 enum Target {
     Operation(Arc<Registered>),
     Page(Page),
+    Mcp,
 }
 
 /// The routes that are no operations. None but the metrics needs a key; a wrong one is refused all
@@ -141,14 +144,18 @@ pub(crate) const PAGES: [(&str, &str, Page); 6] = [
     ("/metrics", "Counters for Prometheus; needs a key unless they are public.", Page::Metrics),
 ];
 
+/// The path of the MCP endpoint.
+pub(crate) const MCP: &str = "/mcp";
+
 impl Site {
-    fn new(operations: &Operations) -> Self {
+    fn new(config: &Config, operations: &Operations) -> Self {
         let pages = PAGES.map(|(template, _, page)| Route {
             method: Method::GET,
             template,
             target: Target::Page(page),
         });
-        let mut routes = pages.to_vec();
+        let mcp = mcp::METHODS.map(|method| Route { method, template: MCP, target: Target::Mcp });
+        let mut routes = [&pages[..], &mcp[..]].concat();
         for operation in operations.iter() {
             for route in operation.meta.routes {
                 let (method, template) = route.split_once(' ').expect("a method and a path");
@@ -157,7 +164,8 @@ impl Site {
                 routes.push(Route { method, template, target });
             }
         }
-        Self { routes, openapi: openapi::document(operations), docs: docs::page(operations) }
+        let (openapi, docs) = (openapi::document(operations), docs::page(operations));
+        Self { routes, mcp: mcp::Endpoint::new(config, operations), openapi, docs }
     }
 
     /// Every path to register. The part that a star takes may be empty, which a star of axum's
@@ -248,22 +256,23 @@ async fn around(State(app): State<App>, mut request: Request, next: Next) -> Res
     response
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|it| (*it).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     format!("panicked: {}", text.unwrap_or_default())
 }
 
+/// What accompanies a request from its beginning.
 #[derive(Clone)]
-struct RequestId {
-    id: String,
+pub(crate) struct RequestId {
+    pub(crate) id: String,
     started: Instant,
-    noted: Noted,
-    granted: Granted,
+    pub(crate) noted: Noted,
+    pub(crate) granted: Granted,
 }
 
 impl RequestId {
-    fn info(&self) -> RequestInfo {
+    pub(crate) fn info(&self) -> RequestInfo {
         RequestInfo { id: self.id.clone(), started: self.started, noted: self.noted.clone() }
     }
 }
@@ -289,18 +298,24 @@ async fn dispatch(
         let moved = redirect(site, Some(asked), request.uri());
         return moved.unwrap_or_else(|| other_method(methods));
     };
-    let (name, response) = match &route.target {
+    let (name, status, response) = match &route.target {
+        Target::Mcp => {
+            let (response, (name, status)) = site.mcp.answer(&app, &id, request).await;
+            (name, status, response)
+        }
         Target::Operation(op) => {
             id.noted.set_operation(op.meta.id);
-            (op.meta.id, traced(&app, op, route.template, &id, request).await)
+            let response = traced(&app, op, route.template, &id, request).await;
+            (op.meta.id, response.status(), response)
         }
         Target::Page(page) => {
             id.noted.set_operation(route.template);
             let shown = show(&app, site, *page, &id, request.headers()).await;
-            (route.template, shown.unwrap_or_else(|error| error.respond(&id.id)))
+            let response = shown.unwrap_or_else(|error| error.respond(&id.id));
+            (route.template, response.status(), response)
         }
     };
-    app.metrics.answered(name, response.status().as_u16(), id.started.elapsed());
+    app.metrics.answered(name, status.as_u16(), id.started.elapsed());
     response
 }
 
@@ -312,20 +327,25 @@ async fn traced(
     id: &RequestId,
     request: Request,
 ) -> Response {
-    let span = tracing::info_span!(
-        "http",
-        otel.name = op.meta.id,
-        otel.kind = "server",
-        operation = op.meta.id,
-        request_id = id.id,
-        agent.id = tracing::field::Empty,
-        http.response.status_code = tracing::field::Empty,
-    );
+    let span = span(op.meta.id, id);
     let answered = operate(app, op, template, id, request).instrument(span.clone()).await;
     span.record("agent.id", id.noted.agent());
     let response = span.in_scope(|| answered.unwrap_or_else(|error| error.respond(&id.id)));
     span.record("http.response.status_code", response.status().as_u16());
     response
+}
+
+/// The span of a request.
+pub(crate) fn span(operation: &'static str, id: &RequestId) -> tracing::Span {
+    tracing::info_span!(
+        "http",
+        otel.name = operation,
+        otel.kind = "server",
+        operation,
+        request_id = id.id,
+        agent.id = tracing::field::Empty,
+        http.response.status_code = tracing::field::Empty,
+    )
 }
 
 /// `307` to the path without its trailing slash, where that one is answered (by `method`, if
@@ -392,13 +412,7 @@ async fn metrics(
         }
         let (request, patience) = (id.info(), Patience::default());
         let call = Call { app, key, claims, request, patience, fingerprint: None };
-        let mut db = app.db.acquire().await?;
-        let admitted = admit(&call, &META, &Value::Null, "", &mut db).await;
-        // A denial has its record on this connection.
-        if !matches!(admitted, Err(Error::Unavailable(_) | Error::Internal(_))) {
-            db.done().await?;
-        }
-        admitted?;
+        admit_alone(&call, &META).await?;
     }
     let levels = Levels {
         database: app.db.connections(),
@@ -426,17 +440,8 @@ async fn operate(
     request: Request,
 ) -> Result<Response> {
     let (parts, body) = request.into_parts();
-    let key = match admit_body(app, op, &parts.headers) {
-        Ok(key) => key,
-        Err(error) => {
-            // Who expects to be asked for the body has not sent any of it.
-            if !parts.headers.contains_key(header::EXPECT) {
-                discard(body).await;
-            }
-            return Err(error);
-        }
-    };
-    let body = read(body, app.config.body_time).await?;
+    let open = op.meta.open && app.config.public_reads;
+    let (key, body) = admit_and_read(app, open, &parts.headers, body).await?;
     let has_body = ![Method::GET, Method::HEAD, Method::DELETE].contains(&parts.method);
     let body = if has_body { parse(&parts.headers, &body)? } else { None };
 
@@ -502,13 +507,33 @@ async fn operate(
     Ok(response)
 }
 
+/// The key of a request, which may have none where it is `open`, and its body, which is not read for
+/// anybody else.
+pub(crate) async fn admit_and_read<'a>(
+    app: &'a App,
+    open: bool,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Option<&'a Key>, Bytes)> {
+    match admit_body(app, open, headers) {
+        Ok(key) => Ok((key, read(body, app.config.body_time).await?)),
+        Err(error) => {
+            // Who expects to be asked for the body has not sent any of it.
+            if !headers.contains_key(header::EXPECT) {
+                discard(body).await;
+            }
+            Err(error)
+        }
+    }
+}
+
 /// Decides from a request's head whether its body is read at all.
-fn admit_body<'a>(app: &'a App, op: &Registered, headers: &HeaderMap) -> Result<Option<&'a Key>> {
+fn admit_body<'a>(app: &'a App, open: bool, headers: &HeaderMap) -> Result<Option<&'a Key>> {
     if declared_length(headers) > MAX_BODY_BYTES as u64 {
         return Err(Error::TooLarge);
     }
     let key = authenticate(app, headers)?;
-    if key.is_none() && !(op.meta.open && app.config.public_reads) {
+    if key.is_none() && !open {
         return Err(Error::Unauthenticated);
     }
     Ok(key)
@@ -597,7 +622,7 @@ fn not_an_object(body: &Value) -> Issue {
 }
 
 /// The members of a query with their values, still percent-encoded. A plus is a space there.
-fn pairs(query: &str) -> impl Iterator<Item = (String, String)> {
+pub(crate) fn pairs(query: &str) -> impl Iterator<Item = (String, String)> {
     let pairs = query.split('&').filter(|it| !it.is_empty());
     pairs.map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -606,6 +631,6 @@ fn pairs(query: &str) -> impl Iterator<Item = (String, String)> {
     })
 }
 
-fn decode(text: &str) -> Option<String> {
+pub(crate) fn decode(text: &str) -> Option<String> {
     percent_decode_str(text).decode_utf8().ok().map(|it| it.into_owned())
 }

@@ -406,7 +406,7 @@ pub(crate) fn required(schema: &Value, name: &str) -> bool {
 }
 
 /// The value with every string in it cut to what an issue repeats.
-fn cut(value: &Value) -> Value {
+pub(crate) fn cut(value: &Value) -> Value {
     match value {
         Value::String(text) => text.chars().take(ECHO_LIMIT).collect::<String>().into(),
         Value::Array(values) => values.iter().map(cut).collect(),

@@ -11,6 +11,7 @@ pub mod capabilities;
 #[cfg(feature = "cedar")]
 mod cedar;
 mod config;
+mod connection;
 mod db;
 mod docs;
 mod domain;
@@ -22,6 +23,7 @@ mod idempotency;
 mod input;
 mod keys;
 mod lock_key;
+mod mcp;
 mod metrics;
 mod openapi;
 pub mod operation;
@@ -33,6 +35,7 @@ pub mod registry;
 mod server;
 pub mod telemetry;
 mod timestamp;
+pub mod tool;
 mod waiting;
 
 pub use app::App;

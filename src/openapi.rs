@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     auth::MAX_ID_BYTES,
-    http::{PAGES, Page},
+    http::{MCP, PAGES, Page},
     input, lock_key, probe,
     registry::{Operations, Registered},
 };
@@ -16,6 +16,17 @@ all. Paths that are not listed are answered with 404, methods that are not liste
 the rest of the path, its slashes may stand as they are. Members and parameters that are not \
 listed are ignored. Numbers and booleans may also be sent as text. No text may contain the \
 character NUL.";
+
+/// The failures that any request with a key may meet.
+const COMMON: [(&str, &str); 7] = [
+    ("401", "Unauthenticated"),
+    ("403", "Forbidden"),
+    ("408", "TooSlow"),
+    ("413", "TooLarge"),
+    ("422", "Invalid"),
+    ("500", "Fault"),
+    ("503", "Unavailable"),
+];
 
 /// The document over a list of operations.
 pub fn document(operations: &Operations) -> Value {
@@ -31,6 +42,7 @@ pub fn document(operations: &Operations) -> Value {
             item[method.to_lowercase()] = operation(op, n, method, &path);
         }
     }
+    paths.insert(MCP.to_owned(), mcp());
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -112,15 +124,7 @@ fn operation(op: &Registered, n: usize, method: &str, path: &str) -> Value {
     if op.fields().any(|(_, schema)| schema["x-time"] == true) {
         item["responses"]["400"] = response("BadRequest");
     }
-    for (status, name) in [
-        ("401", "Unauthenticated"),
-        ("403", "Forbidden"),
-        ("408", "TooSlow"),
-        ("413", "TooLarge"),
-        ("422", "Invalid"),
-        ("500", "Fault"),
-        ("503", "Unavailable"),
-    ] {
+    for (status, name) in COMMON {
         item["responses"][status] = response(name);
     }
     item
@@ -276,6 +280,82 @@ fn page(path: &str, summary: &str, page: Page) -> Value {
         "security": security,
         "responses": responses,
     })
+}
+
+/// The MCP endpoint, whose messages its own protocol describes.
+fn mcp() -> Value {
+    let header = |name: &str, required: bool, schema: Value| json!({ "name": name, "in": "header", "required": required, "schema": schema });
+    let text = json!({ "type": "string" });
+    let id = json!({ "type": ["string", "integer"] });
+    let message = json!({
+        "type": "object",
+        "required": ["jsonrpc", "method"],
+        "properties": {
+            "jsonrpc": { "const": "2.0" },
+            "id": id,
+            "method": { "type": "string" },
+            "params": { "type": "object" },
+        },
+    });
+    let tools = json!({
+        "name": "tools",
+        "in": "query",
+        "required": false,
+        "description": "Sets of tools, or tools, separated by commas; absent: `core`.",
+        "schema": text,
+    });
+    let mut post = json!({
+        "operationId": "use_mcp",
+        "summary": "The operations as tools, for MCP clients.",
+        "description": "Model Context Protocol over streamable HTTP, without state: revisions \
+    2024-11-05 to 2025-11-25 with `initialize`, and 2026-07-28 without. Each tool call is authorised as \
+    its own operation.",
+        "tags": ["mcp"],
+        "security": keys(),
+        "parameters": [
+            tools,
+            header("Accept", true, json!({ "const": "application/json, text/event-stream" })),
+            header("MCP-Protocol-Version", false, text.clone()),
+            header("Mcp-Session-Id", false, text.clone()),
+        ],
+        "requestBody": {
+            "required": true,
+            "content": { "application/json": { "schema": message } },
+        },
+        "responses": {
+            "200": {
+                "description": "The answer; a failed tool call included.",
+                "headers": request_id(),
+                "content": { "application/json": { "schema": { "type": "object" } } },
+            },
+            "202": { "description": "A notification was taken.", "headers": request_id() },
+        },
+    });
+    let mut delete = json!({
+        "operationId": "end_mcp",
+        "summary": "End an MCP connection.",
+        "description": "The session that was registered through it goes on until it is ended or \
+    falls silent.",
+        "tags": ["mcp"],
+        "security": keys(),
+        "parameters": [header("Mcp-Session-Id", true, text)],
+        "responses": { "204": { "description": "It is ended.", "headers": request_id() } },
+    });
+    let unread = [
+        ("400", "The message, or the protocol's version, is not one that is understood."),
+        ("404", "There is no such method."),
+        ("406", "`Accept` lacks `application/json` or `text/event-stream`."),
+        ("415", "The body is not `application/json`."),
+    ];
+    for (status, description) in unread {
+        post["responses"][status] = json!({ "description": description, "headers": request_id() });
+    }
+    delete["responses"]["400"] = problem("No connection is named.", "Failure");
+    for (status, name) in COMMON {
+        post["responses"][status] = response(name);
+        delete["responses"][status] = response(name);
+    }
+    json!({ "post": post, "delete": delete })
 }
 
 fn request_id() -> Value {

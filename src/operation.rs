@@ -19,10 +19,12 @@ use crate::{
     App, Config, Error, Result,
     audit::{self, Denial},
     auth::{Caller, Claims, Key},
+    connection,
     db::Db,
     idempotency,
     policy::Question,
     telemetry::Noted,
+    tool::Tool,
     waiting::{Look, Patience, Ticket},
 };
 
@@ -136,6 +138,8 @@ pub struct Meta {
     pub routes: &'static [&'static str],
     /// Whether it is answered without a key where public reads are on.
     pub open: bool,
+    /// How it is offered over MCP, if it is.
+    pub tool: Option<Tool>,
     /// Name of its audit row, where that is not the operation's own or the operation is a read.
     recorded_as: Option<&'static str>,
     /// Whether an operation of the read tier changes something all the same.
@@ -191,6 +195,7 @@ impl Meta {
             identity,
             routes: &[],
             open: false,
+            tool: None,
             recorded_as: None,
             writes: false,
         }
@@ -217,6 +222,12 @@ impl Meta {
     /// Answered without a key where public reads are on.
     pub const fn open(mut self) -> Self {
         self.open = true;
+        self
+    }
+
+    /// Offered as a tool of the MCP endpoint.
+    pub const fn tool(mut self, tool: Tool) -> Self {
+        self.tool = Some(tool);
         self
     }
 
@@ -379,7 +390,7 @@ async fn hear(call: &Call<'_>, db: &mut Db, caller: &Caller) -> Result<()> {
 
 /// Who is calling, where identity, workspace, trust and policy permit the operation. A denial is
 /// recorded.
-pub(crate) async fn admit(
+async fn admit(
     call: &Call<'_>,
     meta: &Meta,
     input: &Value,
@@ -403,6 +414,9 @@ pub(crate) async fn admit(
             return Err(denial);
         }
     };
+    if let Some(connection_id) = &call.claims.connection_id {
+        connection::join(db, &mut caller, connection_id).await?;
+    }
     tracing::Span::current().record("agent.id", &caller.agent_id);
     call.request.noted.set_agent(&caller.agent_id);
     if let Some(key) = call.key {
@@ -417,6 +431,22 @@ pub(crate) async fn admit(
     record_denial(call, meta, resource, db, &caller, &denial, &decision.diagnostics).await?;
     hear(call, db, &caller).await?;
     Err(denial)
+}
+
+/// Admits a request that is no operation, on a connection of its own, and hears its caller.
+pub(crate) async fn admit_alone(call: &Call<'_>, meta: &Meta) -> Result<Caller> {
+    let mut db = call.app.db.acquire().await?;
+    let admitted = async {
+        let caller = admit(call, meta, &Value::Null, "", &mut db).await?;
+        hear(call, &mut db, &caller).await?;
+        Ok(caller)
+    }
+    .await;
+    // A denial has its record on this connection.
+    if !matches!(admitted, Err(Error::Unavailable(_) | Error::Internal(_))) {
+        db.done().await?;
+    }
+    admitted
 }
 
 async fn record_denial(

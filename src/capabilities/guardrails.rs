@@ -20,7 +20,8 @@ use crate::{
     idempotency::canonical,
     operation::{Context, IdentityMode, Meta, Operation},
     page::{Page, read_limit},
-    registry::Operations,
+    registry::{Operations, Resource, word},
+    tool::Tool,
 };
 
 mod patterns;
@@ -29,7 +30,37 @@ use patterns::{Compiled, built_in, compile, find, first_chars};
 pub use patterns::{Finding, Pattern, Span};
 
 pub(super) fn operations(operations: Operations) -> Operations {
-    operations.with::<CheckGuardrails>().with::<ListGuardrails>()
+    operations.with::<CheckGuardrails>().with::<ListGuardrails>().resource(Resource {
+        uri: "guardrails://patterns",
+        description: "What check_guardrails looks for.",
+        operation: "list_guardrails",
+        input: || json!({ "limit": 500 }),
+        lines: pattern_lines,
+        empty: "No guardrail patterns configured.",
+    })
+}
+
+fn pattern_lines(answer: &Value) -> Vec<String> {
+    let patterns: Vec<_> = answer["patterns"].as_array().into_iter().flatten().collect();
+    let mut categories: Vec<&Value> = Vec::new();
+    for pattern in &patterns {
+        if !categories.contains(&&pattern["category"]) {
+            categories.push(&pattern["category"]);
+        }
+    }
+    let mut lines = Vec::new();
+    for category in categories {
+        lines.push(format!("{}:", word(category)));
+        for pattern in patterns.iter().filter(|it| it["category"] == *category) {
+            lines.push(format!(
+                "  {} ({}, counts below trust {})",
+                word(&pattern["name"]),
+                word(&pattern["severity"]),
+                pattern["min_trust_level"],
+            ));
+        }
+    }
+    lines
 }
 
 /// How many characters of the scanned text a violation record keeps.
@@ -350,7 +381,8 @@ impl Operation for CheckGuardrails {
     type Output = Checked;
     const META: Meta = Meta::write("check_guardrails")
         .at(&["POST /guardrails/check"])
-        .identity(IdentityMode::Soft);
+        .identity(IdentityMode::Soft)
+        .tool(Tool::named("check_guardrails"));
 
     fn example() -> Value {
         json!({ "operation_text": "git status", "file_paths": ["src/main.rs"] })
@@ -430,7 +462,9 @@ pub struct PatternList {
 
 impl Operation for ListGuardrails {
     type Output = PatternList;
-    const META: Meta = Meta::read("list_guardrails").at(&["GET /guardrails/patterns"]);
+    const META: Meta = Meta::read("list_guardrails")
+        .at(&["GET /guardrails/patterns"])
+        .tool(Tool::named("list_guardrail_patterns").hide(&["limit"]));
 
     fn example() -> Value {
         json!({ "limit": 100 })

@@ -10,6 +10,7 @@ use crate::{
     audit::{self, MONTHS_AHEAD, audited},
     operation::{Context, Meta, Operation},
     registry::Operations,
+    tool::Tool,
 };
 
 pub(super) fn operations(operations: Operations) -> Operations {
@@ -67,7 +68,9 @@ pub struct Maintained {
 
 impl Operation for RunMaintenance {
     type Output = Maintained;
-    const META: Meta = Meta::admin("run_maintenance").at(&["POST /maintenance/run"]);
+    const META: Meta = Meta::admin("run_maintenance")
+        .at(&["POST /maintenance/run"])
+        .tool(Tool::named("run_maintenance"));
 
     fn example() -> Value {
         json!({ "tasks": ["sessions", "work"] })

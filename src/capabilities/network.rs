@@ -9,6 +9,7 @@ use crate::{
     Domain, Result,
     operation::{Context, IdentityMode, Meta, Operation},
     registry::Operations,
+    tool::Tool,
 };
 
 pub(super) fn operations(operations: Operations) -> Operations {
@@ -45,7 +46,8 @@ impl Operation for CheckNetwork {
     const META: Meta = Meta::read("network_access")
         .at(&["POST /network/check"])
         .identity(IdentityMode::Strict)
-        .writes();
+        .writes()
+        .tool(Tool::named("check_network"));
 
     fn example() -> Value {
         json!({ "domain": "api.github.com" })

@@ -11,6 +11,7 @@ use crate::{
     operation::{Context, IdentityMode, Meta, Operation},
     policy::{self, Question},
     registry::Operations,
+    tool::Tool,
 };
 
 pub(super) fn operations(operations: Operations) -> Operations {
@@ -66,7 +67,8 @@ impl Operation for CheckPolicy {
     const META: Meta = Meta::read("check_policy")
         .at(&["POST /policy/check"])
         .identity(IdentityMode::Strict)
-        .recorded_as("policy_decision");
+        .recorded_as("policy_decision")
+        .tool(Tool::named("check_policy"));
 
     fn example() -> Value {
         json!({
@@ -201,7 +203,9 @@ pub struct Validated {
 
 impl Operation for ValidatePolicy {
     type Output = Validated;
-    const META: Meta = Meta::read("validate_policy").at(&["POST /policy/validate"]);
+    const META: Meta = Meta::read("validate_policy")
+        .at(&["POST /policy/validate"])
+        .tool(Tool::named("validate_cedar_policy"));
 
     fn example() -> Value {
         json!({

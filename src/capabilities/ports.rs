@@ -12,6 +12,7 @@ use crate::{
     audit::audited,
     operation::{Context, IdentityMode, Meta, Operation},
     registry::Operations,
+    tool::Tool,
 };
 
 pub(super) fn operations(operations: Operations) -> Operations {
@@ -75,8 +76,10 @@ struct AllocatedRow {
 
 impl Operation for AllocatePorts {
     type Output = AllocatedPorts;
-    const META: Meta =
-        Meta::write("allocate_ports").at(&["POST /ports/allocate"]).identity(IdentityMode::Soft);
+    const META: Meta = Meta::write("allocate_ports")
+        .at(&["POST /ports/allocate"])
+        .identity(IdentityMode::Soft)
+        .tool(Tool::named("allocate_ports").show(&["session_id"]));
 
     fn example() -> Value {
         json!({ "session_id": "s-1" })
@@ -199,8 +202,10 @@ struct ReleasedRow {
 
 impl Operation for ReleasePorts {
     type Output = ReleasedPorts;
-    const META: Meta =
-        Meta::write("release_ports").at(&["POST /ports/release"]).identity(IdentityMode::Soft);
+    const META: Meta = Meta::write("release_ports")
+        .at(&["POST /ports/release"])
+        .identity(IdentityMode::Soft)
+        .tool(Tool::named("release_ports").show(&["session_id"]));
 
     fn example() -> Value {
         json!({ "session_id": "s-1" })
@@ -283,7 +288,10 @@ pub struct PortBlock {
 
 impl Operation for PortsStatus {
     type Output = Vec<PortBlock>;
-    const META: Meta = Meta::read("ports_status").at(&["GET /ports/status"]).open();
+    const META: Meta = Meta::read("ports_status")
+        .at(&["GET /ports/status"])
+        .open()
+        .tool(Tool::named("ports_status"));
 
     fn example() -> Value {
         json!({})

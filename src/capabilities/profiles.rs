@@ -12,11 +12,37 @@ use crate::{
     authority::{self, ProfileSource},
     operation::{Context, IdentityMode, Meta, Operation},
     page::{Page, read_limit},
-    registry::Operations,
+    registry::{Operations, Resource, list, word},
+    tool::Tool,
 };
 
 pub(super) fn operations(operations: Operations) -> Operations {
-    operations.with::<GetMyProfile>().with::<AssignProfile>().with::<ManageKeys>()
+    operations.with::<GetMyProfile>().with::<AssignProfile>().with::<ManageKeys>().resource(
+        Resource {
+            uri: "profiles://current",
+            description: "Who you are and what you may do.",
+            operation: "get_my_profile",
+            input: || json!({}),
+            lines: profile_lines,
+            empty: "No profile assigned. Using default permissions.",
+        },
+    )
+}
+
+fn profile_lines(answer: &Value) -> Vec<String> {
+    let profile = &answer["profile"];
+    if profile.is_null() {
+        return Vec::new();
+    }
+    let all = |member: &str, none: &str| list(&profile[member]).unwrap_or_else(|| none.to_owned());
+    vec![
+        format!("Profile: {} ({})", word(&profile["name"]), word(&answer["source"])),
+        format!("Trust: {}", answer["identity"]["trust_level"]),
+        format!("Type: {}", word(&profile["agent_type"])),
+        format!("File locks at most: {}", profile["max_file_modifications"]),
+        format!("Allowed: {}", all("allowed_operations", "everything that the trust allows")),
+        format!("Blocked: {}", all("blocked_operations", "nothing")),
+    ]
 }
 
 const NO_PROFILE_FOUND: &str = "no_profile_found";
@@ -91,7 +117,8 @@ pub struct CallerIdentity {
 
 impl Operation for GetMyProfile {
     type Output = MyProfile;
-    const META: Meta = Meta::read("get_my_profile").at(&["GET /profiles/me"]);
+    const META: Meta =
+        Meta::read("get_my_profile").at(&["GET /profiles/me"]).tool(Tool::named("get_my_profile"));
 
     fn example() -> Value {
         json!({})
@@ -166,8 +193,10 @@ struct AssignRow {
 
 impl Operation for AssignProfile {
     type Output = Assigned;
-    const META: Meta =
-        Meta::admin("assign_profile").at(&["POST /profiles/assign"]).identity(IdentityMode::Strict);
+    const META: Meta = Meta::admin("assign_profile")
+        .at(&["POST /profiles/assign"])
+        .identity(IdentityMode::Strict)
+        .tool(Tool::named("assign_profile"));
 
     fn example() -> Value {
         json!({ "target_agent_id": "web-1", "profile": "claude_code_web_implementer" })
@@ -369,7 +398,9 @@ struct Recorded {
 
 impl Operation for ManageKeys {
     type Output = KeyList;
-    const META: Meta = Meta::admin("manage_keys").at(&["GET /keys"]);
+    const META: Meta = Meta::admin("manage_keys")
+        .at(&["GET /keys"])
+        .tool(Tool::named("list_keys").hide(&["limit"]));
 
     fn example() -> Value {
         json!({ "limit": 10 })

@@ -24,7 +24,8 @@ use crate::{
     audit::audited,
     input::{issue, value_error},
     operation::{Context, IdentityMode, Meta, Operation},
-    registry::Operations,
+    registry::{Operations, Resource, word},
+    tool::Tool,
 };
 
 pub(super) fn operations(operations: Operations) -> Operations {
@@ -36,6 +37,28 @@ pub(super) fn operations(operations: Operations) -> Operations {
         .with::<CancelWork>()
         .with::<GetTask>()
         .with::<ListWork>()
+        .resource(Resource {
+            uri: "work://pending",
+            description: "The tasks that wait, the first 20.",
+            operation: "list_work",
+            input: || json!({ "status": "pending", "limit": 20 }),
+            lines: task_lines,
+            empty: "No pending tasks.",
+        })
+}
+
+fn task_lines(answer: &Value) -> Vec<String> {
+    let line = |task: &Value| {
+        let due = task["deadline"].as_str().map(|it| format!(", due {it}")).unwrap_or_default();
+        format!(
+            "[{}] {} {}: {}{due}",
+            task["priority"],
+            word(&task["id"]),
+            word(&task["task_type"]),
+            word(&task["description"]),
+        )
+    };
+    answer["tasks"].as_array().into_iter().flatten().map(line).collect()
 }
 
 /// How often a statement that lost a race is run again before it gives up.
@@ -130,7 +153,8 @@ impl Operation for SubmitWork {
     const META: Meta = Meta::write("submit_work")
         .at(&["POST /work/submit"])
         .identity(IdentityMode::Soft)
-        .recorded_as("submit_task");
+        .recorded_as("submit_task")
+        .tool(Tool::named("submit_work").rename(&[("task_description", "description")]));
 
     fn example() -> Value {
         json!({

@@ -61,7 +61,7 @@ async fn any_value_in_any_field_is_answered_and_a_refused_one_changes_nothing() 
     let service = Service::with(&[("WAIT_MAX_SECONDS", "0")]).await;
     let clients = [service.client(), service.client_with(BOSS)];
     for op in capabilities::all().iter() {
-        let route = op.meta.routes[0];
+        let Some(route) = op.meta.routes.first() else { continue };
         let mut fields: Vec<_> = op.fields().map(|(name, _)| name.clone()).collect();
         fields.push("unknown".to_owned());
         for name in fields {
@@ -130,7 +130,8 @@ async fn any_bytes_as_a_body_are_answered() {
     }
     bodies.push(format!("{}\"file_path\":\"../x\"}}", wide).into_bytes());
     for op in capabilities::all().iter() {
-        let (method, path) = op.meta.routes[0].split_once(' ').expect("method and path");
+        let Some(route) = op.meta.routes.first() else { continue };
+        let (method, path) = route.split_once(' ').expect("method and path");
         // What demands nothing may be content with nonsense that it does not read.
         let demands = op.fields().any(|(name, _)| op.input["required"].to_string().contains(name));
         if method != "POST" || !demands {

@@ -167,6 +167,7 @@ impl Service {
             (select count(*) from network_log),
             (select json_agg(h order by workspace, id) from handoff h),
             (select json_agg(b order by workspace, slot) from port_block b),
+            (select json_agg(x order by workspace, agent_id, connection_id) from mcp_connection x),
             (select count(*) from audit_log))");
         self.scalar(&sql).await
     }

@@ -10,6 +10,7 @@ use crate::{
     Result,
     audit::audited_unheard,
     operation::{Context, IdentityMode, Meta, Operation},
+    tool::Tool,
 };
 
 /// End your session when your work is done: its locks, claims and ports are free at once. Your other
@@ -54,7 +55,8 @@ impl Operation for DeregisterSession {
     const META: Meta = Meta::write("deregister_session")
         .at(&["POST /discovery/deregister"])
         .identity(IdentityMode::Strict)
-        .recorded_as("deregister_agent");
+        .recorded_as("deregister_agent")
+        .tool(Tool::named("deregister_session").show(&["session_id"]));
 
     fn example() -> Value {
         json!({ "agent_id": "claude-1", "session_id": "s-1" })
@@ -71,7 +73,10 @@ impl Operation for DeregisterSession {
             Self::META.audit(),
             json!({ "session_id": self.session_id, "capabilities": Value::Null }),
             r#"
-            judged as (
+            unbound as (
+                delete from mcp_connection
+                where workspace = $1 and agent_id = $2 and session_id = $10
+            ), judged as (
                 select exists (
                     select from agent_session
                     where workspace = $1 and agent_id = $2 and session_id = $10
@@ -159,7 +164,8 @@ impl Operation for CleanupAgents {
     type Output = CleanedUp;
     const META: Meta = Meta::admin("cleanup_agents")
         .at(&["POST /discovery/cleanup"])
-        .recorded_as("cleanup_dead_agents");
+        .recorded_as("cleanup_dead_agents")
+        .tool(Tool::named("cleanup_dead_agents").hide(&["idle_minutes"]));
 
     fn example() -> Value {
         json!({ "stale_threshold_minutes": 60, "dry_run": true })

@@ -10,6 +10,7 @@ use crate::{
     LockKey, Result, Timestamp,
     audit::audited,
     operation::{Context, IdentityMode, Meta, Operation},
+    tool::Tool,
 };
 
 const LOCK_NOT_FOUND_OR_NOT_OWNER: &str = "lock_not_found_or_not_owner";
@@ -48,8 +49,10 @@ struct ReleaseRow {
 
 impl Operation for ReleaseLock {
     type Output = Released;
-    const META: Meta =
-        Meta::write("release_lock").at(&["POST /locks/release"]).identity(IdentityMode::StrictId);
+    const META: Meta = Meta::write("release_lock")
+        .at(&["POST /locks/release"])
+        .identity(IdentityMode::StrictId)
+        .tool(Tool::named("release_lock"));
 
     fn example() -> Value {
         json!({ "file_path": "src/main.rs", "agent_id": "claude-1" })
@@ -142,7 +145,9 @@ pub struct ForceReleased {
 
 impl Operation for ForceReleaseLock {
     type Output = ForceReleased;
-    const META: Meta = Meta::admin("force_release_lock").at(&["DELETE /locks/{*path}"]);
+    const META: Meta = Meta::admin("force_release_lock")
+        .at(&["DELETE /locks/{*path}"])
+        .tool(Tool::named("force_release_lock").rename(&[("path", "file_path")]));
 
     fn example() -> Value {
         json!({ "path": "src/main.rs" })

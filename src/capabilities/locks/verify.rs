@@ -7,6 +7,7 @@ use super::{INVALID_FILE_PATH, NOT_LOCKED, STALE_FENCING_TOKEN};
 use crate::{
     LockKey, Result, Timestamp,
     operation::{Context, IdentityMode, Meta, Operation},
+    tool::Tool,
 };
 
 /// Check that locks are still held with the fencing tokens you were given: before a commit, a push
@@ -55,8 +56,10 @@ pub struct VerifiedLock {
 
 impl Operation for VerifyLocks {
     type Output = Verified;
-    const META: Meta =
-        Meta::read("verify_locks").at(&["POST /locks/verify"]).identity(IdentityMode::Strict);
+    const META: Meta = Meta::read("verify_locks")
+        .at(&["POST /locks/verify"])
+        .identity(IdentityMode::Strict)
+        .tool(Tool::named("verify_locks"));
 
     fn example() -> Value {
         json!({ "locks": [{ "file_path": "src/main.rs", "fencing_token": 41 }] })

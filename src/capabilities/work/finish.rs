@@ -11,6 +11,7 @@ use crate::{
     audit::audited,
     capabilities::guardrails::{self, Scan},
     operation::{Context, IdentityMode, Meta, Operation},
+    tool::Tool,
 };
 
 /// Extend the lease of a task you have claimed, before a long step.
@@ -47,7 +48,8 @@ impl Operation for RenewWork {
     const META: Meta = Meta::write("renew_work")
         .at(&["POST /work/renew"])
         .identity(IdentityMode::Strict)
-        .recorded_as("renew_task");
+        .recorded_as("renew_task")
+        .tool(Tool::named("renew_work"));
 
     fn example() -> Value {
         json!({ "task_id": "1d0b9f0e-5b1d-4c39-9a53-0d6ef0c6d7a1" })
@@ -171,7 +173,8 @@ impl Operation for CompleteWork {
     const META: Meta = Meta::write("complete_work")
         .at(&["POST /work/complete"])
         .identity(IdentityMode::StrictId)
-        .recorded_as("complete_task");
+        .recorded_as("complete_task")
+        .tool(Tool::named("complete_work"));
 
     fn example() -> Value {
         json!({
@@ -351,7 +354,8 @@ impl Operation for CancelWork {
     const META: Meta = Meta::write("cancel_work")
         .at(&["POST /work/cancel"])
         .identity(IdentityMode::Strict)
-        .recorded_as("cancel_task");
+        .recorded_as("cancel_task")
+        .tool(Tool::named("cancel_work"));
 
     fn example() -> Value {
         json!({ "task_id": "1d0b9f0e-5b1d-4c39-9a53-0d6ef0c6d7a1", "reason": "not needed" })
