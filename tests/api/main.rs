@@ -14,6 +14,7 @@ mod keys;
 mod laws;
 mod locks;
 mod maintenance;
+mod mcp;
 mod memory;
 mod memory_bm25;
 mod network;
