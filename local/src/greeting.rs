@@ -1,5 +1,5 @@
-//! What is printed once the service is about to answer: where it is, the key, and three requests
-//! that work as they are when they are pasted in order.
+//! What is printed once the service is about to answer: where it is, the key, how an agent connects,
+//! and three requests that work as they are when they are pasted in order.
 
 use std::{fmt, net::SocketAddr, str::FromStr};
 
@@ -68,6 +68,17 @@ impl Greeting {
         format!("curl -sS -H {header} -H 'Content-Type: application/json' -d '{body}' {url}{route}")
     }
 
+    fn connect(&self) -> String {
+        let key = match &self.key {
+            Key::Made(key) => key,
+            Key::Configured => "$KEY",
+        };
+        let url = &self.url;
+        format!(
+            r#"claude mcp add --transport http coord {url}/mcp --header "Authorization: Bearer {key}""#
+        )
+    }
+
     fn acquire(&self, agent: &str) -> String {
         let path = &self.lock.path;
         let body =
@@ -91,7 +102,9 @@ impl fmt::Display for Greeting {
                 writeln!(f, "Key:      as configured; put one into KEY for the lines below")?;
             }
         }
-        writeln!(f, "\nTry it in another terminal:\n")?;
+        writeln!(f, "\nConnect Claude Code over MCP; docs/agents.md has other agents:\n")?;
+        writeln!(f, "{}\n", self.connect())?;
+        writeln!(f, "Or try it in another terminal:\n")?;
         writeln!(f, "# {AGENT} takes the lock on a file\n{}\n", self.acquire(AGENT))?;
         writeln!(f, "# agent-2 is refused\n{}\n", self.acquire("agent-2"))?;
         writeln!(
