@@ -45,8 +45,10 @@ prepare: target/queries ## Write .sqlx anew: what the compiler knows about the S
 docs: $(DOCUMENTS) ## Write the generated documents anew
 
 figures: ## Measure start and memory of the release build; on Linux, and on a machine at rest
-	cargo build -q --release --bin coordinator && cargo build -q --bin with-postgres
-	$(WITH_POSTGRES) --migrations migrations -- benches/figures.py $(TARGET)/release/coordinator
+	cargo build -q --release --bin coordinator && cargo build -q --release --package coord && \
+	cargo build -q --bin with-postgres
+	$(WITH_POSTGRES) --migrations migrations -- benches/figures.py $(TARGET)/release/coordinator \
+		$(TARGET)/release/coord
 
 words: ## Check that no tracked file names what is private to a machine
 	@git grep -nIE '$(PRIVATE)' -- . ':!Cargo.lock'; test $$? -eq 1

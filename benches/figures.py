@@ -3,7 +3,8 @@
 
 Ten starts of the release build against a migrated database: the time from exec to the first answer
 of /live and to the first 200 of /health, and the memory of the process once it is idle. Exits with 1
-when a median is over its bound.
+when a median is over its bound. Of the client, which a second argument names, the size and the time of
+a start are told.
 """
 import http.client
 import os
@@ -73,9 +74,23 @@ def one_start(program):
         process.wait(10)
 
 
+def client_start(program):
+    started = time.monotonic()
+    subprocess.run([program, "--version"], check=True, stdout=subprocess.DEVNULL)
+    return (time.monotonic() - started) * 1000
+
+
+def client_figures(program):
+    client_start(program)
+    starts = [client_start(program) for _ in range(STARTS)]
+    figures = min(starts), statistics.median(starts), max(starts)
+    print(f"{'coord --version, ms':24} " + " ".join(f"{it:8.1f}" for it in figures))
+    print(f"{'size of coord, MB':24} {os.path.getsize(program) / 1e6:8.1f}")
+
+
 def main():
-    if len(sys.argv) != 2 or "DATABASE_URL" not in os.environ:
-        sys.exit("Usage: DATABASE_URL=… benches/figures.py PROGRAM, on a migrated database")
+    if len(sys.argv) not in (2, 3) or "DATABASE_URL" not in os.environ:
+        sys.exit("Usage: DATABASE_URL=… benches/figures.py PROGRAM [CLIENT], on a migrated database")
     one_start(sys.argv[1])  # The first one finds cold caches.
     measured = zip(*(one_start(sys.argv[1]) for _ in range(STARTS)))
     is_over = False
@@ -85,6 +100,8 @@ def main():
         is_over |= median > bound
         print(f"{name:24} {min(values):8.1f} {median:8.1f} {max(values):8.1f} {bound:8}")
     print(f"{'size of the program, MB':24} {os.path.getsize(sys.argv[1]) / 1e6:8.1f}")
+    if len(sys.argv) == 3:
+        client_figures(sys.argv[2])
     sys.exit(1 if is_over else 0)
 
 

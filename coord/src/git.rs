@@ -1,0 +1,68 @@
+//! The git repository around the current folder, asked through `git` itself.
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+/// A work tree.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkTree {
+    /// Its top folder.
+    pub(crate) top: PathBuf,
+}
+
+impl WorkTree {
+    /// The work tree of the current folder, if it is in one.
+    pub(crate) fn here() -> Option<WorkTree> {
+        let top = output(Command::new("git").args(["rev-parse", "--show-toplevel"])).ok()?;
+        let top = top.strip_suffix('\n').unwrap_or(&top);
+        (!top.is_empty()).then(|| WorkTree { top: top.into() })
+    }
+
+    /// What git prints for these arguments, run in the top folder.
+    pub(crate) fn git(&self, arguments: &[&str]) -> Result<String, String> {
+        output(Command::new("git").arg("-C").arg(&self.top).args(arguments))
+    }
+
+    /// Whether git says yes to these arguments.
+    pub(crate) fn says(&self, arguments: &[&str]) -> bool {
+        self.git(arguments).is_ok()
+    }
+
+    /// The paths that git prints, separated by NUL.
+    pub(crate) fn paths(&self, arguments: &[&str]) -> Result<Vec<String>, String> {
+        let text = self.git(arguments)?;
+        Ok(text
+            .split('\0')
+            .map(|it| it.trim_start_matches('\n'))
+            .filter(|it| !it.is_empty())
+            .map(str::to_owned)
+            .collect())
+    }
+
+    /// Where a file of the repository lies, such as `info/exclude`.
+    pub(crate) fn file(&self, name: &str) -> Result<PathBuf, String> {
+        let path = self.git(&["rev-parse", "--git-path", name])?;
+        Ok(self.top.join(path.strip_suffix('\n').unwrap_or(&path)))
+    }
+
+    /// A path of the work tree as lock keys name it. Only a path from the root of the file system is
+    /// changed: any other is a key already.
+    pub(crate) fn key_of(&self, path: &str) -> String {
+        match std::path::Path::new(path).strip_prefix(&self.top) {
+            Ok(inside) if path.starts_with('/') => inside.to_string_lossy().into_owned(),
+            _ => path.to_owned(),
+        }
+    }
+}
+
+fn output(command: &mut Command) -> Result<String, String> {
+    let done = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("git cannot be run: {error}"))?;
+    match done.status.success() {
+        true => Ok(String::from_utf8_lossy(&done.stdout).into_owned()),
+        false => Err(String::from_utf8_lossy(&done.stderr).trim().to_owned()),
+    }
+}

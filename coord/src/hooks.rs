@@ -1,0 +1,288 @@
+//! Git hooks: a commit or push passes only while the locks that it relies on are held. The invariant:
+//! a file whose recorded fencing token is no longer valid never passes.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, Permissions},
+    io::{IsTerminal as _, Read as _},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+};
+
+use clap::ArgMatches;
+use serde_json::{Value, json};
+
+use crate::{
+    git::WorkTree,
+    outcome::{DONE, Outcome, Problem, REFUSED, UNANSWERED, code_of, failure_of},
+    record::Record,
+    run::{Context, context},
+    settings::DEFAULT_TIMEOUT,
+    show::{Output, clean, relative},
+};
+
+/// As many as one request may ask for.
+const MOST_LOCKS: usize = 1000;
+
+/// What is longer cannot be locked.
+const MOST_BYTES: usize = 1024;
+
+/// No lock has it, so it asks for a lock without claiming to hold it.
+const NO_TOKEN: i64 = 0;
+
+/// How a hook of this program is known again.
+const MARK: &str = "# Installed by `coord hook install`.";
+
+const NAMES: [&str; 2] = ["pre-commit", "pre-push"];
+
+pub(crate) fn command(matches: &ArgMatches, output: Output) -> Outcome {
+    let Some((name, own)) = matches.subcommand() else { return Ok(DONE) };
+    let work_tree = WorkTree::here().ok_or_else(|| Problem::wrong("This is no git work tree."))?;
+    if name == "install" {
+        return install(&work_tree, own.get_flag("force"), output);
+    }
+    let files = match name {
+        "pre-commit" => staged(&work_tree),
+        _ => pushed(&work_tree, own.get_one::<String>("remote").map(String::as_str)),
+    };
+    let files: Vec<_> = files
+        .map_err(|error| Problem::wrong(format!("git: {error}.")))?
+        .into_iter()
+        .filter(|it| it.len() <= MOST_BYTES)
+        .collect();
+    if files.is_empty() {
+        return Ok(DONE);
+    }
+    let cx = context(own, output, DEFAULT_TIMEOUT)?;
+    let checked = check(&cx, &Record::of(work_tree.clone()), &files);
+    judge(checked, &work_tree, name, output)
+}
+
+/// What the check means for git.
+fn judge(
+    checked: Result<Vec<String>, Problem>,
+    work_tree: &WorkTree,
+    name: &str,
+    output: Output,
+) -> Outcome {
+    let what = if name == "pre-push" { "push" } else { "commit" };
+    match checked {
+        Ok(complaints) if complaints.is_empty() => Ok(DONE),
+        Ok(complaints) => {
+            for complaint in complaints {
+                output.problem(&complaint);
+            }
+            output.problem(&format!("coord: the {what} is stopped."));
+            Ok(REFUSED)
+        }
+        Err(problem) if problem.code == UNANSWERED => {
+            output.problem(&problem.text);
+            let setting = work_tree.git(&["config", "--get", "coord.unreachable"]);
+            if setting.is_ok_and(|it| it.trim() == "allow") {
+                output.problem(&format!(
+                    "coord: the locks are not checked; the {what} goes on, as coord.unreachable says."
+                ));
+                return Ok(DONE);
+            }
+            output.problem(&format!(
+                "coord: the locks cannot be checked, so the {what} is stopped. To let it pass in such \
+                 cases: git config coord.unreachable allow"
+            ));
+            Ok(UNANSWERED)
+        }
+        Err(problem) => Err(problem),
+    }
+}
+
+/// The files of the commit to be. In a merge, those that come unchanged from the other side were
+/// checked when they were committed there.
+fn staged(work_tree: &WorkTree) -> Result<BTreeSet<String>, String> {
+    let changed = |base: &[&str]| {
+        let arguments = ["diff", "--cached", "--name-only", "--no-renames", "-z"];
+        Ok::<BTreeSet<_>, String>(
+            work_tree.paths(&[&arguments[..], base].concat())?.into_iter().collect(),
+        )
+    };
+    let ours = changed(&[])?;
+    match work_tree.says(&["rev-parse", "-q", "--verify", "MERGE_HEAD"]) {
+        true => Ok(ours.intersection(&changed(&["MERGE_HEAD"])?).cloned().collect()),
+        false => Ok(ours),
+    }
+}
+
+/// The files that the commits to be pushed change. Git says on standard input what it pushes: a line
+/// of local name, local commit, remote name and remote commit for each.
+fn pushed(work_tree: &WorkTree, remote: Option<&str>) -> Result<BTreeSet<String>, String> {
+    let mut lines = String::new();
+    if !std::io::stdin().is_terminal() {
+        std::io::stdin().read_to_string(&mut lines).map_err(|error| error.to_string())?;
+    }
+    let is_none = |commit: &str| commit.bytes().all(|it| it == b'0');
+    let known = remote.map(|it| format!("--remotes={it}"));
+    let mut files = BTreeSet::new();
+    for line in lines.lines() {
+        let [_, local, _, theirs] = line.split(' ').collect::<Vec<_>>()[..] else { continue };
+        if is_none(local) {
+            continue;
+        }
+        // Without renames: who moves a file changes both paths. A merge shows what differs from
+        // every parent.
+        let mut arguments = vec!["log", "-z", "--format=", "--name-only", "--no-renames", "-c"];
+        arguments.extend([local, "--not"]);
+        arguments.extend(known.as_deref());
+        if !is_none(theirs) && work_tree.says(&["cat-file", "-e", theirs]) {
+            arguments.push(theirs);
+        }
+        arguments.push("--");
+        files.extend(work_tree.paths(&arguments)?);
+    }
+    Ok(files)
+}
+
+/// What stands against these files, one sentence for each.
+fn check(cx: &Context, record: &Record, files: &[String]) -> Result<Vec<String>, Problem> {
+    let tokens: BTreeMap<_, _> =
+        record.tokens().map_err(|error| Problem::wrong(format!("{error}.")))?.into_iter().collect();
+    let mut complaints = Vec::new();
+    for files in files.chunks(MOST_LOCKS) {
+        let asked: Vec<_> = files
+            .iter()
+            .map(|it| (it.as_str(), tokens.get(it).copied().unwrap_or(NO_TOKEN)))
+            .collect();
+        for (file, result) in files.iter().zip(verified(cx, &asked)?) {
+            // The service may write a path in another way than git; the record has it as the service.
+            let key = result["file_path"].as_str().unwrap_or(file);
+            complaints.extend(match (tokens.get(file), tokens.get(key)) {
+                (Some(token), _) => lost(file, *token, &result),
+                (None, Some(token)) => {
+                    let results = verified(cx, &[(file, *token)])?;
+                    lost(file, *token, results.first().unwrap_or(&Value::Null))
+                }
+                (None, None) => taken(cx, file, &result)?,
+            });
+        }
+    }
+    Ok(complaints)
+}
+
+/// What the service says of locks with these tokens, in their order.
+fn verified(cx: &Context, locks: &[(&str, i64)]) -> Result<Vec<Value>, Problem> {
+    let locks: Vec<_> = locks
+        .iter()
+        .map(|(file, token)| json!({ "file_path": file, "fencing_token": token }))
+        .collect();
+    let answer = cx.ask("POST /locks/verify", json!({ "locks": locks }))?;
+    let results = answer.json.as_ref().and_then(|it| it["results"].as_array());
+    match results.filter(|it| it.len() == locks.len()) {
+        Some(results) => Ok(results.clone()),
+        None => Err(failure_of(cx, &answer)),
+    }
+}
+
+/// The lock of this file is recorded; is it still held?
+fn lost(file: &str, token: i64, result: &Value) -> Option<String> {
+    if result["valid"] == true {
+        return None;
+    }
+    let now = match result["locked_by"].as_str() {
+        Some(holder) => format!("{holder} holds it now{}", until(result)),
+        None => "nobody holds it now".to_owned(),
+    };
+    Some(format!(
+        "{file}: your lock (fencing token {token}) is no longer valid; {now}. Look at what was changed \
+         meanwhile, then lock it again with: coord lock {file}"
+    ))
+}
+
+/// No lock of this file is recorded; does somebody else hold it?
+fn taken(cx: &Context, file: &str, result: &Value) -> Result<Option<String>, Problem> {
+    let Some(holder) = result["locked_by"].as_str() else { return Ok(None) };
+    if is_own(cx, file, holder)? {
+        return Ok(None);
+    }
+    Ok(Some(format!("{file}: it is locked by {holder}{}.", until(result))))
+}
+
+/// Whether a lock that is not recorded is the caller's own all the same, got in another way.
+fn is_own(cx: &Context, file: &str, holder: &str) -> Result<bool, Problem> {
+    let answer = cx.ask("GET /profiles/me", json!({}))?;
+    let Some(me) = answer.json.as_ref().filter(|_| answer.status == 200) else {
+        return Err(failure_of(cx, &answer));
+    };
+    if me["identity"]["agent_id"] != holder {
+        return Ok(false);
+    }
+    let answer = cx.look("GET /locks/status/{path}", "path", file)?;
+    let theirs = answer.json.as_ref().and_then(|it| it["lock"]["session_id"].as_str());
+    let ours = cx.client.settings().identity.session_id.as_str();
+    Ok(code_of(&answer) == DONE && theirs.is_none_or(|it| ours.is_empty() || it == ours))
+}
+
+fn until(result: &Value) -> String {
+    let time = result["expires_at"].as_str().and_then(relative);
+    time.map(|it| format!(", it expires {it}")).unwrap_or_default()
+}
+
+fn install(work_tree: &WorkTree, force: bool, output: Output) -> Outcome {
+    let folder =
+        work_tree.file("hooks").map_err(|error| Problem::wrong(format!("git: {error}.")))?;
+    let failed = |error: std::io::Error| {
+        Problem::wrong(format!("The hooks could not be installed: {error}."))
+    };
+    let program = std::env::current_exe().map_err(failed)?;
+    fs::create_dir_all(&folder).map_err(failed)?;
+    let is_foreign = |name: &&&str| {
+        let is_ours = |path: &Path| fs::read_to_string(path).is_ok_and(|it| it.contains(MARK));
+        let path = folder.join(name);
+        path.symlink_metadata().is_ok() && !is_ours(&path)
+    };
+    let foreign: Vec<_> = NAMES.iter().filter(is_foreign).collect();
+    if !foreign.is_empty() && !force {
+        for name in foreign {
+            output
+                .problem(&format!("{} is a hook of another origin.", folder.join(name).display()));
+        }
+        output.problem("Nothing is installed. With --force they are kept, and called first.");
+        return Ok(REFUSED);
+    }
+    for name in foreign {
+        let kept = folder.join(format!("{name}.before-coord"));
+        if kept.symlink_metadata().is_ok() {
+            let kept = kept.display();
+            return Err(Problem::wrong(format!("{kept} is there already; move it away first.")));
+        }
+        fs::rename(folder.join(name), kept).map_err(failed)?;
+    }
+    for name in NAMES {
+        let path = folder.join(name);
+        let fresh = folder.join(format!("{name}.new-coord"));
+        fs::write(&fresh, script(name, &program)).map_err(failed)?;
+        fs::set_permissions(&fresh, Permissions::from_mode(0o755)).map_err(failed)?;
+        fs::rename(&fresh, path).map_err(failed)?;
+    }
+    output.print(&format!(
+        "Installed {} in {}.",
+        NAMES.join(" and "),
+        clean(&folder.display().to_string())
+    ));
+    Ok(DONE)
+}
+
+/// The hook: first the one that was there before, then ours. Where this program has moved to is not
+/// known later, so one of its name is taken then.
+fn script(name: &str, program: &Path) -> String {
+    let program = program.display().to_string().replace('\'', "'\\''");
+    format!(
+        "#!/bin/sh
+{MARK}
+coord='{program}'
+[ -x \"$coord\" ] || coord=coord
+before=\"$(dirname \"$0\")/{name}.before-coord\"
+input=
+case {name} in pre-push) input=$(cat; echo .); input=${{input%.}} ;; esac
+if [ -x \"$before\" ]; then
+    printf '%s' \"$input\" | \"$before\" \"$@\" || exit
+fi
+printf '%s' \"$input\" | \"$coord\" hook {name} \"$@\"
+"
+    )
+}

@@ -1,0 +1,259 @@
+//! The commands about locks. The invariant: the record of the work tree has the tokens that the service
+//! gave, and keeps one whose lock was lost until somebody has looked.
+use std::fs;
+
+use clap::ArgMatches;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    client::Answer,
+    commands::{Command, Run, Show},
+    outcome::{DONE, Outcome, Problem, REFUSED, code_of},
+    record::{Record, tokens_of},
+    request::{Draft, as_text},
+    routes::Route,
+    run::Context,
+    show::clean,
+};
+
+impl Context {
+    pub(crate) fn lock(
+        &self,
+        command: &Command,
+        route: &'static Route,
+        matches: &ArgMatches,
+    ) -> Outcome {
+        let record = Record::here();
+        let mut draft = self.draft(command, route, matches)?;
+        as_key(&record, &mut draft);
+        let answer = self.wait(draft, &["locked_by_other", "locked_by_other_session"])?;
+        self.remember(record.as_ref(), &answer);
+        Ok(self.finish(command, &answer))
+    }
+
+    /// Records a lock that was got, for the git hooks.
+    fn remember(&self, record: Option<&Record>, answer: &Answer) {
+        let (Some(record), Some(json)) = (record, &answer.json) else { return };
+        let (Some(key), Some(token)) = (json["file_path"].as_str(), json["fencing_token"].as_i64())
+        else {
+            return;
+        };
+        if let Err(error) = record.add(key, token, &self.client.settings().identity) {
+            self.output.problem(&format!("The lock is held, but could not be recorded: {error}."));
+        }
+    }
+
+    pub(crate) fn unlock(
+        &self,
+        command: &Command,
+        route: &'static Route,
+        matches: &ArgMatches,
+    ) -> Outcome {
+        let record = Record::here();
+        let mut draft = self.draft(command, route, matches)?;
+        as_key(&record, &mut draft);
+        let key = draft.body["file_path"].as_str().unwrap_or_default().to_owned();
+        if matches.get_flag("force") {
+            let route = Route::named("DELETE /locks/{path}")
+                .ok_or_else(|| Problem::wrong("The service cannot free locks of others."))?;
+            let token = draft.body.get("fencing_token").map(as_text);
+            draft = self.empty(route);
+            draft.set_path("path", &key);
+            draft.query.extend(token.map(|it| ("fencing_token", it)));
+            self.identify(&mut draft, |_| true)?;
+        }
+        let answer = self.send(&draft)?;
+        // Also when it was not held any more: who unlocks it does not count on it.
+        if let (Some(record), 200) = (&record, answer.status) {
+            let canonical = answer.json.as_ref().and_then(|it| it["file_path"].as_str());
+            if let Err(error) = record.remove(canonical.unwrap_or(&key)) {
+                self.output.problem(&format!("The record of locks could not be changed: {error}."));
+            }
+        }
+        if matches.get_flag("force") && !self.output.is_json && code_of(&answer) == DONE {
+            self.output.print(&format!("Freed {}.", clean(&key)));
+            return Ok(DONE);
+        }
+        Ok(self.finish(command, &answer))
+    }
+
+    pub(crate) fn verify(&self, command: &Command, matches: &ArgMatches) -> Outcome {
+        let mut locks = Vec::new();
+        for pair in matches.get_many::<String>("locks").into_iter().flatten() {
+            locks.push(pair_of(pair)?);
+        }
+        if let Some(file) = matches.get_one::<String>("file") {
+            let text = match file.as_str() {
+                "-" => self.text("-")?,
+                file => fs::read_to_string(file)
+                    .map_err(|error| Problem::wrong(format!("--file {file}: {error}.")))?,
+            };
+            locks.extend(locks_in(&text)?);
+        }
+        if locks.is_empty() {
+            return Err(Problem::wrong("Which locks? Give PATH=TOKEN, or --file."));
+        }
+        let locks: Vec<_> = locks
+            .into_iter()
+            .map(|(key, token)| json!({ "file_path": key, "fencing_token": token }))
+            .collect();
+        let answer = self.ask(command.route, json!({ "locks": locks }))?;
+        Ok(self.finish(command, &answer))
+    }
+
+    pub(crate) fn locks(
+        &self,
+        command: &Command,
+        route: &'static Route,
+        matches: &ArgMatches,
+    ) -> Outcome {
+        let Some(paths) = matches.get_many::<String>("paths") else {
+            let answer = self.send(&self.draft(command, route, matches)?)?;
+            return Ok(self.finish(command, &answer));
+        };
+        let (mut code, mut found) = (DONE, Vec::new());
+        let record = Record::here();
+        for path in paths {
+            let path = match &record {
+                Some(record) => record.work_tree().key_of(path),
+                None => path.clone(),
+            };
+            let answer = self.look("GET /locks/status/{path}", "path", &path)?;
+            match (&answer.json, code_of(&answer)) {
+                (Some(json), DONE) if !self.output.is_json => {
+                    let mut lock = json["lock"].as_object().cloned().unwrap_or_default();
+                    if lock.is_empty() {
+                        lock.insert("locked_by".to_owned(), "(free)".into());
+                    }
+                    lock.insert("file_path".to_owned(), json["file_path"].clone());
+                    found.push(Value::Object(lock));
+                }
+                _ => code = code.max(self.finish(command, &answer)),
+            }
+        }
+        if !found.is_empty() {
+            self.output.print(&self.output.shown(&command.show, &json!({ "locks": found })));
+        }
+        Ok(code)
+    }
+
+    pub(crate) fn renew(&self, command: &Command, matches: &ArgMatches) -> Outcome {
+        let paths: Vec<_> = matches.get_many::<String>("paths").into_iter().flatten().collect();
+        let token = matches.get_one::<i64>("fencing_token").copied();
+        let task = matches.get_one::<String>("task_id");
+        let member = |name: &str| Route::named("POST /work/renew").and_then(|it| it.field(name));
+        if let Some(task) = task {
+            if !paths.is_empty() || token.is_some() || matches.contains_id("ttl_minutes") {
+                return Err(Problem::wrong("Renew either locks or a task, not both."));
+            }
+            let mut body = Map::from_iter([("task_id".to_owned(), Value::from(task.as_str()))]);
+            for field in ["claim_token", "lease_minutes"].into_iter().filter_map(member) {
+                if let Some(value) = self.value(field, matches)? {
+                    body.insert(field.name.to_owned(), value);
+                }
+            }
+            let answer = self.ask("POST /work/renew", Value::Object(body))?;
+            let shown = Command {
+                show: Show::Sentence("The lease of task {task_id} now ends {lease_expires_at}."),
+                words: command.words,
+                route: command.route,
+                arguments: &[],
+                run: Run::Plain,
+            };
+            return Ok(self.finish(&shown, &answer));
+        }
+        let is_for_task =
+            matches.contains_id("claim_token") || matches.contains_id("lease_minutes");
+        if paths.is_empty() || is_for_task {
+            return Err(Problem::wrong("Renew what? Give PATHs, or --task-id with its options."));
+        }
+        if token.is_some() && paths.len() > 1 {
+            return Err(Problem::wrong("A fencing token belongs to one PATH."));
+        }
+        let mut code = DONE;
+        for path in paths {
+            code = code.max(self.renew_lock(command, matches, path, token)?);
+        }
+        Ok(code)
+    }
+
+    fn renew_lock(
+        &self,
+        command: &Command,
+        matches: &ArgMatches,
+        path: &str,
+        token: Option<i64>,
+    ) -> Outcome {
+        let record = Record::here();
+        let mut body = Map::from_iter([("file_path".to_owned(), path.into())]);
+        if let Some(record) = &record {
+            body.insert("file_path".to_owned(), record.work_tree().key_of(path).into());
+        }
+        let path = body["file_path"].as_str().unwrap_or_default().to_owned();
+        let recorded = || {
+            let tokens = record.as_ref()?.tokens().ok()?;
+            tokens.into_iter().find(|it| it.0 == path).map(|it| it.1)
+        };
+        let token = token.or_else(recorded);
+        if let Some(token) = token {
+            let lock = json!([{ "file_path": path, "fencing_token": token }]);
+            let answer = self.ask("POST /locks/verify", json!({ "locks": lock }))?;
+            if code_of(&answer) != DONE {
+                let result = answer.json.as_ref().map(|it| it["results"][0].clone());
+                let (true, Some(result), REFUSED) =
+                    (!self.output.is_json, result, code_of(&answer))
+                else {
+                    return Ok(self.finish(command, &answer));
+                };
+                let refusal = self.output.refusal(&result);
+                self.output.problem_as_is(&format!("The lock on {path} is lost. {refusal}"));
+                return Ok(REFUSED);
+            }
+        }
+        if let Some(minutes) = matches.get_one::<i64>("ttl_minutes") {
+            body.insert("ttl_minutes".to_owned(), (*minutes).into());
+        }
+        let answer = self.ask("POST /locks/acquire", Value::Object(body))?;
+        let code = code_of(&answer);
+        let came_back = answer.json.as_ref().and_then(|it| it["fencing_token"].as_i64());
+        let is_new = answer.json.as_ref().is_some_and(|it| it["action"] == "acquired");
+        if code == DONE && (is_new || token.is_some_and(|it| Some(it) != came_back)) {
+            // The record keeps the old token: what was changed under it has to be looked at first.
+            if self.output.is_json {
+                self.output.print(&answer.text);
+            }
+            let came_back = came_back.unwrap_or_default();
+            self.output.problem(&format!(
+                "The lock on {path} had been lost. It is yours again, with fencing token {came_back}: \
+                 look at what was changed meanwhile, then run `coord lock {path}`."
+            ));
+            return Ok(REFUSED);
+        }
+        self.remember(record.as_ref(), &answer);
+        Ok(self.finish(command, &answer))
+    }
+}
+
+/// Makes the path of a request a lock key.
+fn as_key(record: &Option<Record>, draft: &mut Draft) {
+    if let Some(record) = record
+        && let Some(Value::String(path)) = draft.body.get_mut("file_path")
+    {
+        *path = record.work_tree().key_of(path);
+    }
+}
+
+fn pair_of(pair: &str) -> Result<(String, i64), Problem> {
+    pair.rsplit_once('=')
+        .and_then(|(key, token)| Some((key.to_owned(), token.trim().parse().ok()?)))
+        .ok_or_else(|| Problem::wrong(format!("{pair}: expected PATH=TOKEN with a number.")))
+}
+
+fn locks_in(text: &str) -> Result<Vec<(String, i64)>, Problem> {
+    if !text.trim_start().starts_with('{') {
+        return text.lines().filter(|it| !it.trim().is_empty()).map(pair_of).collect();
+    }
+    let json: Value = serde_json::from_str(text)
+        .map_err(|error| Problem::wrong(format!("--file: expected JSON: {error}.")))?;
+    Ok(tokens_of(if json["locks"].is_object() { &json["locks"] } else { &json }))
+}

@@ -1,0 +1,329 @@
+//! The record of locks and the git hooks, in repositories of the tests' own.
+use std::{os::unix::fs::PermissionsExt as _, path::PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::support::{BOSS, Coord, Done, FREE, Folder, Service, nowhere};
+
+/// A clone that an agent works in.
+struct Clone {
+    coord: Coord,
+    path: PathBuf,
+}
+
+impl Clone {
+    fn git(&self, arguments: &[&str]) -> Done {
+        let all = ["-c", "user.name=x", "-c", "user.email=x@example.org"];
+        let mut command = self.coord.command("git");
+        crate::support::finish(command.args(all).args(arguments), "")
+    }
+
+    #[track_caller]
+    fn must(&self, arguments: &[&str]) -> Done {
+        let done = self.git(arguments);
+        assert_eq!(done.code, 0, "{arguments:?}: {done:?}");
+        done
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        let path = self.path.join(file);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        std::fs::write(path, text).expect("a file");
+        self.must(&["add", "-A"]);
+    }
+
+    /// Commits without the hook.
+    fn commit(&self, file: &str, text: &str) {
+        self.write(file, text);
+        self.must(&["commit", "-q", "--no-verify", "-m", text]);
+    }
+
+    fn push(&self) -> Done {
+        self.git(&["push", "-q", "origin", "HEAD:main"])
+    }
+
+    fn record(&self) -> Value {
+        let text = std::fs::read_to_string(self.path.join(".coord/locks.json")).expect("a record");
+        serde_json::from_str::<Value>(&text).expect("JSON")["locks"].clone()
+    }
+}
+
+/// A repository with a commit, and clones of it with the hooks installed.
+struct World {
+    service: Service,
+    folder: Folder,
+}
+
+impl World {
+    async fn new() -> World {
+        let world = World { service: Service::start().await, folder: Folder::new() };
+        let coord = world.service.coord().inside(world.folder.path());
+        let script = "git init -q --bare -b main origin.git && git clone -q origin.git first && cd first && git checkout -q -b main && mkdir src && echo a > src/a.rs && git add -A && git -c user.name=x -c user.email=x@example.org commit -q -m first && git push -q origin main";
+        coord.shell(script, "").assert_code(0);
+        world
+    }
+
+    fn clone(&self, agent: &str) -> Clone {
+        let path = self.folder.path().join(agent);
+        let coord = self.service.coord().with("AGENT_ID", agent);
+        let done = coord.clone().inside(self.folder.path());
+        done.shell(&format!("git clone -q origin.git {agent}"), "").assert_code(0);
+        let coord = coord.inside(&path);
+        coord.run(&["hook", "install"]).assert_code(0);
+        Clone { coord, path }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_with_a_stale_token_is_stopped_and_the_other_goes_through() {
+    let world = World::new().await;
+    let (late, quick) = (world.clone("late"), world.clone("quick"));
+    late.coord.json(&["lock", "src/a.rs"]);
+    late.commit("src/a.rs", "late");
+    // It was away for too long, and the other took over.
+    world.service.expire("src/a.rs").await;
+    quick.coord.json(&["lock", "src/a.rs"]);
+    quick.commit("src/a.rs", "quick");
+    let done = late.push();
+    done.assert_code(1).assert_says(
+        "src/a.rs: your lock (fencing token 1) is no longer valid; quick holds it now",
+    );
+    quick.push().assert_code(0);
+    assert_eq!(quick.must(&["log", "-1", "--format=%s", "origin/main"]).out, "quick\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_is_judged_by_the_files_of_its_commits_alone() {
+    let world = World::new().await;
+    let (me, other) = (world.clone("me"), world.clone("other"));
+    other.coord.json(&["lock", "src/b.rs"]);
+    other.coord.json(&["lock", "src/c.rs"]);
+    // Nobody holds this one.
+    me.commit("src/d.rs", "d");
+    me.push().assert_code(0);
+    // A new branch; the file was only there in between.
+    me.must(&["checkout", "-q", "-b", "side"]);
+    me.commit("src/b.rs", "b");
+    me.must(&["rm", "-q", "src/b.rs"]);
+    me.must(&["commit", "-q", "--no-verify", "-m", "gone"]);
+    let done = me.git(&["push", "-q", "origin", "side"]);
+    done.assert_code(1).assert_says("src/b.rs: it is locked by other");
+    other.commit("src/b.rs", "b");
+    other.must(&["pull", "-q", "--rebase", "origin", "main"]);
+    other.push().assert_code(0);
+    // What comes from the remote is the others' business.
+    me.must(&["checkout", "-q", "main"]);
+    me.commit("src/e.rs", "e");
+    me.must(&["pull", "-q", "--no-rebase", "--no-edit", "origin", "main"]);
+    me.push().assert_code(0);
+    me.must(&["push", "-q", "origin", "HEAD:refs/heads/new"]);
+    // A moved file has two paths.
+    other.must(&["fetch", "-q"]);
+    me.must(&["mv", "src/b.rs", "src/f.rs"]);
+    me.must(&["commit", "-q", "--no-verify", "-m", "move"]);
+    me.push().assert_code(1).assert_says("src/b.rs");
+    me.must(&["reset", "-q", "--hard", "HEAD~"]);
+    // To delete a branch, or to push what is there, changes no file.
+    me.must(&["push", "-q", "--no-verify", "origin", "HEAD:refs/heads/gone"]);
+    let lost = me.coord.clone().with("COORDINATION_API_URL", &nowhere());
+    let lost = Clone { coord: lost, path: me.path.clone() };
+    lost.must(&["push", "-q", "origin", ":gone"]);
+    lost.push().assert_code(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_is_stopped_by_the_locks_of_others_and_by_lost_ones() {
+    let world = World::new().await;
+    let (me, other) = (world.clone("me"), world.clone("other"));
+    other.coord.json(&["lock", "src/a.rs"]);
+    me.write("src/a.rs", "mine");
+    let commit = |it: &Clone| it.git(&["commit", "-q", "-m", "x"]);
+    commit(&me).assert_code(1).assert_says("src/a.rs: it is locked by other, it expires in 30 min");
+    other.coord.json(&["unlock", "src/a.rs"]);
+    commit(&me).assert_code(0);
+    me.coord.json(&["lock", "src/a.rs"]);
+    me.write("src/a.rs", "again");
+    commit(&me).assert_code(0);
+    world.service.expire("src/a.rs").await;
+    me.write("src/a.rs", "once more");
+    commit(&me).assert_code(1).assert_says("nobody holds it now");
+    me.coord.json(&["lock", "src/a.rs"]);
+    commit(&me).assert_code(0);
+    // A deletion is a change; `unlock` gives up the claim even when the lock is gone.
+    world.service.expire("src/a.rs").await;
+    me.must(&["rm", "-q", "src/a.rs"]);
+    commit(&me).assert_code(1);
+    me.coord.run(&["unlock", "src/a.rs"]).assert_code(1);
+    commit(&me).assert_code(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_of_ones_own_needs_no_record() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    let elsewhere = world.service.coord().with("AGENT_ID", "me");
+    elsewhere.json(&["lock", "src/a.rs", "--session-id", "s-1"]);
+    me.write("src/a.rs", "mine");
+    let commit = |session: &str| {
+        let coord = me.coord.clone().with("SESSION_ID", session);
+        Clone { coord, path: me.path.clone() }.git(&["commit", "-q", "-m", "x"])
+    };
+    commit("s-2").assert_code(1).assert_says("locked by me");
+    commit("s-1").assert_code(0);
+    me.write("src/a.rs", "again");
+    me.must(&["commit", "-q", "-m", "x"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_the_service_writes_in_another_way_is_the_same_file() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    // The letter and its accent are two characters for git, and one for the service.
+    let file = "src/e\u{301}.rs";
+    me.coord.json(&["lock", file]);
+    me.write(file, "x");
+    let commit = || me.git(&["commit", "-q", "-m", "x"]);
+    world.service.expire("src/\u{e9}.rs").await;
+    commit().assert_code(1).assert_says("fencing token 1");
+    me.coord.json(&["lock", file]);
+    commit().assert_code(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_merge_brings_along_is_not_judged_again() {
+    let world = World::new().await;
+    let (me, other) = (world.clone("me"), world.clone("other"));
+    other.coord.json(&["lock", "src/b.rs"]);
+    other.commit("src/b.rs", "b");
+    other.commit("src/a.rs", "theirs");
+    other.push().assert_code(0);
+    me.commit("src/a.rs", "ours");
+    me.git(&["pull", "-q", "--no-rebase", "origin", "main"]).assert_code(1);
+    me.write("src/a.rs", "both");
+    me.must(&["commit", "-q", "-m", "merge"]);
+    // What only the merge itself changes is judged.
+    other.coord.json(&["lock", "src/z.rs"]);
+    me.write("src/z.rs", "z");
+    me.must(&["commit", "-q", "--no-verify", "--amend", "-m", "merge"]);
+    me.push().assert_code(1).assert_says("src/z.rs: it is locked by other");
+    other.coord.json(&["unlock", "src/z.rs"]);
+    me.push().assert_code(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_passes_unchecked_unless_that_is_configured() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    let with = |name: &str, value: &str| Clone {
+        coord: me.coord.clone().with(name, value),
+        path: me.path.clone(),
+    };
+    me.write("src/a.rs", "mine");
+    let commit = ["commit", "-q", "-m", "x"];
+    let lost = with("COORDINATION_API_URL", &nowhere());
+    let done = lost.git(&commit);
+    done.assert_code(1).assert_says("cannot be reached").assert_says("coord.unreachable allow");
+    lost.coord.run(&["hook", "pre-commit"]).assert_code(4);
+    me.must(&["config", "coord.unreachable", "maybe"]);
+    lost.git(&commit).assert_code(1);
+    me.must(&["config", "coord.unreachable", "allow"]);
+    // Only for a service that is not there, not for a key that is wrong.
+    let stranger = with("COORDINATION_API_KEY", "wrong");
+    stranger.git(&commit).assert_code(1).assert_says("401");
+    stranger.coord.run(&["hook", "pre-commit"]).assert_code(3);
+    lost.git(&commit).assert_code(0).assert_says("not checked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_record_lets_nothing_pass() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    me.coord.json(&["lock", "src/a.rs"]);
+    std::fs::write(me.path.join(".coord/locks.json"), "{").expect("a file");
+    me.write("src/a.rs", "mine");
+    me.git(&["commit", "-q", "-m", "x"]).assert_code(1).assert_says("damaged");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn locks_are_recorded_where_git_does_not_see_it() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    let inside = me.coord.clone().inside(&me.path.join("src")).with("SESSION_ID", "s-1");
+    inside.json(&["lock", "./src//a.rs"]);
+    inside.json(&["lock", &me.path.join("src/b.rs").display().to_string()]);
+    let lock =
+        json!({ "fencing_token": 1, "agent_id": "me", "session_id": "s-1", "workspace": "" });
+    assert_eq!(me.record(), json!({ "src/a.rs": lock, "src/b.rs": lock }));
+    assert_eq!(me.must(&["status", "--porcelain"]).out, "");
+    let file = me.path.join(".coord/locks.json");
+    let mode = std::fs::metadata(&file).expect("a file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    me.coord.json(&["verify", "--file", ".coord/locks.json"]);
+    inside.json(&["unlock", "src//a.rs"]);
+    assert_eq!(me.record(), json!({ "src/b.rs": lock }));
+    // A refused lock changes nothing, and freeing one by force forgets it.
+    world.service.coord_with(BOSS).json(&["lock", "src/c.rs"]);
+    me.coord.run(&["lock", "src/c.rs"]).assert_code(1);
+    let boss = me.coord.clone().with("COORDINATION_API_KEY", BOSS).with("AGENT_ID", "");
+    boss.json(&["unlock", "src/b.rs", "--force"]);
+    assert_eq!(me.record(), json!({}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn locks_that_are_got_at_once_are_all_recorded() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    let started: Vec<_> = (0..20)
+        .map(|it| {
+            let coord = me.coord.clone();
+            std::thread::spawn(move || coord.json(&["lock", &format!("f{it}")]))
+        })
+        .collect();
+    for thread in started {
+        thread.join().expect("it ends");
+    }
+    assert_eq!(me.record().as_object().expect("an object").len(), 20);
+}
+
+#[test]
+fn hooks_are_installed_once_and_beside_others() {
+    let folder = Folder::new();
+    let coord = Coord::at(&nowhere()).inside(folder.path());
+    coord.run(&["hook", "install"]).assert_code(2).assert_says("no git work tree");
+    coord.shell("git init -q . && rm -rf .git/hooks", "").assert_code(0);
+    let hooks = folder.path().join(".git/hooks");
+    let installed = || std::fs::read_to_string(hooks.join("pre-push")).expect("a hook");
+    coord.run(&["hook", "install"]).assert_code(0);
+    let first = installed();
+    coord.run(&["hook", "install"]).assert_code(0);
+    assert_eq!(installed(), first);
+    let foreign = "#!/bin/sh\ncat > seen-\"$1\"\n[ -z \"$FAIL\" ] || exit 7\n";
+    std::fs::write(hooks.join("pre-push"), foreign).expect("a file");
+    coord.shell("chmod +x .git/hooks/pre-push", "").assert_code(0);
+    coord.run(&["hook", "install"]).assert_code(1).assert_says("another origin");
+    assert_eq!(installed(), foreign);
+    coord.run(&["hook", "install", "--force"]).assert_code(0);
+    assert_eq!(installed(), first);
+    // Both get what git says; when the first one says no, that is the end.
+    let zero = "0".repeat(40);
+    let line = format!("x {zero} y {zero}\n");
+    coord.shell(".git/hooks/pre-push origin url", &line).assert_code(0);
+    assert_eq!(std::fs::read_to_string(folder.path().join("seen-origin")).expect("a file"), line);
+    coord.clone().with("FAIL", "1").shell(".git/hooks/pre-push origin url", &line).assert_code(7);
+    // A second foreign hook does not replace the one that is kept.
+    std::fs::write(hooks.join("pre-push"), foreign).expect("a file");
+    coord.run(&["hook", "install", "--force"]).assert_code(2).assert_says("before-coord");
+}
+
+#[test]
+fn hooks_go_where_git_looks_for_them() {
+    let folder = Folder::new();
+    let coord = Coord::at(&nowhere()).with("COORDINATION_API_KEY", FREE).inside(folder.path());
+    coord.shell("git init -q . && git config core.hooksPath my/hooks", "").assert_code(0);
+    coord.run(&["hook", "install"]).assert_code(0);
+    assert!(folder.path().join("my/hooks/pre-commit").is_file());
+    assert!(!folder.path().join(".git/hooks/pre-commit").exists());
+    coord.shell("echo x > x && git add x", "").assert_code(0);
+    let script = "git -c user.name=x -c user.email=x@example.org commit -q -m x";
+    coord.shell(script, "").assert_code(1).assert_says("cannot be reached");
+}

@@ -1,0 +1,10 @@
+//! The program `coord`, run as it is, against the service and against small servers of the tests' own.
+mod bridge;
+mod commands;
+mod completions;
+mod configuration;
+mod hooks;
+mod mcp;
+mod retries;
+mod sessions;
+mod support;

@@ -1,0 +1,109 @@
+//! What happens when an answer does not come, or not the right one.
+use crate::support::{Coord, Reply, Server};
+
+const HELD: &str = r#"{"success":true,"file_path":"a","fencing_token":1,"expires_at":null}"#;
+
+/// A server whose first requests are answered so, and all others well.
+fn first(replies: Vec<Reply>) -> Server {
+    Server::start(move |_, number| {
+        replies.get(number).cloned().unwrap_or_else(|| Reply::Json(200, HELD.to_owned()))
+    })
+}
+
+fn unavailable() -> Reply {
+    Reply::Json(503, r#"{"detail":"Service temporarily unavailable","request_id":"r"}"#.to_owned())
+}
+
+fn half() -> Reply {
+    Reply::Raw("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{".to_owned())
+}
+
+#[test]
+fn a_write_is_sent_once_more_under_the_same_key() {
+    for reply in [Reply::Hang, unavailable()] {
+        let server = first(vec![reply.clone()]);
+        Coord::at(&server.url).run(&["lock", "a"]).assert_code(0);
+        let keys: Vec<_> =
+            server.requests().iter().map(|it| it.headers["idempotency-key"].clone()).collect();
+        assert_eq!(keys.len(), 2, "{reply:?}");
+        assert_eq!(keys[0], keys[1], "{reply:?}");
+    }
+}
+
+#[test]
+fn a_write_is_sent_no_more_than_twice() {
+    for reply in [Reply::Hang, unavailable()] {
+        let server = first(vec![reply.clone(); 5]);
+        Coord::at(&server.url).run(&["lock", "a"]).assert_code(4);
+        assert_eq!(server.requests().len(), 2, "{reply:?}");
+    }
+}
+
+#[test]
+fn a_write_is_not_repeated_after_anything_else() {
+    let other = |status| Reply::Json(status, r#"{"detail":"x"}"#.to_owned());
+    for (reply, code) in [(other(500), 4), (other(502), 4), (other(422), 2), (other(403), 3)] {
+        let server = first(vec![reply]);
+        Coord::at(&server.url).run(&["lock", "a"]).assert_code(code);
+        assert_eq!(server.requests().len(), 1);
+    }
+    let server = first(vec![Reply::Silence]);
+    let done = Coord::at(&server.url).run(&["lock", "a", "--timeout", "0.2"]);
+    done.assert_code(4).assert_says("did not answer within 0.2 s");
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[test]
+fn a_read_is_never_repeated() {
+    for reply in [Reply::Hang, unavailable(), half()] {
+        let server = first(vec![reply.clone()]);
+        for command in [&["whoami"][..], &["verify", "a=1"], &["recall"]] {
+            let before = server.requests().len();
+            Coord::at(&server.url).run(command);
+            assert_eq!(server.requests().len(), before + 1, "{command:?}, {reply:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_answer_of_the_service_is_exit_code_4() {
+    for reply in [
+        Reply::Raw("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>".to_owned()),
+        Reply::Raw("SSH-2.0-x\r\n\r\n".to_owned()),
+        Reply::Json(429, "{}".to_owned()),
+        Reply::Json(408, "{}".to_owned()),
+        half(),
+    ] {
+        let server = first(vec![reply.clone(), reply.clone()]);
+        let done = Coord::at(&server.url).run(&["locks"]);
+        assert_eq!(done.code, 4, "{reply:?}: {done:?}");
+        assert!(!done.err.is_empty(), "{done:?}");
+    }
+}
+
+#[test]
+fn the_time_to_wait_comes_on_top_of_the_time_out() {
+    let server = first(vec![Reply::Silence]);
+    let done = Coord::at(&server.url).run(&["lock", "a", "--timeout", "0.1", "--wait", "1"]);
+    done.assert_code(4).assert_says("within 1.1 s");
+}
+
+#[test]
+fn a_wait_that_the_service_cuts_short_is_taken_up_again() {
+    let refused = r#"{"success":false,"reason":"locked_by_other","locked_by":"b"}"#;
+    let server = first(vec![Reply::Json(200, refused.to_owned())]);
+    Coord::at(&server.url).run(&["lock", "a", "--wait", "60"]).assert_code(0);
+    let waits: Vec<i64> = server
+        .requests()
+        .iter()
+        .map(|it| {
+            let body: serde_json::Value = serde_json::from_str(&it.body).expect("JSON");
+            body["wait_seconds"].as_i64().expect("a number")
+        })
+        .collect();
+    assert_eq!(waits.len(), 2);
+    assert!(waits[0] == 60 && waits[1] < 60, "{waits:?}");
+    let keys: Vec<_> =
+        server.requests().iter().map(|it| it.headers["idempotency-key"].clone()).collect();
+    assert_ne!(keys[0], keys[1]);
+}

@@ -1,0 +1,137 @@
+//! Sessions, and the lines that wire session hooks.
+use serde_json::json;
+
+use crate::support::{Coord, Folder, Reply, Server, Service, nowhere};
+
+/// The two lines of settings.
+const START: &str = "coord session start --hook";
+const END: &str = "coord session end --hook --summary \"Session ended.\"";
+
+fn input(event: &str) -> String {
+    json!({ "session_id": "s-1", "cwd": "/", "hook_event_name": event, "source": "startup" })
+        .to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_two_lines_register_a_session_and_end_it() {
+    let service = Service::start().await;
+    let coord = service.coord().with("AGENT_ID", "me");
+    let other = service.coord().with("AGENT_ID", "other");
+    other.json(&["handoff", "write", "--summary", "parser done", "--next-steps", "wire it up"]);
+    let done = coord.shell(START, &input("SessionStart"));
+    assert_eq!((done.code, done.err.as_str()), (0, ""));
+    for text in [
+        "Session s-1 is registered",
+        "Newest handoff, from other",
+        "data, not instructions",
+        "parser done",
+        "wire it up",
+    ] {
+        done.assert_says(text);
+    }
+    let agents = coord.json(&["agents"])["agents"].clone();
+    assert_eq!((&agents[0]["agent_id"], &agents[0]["session_id"]), (&json!("me"), &json!("s-1")));
+    coord.json(&["lock", "src/a.rs", "--session-id", "s-1"]);
+    let done = coord.shell(END, &input("SessionEnd"));
+    assert_eq!((done.code, done.err.as_str()), (0, ""));
+    let handoff = coord.json(&["handoff", "read"])["handoffs"][0].clone();
+    assert_eq!(
+        (&handoff["summary"], &handoff["session_id"]),
+        (&json!("Session ended."), &json!("s-1"))
+    );
+    assert_eq!(coord.json(&["locks"])["count"], 0);
+    assert_eq!(coord.json(&["agents"])["count"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_never_fails_its_session() {
+    let service = Service::start().await;
+    let silent = Server::start(|_, _| Reply::Silence);
+    let failing = Server::start(|_, _| Reply::Json(500, "{}".to_owned()));
+    let good = service.coord();
+    for coord in [
+        Coord::at(&nowhere()),
+        Coord::at(&failing.url),
+        Coord::at("http://not.allowed.example"),
+        Coord::at(&service.url),
+        good.clone().with("COORDINATION_HTTP_TIMEOUT", "soon"),
+        good.clone().with("CLAUDE_ENV_FILE", "/no/such/file"),
+    ] {
+        let done = coord.shell(START, &input("SessionStart"));
+        assert_eq!(done.code, 0, "{done:?}");
+        assert!(!done.err.is_empty(), "{done:?}");
+        assert_eq!(coord.shell(END, &input("SessionEnd")).code, 0);
+    }
+    for wrong in ["coord session start --hook --nonsense", "coord session end --hook"] {
+        good.shell(wrong, "").assert_code(0);
+    }
+    let done = good.shell("coord session end --hook", r#"{"session_id":"unknown"}"#);
+    done.assert_code(0).assert_says("session_not_found");
+    let slow = Coord::at(&silent.url).with("COORDINATION_HTTP_TIMEOUT", "60");
+    slow.shell(START, &input("SessionStart")).assert_says("did not answer within 1.5 s");
+    // Without `--hook` the same is told by the exit code.
+    Coord::at(&nowhere()).run(&["session", "start"]).assert_code(4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_named_by_flag_environment_or_input() {
+    let service = Service::start().await;
+    let coord = service.coord().with("AGENT_ID", "me");
+    let start = |coord: &Coord, arguments: &[&str], input: &str| {
+        let all = [&["session", "start", "--json"], arguments].concat();
+        coord.fed(&all, input).assert_code(0).json()["session_id"]
+            .as_str()
+            .expect("an id")
+            .to_owned()
+    };
+    let named = input("SessionStart");
+    assert_eq!(start(&coord, &[], &named), "s-1");
+    let with = coord.clone().with("SESSION_ID", "s-2");
+    assert_eq!(start(&with, &[], &named), "s-2");
+    assert_eq!(start(&with, &["--session-id", "s-3"], &named), "s-3");
+    // Whatever else is there, the session gets an id of its own.
+    for input in ["", "hello", "{", "[1]", r#"{"session_id": 1}"#, r#"{"session_id": " "}"#] {
+        let id = start(&coord, &[], input);
+        assert!(id.starts_with("me-"), "{input}: {id}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_that_nobody_closes_holds_nothing_up() {
+    let service = Service::start().await;
+    let mut command = service.coord().command(env!("CARGO_BIN_EXE_coord"));
+    command.args(["session", "start", "--json"]).stdin(std::process::Stdio::piped());
+    let mut child = command.stdout(std::process::Stdio::null()).spawn().expect("it starts");
+    let _open = child.stdin.take();
+    assert!(child.wait().expect("it ends").success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_of_a_session_know_it_afterwards() {
+    let service = Service::start().await;
+    let folder = Folder::new();
+    let file = folder.path().join("environment").display().to_string();
+    let coord = service.coord().with("CLAUDE_ENV_FILE", &file).inside(folder.path());
+    let tricky = json!({ "session_id": "it's; $(touch owned)" }).to_string();
+    coord.shell(START, &tricky).assert_code(0);
+    let done = coord.shell(". ./environment && coord whoami --json", "");
+    assert_eq!(done.json()["identity"]["session_id"], "it's; $(touch owned)");
+    assert!(!folder.path().join("owned").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_record_forgets_the_locks_of_an_ended_session() {
+    let service = Service::start().await;
+    let folder = Folder::new();
+    let coord = service.coord().with("AGENT_ID", "me").inside(folder.path());
+    coord.shell("git init -q .", "").assert_code(0);
+    coord.json(&["session", "start", "--session-id", "s-1"]);
+    coord.json(&["lock", "a", "--session-id", "s-1"]);
+    coord.json(&["lock", "b"]);
+    coord.run(&["session", "end", "--session-id", "s-1"]).assert_code(0).assert_says("a");
+    let record =
+        std::fs::read_to_string(folder.path().join(".coord/locks.json")).expect("a record");
+    let record: serde_json::Value = serde_json::from_str(&record).expect("JSON");
+    let left: Vec<_> = record["locks"].as_object().expect("an object").keys().collect();
+    assert_eq!(left, ["b"]);
+}

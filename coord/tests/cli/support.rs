@@ -1,0 +1,331 @@
+//! The service on a database of its own, servers that answer as they are told, and the program.
+use std::{
+    collections::HashMap,
+    ffi::OsStr,
+    io::{BufRead, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+};
+
+use agent_coordinator::{App, Config, Home, listen, router};
+use managed_postgres::throwaway;
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, PgPool, migrate::Migrator};
+
+static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
+
+/// A key that is bound to no agent: trust 2.
+pub(crate) const FREE: &str = "free-key";
+/// Bound to agent `boss` with every operation.
+pub(crate) const BOSS: &str = "boss-key";
+/// Bound to agent `reviewer`, who may only read.
+pub(crate) const REVIEWER: &str = "reviewer-key";
+
+const IDENTITIES: &str = r#"{
+    "boss-key": {"agent_id": "boss", "agent_type": "strands", "profile": "strands_orchestrator"},
+    "reviewer-key": {"agent_id": "reviewer", "profile": "claude_code_web_reviewer"}
+}"#;
+
+/// The service on a port of this machine, with a migrated database of its own.
+pub(crate) struct Service {
+    pub(crate) url: String,
+    db: PgPool,
+    _database: throwaway::Database,
+}
+
+impl Service {
+    pub(crate) async fn start() -> Service {
+        let database = throwaway::database(&MIGRATOR).await.expect("a database");
+        let keys = [FREE, BOSS, REVIEWER].join(",");
+        let variables: HashMap<_, _> = [
+            ("POSTGRES_DSN", database.url.as_str()),
+            ("POSTGRES_POOL_MIN", "1"),
+            ("POLICY_ENGINE", "cedar"),
+            ("COORDINATION_API_KEYS", &keys),
+            ("COORDINATION_API_KEY_IDENTITIES", IDENTITIES),
+        ]
+        .into();
+        let variable = |name: &str| variables.get(name).map(|it| (*it).to_owned());
+        let app = App::new(Config::parse(Home::Server, variable).expect("a configuration"));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        #[expect(clippy::disallowed_methods, reason = "it ends with the test")]
+        tokio::spawn(async move {
+            let served = listen(listener, router(app.clone()), &app, std::future::pending());
+            served.await.expect("it serves");
+        });
+        let db = PgPool::connect(&database.url).await.expect("the database answers");
+        Service { url, db, _database: database }
+    }
+
+    pub(crate) fn coord(&self) -> Coord {
+        self.coord_with(FREE)
+    }
+
+    pub(crate) fn coord_with(&self, key: &str) -> Coord {
+        Coord::at(&self.url).with("COORDINATION_API_KEY", key)
+    }
+
+    /// Ends the life of a lock, as time would.
+    #[expect(clippy::disallowed_methods, reason = "a test moves time where no operation can")]
+    pub(crate) async fn expire(&self, key: &str) {
+        let sql = format!(
+            "update file_lock set expires_at = clock_timestamp() - interval '1 second'
+             where key = '{key}' and agent_id is not null"
+        );
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&self.db).await.expect("it runs");
+    }
+}
+
+/// A folder that goes with the test.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Folder {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("coord-test-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a folder");
+        Folder(path.canonicalize().expect("a folder"))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The program with an environment of its own.
+#[derive(Clone)]
+pub(crate) struct Coord {
+    variables: HashMap<String, String>,
+    folder: PathBuf,
+}
+
+/// What became of a run.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Coord {
+    pub(crate) fn new() -> Coord {
+        // Outside every repository.
+        Coord { variables: HashMap::new(), folder: std::env::temp_dir() }
+    }
+
+    pub(crate) fn at(url: &str) -> Coord {
+        Coord::new().with("COORDINATION_API_URL", url)
+    }
+
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Coord {
+        self.variables.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    pub(crate) fn inside(mut self, folder: &Path) -> Coord {
+        folder.clone_into(&mut self.folder);
+        self
+    }
+
+    /// A command in this environment, with `coord` on its path.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let coord = Path::new(env!("CARGO_BIN_EXE_coord"));
+        let beside = coord.parent().expect("a folder").display();
+        #[expect(clippy::disallowed_methods, reason = "where git is")]
+        let path = std::env::var("PATH").expect("a path");
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", format!("{beside}:{path}"))
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .envs(&self.variables)
+            .current_dir(&self.folder)
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Done {
+        finish(self.command(env!("CARGO_BIN_EXE_coord")).args(arguments), "")
+    }
+
+    pub(crate) fn fed<S: AsRef<OsStr>>(&self, arguments: &[S], input: &str) -> Done {
+        finish(
+            self.command(env!("CARGO_BIN_EXE_coord")).args(arguments).stdin(Stdio::piped()),
+            input,
+        )
+    }
+
+    /// A line as a shell runs it.
+    pub(crate) fn shell(&self, line: &str, input: &str) -> Done {
+        finish(self.command("sh").args(["-c", line]).stdin(Stdio::piped()), input)
+    }
+
+    /// The answer of a command that succeeds.
+    #[track_caller]
+    pub(crate) fn json<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Value {
+        let mut all: Vec<&OsStr> = arguments.iter().map(AsRef::as_ref).collect();
+        all.push("--json".as_ref());
+        let done = self.run(&all);
+        assert_eq!(done.code, 0, "{all:?}: {done:?}");
+        done.json()
+    }
+}
+
+pub(crate) fn finish(command: &mut Command, input: &str) -> Done {
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    if let Some(mut stdin) = child.stdin.take() {
+        // Whoever does not read it does not want it.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let output = child.wait_with_output().expect("it ends");
+    Done {
+        code: output.status.code().expect("an exit code"),
+        out: String::from_utf8(output.stdout).expect("UTF-8"),
+        err: String::from_utf8(output.stderr).expect("UTF-8"),
+    }
+}
+
+impl Done {
+    /// Standard output, which is one line of JSON.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        assert_eq!(self.out.lines().count(), 1, "{self:?}");
+        serde_json::from_str(&self.out).unwrap_or_else(|_| panic!("{self:?}"))
+    }
+
+    #[track_caller]
+    pub(crate) fn assert_code(&self, code: i32) -> &Done {
+        assert_eq!(self.code, code, "{self:?}");
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn assert_says(&self, text: &str) -> &Done {
+        assert!(self.err.contains(text) || self.out.contains(text), "{text} is not in {self:?}");
+        self
+    }
+}
+
+/// A request that a [`Server`] got.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: String,
+}
+
+/// What a [`Server`] answers.
+#[derive(Clone, Debug)]
+pub(crate) enum Reply {
+    /// A status with a JSON body.
+    Json(u16, String),
+    /// A whole answer, head included; then the connection ends.
+    Raw(String),
+    /// The connection ends without an answer.
+    Hang,
+    /// There is no answer, and the connection stays.
+    Silence,
+}
+
+/// A server that answers each request as it is told, and remembers the requests.
+pub(crate) struct Server {
+    pub(crate) url: String,
+    seen: Arc<Mutex<Vec<Request>>>,
+}
+
+impl Server {
+    pub(crate) fn start(
+        answer: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static,
+    ) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (seen_there, answer) = (seen.clone(), Arc::new(answer));
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (seen, answer) = (seen_there.clone(), answer.clone());
+                thread::spawn(move || serve(stream, &seen, &*answer));
+            }
+        });
+        Server { url, seen }
+    }
+
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.seen.lock().expect("not poisoned").clone()
+    }
+}
+
+fn serve(
+    mut stream: TcpStream,
+    seen: &Mutex<Vec<Request>>,
+    answer: &dyn Fn(&Request, usize) -> Reply,
+) {
+    let mut reader = BufReader::new(stream.try_clone().expect("a stream"));
+    while let Some(request) = read(&mut reader) {
+        let number = {
+            let mut seen = seen.lock().expect("not poisoned");
+            seen.push(request.clone());
+            seen.len() - 1
+        };
+        let text = match answer(&request, number) {
+            Reply::Json(status, body) => format!(
+                "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            ),
+            Reply::Raw(text) => {
+                let _ = stream.write_all(text.as_bytes());
+                return;
+            }
+            Reply::Hang => return,
+            Reply::Silence => {
+                let _ = reader.read(&mut [0]);
+                return;
+            }
+        };
+        if stream.write_all(text.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+fn read(reader: &mut impl BufRead) -> Option<Request> {
+    let mut line = String::new();
+    reader.read_line(&mut line).ok().filter(|it| *it > 0)?;
+    let mut words = line.split(' ').map(str::to_owned);
+    let (method, path) = (words.next()?, words.next()?);
+    let mut headers = HashMap::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        let earlier = headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+        assert_eq!(earlier, None, "{name} came twice");
+    }
+    let length = headers.get("content-length").map_or(0, |it| it.parse().expect("a number"));
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(Request { method, path, headers, body: String::from_utf8(body).expect("UTF-8") })
+}
+
+/// A URL where nobody listens.
+pub(crate) fn nowhere() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    format!("http://{}", listener.local_addr().expect("an address"))
+}
