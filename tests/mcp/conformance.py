@@ -26,6 +26,8 @@ ERAS = {
     "2026-07-28": set(),
 }
 
+FAILURES = {"FAILURE", "WARNING"}
+
 
 def main():
     node, suite, coordinator = sys.argv[1:]
@@ -53,35 +55,44 @@ def check(node, suite, url, era):
     said = ran.stdout + ran.stderr
     announced = re.search(r"\((\d+) scenarios\)", said)
     problems = []
-    if ran.returncode != 0:
-        print(said)
-        problems.append(f"{era}: the suite failed with {ran.returncode}")
     if announced is None or int(announced[1]) == 0 or int(announced[1]) != len(found):
+        print(said)
         problems.append(f"{era}: {len(found)} scenarios have results, which are not all")
+    if ran.returncode != 0:
+        print(said[said.find("=== SUMMARY ===") :])
+        problems.append(f"{era}: the suite failed with {ran.returncode}")
+    whole = set()
+    for scenario, checks in sorted(found.items()):
+        failing = {check for check, of in checks.items() if of.keys() & FAILURES}
+        for check in sorted(failing - {it[1] for it in excluded if it[0] == scenario}):
+            told = next(told for status, told in checks[check].items() if status in FAILURES)
+            problems.append(f"{era}: {scenario}:{check} fails: {told}")
+        passes = any("SUCCESS" in of for of in checks.values())
+        if passes and not failing:
+            whole.add(scenario)
+        if passes == (scenario in ERAS[era]):
+            problems.append(f"{era}: {scenario} passes no check, or is wrongly said not to")
     for scenario, check in excluded:
-        if not {"FAILURE", "WARNING"} & found[scenario][check]:
-            problems.append(f"{era}: excluded, and does not fail: {scenario}:{check}")
-    passed = {it for it, checks in found.items() if any("SUCCESS" in of for of in checks.values())}
-    for scenario in sorted((found.keys() - passed) ^ ERAS[era]):
-        problems.append(f"{era}: {scenario} passes no check, or is wrongly said not to")
-    touched = {scenario for scenario, _ in excluded}
+        if not found[scenario][check].keys() & FAILURES:
+            problems.append(f"{era}: {scenario}:{check} is excluded, and does not fail")
     count = sum("SUCCESS" in of for checks in found.values() for of in checks.values())
+    partly = len({scenario for scenario, _ in excluded})
     print(
-        f"{era}: {len(passed - touched)} of {len(found)} scenarios pass whole, and {count} kinds of"
-        f" check; {len(excluded)} checks in {len(touched)} scenarios are excluded",
+        f"{era}: {len(whole)} of {len(found)} scenarios pass whole, {count} checks in all;"
+        f" {len(excluded)} checks in {partly} scenarios are excluded",
         flush=True,
     )
     return problems
 
 
 def outcomes(results):
-    """The ways that each check of each scenario came out."""
-    found = collections.defaultdict(lambda: collections.defaultdict(set))
+    """For each check of each scenario, how it came out and what was said of that."""
+    found = collections.defaultdict(lambda: collections.defaultdict(dict))
     for path in results.glob("server-*/checks.json"):
         scenario = re.fullmatch(r"server-(.+?)-\d{4}-\d\d-\d\dT.*", path.parent.name)[1]
         checks = found[scenario]
         for check in json.loads(path.read_text()):
-            checks[check["id"]].add(check["status"])
+            checks[check["id"]][check["status"]] = check.get("errorMessage", "no reason given")
     return found
 
 

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import http.server
 import itertools
+import json
 import os
 import socket
 import subprocess
@@ -13,7 +14,19 @@ import threading
 import time
 import urllib.request
 
-KEY = "check-mcp"
+# The key of an agent that may do everything, and one of which less is known.
+KEY = "check-mcp-boss"
+OTHER_KEY = "check-mcp-other"
+
+KEYS = {
+    "COORDINATION_API_KEYS": f"{KEY},{OTHER_KEY}",
+    "COORDINATION_API_KEY_IDENTITIES": json.dumps(
+        {
+            KEY: {"agent_id": "boss", "agent_type": "strands", "profile": "strands_orchestrator"},
+            OTHER_KEY: {"agent_id": "other", "agent_type": "codex"},
+        }
+    ),
+}
 
 # Seconds that a program may take until it answers; a first start of `local` makes a database.
 PATIENCE = 60
@@ -60,7 +73,8 @@ def program(words, variables, port, cwd=None):
         except BaseException:
             log.seek(0)
             said = log.read().decode(errors="replace").splitlines()[-20:]
-            print(f"{os.path.basename(words[0])} said last:", *said, sep="\n", flush=True)
+            if said:
+                print(f"{os.path.basename(words[0])} said last:", *said, sep="\n", flush=True)
             raise
         finally:
             child.terminate()
@@ -81,13 +95,26 @@ def wait_until_live(child, port):
 def coordinator(path, database):
     """The server."""
     port = free_port()
-    variables = {
-        "POSTGRES_DSN": database,
-        "API_HOST": "127.0.0.1",
-        "API_PORT": str(port),
-        "COORDINATION_API_KEYS": KEY,
-    }
-    with program([path], variables, port) as url:
+    address = {"API_HOST": "127.0.0.1", "API_PORT": str(port)}
+    with program([path], KEYS | address | {"POSTGRES_DSN": database}, port) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def local(path):
+    """The service of a developer's machine, with a database of its own."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        words = [path, "--db", "embedded", "--port", str(port)]
+        with program(words, KEYS, port, cwd=folder) as url:
+            yield url
+
+
+@contextlib.contextmanager
+def function(gateway, path, database):
+    """The Lambda function at its URL. It needs a database with all migrations."""
+    port = free_port()
+    with program([gateway, path, str(port)], KEYS | {"POSTGRES_DSN": database}, port) as url:
         yield url
 
 
