@@ -3,6 +3,7 @@
 mod audit_query;
 mod clients;
 mod compose;
+mod connections;
 mod conventions;
 mod discovery;
 mod documents;
