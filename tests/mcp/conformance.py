@@ -73,12 +73,12 @@ def check(node, suite, url, era):
         if passes == (scenario in ERAS[era]):
             problems.append(f"{era}: {scenario} passes no check, or is wrongly said not to")
     for scenario, check in excluded:
-        if not found[scenario][check].keys() & FAILURES:
+        if not found.get(scenario, {}).get(check, {}).keys() & FAILURES:
             problems.append(f"{era}: {scenario}:{check} is excluded, and does not fail")
     count = sum("SUCCESS" in of for checks in found.values() for of in checks.values())
     partly = len({scenario for scenario, _ in excluded})
     print(
-        f"{era}: {len(whole)} of {len(found)} scenarios pass whole, {count} checks in all;"
+        f"{era}: {len(whole)} of {len(found)} scenarios pass whole, {count} kinds of check in all;"
         f" {len(excluded)} checks in {partly} scenarios are excluded",
         flush=True,
     )
