@@ -3,7 +3,6 @@
 mod audit_query;
 mod clients;
 mod compose;
-mod connections;
 mod conventions;
 mod discovery;
 mod documents;
