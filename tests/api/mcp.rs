@@ -728,6 +728,9 @@ async fn bindings_are_forgotten_a_week_after_their_session_fell_silent() {
         let mcp = Mcp::new(service.client()).header("mcp-session-id", connection);
         mcp.tool("register_session", json!({ "session_id": session })).await;
     }
+    // One that has ended, as old; another one ends now.
+    let ended = Mcp::new(service.client()).header("mcp-session-id", "c-3");
+    assert_eq!(ended.client.delete("/mcp").await.status, 204);
     service
         .execute(
             "update mcp_connection set bound_at = clock_timestamp() - interval '8 days';
@@ -735,11 +738,13 @@ async fn bindings_are_forgotten_a_week_after_their_session_fell_silent() {
              where session_id = 's-1'",
         )
         .await;
+    let later = Mcp::new(service.client()).header("mcp-session-id", "c-4");
+    assert_eq!(later.client.delete("/mcp").await.status, 204);
     let admin = Mcp::new(service.client_with(BOSS)).offered("admin");
     let swept = admin.tool("run_maintenance", json!({ "tasks": ["retention"] })).await;
-    assert_eq!(swept["rows_deleted"], 1);
-    let left = service.rows("select connection_id from mcp_connection").await;
-    assert_eq!(left, [json!({ "connection_id": "c-2" })]);
+    assert_eq!(swept["rows_deleted"], 2);
+    let left = service.rows("select connection_id from mcp_connection order by 1").await;
+    assert_eq!(left, ["c-2", "c-4"].map(|it| json!({ "connection_id": it })));
 }
 
 #[tokio::test]

@@ -199,12 +199,15 @@ async def check(place, url):
 async def main():
     target, database = pathlib.Path(sys.argv[1]), os.environ["DATABASE_URL"]
     program = str(target / "coordinator")
-    with services.coordinator(program, database) as one, services.coordinator(program, database) as two:
-        with services.proxy(one, two) as (front, counts):
-            await check("two replicas in turn", front)
-            for mode in MODES:
-                await alternate([one, two], front, counts, mode)
-            print("requests of each replica:", *counts)
+    with (
+        services.coordinator(program, database) as one,
+        services.coordinator(program, database) as two,
+        services.proxy(one, two) as (front, counts),
+    ):
+        await check("two replicas in turn", front)
+        for mode in MODES:
+            await alternate([one, two], front, counts, mode)
+        print("requests of each replica:", *counts)
     # The replicas have migrated the database.
     with services.function(target / "function-url", target / "handler", database) as url:
         await check("Lambda function", url)
