@@ -4,11 +4,13 @@ SHELL := /bin/bash
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 WITH_POSTGRES := $(TARGET)/debug/with-postgres
 TOOLS := target/ci-tools
+MCP_TOOLS := target/mcp-tools
+MCP_SUITE := tests/mcp/node_modules
 DOCUMENTS := docs/openapi.json docs/operations.md docs/configuration.md .env.example
 
 # What `make check` consists of. No step before `queries` may depend on it: it makes cargo compile
 # again what contains SQL.
-CHECKS := words fmt documents schemathesis clippy queries doc traces deny unused hadolint compose railway template guide
+CHECKS := words fmt documents schemathesis mcp clippy queries doc traces deny unused hadolint compose railway template guide
 
 .NOTPARALLEL:
 .PHONY: help check list-checks test test-server test-lambda test-pooler dev prepare docs figures $(CHECKS)
@@ -64,6 +66,11 @@ documents: ## Check that the generated documents are up to date
 schemathesis: $(TOOLS)/ready ## Check that the service answers as its OpenAPI document says
 	cargo build -q --bin coordinator --bin with-postgres
 	$(WITH_POSTGRES) -- scripts/check-openapi $(TOOLS)/bin/schemathesis $(TARGET)/debug/coordinator
+
+mcp: $(MCP_TOOLS)/ready $(MCP_SUITE)/ready ## Check the MCP endpoint with the official suite and client
+	cargo build -q --bin coordinator --bin handler --bin local --bin with-postgres --bin function-url
+	$(WITH_POSTGRES) -- scripts/check-mcp $(MCP_TOOLS)/bin/python $(TOOLS)/bin/node \
+		$(MCP_SUITE)/@modelcontextprotocol/conformance/dist/index.js $(TARGET)/debug
 
 clippy: ## Check the code
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -186,9 +193,15 @@ $(TOOLS)/ready: Makefile tests/schemathesis/requirements.txt
 	touch $@
 
 # No package may run anything while it is installed.
-.railway/node_modules/ready: .railway/package-lock.json $(TOOLS)/ready
-	$(TOOLS)/bin/npm ci --prefix .railway --cache '$(CURDIR)/$(TOOLS)/npm' --ignore-scripts \
+%/node_modules/ready: %/package-lock.json $(TOOLS)/ready
+	$(TOOLS)/bin/npm ci --prefix $* --cache '$(CURDIR)/$(TOOLS)/npm' --ignore-scripts \
 		--no-audit --no-fund
+	touch $@
+
+$(MCP_TOOLS)/ready: tests/mcp/requirements.txt
+	rm -rf $(MCP_TOOLS) && python3 -m venv $(MCP_TOOLS)
+	$(MCP_TOOLS)/bin/pip install -q --no-cache-dir --no-deps --only-binary :all: --require-hashes \
+		-r tests/mcp/requirements.txt
 	touch $@
 
 guide: ## Check that the commands and variables in the guides exist

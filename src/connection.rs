@@ -1,30 +1,47 @@
-//! MCP connections: which session of its agent each one speaks for. A row in the database says so,
-//! because any replica may answer any request of a connection.
-use crate::{Result, auth::Caller, db::Db};
+//! MCP connections: which session of its agent each one speaks for, and which are over. A row in the
+//! database says so, because any replica may answer any request of a connection.
+use crate::{Error, Result, auth::Caller, db::Db};
+
+struct Row {
+    session_id: Option<String>,
+    has_ended: bool,
+}
 
 /// Names the caller's connection and, where the request names no session itself, the session that
 /// was registered through it.
+///
+/// # Errors
+/// [`Error::ConnectionEnded`] when its client has ended it.
 pub(crate) async fn join(db: &mut Db, caller: &mut Caller, connection_id: &str) -> Result<()> {
-    if caller.session_id.is_none() {
-        caller.session_id = sqlx::query_scalar!(
-            "select session_id from mcp_connection
-             where workspace = $1 and agent_id = $2 and connection_id = $3",
-            caller.workspace,
-            caller.agent_id,
-            connection_id,
-        )
-        .fetch_optional(db)
-        .await?;
+    let known = sqlx::query_as!(
+        Row,
+        "select session_id, has_ended from mcp_connection
+         where workspace = $1 and agent_id = $2 and connection_id = $3",
+        caller.workspace,
+        caller.agent_id,
+        connection_id,
+    )
+    .fetch_optional(db)
+    .await?;
+    if let Some(row) = known {
+        if row.has_ended {
+            return Err(Error::ConnectionEnded);
+        }
+        if caller.session_id.is_none() {
+            caller.session_id = row.session_id;
+        }
     }
     caller.connection_id = Some(connection_id.to_owned());
     Ok(())
 }
 
-/// Forgets the caller's connection. Its session goes on until it is ended or falls silent.
-pub(crate) async fn close(db: &mut Db, caller: &Caller, connection_id: &str) -> Result<()> {
+/// Ends the caller's connection for good. Its session goes on until it is ended or falls silent.
+pub(crate) async fn end(db: &mut Db, caller: &Caller, connection_id: &str) -> Result<()> {
     sqlx::query!(
-        "delete from mcp_connection
-         where workspace = $1 and agent_id = $2 and connection_id = $3",
+        "insert into mcp_connection (workspace, agent_id, connection_id, session_id, has_ended)
+         values ($1, $2, $3, null, true)
+         on conflict (workspace, agent_id, connection_id) do update set
+            session_id = null, has_ended = true, bound_at = clock_timestamp()",
         caller.workspace,
         caller.agent_id,
         connection_id,

@@ -29,6 +29,9 @@ pub enum Error {
     /// No such thing: 404.
     #[error("{0}")]
     NotFound(String),
+    /// The client has ended the MCP connection that it uses: 404, and it has to connect anew.
+    #[error("the MCP connection has ended: initialize a new one")]
+    ConnectionEnded,
     /// The request's body did not come in within its time: 408, and the connection is closed.
     #[error("Request body took too long")]
     TooSlow,
@@ -67,7 +70,7 @@ impl Error {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
-            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::NotFound(_) | Self::ConnectionEnded => StatusCode::NOT_FOUND,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,

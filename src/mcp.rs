@@ -8,7 +8,10 @@ mod sets;
 
 use std::{
     panic::AssertUnwindSafe,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use axum::{
@@ -91,6 +94,8 @@ struct Visit {
     span: Span,
     /// What was asked for, and the status that it had over HTTP.
     outcome: Arc<OnceLock<(&'static str, StatusCode)>>,
+    /// Set when its connection turns out to be over.
+    has_ended: Arc<AtomicBool>,
 }
 
 /// What must be known of a message before the protocol reads it.
@@ -150,7 +155,7 @@ impl Endpoint {
         let asked = asked.map(|it| door::decode(&it.1).unwrap_or(it.1));
         let tools = self.sets.select(asked.as_deref())?;
         if parts.method == Method::DELETE {
-            return close(app, key, id, &parts.headers).await;
+            return end(app, key, id, &parts.headers).await;
         }
         let method = serde_json::from_slice::<Peek>(&body).unwrap_or_default().method;
         let method = method.unwrap_or_default();
@@ -158,6 +163,7 @@ impl Endpoint {
             let call = call(app, key, claims(&parts.headers, false)?, id, None);
             admit_alone(&call, &META).await?;
         }
+        let has_ended = Arc::<AtomicBool>::default();
         // Without it there is no browser that could have been led here by a name.
         let localhost = const { HeaderValue::from_static("localhost") };
         parts.headers.entry(header::HOST).or_insert(localhost);
@@ -169,9 +175,13 @@ impl Endpoint {
             target: parts.uri.path().into(),
             span: span.clone(),
             outcome: outcome.clone(),
+            has_ended: has_ended.clone(),
         });
         let request = Request::from_parts(parts, Body::from(body));
         let mut response = readable(self.service.handle(request).await.map(Body::new)).await;
+        if has_ended.load(Ordering::Relaxed) {
+            return Err(Error::ConnectionEnded);
+        }
         if method == "initialize" && response.status().is_success() {
             let fresh = uuid::Uuid::new_v4().to_string().parse().expect("plain ASCII");
             response.headers_mut().insert(CONNECTION_ID, fresh);
@@ -201,16 +211,19 @@ async fn readable(response: Response) -> Response {
     response
 }
 
-/// Forgets a connection whose client says that it is over.
-async fn close(app: &App, key: &Key, id: &RequestId, headers: &HeaderMap) -> Result<Response> {
+/// Ends a connection whose client says that it is over; said twice, it is so already.
+async fn end(app: &App, key: &Key, id: &RequestId, headers: &HeaderMap) -> Result<Response> {
     let claims = claims(headers, false)?;
     let Some(connection_id) = claims.connection_id.clone() else {
         return Err(Error::BadRequest("Mcp-Session-Id: expected the connection to end".to_owned()));
     };
     let call = call(app, key, claims, id, None);
-    let caller = admit_alone(&call, &META).await?;
+    let caller = match admit_alone(&call, &META).await {
+        Err(Error::ConnectionEnded) => return Ok(StatusCode::NO_CONTENT.into_response()),
+        admitted => admitted?,
+    };
     let mut db = app.db.acquire().await?;
-    connection::close(&mut db, &caller, &connection_id).await?;
+    connection::end(&mut db, &caller, &connection_id).await?;
     db.done().await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -260,6 +273,9 @@ impl Visit {
         };
         let answered =
             answered.unwrap_or_else(|panic| Err(Error::Internal(door::panic_text(&*panic).into())));
+        if matches!(answered, Err(Error::ConnectionEnded)) {
+            self.has_ended.store(true, Ordering::Relaxed);
+        }
         let status = answered.as_ref().map_or_else(Error::status, |_| StatusCode::OK);
         self.outcome.get_or_init(|| (op.meta.id, status));
         answered

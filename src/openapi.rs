@@ -343,7 +343,7 @@ fn mcp() -> Value {
     });
     let unread = [
         ("400", "The message, or the protocol's version, is not one that is understood."),
-        ("404", "There is no such method."),
+        ("404", "There is no such method, or the connection that is named has ended."),
         ("406", "`Accept` lacks `application/json` or `text/event-stream`."),
         ("415", "The body is not `application/json`."),
     ];

@@ -667,14 +667,40 @@ async fn a_connection_may_be_ended_and_its_session_goes_on() {
     assert_eq!(stranger.delete("/mcp").await.status, 204);
     let taken = mcp.tool("acquire_lock", json!({ "file_path": "a.rs" })).await;
     assert_eq!(taken["session_id"], "s-1", "nobody ends the connection of another");
-    let ended = mcp.client.delete("/mcp").await;
-    assert_eq!((ended.status.as_u16(), ended.text.as_str()), (204, ""));
-    let taken = mcp.tool("acquire_lock", json!({ "file_path": "b.rs" })).await;
-    assert_eq!(taken["session_id"], Value::Null);
+    // A second time it is so already.
+    for _ in 0..2 {
+        let ended = mcp.client.delete("/mcp").await;
+        assert_eq!((ended.status.as_u16(), ended.text.as_str()), (204, ""));
+    }
     let live = "select count(*) from agent_session where ended_at is null";
     assert_eq!(service.scalar::<i64>(live).await, 1);
     let none = service.client().delete("/mcp").await;
     none.assert_is(400, json!({ "detail": "Mcp-Session-Id: expected the connection to end" }));
+}
+
+#[tokio::test]
+async fn a_connection_that_has_ended_is_not_found_whatever_comes_through_it() {
+    let service = Service::start().await;
+    let gone = json!({ "detail": "the MCP connection has ended: initialize a new one" });
+    let lock = json!({ "name": "acquire_lock", "arguments": { "file_path": "a.rs" } });
+    // Through the first one no session was registered.
+    for (connection, is_bound) in [("c-1", false), ("c-2", true)] {
+        let mcp = Mcp::new(service.client()).header("mcp-session-id", connection);
+        if is_bound {
+            mcp.tool("register_session", json!({ "session_id": "s-1" })).await;
+        }
+        mcp.ask("tools/list", json!({})).await;
+        assert_eq!(mcp.client.delete("/mcp").await.status, 204);
+        for client in [mcp.clone(), mcp.header("x-session-id", "s-1")] {
+            client.send("tools/list", json!({})).await.assert_is(404, gone.clone());
+            client.send("tools/call", lock.clone()).await.assert_is(404, gone.clone());
+            let read = json!({ "uri": "locks://current" });
+            client.send("resources/read", read).await.assert_is(404, gone.clone());
+        }
+    }
+    let other = Mcp::new(service.client()).header("mcp-session-id", "c-3");
+    let taken = other.tool("acquire_lock", json!({ "file_path": "a.rs" })).await;
+    assert_eq!(taken["action"], "acquired", "no call through those had any effect");
 }
 
 #[tokio::test]
@@ -702,6 +728,9 @@ async fn bindings_are_forgotten_a_week_after_their_session_fell_silent() {
         let mcp = Mcp::new(service.client()).header("mcp-session-id", connection);
         mcp.tool("register_session", json!({ "session_id": session })).await;
     }
+    // One that has ended, as old; another one ends now.
+    let ended = Mcp::new(service.client()).header("mcp-session-id", "c-3");
+    assert_eq!(ended.client.delete("/mcp").await.status, 204);
     service
         .execute(
             "update mcp_connection set bound_at = clock_timestamp() - interval '8 days';
@@ -709,11 +738,13 @@ async fn bindings_are_forgotten_a_week_after_their_session_fell_silent() {
              where session_id = 's-1'",
         )
         .await;
+    let later = Mcp::new(service.client()).header("mcp-session-id", "c-4");
+    assert_eq!(later.client.delete("/mcp").await.status, 204);
     let admin = Mcp::new(service.client_with(BOSS)).offered("admin");
     let swept = admin.tool("run_maintenance", json!({ "tasks": ["retention"] })).await;
-    assert_eq!(swept["rows_deleted"], 1);
-    let left = service.rows("select connection_id from mcp_connection").await;
-    assert_eq!(left, [json!({ "connection_id": "c-2" })]);
+    assert_eq!(swept["rows_deleted"], 2);
+    let left = service.rows("select connection_id from mcp_connection order by 1").await;
+    assert_eq!(left, ["c-2", "c-4"].map(|it| json!({ "connection_id": it })));
 }
 
 #[tokio::test]
