@@ -1,10 +1,12 @@
--- Which session of an agent an MCP connection speaks for: the one that the agent registered through it.
--- Any replica may answer any request of a connection, so this cannot be kept in memory.
+-- Which session of an agent an MCP connection speaks for, the one that the agent registered through it,
+-- and whether its client has ended it: then it may not be used again, as the protocol demands. Any
+-- replica may answer any request of a connection, so this cannot be kept in memory.
 create table mcp_connection (
     workspace text not null,
     agent_id text not null,
     connection_id text not null,
-    session_id text not null,
+    session_id text,
+    has_ended boolean not null default false,
     bound_at timestamptz not null default clock_timestamp(),
     constraint mcp_connection_speaks_for_one_session
         primary key (workspace, agent_id, connection_id)
