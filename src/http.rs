@@ -3,6 +3,7 @@
 //! It knows no operation by name. The order of checks is part of the wire contract (conventions
 //! 6): route, declared length, key, body and JSON, schema, then what `operation::execute` does.
 use std::{
+    convert::Infallible,
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
@@ -14,14 +15,14 @@ use axum::{
     extract::{Request, State},
     middleware::{Next, from_fn_with_state},
     response::{Html, IntoResponse, Response},
-    routing::any,
+    routing::{MethodRouter, any},
 };
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
-use tower_http::cors::CorsLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Instrument as _;
 
 use crate::{
@@ -47,21 +48,25 @@ const DISCARDED_BYTES: usize = 16 << 20;
 const DISCARDING_TIME: Duration = Duration::from_secs(2);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// Builds the router over all operations.
 pub fn router(app: App) -> Router {
     let operations = capabilities::all();
-    let site = Arc::new(Site::new(&app.config, &operations));
+    let site = Arc::new(Site::new(&operations));
     let mut router = Router::new();
-    for path in site.paths() {
-        let methods = Arc::new(site.methods_at(&path));
-        let site = site.clone();
-        let handler = async move |State(app), Extension(id), request| {
+    let answer = |path: &str| {
+        let (site, methods) = (site.clone(), Arc::new(site.methods_at(path)));
+        any(async move |State(app), Extension(id), request| {
             dispatch(app, &site, &methods, id, request).await
-        };
-        router = router.route(&path, any(handler));
+        })
+    };
+    for path in site.paths().iter().filter(|it| *it != MCP) {
+        router = router.route(path, answer(path));
     }
+    let mcp: MethodRouter<App> = answer(MCP)
+        .layer::<_, Infallible>(from_fn_with_state(app.clone(), around))
+        .layer(mcp_cors(&app.config));
     router
         .fallback(async move |request: Request| {
             let moved = redirect(&site, None, request.uri());
@@ -69,28 +74,43 @@ pub fn router(app: App) -> Router {
         })
         .layer(from_fn_with_state(app.clone(), around))
         .layer(cors(&app.config))
+        .route(MCP, mcp)
         .with_state(app)
 }
+
+/// The same for the MCP endpoint: other pages, and the headers of its protocol besides.
+fn mcp_cors(config: &Config) -> CorsLayer {
+    let mcp = config.mcp.clone();
+    let own = ["mcp-protocol-version", "mcp-session-id", "mcp-method", "mcp-name"];
+    let headers = HEADERS.iter().chain(&own).map(|it| HeaderName::from_static(it));
+    let connection = HeaderName::from_static("mcp-session-id");
+    cors(config)
+        .allow_origin(AllowOrigin::predicate(move |origin, _| mcp.takes_origin(origin)))
+        .allow_headers(headers.collect::<Vec<_>>())
+        .expose_headers([REQUEST_ID, REPLAYED, connection])
+}
+
+/// The headers that pages may send.
+const HEADERS: [&str; 10] = [
+    "authorization",
+    "x-coordinator-api-key",
+    "x-api-key",
+    "content-type",
+    "idempotency-key",
+    "x-session-id",
+    "x-agent-id",
+    "x-agent-type",
+    "x-workspace",
+    "last-event-id",
+];
 
 /// Which pages may call the service from a browser, and with what. Answers every OPTIONS itself.
 fn cors(config: &Config) -> CorsLayer {
     let methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-    let headers = [
-        "authorization",
-        "x-coordinator-api-key",
-        "x-api-key",
-        "content-type",
-        "idempotency-key",
-        "x-session-id",
-        "x-agent-id",
-        "x-agent-type",
-        "x-workspace",
-        "last-event-id",
-    ];
     CorsLayer::new()
         .allow_origin(config.cors_origins.clone())
         .allow_methods(methods.map(|it| it.parse::<Method>().expect("a known method")))
-        .allow_headers(headers.map(HeaderName::from_static))
+        .allow_headers(HEADERS.map(HeaderName::from_static))
         .expose_headers([REQUEST_ID, REPLAYED])
         .max_age(Duration::from_secs(600))
 }
@@ -148,7 +168,7 @@ pub(crate) const PAGES: [(&str, &str, Page); 6] = [
 pub(crate) const MCP: &str = "/mcp";
 
 impl Site {
-    fn new(config: &Config, operations: &Operations) -> Self {
+    fn new(operations: &Operations) -> Self {
         let pages = PAGES.map(|(template, _, page)| Route {
             method: Method::GET,
             template,
@@ -165,7 +185,7 @@ impl Site {
             }
         }
         let (openapi, docs) = (openapi::document(operations), docs::page(operations));
-        Self { routes, mcp: mcp::Endpoint::new(config, operations), openapi, docs }
+        Self { routes, mcp: mcp::Endpoint::new(operations), openapi, docs }
     }
 
     /// Every path to register. The part that a star takes may be empty, which a star of axum's
@@ -272,6 +292,11 @@ pub(crate) struct RequestId {
 }
 
 impl RequestId {
+    /// Time since the request came in.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     pub(crate) fn info(&self) -> RequestInfo {
         RequestInfo { id: self.id.clone(), started: self.started, noted: self.noted.clone() }
     }
@@ -298,24 +323,20 @@ async fn dispatch(
         let moved = redirect(site, Some(asked), request.uri());
         return moved.unwrap_or_else(|| other_method(methods));
     };
-    let (name, status, response) = match &route.target {
-        Target::Mcp => {
-            let (response, (name, status)) = site.mcp.answer(&app, &id, request).await;
-            (name, status, response)
-        }
+    let (name, response) = match &route.target {
+        // It counts its messages itself.
+        Target::Mcp => return site.mcp.answer(&app, &id, request).await,
         Target::Operation(op) => {
             id.noted.set_operation(op.meta.id);
-            let response = traced(&app, op, route.template, &id, request).await;
-            (op.meta.id, response.status(), response)
+            (op.meta.id, traced(&app, op, route.template, &id, request).await)
         }
         Target::Page(page) => {
             id.noted.set_operation(route.template);
             let shown = show(&app, site, *page, &id, request.headers()).await;
-            let response = shown.unwrap_or_else(|error| error.respond(&id.id));
-            (route.template, response.status(), response)
+            (route.template, shown.unwrap_or_else(|error| error.respond(&id.id)))
         }
     };
-    app.metrics.answered(name, status.as_u16(), id.started.elapsed());
+    app.metrics.answered(name, response.status().as_u16(), id.elapsed());
     response
 }
 

@@ -12,7 +12,7 @@ use crate::{
     input::{issue, value_error},
     operation::{Context, Meta, Operation},
     page::{Page, read_limit},
-    registry::{Operations, Resource, word},
+    registry::{Operations, Resource, plain, word},
     tool::Tool,
 };
 
@@ -38,7 +38,7 @@ fn entry_lines(answer: &Value) -> Vec<String> {
             word(&entry["agent_id"]),
             entry["duration_ms"],
             word(&entry["created_at"]),
-            error.map(|it| format!(": {it}")).unwrap_or_default(),
+            error.map(|it| format!(": {}", plain(it))).unwrap_or_default(),
         )
     };
     answer["entries"].as_array().into_iter().flatten().map(line).collect()
@@ -94,6 +94,7 @@ pub struct AuditEntries {
 
 /// One thing that was done, or refused.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(extend("x-untrusted" = true))]
 pub struct AuditEntry {
     /// Its id.
     pub id: String,
@@ -104,7 +105,7 @@ pub struct AuditEntry {
     /// What was asked for.
     pub operation: String,
     /// The members of the request that matter.
-    #[schemars(extend("type" = "object", "x-untrusted" = true))]
+    #[schemars(extend("type" = "object"))]
     pub parameters: Value,
     /// What came of it; with a `reason` when it was refused.
     #[schemars(extend("type" = "object"))]

@@ -273,6 +273,7 @@ pub struct AgentList {
 
 /// A session of an agent.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(extend("x-untrusted" = true))]
 pub struct AgentSession {
     /// The agent.
     pub agent_id: String,
@@ -281,12 +282,10 @@ pub struct AgentSession {
     /// The session.
     pub session_id: String,
     /// What it can do.
-    #[schemars(extend("x-untrusted" = true))]
     pub capabilities: Vec<String>,
     /// `active`, `idle` or `disconnected`.
     pub status: String,
     /// What it is working on.
-    #[schemars(extend("x-untrusted" = true))]
     pub current_task: Option<String>,
     /// When it was last heard.
     pub last_heartbeat: Timestamp,
@@ -297,7 +296,7 @@ pub struct AgentSession {
     /// The agent that it works for.
     pub delegated_from: Option<String>,
     /// Anything else that it told.
-    #[schemars(extend("type" = "object", "x-untrusted" = true))]
+    #[schemars(extend("type" = "object"))]
     pub metadata: Value,
 }
 

@@ -217,6 +217,7 @@ pub struct HandoffList {
 
 /// What an agent left.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(extend("x-untrusted" = true))]
 pub struct Handoff {
     /// Its id.
     pub id: String,
@@ -225,27 +226,20 @@ pub struct Handoff {
     /// The session that wrote it.
     pub session_id: Option<String>,
     /// Where things stood.
-    #[schemars(extend("x-untrusted" = true))]
     pub summary: String,
     /// What was done.
-    #[schemars(extend("x-untrusted" = true))]
     pub completed_work: Vec<Value>,
     /// What was begun and not finished.
-    #[schemars(extend("x-untrusted" = true))]
     pub in_progress: Vec<Value>,
     /// What was decided.
-    #[schemars(extend("x-untrusted" = true))]
     pub decisions: Vec<Value>,
     /// What was to be done next.
-    #[schemars(extend("x-untrusted" = true))]
     pub next_steps: Vec<Value>,
     /// Files to look at.
-    #[schemars(extend("x-untrusted" = true))]
     pub relevant_files: Vec<Value>,
     /// When it was written.
     pub created_at: Timestamp,
     /// Anything else that was sent with it.
-    #[schemars(extend("x-untrusted" = true))]
     pub content: Map<String, Value>,
 }
 

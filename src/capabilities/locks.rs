@@ -21,7 +21,7 @@ use crate::{
     LockKey, Result, Timestamp,
     operation::{Context, Meta, Operation},
     page::{Page, read_limit},
-    registry::{Operations, Resource, word},
+    registry::{Operations, Resource, plain, word},
     tool::Tool,
 };
 
@@ -51,7 +51,7 @@ fn lock_lines(locks: &Value) -> Vec<String> {
             word(&lock["file_path"]),
             word(&lock["locked_by"]),
             word(&lock["agent_type"]),
-            lock["reason"].as_str().unwrap_or("Not specified"),
+            lock["reason"].as_str().map_or("Not specified".to_owned(), plain),
             word(&lock["expires_at"]),
         )
     };
@@ -96,6 +96,7 @@ pub struct LockList {
 
 /// A lock in force, with its key.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(extend("x-untrusted" = true))]
 pub struct ListedLock {
     /// The key in canonical form.
     pub file_path: String,
@@ -108,7 +109,6 @@ pub struct ListedLock {
     /// Until when.
     pub expires_at: Timestamp,
     /// Why.
-    #[schemars(extend("x-untrusted" = true))]
     pub reason: Option<String>,
     /// Session of the holder.
     pub session_id: Option<String>,
@@ -220,6 +220,7 @@ pub struct LockStatus {
 
 /// A lock in force.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(extend("x-untrusted" = true))]
 pub struct Lock {
     /// Who holds it.
     pub locked_by: String,
@@ -230,7 +231,6 @@ pub struct Lock {
     /// Until when.
     pub expires_at: Timestamp,
     /// Why.
-    #[schemars(extend("x-untrusted" = true))]
     pub reason: Option<String>,
     /// Session of the holder.
     pub session_id: Option<String>,

@@ -16,7 +16,7 @@ use crate::{
     capabilities::memory::bm25::Ranks,
     operation::{Context, IdentityMode, Meta, Operation},
     page::{Page, read_limit},
-    registry::{Operations, Resource, list, word},
+    registry::{Operations, Resource, list, plain, word},
     tool::Tool,
 };
 
@@ -35,7 +35,7 @@ fn memory_lines(answer: &Value) -> Vec<String> {
     let mut lines = Vec::new();
     for memory in answer["memories"].as_array().into_iter().flatten() {
         lines.push(format!("{}: {}", word(&memory["event_type"]), word(&memory["summary"])));
-        let outcome = memory["outcome"].as_str().map(str::to_owned);
+        let outcome = memory["outcome"].as_str().map(plain);
         for (name, text) in [
             ("Tags", list(&memory["tags"])),
             ("Outcome", outcome),
@@ -228,25 +228,21 @@ pub struct MemoryList {
 
 /// Something an agent learnt.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(extend("x-untrusted" = true))]
 pub struct Memory {
     /// The memory.
     pub id: String,
     /// What kind of event it tells of.
     pub event_type: String,
     /// What happened.
-    #[schemars(extend("x-untrusted" = true))]
     pub summary: String,
     /// Anything structured that belongs to it.
-    #[schemars(extend("x-untrusted" = true))]
     pub details: Value,
     /// How it went.
-    #[schemars(extend("x-untrusted" = true))]
     pub outcome: Option<String>,
     /// What to do, or not to do, next time.
-    #[schemars(extend("x-untrusted" = true))]
     pub lessons: Vec<String>,
     /// Words to find it by.
-    #[schemars(extend("x-untrusted" = true))]
     pub tags: Vec<String>,
     /// 1 when new, falling by a tenth a day.
     pub relevance_score: f64,

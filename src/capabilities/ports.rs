@@ -265,6 +265,7 @@ pub struct PortsStatus {}
 
 /// The ports of one session.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(extend("x-untrusted" = true))]
 pub struct PortBlock {
     /// The session.
     pub session_id: String,

@@ -2,26 +2,67 @@
 //! resolved to this machine must not reach a service that listens only here.
 use std::net::IpAddr;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue, header, uri::Authority};
 
 use super::Reader;
+use crate::{Error, Result};
 
 /// The names by which this machine calls itself.
-const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
 /// Which requests the MCP endpoint takes.
 #[derive(Clone, Debug)]
 pub(crate) struct McpSettings {
     /// Names in `Host`; none: any.
-    pub(crate) hosts: Vec<String>,
+    hosts: Vec<Authority>,
     /// Pages in `Origin`, each with its port.
-    pub(crate) origins: Vec<String>,
+    origins: Vec<String>,
+}
+
+impl McpSettings {
+    /// Takes a request by its name and the page that it comes from. One that has no `Host` or no
+    /// `Origin` comes from no browser, which alone could be led astray.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] says which variable would let it in.
+    pub(crate) fn admit(&self, headers: &HeaderMap) -> Result<()> {
+        if !headers.get_all(header::HOST).iter().all(|it| self.takes_host(it)) {
+            let text = "Host is not allowed: it must be in COORDINATION_PUBLIC_HOSTS";
+            return Err(Error::Forbidden(text.to_owned()));
+        }
+        if !headers.get_all(header::ORIGIN).iter().all(|it| self.takes_origin(it)) {
+            let text = "Origin is not allowed: it must be in COORDINATION_ALLOWED_ORIGINS";
+            return Err(Error::Forbidden(text.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn takes_host(&self, host: &HeaderValue) -> bool {
+        if self.hosts.is_empty() {
+            return true;
+        }
+        let named = host.to_str().ok().and_then(|it| it.parse::<Authority>().ok());
+        named.is_some_and(|named| {
+            self.hosts.iter().any(|it| {
+                it.host().eq_ignore_ascii_case(named.host())
+                    && it.port_u16().is_none_or(|port| named.port_u16() == Some(port))
+            })
+        })
+    }
+
+    /// Whether pages of this origin may use the endpoint.
+    pub(crate) fn takes_origin(&self, origin: &HeaderValue) -> bool {
+        let Ok(origin) = origin.to_str() else { return false };
+        let own = origin.strip_prefix("http://").and_then(|it| it.parse::<Authority>().ok());
+        let is_own = own.is_some_and(|it| LOOPBACK.contains(&it.host()));
+        is_own || self.origins.contains(&with_port(origin))
+    }
 }
 
 impl Reader<'_> {
     /// The settings of a service that listens on `host`; pages in `cors` may call it anyway.
     pub(super) fn mcp(&mut self, host: Option<IpAddr>, cors: &[HeaderValue]) -> McpSettings {
-        let mut hosts: Vec<String> = Vec::new();
+        let mut hosts: Vec<Authority> = Vec::new();
         for name in ["COORDINATION_PUBLIC_HOSTS", "RAILWAY_PUBLIC_DOMAIN", "RAILWAY_PRIVATE_DOMAIN"]
         {
             hosts.extend(self.checked(name, |_, value| {
@@ -30,20 +71,19 @@ impl Reader<'_> {
             }));
         }
         if !hosts.is_empty() || host.is_some_and(|it| it.is_loopback()) {
-            hosts.extend(LOOPBACK.map(str::to_owned));
+            hosts.extend(LOOPBACK.map(Authority::from_static));
         }
         let asked = self.origins("COORDINATION_ALLOWED_ORIGINS");
         let pages = cors.iter().chain(&asked).filter_map(|it| it.to_str().ok()).map(with_port);
-        let own = ["http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*"];
-        McpSettings { hosts, origins: pages.chain(own.map(str::to_owned)).collect() }
+        McpSettings { hosts, origins: pages.collect() }
     }
 }
 
 /// A host, perhaps with a port, and nothing else.
-fn host_name(text: &str) -> Option<String> {
-    let authority: http::uri::Authority = text.parse().ok()?;
+fn host_name(text: &str) -> Option<Authority> {
+    let authority: Authority = text.parse().ok()?;
     let plain = !authority.as_str().contains(['@', '*']) && !authority.host().is_empty();
-    plain.then(|| text.to_ascii_lowercase())
+    plain.then_some(authority)
 }
 
 /// An origin with the port that it means when it names none.
@@ -77,7 +117,7 @@ mod tests {
     #[test]
     fn a_host_is_a_name_or_an_address_perhaps_with_a_port() {
         for good in ["a.example", "A.example:8081", "10.0.0.1", "[::1]:8081"] {
-            assert_eq!(host_name(good), Some(good.to_ascii_lowercase()), "{good}");
+            assert_eq!(host_name(good).as_ref().map(Authority::as_str), Some(good));
         }
         for bad in ["https://a.example", "a.example/x", "u@a.example", "*.example", "a b", ":80"] {
             assert_eq!(host_name(bad), None, "{bad}");

@@ -81,6 +81,7 @@ pub struct Acquired {
     /// `invalid_agent_id` or `ttl_out_of_range`.
     pub reason: Option<String>,
     /// Who holds it, when refused.
+    #[schemars(extend("x-untrusted" = true))]
     pub locked_by: Option<String>,
     /// Why the holder locked it.
     #[schemars(extend("x-untrusted" = true))]
@@ -88,10 +89,12 @@ pub struct Acquired {
     /// Number that only rises for this key; unchanged by a refresh.
     pub fencing_token: Option<i64>,
     /// Type of the holder.
+    #[schemars(extend("x-untrusted" = "locked_by"))]
     pub agent_type: Option<String>,
     /// Since when the holder has it.
     pub locked_at: Option<Timestamp>,
     /// Session of the holder.
+    #[schemars(extend("x-untrusted" = "locked_by"))]
     pub session_id: Option<String>,
     /// Place in the queue, when the request waited.
     pub position: Option<i64>,

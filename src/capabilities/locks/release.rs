@@ -136,6 +136,7 @@ pub struct ForceReleased {
     /// Whether a lock was freed.
     pub released: bool,
     /// Who held it.
+    #[schemars(extend("x-untrusted" = true))]
     pub prior_holder_agent_id: Option<String>,
     /// Since when.
     pub prior_acquired_at: Option<Timestamp>,

@@ -49,6 +49,7 @@ pub struct VerifiedLock {
     /// Why not: `stale_fencing_token`, `not_locked` or `invalid_file_path`.
     pub reason: Option<String>,
     /// Who holds it.
+    #[schemars(extend("x-untrusted" = true))]
     pub locked_by: Option<String>,
     /// Until when.
     pub expires_at: Option<Timestamp>,

@@ -55,6 +55,7 @@ pub struct Claimed {
     /// Id of the task.
     pub task_id: Option<Uuid>,
     /// Kind of work.
+    #[schemars(extend("x-untrusted" = true))]
     pub task_type: Option<String>,
     /// What is to be done.
     #[schemars(extend("x-untrusted" = true))]

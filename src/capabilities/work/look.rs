@@ -35,30 +35,27 @@ pub struct FoundTask {
 
 /// A task of the queue.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(extend("x-untrusted" = true))]
 pub struct Task {
     /// Id of the task.
     pub id: Uuid,
     /// Kind of work.
     pub task_type: String,
     /// What is to be done.
-    #[schemars(extend("x-untrusted" = true))]
     pub description: String,
     /// `pending`, `claimed`, `running`, `completed`, `failed` or `cancelled`.
     pub status: String,
     /// 1 (first) to 10.
     pub priority: i16,
     /// What the claimant needs to know.
-    #[schemars(extend("x-untrusted" = true))]
     pub input_data: Option<Value>,
     /// Agent of the latest claim.
     pub claimed_by: Option<String>,
     /// When it was last claimed.
     pub claimed_at: Option<Timestamp>,
     /// What the claimant reported.
-    #[schemars(extend("x-untrusted" = true))]
     pub result: Option<Value>,
     /// Why it failed or was cancelled.
-    #[schemars(extend("x-untrusted" = true))]
     pub error_message: Option<String>,
     /// The tasks it waits for, or waited for.
     pub depends_on: Vec<Uuid>,
