@@ -1288,14 +1288,15 @@ async fn a_client_that_hangs_up_while_it_waits_gets_nothing() {
         }
     }
     drop(waiting);
-    // The place that it leaves behind is gone when nobody keeps it any more.
-    service.execute("update lock_waiter set alive_until = clock_timestamp()").await;
+    // It stands first in the queue, and keeps its place as long as anybody waits there.
+    let second = Mcp::new(Client::new(agent_coordinator::router(app)).header("x-api-key", FREE));
+    let second = second.header("x-agent-id", "second");
     let token = json!({ "fencing_token": held["fencing_token"] });
     service.client().release("claude-1", "a.rs", token).await;
-    app.close().await;
-    let holders = "select count(*) from file_lock where agent_id = 'waiter'";
-    assert_eq!(service.scalar::<i64>(holders).await, 0);
-    assert_eq!(service.scalar::<i64>(waits).await, 1, "nobody goes on waiting for it");
+    let lock = json!({ "file_path": "a.rs", "wait_seconds": 30 });
+    assert_eq!(second.tool("acquire_lock", lock).await["action"], "acquired");
+    let got = "select count(*) from audit_log where agent_id = 'waiter'";
+    assert_eq!(service.scalar::<i64>(got).await, 0);
 }
 
 #[tokio::test]
