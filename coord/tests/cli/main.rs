@@ -3,6 +3,7 @@ mod bridge;
 mod commands;
 mod completions;
 mod configuration;
+mod documents;
 mod hooks;
 mod mcp;
 mod retries;
