@@ -175,11 +175,27 @@ fn said(coord: &Coord, line: &str) -> String {
     coord.shell(&format!("exec 2>&1\n{line}"), "").out
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_skill_shows_what_a_good_service_answers() {
+    let service = Service::start().await;
+    let skill = SKILL.replace("http://localhost:8081", &service.url);
+    let coord = service.coord().with("AGENT_ID", "claude-1").with("AGENT_TYPE", "claude_code");
+    let (mut seen, mut steps) = (Seen::default(), 0);
+    for block in blocks(&skill).iter().filter(|it| it.comment == "checked") {
+        for (_, line, shown) in steps_of(block) {
+            seen.compare(&line, &shown, &said(&coord, &line));
+            steps += 1;
+        }
+    }
+    assert_eq!(steps, 6);
+}
+
 /// Who types what, and what is shown then.
 fn steps_of(block: &Block) -> Vec<(String, String, Vec<String>)> {
     let mut steps: Vec<(String, String, Vec<String>)> = Vec::new();
     for line in &block.lines {
-        let prompt = line.split_once("$ ").filter(|it| it.0.ends_with("-1"));
+        let is_name = |it: &str| it.is_empty() || it.ends_with("-1");
+        let prompt = line.split_once("$ ").filter(|it| is_name(it.0));
         match (prompt, steps.last_mut()) {
             (Some((name, line)), _) => steps.push((name.to_owned(), line.to_owned(), Vec::new())),
             (None, Some(step)) => step.2.push(line.clone()),
