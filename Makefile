@@ -204,9 +204,9 @@ $(MCP_TOOLS)/ready: tests/mcp/requirements.txt
 		-r tests/mcp/requirements.txt
 	touch $@
 
-guide: ## Check that the commands and variables in the guides exist
-	cargo build -q --bin coordinator
-	scripts/check-guide $(TARGET)/debug/coordinator
+guide: ## Check that the commands and variables in the guides exist, and that settings can be read
+	cargo build -q --bin coordinator --bin coord
+	scripts/check-guide $(TARGET)/debug/coordinator $(TARGET)/debug/coord
 
 TEMPLATE_TOOLS := target/template-tools
 
