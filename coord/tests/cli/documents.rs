@@ -50,9 +50,7 @@ fn blocks(document: &str) -> Vec<Block> {
 /// The settings in JSON of both documents.
 fn settings() -> impl Iterator<Item = Value> {
     let all = [GUIDE, SKILL].into_iter().flat_map(blocks).filter(|it| it.language == "json");
-    all.map(|it| {
-        serde_json::from_str(&it.text()).unwrap_or_else(|error| panic!("{error}: {it:?}"))
-    })
+    all.map(|it| serde_json::from_str(&it.text()).unwrap_or_else(|error| panic!("{error}: {it:?}")))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -291,4 +289,3 @@ fn what_is_not_the_same_is_seen() {
     assert!(!same("a b", "a"));
     assert!(!same("a", "a\nb"));
 }
-
