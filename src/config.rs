@@ -267,8 +267,9 @@ const VARIABLES: &[Variable] = &[
     text(
         "RUST_LOG",
         "a log filter such as info or info,sqlx=debug",
-        "info,rmcp=warn",
-        "What to log. The MCP library tells of every request at `info`.",
+        "info,rmcp=warn,sqlx::postgres::notice=warn",
+        "What to log. At `info` the MCP library tells of every request, and the database of migrations \
+         that find their work done.",
     ),
     text(
         "OTEL_EXPORTER_OTLP_ENDPOINT",

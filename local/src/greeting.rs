@@ -74,9 +74,14 @@ impl Greeting {
             Key::Configured => "$KEY",
         };
         let url = &self.url;
-        format!(
+        let line = format!(
             r#"claude mcp add --transport http coord {url}/mcp --header "Authorization: Bearer {key}""#
-        )
+        );
+        match &self.key {
+            // Without a name of its own every agent with this key would be the same one.
+            Key::Made(_) => line + r#" --header "X-Agent-Id: claude-1""#,
+            Key::Configured => line,
+        }
     }
 
     fn acquire(&self, agent: &str) -> String {
@@ -102,7 +107,10 @@ impl fmt::Display for Greeting {
                 writeln!(f, "Key:      as configured; put one into KEY for the lines below")?;
             }
         }
-        writeln!(f, "\nConnect Claude Code over MCP; docs/agents.md has other agents:\n")?;
+        writeln!(
+            f,
+            "\nConnect Claude Code over MCP, each window as an agent of its own; docs/agents.md has other agents:\n"
+        )?;
         writeln!(f, "{}\n", self.connect())?;
         writeln!(f, "Or try it in another terminal:\n")?;
         writeln!(f, "# {AGENT} takes the lock on a file\n{}\n", self.acquire(AGENT))?;

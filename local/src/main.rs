@@ -87,8 +87,8 @@ impl Service {
         environment.set_default("COORDINATION_PUBLIC_READS", "true");
         // Whoever presses Ctrl-C at a terminal does not wait for a forgotten connection.
         environment.set_default("SHUTDOWN_GRACE_SECONDS", "2");
-        // Migrations that find their work done have the database say so each time.
-        environment.set_default("RUST_LOG", "info,sqlx::postgres::notice=warn");
+        // By no other address is it reached: the names that it answers to follow from this.
+        environment.set("API_HOST", &Ipv4Addr::LOCALHOST.to_string());
 
         // The rest of the configuration and the port are checked before a database is started.
         let mut trial = environment.clone();

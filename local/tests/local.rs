@@ -169,9 +169,14 @@ fn paste(line: &str) -> String {
 }
 
 fn send(address: &str, head: &str, body: &str) -> (u16, String) {
+    send_as(address, address, head, body)
+}
+
+/// Sends a request to an address by another name.
+fn send_as(host: &str, address: &str, head: &str, body: &str) -> (u16, String) {
     let length = body.len();
     let mut stream = TcpStream::connect(address).unwrap();
-    let rest = format!("Host: {address}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+    let rest = format!("Host: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
     stream.write_all(format!("{head}{rest}{body}").as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -216,6 +221,32 @@ fn a_bad_configuration_is_explained_before_anything_is_started() {
     assert_eq!(code, 2);
     assert!(text.contains("LOCK_TTL_MINUTES"), "{text}");
     assert!(!folder.0.join(".local/postgres").exists());
+}
+
+#[test]
+fn the_line_for_an_agent_connects_it_as_one_of_its_own() {
+    let folder = Folder::new();
+    let running = folder.start(&["--db", "embedded", "--port", "0"]);
+    let line = running.line("claude mcp add --transport http coord http://");
+    let parts: Vec<&str> = line.split('"').collect();
+    let [url, key, _, agent, _] = parts[..] else { panic!("{line}") };
+    let url = url.split_whitespace().find(|it| it.starts_with("http://")).unwrap();
+    let (address, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let head = format!(
+        "POST /{path} HTTP/1.1\r\n{key}\r\n{agent}\r\nContent-Type: application/json\r\n\
+         Accept: application/json, text/event-stream\r\n"
+    );
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"acquire_lock","arguments":{"file_path":"a.rs"}}}"#;
+
+    let (status, answer) = send(address, &head, call);
+    assert_eq!(status, 200, "{answer}");
+    assert!(answer.contains(r#""action":"acquired""#), "{answer}");
+    let check = call.replace("acquire_lock", "check_locks").replace(r#""file_path":"a.rs""#, "");
+    let (_, answer) = send(address, &head, &check);
+    assert!(answer.contains(r#""locked_by":"claude-1""#), "{answer}");
+
+    let (status, answer) = send_as("evil.example", address, &head, call);
+    assert_eq!(status, 403, "a page may have its own name lead here: {answer}");
 }
 
 #[test]

@@ -1163,7 +1163,10 @@ async fn only_names_and_pages_that_are_ours_reach_the_endpoint() {
         assert_eq!(reached(&here, host, None).await, status, "{host}");
     }
     let deployed = replica(&[
-        ("COORDINATION_PUBLIC_HOSTS", "coord.example.com, Other.example.com"),
+        (
+            "COORDINATION_PUBLIC_HOSTS",
+            "coord.example.com, Other.example.com, port.example.com:8443",
+        ),
         ("RAILWAY_PUBLIC_DOMAIN", "coord.up.railway.app"),
         ("RAILWAY_PRIVATE_DOMAIN", "coord.railway.internal"),
         ("COORDINATION_ALLOWED_ORIGINS", "https://chat.example.com"),
@@ -1176,6 +1179,9 @@ async fn only_names_and_pages_that_are_ours_reach_the_endpoint() {
         ("coord.up.railway.app", 200),
         ("coord.railway.internal:8081", 200),
         ("localhost:8081", 200),
+        ("port.example.com:8443", 200),
+        ("port.example.com", 403),
+        ("port.example.com:80", 403),
         ("sub.coord.example.com", 403),
         ("evil.example", 403),
     ] {
