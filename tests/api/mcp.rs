@@ -444,6 +444,29 @@ async fn tools_are_offered_by_set_in_a_fixed_order() {
     assert_eq!(outside.0, -32602, "{outside:?}");
 }
 
+#[tokio::test]
+async fn the_guide_lists_the_tools_of_each_set() {
+    let service = Service::start().await;
+    let guide = include_str!("../../docs/agents.md");
+    let cells = |row: &str| -> Vec<Vec<String>> {
+        let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        row.trim_matches('|').split('|').map(quoted).collect()
+    };
+    let asked = Mcp::new(service.client()).offered("nope").send("tools/list", json!({})).await;
+    let known = asked.json["detail"][0]["msg"].as_str().expect("text").to_owned();
+    let sets: Vec<_> = known.rsplit("one of ").next().expect("a list").split(", ").collect();
+    let sets = &sets[..=sets.iter().position(|it| *it == "all").expect("the last set")];
+    for set in sets {
+        let row = guide.lines().find(|it| it.starts_with(&format!("| `{set}` |")));
+        let row = row.unwrap_or_else(|| panic!("the guide lacks the set {set}"));
+        // These two are told in words.
+        if !["classic", "all"].contains(set) {
+            let offered = Mcp::new(service.client()).offered(set).names().await;
+            assert_eq!(cells(row)[1], offered, "{set}");
+        }
+    }
+}
+
 /// Tools with their arguments: what stands behind `=` is the default, what has a `?` is optional.
 const ARGUMENTS: [(&str, &str); 34] = [
     ("acquire_lock", "file_path, reason?, ttl_minutes=0, wait_seconds=0"),
