@@ -746,6 +746,9 @@ async fn a_connection_speaks_for_the_session_that_was_registered_through_it() {
     assert_eq!(elsewhere.tool("heartbeat", json!({})).await["session_id"], json!(session));
     let again = mcp.tool("register_session", json!({ "current_task": "tests" })).await;
     assert_eq!(again["session_id"], json!(session), "it is the same session, updated");
+    mcp.tool("register_session", json!({ "session_id": "s-new" })).await;
+    assert_eq!(mcp.tool("heartbeat", json!({})).await["session_id"], "s-new");
+    mcp.tool("register_session", json!({ "session_id": session })).await;
 
     let named = mcp.clone().header("x-session-id", "s-other");
     let taken = named.tool("acquire_lock", json!({ "file_path": "c.rs" })).await;
@@ -762,7 +765,8 @@ async fn a_connection_speaks_for_the_session_that_was_registered_through_it() {
     assert_eq!(ended["locks_released"], 1);
     let taken = mcp.tool("acquire_lock", json!({ "file_path": "f.rs" })).await;
     assert_eq!(taken["session_id"], Value::Null, "the end of a session ends what speaks for it");
-    let live = "select count(*) from agent_session where ended_at is null";
+    let live =
+        "select count(*) from agent_session where session_id <> 's-new' and ended_at is null";
     assert_eq!(service.scalar::<i64>(live).await, 0, "and nothing revives it");
 }
 
