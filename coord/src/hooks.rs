@@ -1,6 +1,7 @@
 //! Git hooks: a commit or push passes only while the locks that it relies on are held. The invariant:
 //! a file whose recorded fencing token is no longer valid never passes.
 use std::{
+    cell::OnceCell,
     collections::{BTreeMap, BTreeSet},
     fs::{self, Permissions},
     io::{IsTerminal as _, Read as _},
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use crate::{
     git::WorkTree,
     outcome::{DONE, Outcome, Problem, REFUSED, UNANSWERED, code_of, failure_of},
-    record::Record,
+    record::{Record, Recorded},
     run::{Context, context},
     settings::DEFAULT_TIMEOUT,
     show::{Output, clean, relative},
@@ -140,28 +141,80 @@ fn pushed(work_tree: &WorkTree, remote: Option<&str>) -> Result<BTreeSet<String>
 
 /// What stands against these files, one sentence for each.
 fn check(cx: &Context, record: &Record, files: &[String]) -> Result<Vec<String>, Problem> {
-    let tokens: BTreeMap<_, _> =
-        record.tokens().map_err(|error| Problem::wrong(format!("{error}.")))?.into_iter().collect();
+    let recorded = record.locks().map_err(|error| Problem::wrong(format!("{error}.")))?;
+    let caller = Caller { cx, known: OnceCell::new() };
+    let mut tokens = BTreeMap::new();
+    for (key, lock) in &recorded {
+        if caller.has(lock)? {
+            tokens.insert(key.as_str(), lock.token);
+        }
+    }
     let mut complaints = Vec::new();
     for files in files.chunks(MOST_LOCKS) {
         let asked: Vec<_> = files
             .iter()
-            .map(|it| (it.as_str(), tokens.get(it).copied().unwrap_or(NO_TOKEN)))
+            .map(|it| (it.as_str(), tokens.get(it.as_str()).copied().unwrap_or(NO_TOKEN)))
             .collect();
-        for (file, result) in files.iter().zip(verified(cx, &asked)?) {
+        for (file, result) in files.iter().map(String::as_str).zip(verified(cx, &asked)?) {
             // The service may write a path in another way than git; the record has it as the service.
             let key = result["file_path"].as_str().unwrap_or(file);
             complaints.extend(match (tokens.get(file), tokens.get(key)) {
-                (Some(token), _) => lost(file, *token, &result),
+                (Some(token), _) => lost(&caller, file, *token, &result)?,
                 (None, Some(token)) => {
                     let results = verified(cx, &[(file, *token)])?;
-                    lost(file, *token, results.first().unwrap_or(&Value::Null))
+                    lost(&caller, file, *token, results.first().unwrap_or(&Value::Null))?
                 }
-                (None, None) => taken(cx, file, &result)?,
+                (None, None) => {
+                    if let Some(lock) = recorded.get(file).or_else(|| recorded.get(key)) {
+                        cx.output.problem(&format!(
+                            "{file}: the recorded lock does not count here, it is from {}.",
+                            lock.origin()
+                        ));
+                    }
+                    taken(&caller, file, &result)?
+                }
             });
         }
     }
     Ok(complaints)
+}
+
+/// Who calls, as the service sees it; it is asked no more than once.
+struct Caller<'a> {
+    cx: &'a Context,
+    known: OnceCell<(String, String)>,
+}
+
+impl Caller<'_> {
+    /// The id of the agent, and the workspace.
+    fn get(&self) -> Result<&(String, String), Problem> {
+        if let Some(known) = self.known.get() {
+            return Ok(known);
+        }
+        let answer = self.cx.ask("GET /profiles/me", json!({}))?;
+        let identity = answer.json.as_ref().filter(|_| answer.status == 200).and_then(|it| {
+            let text = |name: &str| it["identity"][name].as_str().map(str::to_owned);
+            Some((text("agent_id")?, text("workspace")?))
+        });
+        match identity {
+            Some(identity) => Ok(self.known.get_or_init(|| identity)),
+            None => Err(failure_of(self.cx, &answer)),
+        }
+    }
+
+    /// Whether a recorded lock is one of the caller's at this service.
+    fn has(&self, lock: &Recorded) -> Result<bool, Problem> {
+        let url = self.cx.client.settings().url.as_str();
+        if !lock.counts_for(url, "", "") {
+            return Ok(false);
+        }
+        let (agent_id, workspace) = self.get()?;
+        Ok(lock.counts_for(url, workspace, agent_id))
+    }
+
+    fn is(&self, holder: &str) -> Result<bool, Problem> {
+        Ok(self.get()?.0 == holder)
+    }
 }
 
 /// What the service says of locks with these tokens, in their order.
@@ -178,39 +231,46 @@ fn verified(cx: &Context, locks: &[(&str, i64)]) -> Result<Vec<Value>, Problem> 
     }
 }
 
-/// The lock of this file is recorded; is it still held?
-fn lost(file: &str, token: i64, result: &Value) -> Option<String> {
+/// The lock of this file is recorded; does the caller still hold it?
+fn lost(
+    caller: &Caller,
+    file: &str,
+    token: i64,
+    result: &Value,
+) -> Result<Option<String>, Problem> {
+    let holder = result["locked_by"].as_str();
     if result["valid"] == true {
-        return None;
+        return match holder.map(|it| caller.is(it)).transpose()? {
+            Some(true) => Ok(None),
+            // A token is no secret: who knows it need not be who got it.
+            _ => Ok(Some(held(file, holder.unwrap_or("another agent"), result))),
+        };
     }
-    let now = match result["locked_by"].as_str() {
+    let now = match holder {
         Some(holder) => format!("{holder} holds it now{}", until(result)),
         None => "nobody holds it now".to_owned(),
     };
-    Some(format!(
+    Ok(Some(format!(
         "{file}: your lock (fencing token {token}) is no longer valid; {now}. Look at what was changed \
          meanwhile, then lock it again with: coord lock {file}"
-    ))
+    )))
 }
 
 /// No lock of this file is recorded; does somebody else hold it?
-fn taken(cx: &Context, file: &str, result: &Value) -> Result<Option<String>, Problem> {
+fn taken(caller: &Caller, file: &str, result: &Value) -> Result<Option<String>, Problem> {
     let Some(holder) = result["locked_by"].as_str() else { return Ok(None) };
-    if is_own(cx, file, holder)? {
+    if caller.is(holder)? && is_of_session(caller.cx, file)? {
         return Ok(None);
     }
-    Ok(Some(format!("{file}: it is locked by {holder}{}.", until(result))))
+    Ok(Some(held(file, holder, result)))
 }
 
-/// Whether a lock that is not recorded is the caller's own all the same, got in another way.
-fn is_own(cx: &Context, file: &str, holder: &str) -> Result<bool, Problem> {
-    let answer = cx.ask("GET /profiles/me", json!({}))?;
-    let Some(me) = answer.json.as_ref().filter(|_| answer.status == 200) else {
-        return Err(failure_of(cx, &answer));
-    };
-    if me["identity"]["agent_id"] != holder {
-        return Ok(false);
-    }
+fn held(file: &str, holder: &str, result: &Value) -> String {
+    format!("{file}: it is locked by {holder}{}.", until(result))
+}
+
+/// Whether the caller's lock, which it got in another way, is for the session that asks.
+fn is_of_session(cx: &Context, file: &str) -> Result<bool, Problem> {
     let answer = cx.look("GET /locks/status/{path}", "path", file)?;
     let theirs = answer.json.as_ref().and_then(|it| it["lock"]["session_id"].as_str());
     let ours = cx.client.settings().identity.session_id.as_str();

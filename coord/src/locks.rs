@@ -9,7 +9,7 @@ use crate::{
     client::Answer,
     commands::{Command, Run, Show},
     outcome::{DONE, Outcome, Problem, REFUSED, code_of},
-    record::{Record, tokens_of},
+    record::{Record, tokens_in},
     request::{Draft, as_text},
     routes::Route,
     run::Context,
@@ -38,7 +38,7 @@ impl Context {
         else {
             return;
         };
-        if let Err(error) = record.add(key, token, &self.client.settings().identity) {
+        if let Err(error) = record.add(key, token, self.client.settings()) {
             self.output.problem(&format!("The lock is held, but could not be recorded: {error}."));
         }
     }
@@ -66,7 +66,7 @@ impl Context {
         // Also when it was not held any more: who unlocks it does not count on it.
         if let (Some(record), 200) = (&record, answer.status) {
             let canonical = answer.json.as_ref().and_then(|it| it["file_path"].as_str());
-            if let Err(error) = record.remove(canonical.unwrap_or(&key)) {
+            if let Err(error) = record.remove(canonical.unwrap_or(&key), self.client.settings()) {
                 self.output.problem(&format!("The record of locks could not be changed: {error}."));
             }
         }
@@ -191,8 +191,9 @@ impl Context {
         }
         let path = body["file_path"].as_str().unwrap_or_default().to_owned();
         let recorded = || {
-            let tokens = record.as_ref()?.tokens().ok()?;
-            tokens.into_iter().find(|it| it.0 == path).map(|it| it.1)
+            let locks = record.as_ref()?.locks().ok()?;
+            let lock = locks.get(&path).filter(|it| it.counts_with(self.client.settings()));
+            lock.map(|it| it.token)
         };
         let token = token.or_else(recorded);
         if let Some(token) = token {
@@ -253,7 +254,5 @@ fn locks_in(text: &str) -> Result<Vec<(String, i64)>, Problem> {
     if !text.trim_start().starts_with('{') {
         return text.lines().filter(|it| !it.trim().is_empty()).map(pair_of).collect();
     }
-    let json: Value = serde_json::from_str(text)
-        .map_err(|error| Problem::wrong(format!("--file: expected JSON: {error}.")))?;
-    Ok(tokens_of(if json["locks"].is_object() { &json["locks"] } else { &json }))
+    tokens_in(text).map_err(|reason| Problem::wrong(format!("--file: {reason}.")))
 }

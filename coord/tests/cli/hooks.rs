@@ -235,13 +235,83 @@ async fn nothing_passes_unchecked_unless_that_is_configured() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_record_lets_nothing_pass() {
+async fn a_record_that_is_not_understood_lets_nothing_pass() {
     let world = World::new().await;
     let me = world.clone("me");
     me.coord.json(&["lock", "src/a.rs"]);
-    std::fs::write(me.path.join(".coord/locks.json"), "{").expect("a file");
     me.write("src/a.rs", "mine");
-    me.git(&["commit", "-q", "-m", "x"]).assert_code(1).assert_says("damaged");
+    let file = me.path.join(".coord/locks.json");
+    let good = std::fs::read_to_string(&file).expect("a record");
+    for record in [
+        "{",
+        "",
+        "[]",
+        "null",
+        "{}",
+        r#"{"locks":{}}"#,
+        r#"{"version":1}"#,
+        r#"{"version":1,"locks":[]}"#,
+        r#"{"version":1,"locks":null}"#,
+        &good.replace("\"version\": 1", "\"version\": 2"),
+        &good.replace("\"version\": 1", "\"version\": \"1\""),
+        &good.replace("\"fencing_token\": 1", "\"fencing_token\": \"1\""),
+        &good.replace("\"fencing_token\": 1", "\"fencing_token\": 1.5"),
+        &good.replace("\"url\"", "\"location\""),
+        r#"{"version":1,"locks":{"other":1}}"#,
+    ] {
+        std::fs::write(&file, record).expect("a file");
+        let done = me.coord.run(&["hook", "pre-commit"]);
+        assert_eq!(done.code, 2, "{record}: {done:?}");
+        done.assert_says("locks.json").assert_says("damaged");
+        me.git(&["commit", "-q", "-m", "x"]).assert_code(1);
+        // What is not understood is not written over either.
+        me.coord.run(&["lock", "src/b.rs"]).assert_says("could not be recorded");
+        assert_eq!(std::fs::read_to_string(&file).expect("a file"), record);
+    }
+    std::fs::write(&file, &good).expect("a file");
+    me.must(&["commit", "-q", "-m", "x"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recorded_lock_counts_for_its_agent_alone() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    let commit =
+        |coord: Coord| Clone { coord, path: me.path.clone() }.git(&["commit", "-q", "-m", "x"]);
+    let other = me.coord.clone().with("AGENT_ID", "other");
+    other.json(&["lock", "src/a.rs"]);
+    me.write("src/a.rs", "mine");
+    let done = commit(me.coord.clone());
+    done.assert_code(1).assert_says("src/a.rs: it is locked by other").assert_says("agent other");
+    // To give up what is the other's own changes nothing in the record.
+    me.coord.run(&["unlock", "src/a.rs"]).assert_code(1);
+    commit(other.clone()).assert_code(0);
+    // Whose key it was is not known before the service is asked.
+    other.json(&["unlock", "src/a.rs"]);
+    let boss = me.coord.clone().with("COORDINATION_API_KEY", BOSS).with("AGENT_ID", "");
+    boss.json(&["lock", "src/a.rs"]);
+    me.write("src/a.rs", "mine again");
+    commit(me.coord.clone()).assert_code(1).assert_says("src/a.rs: it is locked by boss");
+    commit(boss).assert_code(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recorded_lock_counts_at_its_service_alone() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    let second = Service::start().await;
+    let moved = me.coord.clone().with("COORDINATION_API_URL", &second.url);
+    let moved = Clone { coord: moved, path: me.path.clone() };
+    // The same token by chance.
+    me.coord.json(&["lock", "src/a.rs"]);
+    let other = second.coord().with("AGENT_ID", "other");
+    other.json(&["lock", "src/a.rs"]);
+    me.write("src/a.rs", "mine");
+    let done = moved.git(&["commit", "-q", "-m", "x"]);
+    done.assert_code(1).assert_says("src/a.rs: it is locked by other");
+    done.assert_says("does not count here").assert_says(&world.service.url);
+    other.json(&["unlock", "src/a.rs"]);
+    moved.must(&["commit", "-q", "-m", "x"]).assert_says("does not count here");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -251,8 +321,10 @@ async fn locks_are_recorded_where_git_does_not_see_it() {
     let inside = me.coord.clone().inside(&me.path.join("src")).with("SESSION_ID", "s-1");
     inside.json(&["lock", "./src//a.rs"]);
     inside.json(&["lock", &me.path.join("src/b.rs").display().to_string()]);
-    let lock =
-        json!({ "fencing_token": 1, "agent_id": "me", "session_id": "s-1", "workspace": "" });
+    let lock = json!({
+        "fencing_token": 1, "url": world.service.url, "workspace": "", "agent_id": "me",
+        "session_id": "s-1",
+    });
     assert_eq!(me.record(), json!({ "src/a.rs": lock, "src/b.rs": lock }));
     assert_eq!(me.must(&["status", "--porcelain"]).out, "");
     let file = me.path.join(".coord/locks.json");
