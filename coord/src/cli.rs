@@ -34,6 +34,16 @@ const PRE_HOOK: &str = "\
 A file whose lock was recorded by `coord lock` passes only while that lock is still held with the same
 fencing token. Any other file passes unless somebody else holds its lock.
 
+A lock is recorded with the service, the workspace and the agent that got it, and counts for these alone.
+A record that is not understood lets nothing pass.
+
+A commit is judged by its files. A push to a branch that the remote has is judged by the files that its
+new commits change and by those that the commits change which the branch loses; what comes from the
+remote's default branch (refs/remotes/<remote>/HEAD, see `git remote set-head`) is others' work, and
+concerns only locks that are recorded here. A push to a new branch, or to one whose commit was not
+fetched yet, is judged by the commits that no branch of the remote has, and by the recorded locks of all
+files in which it differs from where it left the default branch.
+
 When the service cannot be reached, the files do not pass, unless this is configured otherwise:
 
   git config coord.unreachable allow";

@@ -4,6 +4,9 @@ use std::{
     process::{Command, Stdio},
 };
 
+/// What git prints must not depend on how somebody likes it.
+const PLAIN: [&str; 4] = ["-c", "log.showRoot=true", "-c", "log.showSignature=false"];
+
 /// A work tree.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkTree {
@@ -21,7 +24,7 @@ impl WorkTree {
 
     /// What git prints for these arguments, run in the top folder.
     pub(crate) fn git(&self, arguments: &[&str]) -> Result<String, String> {
-        output(Command::new("git").arg("-C").arg(&self.top).args(arguments))
+        output(Command::new("git").arg("-C").arg(&self.top).args(PLAIN).args(arguments))
     }
 
     /// Whether git says yes to these arguments.
@@ -38,6 +41,33 @@ impl WorkTree {
             .filter(|it| !it.is_empty())
             .map(str::to_owned)
             .collect())
+    }
+
+    /// The remote that is meant: by its name, else by a URL of it.
+    pub(crate) fn remote(
+        &self,
+        name: &str,
+        location: Option<&str>,
+    ) -> Result<Option<String>, String> {
+        let remotes = self.git(&["remote"])?;
+        if remotes.lines().any(|it| it == name) {
+            return Ok(Some(name.to_owned()));
+        }
+        let is_at = |remote: &&str| {
+            let urls = [&["--push"][..], &[]].map(|kind| {
+                self.git(&[&["remote", "get-url", "--all"], kind, &[*remote]].concat())
+            });
+            let mut urls = urls.iter().flatten().flat_map(|it| it.lines());
+            urls.any(|it| it == name || Some(it) == location)
+        };
+        Ok(remotes.lines().find(is_at).map(str::to_owned))
+    }
+
+    /// The commit that a name stands for, if there is one here.
+    pub(crate) fn commit(&self, name: &str) -> Option<String> {
+        let name = format!("{name}^{{commit}}");
+        let id = self.git(&["rev-parse", "-q", "--verify", "--end-of-options", &name]).ok()?;
+        Some(id.trim().to_owned())
     }
 
     /// Where a file of the repository lies, such as `info/exclude`.

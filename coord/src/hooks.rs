@@ -41,20 +41,23 @@ pub(crate) fn command(matches: &ArgMatches, output: Output) -> Outcome {
     if name == "install" {
         return install(&work_tree, own.get_flag("force"), output);
     }
+    let given = |name: &str| own.get_one::<String>(name).map(String::as_str);
     let files = match name {
-        "pre-commit" => staged(&work_tree),
-        _ => pushed(&work_tree, own.get_one::<String>("remote").map(String::as_str)),
+        "pre-commit" => {
+            staged(&work_tree).map(|it| Files { changed: it, relied_on: BTreeSet::new() })
+        }
+        _ => pushed(&work_tree, given("remote"), given("location")),
     };
-    let files: Vec<_> = files
-        .map_err(|error| Problem::wrong(format!("git: {error}.")))?
-        .into_iter()
-        .filter(|it| it.len() <= MOST_BYTES)
-        .collect();
-    if files.is_empty() {
+    let mut files = files.map_err(|error| Problem::wrong(format!("git: {error}.")))?;
+    let record = Record::of(work_tree.clone());
+    let recorded = record.locks().map_err(|error| Problem::wrong(format!("{error}.")))?;
+    files.keep_lockable();
+    files.relied_on.retain(|it| !files.changed.contains(it));
+    if files.changed.is_empty() && (files.relied_on.is_empty() || recorded.is_empty()) {
         return Ok(DONE);
     }
     let cx = context(own, output, DEFAULT_TIMEOUT)?;
-    let checked = check(&cx, &Record::of(work_tree.clone()), &files);
+    let checked = check(&cx, &recorded, &files);
     judge(checked, &work_tree, name, output)
 }
 
@@ -110,52 +113,132 @@ fn staged(work_tree: &WorkTree) -> Result<BTreeSet<String>, String> {
     }
 }
 
-/// The files that the commits to be pushed change. Git says on standard input what it pushes: a line
-/// of local name, local commit, remote name and remote commit for each.
-fn pushed(work_tree: &WorkTree, remote: Option<&str>) -> Result<BTreeSet<String>, String> {
+/// The files of a push. Git says on standard input what it pushes: a line of local name, local commit,
+/// remote name and remote commit for each.
+fn pushed(
+    work_tree: &WorkTree,
+    remote: Option<&str>,
+    location: Option<&str>,
+) -> Result<Files, String> {
     let mut lines = String::new();
     if !std::io::stdin().is_terminal() {
         std::io::stdin().read_to_string(&mut lines).map_err(|error| error.to_string())?;
     }
+    let remote = match remote {
+        Some(name) => work_tree.remote(name, location)?,
+        None => None,
+    };
+    let push = Push {
+        work_tree,
+        main: remote.as_ref().and_then(|it| work_tree.commit(&format!("refs/remotes/{it}/HEAD"))),
+        known: remote.map_or("--remotes".to_owned(), |it| format!("--remotes={it}")),
+    };
     let is_none = |commit: &str| commit.bytes().all(|it| it == b'0');
-    let known = remote.map(|it| format!("--remotes={it}"));
-    let mut files = BTreeSet::new();
+    let mut files = Files::default();
     for line in lines.lines() {
         let [_, local, _, theirs] = line.split(' ').collect::<Vec<_>>()[..] else { continue };
         if is_none(local) {
             continue;
         }
-        // Without renames: who moves a file changes both paths. A merge shows what differs from
-        // every parent.
-        let mut arguments = vec!["log", "-z", "--format=", "--name-only", "--no-renames", "-c"];
-        arguments.extend([local, "--not"]);
-        arguments.extend(known.as_deref());
-        if !is_none(theirs) && work_tree.says(&["cat-file", "-e", theirs]) {
-            arguments.push(theirs);
+        match work_tree.commit(theirs).filter(|_| !is_none(theirs)) {
+            Some(theirs) => push.update(local, &theirs, &mut files)?,
+            None => push.create(local, &mut files)?,
         }
-        arguments.push("--");
-        files.extend(work_tree.paths(&arguments)?);
     }
     Ok(files)
 }
 
+/// Files that a hook looks at.
+#[derive(Default)]
+struct Files {
+    /// Those that must not be locked by others.
+    changed: BTreeSet<String>,
+    /// Those that come from others' commits, or may: a lock that is recorded for them must be held.
+    relied_on: BTreeSet<String>,
+}
+
+impl Files {
+    /// Forgets those that no lock can be for.
+    fn keep_lockable(&mut self) {
+        for files in [&mut self.changed, &mut self.relied_on] {
+            files.retain(|it| it.len() <= MOST_BYTES);
+        }
+    }
+}
+
+/// A push to a remote.
+struct Push<'a> {
+    work_tree: &'a WorkTree,
+    /// The remote's default branch as it was fetched last, if that is known.
+    main: Option<String>,
+    /// How git is told of all branches of the remote; of all remotes, if it is none that is known.
+    known: String,
+}
+
+impl Push<'_> {
+    /// A branch moves from one commit to another. What its new commits change is judged, whether the
+    /// remote has them on another branch or not; only those of the default branch are others' work. So
+    /// is what the commits change that it loses, and what a merge left out.
+    fn update(&self, local: &str, theirs: &str, files: &mut Files) -> Result<(), String> {
+        let main = self.main.as_deref();
+        files.changed.extend(self.commits(&[&[local, "--not", theirs], main.as_slice()].concat())?);
+        files.changed.extend(self.commits(&[theirs, "--not", local])?);
+        let between = self.between(theirs, local)?;
+        match main {
+            Some(main) => {
+                let own = self.between(main, local)?;
+                files.changed.extend(between.intersection(&own).cloned());
+            }
+            None => files.changed.extend(between.iter().cloned()),
+        }
+        files.relied_on.extend(between);
+        Ok(())
+    }
+
+    /// A branch is new, or what it was before is not known here.
+    fn create(&self, local: &str, files: &mut Files) -> Result<(), String> {
+        files.changed.extend(self.commits(&[local, "--not", &self.known])?);
+        if let Some(main) = &self.main
+            && let Ok(base) = self.work_tree.git(&["merge-base", main, local])
+        {
+            files.relied_on.extend(self.between(base.trim(), local)?);
+        }
+        Ok(())
+    }
+
+    /// The files that commits change. Without renames: who moves a file changes both paths. A merge
+    /// shows what differs from every parent.
+    fn commits(&self, range: &[&str]) -> Result<Vec<String>, String> {
+        let log = ["log", "-z", "--format=", "--name-only", "--no-renames", "-c"];
+        self.work_tree.paths(&[&log, range, &["--"]].concat())
+    }
+
+    /// The files in which two commits differ.
+    fn between(&self, old: &str, new: &str) -> Result<BTreeSet<String>, String> {
+        let diff = ["diff", "--name-only", "--no-renames", "-z", old, new, "--"];
+        Ok(self.work_tree.paths(&diff)?.into_iter().collect())
+    }
+}
+
 /// What stands against these files, one sentence for each.
-fn check(cx: &Context, record: &Record, files: &[String]) -> Result<Vec<String>, Problem> {
-    let recorded = record.locks().map_err(|error| Problem::wrong(format!("{error}.")))?;
+fn check(
+    cx: &Context,
+    recorded: &BTreeMap<String, Recorded>,
+    files: &Files,
+) -> Result<Vec<String>, Problem> {
     let caller = Caller { cx, known: OnceCell::new() };
     let mut tokens = BTreeMap::new();
-    for (key, lock) in &recorded {
+    for (key, lock) in recorded {
         if caller.has(lock)? {
             tokens.insert(key.as_str(), lock.token);
         }
     }
     let mut complaints = Vec::new();
-    for files in files.chunks(MOST_LOCKS) {
-        let asked: Vec<_> = files
-            .iter()
-            .map(|it| (it.as_str(), tokens.get(it.as_str()).copied().unwrap_or(NO_TOKEN)))
-            .collect();
-        for (file, result) in files.iter().map(String::as_str).zip(verified(cx, &asked)?) {
+    let all: Vec<_> = files.changed.iter().chain(&files.relied_on).map(String::as_str).collect();
+    for chunk in all.chunks(MOST_LOCKS) {
+        let asked: Vec<_> =
+            chunk.iter().map(|it| (*it, tokens.get(it).copied().unwrap_or(NO_TOKEN))).collect();
+        for (file, result) in chunk.iter().copied().zip(verified(cx, &asked)?) {
             // The service may write a path in another way than git; the record has it as the service.
             let key = result["file_path"].as_str().unwrap_or(file);
             complaints.extend(match (tokens.get(file), tokens.get(key)) {
@@ -164,6 +247,7 @@ fn check(cx: &Context, record: &Record, files: &[String]) -> Result<Vec<String>,
                     let results = verified(cx, &[(file, *token)])?;
                     lost(&caller, file, *token, results.first().unwrap_or(&Value::Null))?
                 }
+                (None, None) if !files.changed.contains(file) => None,
                 (None, None) => {
                     if let Some(lock) = recorded.get(file).or_else(|| recorded.get(key)) {
                         cx.output.problem(&format!(

@@ -132,6 +132,102 @@ async fn a_push_is_judged_by_the_files_of_its_commits_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn commits_that_are_on_another_branch_of_the_remote_are_judged_again() {
+    let world = World::new().await;
+    let (late, quick) = (world.clone("late"), world.clone("quick"));
+    late.must(&["checkout", "-q", "-b", "side"]);
+    late.coord.json(&["lock", "src/a.rs"]);
+    late.commit("src/a.rs", "late");
+    late.commit("src/b.rs", "late");
+    late.must(&["push", "-q", "origin", "side"]);
+    world.service.expire("src/a.rs").await;
+    quick.coord.json(&["lock", "src/a.rs"]);
+    quick.coord.json(&["lock", "src/b.rs"]);
+    let stale = "src/a.rs: your lock (fencing token 1) is no longer valid; quick holds it now";
+    let done = late.git(&["push", "-q", "origin", "side:main"]);
+    done.assert_code(1).assert_says(stale).assert_says("src/b.rs: it is locked by quick");
+    // Also where nothing but the recorded lock can be judged.
+    late.git(&["push", "-q", "origin", "side:new"]).assert_code(1).assert_says(stale);
+    quick.commit("src/c.rs", "quick");
+    quick.push().assert_code(0);
+    late.git(&["push", "-q", "--force", "origin", "side:main"]).assert_code(1).assert_says(stale);
+    late.coord.run(&["unlock", "src/a.rs"]).assert_code(1);
+    late.must(&["push", "-q", "origin", "side:new"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_that_a_branch_loses_are_judged() {
+    let world = World::new().await;
+    let (me, other) = (world.clone("me"), world.clone("other"));
+    other.coord.json(&["lock", "src/b.rs"]);
+    other.commit("src/b.rs", "b");
+    other.push().assert_code(0);
+    me.must(&["fetch", "-q"]);
+    let locked = "src/b.rs: it is locked by other";
+    me.push().assert_code(1);
+    me.git(&["push", "-q", "--force", "origin", "HEAD:main"]).assert_code(1).assert_says(locked);
+    // A merge may leave out what the other side did.
+    me.commit("src/c.rs", "c");
+    me.must(&["merge", "-q", "-s", "ours", "-m", "ours", "origin/main"]);
+    me.push().assert_code(1).assert_says(locked);
+    me.must(&["reset", "-q", "--hard", "origin/main"]);
+    me.push().assert_code(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_from_the_default_branch_is_the_work_of_others() {
+    let world = World::new().await;
+    let (me, other) = (world.clone("me"), world.clone("other"));
+    me.must(&["checkout", "-q", "-b", "side"]);
+    me.commit("src/c.rs", "c");
+    me.must(&["push", "-q", "origin", "side"]);
+    other.coord.json(&["lock", "src/b.rs"]);
+    other.commit("src/b.rs", "b");
+    other.push().assert_code(0);
+    me.must(&["pull", "-q", "--no-rebase", "--no-edit", "origin", "main"]);
+    me.must(&["push", "-q", "origin", "side"]);
+    // Without it the branches cannot be told apart.
+    me.must(&["remote", "set-head", "origin", "--delete"]);
+    me.must(&["reset", "-q", "--hard", "HEAD~"]);
+    me.must(&["push", "-q", "--force", "--no-verify", "origin", "side"]);
+    me.must(&["merge", "-q", "--no-edit", "origin/main"]);
+    me.git(&["push", "-q", "origin", "side"]).assert_code(1).assert_says("locked by other");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_by_url_is_one_to_the_remote_with_that_url() {
+    let world = World::new().await;
+    let (me, other) = (world.clone("me"), world.clone("other"));
+    other.coord.json(&["lock", "src/b.rs"]);
+    other.commit("src/b.rs", "b");
+    other.push().assert_code(0);
+    me.must(&["pull", "-q", "origin", "main"]);
+    me.coord.clone().inside(world.folder.path()).shell("git init -q --bare copy.git", "");
+    let origin = me.must(&["remote", "get-url", "origin"]).out.trim().to_owned();
+    let copy = world.folder.path().join("copy.git").display().to_string();
+    for url in [&origin, &copy] {
+        me.must(&["push", "-q", url, "HEAD:refs/heads/new"]);
+    }
+    me.commit("src/b.rs", "mine");
+    for url in [&origin, &copy] {
+        let done = me.git(&["push", "-q", url, "HEAD:refs/heads/other"]);
+        done.assert_code(1).assert_says("src/b.rs: it is locked by other");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_somebody_likes_logs_changes_nothing() {
+    let world = World::new().await;
+    let (me, other) = (world.clone("me"), world.clone("other"));
+    other.coord.json(&["lock", "src/b.rs"]);
+    me.must(&["config", "log.showRoot", "false"]);
+    me.must(&["checkout", "-q", "--orphan", "fresh"]);
+    me.commit("src/b.rs", "b");
+    let done = me.git(&["push", "-q", "origin", "fresh"]);
+    done.assert_code(1).assert_says("src/b.rs: it is locked by other");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_commit_is_stopped_by_the_locks_of_others_and_by_lost_ones() {
     let world = World::new().await;
     let (me, other) = (world.clone("me"), world.clone("other"));
