@@ -146,6 +146,17 @@ impl Client {
         Client { agent: config.build().new_agent(), settings }
     }
 
+    /// A client with the same settings and connections of its own.
+    pub(crate) fn apart(&self) -> Client {
+        Client::new(self.settings.clone())
+    }
+
+    /// Ends the connections of this client and its clones, and with them the requests that run. They
+    /// send nothing any more.
+    pub(crate) fn shut_down(&self) {
+        self.agent.clone().shutdown();
+    }
+
     /// The settings of this client.
     pub fn settings(&self) -> &Settings {
         &self.settings
@@ -211,20 +222,23 @@ impl Client {
             }
             request = request.header(*name, value);
         }
+        // Only for an answer it is worth waiting longer.
+        let agent = &self.agent;
         let timeout = Some(self.settings.timeout + call.wait);
+        let connect = Some(self.settings.timeout);
         let answered = match &call.body {
             Some(body) => {
                 let request = request
                     .header(header::CONTENT_TYPE, "application/json")
                     .body(body.as_str())
                     .map_err(invalid)?;
-                self.agent
-                    .run(self.agent.configure_request(request).timeout_global(timeout).build())
+                let request = agent.configure_request(request).timeout_connect(connect);
+                agent.run(request.timeout_global(timeout).build())
             }
             None => {
                 let request = request.body(()).map_err(invalid)?;
-                self.agent
-                    .run(self.agent.configure_request(request).timeout_global(timeout).build())
+                let request = agent.configure_request(request).timeout_connect(connect);
+                agent.run(request.timeout_global(timeout).build())
             }
         };
         answered.map_err(|error| self.explain(call, error))

@@ -73,12 +73,11 @@ fn is_refusal(json: &Value) -> bool {
     first_no(json).is_some() || is_empty || json["feasibility"] == "SEQUENTIAL"
 }
 
-/// What went wrong, in one sentence.
-pub(crate) fn failure(answer: &Answer, url: &str) -> String {
-    let status = answer.status;
-    let detail = match answer.json.as_ref().map(|it| &it["detail"]) {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(issues)) => {
+/// What an answer says of why it is no good one; empty when it does not.
+pub(crate) fn detail(json: &Value) -> String {
+    match &json["detail"] {
+        Value::String(text) => text.clone(),
+        Value::Array(issues) => {
             let issues: Vec<_> = issues
                 .iter()
                 .map(|it| {
@@ -90,7 +89,13 @@ pub(crate) fn failure(answer: &Answer, url: &str) -> String {
             issues.join("; ")
         }
         _ => String::new(),
-    };
+    }
+}
+
+/// What went wrong, in one sentence.
+pub(crate) fn failure(answer: &Answer, url: &str) -> String {
+    let status = answer.status;
+    let detail = answer.json.as_ref().map(detail).unwrap_or_default();
     match (status, detail.as_str()) {
         (200..=299, _) => format!("{url} answered something that is not JSON; is it the service?"),
         (300..=399, _) => {

@@ -64,7 +64,7 @@ fn dispatch(matches: &ArgMatches, output: Output) -> Outcome {
         "try" => return bridge::try_command(own, output),
         "mcp" => {
             let tools = own.get_one::<String>("tools").map(String::as_str);
-            return mcp::serve(context(own, output, mcp::TIMEOUT)?.client, tools);
+            return mcp::serve(context(own, output, DEFAULT_TIMEOUT)?.client, tools);
         }
         "hook" => return hooks::command(own, output),
         _ => {}
