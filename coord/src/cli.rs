@@ -157,10 +157,14 @@ fn globals() -> Vec<Arg> {
         Arg::new(format!("global:{name}")).long(name).value_name(value).help(help)
     };
     let switch = |name: &'static str, help: &'static str| {
-        Arg::new(format!("global:{name}")).long(name).action(ArgAction::SetTrue).help(help)
+        let id = format!("global:{name}");
+        Arg::new(id.clone()).long(name).action(ArgAction::SetTrue).overrides_with(id).help(help)
     };
     let all = [
-        switch("json", "Print the answer of the service as it is"),
+        switch(
+            "json",
+            "Print the answer of the service as it is, on one line; the answers to several paths as a list",
+        ),
         switch("quiet", "Print nothing"),
         value("url", "URL", "Where the service is"),
         value("key-file", "FILE", "A file with the API key"),

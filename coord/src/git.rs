@@ -1,6 +1,6 @@
 //! The git repository around the current folder, asked through `git` itself.
 use std::{
-    path::PathBuf,
+    path::{Component, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -76,14 +76,44 @@ impl WorkTree {
         Ok(self.top.join(path.strip_suffix('\n').unwrap_or(&path)))
     }
 
-    /// A path of the work tree as lock keys name it. Only a path from the root of the file system is
-    /// changed: any other is a key already.
+    /// A path of the work tree as lock keys name it. Changed is only a path from the root of the file
+    /// system, or one that exists below the current folder; any other is a key already.
     pub(crate) fn key_of(&self, path: &str) -> String {
-        match std::path::Path::new(path).strip_prefix(&self.top) {
-            Ok(inside) if path.starts_with('/') => inside.to_string_lossy().into_owned(),
-            _ => path.to_owned(),
-        }
+        self.inside(path).unwrap_or_else(|| path.to_owned())
     }
+
+    fn inside(&self, path: &str) -> Option<String> {
+        if is_namespaced(path) {
+            return None;
+        }
+        let here = std::env::current_dir().ok()?;
+        if !path.starts_with('/')
+            && (here == self.top || here.join(path).symlink_metadata().is_err())
+        {
+            return None;
+        }
+        let mut key = PathBuf::new();
+        // With what exists a `..` leads out of a folder, and never out of the work tree.
+        for part in here.join(path).strip_prefix(&self.top).ok()?.components() {
+            match part {
+                Component::ParentDir if !key.pop() => return None,
+                Component::Normal(name) => key.push(name),
+                _ => {}
+            }
+        }
+        key.into_os_string().into_string().ok().filter(|it| !it.is_empty())
+    }
+}
+
+/// Whether a key names something that is no file, such as `db:schema:users`.
+fn is_namespaced(key: &str) -> bool {
+    let Some((space, rest)) = key.split_once(':') else { return false };
+    let is_word =
+        |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || matches!(it, b'_' | b'-');
+    space.len() > 1
+        && space.starts_with(|it: char| it.is_ascii_lowercase())
+        && space.bytes().all(is_word)
+        && !rest.is_empty()
 }
 
 fn output(command: &mut Command) -> Result<String, String> {
@@ -93,6 +123,6 @@ fn output(command: &mut Command) -> Result<String, String> {
         .map_err(|error| format!("git cannot be run: {error}"))?;
     match done.status.success() {
         true => Ok(String::from_utf8_lossy(&done.stdout).into_owned()),
-        false => Err(String::from_utf8_lossy(&done.stderr).trim().to_owned()),
+        false => Err(String::from_utf8_lossy(&done.stderr).trim().replace('\n', "; ")),
     }
 }

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// As many as one request may ask for.
-const MOST_LOCKS: usize = 1000;
+pub(crate) const MOST_LOCKS: usize = 1000;
 
 /// What is longer cannot be locked.
 const MOST_BYTES: usize = 1024;
@@ -226,7 +226,7 @@ fn check(
     recorded: &BTreeMap<String, Recorded>,
     files: &Files,
 ) -> Result<Vec<String>, Problem> {
-    let caller = Caller { cx, known: OnceCell::new() };
+    let caller = Caller::new(cx);
     let mut tokens = BTreeMap::new();
     for (key, lock) in recorded {
         if caller.has(lock)? {
@@ -264,12 +264,16 @@ fn check(
 }
 
 /// Who calls, as the service sees it; it is asked no more than once.
-struct Caller<'a> {
+pub(crate) struct Caller<'a> {
     cx: &'a Context,
     known: OnceCell<(String, String)>,
 }
 
-impl Caller<'_> {
+impl<'a> Caller<'a> {
+    pub(crate) fn new(cx: &'a Context) -> Caller<'a> {
+        Caller { cx, known: OnceCell::new() }
+    }
+
     /// The id of the agent, and the workspace.
     fn get(&self) -> Result<&(String, String), Problem> {
         if let Some(known) = self.known.get() {
@@ -296,7 +300,7 @@ impl Caller<'_> {
         Ok(lock.counts_for(url, workspace, agent_id))
     }
 
-    fn is(&self, holder: &str) -> Result<bool, Problem> {
+    pub(crate) fn is(&self, holder: &str) -> Result<bool, Problem> {
         Ok(self.get()?.0 == holder)
     }
 }
@@ -309,7 +313,9 @@ fn verified(cx: &Context, locks: &[(&str, i64)]) -> Result<Vec<Value>, Problem> 
         .collect();
     let answer = cx.ask("POST /locks/verify", json!({ "locks": locks }))?;
     let results = answer.json.as_ref().and_then(|it| it["results"].as_array());
-    match results.filter(|it| it.len() == locks.len()) {
+    let is_whole =
+        |it: &&Vec<Value>| it.len() == locks.len() && it.iter().all(|it| it["valid"].is_boolean());
+    match results.filter(is_whole) {
         Some(results) => Ok(results.clone()),
         None => Err(failure_of(cx, &answer)),
     }
@@ -357,8 +363,13 @@ fn held(file: &str, holder: &str, result: &Value) -> String {
 fn is_of_session(cx: &Context, file: &str) -> Result<bool, Problem> {
     let answer = cx.look("GET /locks/status/{path}", "path", file)?;
     let theirs = answer.json.as_ref().and_then(|it| it["lock"]["session_id"].as_str());
+    Ok(code_of(&answer) == DONE && is_in_session(cx, theirs))
+}
+
+/// Whether a lock for this session, or for none, is one for the session that asks.
+pub(crate) fn is_in_session(cx: &Context, session: Option<&str>) -> bool {
     let ours = cx.client.settings().identity.session_id.as_str();
-    Ok(code_of(&answer) == DONE && theirs.is_none_or(|it| ours.is_empty() || it == ours))
+    session.is_none_or(|it| ours.is_empty() || it == ours)
 }
 
 fn until(result: &Value) -> String {

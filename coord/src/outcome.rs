@@ -97,7 +97,9 @@ pub(crate) fn failure(answer: &Answer, url: &str) -> String {
     let status = answer.status;
     let detail = answer.json.as_ref().map(detail).unwrap_or_default();
     match (status, detail.as_str()) {
-        (200..=299, _) => format!("{url} answered something that is not JSON; is it the service?"),
+        (200..=299, _) => {
+            format!("{url} answered something that is not an answer of the service; check the URL.")
+        }
         (300..=399, _) => {
             format!("{url} answered {status}, a redirect, which is not followed; check the URL.")
         }
@@ -105,6 +107,7 @@ pub(crate) fn failure(answer: &Answer, url: &str) -> String {
                      --key-file."
             .to_owned(),
         (403, detail) => format!("Not permitted (403): {detail}."),
+        (404, "") => format!("{url} has no such route (404): is it the service, and new enough?"),
         (_, "") => format!("{url} answered {status}."),
         (400..=499, detail) => format!("Not accepted ({status}): {detail}."),
         (_, detail) => format!("{url} answered {status}: {detail}."),

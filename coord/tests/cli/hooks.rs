@@ -3,7 +3,7 @@ use std::{os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::support::{BOSS, Coord, Done, FREE, Folder, Service, nowhere};
+use crate::support::{BOSS, Coord, Done, FREE, Folder, Reply, Server, Service, nowhere};
 
 /// A clone that an agent works in.
 struct Clone {
@@ -254,6 +254,49 @@ async fn a_commit_is_stopped_by_the_locks_of_others_and_by_lost_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_others_wrote_cannot_forge_a_line() {
+    let world = World::new().await;
+    let (me, other) = (world.clone("me"), world.clone("other"));
+    let file = "src/\nx: fine";
+    other.coord.json(&["lock", file]);
+    me.write(file, "mine");
+    let done = me.git(&["commit", "-q", "-m", "x"]);
+    done.assert_code(1).assert_says("src/\\nx: fine: it is locked by other");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_is_asked_once_who_calls() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    let server = Server::start(|request, _| match request.path.as_str() {
+        "/profiles/me" => {
+            let identity = json!({ "agent_id": "me", "workspace": "default" });
+            Reply::Json(200, json!({ "identity": identity }).to_string())
+        }
+        "/locks/verify" => {
+            let asked: Value = serde_json::from_str(&request.body).expect("JSON");
+            let result = |it: &Value| json!({ "file_path": it["file_path"], "valid": false, "locked_by": "other" });
+            let asked = asked["locks"].as_array().expect("a list");
+            let results: Vec<_> = asked.iter().map(result).collect();
+            Reply::Json(200, json!({ "valid": false, "results": results }).to_string())
+        }
+        _ => Reply::Json(404, "{}".to_owned()),
+    });
+    let there = me.coord.clone().with("COORDINATION_API_URL", &server.url);
+    for file in ["b", "c", "d"] {
+        me.write(file, "mine");
+    }
+    there.run(&["hook", "pre-commit"]).assert_code(1).assert_says("d: it is locked by other");
+    let paths: Vec<_> = server.requests().into_iter().map(|it| it.path).collect();
+    assert_eq!(paths, ["/locks/verify", "/profiles/me"]);
+    let vague = Server::start(|_, _| {
+        Reply::Json(200, r#"{"valid":false,"results":[{},{},{}]}"#.to_owned())
+    });
+    let there = me.coord.clone().with("COORDINATION_API_URL", &vague.url);
+    there.run(&["hook", "pre-commit"]).assert_code(4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lock_of_ones_own_needs_no_record() {
     let world = World::new().await;
     let me = world.clone("me");
@@ -435,6 +478,36 @@ async fn locks_are_recorded_where_git_does_not_see_it() {
     let boss = me.coord.clone().with("COORDINATION_API_KEY", BOSS).with("AGENT_ID", "");
     boss.json(&["unlock", "src/b.rs", "--force"]);
     assert_eq!(me.record(), json!({}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_named_from_where_one_is() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    me.write("src/deep/b.rs", "b");
+    let inside = me.coord.clone().inside(&me.path.join("src"));
+    let locked = |path: &str| inside.json(&["lock", path])["file_path"].clone();
+    for (path, key) in [
+        ("a.rs", "src/a.rs"),
+        ("./deep/b.rs", "src/deep/b.rs"),
+        ("deep/../a.rs", "src/a.rs"),
+        ("deep", "src/deep"),
+        ("../src/a.rs", "src/a.rs"),
+        // Not there from here, so it is a key already.
+        ("src/a.rs", "src/a.rs"),
+        ("new.rs", "new.rs"),
+        ("db:schema:a.rs", "db:schema:a.rs"),
+    ] {
+        assert_eq!(locked(path), key, "{path}");
+    }
+    inside.run(&["lock", "a.rs"]).assert_code(0).assert_says("src/a.rs");
+    assert_eq!(inside.json(&["locks", "a.rs", "new.rs"])[0]["file_path"], "src/a.rs");
+    inside.run(&["verify", "a.rs=1"]).assert_code(0);
+    assert_eq!(inside.json(&["renew", "a.rs"])["file_path"], "src/a.rs");
+    assert_eq!(inside.json(&["unlock", "a.rs"])["file_path"], "src/a.rs");
+    assert!(me.record().get("src/a.rs").is_none());
+    // From the top folder everything is a key.
+    assert_eq!(me.coord.json(&["lock", "a.rs"])["file_path"], "a.rs");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -82,6 +82,37 @@ fn what_is_no_answer_of_the_service_is_exit_code_4() {
 }
 
 #[test]
+fn what_cannot_be_the_service_got_no_lock() {
+    for body in ["{}", "[1,2]", "null", "5", r#"{"success":"yes"}"#, r#"{"status":"ok"}"#] {
+        let server = Server::start(move |_, _| Reply::Json(200, body.to_owned()));
+        for command in [&["lock", "a"][..], &["unlock", "a"], &["claim"], &["renew", "a"]] {
+            for more in [&[][..], &["--json"]] {
+                let done = Coord::at(&server.url).run(&[command, more].concat());
+                assert_eq!(done.code, 4, "{command:?}, {body}: {done:?}");
+                done.assert_says("not an answer of the service");
+            }
+        }
+    }
+    for body in ["[1,2]", "null", "5"] {
+        let server = Server::start(move |_, _| Reply::Json(200, body.to_owned()));
+        Coord::at(&server.url).run(&["whoami"]).assert_code(4);
+    }
+}
+
+#[test]
+fn a_route_that_is_not_there_is_said_to_be_missing() {
+    let missing = "HTTP/1.1 404 X\r\ncontent-length: 10\r\n\r\n<html>\nno\n";
+    let server = Server::start(|_, _| Reply::Raw(missing.to_owned()));
+    for command in [&["locks"][..], &["lock", "a"], &["locks", "a", "b"], &["renew", "a"]] {
+        for more in [&[][..], &["--json"]] {
+            let done = Coord::at(&server.url).run(&[command, more].concat());
+            done.assert_code(1).assert_says("has no such route (404)");
+            assert!(!done.out.contains("<html>"), "{done:?}");
+        }
+    }
+}
+
+#[test]
 fn the_time_to_wait_comes_on_top_of_the_time_out() {
     let server = first(vec![Reply::Silence]);
     let done = Coord::at(&server.url).run(&["lock", "a", "--timeout", "0.1", "--wait", "1"]);
