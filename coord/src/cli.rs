@@ -28,7 +28,10 @@ const TRY: &str = "\
 Prints one JSON object: {\"status\":\"ok\",…} with the answer of the service, {\"status\":\"skipped\",…}
 when the service or the capability is not there, {\"status\":\"error\",…} when the request is refused.
 Exit code 0 for ok and skipped, 1 for error. Read response.success: ok only says that there is an
-answer.";
+answer. A payload that is no object, or lacks an id, is exit code 2, whatever the service would say.
+
+Where no field of the request says who asks, AGENT_ID and AGENT_TYPE are sent as X-Agent-Id and
+X-Agent-Type: a key that is bound to another agent is then refused.";
 
 const PRE_HOOK: &str = "\
 A file whose lock was recorded by `coord lock` passes only while that lock is still held with the same
