@@ -608,7 +608,7 @@ pub(crate) const COMMANDS: &[Command] = &[
 ];
 
 const HOOK: &str = "Behave as a session hook: exit code 0 whatever happens, problems on standard \
-                    error, no longer than two seconds for an answer";
+                    error, no longer than two seconds";
 
 #[cfg(test)]
 mod tests {

@@ -160,7 +160,7 @@ impl Context {
     /// The same with other settings.
     pub(crate) fn with(&self, settings: Settings) -> Context {
         let is_stdin_read = self.is_stdin_read.clone();
-        Context { client: Client::new(settings), output: self.output, is_stdin_read }
+        Context { client: self.client.with(settings), output: self.output, is_stdin_read }
     }
 
     /// Prints an answer and says which exit code it means.
@@ -361,6 +361,6 @@ fn snippet(answer: &Answer) -> Option<&str> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the client has nothing else to do meanwhile")]
-fn pause(time: Duration) {
+pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }

@@ -24,6 +24,9 @@ use crate::{
 /// How long an answer may take at most when a hook waits for it.
 const HOOK_TIMEOUT: Duration = Duration::from_millis(1500);
 
+/// How long all of a hook may take.
+const HOOK_TIME: Duration = Duration::from_secs(2);
+
 /// How long an agent may take to say on standard input which session it is.
 const INPUT_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -171,7 +174,8 @@ impl Context {
     fn no_slower_than(self, timeout: Duration) -> Context {
         let mut settings = self.client.settings().clone();
         settings.timeout = settings.timeout.min(timeout);
-        self.with(settings)
+        let client = self.client.with(settings).within(HOOK_TIME);
+        Context { client, ..self }
     }
 
     fn in_session(&self, session: Option<String>) -> Context {

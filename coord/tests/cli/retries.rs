@@ -1,4 +1,6 @@
 //! What happens when an answer does not come, or not the right one.
+use std::time::{Duration, Instant};
+
 use crate::support::{Coord, Reply, Server};
 
 const HELD: &str = r#"{"success":true,"file_path":"a","fencing_token":1,"expires_at":null}"#;
@@ -36,6 +38,29 @@ fn a_write_is_sent_no_more_than_twice() {
         let server = first(vec![reply.clone(); 5]);
         Coord::at(&server.url).run(&["lock", "a"]).assert_code(4);
         assert_eq!(server.requests().len(), 2, "{reply:?}");
+    }
+}
+
+#[test]
+fn a_write_is_repeated_when_the_service_says_so_or_not_at_all() {
+    for (command, seconds, count) in [
+        (&["lock", "a"][..], 1, 2),
+        (&["lock", "a"], 60, 1),
+        (&["lock", "a", "--timeout", "1"], 1, 1),
+        (&["session", "start", "--hook"], 0, 2),
+        (&["session", "start", "--hook"], 3, 1),
+    ] {
+        let body = r#"{"detail":"later"}"#;
+        let reply = Reply::Raw(format!(
+            "HTTP/1.1 503 X\r\nretry-after: {seconds}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        let server = Server::start(move |_, _| reply.clone());
+        let started = Instant::now();
+        let done = Coord::at(&server.url).run(command);
+        done.assert_says("503");
+        assert_eq!(server.requests().len(), count, "{command:?}, {seconds}");
+        assert!(count == 1 || started.elapsed() >= Duration::from_secs(seconds), "{command:?}");
     }
 }
 

@@ -85,6 +85,8 @@ async fn a_hook_never_fails_its_session() {
     done.assert_code(0).assert_says("session_not_found");
     let slow = Coord::at(&silent.url).with("COORDINATION_HTTP_TIMEOUT", "60");
     slow.shell(START, &input("SessionStart")).assert_says("did not answer within 1.5 s");
+    // The second request has what the first one left.
+    slow.shell(END, &input("SessionEnd")).assert_says("1.5 s").assert_says("within 2 s");
     // Without `--hook` the same is told by the exit code.
     Coord::at(&nowhere()).run(&["session", "start"]).assert_code(4);
 }
