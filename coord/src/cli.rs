@@ -53,7 +53,10 @@ When the service cannot be reached, the files do not pass, unless this is config
 
 const MCP: &str = "\
 For agents that start MCP servers as programs: it forwards every message to /mcp of the service, with
-the key and the identity of the environment.";
+the key and the identity of the environment.
+
+A request that is cancelled, or still waits for a lock, for work or for events when standard input ends,
+is given up: the service grants nothing that nobody waits for.";
 
 /// The whole command line.
 pub fn command_line() -> Clap {

@@ -101,9 +101,9 @@ impl Command {
         let Some(json) = &answer.json else { return false };
         match (self.run, &self.show) {
             (Run::Unlock, _) if json["released"].is_boolean() => true,
-            (Run::Lock | Run::Unlock | Run::Renew | Run::Waiting(_), _) => {
-                json["success"].is_boolean()
-            }
+            (Run::Lock | Run::Unlock | Run::Renew | Run::Waiting(_), _)
+            | (Run::StartSession | Run::EndSession, _) => json["success"].is_boolean(),
+            (Run::Events, _) => json["events"].is_array(),
             (_, Show::Table("", _)) => json.is_array(),
             _ => json.is_object(),
         }

@@ -51,9 +51,8 @@ pub(crate) fn command(matches: &ArgMatches, output: Output) -> Outcome {
     let mut files = files.map_err(|error| Problem::wrong(format!("git: {error}.")))?;
     let record = Record::of(work_tree.clone());
     let recorded = record.locks().map_err(|error| Problem::wrong(format!("{error}.")))?;
-    files.keep_lockable();
-    files.relied_on.retain(|it| !files.changed.contains(it));
-    if files.changed.is_empty() && (files.relied_on.is_empty() || recorded.is_empty()) {
+    files.keep_relevant(&recorded);
+    if files.changed.is_empty() && files.relied_on.is_empty() {
         return Ok(DONE);
     }
     let cx = context(own, output, DEFAULT_TIMEOUT)?;
@@ -158,11 +157,19 @@ struct Files {
 }
 
 impl Files {
-    /// Forgets those that no lock can be for.
-    fn keep_lockable(&mut self) {
-        for files in [&mut self.changed, &mut self.relied_on] {
-            files.retain(|it| it.len() <= MOST_BYTES);
-        }
+    /// Forgets those that no lock can be for, or none of the recorded ones.
+    fn keep_relevant(&mut self, recorded: &BTreeMap<String, Recorded>) {
+        self.changed.retain(|it| it.len() <= MOST_BYTES);
+        // Of a name with other characters only the service knows how it writes it.
+        let is_plain = |it: &str| {
+            it.bytes()
+                .all(|it| it.is_ascii_alphanumeric() || matches!(it, b'/' | b'.' | b'_' | b'-'))
+        };
+        self.relied_on.retain(|it| {
+            let may_be_recorded =
+                recorded.contains_key(it) || (!recorded.is_empty() && !is_plain(it));
+            may_be_recorded && it.len() <= MOST_BYTES && !self.changed.contains(it)
+        });
     }
 }
 

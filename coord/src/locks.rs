@@ -35,7 +35,8 @@ impl Context {
 
     /// Records a lock that was got, for the git hooks.
     fn remember(&self, record: Option<&Record>, answer: &Answer) {
-        let (Some(record), Some(json)) = (record, &answer.json) else { return };
+        let json = answer.json.as_ref().filter(|it| it["success"] == true);
+        let (Some(record), Some(json)) = (record, json) else { return };
         let (Some(key), Some(token)) = (json["file_path"].as_str(), json["fencing_token"].as_i64())
         else {
             return;

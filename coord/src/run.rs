@@ -327,12 +327,13 @@ impl Context {
         loop {
             let sent = Instant::now();
             let answer = self.send(&draft)?;
-            let (Some(json), DONE) = (&answer.json, code_of(&answer)) else {
+            let (Some(json), DONE, true) =
+                (&answer.json, code_of(&answer), command.is_answered_by(&answer))
+            else {
                 return Ok(self.finish(command, &answer));
             };
             if self.output.is_json && !follows {
-                self.output.print(&answer.text);
-                return Ok(DONE);
+                return Ok(self.finish(command, &answer));
             }
             let events = json["events"].as_array().map(Vec::as_slice).unwrap_or_default();
             for event in events {
