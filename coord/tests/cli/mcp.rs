@@ -456,4 +456,13 @@ async fn the_tools_of_the_service_are_called_in_both_ways() {
     });
     let (_, answers) = talk(&coord, &[request(1, "tools/call", params)]);
     assert_eq!(answers[0]["result"]["structuredContent"]["action"], "refreshed", "{answers:?}");
+    // What the service says of a wrong set, and an id that it may not be able to read.
+    let line = request(1, "tools/list", json!({})).to_string();
+    let done = coord.fed(&["mcp", "--tools", "nonsense"], &format!("{line}\n"));
+    let message = done.json()["error"]["message"].as_str().expect("a text").to_owned();
+    assert!(message.contains("422") && message.contains("classic"), "{message}");
+    let id = "123456789012345678901234567890";
+    let done = coord.fed(&["mcp"], &format!("{}\n", line.replace(":1,", &format!(":{id},"))));
+    assert_eq!(done.out.lines().count(), 1, "{done:?}");
+    assert!(done.out.contains(&format!("\"id\":{id}")), "{done:?}");
 }
