@@ -51,7 +51,7 @@ impl Recorded {
         let may_be = |recorded: &str, asked: &str| {
             recorded.is_empty() || asked.is_empty() || recorded == asked
         };
-        self.url.eq_ignore_ascii_case(url)
+        place(&self.url) == place(url)
             && may_be(&self.workspace, workspace)
             && may_be(&self.agent_id, agent_id)
     }
@@ -96,6 +96,12 @@ impl Recorded {
             "session_id": self.session_id,
         })
     }
+}
+
+/// A URL in the one way in which all spellings of it are compared.
+fn place(url: &str) -> String {
+    let url = url.to_ascii_lowercase();
+    ["://127.0.0.1", "://[::1]"].iter().fold(url, |it, address| it.replace(address, "://localhost"))
 }
 
 /// The locks by their keys.

@@ -451,6 +451,12 @@ async fn a_recorded_lock_counts_at_its_service_alone() {
     done.assert_says("does not count here").assert_says(&world.service.url);
     other.json(&["unlock", "src/a.rs"]);
     moved.must(&["commit", "-q", "-m", "x"]).assert_says("does not count here");
+    // The same service under another name of this machine.
+    world.service.expire("src/a.rs").await;
+    me.write("src/a.rs", "late");
+    let renamed = world.service.url.replace("127.0.0.1", "LocalHost");
+    let renamed = me.coord.clone().with("COORDINATION_API_URL", &renamed);
+    renamed.run(&["hook", "pre-commit"]).assert_code(1).assert_says("no longer valid");
 }
 
 #[tokio::test(flavor = "multi_thread")]
