@@ -94,7 +94,7 @@ impl Context {
                 file => fs::read_to_string(file)
                     .map_err(|error| Problem::wrong(format!("--file {file}: {error}.")))?,
             };
-            locks.extend(locks_in(&text)?);
+            locks.extend(locks_in(&text, self.client.settings().url.as_str())?);
         }
         if locks.is_empty() {
             return match (file, self.output.is_json) {
@@ -332,9 +332,9 @@ fn pair_of(pair: &str) -> Result<(String, i64), Problem> {
         .ok_or_else(|| Problem::wrong(format!("{pair}: expected PATH=TOKEN with a number.")))
 }
 
-fn locks_in(text: &str) -> Result<Vec<(String, i64)>, Problem> {
+fn locks_in(text: &str, url: &str) -> Result<Vec<(String, i64)>, Problem> {
     if !text.trim_start().starts_with('{') {
         return text.lines().filter(|it| !it.trim().is_empty()).map(pair_of).collect();
     }
-    tokens_in(text).map_err(|reason| Problem::wrong(format!("--file: {reason}.")))
+    tokens_in(text, url).map_err(|reason| Problem::wrong(format!("--file: {reason}.")))
 }

@@ -224,8 +224,9 @@ fn understood(text: &str) -> Result<Locks, String> {
 }
 
 /// Tokens from what people and scripts write: the record, or an object of lock keys, each with a number
-/// or with an object that has one. The error says what is of no such form.
-pub(crate) fn tokens_in(text: &str) -> Result<Vec<(String, i64)>, String> {
+/// or with an object that has one. The error says what is of no such form, or from another service than
+/// the one at this URL.
+pub(crate) fn tokens_in(text: &str, url: &str) -> Result<Vec<(String, i64)>, String> {
     let document: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let is_record = document["locks"].is_object();
     if is_record && document.get("version").is_some_and(|it| *it != VERSION) {
@@ -233,9 +234,12 @@ pub(crate) fn tokens_in(text: &str) -> Result<Vec<(String, i64)>, String> {
     }
     let locks = if is_record { &document["locks"] } else { &document };
     let token = |it: &Value| it.as_i64().or_else(|| it["fencing_token"].as_i64());
-    let read = |(key, lock): (&String, &Value)| match token(lock) {
-        Some(token) => Ok((key.clone(), token)),
-        None => Err(format!("{key} has no fencing token that is a number")),
+    let read = |(key, lock): (&String, &Value)| match (token(lock), lock["url"].as_str()) {
+        (Some(_), Some(other)) if place(other) != place(url) => {
+            Err(format!("the lock on {key} is from {other}, not from {url}"))
+        }
+        (Some(token), _) => Ok((key.clone(), token)),
+        (None, _) => Err(format!("{key} has no fencing token that is a number")),
     };
     locks.as_object().ok_or("expected an object")?.iter().map(read).collect()
 }

@@ -449,6 +449,9 @@ async fn a_recorded_lock_counts_at_its_service_alone() {
     let done = moved.git(&["commit", "-q", "-m", "x"]);
     done.assert_code(1).assert_says("src/a.rs: it is locked by other");
     done.assert_says("does not count here").assert_says(&world.service.url);
+    let verify = ["verify", "--file", ".coord/locks.json"];
+    moved.coord.run(&verify).assert_code(2).assert_says(&world.service.url);
+    me.coord.run(&verify).assert_code(0);
     other.json(&["unlock", "src/a.rs"]);
     moved.must(&["commit", "-q", "-m", "x"]).assert_says("does not count here");
     // The same service under another name of this machine.
