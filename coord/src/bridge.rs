@@ -1,5 +1,5 @@
 //! `coord detect` and `coord try`: what the HTTP bridge of existing clients prints, member by member.
-use std::{thread, time::Duration};
+use std::{io, thread, time::Duration};
 
 use clap::ArgMatches;
 use serde_json::{Map, Value, json};
@@ -10,7 +10,7 @@ use crate::{
     outcome::{DONE, Outcome, Problem, REFUSED},
     run::{Context, context},
     settings::{Settings, SettingsError},
-    show::Output,
+    show::{Output, clean_json},
 };
 
 /// How long each answer may take.
@@ -389,22 +389,21 @@ pub(crate) fn try_command(matches: &ArgMatches, output: Output) -> Outcome {
         .iter()
         .find(|it| it.name == name)
         .ok_or_else(|| Problem::wrong(format!("There is no operation {name}.")))?;
-    let payload = matches.get_one::<String>("payload").map(String::as_str).unwrap_or("{}");
-    let context = client(matches, output)?;
-    let payload = match (payload, &context) {
-        ("-", Some(context)) => context.text("-")?,
-        _ => payload.to_owned(),
+    let text = match matches.get_one::<String>("payload").map_or("{}", String::as_str) {
+        "-" => io::read_to_string(io::stdin())
+            .map_err(|error| Problem::wrong(format!("Standard input: {error}.")))?,
+        text => text.to_owned(),
     };
-    let result = match &context {
+    let payload: Map<String, Value> = serde_json::from_str(&text)
+        .map_err(|error| Problem::wrong(format!("--payload: expected a JSON object: {error}.")))?;
+    // Before anything that depends on the service: what is wrong here is so wherever it goes.
+    let path = operation.path_with(&payload)?;
+    let result = match client(matches, output)? {
         None => skipped("coordinator_unavailable"),
-        Some(context) => {
-            let payload: Map<String, Value> = serde_json::from_str(&payload).map_err(|error| {
-                Problem::wrong(format!("--payload: expected a JSON object: {error}."))
-            })?;
-            attempt(&context.client, operation, payload)?
-        }
+        Some(context) => attempt(&context.client, operation, &path, payload),
     };
-    output.print(&result.to_string());
+    // Texts of others are within it, and people look at it all the same.
+    output.print(&clean_json(&result.to_string()));
     Ok(if result["status"] == "error" { REFUSED } else { DONE })
 }
 
@@ -415,19 +414,18 @@ fn skipped(reason: &str) -> Value {
 fn attempt(
     client: &Client,
     operation: &Operation,
+    path: &str,
     payload: Map<String, Value>,
-) -> Result<Value, Problem> {
-    let call = operation.call(client, payload)?;
-    let flag = FLAGS.iter().find(|it| it.name == operation.flag);
-    if let Some(flag) = flag {
+) -> Value {
+    if let Some(flag) = FLAGS.iter().find(|it| it.name == operation.flag) {
         if unavailable(client).is_some() {
-            return Ok(skipped("coordinator_unavailable"));
+            return skipped("coordinator_unavailable");
         }
         if !flag.is_there(client) {
-            return Ok(skipped("capability_unavailable"));
+            return skipped("capability_unavailable");
         }
     }
-    Ok(read(operation, client.send(call)))
+    read(operation, client.send(operation.call(client, path, payload)))
 }
 
 /// How the bridge reads an answer.
@@ -463,21 +461,30 @@ fn read(operation: &Operation, answer: Result<Answer, CallError>) -> Value {
 }
 
 impl Operation {
-    /// The request: all fields, those of the payload before the others, and ids in the path.
-    fn call(&self, client: &Client, mut payload: Map<String, Value>) -> Result<Call, Problem> {
+    /// The name of the id in its path, if there is one.
+    fn id(&self) -> Option<&'static str> {
+        let (_, rest) = self.path.split_once('{')?;
+        Some(rest.split_once('}')?.0)
+    }
+
+    /// Its path with the id of the payload.
+    fn path_with(&self, payload: &Map<String, Value>) -> Result<String, Problem> {
+        let Some(name) = self.id() else { return Ok(self.path.to_owned()) };
+        let id = payload.get(name).and_then(Value::as_str).filter(|it| !it.is_empty());
+        let id = id.ok_or_else(|| Problem::wrong(format!("--payload: expected {name}.")))?;
+        Ok(self.path.replace(&format!("{{{name}}}"), &in_path(id, false)))
+    }
+
+    /// The request: all fields, those of the payload before the others. Where nothing in it says who
+    /// asks, headers do.
+    fn call(&self, client: &Client, path: &str, mut payload: Map<String, Value>) -> Call {
         let settings = client.settings();
-        let mut path = self.path.to_owned();
-        if let Some((_, rest)) = self.path.split_once('{')
-            && let Some((name, _)) = rest.split_once('}')
-        {
-            let id = payload.remove(name);
-            let id = id.as_ref().and_then(Value::as_str).filter(|it| !it.is_empty());
-            let id = id.ok_or_else(|| Problem::wrong(format!("--payload: expected {name}.")))?;
-            path = path.replace(&format!("{{{name}}}"), &in_path(id, false));
+        if let Some(name) = self.id() {
+            payload.remove(name);
         }
-        let mut call = call_of(client, self.method, &path);
+        let mut call = call_of(client, self.method, path);
         if self.method == "GET" {
-            return Ok(call);
+            return identified(call, settings);
         }
         let mut body = Map::new();
         for (name, default) in self.fields {
@@ -500,7 +507,21 @@ impl Operation {
         }
         body.extend(payload);
         call.is_repeatable =
-            crate::routes::Route::serving(self.method, &path).is_some_and(|it| it.is_repeatable);
-        Ok(call.json(&Value::Object(body)))
+            crate::routes::Route::serving(self.method, path).is_some_and(|it| it.is_repeatable);
+        if !body.contains_key("agent_id") {
+            call = identified(call, settings);
+        }
+        call.json(&Value::Object(body))
     }
+}
+
+/// The same with the agent in its headers, as far as that is set.
+fn identified(mut call: Call, settings: &Settings) -> Call {
+    let said = settings
+        .identity
+        .headers()
+        .into_iter()
+        .filter(|it| matches!(it.2, "agent_id" | "agent_type") && !it.1.is_empty());
+    call.headers.extend(said.map(|(name, value, _)| (name, value.to_owned())));
+    call
 }

@@ -28,11 +28,24 @@ const TRY: &str = "\
 Prints one JSON object: {\"status\":\"ok\",…} with the answer of the service, {\"status\":\"skipped\",…}
 when the service or the capability is not there, {\"status\":\"error\",…} when the request is refused.
 Exit code 0 for ok and skipped, 1 for error. Read response.success: ok only says that there is an
-answer.";
+answer. A payload that is no object, or lacks an id, is exit code 2, whatever the service would say.
+
+Where no field of the request says who asks, AGENT_ID and AGENT_TYPE are sent as X-Agent-Id and
+X-Agent-Type: a key that is bound to another agent is then refused.";
 
 const PRE_HOOK: &str = "\
 A file whose lock was recorded by `coord lock` passes only while that lock is still held with the same
 fencing token. Any other file passes unless somebody else holds its lock.
+
+A lock is recorded with the service, the workspace and the agent that got it, and counts for these alone.
+A record that is not understood lets nothing pass.
+
+A commit is judged by its files. A push to a branch that the remote has is judged by the files that its
+new commits change and by those that the commits change which the branch loses; what comes from the
+remote's default branch (refs/remotes/<remote>/HEAD, see `git remote set-head`) is others' work, and
+concerns only locks that are recorded here. A push to a new branch, or to one whose commit was not
+fetched yet, is judged by the commits that no branch of the remote has, and by the recorded locks of all
+files in which it differs from where it left the default branch.
 
 When the service cannot be reached, the files do not pass, unless this is configured otherwise:
 
@@ -40,7 +53,10 @@ When the service cannot be reached, the files do not pass, unless this is config
 
 const MCP: &str = "\
 For agents that start MCP servers as programs: it forwards every message to /mcp of the service, with
-the key and the identity of the environment.";
+the key and the identity of the environment.
+
+A request that is cancelled, or still waits for a lock, for work or for events when standard input ends,
+is given up: the service grants nothing that nobody waits for.";
 
 /// The whole command line.
 pub fn command_line() -> Clap {
@@ -147,10 +163,14 @@ fn globals() -> Vec<Arg> {
         Arg::new(format!("global:{name}")).long(name).value_name(value).help(help)
     };
     let switch = |name: &'static str, help: &'static str| {
-        Arg::new(format!("global:{name}")).long(name).action(ArgAction::SetTrue).help(help)
+        let id = format!("global:{name}");
+        Arg::new(id.clone()).long(name).action(ArgAction::SetTrue).overrides_with(id).help(help)
     };
     let all = [
-        switch("json", "Print the answer of the service as it is"),
+        switch(
+            "json",
+            "Print the answer of the service as it is, on one line; the answers to several paths as a list",
+        ),
         switch("quiet", "Print nothing"),
         value("url", "URL", "Where the service is"),
         value("key-file", "FILE", "A file with the API key"),

@@ -1,6 +1,9 @@
 //! Requests to the service. The invariants: no redirect is followed, the key goes to nobody but the
 //! service, and a write is sent at most twice, both times under one idempotency key.
-use std::{io, time::Duration};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
@@ -11,10 +14,13 @@ use ureq::{
 };
 use uuid::Uuid;
 
-use crate::{routes::Route, settings::Settings};
+use crate::{routes::Route, run::pause, settings::Settings};
 
 /// The largest answer that is read.
 const MOST_BYTES: u64 = 64 * 1024 * 1024;
+
+/// No time at all would mean any time.
+const SHORTEST: Duration = Duration::from_millis(1);
 
 /// What may not stand in a path as it is. The slash may: some parameters are the rest of the path.
 const IN_PATH: &AsciiSet = &CONTROLS
@@ -42,6 +48,14 @@ const IN_SEGMENT: &AsciiSet = &IN_PATH.add(b'/').add(b'&').add(b'+').add(b'=').a
 pub struct Client {
     agent: Agent,
     settings: Settings,
+    limit: Option<Limit>,
+}
+
+/// How long all requests of a client may take together.
+#[derive(Clone, Copy, Debug)]
+struct Limit {
+    total: Duration,
+    end: Instant,
 }
 
 /// What the service answered, whatever the status.
@@ -143,7 +157,28 @@ impl Client {
             true => config.proxy(None),
             false => config,
         };
-        Client { agent: config.build().new_agent(), settings }
+        Client { agent: config.build().new_agent(), settings, limit: None }
+    }
+
+    /// A client with the same settings and connections of its own.
+    pub(crate) fn apart(&self) -> Client {
+        self.with(self.settings.clone())
+    }
+
+    /// A client with other settings that ends as this one does.
+    pub(crate) fn with(&self, settings: Settings) -> Client {
+        Client { limit: self.limit, ..Client::new(settings) }
+    }
+
+    /// The same, but no request takes longer than until the end of this time.
+    pub(crate) fn within(self, total: Duration) -> Client {
+        Client { limit: Some(Limit { total, end: Instant::now() + total }), ..self }
+    }
+
+    /// Ends the connections of this client and its clones, and with them the requests that run. They
+    /// send nothing any more.
+    pub(crate) fn shut_down(&self) {
+        self.agent.clone().shutdown();
     }
 
     /// The settings of this client.
@@ -171,17 +206,35 @@ impl Client {
     /// Sends a request and reads the whole answer.
     pub fn send(&self, mut call: Call) -> Result<Answer, CallError> {
         if !call.is_repeatable {
-            return self.once(&call);
+            return Ok(self.once(&call)?.0);
         }
         call.headers.push(("idempotency-key", Uuid::new_v4().to_string()));
+        let started = Instant::now();
         match self.once(&call) {
-            Err(CallError::Lost { .. }) => self.once(&call),
-            Ok(answer) if answer.status == 503 => self.once(&call),
-            settled => settled,
+            Err(CallError::Lost { .. }) => Ok(self.once(&call)?.0),
+            Ok((answer, after)) if answer.status == 503 => {
+                let after = after.unwrap_or_default();
+                if after >= self.time_for(&call).saturating_sub(started.elapsed()) {
+                    return Ok(answer);
+                }
+                pause(after);
+                Ok(self.once(&call)?.0)
+            }
+            settled => Ok(settled?.0),
         }
     }
 
-    fn once(&self, call: &Call) -> Result<Answer, CallError> {
+    /// How long an answer may take.
+    fn time_for(&self, call: &Call) -> Duration {
+        let time = self.settings.timeout + call.wait;
+        match self.limit {
+            Some(limit) => time.min(limit.end.saturating_duration_since(Instant::now())),
+            None => time,
+        }
+    }
+
+    /// An answer, and when the service wants to be asked again.
+    fn once(&self, call: &Call) -> Result<(Answer, Option<Duration>), CallError> {
         let mut response = self.open(call)?;
         let bytes = response
             .body_mut()
@@ -191,7 +244,10 @@ impl Client {
             .map_err(|error| self.explain(call, error))?;
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let json = serde_json::from_str(&text).ok();
-        Ok(Answer { status: response.status().as_u16(), text, json })
+        let after = response.headers().get(header::RETRY_AFTER);
+        let after = after.and_then(|it| it.to_str().ok()).and_then(|it| it.parse().ok());
+        let answer = Answer { status: response.status().as_u16(), text, json };
+        Ok((answer, after.map(Duration::from_secs)))
     }
 
     /// Sends a request and returns the answer with its body still to be read.
@@ -211,20 +267,23 @@ impl Client {
             }
             request = request.header(*name, value);
         }
-        let timeout = Some(self.settings.timeout + call.wait);
+        // Only for an answer it is worth waiting longer.
+        let agent = &self.agent;
+        let timeout = Some(self.time_for(call).max(SHORTEST));
+        let connect = Some(self.settings.timeout);
         let answered = match &call.body {
             Some(body) => {
                 let request = request
                     .header(header::CONTENT_TYPE, "application/json")
                     .body(body.as_str())
                     .map_err(invalid)?;
-                self.agent
-                    .run(self.agent.configure_request(request).timeout_global(timeout).build())
+                let request = agent.configure_request(request).timeout_connect(connect);
+                agent.run(request.timeout_global(timeout).build())
             }
             None => {
                 let request = request.body(()).map_err(invalid)?;
-                self.agent
-                    .run(self.agent.configure_request(request).timeout_global(timeout).build())
+                let request = agent.configure_request(request).timeout_connect(connect);
+                agent.run(request.timeout_global(timeout).build())
             }
         };
         answered.map_err(|error| self.explain(call, error))
@@ -232,7 +291,11 @@ impl Client {
 
     fn explain(&self, call: &Call, error: ureq::Error) -> CallError {
         let url = self.settings.url.to_string();
-        let seconds = (self.settings.timeout + call.wait).as_secs_f64();
+        let time = match self.limit {
+            Some(limit) if limit.end <= Instant::now() => limit.total,
+            _ => self.settings.timeout + call.wait,
+        };
+        let seconds = time.as_secs_f64();
         let reason = error.to_string();
         match error {
             ureq::Error::Timeout(_) => CallError::TimedOut { url, seconds },

@@ -1,7 +1,7 @@
 //! The commands. A row says which words call a route and how its answer is shown; what the route
 //! takes and means comes from the service's document. A command whose route is not in there does not
 //! exist, and appears by itself when the route does.
-use crate::routes::Route;
+use crate::{client::Answer, routes::Route};
 
 /// How a command is called and shown.
 #[derive(Debug)]
@@ -94,6 +94,19 @@ impl Command {
     /// Its route, if the service has it.
     pub(crate) fn route(&self) -> Option<&'static Route> {
         Route::named(self.route)
+    }
+
+    /// Whether a good answer can be one of the service, and not of whatever else the URL leads to.
+    pub(crate) fn is_answered_by(&self, answer: &Answer) -> bool {
+        let Some(json) = &answer.json else { return false };
+        match (self.run, &self.show) {
+            (Run::Unlock, _) if json["released"].is_boolean() => true,
+            (Run::Lock | Run::Unlock | Run::Renew | Run::Waiting(_), _)
+            | (Run::StartSession | Run::EndSession, _) => json["success"].is_boolean(),
+            (Run::Events, _) => json["events"].is_array(),
+            (_, Show::Table("", _)) => json.is_array(),
+            _ => json.is_object(),
+        }
     }
 
     /// What it is for, where that is not what its route is for.
@@ -338,9 +351,9 @@ pub(crate) const COMMANDS: &[Command] = &[
         &[
             About(
                 "Register your session when you start work, and read the newest handoff: others then \
-                 see you.\n\nWithout --session-id and SESSION_ID the session is the `session_id` of a \
-                 JSON object on standard input, as session hooks get it, else a fresh one. As a hook of \
-                 Claude Code it also sets SESSION_ID for the commands of the session.",
+                 see you.\n\nWithout --session-id and SESSION_ID the session is a fresh one; with --hook \
+                 it is the `session_id` of a JSON object on standard input, if there is one. As a hook \
+                 of Claude Code it also sets SESSION_ID for the commands of the session.",
             ),
             Switch("hook", HOOK),
         ],
@@ -359,9 +372,9 @@ pub(crate) const COMMANDS: &[Command] = &[
         &[
             About(
                 "End your session when your work is done, and leave a handoff: its locks, claims and \
-                 ports become free.\n\nWithout --session-id and SESSION_ID the session is the \
-                 `session_id` of a JSON object on standard input, as session hooks get it. The two \
-                 lines of settings for Claude Code and Codex are\n\n  coord session start --hook\n  \
+                 ports become free.\n\nWith --hook, and without --session-id and SESSION_ID, the session \
+                 is the `session_id` of a JSON object on standard input. The two lines of settings for \
+                 Claude Code and Codex are\n\n  coord session start --hook\n  \
                  coord session end --hook --summary \"Session ended.\"",
             ),
             Switch("hook", HOOK),
@@ -595,7 +608,7 @@ pub(crate) const COMMANDS: &[Command] = &[
 ];
 
 const HOOK: &str = "Behave as a session hook: exit code 0 whatever happens, problems on standard \
-                    error, no longer than two seconds for an answer";
+                    error, no longer than two seconds";
 
 #[cfg(test)]
 mod tests {

@@ -8,12 +8,14 @@ use serde_json::{Map, Value, json};
 use crate::{
     client::Answer,
     commands::{Command, Run, Show},
-    outcome::{DONE, Outcome, Problem, REFUSED, code_of},
-    record::{Record, tokens_of},
+    git::WorkTree,
+    hooks::{Caller, MOST_LOCKS, is_in_session},
+    outcome::{DONE, Outcome, Problem, REFUSED, code_of, failure_of},
+    record::{Record, tokens_in},
     request::{Draft, as_text},
     routes::Route,
     run::Context,
-    show::clean,
+    show::{clean, line},
 };
 
 impl Context {
@@ -33,12 +35,13 @@ impl Context {
 
     /// Records a lock that was got, for the git hooks.
     fn remember(&self, record: Option<&Record>, answer: &Answer) {
-        let (Some(record), Some(json)) = (record, &answer.json) else { return };
+        let json = answer.json.as_ref().filter(|it| it["success"] == true);
+        let (Some(record), Some(json)) = (record, json) else { return };
         let (Some(key), Some(token)) = (json["file_path"].as_str(), json["fencing_token"].as_i64())
         else {
             return;
         };
-        if let Err(error) = record.add(key, token, &self.client.settings().identity) {
+        if let Err(error) = record.add(key, token, self.client.settings()) {
             self.output.problem(&format!("The lock is held, but could not be recorded: {error}."));
         }
     }
@@ -66,7 +69,7 @@ impl Context {
         // Also when it was not held any more: who unlocks it does not count on it.
         if let (Some(record), 200) = (&record, answer.status) {
             let canonical = answer.json.as_ref().and_then(|it| it["file_path"].as_str());
-            if let Err(error) = record.remove(canonical.unwrap_or(&key)) {
+            if let Err(error) = record.remove(canonical.unwrap_or(&key), self.client.settings()) {
                 self.output.problem(&format!("The record of locks could not be changed: {error}."));
             }
         }
@@ -78,26 +81,53 @@ impl Context {
     }
 
     pub(crate) fn verify(&self, command: &Command, matches: &ArgMatches) -> Outcome {
+        let work_tree = WorkTree::here();
         let mut locks = Vec::new();
         for pair in matches.get_many::<String>("locks").into_iter().flatten() {
-            locks.push(pair_of(pair)?);
+            let (path, token) = pair_of(pair)?;
+            locks.push((key_of(work_tree.as_ref(), &path), token));
         }
-        if let Some(file) = matches.get_one::<String>("file") {
+        let file = matches.get_one::<String>("file");
+        if let Some(file) = file {
             let text = match file.as_str() {
                 "-" => self.text("-")?,
                 file => fs::read_to_string(file)
                     .map_err(|error| Problem::wrong(format!("--file {file}: {error}.")))?,
             };
-            locks.extend(locks_in(&text)?);
+            locks.extend(locks_in(&text, self.client.settings().url.as_str())?);
         }
         if locks.is_empty() {
-            return Err(Problem::wrong("Which locks? Give PATH=TOKEN, or --file."));
+            return match (file, self.output.is_json) {
+                (None, _) => Err(Problem::wrong("Which locks? Give PATH=TOKEN, or --file.")),
+                (Some(_), true) => {
+                    self.output.print(&json!({ "valid": true, "results": [] }).to_string());
+                    Ok(DONE)
+                }
+                (Some(_), false) => {
+                    self.output.print("There is nothing to verify.");
+                    Ok(DONE)
+                }
+            };
         }
         let locks: Vec<_> = locks
             .into_iter()
             .map(|(key, token)| json!({ "file_path": key, "fencing_token": token }))
             .collect();
-        let answer = self.ask(command.route, json!({ "locks": locks }))?;
+        let (mut all_valid, mut all) = (true, Vec::new());
+        for chunk in locks.chunks(MOST_LOCKS) {
+            let answer = self.ask(command.route, json!({ "locks": chunk }))?;
+            let results = answer.json.as_ref().and_then(|it| it["results"].as_array());
+            let (Some(results), DONE | REFUSED) = (results, code_of(&answer)) else {
+                return Ok(self.finish(command, &answer));
+            };
+            if locks.len() <= MOST_LOCKS {
+                return Ok(self.finish(command, &answer));
+            }
+            all_valid &= code_of(&answer) == DONE;
+            all.extend(results.iter().cloned());
+        }
+        let answer = json!({ "valid": all_valid, "results": all });
+        let answer = Answer { status: 200, text: answer.to_string(), json: Some(answer) };
         Ok(self.finish(command, &answer))
     }
 
@@ -111,16 +141,19 @@ impl Context {
             let answer = self.send(&self.draft(command, route, matches)?)?;
             return Ok(self.finish(command, &answer));
         };
-        let (mut code, mut found) = (DONE, Vec::new());
-        let record = Record::here();
+        let work_tree = WorkTree::here();
+        let (mut code, mut answers, mut found) = (DONE, Vec::new(), Vec::new());
         for path in paths {
-            let path = match &record {
-                Some(record) => record.work_tree().key_of(path),
-                None => path.clone(),
+            let path = key_of(work_tree.as_ref(), path);
+            let answer = match self.look("GET /locks/status/{path}", "path", &path) {
+                Ok(answer) => answer,
+                Err(problem) => {
+                    self.print_all(&answers);
+                    return Err(problem);
+                }
             };
-            let answer = self.look("GET /locks/status/{path}", "path", &path)?;
             match (&answer.json, code_of(&answer)) {
-                (Some(json), DONE) if !self.output.is_json => {
+                (Some(json), DONE) => {
                     let mut lock = json["lock"].as_object().cloned().unwrap_or_default();
                     if lock.is_empty() {
                         lock.insert("locked_by".to_owned(), "(free)".into());
@@ -128,10 +161,12 @@ impl Context {
                     lock.insert("file_path".to_owned(), json["file_path"].clone());
                     found.push(Value::Object(lock));
                 }
-                _ => code = code.max(self.finish(command, &answer)),
+                _ => code = code.max(self.tell(command, &answer)),
             }
+            answers.push(answer);
         }
-        if !found.is_empty() {
+        self.print_all(&answers);
+        if !found.is_empty() && !self.output.is_json {
             self.output.print(&self.output.shown(&command.show, &json!({ "locks": found })));
         }
         Ok(code)
@@ -170,46 +205,48 @@ impl Context {
         if token.is_some() && paths.len() > 1 {
             return Err(Problem::wrong("A fencing token belongs to one PATH."));
         }
-        let mut code = DONE;
+        let (record, caller) = (Record::here(), Caller::new(self));
+        let (mut code, mut answers) = (DONE, Vec::new());
         for path in paths {
-            code = code.max(self.renew_lock(command, matches, path, token)?);
+            match self.renew_lock(command, matches, record.as_ref(), &caller, path) {
+                Ok((one, answer)) => {
+                    code = code.max(one);
+                    answers.push(answer);
+                }
+                Err(problem) => {
+                    self.print_all(&answers);
+                    return Err(problem);
+                }
+            }
         }
+        self.print_all(&answers);
         Ok(code)
     }
 
+    /// Extends a lock, or says why that cannot be; the answer is the last one of the service.
     fn renew_lock(
         &self,
         command: &Command,
         matches: &ArgMatches,
+        record: Option<&Record>,
+        caller: &Caller,
         path: &str,
-        token: Option<i64>,
-    ) -> Outcome {
-        let record = Record::here();
-        let mut body = Map::from_iter([("file_path".to_owned(), path.into())]);
-        if let Some(record) = &record {
-            body.insert("file_path".to_owned(), record.work_tree().key_of(path).into());
-        }
-        let path = body["file_path"].as_str().unwrap_or_default().to_owned();
+    ) -> Result<(u8, Answer), Problem> {
+        let path = key_of(record.map(Record::work_tree), path);
         let recorded = || {
-            let tokens = record.as_ref()?.tokens().ok()?;
-            tokens.into_iter().find(|it| it.0 == path).map(|it| it.1)
+            let locks = record?.locks().ok()?;
+            let lock = locks.get(&path).filter(|it| it.counts_with(self.client.settings()));
+            lock.map(|it| it.token)
         };
-        let token = token.or_else(recorded);
-        if let Some(token) = token {
-            let lock = json!([{ "file_path": path, "fencing_token": token }]);
-            let answer = self.ask("POST /locks/verify", json!({ "locks": lock }))?;
-            if code_of(&answer) != DONE {
-                let result = answer.json.as_ref().map(|it| it["results"][0].clone());
-                let (true, Some(result), REFUSED) =
-                    (!self.output.is_json, result, code_of(&answer))
-                else {
-                    return Ok(self.finish(command, &answer));
-                };
-                let refusal = self.output.refusal(&result);
-                self.output.problem_as_is(&format!("The lock on {path} is lost. {refusal}"));
-                return Ok(REFUSED);
-            }
+        let token = matches.get_one::<i64>("fencing_token").copied().or_else(recorded);
+        let lost = match token {
+            Some(token) => self.verify_one(command, &path, token)?,
+            None => self.look_at(command, caller, &path)?,
+        };
+        if let Some(lost) = lost {
+            return Ok(lost);
         }
+        let mut body = Map::from_iter([("file_path".to_owned(), path.as_str().into())]);
         if let Some(minutes) = matches.get_one::<i64>("ttl_minutes") {
             body.insert("ttl_minutes".to_owned(), (*minutes).into());
         }
@@ -219,18 +256,60 @@ impl Context {
         let is_new = answer.json.as_ref().is_some_and(|it| it["action"] == "acquired");
         if code == DONE && (is_new || token.is_some_and(|it| Some(it) != came_back)) {
             // The record keeps the old token: what was changed under it has to be looked at first.
-            if self.output.is_json {
-                self.output.print(&answer.text);
-            }
             let came_back = came_back.unwrap_or_default();
             self.output.problem(&format!(
                 "The lock on {path} had been lost. It is yours again, with fencing token {came_back}: \
                  look at what was changed meanwhile, then run `coord lock {path}`."
             ));
-            return Ok(REFUSED);
+            return Ok((REFUSED, answer));
         }
-        self.remember(record.as_ref(), &answer);
-        Ok(self.finish(command, &answer))
+        self.remember(record, &answer);
+        Ok((self.tell(command, &answer), answer))
+    }
+
+    /// What comes of it when a lock does not have the token any more.
+    fn verify_one(
+        &self,
+        command: &Command,
+        path: &str,
+        token: i64,
+    ) -> Result<Option<(u8, Answer)>, Problem> {
+        let lock = json!([{ "file_path": path, "fencing_token": token }]);
+        let answer = self.ask("POST /locks/verify", json!({ "locks": lock }))?;
+        match (&answer.json, code_of(&answer)) {
+            (_, DONE) => Ok(None),
+            (Some(json), REFUSED) => {
+                let refusal = self.output.refusal(&json["results"][0]);
+                let path = line(path);
+                self.output.problem_as_is(&format!("The lock on {path} is lost. {refusal}"));
+                Ok(Some((REFUSED, answer)))
+            }
+            _ => Ok(Some((self.tell(command, &answer), answer))),
+        }
+    }
+
+    /// What comes of it when a lock of which no token is known is not the caller's: to extend it would
+    /// be to take it.
+    fn look_at(
+        &self,
+        command: &Command,
+        caller: &Caller,
+        path: &str,
+    ) -> Result<Option<(u8, Answer)>, Problem> {
+        let answer = self.look("GET /locks/status/{path}", "path", path)?;
+        if code_of(&answer) != DONE {
+            return Ok(Some((self.tell(command, &answer), answer)));
+        }
+        let json = answer.json.as_ref().filter(|it| it["locked"].is_boolean());
+        let lock = &json.ok_or_else(|| failure_of(self, &answer))?["lock"];
+        let session = lock["session_id"].as_str();
+        let holder = match lock["locked_by"].as_str() {
+            Some(holder) if caller.is(holder)? && is_in_session(self, session) => return Ok(None),
+            Some(holder) => format!("it is locked by {holder}"),
+            None => format!("nobody does; to get it: coord lock {path}"),
+        };
+        self.output.problem(&format!("You do not hold the lock on {path}: {holder}."));
+        Ok(Some((REFUSED, answer)))
     }
 }
 
@@ -243,17 +322,19 @@ fn as_key(record: &Option<Record>, draft: &mut Draft) {
     }
 }
 
+fn key_of(work_tree: Option<&WorkTree>, path: &str) -> String {
+    work_tree.map_or_else(|| path.to_owned(), |it| it.key_of(path))
+}
+
 fn pair_of(pair: &str) -> Result<(String, i64), Problem> {
     pair.rsplit_once('=')
         .and_then(|(key, token)| Some((key.to_owned(), token.trim().parse().ok()?)))
         .ok_or_else(|| Problem::wrong(format!("{pair}: expected PATH=TOKEN with a number.")))
 }
 
-fn locks_in(text: &str) -> Result<Vec<(String, i64)>, Problem> {
+fn locks_in(text: &str, url: &str) -> Result<Vec<(String, i64)>, Problem> {
     if !text.trim_start().starts_with('{') {
         return text.lines().filter(|it| !it.trim().is_empty()).map(pair_of).collect();
     }
-    let json: Value = serde_json::from_str(text)
-        .map_err(|error| Problem::wrong(format!("--file: expected JSON: {error}.")))?;
-    Ok(tokens_of(if json["locks"].is_object() { &json["locks"] } else { &json }))
+    tokens_in(text, url).map_err(|reason| Problem::wrong(format!("--file: {reason}.")))
 }

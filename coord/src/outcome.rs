@@ -73,12 +73,11 @@ fn is_refusal(json: &Value) -> bool {
     first_no(json).is_some() || is_empty || json["feasibility"] == "SEQUENTIAL"
 }
 
-/// What went wrong, in one sentence.
-pub(crate) fn failure(answer: &Answer, url: &str) -> String {
-    let status = answer.status;
-    let detail = match answer.json.as_ref().map(|it| &it["detail"]) {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(issues)) => {
+/// What an answer says of why it is no good one; empty when it does not.
+pub(crate) fn detail(json: &Value) -> String {
+    match &json["detail"] {
+        Value::String(text) => text.clone(),
+        Value::Array(issues) => {
             let issues: Vec<_> = issues
                 .iter()
                 .map(|it| {
@@ -90,9 +89,17 @@ pub(crate) fn failure(answer: &Answer, url: &str) -> String {
             issues.join("; ")
         }
         _ => String::new(),
-    };
+    }
+}
+
+/// What went wrong, in one sentence.
+pub(crate) fn failure(answer: &Answer, url: &str) -> String {
+    let status = answer.status;
+    let detail = answer.json.as_ref().map(detail).unwrap_or_default();
     match (status, detail.as_str()) {
-        (200..=299, _) => format!("{url} answered something that is not JSON; is it the service?"),
+        (200..=299, _) => {
+            format!("{url} answered something that is not an answer of the service; check the URL.")
+        }
         (300..=399, _) => {
             format!("{url} answered {status}, a redirect, which is not followed; check the URL.")
         }
@@ -100,6 +107,7 @@ pub(crate) fn failure(answer: &Answer, url: &str) -> String {
                      --key-file."
             .to_owned(),
         (403, detail) => format!("Not permitted (403): {detail}."),
+        (404, "") => format!("{url} has no such route (404): is it the service, and new enough?"),
         (_, "") => format!("{url} answered {status}."),
         (400..=499, detail) => format!("Not accepted ({status}): {detail}."),
         (_, detail) => format!("{url} answered {status}: {detail}."),

@@ -16,12 +16,12 @@ use crate::{
     client::{Answer, Client},
     commands::{self, Command, Run},
     hooks, mcp,
-    outcome::{DONE, Outcome, Problem, REFUSED, WRONG, code_of, failure},
+    outcome::{DONE, Outcome, Problem, REFUSED, UNANSWERED, WRONG, code_of, failure},
     request::Draft,
     routes::Route,
     session,
     settings::{DEFAULT_TIMEOUT, Settings},
-    show::Output,
+    show::{self, Output},
 };
 
 /// How soon a service that does not wait itself is asked again.
@@ -40,12 +40,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let matches = match cli::command_line().try_get_matches_from(&arguments) {
         Ok(matches) => matches,
         Err(error) => {
-            let _ = error.print();
             let is_asked_for =
                 matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            let is_quiet = options(&arguments).any(|it| it == "--quiet");
+            if is_asked_for || !is_quiet {
+                let _ = error.print();
+            }
             // A hook never fails its session, not even when it is spelt wrongly.
-            let is_hook = arguments.iter().any(|it| it == "--hook");
-            return ExitCode::from(if is_asked_for || is_hook { DONE } else { WRONG });
+            let is_fine = is_asked_for || is_session_hook(&arguments);
+            return ExitCode::from(if is_fine { DONE } else { WRONG });
         }
     };
     let output = Output::new(cli::is_global(&matches, "json"), cli::is_global(&matches, "quiet"));
@@ -53,7 +56,24 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         output.problem(&problem.text);
         problem.code
     });
-    ExitCode::from(code)
+    let is_lost = show::is_output_lost() && !is_session_hook(&arguments);
+    ExitCode::from(if is_lost { code.max(UNANSWERED) } else { code })
+}
+
+/// What may be an option; after `--` nothing is.
+fn options(arguments: &[OsString]) -> impl Iterator<Item = &OsString> {
+    arguments.iter().take_while(|it| *it != "--")
+}
+
+/// Whether this was meant to be one of the two session hooks, however wrong the rest of it is.
+fn is_session_hook(arguments: &[OsString]) -> bool {
+    let lenient = cli::command_line().ignore_errors(true).try_get_matches_from(arguments);
+    let words = lenient.as_ref().ok().and_then(ArgMatches::subcommand).and_then(|(name, own)| {
+        let (second, _) = own.subcommand()?;
+        Some((name, second))
+    });
+    matches!(words, Some(("session", "start" | "end")))
+        && options(arguments).any(|it| it == "--hook")
 }
 
 fn dispatch(matches: &ArgMatches, output: Output) -> Outcome {
@@ -64,7 +84,7 @@ fn dispatch(matches: &ArgMatches, output: Output) -> Outcome {
         "try" => return bridge::try_command(own, output),
         "mcp" => {
             let tools = own.get_one::<String>("tools").map(String::as_str);
-            return mcp::serve(context(own, output, mcp::TIMEOUT)?.client, tools);
+            return mcp::serve(context(own, output, DEFAULT_TIMEOUT)?.client, tools);
         }
         "hook" => return hooks::command(own, output),
         _ => {}
@@ -98,7 +118,7 @@ fn completions(matches: &ArgMatches) -> u8 {
     if let Some(shell) = matches.get_one::<clap_complete::Shell>("shell") {
         let mut script = Vec::new();
         clap_complete::generate(*shell, &mut cli::command_line(), "coord", &mut script);
-        let _ = std::io::stdout().write_all(&script);
+        show::written(std::io::stdout().write_all(&script));
     }
     DONE
 }
@@ -140,15 +160,23 @@ impl Context {
     /// The same with other settings.
     pub(crate) fn with(&self, settings: Settings) -> Context {
         let is_stdin_read = self.is_stdin_read.clone();
-        Context { client: Client::new(settings), output: self.output, is_stdin_read }
+        Context { client: self.client.with(settings), output: self.output, is_stdin_read }
     }
 
     /// Prints an answer and says which exit code it means.
     pub(crate) fn finish(&self, command: &Command, answer: &Answer) -> u8 {
-        let code = code_of(answer);
-        if self.output.is_json {
-            self.output.print(&answer.text);
+        if self.output.is_json && answer.json.is_some() {
+            self.output.print(&on_one_line(&answer.text));
         }
+        self.tell(command, answer)
+    }
+
+    /// The same, but JSON is printed by the caller.
+    pub(crate) fn tell(&self, command: &Command, answer: &Answer) -> u8 {
+        let code = match code_of(answer) {
+            DONE if !command.is_answered_by(answer) => UNANSWERED,
+            code => code,
+        };
         match (&answer.json, code) {
             (Some(json), DONE) if !self.output.is_json => {
                 self.output.print(&self.output.shown(&command.show, json));
@@ -166,10 +194,26 @@ impl Context {
                 }
                 self.output.problem_as_is(&self.output.refusal(json));
             }
-            (_, DONE | REFUSED) => {}
+            (Some(_), DONE | REFUSED) => {}
             _ => self.output.problem(&failure(answer, self.client.settings().url.as_str())),
         }
         code
+    }
+
+    /// Prints the answers of a command that asked for several things, as a list unless it is one.
+    pub(crate) fn print_all(&self, answers: &[Answer]) {
+        if !self.output.is_json {
+            return;
+        }
+        let texts: Vec<_> = answers
+            .iter()
+            .map(|it| if it.json.is_some() { on_one_line(&it.text) } else { "null".to_owned() })
+            .collect();
+        self.output.print(&match texts.as_slice() {
+            [] => String::new(),
+            [one] => one.clone(),
+            all => format!("[{}]", all.join(",")),
+        });
     }
 
     /// Sends a request that may wait, again and again as long as it is refused for one of these reasons
@@ -283,12 +327,13 @@ impl Context {
         loop {
             let sent = Instant::now();
             let answer = self.send(&draft)?;
-            let (Some(json), DONE) = (&answer.json, code_of(&answer)) else {
+            let (Some(json), DONE, true) =
+                (&answer.json, code_of(&answer), command.is_answered_by(&answer))
+            else {
                 return Ok(self.finish(command, &answer));
             };
             if self.output.is_json && !follows {
-                self.output.print(&answer.text);
-                return Ok(DONE);
+                return Ok(self.finish(command, &answer));
             }
             let events = json["events"].as_array().map(Vec::as_slice).unwrap_or_default();
             for event in events {
@@ -307,11 +352,16 @@ impl Context {
     }
 }
 
+/// JSON without line breaks, which stand between its tokens only.
+fn on_one_line(json: &str) -> String {
+    json.trim().replace(['\n', '\r'], " ")
+}
+
 fn snippet(answer: &Answer) -> Option<&str> {
     answer.json.as_ref()?.get("env_snippet")?.as_str()
 }
 
 #[expect(clippy::disallowed_methods, reason = "the client has nothing else to do meanwhile")]
-fn pause(time: Duration) {
+pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     commands::{self, Command, Show},
-    outcome::{DONE, Outcome, Problem, code_of},
+    outcome::{DONE, Outcome, Problem, REFUSED, code_of, failure},
     record::Record,
     request::anything,
     run::{Context, context},
@@ -23,6 +23,9 @@ use crate::{
 
 /// How long an answer may take at most when a hook waits for it.
 const HOOK_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// How long all of a hook may take.
+const HOOK_TIME: Duration = Duration::from_secs(2);
 
 /// How long an agent may take to say on standard input which session it is.
 const INPUT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -48,7 +51,7 @@ pub(crate) fn as_hook(command: &'static Command, matches: &ArgMatches, output: O
 /// Registers the session, and shows the newest handoff for the agent to go on from.
 pub(crate) fn start(cx: &Context, command: &Command, matches: &ArgMatches) -> Outcome {
     let route = command.route().ok_or_else(|| Problem::wrong("Sessions cannot be started."))?;
-    let cx = cx.in_session(session(cx));
+    let cx = cx.in_session(session(cx, matches));
     let answer = cx.send(&cx.draft(command, route, matches)?)?;
     let code = cx.finish(command, &answer);
     if code != DONE || cx.output.is_json {
@@ -73,7 +76,7 @@ pub(crate) fn start(cx: &Context, command: &Command, matches: &ArgMatches) -> Ou
 pub(crate) fn end(cx: &Context, command: &Command, matches: &ArgMatches) -> Outcome {
     let route = command.route().ok_or_else(|| Problem::wrong("Sessions cannot be ended."))?;
     let summary = matches.get_one::<String>("summary").map(|it| cx.text(it)).transpose()?;
-    let session = session(cx);
+    let session = session(cx, matches);
     let id = session.clone().unwrap_or(cx.client.settings().identity.session_id.clone());
     let cx = cx.in_session(session);
     let mut code = DONE;
@@ -85,7 +88,18 @@ pub(crate) fn end(cx: &Context, command: &Command, matches: &ArgMatches) -> Outc
             }
         }
         match (cx.ask("POST /handoffs/write", handoff), commands::called("handoff write")) {
-            (Ok(answer), _) if code_of(&answer) == DONE && cx.output.is_json => {}
+            (Ok(answer), _) if cx.output.is_json => {
+                // One line of JSON, which is that of the session.
+                code = code_of(&answer);
+                if code != DONE {
+                    let url = cx.client.settings().url.as_str();
+                    let refusal = answer.json.as_ref().filter(|_| code == REFUSED);
+                    match refusal {
+                        Some(json) => cx.output.problem_as_is(&cx.output.refusal(json)),
+                        None => cx.output.problem(&failure(&answer, url)),
+                    }
+                }
+            }
             (Ok(answer), Some(written)) => code = cx.finish(written, &answer),
             (Ok(answer), None) => code = code_of(&answer),
             // The session is to end all the same.
@@ -105,10 +119,15 @@ pub(crate) fn end(cx: &Context, command: &Command, matches: &ArgMatches) -> Outc
     Ok(code.max(cx.finish(command, &answer)))
 }
 
-/// The session that an agent names on standard input, when nothing else names one.
-fn session(cx: &Context) -> Option<String> {
+/// The session that an agent names to its hook on standard input, when nothing else names one. Without a
+/// hook standard input is not ours: a script may read its lines from there.
+fn session(cx: &Context, matches: &ArgMatches) -> Option<String> {
     let is_known = !cx.client.settings().identity.session_id.is_empty();
-    if is_known || cx.is_stdin_read.get() || std::io::stdin().is_terminal() {
+    if !matches.get_flag("hook")
+        || is_known
+        || cx.is_stdin_read.get()
+        || std::io::stdin().is_terminal()
+    {
         return None;
     }
     // Nobody may ever write to it or close it, so it is read beside.
@@ -155,7 +174,8 @@ impl Context {
     fn no_slower_than(self, timeout: Duration) -> Context {
         let mut settings = self.client.settings().clone();
         settings.timeout = settings.timeout.min(timeout);
-        self.with(settings)
+        let client = self.client.with(settings).within(HOOK_TIME);
+        Context { client, ..self }
     }
 
     fn in_session(&self, session: Option<String>) -> Context {

@@ -1,6 +1,6 @@
 //! Where the service is and who asks: explicit values, then the environment. The invariants: no URL
 //! is used whose host is not allowed, and no error says what a key is.
-use std::{fmt, fs, path::PathBuf, time::Duration};
+use std::{fmt, fs, net::Ipv6Addr, path::PathBuf, time::Duration};
 
 use thiserror::Error;
 use ureq::http::{HeaderValue, Uri};
@@ -239,12 +239,12 @@ fn url(given: &Given, variable: &impl Fn(&str) -> Option<String>) -> Result<Url,
     }
     let port = match variable(PORT_VARIABLE) {
         None => 8081,
-        Some(text) => text
-            .trim()
-            .parse::<u16>()
-            .ok()
-            .filter(|it| *it > 0)
-            .ok_or_else(|| other(PORT_VARIABLE, "expected a port, 1 to 65535"))?,
+        Some(text) => text.trim().parse::<u16>().ok().filter(|it| *it > 0).ok_or_else(|| {
+            SettingsError::Url {
+                source_name: PORT_VARIABLE.to_owned(),
+                problem: "expected a port, 1 to 65535".to_owned(),
+            }
+        })?,
     };
     Ok(Url { text: format!("http://localhost:{port}"), is_this_machine: true })
 }
@@ -267,7 +267,21 @@ impl Url {
             return Err("expected a URL without `?` and `#`".to_owned());
         }
         let host = uri.host().unwrap_or_default();
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        // What is no port would be left out, and the key go to the usual port.
+        let port = authority.strip_prefix(host).unwrap_or(authority);
+        let is_port = |it: &str| {
+            it.bytes().all(|it| it.is_ascii_digit()) && it.parse::<u16>().is_ok_and(|it| it > 0)
+        };
+        if !port.is_empty() && !port.strip_prefix(':').is_some_and(is_port) {
+            return Err("expected a port from 1 to 65535 after the colon".to_owned());
+        }
+        let host = match host.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
+            Some(address) if address.parse::<Ipv6Addr>().is_err() => {
+                return Err("expected an IPv6 address in the brackets".to_owned());
+            }
+            Some(address) => address.to_owned(),
+            None => host.to_ascii_lowercase(),
+        };
         if host.is_empty() {
             return Err("expected an http or https URL with a host".to_owned());
         }
@@ -379,6 +393,18 @@ mod tests {
             "http://169.254.169.254",
             "http://[::ffff:127.0.0.1]",
             "http://local host",
+            "http://localhost:",
+            "http://localhost:/",
+            "http://localhost:0",
+            "http://localhost:+1",
+            "http://localhost:99999",
+            "http://localhost:65536/base",
+            "http://[::1]:",
+            "http://[::1]:99999",
+            "http://[localhost]:1",
+            "http://[localhost]",
+            "http://[127.0.0.1]:1",
+            "https://coord.example.org:99999",
         ] {
             assert!(Url::new(refused, list).is_err(), "{refused}");
         }

@@ -2,7 +2,8 @@
 //! every control character is escaped before it is printed.
 use std::{
     fmt::Write as _,
-    io::{IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _, Write as _},
+    sync::atomic::{AtomicBool, Ordering},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -17,6 +18,23 @@ const WIDEST: usize = 60;
 const RED: &str = "31";
 const BOLD: &str = "1";
 const YELLOW: &str = "33";
+
+/// Whether a part of the result could not be written.
+static IS_LOST: AtomicBool = AtomicBool::new(false);
+
+/// Sees whether a result was written. Whoever no longer reads it does not want it.
+pub(crate) fn written(result: io::Result<()>) {
+    if let Err(error) = result.and_then(|()| io::stdout().flush())
+        && error.kind() != io::ErrorKind::BrokenPipe
+        && !IS_LOST.swap(true, Ordering::Relaxed)
+    {
+        let _ = writeln!(io::stderr(), "The result cannot be written: {error}.");
+    }
+}
+
+pub(crate) fn is_output_lost() -> bool {
+    IS_LOST.load(Ordering::Relaxed)
+}
 
 /// Where results and problems go, and in which form.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,17 +62,17 @@ impl Output {
         self.is_watched
     }
 
-    /// Prints a result. Whoever no longer reads it does not want it.
+    /// Prints a result.
     pub(crate) fn print(self, text: &str) {
         if !self.is_quiet && !text.is_empty() {
-            let _ = writeln!(std::io::stdout(), "{}", text.trim_end_matches('\n'));
+            written(writeln!(std::io::stdout(), "{}", text.trim_end_matches('\n')));
         }
     }
 
     /// Says what went wrong, on standard error.
     pub(crate) fn problem(self, text: &str) {
         if !self.is_quiet {
-            let _ = writeln!(std::io::stderr(), "{}", clean(text));
+            let _ = writeln!(std::io::stderr(), "{}", line(text));
         }
     }
 
@@ -165,7 +183,7 @@ impl Output {
 
     /// Why an answer is a no, in one sentence.
     pub(crate) fn refusal(self, answer: &Value) -> String {
-        let text = |name: &str| answer[name].as_str().filter(|it| !it.is_empty()).map(clean);
+        let text = |name: &str| answer[name].as_str().filter(|it| !it.is_empty()).map(line);
         let reason = text("reason").or(text("error")).or(text("detail"));
         let mut sentence = match reason {
             Some(reason) => format!("{} {reason}", self.warning("Refused:")),
@@ -175,7 +193,7 @@ impl Output {
             },
         };
         let lists = ["errors", "issues"].into_iter().filter_map(|it| answer[it].as_array());
-        let details: Vec<_> = lists.flatten().filter_map(Value::as_str).map(clean).collect();
+        let details: Vec<_> = lists.flatten().filter_map(Value::as_str).map(line).collect();
         if !details.is_empty() {
             sentence += &format!(": {}", details.join("; "));
         }
@@ -288,22 +306,52 @@ fn long(name: &str, value: &Value) -> String {
     }
 }
 
-/// Text in which nothing steers a terminal: control characters, and those that turn the direction of
-/// writing, are escaped. The colours of this program's own are put around it afterwards.
+/// Text in which nothing steers a terminal: control characters, and those that nobody sees, are escaped. The colours of this program's own are put around it afterwards.
 pub(crate) fn clean(text: &str) -> String {
     let mut cleaned = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
             '\n' | '\t' => cleaned.push(character),
-            it if it.is_control() || is_turning(it) => cleaned.extend(it.escape_unicode()),
+            it if it.is_control() || is_unseen(it) => cleaned.extend(it.escape_unicode()),
             it => cleaned.push(it),
         }
     }
     cleaned
 }
 
-fn is_turning(character: char) -> bool {
-    matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// The same for a text that has to stay on its line, so that nothing in it looks like a line of ours.
+pub(crate) fn line(text: &str) -> String {
+    clean(text).replace('\n', "\\n").replace('\t', "\\t")
+}
+
+/// JSON in which nothing steers a terminal: such characters stand within its texts only, where they may
+/// be escaped.
+pub(crate) fn clean_json(json: &str) -> String {
+    let mut cleaned = String::with_capacity(json.len());
+    for character in json.chars() {
+        if character.is_control() || is_unseen(character) {
+            let mut units = [0; 2];
+            for unit in character.encode_utf16(&mut units) {
+                write!(cleaned, "\\u{unit:04x}").expect("a String takes any text");
+            }
+        } else {
+            cleaned.push(character);
+        }
+    }
+    cleaned
+}
+
+/// Characters that turn the direction of writing, break lines, or are there without being seen.
+fn is_unseen(character: char) -> bool {
+    matches!(
+        character,
+        '\u{61c}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 /// A time of the service as people say it: `in 29 min`, `3 min ago`.
@@ -366,10 +414,20 @@ mod tests {
         ] {
             let answer = if matches!(show, Show::Fields) { &evil["locks"][0] } else { &evil };
             let text = Output::default().shown(&show, answer);
-            let is_bad = |it: char| (it.is_control() && it != '\n') || is_turning(it);
+            let is_bad = |it: char| (it.is_control() && it != '\n') || is_unseen(it);
             assert!(!text.contains(is_bad), "{text:?}");
             assert!(text.contains("\\u{1b}]0;title\\u{7}b"), "{text}");
         }
+        for unseen in ['\u{61c}', '\u{200b}', '\u{200f}', '\u{2028}', '\u{2029}', '\u{e0041}'] {
+            let text = clean(&unseen.to_string());
+            assert!(text.starts_with("\\u{"), "{text}");
+            let json = json!({ "a": format!("{unseen}\u{85}é") });
+            let text = clean_json(&json.to_string());
+            assert!(!text.contains([unseen, '\u{85}']), "{text}");
+            assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), json);
+        }
+        let forged = json!({ "success": false, "reason": "a\nRefused: b", "locked_by": "c\td" });
+        assert_eq!(Output::default().refusal(&forged), "Refused: a\\nRefused: b (c\\td).");
         let evil = json!({ "reason": "\u{1b}[31mx" });
         assert_eq!(filled("{reason}.", &evil), "\\u{1b}[31mx.");
     }

@@ -1,7 +1,7 @@
 //! `detect` and `try`: member by member what the bridge prints.
 use serde_json::{Value, json};
 
-use crate::support::{Coord, FREE, Reply, Request, Server, Service, nowhere};
+use crate::support::{BOSS, Coord, FREE, Reply, Request, Server, Service, nowhere};
 
 const FLAGS: [(&str, &str, &str); 9] = [
     ("CAN_LOCK", "lock", "/locks/acquire"),
@@ -239,6 +239,73 @@ fn archetypes_are_asked_for_without_detection() {
     let skipped = json!({ "status": "skipped", "reason": "capability_unavailable" });
     assert_eq!(done.assert_code(0).json(), skipped);
     assert_eq!(server.requests().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_is_known_where_no_field_says_it() {
+    let service = Service::start().await;
+    let coord = service.coord().with("AGENT_ID", "me").with("AGENT_TYPE", "codex");
+    let attempt = |coord: &Coord, operation: &str, payload: Value| {
+        let done = coord.run(&["try", operation, "--payload", &payload.to_string()]);
+        done.assert_code(0).json()
+    };
+    let task = json!({ "task_type": "t", "task_description": "d" });
+    let id = attempt(&coord, "submit_work", task.clone())["response"]["task_id"].clone();
+    let task_of_mine = coord.json(&["task", "--task-id", id.as_str().expect("an id")]);
+    assert_eq!(task_of_mine["task"]["submitted_by"], "me");
+    attempt(&coord, "handoff_write", json!({ "summary": "half way" }));
+    assert_eq!(coord.json(&["handoff", "read"])["handoffs"][0]["agent_name"], "me");
+    // A key that is another's is not mistaken for it.
+    let boss = coord.with("COORDINATION_API_KEY", BOSS);
+    assert_eq!(attempt(&boss, "submit_work", task)["reason"], "unauthorized");
+
+    let server = Server::start(|_, _| Reply::Json(200, "{}".to_owned()));
+    let coord = Coord::at(&server.url).with("AGENT_ID", "me").with("COORDINATION_API_KEY", "key");
+    for (operation, payload, in_headers) in [
+        ("submit_work", json!({}), true),
+        ("submit_work", json!({ "agent_id": "other" }), false),
+        ("handoff_write", json!({}), true),
+        ("issue_blocked", json!({}), true),
+        ("lock", json!({}), false),
+        ("unlock", json!({}), false),
+    ] {
+        attempt(&coord, operation, payload);
+        let last = server.requests().pop().expect("a request");
+        assert_eq!(last.headers.contains_key("x-agent-id"), in_headers, "{operation}");
+        assert!(!last.headers.contains_key("x-agent-type"), "{operation}");
+    }
+}
+
+#[test]
+fn a_wrong_payload_is_told_before_anything_else() {
+    let failing = Server::start(|_, _| Reply::Json(500, "{}".to_owned()));
+    for coord in [
+        Coord::at(&nowhere()),
+        Coord::at(&failing.url),
+        Coord::at("http://not.allowed.example"),
+        Coord::new().with("AGENT_COORDINATOR_REST_PORT", "x"),
+    ] {
+        for (operation, payload) in [
+            ("lock", "["),
+            ("lock", "[]"),
+            ("lock", ""),
+            ("issue_show", "{}"),
+            ("mark_merged", "{}"),
+        ] {
+            coord.run(&["try", operation, "--payload", payload]).assert_code(2);
+            coord.fed(&["try", operation, "--payload", "-"], payload).assert_code(2);
+        }
+    }
+}
+
+#[test]
+fn what_is_tried_cannot_steer_a_terminal() {
+    let text = "a\u{9b}2J\u{202e}b\u{e0041}é";
+    let body = json!({ "reason": text }).to_string();
+    let server = Server::start(move |_, _| Reply::Json(200, body.clone()));
+    let done = Coord::at(&server.url).run(&["try", "recall"]);
+    assert!(!done.out.contains(['\u{9b}', '\u{202e}', '\u{e0041}']), "{done:?}");
+    assert_eq!(done.json()["response"]["reason"], text);
 }
 
 #[test]

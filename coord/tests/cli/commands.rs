@@ -3,7 +3,7 @@
 use coord::routes::Route;
 use serde_json::json;
 
-use crate::support::{BOSS, Coord, FREE, REVIEWER, Service, nowhere};
+use crate::support::{BOSS, Coord, FREE, REVIEWER, Reply, Server, Service, nowhere};
 
 /// Arguments that lead to an outcome, after whatever has to be there first.
 type Arguments = fn(&World) -> Vec<String>;
@@ -109,8 +109,9 @@ static ROWS: &[Row] = &[
     })
     .no(say!("claim --task-types nothing-of-the-kind")),
     row("renew", |it| {
-        it.me.json(&["lock", "src/renew.rs"]);
-        words("renew src/renew.rs --ttl-minutes 60")
+        let lock = it.me.json(&["lock", "src/renew.rs"]);
+        let token = lock["fencing_token"].to_string();
+        with("renew src/renew.rs --ttl-minutes 60 --fencing-token", &[&token])
     })
     .no(say!("renew src/never.rs --fencing-token 3")),
     row("complete", |it| {
@@ -338,7 +339,7 @@ async fn every_refusal_is_exit_code_1_and_says_why() {
         arguments.insert(0, "--json".to_owned());
         let done = caller.run(&arguments);
         assert_eq!(done.code, 1, "{}: {done:?}", row.words);
-        assert!(row.words == "renew" || done.json().is_object(), "{done:?}");
+        assert!(done.json().is_object(), "{done:?}");
     }
 }
 
@@ -537,9 +538,14 @@ async fn locks_and_leases_are_renewed_unless_they_were_lost() {
     service.expire("a").await;
     let done = world.me.run(&["renew", "a", "--fencing-token", "1"]);
     done.assert_code(1).assert_says("The lock on a is lost").assert_says("not_locked");
-    world.me.run(&["renew", "a"]).assert_code(1).assert_says("fencing token 2");
+    // To extend what one does not hold would be to take it.
+    world.me.run(&["renew", "a"]).assert_code(1).assert_says("You do not hold the lock on a");
+    assert_eq!(world.me.json(&["locks", "a"])["locked"], false);
     world.other.json(&["lock", "b"]);
-    world.me.run(&["renew", "b"]).assert_code(1).assert_says("locked_by_other");
+    world.me.run(&["renew", "b"]).assert_code(1).assert_says("it is locked by other");
+    world.me.json(&["lock", "c", "--session-id", "s-1"]);
+    world.me.run(&["renew", "c", "--session-id", "s-2"]).assert_code(1).assert_says("by me");
+    world.me.run(&["renew", "c", "--session-id", "s-1"]).assert_code(0);
     let id = world.claimed("t");
     world
         .me
@@ -559,7 +565,93 @@ async fn locks_are_verified_from_files() {
         coord.fed(&["verify", "--file", "-"], form).assert_code(0);
         coord.fed(&["verify", "--file", "-"], &form.replace('1', "2")).assert_code(1);
     }
-    coord.fed(&["verify", "--file", "-"], "{").assert_code(2);
+    // One entry that is not understood is enough.
+    for wrong in [
+        "{",
+        "[]",
+        "a=b=1\na",
+        r#"{"a=b":1,"b":"1"}"#,
+        r#"{"a=b":{"fencing_token":"1"}}"#,
+        r#"{"locks":{"a=b":{"fencing_token":1},"b":{}}}"#,
+        r#"{"locks":[]}"#,
+        r#"{"version":2,"locks":{"a=b":{"fencing_token":1}}}"#,
+    ] {
+        let done = coord.fed(&["verify", "--file", "-"], wrong);
+        assert_eq!(done.code, 2, "{wrong}: {done:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_number_of_locks_is_verified() {
+    let service = Service::start().await;
+    let coord = service.coord();
+    for empty in ["", "\n", "{}", r#"{"version":1,"locks":{}}"#] {
+        coord.fed(&["verify", "--file", "-"], empty).assert_code(0).assert_says("nothing");
+        let done = coord.fed(&["verify", "--file", "-", "--json"], empty);
+        assert_eq!(done.assert_code(0).json(), json!({ "valid": true, "results": [] }));
+    }
+    coord.json(&["lock", "f1500"]);
+    let many: String = (0..2001).map(|it| format!("f{it}=1\n")).collect();
+    let done = coord.fed(&["verify", "--file", "-", "--json"], &many);
+    let answer = done.assert_code(1).json();
+    let results = answer["results"].as_array().expect("a list");
+    assert_eq!((results.len(), &answer["valid"]), (2001, &json!(false)));
+    assert_eq!((&results[1500]["valid"], &results[2000]["valid"]), (&json!(true), &json!(false)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_is_one_line_whatever_is_asked_for() {
+    let service = Service::start().await;
+    let coord = service.coord().with("AGENT_ID", "me");
+    for path in ["a", "b"] {
+        coord.json(&["lock", path]);
+    }
+    let locks = coord.json(&["locks", "a", "b", "c"]);
+    let locked: Vec<_> = (0..3).map(|it| locks[it]["locked"].clone()).collect();
+    assert_eq!(locked, [json!(true), json!(true), json!(false)]);
+    let renewed = coord.json(&["renew", "a", "b"]);
+    assert_eq!((&renewed[0]["file_path"], &renewed[1]["file_path"]), (&json!("a"), &json!("b")));
+    let done = coord.run(&["renew", "a", "none", "--json"]);
+    let renewed = done.assert_code(1).json();
+    assert_eq!((&renewed[0]["success"], &renewed[1]["locked"]), (&json!(true), &json!(false)));
+    coord.json(&["session", "start", "--session-id", "s"]);
+    let session = ["session", "end", "--session-id", "s", "--json", "--json", "--summary"];
+    let done = coord.run(&[&session[..], &["rm -rf / for good"]].concat());
+    assert_eq!(done.json()["success"], true);
+    let pretty = "{\n  \"success\": false,\r\n  \"reason\": \"x\"\n}";
+    let server = Server::start(move |_, _| Reply::Json(200, pretty.to_owned()));
+    let done = Coord::at(&server.url).run(&["lock", "a", "--json"]);
+    assert_eq!(done.assert_code(1).json()["reason"], "x");
+}
+
+#[test]
+fn wrong_usage_is_told_quietly_when_that_is_asked_for() {
+    let coord = Coord::at(&nowhere());
+    for wrong in [
+        &["lock", "--quiet"][..],
+        &["--quiet", "issue"],
+        &["--quiet"],
+        &["no-such-command", "--quiet"],
+        &["--quiet", "locks", "--no-such-flag"],
+    ] {
+        let done = coord.run(wrong);
+        assert_eq!((done.code, &*done.out, &*done.err), (2, "", ""), "{wrong:?}");
+    }
+    coord.run(&["--quiet", "lock", "--help"]).assert_code(0).assert_says("--ttl-minutes");
+    coord.run(&["lock", "a", "b", "--", "--quiet"]).assert_code(2).assert_says("Usage");
+}
+
+#[test]
+fn results_that_cannot_be_written_are_no_success() {
+    let server = Server::start(|_, _| Reply::Json(200, r#"{"status":"ok"}"#.to_owned()));
+    let coord = Coord::at(&server.url);
+    for command in ["coord health", "coord health --json", "coord completions bash"] {
+        let done = coord.shell(&format!("{command} >/dev/full"), "");
+        done.assert_code(4).assert_says("cannot be written");
+    }
+    coord.shell("coord session start --hook >/dev/full", "").assert_code(0);
+    // Whoever has read enough has what it wanted.
+    coord.shell("{ coord health; echo $? >&2; } | true", "").assert_code(0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

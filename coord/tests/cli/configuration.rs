@@ -47,6 +47,9 @@ fn a_url_that_is_not_allowed_is_asked_for_nothing() {
         format!("http://0.0.0.0:{port}"),
         format!("ftp://127.0.0.1:{port}"),
         "nonsense".to_owned(),
+        "http://127.0.0.1:99999".to_owned(),
+        "http://localhost:".to_owned(),
+        format!("http://[localhost]:{port}"),
     ] {
         let good = Coord::new().with("COORDINATOR_HTTP_URL", &server.url);
         for (name, done) in [
@@ -122,6 +125,11 @@ fn what_is_set_wrongly_is_named() {
     coord.run(&["locks", "--timeout", "0"]).assert_code(2).assert_says("--timeout");
     let done = Coord::new().with("AGENT_COORDINATOR_REST_PORT", "0").run(&["locks"]);
     done.assert_code(2).assert_says("AGENT_COORDINATOR_REST_PORT");
+    // These two have a way to say it.
+    let coord = Coord::new().with("AGENT_COORDINATOR_REST_PORT", "99999");
+    assert_eq!(coord.run(&["detect"]).assert_code(1).json()["reason"], "missing_http_url");
+    let skipped = json!({ "status": "skipped", "reason": "coordinator_unavailable" });
+    assert_eq!(coord.run(&["try", "recall"]).assert_code(0).json(), skipped);
 }
 
 #[test]

@@ -3,7 +3,7 @@ use std::{os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::support::{BOSS, Coord, Done, FREE, Folder, Service, nowhere};
+use crate::support::{BOSS, Coord, Done, FREE, Folder, Reply, Server, Service, nowhere};
 
 /// A clone that an agent works in.
 struct Clone {
@@ -132,6 +132,102 @@ async fn a_push_is_judged_by_the_files_of_its_commits_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn commits_that_are_on_another_branch_of_the_remote_are_judged_again() {
+    let world = World::new().await;
+    let (late, quick) = (world.clone("late"), world.clone("quick"));
+    late.must(&["checkout", "-q", "-b", "side"]);
+    late.coord.json(&["lock", "src/a.rs"]);
+    late.commit("src/a.rs", "late");
+    late.commit("src/b.rs", "late");
+    late.must(&["push", "-q", "origin", "side"]);
+    world.service.expire("src/a.rs").await;
+    quick.coord.json(&["lock", "src/a.rs"]);
+    quick.coord.json(&["lock", "src/b.rs"]);
+    let stale = "src/a.rs: your lock (fencing token 1) is no longer valid; quick holds it now";
+    let done = late.git(&["push", "-q", "origin", "side:main"]);
+    done.assert_code(1).assert_says(stale).assert_says("src/b.rs: it is locked by quick");
+    // Also where nothing but the recorded lock can be judged.
+    late.git(&["push", "-q", "origin", "side:new"]).assert_code(1).assert_says(stale);
+    quick.commit("src/c.rs", "quick");
+    quick.push().assert_code(0);
+    late.git(&["push", "-q", "--force", "origin", "side:main"]).assert_code(1).assert_says(stale);
+    late.coord.run(&["unlock", "src/a.rs"]).assert_code(1);
+    late.must(&["push", "-q", "origin", "side:new"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_that_a_branch_loses_are_judged() {
+    let world = World::new().await;
+    let (me, other) = (world.clone("me"), world.clone("other"));
+    other.coord.json(&["lock", "src/b.rs"]);
+    other.commit("src/b.rs", "b");
+    other.push().assert_code(0);
+    me.must(&["fetch", "-q"]);
+    let locked = "src/b.rs: it is locked by other";
+    me.push().assert_code(1);
+    me.git(&["push", "-q", "--force", "origin", "HEAD:main"]).assert_code(1).assert_says(locked);
+    // A merge may leave out what the other side did.
+    me.commit("src/c.rs", "c");
+    me.must(&["merge", "-q", "-s", "ours", "-m", "ours", "origin/main"]);
+    me.push().assert_code(1).assert_says(locked);
+    me.must(&["reset", "-q", "--hard", "origin/main"]);
+    me.push().assert_code(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_from_the_default_branch_is_the_work_of_others() {
+    let world = World::new().await;
+    let (me, other) = (world.clone("me"), world.clone("other"));
+    me.must(&["checkout", "-q", "-b", "side"]);
+    me.commit("src/c.rs", "c");
+    me.must(&["push", "-q", "origin", "side"]);
+    other.coord.json(&["lock", "src/b.rs"]);
+    other.commit("src/b.rs", "b");
+    other.push().assert_code(0);
+    me.must(&["pull", "-q", "--no-rebase", "--no-edit", "origin", "main"]);
+    me.must(&["push", "-q", "origin", "side"]);
+    // Without it the branches cannot be told apart.
+    me.must(&["remote", "set-head", "origin", "--delete"]);
+    me.must(&["reset", "-q", "--hard", "HEAD~"]);
+    me.must(&["push", "-q", "--force", "--no-verify", "origin", "side"]);
+    me.must(&["merge", "-q", "--no-edit", "origin/main"]);
+    me.git(&["push", "-q", "origin", "side"]).assert_code(1).assert_says("locked by other");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_by_url_is_one_to_the_remote_with_that_url() {
+    let world = World::new().await;
+    let (me, other) = (world.clone("me"), world.clone("other"));
+    other.coord.json(&["lock", "src/b.rs"]);
+    other.commit("src/b.rs", "b");
+    other.push().assert_code(0);
+    me.must(&["pull", "-q", "origin", "main"]);
+    me.coord.clone().inside(world.folder.path()).shell("git init -q --bare copy.git", "");
+    let origin = me.must(&["remote", "get-url", "origin"]).out.trim().to_owned();
+    let copy = world.folder.path().join("copy.git").display().to_string();
+    for url in [&origin, &copy] {
+        me.must(&["push", "-q", url, "HEAD:refs/heads/new"]);
+    }
+    me.commit("src/b.rs", "mine");
+    for url in [&origin, &copy] {
+        let done = me.git(&["push", "-q", url, "HEAD:refs/heads/other"]);
+        done.assert_code(1).assert_says("src/b.rs: it is locked by other");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_somebody_likes_logs_changes_nothing() {
+    let world = World::new().await;
+    let (me, other) = (world.clone("me"), world.clone("other"));
+    other.coord.json(&["lock", "src/b.rs"]);
+    me.must(&["config", "log.showRoot", "false"]);
+    me.must(&["checkout", "-q", "--orphan", "fresh"]);
+    me.commit("src/b.rs", "b");
+    let done = me.git(&["push", "-q", "origin", "fresh"]);
+    done.assert_code(1).assert_says("src/b.rs: it is locked by other");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_commit_is_stopped_by_the_locks_of_others_and_by_lost_ones() {
     let world = World::new().await;
     let (me, other) = (world.clone("me"), world.clone("other"));
@@ -155,6 +251,49 @@ async fn a_commit_is_stopped_by_the_locks_of_others_and_by_lost_ones() {
     commit(&me).assert_code(1);
     me.coord.run(&["unlock", "src/a.rs"]).assert_code(1);
     commit(&me).assert_code(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_wrote_cannot_forge_a_line() {
+    let world = World::new().await;
+    let (me, other) = (world.clone("me"), world.clone("other"));
+    let file = "src/\nx: fine";
+    other.coord.json(&["lock", file]);
+    me.write(file, "mine");
+    let done = me.git(&["commit", "-q", "-m", "x"]);
+    done.assert_code(1).assert_says("src/\\nx: fine: it is locked by other");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_is_asked_once_who_calls() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    let server = Server::start(|request, _| match request.path.as_str() {
+        "/profiles/me" => {
+            let identity = json!({ "agent_id": "me", "workspace": "default" });
+            Reply::Json(200, json!({ "identity": identity }).to_string())
+        }
+        "/locks/verify" => {
+            let asked: Value = serde_json::from_str(&request.body).expect("JSON");
+            let result = |it: &Value| json!({ "file_path": it["file_path"], "valid": false, "locked_by": "other" });
+            let asked = asked["locks"].as_array().expect("a list");
+            let results: Vec<_> = asked.iter().map(result).collect();
+            Reply::Json(200, json!({ "valid": false, "results": results }).to_string())
+        }
+        _ => Reply::Json(404, "{}".to_owned()),
+    });
+    let there = me.coord.clone().with("COORDINATION_API_URL", &server.url);
+    for file in ["b", "c", "d"] {
+        me.write(file, "mine");
+    }
+    there.run(&["hook", "pre-commit"]).assert_code(1).assert_says("d: it is locked by other");
+    let paths: Vec<_> = server.requests().into_iter().map(|it| it.path).collect();
+    assert_eq!(paths, ["/locks/verify", "/profiles/me"]);
+    let vague = Server::start(|_, _| {
+        Reply::Json(200, r#"{"valid":false,"results":[{},{},{}]}"#.to_owned())
+    });
+    let there = me.coord.clone().with("COORDINATION_API_URL", &vague.url);
+    there.run(&["hook", "pre-commit"]).assert_code(4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -235,13 +374,92 @@ async fn nothing_passes_unchecked_unless_that_is_configured() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_record_lets_nothing_pass() {
+async fn a_record_that_is_not_understood_lets_nothing_pass() {
     let world = World::new().await;
     let me = world.clone("me");
     me.coord.json(&["lock", "src/a.rs"]);
-    std::fs::write(me.path.join(".coord/locks.json"), "{").expect("a file");
     me.write("src/a.rs", "mine");
-    me.git(&["commit", "-q", "-m", "x"]).assert_code(1).assert_says("damaged");
+    let file = me.path.join(".coord/locks.json");
+    let good = std::fs::read_to_string(&file).expect("a record");
+    for record in [
+        "{",
+        "",
+        "[]",
+        "null",
+        "{}",
+        r#"{"locks":{}}"#,
+        r#"{"version":1}"#,
+        r#"{"version":1,"locks":[]}"#,
+        r#"{"version":1,"locks":null}"#,
+        &good.replace("\"version\": 1", "\"version\": 2"),
+        &good.replace("\"version\": 1", "\"version\": \"1\""),
+        &good.replace("\"fencing_token\": 1", "\"fencing_token\": \"1\""),
+        &good.replace("\"fencing_token\": 1", "\"fencing_token\": 1.5"),
+        &good.replace("\"url\"", "\"location\""),
+        r#"{"version":1,"locks":{"other":1}}"#,
+    ] {
+        std::fs::write(&file, record).expect("a file");
+        let done = me.coord.run(&["hook", "pre-commit"]);
+        assert_eq!(done.code, 2, "{record}: {done:?}");
+        done.assert_says("locks.json").assert_says("damaged");
+        me.git(&["commit", "-q", "-m", "x"]).assert_code(1);
+        // What is not understood is not written over either.
+        me.coord.run(&["lock", "src/b.rs"]).assert_says("could not be recorded");
+        assert_eq!(std::fs::read_to_string(&file).expect("a file"), record);
+    }
+    std::fs::write(&file, &good).expect("a file");
+    me.must(&["commit", "-q", "-m", "x"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recorded_lock_counts_for_its_agent_alone() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    let commit =
+        |coord: Coord| Clone { coord, path: me.path.clone() }.git(&["commit", "-q", "-m", "x"]);
+    let other = me.coord.clone().with("AGENT_ID", "other");
+    other.json(&["lock", "src/a.rs"]);
+    me.write("src/a.rs", "mine");
+    let done = commit(me.coord.clone());
+    done.assert_code(1).assert_says("src/a.rs: it is locked by other").assert_says("agent other");
+    // To give up what is the other's own changes nothing in the record.
+    me.coord.run(&["unlock", "src/a.rs"]).assert_code(1);
+    commit(other.clone()).assert_code(0);
+    // Whose key it was is not known before the service is asked.
+    other.json(&["unlock", "src/a.rs"]);
+    let boss = me.coord.clone().with("COORDINATION_API_KEY", BOSS).with("AGENT_ID", "");
+    boss.json(&["lock", "src/a.rs"]);
+    me.write("src/a.rs", "mine again");
+    commit(me.coord.clone()).assert_code(1).assert_says("src/a.rs: it is locked by boss");
+    commit(boss).assert_code(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recorded_lock_counts_at_its_service_alone() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    let second = Service::start().await;
+    let moved = me.coord.clone().with("COORDINATION_API_URL", &second.url);
+    let moved = Clone { coord: moved, path: me.path.clone() };
+    // The same token by chance.
+    me.coord.json(&["lock", "src/a.rs"]);
+    let other = second.coord().with("AGENT_ID", "other");
+    other.json(&["lock", "src/a.rs"]);
+    me.write("src/a.rs", "mine");
+    let done = moved.git(&["commit", "-q", "-m", "x"]);
+    done.assert_code(1).assert_says("src/a.rs: it is locked by other");
+    done.assert_says("does not count here").assert_says(&world.service.url);
+    let verify = ["verify", "--file", ".coord/locks.json"];
+    moved.coord.run(&verify).assert_code(2).assert_says(&world.service.url);
+    me.coord.run(&verify).assert_code(0);
+    other.json(&["unlock", "src/a.rs"]);
+    moved.must(&["commit", "-q", "-m", "x"]).assert_says("does not count here");
+    // The same service under another name of this machine.
+    world.service.expire("src/a.rs").await;
+    me.write("src/a.rs", "late");
+    let renamed = world.service.url.replace("127.0.0.1", "LocalHost");
+    let renamed = me.coord.clone().with("COORDINATION_API_URL", &renamed);
+    renamed.run(&["hook", "pre-commit"]).assert_code(1).assert_says("no longer valid");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -251,8 +469,10 @@ async fn locks_are_recorded_where_git_does_not_see_it() {
     let inside = me.coord.clone().inside(&me.path.join("src")).with("SESSION_ID", "s-1");
     inside.json(&["lock", "./src//a.rs"]);
     inside.json(&["lock", &me.path.join("src/b.rs").display().to_string()]);
-    let lock =
-        json!({ "fencing_token": 1, "agent_id": "me", "session_id": "s-1", "workspace": "" });
+    let lock = json!({
+        "fencing_token": 1, "url": world.service.url, "workspace": "", "agent_id": "me",
+        "session_id": "s-1",
+    });
     assert_eq!(me.record(), json!({ "src/a.rs": lock, "src/b.rs": lock }));
     assert_eq!(me.must(&["status", "--porcelain"]).out, "");
     let file = me.path.join(".coord/locks.json");
@@ -267,6 +487,36 @@ async fn locks_are_recorded_where_git_does_not_see_it() {
     let boss = me.coord.clone().with("COORDINATION_API_KEY", BOSS).with("AGENT_ID", "");
     boss.json(&["unlock", "src/b.rs", "--force"]);
     assert_eq!(me.record(), json!({}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_named_from_where_one_is() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    me.write("src/deep/b.rs", "b");
+    let inside = me.coord.clone().inside(&me.path.join("src"));
+    let locked = |path: &str| inside.json(&["lock", path])["file_path"].clone();
+    for (path, key) in [
+        ("a.rs", "src/a.rs"),
+        ("./deep/b.rs", "src/deep/b.rs"),
+        ("deep/../a.rs", "src/a.rs"),
+        ("deep", "src/deep"),
+        ("../src/a.rs", "src/a.rs"),
+        // Not there from here, so it is a key already.
+        ("src/a.rs", "src/a.rs"),
+        ("new.rs", "new.rs"),
+        ("db:schema:a.rs", "db:schema:a.rs"),
+    ] {
+        assert_eq!(locked(path), key, "{path}");
+    }
+    inside.run(&["lock", "a.rs"]).assert_code(0).assert_says("src/a.rs");
+    assert_eq!(inside.json(&["locks", "a.rs", "new.rs"])[0]["file_path"], "src/a.rs");
+    inside.run(&["verify", "a.rs=1"]).assert_code(0);
+    assert_eq!(inside.json(&["renew", "a.rs"])["file_path"], "src/a.rs");
+    assert_eq!(inside.json(&["unlock", "a.rs"])["file_path"], "src/a.rs");
+    assert!(me.record().get("src/a.rs").is_none());
+    // From the top folder everything is a key.
+    assert_eq!(me.coord.json(&["lock", "a.rs"])["file_path"], "a.rs");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,15 +1,18 @@
 //! The MCP server on standard input and output, before a small server of the test's own.
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
-    process::Stdio,
-    sync::{Arc, Condvar, Mutex},
+    io::{BufRead as _, BufReader, Lines, Write as _},
+    process::{Child, ChildStdin, ChildStdout, Stdio},
+    sync::{
+        Arc, Condvar, Mutex,
+        mpsc::{Receiver, channel},
+    },
 };
 
 use serde_json::{Value, json};
 
 use coord::routes::Route;
 
-use crate::support::{Coord, Done, Reply, Request, Server, Service, nowhere};
+use crate::support::{Coord, Done, Reply, Request, Server, Service, Told, nowhere};
 
 fn method(request: &Request) -> (String, Value) {
     let message: Value = serde_json::from_str(&request.body).unwrap_or_default();
@@ -202,6 +205,220 @@ fn a_slow_request_holds_up_no_other_and_is_answered_at_the_end() {
     assert!(child.wait().expect("it ends").success());
 }
 
+/// The server as a program that goes on.
+struct Running {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    fn start(coord: &Coord) -> Running {
+        let mut command = coord.command(env!("CARGO_BIN_EXE_coord"));
+        let command = command.arg("mcp").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        let stdin = child.stdin.take();
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        Running { child, stdin, lines }
+    }
+
+    fn say(&mut self, message: &Value) {
+        let stdin = self.stdin.as_mut().expect("it is open");
+        writeln!(stdin, "{message}").expect("it reads");
+    }
+
+    fn next(&mut self) -> Value {
+        let line = self.lines.next().expect("a line").expect("a line");
+        serde_json::from_str(&line).expect("JSON")
+    }
+}
+
+/// A call in which the service waits for a lock.
+fn waiting(id: i64, file: &str) -> Value {
+    let arguments = json!({ "file_path": file, "wait_seconds": 30 });
+    let mut call = request(id, "tools/call");
+    call["params"] = json!({ "name": "acquire_lock", "arguments": arguments });
+    call
+}
+
+fn cancelled(id: i64) -> Value {
+    let params = json!({ "requestId": id, "reason": "no longer needed" });
+    json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": params })
+}
+
+/// A server that never answers calls of tools, and tells when one comes and when its caller is gone.
+fn patient() -> (Server, Receiver<()>) {
+    let (sender, receiver) = channel();
+    let server = Server::start(move |request, _| match method(request).0.as_str() {
+        "tools/call" => {
+            let _ = sender.send(());
+            let sender = sender.clone();
+            Reply::SilenceUntilGone(Told(Arc::new(move || {
+                let _ = sender.send(());
+            })))
+        }
+        _ => usual(request),
+    });
+    (server, receiver)
+}
+
+#[test]
+fn a_cancelled_request_is_given_up_and_not_answered() {
+    let (server, told) = patient();
+    let mut running = Running::start(&Coord::at(&server.url));
+    running.say(&request(1, "initialize"));
+    assert_eq!(running.next()["id"], 1);
+    running.say(&waiting(2, "a"));
+    told.recv().expect("it comes");
+    running.say(&cancelled(3));
+    running.say(&request(4, "ping"));
+    assert_eq!(running.next()["id"], 4);
+    assert!(told.try_recv().is_err());
+    running.say(&cancelled(2));
+    told.recv().expect("it goes");
+    running.say(&request(5, "ping"));
+    assert_eq!(running.next()["id"], 5);
+    running.stdin = None;
+    assert!(running.lines.next().is_none());
+    assert!(running.child.wait().expect("it ends").success());
+}
+
+#[test]
+fn what_waits_is_given_up_when_the_input_ends() {
+    let (server, told) = patient();
+    let mut running = Running::start(&Coord::at(&server.url));
+    running.say(&waiting(1, "a"));
+    told.recv().expect("it comes");
+    running.stdin = None;
+    told.recv().expect("it goes");
+    assert!(running.lines.next().is_none());
+    assert!(running.child.wait().expect("it ends").success());
+}
+
+#[test]
+fn what_waits_is_given_up_when_nobody_reads_answers() {
+    let (server, told) = patient();
+    let mut running = Running::start(&Coord::at(&server.url));
+    running.say(&waiting(1, "a"));
+    told.recv().expect("it comes");
+    let Running { mut child, stdin, lines } = running;
+    drop(lines);
+    writeln!(stdin.as_ref().expect("it is open"), "{}", request(2, "ping")).expect("it reads");
+    told.recv().expect("it goes");
+    assert_eq!(child.wait().expect("it ends").code(), Some(4));
+}
+
+#[test]
+fn the_time_to_wait_comes_on_top_of_the_time_out() {
+    let (server, _told) = patient();
+    let coord = Coord::at(&server.url).with("COORDINATION_HTTP_TIMEOUT", "0.2");
+    for (wait, text) in [(json!(1), "within 1.2 s"), (json!(0), "within 0.2 s")] {
+        let mut running = Running::start(&coord);
+        let mut call = waiting(1, "a");
+        call["params"]["arguments"]["wait_seconds"] = wait;
+        running.say(&call);
+        let answer = running.next();
+        let message = answer["error"]["message"].as_str().expect("a text");
+        assert!(message.contains(text), "{message}");
+    }
+}
+
+#[test]
+fn what_is_no_request_is_told_apart() {
+    let server = Server::start(|request, _| usual(request));
+    let ping = request(1, "ping").to_string();
+    for (line, id, code) in [
+        (format!("[{ping}]"), Value::Null, -32600),
+        (ping.replace(":1", ":null"), Value::Null, -32600),
+        (ping.replace(":1", ":{}"), Value::Null, -32600),
+        (ping.replace("method", "m"), json!(1), -32600),
+        ("5".to_owned(), Value::Null, -32600),
+        ("{".to_owned(), Value::Null, -32700),
+    ] {
+        let done = Coord::at(&server.url).fed(&["mcp"], &format!("{line}\n"));
+        let answer = done.assert_code(0).json();
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&id, &json!(code)), "{line}");
+    }
+    assert_eq!(server.requests().len(), 0);
+    // One bad line is not the end, not even when it is no text.
+    let script = format!("printf '\\377\\n%s\\n' '{ping}' | coord mcp");
+    let done = Coord::at(&server.url).shell(&script, "");
+    let answers: Vec<Value> =
+        done.out.lines().map(|it| serde_json::from_str(it).expect("JSON")).collect();
+    assert_eq!(answers.len(), 2, "{done:?}");
+    assert_eq!(answers[0]["error"]["code"], -32700);
+    assert_eq!(answers[1]["id"], 1);
+}
+
+#[test]
+fn an_id_comes_back_as_it_was_written() {
+    let server = Server::start(|request, _| match method(request).0.as_str() {
+        "odd" => {
+            let error = json!({ "code": -32600, "message": "odd" });
+            Reply::Json(400, json!({ "jsonrpc": "2.0", "id": null, "error": error }).to_string())
+        }
+        "exact" => Reply::Json(
+            200,
+            "{\"jsonrpc\":\"2.0\",\n\"id\":1, \"result\":{\"n\":123456789012345678901234567890}}"
+                .to_owned(),
+        ),
+        _ => usual(request),
+    });
+    let id = "123456789012345678901234567890";
+    for method in ["broken", "odd"] {
+        let line = request(1, method).to_string().replace(":1,", &format!(":{id},"));
+        let done = Coord::at(&server.url).fed(&["mcp"], &format!("{line}\n"));
+        assert!(done.out.contains(&format!("\"id\":{id},")), "{done:?}");
+        assert_eq!(done.out.lines().count(), 1);
+    }
+    let done = Coord::at(&server.url).fed(&["mcp"], &format!("{}\n", request(1, "exact")));
+    assert!(done.out.contains(&format!("{{\"n\":{id}}}")), "{done:?}");
+    assert_eq!(done.out.lines().count(), 1);
+}
+
+#[test]
+fn the_words_of_the_service_are_passed_on() {
+    for (status, body, text) in [
+        (403, r#"{"detail":"profile is suspended"}"#, "profile is suspended"),
+        (422, r#"{"detail":[{"loc":["query","tools"],"msg":"expected one of core"}]}"#, "core"),
+        (503, r#"{"detail":"come back later"}"#, "503: come back later"),
+    ] {
+        let server = Server::start(move |_, _| Reply::Json(status, body.to_owned()));
+        let (_, answers) = talk(&Coord::at(&server.url), &[request(1, "ping")]);
+        let message = answers[0]["error"]["message"].as_str().expect("a text");
+        assert!(message.contains(text) && message.contains(&status.to_string()), "{message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_gets_a_lock_that_is_not_waited_for_any_more() {
+    let service = Service::start().await;
+    let agent = |id: &str| service.coord().with("AGENT_ID", id);
+    let (alice, bob, carol) = (agent("alice"), agent("bob"), agent("carol"));
+    let queue = |place: i64| {
+        let lock = ["lock", "a", "--wait", "1", "--json"];
+        while carol.run(&lock).assert_code(1).json()["position"] != place {}
+    };
+    for ends in [false, true] {
+        alice.json(&["lock", "a"]);
+        let mut running = Running::start(&bob);
+        running.say(&waiting(7, "a"));
+        queue(2);
+        if ends {
+            running.stdin = None;
+            assert!(running.lines.next().is_none());
+        } else {
+            running.say(&cancelled(7));
+        }
+        queue(1);
+        alice.json(&["unlock", "a"]);
+        assert_eq!(carol.json(&["locks", "a"])["locked"], false);
+        running.stdin = None;
+        assert!(running.lines.next().is_none());
+        assert!(running.child.wait().expect("it ends").success());
+    }
+}
+
 /// As soon as the service has the endpoint.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tools_of_the_service_are_called_in_both_ways() {
@@ -239,4 +456,13 @@ async fn the_tools_of_the_service_are_called_in_both_ways() {
     });
     let (_, answers) = talk(&coord, &[request(1, "tools/call", params)]);
     assert_eq!(answers[0]["result"]["structuredContent"]["action"], "refreshed", "{answers:?}");
+    // What the service says of a wrong set, and an id that it may not be able to read.
+    let line = request(1, "tools/list", json!({})).to_string();
+    let done = coord.fed(&["mcp", "--tools", "nonsense"], &format!("{line}\n"));
+    let message = done.json()["error"]["message"].as_str().expect("a text").to_owned();
+    assert!(message.contains("422") && message.contains("classic"), "{message}");
+    let id = "123456789012345678901234567890";
+    let done = coord.fed(&["mcp"], &format!("{}\n", line.replace(":1,", &format!(":{id},"))));
+    assert_eq!(done.out.lines().count(), 1, "{done:?}");
+    assert!(done.out.contains(&format!("\"id\":{id}")), "{done:?}");
 }

@@ -1,4 +1,8 @@
 //! What happens when an answer does not come, or not the right one.
+use std::time::{Duration, Instant};
+
+use coord::routes::Route;
+
 use crate::support::{Coord, Reply, Server};
 
 const HELD: &str = r#"{"success":true,"file_path":"a","fencing_token":1,"expires_at":null}"#;
@@ -36,6 +40,29 @@ fn a_write_is_sent_no_more_than_twice() {
         let server = first(vec![reply.clone(); 5]);
         Coord::at(&server.url).run(&["lock", "a"]).assert_code(4);
         assert_eq!(server.requests().len(), 2, "{reply:?}");
+    }
+}
+
+#[test]
+fn a_write_is_repeated_when_the_service_says_so_or_not_at_all() {
+    for (command, seconds, count) in [
+        (&["lock", "a"][..], 1, 2),
+        (&["lock", "a"], 60, 1),
+        (&["lock", "a", "--timeout", "1"], 1, 1),
+        (&["session", "start", "--hook"], 0, 2),
+        (&["session", "start", "--hook"], 3, 1),
+    ] {
+        let body = r#"{"detail":"later"}"#;
+        let reply = Reply::Raw(format!(
+            "HTTP/1.1 503 X\r\nretry-after: {seconds}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        let server = Server::start(move |_, _| reply.clone());
+        let started = Instant::now();
+        let done = Coord::at(&server.url).run(command);
+        done.assert_says("503");
+        assert_eq!(server.requests().len(), count, "{command:?}, {seconds}");
+        assert!(count == 1 || started.elapsed() >= Duration::from_secs(seconds), "{command:?}");
     }
 }
 
@@ -78,6 +105,43 @@ fn what_is_no_answer_of_the_service_is_exit_code_4() {
         let done = Coord::at(&server.url).run(&["locks"]);
         assert_eq!(done.code, 4, "{reply:?}: {done:?}");
         assert!(!done.err.is_empty(), "{done:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_the_service_got_no_lock() {
+    for body in ["{}", "[1,2]", "null", "5", r#"{"success":"yes"}"#, r#"{"status":"ok"}"#] {
+        let server = Server::start(move |_, _| Reply::Json(200, body.to_owned()));
+        for command in [&["lock", "a"][..], &["unlock", "a"], &["claim"], &["renew", "a"]] {
+            for more in [&[][..], &["--json"]] {
+                let done = Coord::at(&server.url).run(&[command, more].concat());
+                assert_eq!(done.code, 4, "{command:?}, {body}: {done:?}");
+                done.assert_says("not an answer of the service");
+            }
+        }
+    }
+    let server = Server::start(|_, _| Reply::Json(200, "{}".to_owned()));
+    Coord::at(&server.url).run(&["session", "start"]).assert_code(4);
+    // As soon as the service has them.
+    if Route::named("GET /events").is_some() {
+        Coord::at(&server.url).run(&["events", "--follow"]).assert_code(4);
+    }
+    for body in ["[1,2]", "null", "5"] {
+        let server = Server::start(move |_, _| Reply::Json(200, body.to_owned()));
+        Coord::at(&server.url).run(&["whoami"]).assert_code(4);
+    }
+}
+
+#[test]
+fn a_route_that_is_not_there_is_said_to_be_missing() {
+    let missing = "HTTP/1.1 404 X\r\ncontent-length: 10\r\n\r\n<html>\nno\n";
+    let server = Server::start(|_, _| Reply::Raw(missing.to_owned()));
+    for command in [&["locks"][..], &["lock", "a"], &["locks", "a", "b"], &["renew", "a"]] {
+        for more in [&[][..], &["--json"]] {
+            let done = Coord::at(&server.url).run(&[command, more].concat());
+            done.assert_code(1).assert_says("has no such route (404)");
+            assert!(!done.out.contains("<html>"), "{done:?}");
+        }
     }
 }
 

@@ -62,13 +62,31 @@ async fn a_hook_never_fails_its_session() {
         assert!(!done.err.is_empty(), "{done:?}");
         assert_eq!(coord.shell(END, &input("SessionEnd")).code, 0);
     }
-    for wrong in ["coord session start --hook --nonsense", "coord session end --hook"] {
+    for wrong in [
+        "coord session start --hook --nonsense",
+        "coord session start --nonsense --hook",
+        "coord --quiet session end --hook a b --timeout",
+        "coord session end --hook",
+    ] {
         good.shell(wrong, "").assert_code(0);
+    }
+    // All others do what they do at any time.
+    for wrong in [
+        "coord lock a --hook",
+        "coord session heartbeat --hook",
+        "coord session --hook",
+        "coord --hook",
+        "coord session start --nonsense -- --hook",
+        "coord lock session start --hook",
+    ] {
+        good.shell(wrong, "").assert_code(2);
     }
     let done = good.shell("coord session end --hook", r#"{"session_id":"unknown"}"#);
     done.assert_code(0).assert_says("session_not_found");
     let slow = Coord::at(&silent.url).with("COORDINATION_HTTP_TIMEOUT", "60");
     slow.shell(START, &input("SessionStart")).assert_says("did not answer within 1.5 s");
+    // The second request has what the first one left.
+    slow.shell(END, &input("SessionEnd")).assert_says("1.5 s").assert_says("within 2 s");
     // Without `--hook` the same is told by the exit code.
     Coord::at(&nowhere()).run(&["session", "start"]).assert_code(4);
 }
@@ -78,7 +96,7 @@ async fn a_session_is_named_by_flag_environment_or_input() {
     let service = Service::start().await;
     let coord = service.coord().with("AGENT_ID", "me");
     let start = |coord: &Coord, arguments: &[&str], input: &str| {
-        let all = [&["session", "start", "--json"], arguments].concat();
+        let all = [&["session", "start", "--hook", "--json"], arguments].concat();
         coord.fed(&all, input).assert_code(0).json()["session_id"]
             .as_str()
             .expect("an id")
@@ -97,10 +115,18 @@ async fn a_session_is_named_by_flag_environment_or_input() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_input_of_a_script_is_left_to_it() {
+    let service = Service::start().await;
+    let script = "coord session start --quiet; coord session end --session-id x --quiet; cat";
+    let done = service.coord().shell(script, &input("SessionStart"));
+    assert_eq!(done.out, input("SessionStart"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_input_that_nobody_closes_holds_nothing_up() {
     let service = Service::start().await;
     let mut command = service.coord().command(env!("CARGO_BIN_EXE_coord"));
-    command.args(["session", "start", "--json"]).stdin(std::process::Stdio::piped());
+    command.args(["session", "start", "--hook"]).stdin(std::process::Stdio::piped());
     let mut child = command.stdout(std::process::Stdio::null()).spawn().expect("it starts");
     let _open = child.stdin.take();
     assert!(child.wait().expect("it ends").success());

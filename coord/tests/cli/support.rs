@@ -242,6 +242,18 @@ pub(crate) enum Reply {
     Hang,
     /// There is no answer, and the connection stays.
     Silence,
+    /// The same, and the end of the connection is told.
+    SilenceUntilGone(Told),
+}
+
+/// What is called when something has happened.
+#[derive(Clone)]
+pub(crate) struct Told(pub(crate) Arc<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Told")
+    }
 }
 
 /// A server that answers each request as it is told, and remembers the requests.
@@ -296,6 +308,11 @@ fn serve(
             Reply::Hang => return,
             Reply::Silence => {
                 let _ = reader.read(&mut [0]);
+                return;
+            }
+            Reply::SilenceUntilGone(Told(gone)) => {
+                let _ = reader.read(&mut [0]);
+                gone();
                 return;
             }
         };
