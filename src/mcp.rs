@@ -34,7 +34,7 @@ use serde_json::{Value, json};
 use tracing::{Instrument as _, Span};
 
 use self::{
-    message::{Asks, Message},
+    message::{Asks, Incoming, Message},
     server::Server,
     sets::Sets,
 };
@@ -89,6 +89,19 @@ struct Outcome {
 /// An answer with what to count it as.
 type Counted = (Response, &'static str, StatusCode);
 
+/// The answers to the messages of a request.
+struct Answers {
+    counted: Vec<Counted>,
+    is_batch: bool,
+}
+
+impl Answers {
+    fn to_one(response: Response) -> Self {
+        let status = response.status();
+        Self { counted: vec![(response, META.name, status)], is_batch: false }
+    }
+}
+
 impl Endpoint {
     pub(crate) fn new(operations: &Operations) -> Self {
         // Host and Origin are looked at for every method, which the library does not see.
@@ -110,11 +123,8 @@ impl Endpoint {
     pub(crate) async fn answer(&self, app: &App, id: &RequestId, request: Request) -> Response {
         let span = door::span(META.name, id);
         let answered = self.receive(app, id, request, &span).instrument(span.clone()).await;
-        let counted = answered.unwrap_or_else(|error| {
-            let response = span.in_scope(|| error.respond(&id.id));
-            let status = response.status();
-            vec![(response, META.name, status)]
-        });
+        let Answers { counted, is_batch } = answered
+            .unwrap_or_else(|error| Answers::to_one(span.in_scope(|| error.respond(&id.id))));
         let names: Vec<_> = counted.iter().map(|it| it.1).collect();
         for (_, name, status) in &counted {
             app.metrics.answered(name, status.as_u16(), id.elapsed());
@@ -122,17 +132,20 @@ impl Endpoint {
         }
         id.noted.set_operation(if let [only] = names[..] { only } else { META.name });
         span.record("agent.id", id.noted.agent());
-        together(counted.into_iter().map(|it| it.0).collect()).await
+        let mut responses = counted.into_iter().map(|it| it.0);
+        match responses.next() {
+            Some(only) if !is_batch => only,
+            first => together(first.into_iter().chain(responses)).await,
+        }
     }
 
-    /// The answers to the messages of a request.
     async fn receive(
         &self,
         app: &App,
         id: &RequestId,
         request: Request,
         span: &Span,
-    ) -> Result<Vec<Counted>> {
+    ) -> Result<Answers> {
         let (mut parts, body) = request.into_parts();
         let (key, body) = door::admit_and_read(app, false, &parts.headers, body).await?;
         let key = key.ok_or(Error::Unauthenticated)?;
@@ -142,8 +155,7 @@ impl Endpoint {
         let asked = asked.map(|it| door::decode(&it.1).unwrap_or(it.1));
         let tools: Arc<[_]> = self.sets.select(asked.as_deref())?.into();
         if parts.method == Method::DELETE {
-            let response = end(app, key, id, &parts.headers).await?;
-            return Ok(vec![(response, META.name, StatusCode::NO_CONTENT)]);
+            return end(app, key, id, &parts.headers).await.map(Answers::to_one);
         }
         // The library wants a name, and has nothing against any.
         let localhost = const { HeaderValue::from_static("localhost") };
@@ -157,35 +169,32 @@ impl Endpoint {
             span: span.clone(),
             outcome,
         };
-        let messages = match message::read(&parts.headers, body) {
-            Ok(messages) => messages,
-            Err(refused) => {
-                let response = refused.respond();
-                let status = response.status();
-                return Ok(vec![(response, META.name, status)]);
-            }
+        let Incoming { messages, is_batch } = match message::read(&parts.headers, body) {
+            Ok(incoming) => incoming,
+            Err(refused) => return Ok(Answers::to_one(refused.respond())),
         };
-        let mut answers = Vec::new();
-        for message in messages {
-            answers.push(self.pass(visit(Arc::default()), &parts, message).await?);
-        }
-        Ok(answers)
-    }
-
-    /// The answer to one message. What runs no operation is authorised here.
-    async fn pass(&self, visit: Visit, parts: &Parts, message: Message) -> Result<Counted> {
         let is_tool = |name: &str| {
-            visit.tools.iter().any(|it| it.tool.as_ref().is_some_and(|it| it.name() == name))
+            tools.iter().any(|it| it.tool.as_ref().is_some_and(|it| it.name() == name))
         };
-        let runs = match &message.asks {
+        let runs_something = |message: &Message| match &message.asks {
             Asks::Tool(name) => is_tool(name),
             Asks::Resource(uri) => self.resources.contains(uri.as_str()),
             Asks::Nothing { .. } => false,
         };
-        if !runs {
+        // What runs no operation is authorised here, before anything has an effect.
+        if !messages.iter().all(runs_something) {
             let claims = claims(&parts.headers, false)?;
-            admit_alone(&call(&visit.app, &visit.key, claims, &visit.id, None), &META).await?;
+            admit_alone(&call(app, key, claims, id, None), &META).await?;
         }
+        let mut counted = Vec::new();
+        for message in messages {
+            counted.push(self.pass(visit(Arc::default()), &parts, message).await?);
+        }
+        Ok(Answers { counted, is_batch })
+    }
+
+    /// The answer to one message.
+    async fn pass(&self, visit: Visit, parts: &Parts, message: Message) -> Result<Counted> {
         let outcome = visit.outcome.clone();
         let mut parts = parts.clone();
         parts.extensions.insert(visit);
@@ -229,12 +238,8 @@ async fn readable(response: Response) -> Response {
     response
 }
 
-/// One response for a request: that of its only message, or the list of those of a batch, without
-/// those of notifications.
-async fn together(mut responses: Vec<Response>) -> Response {
-    if responses.len() == 1 {
-        return responses.remove(0);
-    }
+/// One response for a batch: the list of the answers; notifications have none.
+async fn together(responses: impl Iterator<Item = Response>) -> Response {
     let mut bodies: Vec<Value> = Vec::new();
     for response in responses {
         let body = response.into_body().collect().await.map(|it| it.to_bytes()).unwrap_or_default();

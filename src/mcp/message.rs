@@ -19,6 +19,13 @@ const LAST_WITH_BATCHES: &str = "2025-03-26";
 /// The most messages of a batch.
 const MOST_MESSAGES: usize = 100;
 
+/// What a request holds.
+pub(super) struct Incoming {
+    pub(super) messages: Vec<Message>,
+    /// Whether they came as a list, which is answered with one.
+    pub(super) is_batch: bool,
+}
+
 /// One message.
 pub(super) struct Message {
     pub(super) asks: Asks,
@@ -60,15 +67,16 @@ fn unreadable(code: i64, text: impl Into<String>) -> Refused {
 }
 
 /// The messages of a body. A body of another type is left to the library, which refuses it.
-pub(super) fn read(headers: &HeaderMap, body: Bytes) -> Result<Vec<Message>, Refused> {
+pub(super) fn read(headers: &HeaderMap, body: Bytes) -> Result<Incoming, Refused> {
+    let single = |asks, body| Incoming { messages: vec![Message { asks, body }], is_batch: false };
     let content = headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
     if !content.is_some_and(|it| it.to_ascii_lowercase().starts_with("application/json")) {
-        return Ok(vec![Message { asks: Asks::Nothing { is_initialize: false }, body }]);
+        return Ok(single(Asks::Nothing { is_initialize: false }, body));
     }
     let message: Value = serde_json::from_slice(&body)
         .map_err(|_| unreadable(PARSE_ERROR, "Parse error: the body is no valid JSON"))?;
     let Value::Array(messages) = message else {
-        return Ok(vec![Message { asks: asks(&message)?, body }]);
+        return Ok(single(asks(&message)?, body));
     };
     let revision = headers.get("mcp-protocol-version").map(|it| it.as_bytes());
     if revision.is_some_and(|it| it > LAST_WITH_BATCHES.as_bytes()) {
@@ -85,7 +93,7 @@ pub(super) fn read(headers: &HeaderMap, body: Bytes) -> Result<Vec<Message>, Ref
         }
         asks => Ok(Message { asks, body: it.to_string().into() }),
     });
-    messages.collect()
+    Ok(Incoming { messages: messages.collect::<Result<_, _>>()?, is_batch: true })
 }
 
 /// What a message asks for, if it is one.

@@ -328,6 +328,8 @@ async fn a_batch_is_answered_where_its_revision_has_batches() {
     assert_eq!(answers[0]["result"]["structuredContent"]["action"], "acquired");
     assert_eq!(answers[1]["result"]["tools"].as_array().map(Vec::len), Some(CORE.len()));
     assert_eq!(mcp.client.post("/mcp", json!([done, done])).await.status, 202);
+    let alone = mcp.client.post("/mcp", json!([ask(3, "ping", json!({}))])).await;
+    assert_eq!(alone.json[0]["id"], 3, "a list is answered with a list: {}", alone.text);
 
     let first = json!([ask(1, "initialize", initialize("2025-03-26"))]);
     let many = json!(vec![done; 101]);
@@ -352,6 +354,18 @@ async fn a_batch_is_answered_where_its_revision_has_batches() {
         assert_eq!(answer["result"]["structuredContent"]["status_code"], 403, "{answer}");
     }
     assert_eq!(service.audit_rows().await - before, 2);
+    // What may not be asked at all is denied before anything else has an effect.
+    service
+        .execute(
+            "update profile set blocked_operations = '{use_mcp}' where name = 'codex_cloud_worker'",
+        )
+        .await;
+    let codex = Mcp::new(service.client_with(CODEX));
+    let lock = json!({ "name": "acquire_lock", "arguments": { "file_path": "b.rs" } });
+    let batch = json!([ask(1, "tools/call", lock), ask(2, "tools/list", json!({}))]);
+    assert_eq!(codex.client.post("/mcp", batch).await.status, 403);
+    let taken = "select count(*) from file_lock where key = 'b.rs'";
+    assert_eq!(service.scalar::<i64>(taken).await, 0);
 }
 
 #[tokio::test]
