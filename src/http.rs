@@ -80,14 +80,14 @@ pub fn router(app: App) -> Router {
 
 /// The same for the MCP endpoint: other pages, and the headers of its protocol besides.
 fn mcp_cors(config: &Config) -> CorsLayer {
-    let mcp = config.mcp.clone();
-    let own = ["mcp-protocol-version", "mcp-session-id", "mcp-method", "mcp-name"];
+    let own = ["mcp-protocol-version", "mcp-method", "mcp-name"];
     let headers = HEADERS.iter().chain(&own).map(|it| HeaderName::from_static(it));
-    let connection = HeaderName::from_static("mcp-session-id");
+    let headers = headers.chain([mcp::CONNECTION_ID]).collect::<Vec<_>>();
+    let settings = config.mcp.clone();
     cors(config)
-        .allow_origin(AllowOrigin::predicate(move |origin, _| mcp.takes_origin(origin)))
-        .allow_headers(headers.collect::<Vec<_>>())
-        .expose_headers([REQUEST_ID, REPLAYED, connection])
+        .allow_origin(AllowOrigin::predicate(move |origin, _| settings.takes_origin(origin)))
+        .allow_headers(headers)
+        .expose_headers([REQUEST_ID, REPLAYED, mcp::CONNECTION_ID])
 }
 
 /// The headers that pages may send.

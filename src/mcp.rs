@@ -55,7 +55,8 @@ pub(crate) const META: Meta = Meta::read("use_mcp").writes();
 /// The methods that the endpoint answers.
 pub(crate) const METHODS: [Method; 2] = [Method::POST, Method::DELETE];
 
-const CONNECTION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+/// The header that names a connection.
+pub(crate) const CONNECTION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// The endpoint over a list of operations.
 pub(crate) struct Endpoint {
@@ -173,11 +174,8 @@ impl Endpoint {
             Ok(incoming) => incoming,
             Err(refused) => return Ok(Answers::to_one(refused.respond())),
         };
-        let is_tool = |name: &str| {
-            tools.iter().any(|it| it.tool.as_ref().is_some_and(|it| it.name() == name))
-        };
         let runs_something = |message: &Message| match &message.asks {
-            Asks::Tool(name) => is_tool(name),
+            Asks::Tool(name) => tools.iter().any(|it| it.is_tool(name)),
             Asks::Resource(uri) => self.resources.contains(uri.as_str()),
             Asks::Nothing { .. } => false,
         };

@@ -163,6 +163,11 @@ impl Registered {
         }
     }
 
+    /// Whether the operation is offered as the tool of this name.
+    pub(crate) fn is_tool(&self, name: &str) -> bool {
+        self.tool.as_ref().is_some_and(|it| it.name() == name)
+    }
+
     /// What the operation does and when to use it.
     pub fn description(&self) -> &str {
         self.input["description"].as_str().unwrap_or_default()

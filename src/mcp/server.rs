@@ -69,12 +69,8 @@ impl ServerHandler for Server {
         cx: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let (visit, headers) = Visit::of(&cx)?;
-        let is_asked = |op: &&Arc<Registered>| {
-            op.tool.as_ref().is_some_and(|it| it.name() == request.name.as_ref())
-        };
-        let Some((op, form)) =
-            visit.tools.iter().find(is_asked).and_then(|op| Some((op, op.tool.as_ref()?)))
-        else {
+        let found = visit.tools.iter().find(|it| it.is_tool(&request.name));
+        let Some((op, form)) = found.and_then(|op| Some((op, op.tool.as_ref()?))) else {
             let text = format!("unknown tool `{}`: tools/list has those offered", request.name);
             return Err(ErrorData::invalid_params(text, None));
         };

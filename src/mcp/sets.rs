@@ -169,17 +169,15 @@ impl Sets {
     /// # Panics
     /// When a tool is in no set: nobody would ever see it.
     pub(super) fn new(operations: &Operations) -> Self {
-        let find = |name: &str| {
-            operations.iter().find(|it| it.tool.as_ref().is_some_and(|it| it.name() == name))
-        };
         let mut sets = Self { tools: Vec::new(), names: Vec::new() };
         for (set, tools) in SETS {
-            let there: Vec<_> = tools.iter().filter_map(|name| find(name)).collect();
+            let find = |name: &&str| operations.iter().find(|it| it.is_tool(name));
+            let there: Vec<_> = tools.iter().filter_map(find).collect();
             if !there.is_empty() {
                 sets.names.push(set);
             }
             for tool in there {
-                sets.add(tool);
+                add(&mut sets.tools, tool);
             }
         }
         sets.names.push(ALL);
@@ -190,14 +188,8 @@ impl Sets {
         sets
     }
 
-    fn add(&mut self, tool: &Arc<Registered>) {
-        if !self.tools.iter().any(|it| Arc::ptr_eq(it, tool)) {
-            self.tools.push(tool.clone());
-        }
-    }
-
     fn tool(&self, name: &str) -> Option<&Arc<Registered>> {
-        self.tools.iter().find(|it| it.tool.as_ref().is_some_and(|it| it.name() == name))
+        self.tools.iter().find(|it| it.is_tool(name))
     }
 
     /// The tools that a list of sets and tools asks for, in the order of that list.
@@ -224,9 +216,7 @@ impl Sets {
                 issues.push(issue(self.unknown(), &[json!("query"), json!("tools")], &json!(name)));
             }
             for tool in tools {
-                if !selected.iter().any(|it| Arc::ptr_eq(it, tool)) {
-                    selected.push(tool.clone());
-                }
+                add(&mut selected, tool);
             }
         }
         if issues.is_empty() { Ok(selected) } else { Err(Error::Invalid(issues)) }
@@ -236,5 +226,12 @@ impl Sets {
         let tools = self.tools.iter().filter_map(|it| Some(it.tool.as_ref()?.name()));
         let names: Vec<_> = self.names.iter().copied().chain(tools).collect();
         ("enum", format!("Input should be one of {}", names.join(", ")))
+    }
+}
+
+/// Adds a tool at the end of a list that has it once at most.
+fn add(tools: &mut Vec<Arc<Registered>>, tool: &Arc<Registered>) {
+    if !tools.iter().any(|it| Arc::ptr_eq(it, tool)) {
+        tools.push(tool.clone());
     }
 }
