@@ -127,29 +127,8 @@ impl Operation for ListLocks {
     async fn run(self, cx: Context<'_>) -> Result<LockList> {
         let limit = read_limit(self.limit);
         let locked_by = self.locked_by.filter(|it| !it.is_empty());
-        let rows = sqlx::query_as!(
-            ListedLock,
-            r#"
-            select
-                key as file_path, agent_id as "locked_by!", agent_type as "agent_type!",
-                locked_at as "locked_at!: Timestamp", expires_at as "expires_at!: Timestamp",
-                reason, session_id, token as fencing_token
-            from file_lock
-            where workspace = $1 and agent_id is not null and expires_at > clock_timestamp()
-                and not session_lost(workspace, agent_id, session_id, locked_at, $5)
-                and ($2::text is null or agent_id = $2)
-                and ($3::text is null or starts_with(key, $3))
-            order by key
-            limit $4
-            "#,
-            cx.caller.workspace,
-            locked_by,
-            self.prefix,
-            limit.rows(),
-            cx.config.session_timeout(),
-        )
-        .fetch_all(cx.db)
-        .await?;
+        let filter = Filter { locked_by, prefix: self.prefix, keys: None };
+        let rows = live_locks(cx, &filter, limit.rows()).await?;
         let (locks, page) = limit.page(rows);
         Ok(LockList { locks, page })
     }
@@ -174,29 +153,45 @@ impl Operation for CheckLocks {
     async fn run(self, cx: Context<'_>) -> Result<Vec<ListedLock>> {
         let keys: Option<Vec<String>> =
             self.file_paths.map(|it| it.iter().map(|it| it.as_str().to_owned()).collect());
-        let locks = sqlx::query_as!(
-            ListedLock,
-            r#"
-            select
-                key as file_path, agent_id as "locked_by!", agent_type as "agent_type!",
-                locked_at as "locked_at!: Timestamp", expires_at as "expires_at!: Timestamp",
-                reason, session_id, token as fencing_token
-            from file_lock
-            where workspace = $1 and agent_id is not null and expires_at > clock_timestamp()
-                and not session_lost(workspace, agent_id, session_id, locked_at, $3)
-                and ($2::text[] is null or key = any($2))
-            order by key
-            limit $4
-            "#,
-            cx.caller.workspace,
-            keys.as_deref(),
-            cx.config.session_timeout(),
-            MOST_LOCKS,
-        )
-        .fetch_all(cx.db)
-        .await?;
-        Ok(locks)
+        live_locks(cx, &Filter { locked_by: None, prefix: None, keys }, MOST_LOCKS).await
     }
+}
+
+/// Which of the locks in force are meant; what is absent does not count.
+struct Filter {
+    locked_by: Option<String>,
+    prefix: Option<String>,
+    keys: Option<Vec<String>>,
+}
+
+/// Locks in force, by key.
+async fn live_locks(cx: Context<'_>, filter: &Filter, most: i64) -> Result<Vec<ListedLock>> {
+    let locks = sqlx::query_as!(
+        ListedLock,
+        r#"
+        select
+            key as file_path, agent_id as "locked_by!", agent_type as "agent_type!",
+            locked_at as "locked_at!: Timestamp", expires_at as "expires_at!: Timestamp",
+            reason, session_id, token as fencing_token
+        from file_lock
+        where workspace = $1 and agent_id is not null and expires_at > clock_timestamp()
+            and not session_lost(workspace, agent_id, session_id, locked_at, $6)
+            and ($2::text is null or agent_id = $2)
+            and ($3::text is null or starts_with(key, $3))
+            and ($4::text[] is null or key = any($4))
+        order by key
+        limit $5
+        "#,
+        cx.caller.workspace,
+        filter.locked_by,
+        filter.prefix,
+        filter.keys.as_deref(),
+        most,
+        cx.config.session_timeout(),
+    )
+    .fetch_all(cx.db)
+    .await?;
+    Ok(locks)
 }
 
 /// See whether one file is locked, and by whom.
