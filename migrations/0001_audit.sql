@@ -1,4 +1,22 @@
--- The append-only record of what was done and by whom, in one partition a month.
+-- What every transition shares: the request it answers, the record of installed functions, and the
+-- append-only audit log, in one partition a month.
+
+-- The request that a transition answers. The workspace is not in it: it is the first argument of every
+-- function, by itself, because a distributed database routes a call by it.
+create type request as (
+    id text,
+    agent_id text,
+    agent_type text,
+    session_id text,
+    elapsed_ms double precision, -- from the request's arrival to this call
+    silence interval             -- a session without a call for this long has ended
+);
+
+-- The functions that are installed, as the digest of their text. One row; see migrations/README.md.
+create table installed_functions (
+    digest text not null,
+    installed_at timestamptz not null default clock_timestamp()
+);
 
 create table audit_log (
     workspace text collate "C" not null,
@@ -17,6 +35,14 @@ create table audit_log (
     primary key (workspace, created_at, id)
 ) partition by range (created_at);
 
+-- Every write pays for each index here, so there are two: one for agents, and one for changes, which
+-- costs nothing for a row that names none. Searches by time, and by anything less selective, use the
+-- primary key, newest month first. A new partition gets both indexes when it is attached.
+create index audit_log_by_agent on audit_log (workspace, agent_id, created_at);
+create index audit_log_by_change on audit_log (
+    workspace, (parameters ->> 'change_id'), created_at
+) where parameters ->> 'change_id' is not null;
+
 create function audit_log_refuse() returns trigger
 language plpgsql as $$
 begin
@@ -24,44 +50,8 @@ begin
 end
 $$;
 
--- Statement triggers are not inherited, so each partition gets its own below; "always" holds even
--- where a superuser switches ordinary triggers off with session_replication_role.
+-- A statement trigger is not inherited, so each partition gets its own (audit_log_ensure_partitions).
+-- ALWAYS holds even where a superuser switches triggers off with session_replication_role.
 create trigger audit_log_append_only before update or delete or truncate on audit_log
 for each statement execute function audit_log_refuse();
 alter table audit_log enable always trigger audit_log_append_only;
-
--- Creates the partition of the current month and of the months after it, where they are missing,
--- and returns how many it made. Months are those of UTC. Whoever finds no partition for a row calls
--- it and inserts again, so no background task is needed. A partition is made apart and then
--- attached, which does not block writers. It runs with its owner's rights, so that the service's
--- role need not own the table.
-create function audit_log_ensure_partitions(months_ahead integer) returns integer
-language plpgsql security definer set search_path from current as $$
-declare
-    this_month timestamp := date_trunc('month', clock_timestamp() at time zone 'UTC');
-    lower_bound timestamptz;
-    upper_bound timestamptz;
-    partition text;
-    made integer := 0;
-begin
-    perform pg_advisory_xact_lock(hashtextextended('audit_log_ensure_partitions', 0));
-    for n in 0..least(months_ahead, 24) loop
-        lower_bound := (this_month + make_interval(months => n)) at time zone 'UTC';
-        upper_bound := (this_month + make_interval(months => n + 1)) at time zone 'UTC';
-        partition := 'audit_log_' || to_char(this_month + make_interval(months => n), 'YYYY_MM');
-        continue when to_regclass(quote_ident(partition)) is not null;
-        execute format('create table %I (like audit_log including defaults)', partition);
-        execute format(
-            'create trigger audit_log_append_only before update or delete or truncate on %I
-             for each statement execute function audit_log_refuse()', partition);
-        execute format('alter table %I enable always trigger audit_log_append_only', partition);
-        execute format(
-            'alter table audit_log attach partition %I for values from (%L) to (%L)',
-            partition, lower_bound, upper_bound);
-        made := made + 1;
-    end loop;
-    return made;
-end
-$$;
-
-select audit_log_ensure_partitions(3);

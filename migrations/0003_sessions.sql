@@ -1,5 +1,7 @@
--- Sessions of agents: a registered session is kept alive by any call that names it.
+-- Sessions of agents, and the MCP connections that speak for them.
 
+-- Any call that names a registered session keeps it alive. What a session holds is lost when it ends,
+-- and stays lost when a later call revives it (`revived_at`).
 create table agent_session (
     workspace text collate "C" not null,
     agent_id text collate "C" not null,
@@ -8,26 +10,34 @@ create table agent_session (
     started_at timestamptz not null default clock_timestamp(),
     last_heartbeat_at timestamptz not null default clock_timestamp(),
     ended_at timestamptz,
+    capabilities text[] not null default '{}',
+    current_task text,
+    delegated_from text,
+    metadata jsonb not null default '{}',
+    phase_archetype text,
+    revived_at timestamptz,
     primary key (workspace, agent_id, session_id)
 );
 
--- Hears a session: marks it alive unless it was heard less than ten seconds ago, and tells whether
--- it wrote. An unregistered or absent session is no error and changes nothing. A row that another
--- call is about to touch is skipped: that call does the same, and nobody waits.
-create function touch_session(in_workspace text, in_agent_id text, in_session_id text)
-returns boolean
-language sql volatile as $$
-    with due as (
-        select workspace, agent_id, session_id from agent_session
-        where workspace = in_workspace and agent_id = in_agent_id and session_id = in_session_id
-            and (last_heartbeat_at < clock_timestamp() - interval '10 seconds' or ended_at is not null)
-        for update skip locked
-    ), heard as (
-        update agent_session s set last_heartbeat_at = clock_timestamp(), ended_at = null
-        from due
-        where s.workspace = due.workspace and s.agent_id = due.agent_id
-            and s.session_id = due.session_id
-        returning 1
-    )
-    select exists (select from heard)
-$$;
+create index agent_session_by_heartbeat on agent_session (workspace, last_heartbeat_at desc);
+-- Finds the sessions that are still live, however many have ended.
+create index agent_session_not_ended on agent_session (workspace, last_heartbeat_at)
+where ended_at is null;
+
+-- The session that an MCP connection speaks for: the one that its agent registered through it. A
+-- connection that its client has ended may not be used again, as the protocol demands. Any replica may
+-- answer any request of a connection, so this cannot be kept in memory.
+create table mcp_connection (
+    workspace text collate "C" not null,
+    agent_id text collate "C" not null,
+    connection_id text collate "C" not null,
+    session_id text collate "C",
+    has_ended boolean not null default false,
+    bound_at timestamptz not null default clock_timestamp(),
+    primary key (workspace, agent_id, connection_id)
+);
+
+-- The end of a session ends its connections too.
+create index mcp_connection_of_session on mcp_connection (workspace, agent_id, session_id);
+-- Retention looks for the oldest rows of all workspaces.
+create index mcp_connection_by_age on mcp_connection (bound_at);

@@ -9,3 +9,6 @@ create table idempotency_key (
     created_at timestamptz not null default clock_timestamp(),
     primary key (workspace, agent_id, key)
 );
+
+-- Retention looks for the oldest rows of all workspaces.
+create index idempotency_key_by_age on idempotency_key (created_at);

@@ -1,7 +1,8 @@
--- Exclusive, expiring locks on files and other named things, with fencing tokens.
+-- Exclusive, expiring locks on files and other named things, with fencing tokens, and the queues of
+-- requests that wait for one.
 
--- One row a key, never deleted: `token` is the key's counter and must not fall when a lock is
--- released or expires. A row without a holder is a free key.
+-- One row a key, never deleted: `token` is the key's counter and must not fall when a lock is released
+-- or expires. A row without a holder is a free key.
 create table file_lock (
     workspace text collate "C" not null,
     key text collate "C" not null,
@@ -9,7 +10,7 @@ create table file_lock (
     is_file boolean not null,
     agent_id text collate "C",
     agent_type text,
-    session_id text,
+    session_id text collate "C",
     reason text,
     locked_at timestamptz,
     expires_at timestamptz,
@@ -24,15 +25,25 @@ create table file_lock (
 create index file_lock_held on file_lock (workspace, key) where agent_id is not null;
 create index file_lock_held_by_agent on file_lock (workspace, agent_id) where agent_id is not null;
 
--- How many live file locks an agent holds besides one key. The advisory lock ends with the caller's
--- transaction and makes acquisitions of one agent take turns, and the count, being a statement of
--- its own in a volatile function, sees what the previous one committed: a limit judged by it holds
--- under any concurrency.
-create function count_other_file_locks(in_workspace text, in_agent_id text, in_key text)
-returns bigint
-language sql volatile as $$
-    select pg_advisory_xact_lock(hashtextextended(in_workspace || chr(10) || in_agent_id, 1));
-    select count(*) from file_lock
-    where workspace = in_workspace and agent_id = in_agent_id and key <> in_key
-        and is_file and expires_at > clock_timestamp()
-$$;
+-- A waiting request's position in the queue of a key. The process that serves the request extends
+-- `alive_until`; the position of a request that broke off ends a moment later and holds nobody up.
+create table lock_waiter (
+    workspace text collate "C" not null,
+    place uuid not null,
+    key text collate "C" not null,
+    agent_id text collate "C" not null,
+    agent_type text not null,
+    session_id text collate "C",
+    reason text,
+    waiting_since timestamptz not null default clock_timestamp(),
+    alive_until timestamptz not null,
+    primary key (workspace, place)
+);
+
+create index lock_waiter_queue on lock_waiter (workspace, key, waiting_since, place);
+
+-- What a function says of a key: a verdict, and the lock it is about.
+create type lock_verdict as (
+    verdict text,
+    lock file_lock
+);

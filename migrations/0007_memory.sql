@@ -32,65 +32,41 @@ $$;
 -- in camel case, all in lower case. `src/lockKey.rs` is found by itself, `lockkey.rs`, `lockkey`,
 -- `lock`, `key` and more.
 create function search_vector(in_text text, in_weight text) returns tsvector
-language sql immutable parallel safe as $$
-    select coalesce(
-        string_agg(search_quote(left(term, 200)) || ':' || least(place, 16383) || in_weight, ' '), ''
-    )::tsvector
-    from (
-        select *, place = min(place) over (partition by word_place) as is_first
-        from search_words(in_text)
-    ) as words
-    cross join lateral unnest(
-        array[case when is_first then word end, lower(segment)]
-        || case when segment <> lower(segment) then string_to_array(
-            lower(regexp_replace(
-                regexp_replace(segment, '([a-z0-9])([A-Z])', '\1 \2', 'g'),
-                '([A-Z])([A-Z][a-z])', '\1 \2', 'g'
-            )), ' ') end
-    ) as found_by (term)
-    where term is not null
-$$;
-
--- The search for all words of a text: each as a whole or, as part of a longer one, its segments in a
--- row. The last word may be the beginning of one. Null when there is no word.
-create function search_query(in_text text) returns tsquery
-language sql immutable parallel safe as $$
-    with terms as (
-        select
-            word_place, word, place, search_quote(left(lower(segment), 200))
-                || case when place = max(place) over () then ':*' else '' end as segment,
-            case when word_place = max(word_place) over () then ':*' else '' end as ending
-        from search_words(in_text)
-    ), words as (
-        select word_place, '(' || search_quote(word) || ending || ' | '
-            || string_agg(segment, ' <-> ' order by place) || ')' as either
-        from terms
-        group by word_place, word, ending
-    )
-    select string_agg(either, ' & ' order by word_place)::tsquery from words
+language plpgsql immutable parallel safe as $$
+begin
+    if in_text is null or in_text = '' then
+        return ''::tsvector;
+    end if;
+    return (
+        select coalesce(
+            string_agg(search_quote(left(term, 200)) || ':' || least(place, 16383) || in_weight, ' '), ''
+        )::tsvector
+        from (
+            select *, place = min(place) over (partition by word_place) as is_first
+            from search_words(in_text)
+        ) as words
+        cross join lateral unnest(
+            array[case when is_first then word end, lower(segment)]
+            || case when segment <> lower(segment) then string_to_array(
+                lower(regexp_replace(
+                    regexp_replace(segment, '([a-z0-9])([A-Z])', '\1 \2', 'g'),
+                    '([A-Z])([A-Z][a-z])', '\1 \2', 'g'
+                )), ' ') end
+        ) as found_by (term)
+        where term is not null
+    );
+end
 $$;
 
 -- What a memory is found by. Lists are taken as far as an index entry of limited size allows. The
 -- search path is fixed, because a restored backup computes this with an empty one.
 create function memory_search(in_summary text, in_lessons text[], in_tags text[]) returns tsvector
-language sql immutable parallel safe set search_path from current as $$
-    select search_vector(in_summary, 'A')
-        || search_vector(
-            left((select string_agg(it, ' ' order by place)
-                from unnest(in_lessons) with ordinality as u (it, place)), 30000), 'B')
-        || search_vector(
-            left((select string_agg(it, ' ' order by place)
-                from unnest(in_tags) with ordinality as u (it, place)), 15000), 'C')
-$$;
-
--- Both lists without repetitions, in the order in which members were first seen.
-create function union_first_seen(one text[], other text[]) returns text[]
-language sql immutable parallel safe as $$
-    select coalesce(array_agg(it order by first_seen), '{}') from (
-        select it, min(place) as first_seen
-        from unnest(one || other) with ordinality as u (it, place)
-        group by it
-    ) as seen
+language plpgsql immutable parallel safe set search_path from current as $$
+begin
+    return search_vector(in_summary, 'A')
+        || search_vector(left(array_to_string(in_lessons, ' '), 30000), 'B')
+        || search_vector(left(array_to_string(in_tags, ' '), 15000), 'C');
+end
 $$;
 
 -- `is_current` marks the one memory that a repetition is merged into: the latest of its agent, type
@@ -120,3 +96,14 @@ create index memory_by_agent on memory (workspace, agent_id, created_at desc, id
 create index memory_by_time on memory (workspace, created_at desc, id);
 create index memory_by_word on memory using gin (search);
 create index memory_by_tag on memory using gin (tags);
+
+-- The words of each memory as the native search sees them, for ranking by BM25. They stand in a table of
+-- their own, so that an index that refuses a row refuses no memory. Empty without extension pg_search.
+create table memory_words (
+    workspace text collate "C" not null,
+    id uuid not null,
+    words text not null,
+    primary key (workspace, id),
+    constraint memory_words_memory foreign key (workspace, id) references memory (workspace, id)
+        on delete cascade
+);

@@ -39,3 +39,6 @@ insert into domain_rule (workspace, pattern, action, priority) values
     ('default', 'api.github.com', 'allow', 1),
     ('default', 'raw.githubusercontent.com', 'allow', 1),
     ('default', '*.supabase.co', 'allow', 1);
+
+-- Retention looks for the oldest rows of all workspaces.
+create index network_log_by_age on network_log using brin (created_at);

@@ -87,27 +87,5 @@ create table guardrail_violation (
     primary key (workspace, created_at, id)
 );
 
--- Records violations, given as an array of objects whose members are named like the columns, and
--- returns how many. Called within the statement of the operation that found them, so that effect
--- and record are one.
-create function record_guardrail_violations(
-    in_workspace text, in_agent_id text, in_session_id text, in_request_id text, violations jsonb
-) returns bigint
-language sql volatile as $$
-    with recorded as (
-        insert into guardrail_violation (
-            workspace, agent_id, session_id, request_id, trust_level, pattern_name, category,
-            severity, blocked, operation_text, matched_text, file_paths
-        )
-        select
-            in_workspace, in_agent_id, in_session_id, in_request_id, it.trust_level,
-            it.pattern_name, it.category, it.severity, it.blocked, it.operation_text,
-            it.matched_text, it.file_paths
-        from jsonb_to_recordset(violations) as it (
-            trust_level smallint, pattern_name text, category text, severity text, blocked boolean,
-            operation_text text, matched_text text, file_paths text[]
-        )
-        returning 1
-    )
-    select count(*) from recorded
-$$;
+-- Retention looks for the oldest rows of all workspaces.
+create index guardrail_violation_by_age on guardrail_violation using brin (created_at);

@@ -1,20 +1,8 @@
--- Ranking of memories by BM25, for a database with extension pg_search. The index orders what the
--- native search finds and decides nothing; without the extension nothing here is ever used.
---
--- It stands on a table of its own, so that an index that refuses a row refuses no memory.
-
--- The words of each memory as the native search sees them. Empty without the extension.
-create table memory_words (
-    workspace text collate "C" not null,
-    id uuid not null,
-    words text not null,
-    primary key (workspace, id),
-    constraint memory_words_memory foreign key (workspace, id) references memory (workspace, id)
-        on delete cascade
-);
+-- Ranking of memories by BM25, for a database with extension pg_search. The index orders what the native
+-- search finds and decides nothing; without the extension nothing here is ever used.
 
 -- What a memory is found by, as plain text: each term as often as it occurs, in order of places.
-create function search_terms(in_search tsvector) returns text
+create or replace function search_terms(in_search tsvector) returns text
 language sql immutable parallel safe as $$
     select coalesce(string_agg(term, ' ' order by place, term), '')
     from unnest(in_search) as found_by (term, places, weights)
@@ -23,7 +11,7 @@ $$;
 
 -- Keeps the words of a memory. Whatever goes wrong leaves it without words, which costs it its rank
 -- and nothing else.
-create function keep_memory_words() returns trigger
+create or replace function keep_memory_words() returns trigger
 language plpgsql set search_path from current as $$
 begin
     insert into memory_words (workspace, id, words)
@@ -39,7 +27,7 @@ $$;
 -- Makes the index anew, where pg_search is installed in a version that recovers from crashes: 0.24 or
 -- later. Otherwise, and when it fails, everything stays as it was. Called once when migrating; to be
 -- called by hand when the extension is installed later or the index is broken.
-create function make_memory_bm25() returns boolean
+create or replace function make_memory_bm25() returns boolean
 language plpgsql set search_path from current as $$
 declare
     installed integer[] := (
@@ -67,5 +55,3 @@ exception when others then
     return false;
 end
 $$;
-
-select make_memory_bm25();

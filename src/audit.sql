@@ -1,0 +1,99 @@
+-- The audit log: one row for each transition, written by the transition itself.
+
+-- Writes the audit row of one transition. Called exactly once on every path, refusals included.
+create or replace function record(
+    in_workspace text, cx request, operation text, parameters jsonb, result jsonb, success boolean
+) returns void language plpgsql as $$
+begin
+    insert into audit_log (
+        workspace, agent_id, agent_type, session_id, request_id, operation, parameters, result,
+        success, duration_ms
+    ) values (
+        in_workspace, cx.agent_id, cx.agent_type, cx.session_id, cx.id, operation, parameters, result,
+        success, cx.elapsed_ms + 1000 * extract(epoch from clock_timestamp() - statement_timestamp())
+    );
+end
+$$;
+
+-- Records that a policy denied an operation: the one row of a request that is answered with 403.
+create or replace function record_denial(
+    in_workspace text, cx request, operation text, resource text, engine text, reason text,
+    diagnostics text[]
+) returns void language plpgsql as $$
+begin
+    perform record(
+        in_workspace, cx, 'policy_decision',
+        jsonb_build_object(
+            'operation', operation, 'resource', resource, 'engine', engine, 'context', null,
+            'advisory', false
+        ),
+        jsonb_build_object(
+            'allowed', false, 'reason', reason, 'policy_id', null, 'diagnostics', to_jsonb(diagnostics)
+        ),
+        false
+    );
+end
+$$;
+
+-- Creates the partition of the current month and of the months after it, where they are missing, and
+-- returns how many it made. Months are those of UTC. A request that finds no partition for its row calls
+-- this and is run again, so no background task is needed. A partition is created apart and then
+-- attached, which does not block writers. Runs with its owner's rights, so that the service's role
+-- need not own the table.
+create or replace function audit_log_ensure_partitions(months_ahead integer) returns integer
+language plpgsql security definer set search_path from current as $$
+declare
+    this_month timestamp := date_trunc('month', clock_timestamp() at time zone 'UTC');
+    lower_bound timestamptz;
+    upper_bound timestamptz;
+    partition text;
+    made integer := 0;
+begin
+    perform pg_advisory_xact_lock(hashtextextended('audit_log_ensure_partitions', 0));
+    for n in 0..least(months_ahead, 24) loop
+        lower_bound := (this_month + make_interval(months => n)) at time zone 'UTC';
+        upper_bound := (this_month + make_interval(months => n + 1)) at time zone 'UTC';
+        partition := 'audit_log_' || to_char(this_month + make_interval(months => n), 'YYYY_MM');
+        continue when to_regclass(quote_ident(partition)) is not null;
+        execute format('create table %I (like audit_log including defaults)', partition);
+        execute format(
+            'create trigger audit_log_append_only before update or delete or truncate on %I
+             for each statement execute function audit_log_refuse()', partition);
+        execute format('alter table %I enable always trigger audit_log_append_only', partition);
+        execute format(
+            'alter table audit_log attach partition %I for values from (%L) to (%L)',
+            partition, lower_bound, upper_bound);
+        made := made + 1;
+    end loop;
+    return made;
+end
+$$;
+
+-- Drops the audit log's months that lie wholly before the days to keep, and returns how many. Runs with
+-- its owner's rights, so that the service's role need not own the table. A second caller at the same
+-- time does nothing.
+create or replace function audit_log_drop_partitions(retention_days integer) returns bigint
+language plpgsql security definer set search_path from current as $$
+declare
+    oldest_kept date := (clock_timestamp() at time zone 'UTC')::date - greatest(retention_days, 1);
+    month record;
+    dropped bigint := 0;
+begin
+    if not pg_try_advisory_xact_lock(hashtextextended('audit_log_drop_partitions', 0)) then
+        return 0;
+    end if;
+    for month in
+        select
+            c.oid::regclass as name,
+            (to_date(right(c.relname, 7), 'YYYY_MM') + interval '1 month')::date as ended
+        from pg_inherits i
+        join pg_class c on c.oid = i.inhrelid
+        where i.inhparent = 'audit_log'::regclass
+    loop
+        continue when month.ended > oldest_kept;
+        execute format('drop table %s', month.name);
+        dropped := dropped + 1;
+    end loop;
+    return dropped;
+end
+$$;

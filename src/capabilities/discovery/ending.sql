@@ -1,0 +1,215 @@
+-- The end of sessions, and of what they hold.
+
+-- Ends the sessions of a workspace that have not ended yet, and takes back what they hold: releases their
+-- locks, returns their claims to the queue, frees their ports. With an agent, only that agent's; with a
+-- session too, only that one; with a silence, only those without a call for so long. Other sessions of
+-- the agent keep everything, and so does what was taken without a session. A dry run counts and changes
+-- nothing.
+--
+-- This is the one place that knows what a session may hold, for every operation that ends one. Rows are
+-- locked in the order sessions, locks, tasks, ports, each by its key, and judged once they are locked: a
+-- session that calls meanwhile lives on. What a session had already lost is cleared but not counted.
+create or replace function end_sessions(
+    in_workspace text, in_agent_id text, in_session_id text, in_silence interval, in_dry_run boolean,
+    out agents bigint, out sessions bigint, out locks_released bigint, out tasks_requeued bigint,
+    out ports_released bigint
+) language plpgsql as $$
+declare
+    at timestamptz := clock_timestamp();
+    session record;
+    last_agent_id text;
+begin
+    agents := 0;
+    sessions := 0;
+    locks_released := 0;
+    tasks_requeued := 0;
+    ports_released := 0;
+    for session in
+        select s.agent_id, s.session_id from agent_session s
+        where s.workspace = in_workspace and s.ended_at is null
+            and (in_agent_id is null or s.agent_id = in_agent_id)
+            and (in_session_id is null or s.session_id = in_session_id)
+            and (in_silence is null
+                or not is_session_live(s.ended_at, s.last_heartbeat_at, in_silence, at))
+        order by s.agent_id, s.session_id
+        for update
+    loop
+        sessions := sessions + 1;
+        agents := agents + (session.agent_id is distinct from last_agent_id)::integer;
+        last_agent_id := session.agent_id;
+        locks_released := locks_released
+            + release_locks_of(in_workspace, session.agent_id, session.session_id, in_dry_run);
+        tasks_requeued := tasks_requeued
+            + requeue_claims_of(in_workspace, session.agent_id, session.session_id, in_dry_run);
+        ports_released := ports_released
+            + free_ports_of(in_workspace, session.agent_id, session.session_id, in_dry_run);
+        if not in_dry_run then
+            update agent_session s set ended_at = at
+            where s.workspace = in_workspace and s.agent_id = session.agent_id
+                and s.session_id = session.session_id;
+        end if;
+    end loop;
+end
+$$;
+
+-- However long a session was silent, what it holds counts until it is ended.
+create or replace function any_silence() returns interval language sql immutable parallel safe as $$
+    select interval '1000 years'
+$$;
+
+-- Releases the locks of a session and returns how many were live.
+create or replace function release_locks_of(
+    in_workspace text, in_agent_id text, in_session_id text, in_dry_run boolean
+) returns bigint language plpgsql as $$
+declare
+    lock record;
+    released bigint := 0;
+begin
+    for lock in
+        select l.key, is_live(in_workspace, l.agent_id, l.session_id, l.locked_at, l.expires_at,
+            any_silence()) as counts
+        from file_lock l
+        where l.workspace = in_workspace and l.agent_id = in_agent_id and l.session_id = in_session_id
+        order by l.key
+        for update
+    loop
+        released := released + lock.counts::integer;
+        if not in_dry_run then
+            perform free_lock(in_workspace, lock.key);
+        end if;
+    end loop;
+    return released;
+end
+$$;
+
+-- Returns the claims of a session to the queue and returns how many. A task out of attempts fails instead;
+-- one that has failed by the passing of time is left alone.
+create or replace function requeue_claims_of(
+    in_workspace text, in_agent_id text, in_session_id text, in_dry_run boolean
+) returns bigint language plpgsql as $$
+declare
+    at timestamptz := clock_timestamp();
+    task record;
+    requeued bigint := 0;
+begin
+    for task in
+        select t.id, t.attempt >= t.max_attempts as is_out
+        from work_task t
+        where t.workspace = in_workspace and t.claimed_by = in_agent_id
+            and t.claimed_session_id = in_session_id and t.status in ('claimed', 'running')
+            and task_failure(
+                t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) is null
+        order by t.id
+        for update
+    loop
+        requeued := requeued + (not task.is_out)::integer;
+        if not in_dry_run then
+            perform requeue_task(in_workspace, task.id, task.is_out);
+        end if;
+    end loop;
+    return requeued;
+end
+$$;
+
+-- Ends a claim without a report: the task is pending again, or has failed when it is out of attempts.
+create or replace function requeue_task(in_workspace text, in_id uuid, in_is_out boolean)
+returns void language plpgsql as $$
+declare
+    at timestamptz := clock_timestamp();
+begin
+    update work_task t set
+        status = case when in_is_out then 'failed' else 'pending' end,
+        error_message = case when in_is_out then 'max_attempts_exceeded' else t.error_message end,
+        completed_at = case when in_is_out then at end,
+        claim_token = case when in_is_out then t.claim_token end,
+        claimed_by = case when in_is_out then t.claimed_by end,
+        claimed_session_id = case when in_is_out then t.claimed_session_id end,
+        claimed_at = case when in_is_out then t.claimed_at end,
+        lease_expires_at = null, held_until = null, available_at = null, is_parked = false,
+        is_lapsed = false
+    where t.workspace = in_workspace and t.id = in_id;
+end
+$$;
+
+-- Frees the ports of a session and returns how many blocks were live.
+create or replace function free_ports_of(
+    in_workspace text, in_agent_id text, in_session_id text, in_dry_run boolean
+) returns bigint language plpgsql as $$
+declare
+    block record;
+    freed bigint := 0;
+begin
+    for block in
+        select p.slot, is_live(in_workspace, p.agent_id, p.session_id, p.allocated_at, p.expires_at,
+            any_silence()) as counts
+        from port_block p
+        where p.workspace = in_workspace and p.agent_id = in_agent_id and p.session_id = in_session_id
+        order by p.slot
+        for update
+    loop
+        freed := freed + block.counts::integer;
+        if not in_dry_run then
+            delete from port_block p where p.workspace = in_workspace and p.slot = block.slot;
+        end if;
+    end loop;
+    return freed;
+end
+$$;
+
+-- Ends one session of the caller and its MCP connections, and records it. An unknown session is refused.
+create or replace function deregister_session(
+    in_workspace text, cx request, in_session_id text,
+    out is_known boolean, out sessions bigint, out locks_released bigint, out tasks_requeued bigint,
+    out ports_released bigint
+) language plpgsql as $$
+begin
+    delete from mcp_connection c
+    where c.workspace = in_workspace and c.agent_id = cx.agent_id and c.session_id = in_session_id;
+    is_known := exists (
+        select from agent_session s
+        where s.workspace = in_workspace and s.agent_id = cx.agent_id and s.session_id = in_session_id);
+    select e.sessions, e.locks_released, e.tasks_requeued, e.ports_released
+    into sessions, locks_released, tasks_requeued, ports_released
+    from end_sessions(in_workspace, cx.agent_id, in_session_id, null, false) e;
+    perform record(
+        in_workspace, cx, 'deregister_agent',
+        jsonb_build_object('session_id', in_session_id, 'capabilities', null),
+        case when is_known then '{}'::jsonb else jsonb_build_object('reason', 'session_not_found') end,
+        is_known);
+end
+$$;
+
+-- Ends all sessions of a workspace that have been silent for too long, and records it. The caller's own
+-- session is heard first.
+create or replace function cleanup_sessions(
+    in_workspace text, cx request, in_minutes integer, in_dry_run boolean,
+    out agents bigint, out sessions bigint, out locks_released bigint, out tasks_requeued bigint,
+    out ports_released bigint
+) language plpgsql as $$
+begin
+    perform hear(in_workspace, cx);
+    select e.* into agents, sessions, locks_released, tasks_requeued, ports_released
+    from end_sessions(in_workspace, null, null, make_interval(mins => in_minutes), in_dry_run) e;
+    perform record(
+        in_workspace, cx, 'cleanup_dead_agents',
+        jsonb_build_object('stale_threshold_minutes', in_minutes, 'dry_run', in_dry_run),
+        jsonb_build_object(
+            'agents_cleaned', agents, 'locks_released', locks_released, 'sessions_cleaned', sessions,
+            'tasks_requeued', tasks_requeued, 'ports_released', ports_released),
+        true);
+end
+$$;
+
+-- Ends an MCP connection for good; the session that it speaks for lives on.
+create or replace function end_mcp_connection(in_workspace text, in_agent_id text, in_connection_id text)
+returns void language plpgsql as $$
+#variable_conflict use_column
+declare
+    at timestamptz := clock_timestamp();
+begin
+    insert into mcp_connection (workspace, agent_id, connection_id, session_id, has_ended)
+    values (in_workspace, in_agent_id, in_connection_id, null, true)
+    on conflict (workspace, agent_id, connection_id) do update set
+        session_id = null, has_ended = true, bound_at = at;
+end
+$$;

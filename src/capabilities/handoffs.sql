@@ -1,0 +1,53 @@
+-- Handoffs. Lists and content come as json and not as jsonb, which does not keep the order of members.
+
+-- Stores a handoff, or refuses it for `in_refusal`, and records it.
+create or replace function write_handoff(
+    in_workspace text, cx request, in_refusal text, in_summary text, in_completed_work json,
+    in_in_progress json, in_decisions json, in_next_steps json, in_relevant_files json,
+    in_content json, out handoff_id uuid
+) language plpgsql as $$
+begin
+    perform hear(in_workspace, cx);
+    if in_refusal is null then
+        insert into handoff (
+            workspace, agent_id, agent_type, session_id, summary, completed_work, in_progress,
+            decisions, next_steps, relevant_files, content
+        ) values (
+            in_workspace, cx.agent_id, cx.agent_type, cx.session_id, in_summary, in_completed_work,
+            in_in_progress, in_decisions, in_next_steps, in_relevant_files, in_content
+        )
+        returning id into handoff_id;
+    end if;
+    perform record(
+        in_workspace, cx, 'write_handoff',
+        jsonb_build_object('summary_length', length(in_summary)),
+        case when in_refusal is null then jsonb_build_object('handoff_id', handoff_id)
+            else jsonb_build_object('reason', in_refusal) end,
+        in_refusal is null);
+end
+$$;
+
+-- Reads the newest handoffs, of one agent or of all (null), and records that they were read. Asks for one
+-- more than `in_limit`, which tells whether there are more; `in_asked` is what the audit row keeps.
+create or replace function read_handoffs(
+    in_workspace text, cx request, in_agent_id text, in_limit integer, in_asked jsonb
+) returns setof handoff language plpgsql as $$
+declare
+    found_rows bigint;
+begin
+    perform hear(in_workspace, cx);
+    if in_agent_id is null then
+        return query
+        select * from handoff h where h.workspace = in_workspace
+        order by h.created_at desc, h.id desc limit in_limit + 1;
+    else
+        return query
+        select * from handoff h where h.workspace = in_workspace and h.agent_id = in_agent_id
+        order by h.created_at desc, h.id desc limit in_limit + 1;
+    end if;
+    get diagnostics found_rows = row_count;
+    perform record(
+        in_workspace, cx, 'read_handoff', in_asked,
+        jsonb_build_object('count', least(found_rows, in_limit)), true);
+end
+$$;

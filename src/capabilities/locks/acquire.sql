@@ -1,0 +1,233 @@
+-- Taking a lock, or extending one.
+
+-- Takes the lock on a key, or extends it for its holder, and records it. Returns the verdict (`acquired`,
+-- `refreshed`, `over_limit`, `locked_by_other`, `locked_by_other_session`, or `in_refusal`) and the
+-- lock: the caller's, or the one that stands in its way.
+--
+-- `in_refusal` says what is wrong with the request, whoever holds the lock. `in_denial` is the reason of
+-- the denial when the agent holds `in_file_limit` other file locks. `in_waiter` identifies a
+-- request that waits; `in_may_wait` is false in its last attempt, the one whose refusal is recorded.
+create or replace function acquire_lock(
+    in_workspace text, cx request, in_key text, in_is_file boolean, in_reason text, in_ttl interval,
+    in_refusal text, in_file_limit bigint, in_denial text, in_engine text, in_waiter uuid,
+    in_may_wait boolean,
+    out verdict text, out agent_id text, out agent_type text, out session_id text, out reason text,
+    out locked_at timestamptz, out expires_at timestamptz, out token bigint,
+    out queue_position bigint
+) language plpgsql as $$
+declare
+    taken lock_verdict;
+    is_granted boolean := false;
+begin
+    perform hear(in_workspace, cx);
+    if in_is_file and in_file_limit is not null
+        and count_other_file_locks(in_workspace, cx.agent_id, in_key, cx.silence) >= in_file_limit
+    then
+        verdict := 'over_limit';
+        perform record_denial(
+            in_workspace, cx, 'acquire_lock', in_key, in_engine, in_denial, '{}');
+        return;
+    end if;
+
+    verdict := in_refusal;
+    if in_refusal is null then
+        taken := take_lock(in_workspace, cx, in_key, in_is_file, in_reason, in_ttl, in_waiter);
+        verdict := taken.verdict;
+        is_granted := verdict in ('acquired', 'refreshed');
+        agent_id := (taken.lock).agent_id;
+        agent_type := (taken.lock).agent_type;
+        session_id := (taken.lock).session_id;
+        reason := (taken.lock).reason;
+        locked_at := (taken.lock).locked_at;
+        expires_at := (taken.lock).expires_at;
+        if is_granted then
+            token := (taken.lock).token;
+        end if;
+        if in_waiter is not null then
+            queue_position := keep_queue_position(
+                in_workspace, cx, in_key, in_reason, in_waiter, in_may_wait and not is_granted);
+        end if;
+    end if;
+    if is_granted or in_refusal is not null or not in_may_wait then
+        perform record(
+            in_workspace, cx, 'acquire_lock',
+            jsonb_build_object('file_path', in_key, 'reason', in_reason),
+            case when is_granted
+                then jsonb_build_object('action', verdict, 'fencing_token', token, 'took_over_from',
+                    case when verdict = 'acquired' then (taken.lock).took_over_from end)
+                else jsonb_build_object('reason', verdict, 'locked_by', agent_id) end,
+            is_granted);
+    end if;
+end
+$$;
+
+-- Grants or extends the lock on a key, or says what stands in the way.
+--
+-- A held key is refused after one read, so callers that are refused do not queue behind one another.
+-- Otherwise the row is locked and judged again, because another call may have been faster: each statement
+-- of a volatile function has a snapshot of its own.
+create or replace function take_lock(
+    in_workspace text, cx request, in_key text, in_is_file boolean, in_reason text, in_ttl interval,
+    in_waiter uuid
+) returns lock_verdict language plpgsql as $$
+#variable_conflict use_column
+declare
+    judged lock_verdict := judge_lock(in_workspace, cx, in_key, in_waiter);
+    granted file_lock;
+    granted_at timestamptz := clock_timestamp();
+begin
+    if judged.verdict = 'free' and (judged.lock).key is null then
+        insert into file_lock (
+            workspace, key, token, is_file, agent_id, agent_type, session_id, reason, locked_at,
+            expires_at
+        ) values (
+            in_workspace, in_key, 1, in_is_file, cx.agent_id, cx.agent_type, cx.session_id, in_reason,
+            granted_at, granted_at + in_ttl
+        )
+        on conflict (workspace, key) do nothing
+        returning * into granted;
+        if found then
+            return row('acquired', granted)::lock_verdict;
+        end if;
+    end if;
+    if judged.verdict in ('free', 'own') then
+        perform from file_lock l where l.workspace = in_workspace and l.key = in_key for update;
+        judged := judge_lock(in_workspace, cx, in_key, in_waiter);
+        granted_at := clock_timestamp(); -- waiting for the row may have taken a while
+    end if;
+
+    if judged.verdict = 'free' then
+        update file_lock l set
+            token = l.token + 1, agent_id = cx.agent_id, agent_type = cx.agent_type,
+            session_id = cx.session_id, reason = in_reason, locked_at = granted_at,
+            expires_at = granted_at + in_ttl, refresh_count = 0, took_over_from = l.agent_id
+        where l.workspace = in_workspace and l.key = in_key
+        returning * into granted;
+        return row('acquired', granted)::lock_verdict;
+    elsif judged.verdict = 'own' then
+        update file_lock l set
+            expires_at = granted_at + in_ttl, refresh_count = l.refresh_count + 1,
+            reason = coalesce(in_reason, l.reason)
+        where l.workspace = in_workspace and l.key = in_key
+        returning * into granted;
+        return row('refreshed', granted)::lock_verdict;
+    end if;
+    return judged;
+end
+$$;
+
+-- Says how a caller stands to a key: `own` when it holds the lock, `free` when it may take it, else
+-- `locked_by_other` or `locked_by_other_session` with what stands in its way. A free key is reserved
+-- for the request that has waited longest; to other callers, that one is its holder. Where the key has
+-- never been locked, `lock` is null.
+create or replace function judge_lock(in_workspace text, cx request, in_key text, in_waiter uuid)
+returns lock_verdict language plpgsql stable as $$
+declare
+    lock file_lock;
+    ahead lock_waiter;
+begin
+    select * into lock from file_lock l where l.workspace = in_workspace and l.key = in_key;
+    if is_live(in_workspace, lock.agent_id, lock.session_id, lock.locked_at, lock.expires_at, cx.silence)
+    then
+        return row(case
+            when not is_other_holder(lock.agent_id, lock.session_id, cx.agent_id, cx.session_id)
+                then 'own'
+            when lock.agent_id = cx.agent_id then 'locked_by_other_session'
+            else 'locked_by_other' end, lock)::lock_verdict;
+    end if;
+    if exists (select from lock_waiter w where w.workspace = in_workspace and w.key = in_key) then
+        select * into ahead from waiters_ahead(in_workspace, cx, in_key, in_waiter) limit 1;
+    end if;
+    if ahead.place is null then
+        return row('free', lock)::lock_verdict;
+    end if;
+    lock.agent_id := ahead.agent_id;
+    lock.agent_type := ahead.agent_type;
+    lock.session_id := ahead.session_id;
+    lock.reason := ahead.reason;
+    lock.locked_at := null;
+    lock.expires_at := ahead.alive_until;
+    return row(
+        case when ahead.agent_id = cx.agent_id then 'locked_by_other_session' else 'locked_by_other' end,
+        lock)::lock_verdict;
+end
+$$;
+
+-- The requests of others that go before a caller in the queue of a key, the longest waiting first.
+create or replace function waiters_ahead(
+    in_workspace text, cx request, in_key text, in_waiter uuid
+) returns setof lock_waiter language plpgsql stable as $$
+declare
+    own lock_waiter;
+    at timestamptz := clock_timestamp();
+begin
+    if in_waiter is not null then
+        select * into own from lock_waiter w where w.workspace = in_workspace and w.place = in_waiter;
+    end if;
+    return query
+    select * from lock_waiter w
+    where w.workspace = in_workspace and w.key = in_key and is_waiting(w.alive_until, at)
+        and is_other_holder(w.agent_id, w.session_id, cx.agent_id, cx.session_id)
+        and (own.place is null or (w.waiting_since, w.place) < (own.waiting_since, own.place))
+    order by w.waiting_since, w.place;
+end
+$$;
+
+-- Keeps a waiting request's position in the queue of a key, or gives it up. Returns the position,
+-- starting at 1.
+create or replace function keep_queue_position(
+    in_workspace text, cx request, in_key text, in_reason text, in_waiter uuid, in_is_kept boolean
+) returns bigint language plpgsql as $$
+declare
+    alive_until timestamptz := clock_timestamp() + waiter_lifetime();
+    queue_position bigint;
+begin
+    select count(*) + 1 into queue_position from waiters_ahead(in_workspace, cx, in_key, in_waiter);
+    if in_is_kept then
+        insert into lock_waiter as w (
+            workspace, place, key, agent_id, agent_type, session_id, reason, alive_until
+        ) values (
+            in_workspace, in_waiter, in_key, cx.agent_id, cx.agent_type, cx.session_id, in_reason,
+            alive_until
+        )
+        on conflict on constraint lock_waiter_pkey do update set alive_until = excluded.alive_until;
+    else
+        delete from lock_waiter w where w.workspace = in_workspace and w.place = in_waiter;
+    end if;
+    return queue_position;
+end
+$$;
+
+-- How long a position in a queue lasts after the serving process last looked for its request.
+create or replace function waiter_lifetime() returns interval language sql immutable parallel safe as $$
+    select interval '3 seconds'
+$$;
+
+-- Keeps the positions of requests that wait, and returns those whose turn has come: the key is free for
+-- them, and no other request has waited for it longer. Deletes positions that nothing has kept for a
+-- minute.
+create or replace function keep_lock_waiters(in_workspace text, in_places uuid[], silence interval)
+returns setof uuid language plpgsql as $$
+declare
+    at timestamptz := clock_timestamp();
+begin
+    update lock_waiter w set alive_until = at + waiter_lifetime()
+    where w.workspace = in_workspace and w.place = any(in_places);
+    delete from lock_waiter w
+    where w.workspace = in_workspace and not is_waiting(w.alive_until, at - interval '1 minute');
+    return query
+    select own.place from lock_waiter own
+    where own.workspace = in_workspace and own.place = any(in_places)
+        and not exists (
+            select from lock_waiter w
+            where w.workspace = in_workspace and w.key = own.key and is_waiting(w.alive_until, at)
+                and is_other_holder(w.agent_id, w.session_id, own.agent_id, own.session_id)
+                and (w.waiting_since, w.place) < (own.waiting_since, own.place)
+        ) and not exists (
+            select from file_lock l
+            where l.workspace = in_workspace and l.key = own.key
+                and is_other_holder(l.agent_id, l.session_id, own.agent_id, own.session_id)
+                and is_live(in_workspace, l.agent_id, l.session_id, l.locked_at, l.expires_at, silence)
+        );
+end
+$$;

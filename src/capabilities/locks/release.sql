@@ -1,0 +1,62 @@
+-- Giving a lock back, and freeing one that another agent holds.
+
+-- Gives back the caller's lock on a key. Returns why it was refused, or null. Only a row that is the
+-- caller's is locked, so a call that is refused delays nobody.
+create or replace function release_lock(
+    in_workspace text, cx request, in_key text, in_token bigint, out refusal text
+) language plpgsql as $$
+declare
+    held file_lock;
+begin
+    perform hear(in_workspace, cx);
+    select * into held from file_lock l
+    where l.workspace = in_workspace and l.key = in_key
+        and not is_other_holder(l.agent_id, l.session_id, cx.agent_id, cx.session_id)
+    for update;
+    if not is_live(in_workspace, held.agent_id, held.session_id, held.locked_at, held.expires_at, cx.silence)
+    then
+        refusal := 'lock_not_found_or_not_owner';
+    elsif held.token <> in_token then
+        refusal := 'stale_fencing_token';
+    else
+        perform free_lock(in_workspace, in_key);
+    end if;
+    perform record(
+        in_workspace, cx, 'release_lock', jsonb_build_object('file_path', in_key),
+        case when refusal is null then jsonb_build_object('action', 'released')
+            else jsonb_build_object('reason', refusal) end,
+        refusal is null);
+end
+$$;
+
+-- Frees a key for an administrator, whoever holds it; with a token, only while that is the current one.
+create or replace function force_release_lock(
+    in_workspace text, cx request, in_key text, in_token bigint,
+    out released boolean, out prior_agent_id text, out prior_locked_at timestamptz, out reason text
+) language plpgsql as $$
+declare
+    held file_lock;
+begin
+    perform hear(in_workspace, cx);
+    select * into held from file_lock l
+    where l.workspace = in_workspace and l.key = in_key for update;
+    if not is_live(in_workspace, held.agent_id, held.session_id, held.locked_at, held.expires_at, cx.silence)
+    then
+        reason := 'not_locked';
+    elsif held.token <> in_token then
+        reason := 'stale_fencing_token';
+    else
+        prior_agent_id := held.agent_id;
+        prior_locked_at := held.locked_at;
+        perform free_lock(in_workspace, in_key);
+    end if;
+    released := reason is null;
+    perform record(
+        in_workspace, cx, 'force_release_lock', jsonb_build_object('file_path', in_key),
+        case when released
+            then jsonb_build_object(
+                'prior_holder_agent_id', prior_agent_id, 'fencing_token', held.token)
+            else jsonb_build_object('reason', reason) end,
+        released);
+end
+$$;

@@ -1,0 +1,136 @@
+-- Tidying up what time has ended. Nothing depends on it: every statement compares for itself.
+
+-- Tidies up a workspace, and records it. `in_tasks` names what to do.
+create or replace function run_maintenance(
+    in_workspace text, cx request, in_asked jsonb, in_tasks text[], in_retention_days integer,
+    out sessions_expired bigint, out locks_expired bigint, out locks_released bigint,
+    out tasks_requeued bigint, out tasks_failed bigint, out ports_released bigint,
+    out rows_deleted bigint, out audit_partitions_dropped bigint, out duration_ms bigint
+) language plpgsql as $$
+begin
+    perform hear(in_workspace, cx);
+    select t.* into sessions_expired, locks_expired, locks_released, tasks_requeued, tasks_failed,
+        ports_released
+    from tidy_up(in_workspace, cx.silence, in_tasks) t;
+    rows_deleted := 0;
+    audit_partitions_dropped := 0;
+    if 'retention' = any(in_tasks) then
+        rows_deleted := delete_old_records(in_retention_days);
+        audit_partitions_dropped := audit_log_drop_partitions(in_retention_days);
+    end if;
+    duration_ms := 1000 * extract(epoch from clock_timestamp() - statement_timestamp());
+    perform record(
+        in_workspace, cx, 'run_maintenance', jsonb_build_object('tasks', in_asked),
+        jsonb_build_object(
+            'sessions_expired', sessions_expired, 'locks_expired', locks_expired,
+            'locks_released', locks_released, 'tasks_requeued', tasks_requeued,
+            'tasks_failed', tasks_failed, 'ports_released', ports_released, 'approvals_expired', 0,
+            'rows_deleted', rows_deleted, 'audit_partitions_dropped', audit_partitions_dropped),
+        true);
+end
+$$;
+
+-- Ends silent sessions, clears expired locks, finishes lost tasks and frees expired ports of a workspace:
+-- those of them that `in_tasks` names (`sessions`, `locks`, `work`, `ports`).
+create or replace function tidy_up(
+    in_workspace text, silence interval, in_tasks text[],
+    out sessions_expired bigint, out locks_expired bigint, out locks_released bigint,
+    out tasks_requeued bigint, out tasks_failed bigint, out ports_released bigint
+) language plpgsql as $$
+declare
+    batch record;
+begin
+    select 0, 0, 0, 0, 0, 0
+    into sessions_expired, locks_expired, locks_released, tasks_requeued, tasks_failed, ports_released;
+    if 'sessions' = any(in_tasks) then
+        select e.sessions, e.locks_released, e.tasks_requeued, e.ports_released
+        into sessions_expired, locks_released, tasks_requeued, ports_released
+        from end_sessions(in_workspace, null, null, silence, false) e;
+    end if;
+    if 'locks' = any(in_tasks) then
+        locks_expired := clear_expired_locks(in_workspace, silence);
+    end if;
+    if 'work' = any(in_tasks) then
+        loop
+            select * into batch from notice_time_passed(in_workspace, 1000);
+            tasks_failed := tasks_failed + batch.failed;
+            exit when batch.noticed = 0;
+        end loop;
+    end if;
+    if 'ports' = any(in_tasks) then
+        ports_released := ports_released + free_expired_ports(in_workspace, silence);
+    end if;
+end
+$$;
+
+-- Clears locks that are no longer in force; the keys' counters stay. Rows that another call holds are
+-- skipped.
+create or replace function clear_expired_locks(in_workspace text, silence interval) returns bigint
+language plpgsql as $$
+declare
+    lock record;
+    cleared bigint := 0;
+begin
+    for lock in
+        select l.key from file_lock l
+        where l.workspace = in_workspace and l.agent_id is not null
+            and not is_live(in_workspace, l.agent_id, l.session_id, l.locked_at, l.expires_at, silence)
+        order by l.key
+        for update skip locked
+    loop
+        perform free_lock(in_workspace, lock.key);
+        cleared := cleared + 1;
+    end loop;
+    return cleared;
+end
+$$;
+
+-- Frees port blocks that are no longer in force.
+create or replace function free_expired_ports(in_workspace text, silence interval) returns bigint
+language plpgsql as $$
+declare
+    slots integer[];
+begin
+    slots := array(
+        select p.slot from port_block p
+        where p.workspace = in_workspace and not is_live(
+            in_workspace, p.agent_id, p.session_id, p.allocated_at, p.expires_at, silence)
+        order by p.slot
+        for update skip locked);
+    delete from port_block p where p.workspace = in_workspace and p.slot = any(slots);
+    return cardinality(slots);
+end
+$$;
+
+-- Deletes, in every workspace, stored answers after a day, MCP connections of sessions that have been
+-- silent for a week, and records of violations and of network checks whose month lies wholly before the
+-- days to keep. Returns how many rows.
+create or replace function delete_old_records(retention_days integer) returns bigint
+language plpgsql as $$
+declare
+    at timestamptz := statement_timestamp();
+    oldest_kept timestamptz := date_trunc('month', at - make_interval(days => retention_days));
+    step bigint;
+    deleted bigint := 0;
+begin
+    delete from idempotency_key k where k.created_at <= at - interval '24 hours';
+    get diagnostics step = row_count;
+    deleted := deleted + step;
+    delete from mcp_connection c
+    where c.bound_at <= at - interval '7 days'
+        and not exists (
+            select from agent_session s
+            where s.workspace = c.workspace and s.agent_id = c.agent_id
+                and s.session_id = c.session_id
+                and is_session_live(s.ended_at, s.last_heartbeat_at, interval '7 days', at)
+        );
+    get diagnostics step = row_count;
+    deleted := deleted + step;
+    delete from guardrail_violation v where v.created_at < oldest_kept;
+    get diagnostics step = row_count;
+    deleted := deleted + step;
+    delete from network_log n where n.created_at < oldest_kept;
+    get diagnostics step = row_count;
+    return deleted + step;
+end
+$$;

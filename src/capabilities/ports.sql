@@ -1,0 +1,87 @@
+-- Blocks of ports.
+
+-- Gives a session the lowest free slot, or the one it has for longer, or says why not, and records it.
+--
+-- The advisory lock, which ends with the transaction, makes allocations of one workspace take turns; each
+-- then sees what the previous one committed.
+create or replace function allocate_ports(
+    in_workspace text, cx request, in_session_id text, in_slots integer, in_ttl interval,
+    out refusal text, out slot integer, out expires_at timestamptz
+) language plpgsql as $$
+declare
+    at timestamptz;
+    own record;
+begin
+    perform hear(in_workspace, cx);
+    perform pg_advisory_xact_lock(hashtextextended(in_workspace, 2));
+    at := clock_timestamp();
+    expires_at := at + in_ttl;
+    select b.slot, b.agent_id into own from live_port_blocks(in_workspace, cx.silence) b
+    where b.session_id = in_session_id;
+    if own.agent_id <> cx.agent_id then
+        refusal := 'session_owned_by_other_agent';
+    elsif own.slot is not null then
+        slot := own.slot;
+        update port_block p set expires_at = allocate_ports.expires_at
+        where p.workspace = in_workspace and p.slot = allocate_ports.slot;
+    else
+        select min(n) into slot from generate_series(0, in_slots - 1) n
+        where n not in (select b.slot from live_port_blocks(in_workspace, cx.silence) b);
+        if slot is null then
+            refusal := 'no_ports_available';
+        else
+            delete from port_block p where p.workspace = in_workspace and p.slot = allocate_ports.slot;
+            insert into port_block (workspace, slot, agent_id, session_id, allocated_at, expires_at)
+            values (in_workspace, slot, cx.agent_id, in_session_id, at, expires_at);
+        end if;
+    end if;
+    if refusal is not null then
+        expires_at := null;
+    end if;
+    perform record(
+        in_workspace, cx, 'allocate_ports', jsonb_build_object('session_id', in_session_id),
+        case when refusal is null then jsonb_build_object('slot', slot)
+            else jsonb_build_object('reason', refusal) end,
+        refusal is null);
+end
+$$;
+
+-- The blocks of ports in force, in the order of allocation.
+create or replace function live_port_blocks(in_workspace text, silence interval) returns setof port_block
+language plpgsql stable as $$
+begin
+    return query
+    select p.* from port_block p
+    where p.workspace = in_workspace
+        and is_live(in_workspace, p.agent_id, p.session_id, p.allocated_at, p.expires_at, silence)
+    order by p.allocated_at, p.slot;
+end
+$$;
+
+-- Frees a session's block, when it is the caller's or `in_any_owner`, and records it. A session without a
+-- block is not refused; `slot` is then null.
+create or replace function release_ports(
+    in_workspace text, cx request, in_session_id text, in_any_owner boolean,
+    out refusal text, out slot integer
+) language plpgsql as $$
+declare
+    block port_block;
+begin
+    perform hear(in_workspace, cx);
+    select p.* into block from port_block p
+    where p.workspace = in_workspace and p.session_id = in_session_id
+        and is_live(in_workspace, p.agent_id, p.session_id, p.allocated_at, p.expires_at, cx.silence)
+    for update;
+    if block.agent_id = cx.agent_id or (block.slot is not null and in_any_owner) then
+        slot := block.slot;
+        delete from port_block p where p.workspace = in_workspace and p.slot = release_ports.slot;
+    elsif block.slot is not null then
+        refusal := 'not_owner';
+    end if;
+    perform record(
+        in_workspace, cx, 'release_ports', jsonb_build_object('session_id', in_session_id),
+        case when refusal is null then jsonb_build_object('slot', slot)
+            else jsonb_build_object('reason', refusal) end,
+        refusal is null);
+end
+$$;

@@ -1,0 +1,199 @@
+-- Claiming tasks.
+
+-- Claims up to `in_count` tasks for the caller, each as a lease, and records each. Returns a row for each
+-- claimed task (verdict `claimed`), or one row that says why there is none (verdict `none`).
+--
+-- A task whose text was judged by another set of guardrail patterns than `in_guard_version` is not handed
+-- out: the verdict `rescan` returns such texts, and the caller repeats the call with what it found in
+-- them (`in_scans`). With `in_may_rescan` false they are left alone. With `in_may_wait`, finding nothing
+-- is not recorded: the request waits.
+create or replace function claim_tasks(
+    in_workspace text, cx request, in_count integer, in_task_types text[], in_lease_minutes integer,
+    in_trust integer, in_guard_version text, in_scans jsonb, in_may_rescan boolean, in_may_wait boolean
+) returns table (
+    verdict text, id uuid, task_type text, description text, input_data json, priority smallint,
+    deadline timestamptz, attempt smallint, claim_token text, lease_expires_at timestamptz,
+    reason text, texts json
+) language plpgsql as $$
+declare
+    able text[];
+    task work_task;
+    claimed integer := 0;
+begin
+    perform hear(in_workspace, cx);
+    if in_scans is not null then
+        perform store_scans(in_workspace, in_guard_version, in_scans);
+    end if;
+    able := declared_capabilities(in_workspace, cx.agent_id, cx.silence);
+    if in_may_rescan then
+        texts := texts_to_scan(in_workspace, tasks_to_scan(in_workspace, in_guard_version, 100));
+    end if;
+    while texts is null and claimed < in_count loop
+        task := pick_task(in_workspace, cx, in_task_types, in_trust, able, claimed = 0);
+        exit when task.id is null;
+        if task.guard_version <> in_guard_version then
+            if in_may_rescan then
+                texts := texts_to_scan(in_workspace, array[task.id]);
+            end if;
+            exit;
+        end if;
+        task := lease_task(in_workspace, cx, task.id, in_task_types, in_lease_minutes, in_trust);
+        verdict := 'claimed';
+        id := task.id;
+        task_type := task.task_type;
+        description := task.description;
+        input_data := task.input_data;
+        priority := task.priority;
+        deadline := task.deadline;
+        attempt := task.attempt;
+        claim_token := task.claim_token;
+        lease_expires_at := task.lease_expires_at;
+        return next;
+        claimed := claimed + 1;
+    end loop;
+    if claimed > 0 then
+        return;
+    end if;
+
+    verdict := 'rescan';
+    if texts is null then
+        verdict := 'none';
+        reason := why_no_task(in_workspace, cx.agent_id, in_trust, in_task_types, able);
+        if not in_may_wait then
+            perform record(
+                in_workspace, cx, 'claim_task', jsonb_build_object('task_types', to_jsonb(in_task_types)),
+                jsonb_build_object('reason', reason), false);
+        end if;
+    end if;
+    return next;
+end
+$$;
+
+-- Finds the first task that an agent may take and locks its row; null where there is none.
+--
+-- What time has made available is noticed first, when there is anything to notice. Rows that rivals hold
+-- are skipped. With `in_waits`, and where rivals hold all that is left, waits for the first of it and
+-- looks again, because a rival may not take it; but not while holding rows that a rival may wait for.
+create or replace function pick_task(
+    in_workspace text, cx request, in_task_types text[], in_trust integer, able text[], in_waits boolean
+) returns work_task language plpgsql as $$
+declare
+    at timestamptz;
+    unnoticed uuid[];
+    candidates uuid[];
+    newly_noticed bigint;
+    noticed bigint := 0;
+    task work_task;
+begin
+    for round in 1..32 loop
+        newly_noticed := 0;
+        unnoticed := array(select tasks_to_notice(in_workspace, clock_timestamp(), 1));
+        if unnoticed <> '{}' then
+            select n.noticed into newly_noticed from notice_time_passed(in_workspace, 100) n;
+            noticed := noticed + newly_noticed;
+        end if;
+        at := clock_timestamp();
+        candidates := array(
+            select c.id
+            from claimable_tasks(in_workspace, cx.agent_id, in_trust, in_task_types, able, at) c
+            order by c.priority, c.created_at, c.id);
+        select t.* into task
+        from unnest(candidates) with ordinality as c (id, place)
+        join work_task t on t.workspace = in_workspace and t.id = c.id
+        where is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
+            t.authored_by, t.archetype, cx.agent_id, in_trust, in_task_types, able, at)
+        order by c.place limit 1
+        for update of t skip locked;
+        exit when task.id is not null;
+        if newly_noticed = 0 then
+            exit when noticed > 0 or not in_waits or candidates || unnoticed = '{}';
+            perform from work_task t
+            where t.workspace = in_workspace and t.id = (candidates || unnoticed)[1]
+            for update;
+        end if;
+    end loop;
+    return task;
+end
+$$;
+
+-- Hands a task, whose row is locked, to the caller as a lease, and records it together with what the
+-- guardrails found in it.
+create or replace function lease_task(
+    in_workspace text, cx request, in_id uuid, in_task_types text[], in_lease_minutes integer,
+    in_trust integer
+) returns work_task language plpgsql as $$
+declare
+    at timestamptz := clock_timestamp();
+    lease_ends_at timestamptz := at + make_interval(mins => in_lease_minutes);
+    ends_at timestamptz := claim_end(
+        lease_ends_at, session_silence(in_workspace, cx.agent_id, cx.session_id, cx.silence), at);
+    token text := 'c_' || replace(gen_random_uuid()::text, '-', '');
+    found_patterns jsonb := jsonb_build_array();
+    task work_task;
+begin
+    update work_task t set
+        status = 'claimed', attempt = t.attempt + 1, is_parked = false, is_lapsed = false,
+        claim_token = token, claimed_by = cx.agent_id, claimed_session_id = cx.session_id,
+        claimed_at = at, started_at = coalesce(t.started_at, at),
+        lease_minutes = in_lease_minutes, claim_lease_minutes = in_lease_minutes,
+        lease_expires_at = lease_ends_at, held_until = ends_at,
+        completion = null, result = null, error_message = null
+    where t.workspace = in_workspace and t.id = in_id
+    returning * into task;
+    if task.guard_findings <> '[]' then
+        select coalesce(jsonb_agg(f -> 'pattern_name' order by n), '[]') into found_patterns
+        from jsonb_array_elements(task.guard_findings) with ordinality x (f, n)
+        where (f ->> 'bypass_trust')::integer > in_trust;
+        perform record_guardrail_violations(in_workspace, cx, (
+            select jsonb_agg(f || jsonb_build_object('trust_level', in_trust, 'blocked', false))
+            from jsonb_array_elements(task.guard_findings) f
+            where (f ->> 'bypass_trust')::integer > in_trust));
+    end if;
+    perform record(
+        in_workspace, cx, 'claim_task', jsonb_build_object('task_types', to_jsonb(in_task_types)),
+        jsonb_build_object('task_id', in_id, 'attempt', task.attempt, 'guardrails', found_patterns),
+        true);
+    return task;
+end
+$$;
+
+-- Says why an agent gets no task: the first ready task that only the guardrails keep from it, or that
+-- there is none.
+create or replace function why_no_task(
+    in_workspace text, in_agent_id text, in_trust integer, in_task_types text[], able text[]
+) returns text language plpgsql stable as $$
+declare
+    at timestamptz := clock_timestamp();
+    findings jsonb;
+    patterns text;
+begin
+    select t.guard_findings into findings
+    from work_task t
+    where t.workspace = in_workspace and t.is_ready and t.guard_trust > 0
+        and t.guard_trust > in_trust
+        and is_claimable(t.is_ready, t.min_trust, t.task_type, t.deadline, t.submitted_by, t.authored_by,
+            t.archetype, in_agent_id, in_trust, in_task_types, able, at)
+    order by t.priority, t.created_at, t.id limit 1;
+    if findings is not null then
+        select string_agg(f ->> 'pattern_name', ', ' order by n) into patterns
+        from jsonb_array_elements(findings) with ordinality x (f, n)
+        where f ->> 'severity' = 'block' and (f ->> 'bypass_trust')::integer > in_trust;
+    end if;
+    return coalesce('destructive_operation_blocked: ' || patterns, 'no_tasks_available');
+end
+$$;
+
+-- The capabilities that an agent's live sessions declare, null where they declare none.
+create or replace function declared_capabilities(in_workspace text, in_agent_id text, silence interval)
+returns text[] language plpgsql stable as $$
+declare
+    at timestamptz := clock_timestamp();
+begin
+    return (
+        select array_agg(capability)
+        from agent_session s, unnest(s.capabilities) capability
+        where s.workspace = in_workspace and s.agent_id = in_agent_id
+            and is_session_live(s.ended_at, s.last_heartbeat_at, silence, at)
+    );
+end
+$$;

@@ -1,0 +1,195 @@
+-- What happens to a claimed task: renewal, completion, cancellation.
+
+-- Extends the lease of a claim, for `in_lease_minutes` or for as long as the claim asked for.
+create or replace function renew_task(
+    in_workspace text, cx request, in_id uuid, in_claim_token text, in_lease_minutes integer,
+    out success boolean, out status text, out task_id uuid, out lease_expires_at timestamptz,
+    out reason text
+) language plpgsql as $$
+declare
+    at timestamptz;
+    task work_task;
+    minutes integer;
+begin
+    perform hear(in_workspace, cx);
+    select * into task from work_task t where t.workspace = in_workspace and t.id = in_id for update;
+    at := clock_timestamp();
+    reason := claim_fault(
+        task.id, task.claimed_by, task.claimed_session_id, task.claim_token,
+        task_status(task.status, task.deadline, task.held_until, task.attempt, task.max_attempts, at),
+        cx, in_claim_token);
+    success := reason is null;
+    if success then
+        minutes := coalesce(in_lease_minutes, task.claim_lease_minutes);
+        status := 'running';
+        task_id := in_id;
+        lease_expires_at := at + make_interval(mins => minutes);
+        update work_task t set
+            status = renew_task.status, is_lapsed = false, lease_minutes = minutes,
+            lease_expires_at = renew_task.lease_expires_at,
+            held_until = claim_end(
+                renew_task.lease_expires_at,
+                session_silence(in_workspace, cx.agent_id, task.claimed_session_id, cx.silence), at)
+        where t.workspace = in_workspace and t.id = in_id;
+    end if;
+    perform record(
+        in_workspace, cx, 'renew_task', jsonb_build_object('task_id', in_id),
+        case when success then jsonb_build_object('lease_expires_at', lease_expires_at)
+            else jsonb_build_object('reason', reason) end,
+        success);
+end
+$$;
+
+-- Why a caller may not renew or complete a claim; null when it may. A token that is not the latest
+-- claim's is refused whoever sends it.
+create or replace function claim_fault(
+    in_id uuid, claimed_by text, claimed_session_id text, claim_token text, status_now text,
+    cx request, in_claim_token text
+) returns text language plpgsql immutable as $$
+begin
+    return case
+        when in_id is null then 'task_not_found_or_not_claimed_by_agent'
+        when in_claim_token <> coalesce(claim_token, '') then 'claim_superseded'
+        when claimed_by is null
+            or is_other_holder(claimed_by, claimed_session_id, cx.agent_id, cx.session_id)
+            then 'task_not_found_or_not_claimed_by_agent'
+        when status_now not in ('claimed', 'running') then 'task_already_finished'
+    end;
+end
+$$;
+
+-- Takes a claimant's report of a task: done, or failed. The same report again gets the same answer until
+-- another agent claims the task. A completed task counts down in those that wait for it. A failure that is
+-- tried again comes back after 30 s, doubled with each attempt up to an hour, give or take a fifth.
+--
+-- `in_refusal` is why the guardrails block the result; `in_patterns` and `in_violations` are what they
+-- found in it.
+create or replace function complete_task(
+    in_workspace text, cx request, in_id uuid, in_success boolean, in_result json,
+    in_error_message text, in_claim_token text, in_refusal text, in_patterns jsonb,
+    in_violations jsonb,
+    out success boolean, out status text, out task_id uuid, out reason text,
+    out retry_at timestamptz
+) language plpgsql as $$
+declare
+    task work_task;
+    is_repeat boolean;
+    report jsonb := jsonb_build_object('agent_id', cx.agent_id, 'success', in_success,
+        'result', in_result, 'error_message', in_error_message);
+begin
+    perform hear(in_workspace, cx);
+    select * into task from work_task t where t.workspace = in_workspace and t.id = in_id for update;
+    is_repeat := coalesce(task.completion -> 'report' = report, false)
+        and coalesce(task.completion ->> 'session_id' = cx.session_id, true);
+    if is_repeat then
+        status := task.completion ->> 'status';
+        retry_at := (task.completion ->> 'retry_at')::timestamptz;
+    else
+        reason := coalesce(
+            claim_fault(task.id, task.claimed_by, task.claimed_session_id, task.claim_token,
+                task_status(task.status, task.deadline, task.held_until, task.attempt,
+                    task.max_attempts, clock_timestamp()),
+                cx, in_claim_token),
+            in_refusal);
+        if reason is null then
+            select f.status, f.retry_at into status, retry_at
+            from finish_task(
+                in_workspace, in_id, in_success, in_result, in_error_message, report,
+                case when not in_success and task.retry_on_failure
+                    and task.attempt < task.max_attempts then task.attempt end) f;
+        elsif reason = in_refusal then
+            status := 'blocked';
+        end if;
+        if status is not null then
+            perform record_guardrail_violations(in_workspace, cx, in_violations);
+        end if;
+    end if;
+    success := reason is null;
+    if status is not null then
+        task_id := in_id;
+    end if;
+    perform record(
+        in_workspace, cx, 'complete_task',
+        jsonb_build_object('task_id', in_id, 'success', in_success),
+        case
+            when success then jsonb_build_object('status', status, 'guardrails', in_patterns)
+            when status = 'blocked' then jsonb_build_object(
+                'status', status, 'reason', reason, 'guardrails', in_patterns)
+            else jsonb_build_object('reason', reason) end,
+        success);
+end
+$$;
+
+-- Ends a claim, whose row is locked, with its claimant's report. With `in_retry_attempt`, the attempt that
+-- failed, the task comes back after a delay.
+create or replace function finish_task(
+    in_workspace text, in_id uuid, in_success boolean, in_result json, in_error_message text,
+    report jsonb, in_retry_attempt smallint, out status text, out retry_at timestamptz
+) language plpgsql as $$
+declare
+    at timestamptz := clock_timestamp();
+    jitter double precision := 0.8 + 0.4 * random();
+    will_retry boolean := in_retry_attempt is not null;
+begin
+    status := case when in_success then 'completed' when will_retry then 'pending' else 'failed' end;
+    if will_retry then
+        retry_at := at + jitter * least(
+            interval '60 minutes', interval '30 seconds' * 2 ^ (in_retry_attempt - 1));
+    end if;
+    update work_task t set
+        status = finish_task.status,
+        result = in_result,
+        error_message = in_error_message,
+        completed_at = case when not will_retry then at end,
+        claim_token = case when not will_retry then t.claim_token end,
+        claimed_by = case when not will_retry then t.claimed_by end,
+        claimed_session_id = case when not will_retry then t.claimed_session_id end,
+        lease_expires_at = null,
+        held_until = null,
+        is_lapsed = false,
+        available_at = coalesce(finish_task.retry_at, t.available_at),
+        is_parked = will_retry,
+        completion = jsonb_build_object('report', report, 'session_id', t.claimed_session_id,
+            'status', finish_task.status, 'retry_at', finish_task.retry_at)
+    where t.workspace = in_workspace and t.id = in_id;
+    if in_success then
+        perform release_dependents(in_workspace, in_id);
+    end if;
+end
+$$;
+
+-- Takes a task out of the queue, for its submitter or for an agent of trust 3.
+create or replace function cancel_task(
+    in_workspace text, cx request, in_id uuid, in_reason text, in_trust integer,
+    out success boolean, out status text, out task_id uuid, out reason text
+) language plpgsql as $$
+declare
+    at timestamptz;
+    task work_task;
+begin
+    perform hear(in_workspace, cx);
+    select * into task from work_task t where t.workspace = in_workspace and t.id = in_id for update;
+    at := clock_timestamp();
+    reason := case
+        when task.id is null then 'task_not_found'
+        when task.submitted_by <> cx.agent_id and in_trust < 3 then 'not_submitter'
+        when task_status(task.status, task.deadline, task.held_until, task.attempt, task.max_attempts, at)
+            in ('completed', 'failed', 'cancelled') then 'task_already_finished'
+    end;
+    success := reason is null;
+    if success then
+        status := 'cancelled';
+        task_id := in_id;
+        update work_task t set
+            status = 'cancelled', error_message = in_reason, completed_at = at,
+            lease_expires_at = null, held_until = null
+        where t.workspace = in_workspace and t.id = in_id;
+    end if;
+    perform record(
+        in_workspace, cx, 'cancel_task',
+        jsonb_build_object('task_id', in_id, 'reason', in_reason),
+        case when success then jsonb_build_object('status', status)
+            else jsonb_build_object('reason', reason) end,
+        success);
+end
+$$;

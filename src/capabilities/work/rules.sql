@@ -1,0 +1,235 @@
+-- Rules about tasks, as functions of columns: each is stated here and nowhere else.
+
+-- Whether a claim has ended by itself: with its lease, or with its session's silence.
+create or replace function is_claim_over(status text, held_until timestamptz, at timestamptz)
+returns boolean language sql immutable parallel safe as $$
+    select status in ('claimed', 'running') and held_until <= at
+$$;
+
+-- Why a task has failed by the passing of time, whether or not that has been written down; null when it
+-- has not. A task that nobody has claimed fails at its deadline; a claimed one fails when its claim ends
+-- and it is out of attempts or past its deadline.
+create or replace function task_failure(
+    status text, deadline timestamptz, held_until timestamptz, attempt smallint, max_attempts smallint,
+    at timestamptz
+) returns text language sql immutable parallel safe as $$
+    select case
+        when status = 'pending' and deadline <= at then 'deadline_exceeded'
+        when is_claim_over(status, held_until, at) and attempt >= max_attempts
+            then 'max_attempts_exceeded'
+        when is_claim_over(status, held_until, at) and deadline <= at then 'deadline_exceeded'
+    end
+$$;
+
+-- When a task that has failed by the passing of time did so.
+create or replace function task_failed_at(
+    status text, deadline timestamptz, held_until timestamptz, attempt smallint, max_attempts smallint
+) returns timestamptz language sql immutable parallel safe as $$
+    select case when status = 'pending' then deadline
+        when attempt >= max_attempts then held_until
+        else greatest(deadline, held_until) end
+$$;
+
+-- The status of a task now.
+create or replace function task_status(
+    status text, deadline timestamptz, held_until timestamptz, attempt smallint, max_attempts smallint,
+    at timestamptz
+) returns text language sql immutable parallel safe as $$
+    select case
+        when task_failure(status, deadline, held_until, attempt, max_attempts, at) is not null
+            then 'failed'
+        else status end
+$$;
+
+-- Whether a task may be handed to an agent, as far as its row says. `is_ready` is a column of the table:
+-- the task is pending without open dependencies, or its claim has ended and that was noticed.
+-- `capabilities` are those that the agent's live sessions declare, null where they declare none.
+-- `task_types` null means any.
+create or replace function is_claimable(
+    is_ready boolean, needed_trust smallint, task_type text, deadline timestamptz, submitted_by text,
+    authored_by text, archetype text, claimant text, trust integer, task_types text[],
+    capabilities text[], at timestamptz
+) returns boolean language sql immutable parallel safe as $$
+    select is_ready and needed_trust <= trust
+        and (task_types is null or task_type = any(task_types))
+        and is_open_to(task_type, deadline, submitted_by, authored_by, archetype, claimant, capabilities,
+            at)
+$$;
+
+-- The part of `is_claimable` that does not depend on the guardrails: the deadline has not passed, reviews
+-- do not go to their author, and the agent has the archetype asked for.
+create or replace function is_open_to(
+    task_type text, deadline timestamptz, submitted_by text, authored_by text, archetype text,
+    claimant text, capabilities text[], at timestamptz
+) returns boolean language sql immutable parallel safe as $$
+    select (deadline is null or deadline > at)
+        and not (task_type in ('evaluate', 'review')
+            and (submitted_by = claimant or authored_by is not distinct from claimant))
+        and (archetype is null or coalesce(archetype = any(capabilities), true))
+$$;
+
+-- Whether a call renews a claim: the claim has not ended, belongs to the calling session or to none, and
+-- was not renewed within ten seconds, or its session was registered after it was made. `session_silence`
+-- is the silence that ends the calling session, null when it is not registered.
+create or replace function is_claim_due(
+    claimed_session_id text, held_until timestamptz, lease_minutes integer, caller_session_id text,
+    session_silence interval, at timestamptz
+) returns boolean language sql stable parallel safe as $$
+    select coalesce(claimed_session_id = caller_session_id, claimed_session_id is null)
+        and held_until > at
+        and (
+            held_until < at - interval '10 seconds' + least(
+                make_interval(mins => lease_minutes),
+                case when claimed_session_id is not null then session_silence end)
+            or held_until > at + interval '10 seconds'
+                + case when claimed_session_id is not null then session_silence end
+        )
+$$;
+
+-- When a claim made or renewed now ends: with its lease, or earlier with its session's silence.
+create or replace function claim_end(
+    lease_ends_at timestamptz, session_silence interval, at timestamptz
+) returns timestamptz language sql stable parallel safe as $$
+    select least(lease_ends_at, at + session_silence)
+$$;
+
+-- The silence that ends a session, or null when the session is not registered: what is claimed in it
+-- then ends with its lease alone.
+create or replace function session_silence(
+    in_workspace text, in_agent_id text, in_session_id text, silence interval
+) returns interval language plpgsql stable as $$
+begin
+    if in_session_id is not null and exists (
+        select from agent_session s
+        where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id
+    ) then
+        return silence;
+    end if;
+    return null;
+end
+$$;
+
+-- Renews the leases of the claims that a call keeps alive: those of its session, and those that its agent
+-- made without one. A lease is never shortened. A row that another call holds is skipped: that call does
+-- the same.
+create or replace function renew_claims(in_workspace text, cx request, session_silence interval)
+returns void language plpgsql as $$
+declare
+    at timestamptz := clock_timestamp();
+    claim record;
+begin
+    for claim in
+        select t.id, t.claimed_session_id,
+            greatest(t.lease_expires_at, at + make_interval(mins => t.lease_minutes)) as lease_ends_at
+        from work_task t
+        where t.workspace = in_workspace and t.claimed_by = cx.agent_id
+            and t.status in ('claimed', 'running')
+            and is_claim_due(
+                t.claimed_session_id, t.held_until, t.lease_minutes, cx.session_id,
+                session_silence, at)
+        order by t.id
+        for update skip locked
+    loop
+        update work_task t set
+            lease_expires_at = claim.lease_ends_at,
+            held_until = claim_end(
+                claim.lease_ends_at,
+                case when claim.claimed_session_id is not null then session_silence end, at)
+        where t.workspace = in_workspace and t.id = claim.id;
+    end loop;
+end
+$$;
+
+-- The tasks that time has changed without anything having noticed: pending ones past their deadline,
+-- parked ones that are due, claims that have ended. At most `in_limit` of each, the longest overdue
+-- first.
+create or replace function tasks_to_notice(in_workspace text, at timestamptz, in_limit integer)
+returns setof uuid language plpgsql stable as $$
+begin
+    return query
+    (
+        select t.id from work_task t
+        where t.workspace = in_workspace and t.status = 'pending' and t.deadline <= at
+        order by t.deadline limit in_limit
+    ) union all (
+        select t.id from work_task t
+        where t.workspace = in_workspace and t.status = 'pending' and t.open_dependencies = 0
+            and t.is_parked and t.available_at <= at
+        order by t.available_at limit in_limit
+    ) union all (
+        select t.id from work_task t
+        where t.workspace = in_workspace and not t.is_lapsed
+            and is_claim_over(t.status, t.held_until, at)
+        order by t.held_until limit in_limit
+    );
+end
+$$;
+
+-- Takes notice of what time has changed in tasks, so that the index of ready tasks shows it. Handles at
+-- most `in_limit` tasks of each kind and skips rows that another call holds.
+create or replace function notice_time_passed(
+    in_workspace text, in_limit integer, out noticed bigint, out failed bigint
+) language plpgsql as $$
+declare
+    at timestamptz := clock_timestamp();
+    passed uuid[] := array(select tasks_to_notice(in_workspace, at, in_limit));
+begin
+    passed := array(
+        select t.id from work_task t
+        where t.workspace = in_workspace and t.id = any(passed)
+        order by t.id
+        for update skip locked);
+    select n.noticed, n.failed into noticed, failed from notice_tasks(in_workspace, passed, at) n;
+end
+$$;
+
+-- Writes down what time has changed in tasks whose rows are locked: parked ones are ready, claims have
+-- lapsed, or the task has failed.
+create or replace function notice_tasks(
+    in_workspace text, in_ids uuid[], at timestamptz, out noticed bigint, out failed bigint
+) language plpgsql as $$
+begin
+    with changed as (
+        update work_task t set
+            is_parked = false,
+            is_lapsed = is_claim_over(t.status, t.held_until, at) and task_failure(
+                t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) is null,
+            status = task_status(
+                t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at),
+            error_message = coalesce(
+                task_failure(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at),
+                t.error_message),
+            completed_at = case when task_failure(
+                    t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) is not null
+                then task_failed_at(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts)
+                else t.completed_at end
+        where t.workspace = in_workspace and t.id = any(in_ids)
+            and (
+                is_claim_over(t.status, t.held_until, at)
+                or (t.status = 'pending' and (t.deadline <= at or (t.is_parked and t.available_at <= at)))
+            )
+        returning t.status
+    )
+    select count(*), count(*) filter (where status = 'failed') into noticed, failed from changed;
+end
+$$;
+
+-- Counts a completed dependency down in the tasks that wait for it. A statement of its own, so that it
+-- sees dependents that were committed while the caller waited for the completed task's row.
+create or replace function release_dependents(in_workspace text, in_task_id uuid) returns void
+language plpgsql as $$
+declare
+    dependents uuid[];
+begin
+    dependents := array(
+        select t.id from work_dependency d
+        join work_task t on t.workspace = in_workspace and t.id = d.task_id
+        where d.workspace = in_workspace and d.depends_on = in_task_id
+        order by t.id
+        for update of t);
+    if dependents <> '{}' then
+        update work_task t set open_dependencies = t.open_dependencies - 1
+        where t.workspace = in_workspace and t.id = any(dependents);
+    end if;
+end
+$$;

@@ -1,0 +1,189 @@
+-- Submitting tasks.
+
+-- Stores a task, or says why not, and records it. Returns the verdict: `created`, `deduplicated` (with the
+-- id of the live task that has this unique key), `blocked` by the guardrails, or a fault of the request,
+-- which is not recorded: `unknown_dependency` (`fault_place` says which, starting at 1),
+-- `not_replaceable`, `deadline_past`.
+create or replace function submit_task(
+    in_workspace text, cx request, task new_task,
+    out verdict text, out task_id uuid, out fault_place bigint
+) language plpgsql as $$
+begin
+    perform hear(in_workspace, cx);
+    select s.verdict, s.task_id, s.fault_place into verdict, task_id, fault_place
+    from store_task(in_workspace, cx, task) s;
+    if verdict in ('created', 'deduplicated', 'blocked') then
+        perform record_submission(in_workspace, cx, task, verdict, task_id);
+    end if;
+end
+$$;
+
+-- Records a submission that was judged, with what the guardrails found in its text.
+create or replace function record_submission(
+    in_workspace text, cx request, task new_task, verdict text, in_task_id uuid
+) returns void language plpgsql as $$
+declare
+    parameters jsonb := jsonb_build_object('task_type', task.task_type, 'priority', task.priority);
+begin
+    if task.change_id is not null then
+        parameters := parameters || jsonb_build_object('change_id', task.change_id);
+    end if;
+    if verdict <> 'deduplicated' then
+        perform record_guardrail_violations(in_workspace, cx, task.violations);
+    end if;
+    perform record(
+        in_workspace, cx, 'submit_task', parameters,
+        case when verdict = 'blocked'
+            then jsonb_build_object('reason', task.refusal, 'guardrails', task.patterns)
+            else jsonb_build_object(
+                'task_id', in_task_id, 'action', verdict, 'guardrails', task.patterns) end,
+        verdict <> 'blocked');
+end
+$$;
+
+-- Judges and stores a task. The rows of its dependencies are locked while they are counted, in the order
+-- of their ids, so that none is completed unseen.
+create or replace function store_task(
+    in_workspace text, cx request, task new_task,
+    out verdict text, out task_id uuid, out fault_place bigint
+) language plpgsql as $$
+#variable_conflict use_column
+declare
+    at timestamptz := clock_timestamp();
+    open_count integer := 0;
+begin
+    select j.verdict, j.fault_place into verdict, fault_place
+    from judge_submission(in_workspace, task, at) j;
+    while verdict is null loop
+        task_id := live_task_with_key(in_workspace, task.unique_key);
+        if task_id is not null then
+            verdict := 'deduplicated';
+            return;
+        end if;
+        if task.depends_on <> '{}' then
+            open_count := count_open_dependencies(in_workspace, task.depends_on);
+        end if;
+        insert into work_task (
+            workspace, task_type, description, input_data, priority, agent_requirements, archetype,
+            min_trust, deadline, not_before, available_at, is_parked, max_attempts,
+            retry_on_failure, unique_key, guard_version, guard_trust, guard_findings, needed_trust,
+            authored_by, change_id, submitted_by, submitted_session_id, open_dependencies
+        ) values (
+            in_workspace, task.task_type, task.description, task.input_data, task.priority,
+            task.agent_requirements, task.archetype, task.min_trust, task.deadline, task.not_before,
+            task.not_before, coalesce(task.not_before > at, false), task.max_attempts,
+            task.retry_on_failure, task.unique_key, task.guard_version, task.guard_trust,
+            task.guard_findings, greatest(task.min_trust, task.guard_trust), task.authored_by,
+            task.change_id, cx.agent_id, cx.session_id, open_count
+        )
+        on conflict (workspace, unique_key)
+            where unique_key is not null and status in ('pending', 'claimed', 'running')
+            do nothing
+        returning id into task_id;
+        if found then
+            verdict := 'created';
+        end if;
+    end loop;
+    if verdict = 'created' and task.depends_on <> '{}' then
+        insert into work_dependency (workspace, task_id, depends_on, place)
+        select in_workspace, store_task.task_id, asked.id, asked.place
+        from unnest(task.depends_on) with ordinality as asked (id, place);
+    end if;
+    if verdict = 'created' and task.replaces is not null then
+        perform replace_dependency(in_workspace, task.replaces, task_id);
+    end if;
+end
+$$;
+
+-- Says what keeps a task from being stored, apart from its unique key; null when nothing does. The row of
+-- the task that it replaces stays locked.
+create or replace function judge_submission(
+    in_workspace text, task new_task, at timestamptz, out verdict text, out fault_place bigint
+) language plpgsql as $$
+declare
+    replaced_status text;
+begin
+    if task.depends_on <> '{}' then
+        select asked.place into fault_place
+        from unnest(task.depends_on) with ordinality as asked (id, place)
+        where not exists (
+            select from work_task t where t.workspace = in_workspace and t.id = asked.id
+        )
+        order by asked.place limit 1;
+        if found then
+            verdict := 'unknown_dependency';
+            return;
+        end if;
+    end if;
+    if task.replaces is not null then
+        select task_status(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at)
+        into replaced_status
+        from work_task t where t.workspace = in_workspace and t.id = task.replaces
+        for update;
+        if coalesce(replaced_status not in ('failed', 'cancelled'), true) then
+            verdict := 'not_replaceable';
+            return;
+        end if;
+    end if;
+    if task.deadline <= at then
+        verdict := 'deadline_past';
+    elsif task.refusal is not null then
+        verdict := 'blocked';
+    end if;
+end
+$$;
+
+-- The task that has a unique key and is not over; null for none. One that time has ended is written down
+-- as failed, which frees the key.
+create or replace function live_task_with_key(in_workspace text, in_unique_key text) returns uuid
+language plpgsql as $$
+declare
+    twin record;
+    at timestamptz := clock_timestamp();
+begin
+    if in_unique_key is null then
+        return null;
+    end if;
+    select t.id, task_failure(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) as failure
+    into twin
+    from work_task t
+    where t.workspace = in_workspace and t.unique_key = in_unique_key
+        and t.status in ('pending', 'claimed', 'running');
+    if twin.failure is null then
+        return twin.id;
+    end if;
+    perform from work_task t where t.workspace = in_workspace and t.id = twin.id for update;
+    perform notice_tasks(in_workspace, array[twin.id], at);
+    return null;
+end
+$$;
+
+-- Counts the dependencies that are not completed; their rows are locked against completion until the
+-- transaction ends.
+create or replace function count_open_dependencies(in_workspace text, in_task_ids uuid[])
+returns integer language plpgsql as $$
+declare
+    statuses text[];
+begin
+    statuses := array(
+        select t.status from work_task t
+        where t.workspace = in_workspace and t.id = any(in_task_ids)
+        order by t.id
+        for share);
+    return (select count(*) from unnest(statuses) status where status <> 'completed');
+end
+$$;
+
+-- Makes pending tasks wait for a new task instead of one that failed or was cancelled.
+create or replace function replace_dependency(in_workspace text, in_old uuid, in_new uuid)
+returns void language plpgsql as $$
+declare
+    at timestamptz := clock_timestamp();
+begin
+    update work_dependency d set depends_on = in_new
+    from work_task t
+    where d.workspace = in_workspace and d.depends_on = in_old
+        and t.workspace = in_workspace and t.id = d.task_id
+        and task_status(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) = 'pending';
+end
+$$;
