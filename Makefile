@@ -49,7 +49,7 @@ docs: $(DOCUMENTS) ## Write the generated documents anew
 figures: ## Measure start and memory of the release build; on Linux, and on a machine at rest
 	cargo build -q --release --bin coordinator && cargo build -q --release --package coord && \
 	cargo build -q --bin with-postgres
-	$(WITH_POSTGRES) --migrations migrations -- benches/figures.py $(TARGET)/release/coordinator \
+	$(WITH_POSTGRES) --migrations migrations --functions src -- benches/figures.py $(TARGET)/release/coordinator \
 		$(TARGET)/release/coord
 
 words: ## Check that no tracked file names what is private to a machine
@@ -149,7 +149,7 @@ target/queries:
 	cargo build -q --bin with-postgres
 	grep -rlE --include='*.rs' 'query(_as|_scalar|_file|_file_as|_file_scalar)?!' \
 		src handler local tests | xargs touch -c
-	$(WITH_POSTGRES) --migrations migrations -- env SQLX_OFFLINE=false \
+	$(WITH_POSTGRES) --migrations migrations --functions src -- env SQLX_OFFLINE=false \
 		SQLX_OFFLINE_DIR='$(CURDIR)/$@' cargo check -q --workspace --all-targets
 	@test -n "$$(ls $@)" || { echo 'No query was expanded.'; false; }
 

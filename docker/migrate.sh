@@ -1,44 +1,55 @@
 #!/usr/bin/env bash
-# Migrates the new, empty database of docker-compose.yml: the image of PostgreSQL runs this once,
-# when there is no data yet. It leaves what `coordinator migrate` would leave, the record of what
-# was applied included, so that the service finds its schema up to date.
+# Migrates the new, empty database of docker-compose.yml: the image of PostgreSQL runs this once, when
+# there is no data yet. It leaves what `coordinator migrate` would leave: tables, functions and the record
+# of both, so that the service finds its schema up to date.
 set -euo pipefail
 
 migrations=${MIGRATIONS:-/migrations}
+functions=${FUNCTIONS:-/functions}
 
 run() {
     psql --no-psqlrc --no-password --quiet --output /dev/null --set ON_ERROR_STOP=1 \
         --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" "$@"
 }
 
-run --command 'create table _sqlx_migrations (
-    version bigint primary key,
-    description text not null,
-    installed_on timestamptz not null default now(),
-    success boolean not null,
-    checksum bytea not null,
-    execution_time bigint not null
-)'
+# Everything but the time limits is one transaction, like that of the migrator.
+installation() {
+    echo 'create table _sqlx_migrations (
+        version bigint primary key,
+        description text not null,
+        installed_on timestamptz not null default now(),
+        success boolean not null,
+        checksum bytea not null,
+        execution_time bigint not null
+    );'
+    local file name description checksum
+    for file in "$migrations"/[0-9]*_*.sql; do
+        name=$(basename "$file" .sql)
+        description=${name#*_}
+        checksum=$(sha384sum "$file")
+        # The time is in nanoseconds.
+        printf '%s\n' '\set started `date +%s%N`' "\\i $file" \
+            "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+            values (${name%%_*}, '${description//_/ }', true, decode('${checksum%% *}', 'hex'),
+                extract(epoch from clock_timestamp()) * 1e9 - :started);"
+        echo "Applied $name." >&2
+    done
+    # A function may call one that comes later.
+    echo 'set local check_function_bodies = off;'
+    cat "$functions_text"
+    checksum=$(sha256sum "$functions_text")
+    echo "select finish_installation('${checksum%% *}');"
+}
 
-for file in "$migrations"/[0-9]*_*.sql; do
-    name=$(basename "$file" .sql)
-    description=${name#*_}
-    checksum=$(sha384sum "$file")
-    # One transaction for a migration and its record. The time is in nanoseconds.
-    run --single-transaction --file "$file" --file - \
-        --set record_version="${name%%_*}" --set record_checksum="${checksum%% *}" \
-        --set record_description="${description//_/ }" <<'END'
-insert into _sqlx_migrations (version, description, success, checksum, execution_time)
-values (
-    :'record_version', :'record_description', true, decode(:'record_checksum', 'hex'),
-    extract(epoch from clock_timestamp() - now()) * 1e9
-);
-END
-    echo "Applied $name."
-done
+# In the order of the bytes of their paths: the digest of their text tells the service that they are
+# the ones that it needs.
+functions_text=$(mktemp)
+trap 'rm -f "$functions_text"' EXIT
+(cd "$functions" && find . -name '*.sql' | LC_ALL=C sort | xargs cat) >"$functions_text"
 
-# The time limits that the service gives its role when it migrates. It makes the months of the audit
-# log then as well, but those that a migration has made are as new as the database.
+installation | run --single-transaction --file -
+
+# The time limits that the service gives its role when it migrates.
 run <<'END'
 do $$
 declare

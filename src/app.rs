@@ -9,6 +9,7 @@ use crate::{
     engine::Engine,
     heartbeat::Heartbeats,
     metrics::Metrics,
+    migrate,
     waiting::Waiting,
 };
 
@@ -58,7 +59,7 @@ impl App {
 
     /// Brings the database's schema up to date; needs a direct connection, not a pooler's.
     pub async fn migrate(&self) -> Result<(), MigrateError> {
-        self.db.migrate().await
+        migrate::migrate(&self.db).await
     }
 
     /// Tidies up what time has ended, every 30 s until dropped. Nothing depends on it, so a service

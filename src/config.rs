@@ -580,7 +580,7 @@ impl Config {
     }
 
     /// The silence after which a session is disconnected, as the database takes it.
-    pub(crate) fn session_timeout(&self) -> PgInterval {
+    pub fn session_timeout(&self) -> PgInterval {
         let minutes = i64::from(self.session_timeout_minutes);
         PgInterval { months: 0, days: 0, microseconds: minutes * 60_000_000 }
     }

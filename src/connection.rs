@@ -38,10 +38,7 @@ pub(crate) async fn join(db: &mut Db, caller: &mut Caller, connection_id: &str) 
 /// Ends the caller's connection for good. Its session goes on until it is ended or falls silent.
 pub(crate) async fn end(db: &mut Db, caller: &Caller, connection_id: &str) -> Result<()> {
     sqlx::query!(
-        "insert into mcp_connection (workspace, agent_id, connection_id, session_id, has_ended)
-         values ($1, $2, $3, null, true)
-         on conflict (workspace, agent_id, connection_id) do update set
-            session_id = null, has_ended = true, bound_at = clock_timestamp()",
+        "select end_mcp_connection($1, $2, $3)",
         caller.workspace,
         caller.agent_id,
         connection_id,

@@ -1,28 +1,23 @@
-//! The database: one lazily created pool, the migrations and the schema's version.
+//! The database: one lazily created pool.
 //!
 //! Nothing here touches the network before an operation needs it.
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use futures_util::{future::BoxFuture, stream::BoxStream};
 use once_cell::sync::OnceCell;
 use sqlx::{
-    ConnectOptions as _, Connection as _, Describe, Either, Execute, Executor, PgConnection,
-    PgPool, Postgres, SqlStr,
+    Connection as _, Describe, Either, Execute, Executor, PgPool, Postgres, SqlStr,
     error::BoxDynError,
-    migrate::Migrator,
     pool::PoolConnection,
     postgres::{
         PgArguments, PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo,
     },
 };
 
-use crate::{Config, Error, Result, audit, config::Secret, pooler::Pooler};
-
-/// All migrations, embedded in the binary.
-pub(crate) static MIGRATOR: Migrator = sqlx::migrate!();
+use crate::{Config, Result, config::Secret, pooler::Pooler};
 
 /// How long a request waits for a connection; with the database down this is its time to 503.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A connection idle for longer is asked whether it still lives before it is used: it may have died
 /// unnoticed, and asking each time would be a round trip more for every request.
@@ -194,30 +189,6 @@ impl<'c> Executor<'c> for &'c mut Db {
     }
 }
 
-/// Why the schema could not be brought up to date.
-#[derive(Debug, thiserror::Error)]
-pub enum MigrateError {
-    /// The database cannot be reached (yet).
-    #[error("the database cannot be reached: {0}")]
-    Unreachable(#[source] sqlx::Error),
-    /// There is a pooler in transaction mode, through which the lock of the migrations does not hold.
-    #[error(
-        "migrations need the database's direct address: run `coordinator migrate` with it in \
-         POSTGRES_DSN and without POSTGRES_POOLER"
-    )]
-    Pooled,
-    /// A migration failed, or the schema is one that this version does not know.
-    #[error("a migration failed: {0}")]
-    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
-}
-
-/// What `/ready` asks of the schema.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Schema {
-    Current,
-    Mismatch,
-}
-
 impl Database {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
@@ -286,81 +257,13 @@ impl Database {
         }
     }
 
-    /// Brings the schema up to date. Simultaneous callers wait for one another.
-    pub(crate) async fn migrate(&self) -> Result<(), MigrateError> {
-        if self.statements == Statements::OneTransaction {
-            return Err(MigrateError::Pooled);
-        }
-        // A connection of its own, without the time limits that requests have.
-        let connected = tokio::time::timeout(ACQUIRE_TIMEOUT, self.options.0.connect()).await;
-        let connected = connected.unwrap_or_else(|elapsed| {
-            Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, elapsed)))
-        });
-        let mut db = connected.map_err(MigrateError::Unreachable)?;
-        match self.is_mixed_up().await {
-            Ok(false) => {}
-            Ok(true) => return Err(MigrateError::Pooled),
-            Err(error) => {
-                return Err(MigrateError::Unreachable(sqlx::Error::Io(io::Error::other(error))));
-            }
-        }
-        let failed = |error: Error| MigrateError::Failed(error.into());
-        lift_time_limits(&mut db).await.map_err(failed)?;
-        MIGRATOR.run(&mut db).await.map_err(|error| MigrateError::Failed(error.into()))?;
-        audit::ensure_partitions(&mut db, audit::MONTHS_AHEAD).await.map_err(failed)?;
-        if let Err(error) = set_time_limits(&mut db).await {
-            tracing::warn!(%error, "could not set the time limits of the database role");
-        }
-        // What was asked for is done, whether the farewell arrives or not.
-        if let Err(error) = db.close().await {
-            tracing::debug!(%error, "closing the migrating connection failed");
-        }
-        Ok(())
+    /// How statements are sent.
+    pub(crate) fn statements(&self) -> Statements {
+        self.statements
     }
 
-    /// Whether the schema is exactly the one this binary was built for.
-    pub(crate) async fn schema(db: &mut Db) -> Result<Schema> {
-        let applied = sqlx::query!(
-            "select version, checksum from _sqlx_migrations where success order by version"
-        )
-        .fetch_all(db)
-        .await;
-        let applied = match applied.map_err(Error::from) {
-            Ok(applied) => applied,
-            Err(unavailable @ Error::Unavailable(_)) => return Err(unavailable),
-            // No such table: nothing was ever migrated.
-            Err(_) => return Ok(Schema::Mismatch),
-        };
-        let known = MIGRATOR.iter().map(|it| (it.version, &*it.checksum));
-        let same = known.eq(applied.iter().map(|it| (it.version, &*it.checksum)));
-        Ok(if same { Schema::Current } else { Schema::Mismatch })
+    /// The address, for a connection beside the pool.
+    pub(crate) fn options(&self) -> &PgConnectOptions {
+        &self.options.0
     }
-}
-
-async fn lift_time_limits(db: &mut PgConnection) -> Result<()> {
-    sqlx::query!("set statement_timeout = 0").execute(&mut *db).await?;
-    sqlx::query!("set lock_timeout = 0").execute(db).await?;
-    Ok(())
-}
-
-/// Time limits of the role in this database. Set on the role, because a start-up parameter would be
-/// refused by a connection pooler and a plain SET would leak through it to other clients.
-async fn set_time_limits(db: &mut PgConnection) -> Result<()> {
-    sqlx::query!(
-        r#"
-        do $$
-        declare
-            target text := format(
-                'alter role %I in database %I set ', current_user, current_database());
-        begin
-            execute target || 'statement_timeout = ''10s''';
-            execute target || 'lock_timeout = ''5s''';
-            execute target || 'idle_in_transaction_session_timeout = ''30s''';
-        end
-        $$
-        "#
-    )
-    .execute(db)
-    .await?;
-    Ok(())
 }

@@ -1,5 +1,5 @@
-//! Sessions and claims are kept alive by any call of their agent. A write hears its caller in its own
-//! statement; a read, whose statement writes nothing, is heard here.
+//! Sessions and claims are kept alive by any call of their agent. A transition records the heartbeat
+//! itself, in the database; for a read, whose statement writes nothing, it is recorded here.
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
@@ -11,8 +11,8 @@ use crate::{Config, Result, auth::Caller, db::Db};
 /// How many callers are remembered at most; any text may be named as a session.
 const MOST_KNOWN: usize = 10_000;
 
-/// When this process last heard each caller on a read. Function `touch_session` in the database
-/// holds the same bound for all replicas together.
+/// When this process last recorded a heartbeat for each caller of reads. Function `hear` in the database
+/// keeps the same bound for all replicas together.
 #[derive(Debug, Default)]
 pub(crate) struct Heartbeats {
     heard: Mutex<HashMap<Ear, Instant>>,
@@ -30,9 +30,10 @@ impl Heartbeats {
         }
         let at = Instant::now();
         sqlx::query_scalar!(
-            "select case when caller_is_due($1, $2, $3, $4) then touch_session($1, $2, $3, $4) end",
+            "select hear($1, row(null, $2, $3, $4, null, $5)::request)",
             caller.workspace,
             caller.agent_id,
+            caller.agent_type,
             caller.session_id,
             config.session_timeout(),
         )

@@ -33,6 +33,8 @@ impl Once<'_> {
         let run = self.run_once(operation, db).await;
         match &run {
             Ok(reply) if !reply.replayed => db.commit().await?,
+            // The operation has recorded the denial, in this transaction.
+            Err(Error::Forbidden(_)) => db.commit().await?,
             _ => db.rollback().await?,
         }
         run
@@ -50,7 +52,13 @@ impl Once<'_> {
             config: self.config,
             wait: self.wait,
         };
-        let answer = operation.run(cx).await?;
+        let answer = match operation.run(cx).await {
+            Err(denial @ Error::Forbidden(_)) => {
+                self.forget(db).await?;
+                return Err(denial);
+            }
+            answered => answered?,
+        };
         let reply = Reply::new::<O>(&answer, self.caller)?;
         if O::took_effect(&answer) {
             self.keep(db, &reply.body).await?;

@@ -63,7 +63,7 @@ pub trait Operation: DeserializeOwned + JsonSchema + Send + 'static {
         None
     }
 
-    /// Does the work. A write is one statement with its audit row inside, see `audit::audited`.
+    /// Does the work. A write calls one database function, which writes its audit row on every path.
     fn run(self, cx: Context<'_>) -> impl Future<Output = Result<Self::Output>> + Send;
 }
 
@@ -367,15 +367,9 @@ async fn run_on<O: Operation>(
     let meta = O::META;
     let caller = admit(call, &meta, input, resource, db).await?;
     let answered = answer(call, operation, &caller, wait, db).await;
-    if let Err(denial @ Error::Forbidden(_)) = &answered {
-        record_denial(call, &meta, resource, db, &caller, denial, &[]).await?;
-    }
-    // A write hears its caller in its own statement, unless that was not run.
-    let unheard = match &answered {
-        Ok(reply) => meta.category == Category::Read || reply.replayed,
-        Err(error) => matches!(error, Error::Forbidden(_)),
-    };
-    if unheard {
+    // A transition records the heartbeat itself, unless it was not run.
+    let is_unheard = answered.as_ref().is_ok_and(|it| !meta.is_audited() || it.replayed);
+    if is_unheard {
         hear(call, db, &caller).await?;
     }
     answered
@@ -465,7 +459,7 @@ async fn record_denial(
         reason: denial.to_string(),
         diagnostics,
     };
-    audit::record_denial(db, caller, &call.request, &denial).await
+    audit::record_denial(db, &call.app.config, caller, &call.request, &denial).await
 }
 
 async fn answer<O: Operation>(

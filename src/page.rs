@@ -27,6 +27,11 @@ pub(crate) fn read_limit(asked: i64) -> Limit {
 }
 
 impl Limit {
+    /// How many members are shown at most.
+    pub(crate) fn shown(self) -> i64 {
+        self.0
+    }
+
     /// How many rows to ask the database for: one more than are shown tells whether there are more.
     pub(crate) fn rows(self) -> i64 {
         self.0 + 1

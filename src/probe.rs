@@ -6,7 +6,8 @@ use serde::Serialize;
 use crate::{
     App, Result,
     capabilities::guardrails,
-    db::{Database, Db, Schema},
+    db::Db,
+    migrate,
     pooler,
 };
 
@@ -79,11 +80,11 @@ pub(crate) async fn ready(app: &App) -> Result<Ready, Ready> {
     let Some(mut db) = within_patience("ready: database", app.db.acquire()).await else {
         return Err(ready);
     };
-    let Some(schema) = within_patience("ready: schema", Database::schema(&mut db)).await else {
+    let Some(is_current) = within_patience("ready: schema", migrate::is_current(&mut db)).await else {
         return Err(ready);
     };
     ready.db = "connected";
-    let usable = schema == Schema::Current && {
+    let usable = is_current && {
         let compile = guardrails::all_compile(app, &mut db);
         within_patience("ready: guardrails", compile).await.unwrap_or_default()
     };
@@ -106,11 +107,18 @@ pub(crate) async fn ready(app: &App) -> Result<Ready, Ready> {
 
 async fn write_and_roll_back(db: &mut Db) -> Result<()> {
     db.begin().await?;
+    // A real transition: what would fail there fails here. The key is one that nobody else locks.
     sqlx::query!(
-        "insert into idempotency_key (workspace, agent_id, key, fingerprint)
-         values ('default', 'readiness probe', gen_random_uuid()::text, '')"
+        r#"
+        select verdict from acquire_lock(
+            'default',
+            row('readiness', 'readiness probe', 'service', null, 0, interval '1 hour')::request,
+            'readiness:' || gen_random_uuid(), false, null, interval '1 minute', null, null, null, '',
+            null, false
+        )
+        "#
     )
-    .execute(&mut *db)
+    .fetch_one(&mut *db)
     .await?;
     db.rollback().await
 }

@@ -2,7 +2,7 @@
 //! Runtime API of the test's own. What it answers is what the server's router answers.
 use std::{collections::HashMap, path::Path};
 
-use agent_coordinator::{App, Config, Home, router};
+use agent_coordinator::{App, Config, Home, router, schema};
 use axum::{
     Router,
     body::{Body, Bytes, to_bytes},
@@ -11,10 +11,8 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use lambda_emulator::{Kind, Lambda};
 use managed_postgres::throwaway;
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, migrate::Migrator};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
 use tower::ServiceExt as _;
-
-static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
 
 const IDENTITIES: &str = r#"{
     "key": {},
@@ -42,7 +40,9 @@ struct Function {
 
 impl Function {
     async fn start() -> Self {
-        let database = throwaway::database(&MIGRATOR).await.expect("a database");
+        let schema = schema();
+        let database = throwaway::database(schema.migrator, schema.functions);
+        let database = database.await.expect("a database");
         let url = database.url.clone();
         let db = PgPool::connect(&url).await.expect("the database answers");
         Self { lambda: lambda(&url).await, db, url, _database: database }

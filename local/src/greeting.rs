@@ -3,7 +3,10 @@
 
 use std::{fmt, net::SocketAddr, str::FromStr};
 
-use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{
+    Connection, PgConnection,
+    postgres::{PgConnectOptions, types::PgInterval},
+};
 
 use crate::key::Key;
 
@@ -38,6 +41,7 @@ impl Greeting {
         address: SocketAddr,
         key: &Key,
         dsn: &str,
+        session_timeout: PgInterval,
     ) -> Result<Greeting, sqlx::Error> {
         let mut connection = PgConnection::connect_with(&PgConnectOptions::from_str(dsn)?).await?;
         let known = sqlx::query_as!(
@@ -46,12 +50,15 @@ impl Greeting {
             select
                 key as path,
                 token,
-                coalesce(expires_at > clock_timestamp(), false) as "is_live!",
+                is_live(
+                    workspace, agent_id, session_id, locked_at, expires_at, $2
+                ) as "is_live!",
                 coalesce(agent_id = $1 and session_id is null, false) as "is_ours!"
             from file_lock
             where workspace = 'default' and key ~ '^src/main(-[0-9]+)?\.rs$'
             "#,
-            AGENT
+            AGENT,
+            session_timeout,
         )
         .fetch_all(&mut connection)
         .await?;

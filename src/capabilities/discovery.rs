@@ -13,7 +13,6 @@ pub use self::ending::{CleanedUp, CleanupAgents, DeregisterSession, EndedSession
 
 use crate::{
     Result, Timestamp,
-    audit::audited_unheard,
     auth::MAX_ID_BYTES,
     operation::{Context, IdentityMode, Meta, Operation},
     page::{Page, read_limit},
@@ -69,10 +68,6 @@ pub struct RegisteredSession {
     pub error: Option<String>,
 }
 
-struct RegisteredRow {
-    session_id: String,
-}
-
 impl Operation for RegisterSession {
     type Output = RegisteredSession;
     const META: Meta = Meta::write("register_session")
@@ -101,47 +96,19 @@ impl Operation for RegisterSession {
             None => new_session_id(&cx.caller.agent_id),
         };
         let capabilities = self.capabilities.unwrap_or_default();
-        // A session that was dead is revived without what it held, as in `touch_session`. What it
-        // claimed before anybody knew it ends with its silence from now on.
-        let row = audited_unheard!(
-            RegisteredRow,
-            cx,
-            Self::META.audit(),
-            json!({ "session_id": session_id, "capabilities": capabilities }),
+        sqlx::query!(
             r#"
-            bounded as (
-                update work_task t set held_until = clock_timestamp() + $9::interval
-                where t.workspace = $1 and t.claimed_by = $2 and t.claimed_session_id = $10
-                    and t.status in ('claimed', 'running')
-                    and t.held_until > clock_timestamp() + $9
-            ), bound as (
-                insert into mcp_connection (workspace, agent_id, connection_id, session_id)
-                select $1, $2, $16, $10 where $16::text is not null
-                on conflict (workspace, agent_id, connection_id) do update set
-                    session_id = excluded.session_id, bound_at = clock_timestamp()
-            ), op as (
-                insert into agent_session as s (
-                    workspace, agent_id, session_id, agent_type, capabilities, current_task,
-                    delegated_from, metadata, phase_archetype
-                )
-                values ($1, $2, $10, $3, $11, $12, $13, $14, $15)
-                on conflict (workspace, agent_id, session_id) do update set
-                    agent_type = excluded.agent_type,
-                    capabilities = excluded.capabilities,
-                    current_task = excluded.current_task,
-                    delegated_from = excluded.delegated_from,
-                    metadata = excluded.metadata,
-                    phase_archetype = excluded.phase_archetype,
-                    revived_at = case
-                        when s.ended_at is not null
-                            or s.last_heartbeat_at <= clock_timestamp() - $9::interval
-                        then statement_timestamp() else s.revived_at end,
-                    last_heartbeat_at = clock_timestamp(),
-                    ended_at = null
-                returning s.session_id, true as audit_success, '{}'::jsonb as audit_result
+            select register_session(
+                $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11, $12, $13, $14
             )
             "#,
-            r#"op.session_id as "session_id!""#,
+            cx.caller.workspace,
+            cx.request.id,
+            cx.caller.agent_id,
+            cx.caller.agent_type,
+            cx.caller.session_id,
+            cx.request.elapsed_ms(),
+            cx.config.session_timeout(),
             session_id,
             &capabilities,
             self.current_task,
@@ -150,9 +117,9 @@ impl Operation for RegisterSession {
             self.phase_archetype,
             cx.caller.connection_id,
         )
-        .fetch_one(cx.db)
+        .execute(cx.db)
         .await?;
-        Ok(RegisteredSession { success: true, session_id: row.session_id, error: None })
+        Ok(RegisteredSession { success: true, session_id, error: None })
     }
 }
 
@@ -199,42 +166,18 @@ impl Operation for Heartbeat {
 
     async fn run(self, cx: Context<'_>) -> Result<Heard> {
         let session_id = sqlx::query_scalar!(
-            r#"
-            select target.session_id
-            from (
-                select session_id from agent_session
-                where workspace = $1 and agent_id = $2
-                    and case
-                        when $3::text is null then ended_at is null
-                            and last_heartbeat_at > clock_timestamp() - $4::interval
-                        else session_id = $3
-                    end
-                order by last_heartbeat_at desc
-                limit 1
-            ) target
-            cross join lateral touch_session($1, $2, target.session_id, $4::interval) heard
-            "#,
+            "select session_id from heartbeat_session($1, row($2, $3, $4, $5, $6, $7)::request, $8)",
             cx.caller.workspace,
+            cx.request.id,
             cx.caller.agent_id,
+            cx.caller.agent_type,
             cx.caller.session_id,
+            cx.request.elapsed_ms(),
             cx.config.session_timeout(),
+            self.phase_archetype,
         )
-        .fetch_optional(&mut *cx.db)
+        .fetch_one(cx.db)
         .await?;
-        if let (Some(session_id), Some(phase_archetype)) = (&session_id, &self.phase_archetype) {
-            // Apart from the heartbeat, because one statement cannot change a row twice.
-            sqlx::query!(
-                "update agent_session set phase_archetype = $4
-                 where workspace = $1 and agent_id = $2 and session_id = $3
-                    and phase_archetype is distinct from $4",
-                cx.caller.workspace,
-                cx.caller.agent_id,
-                session_id,
-                phase_archetype,
-            )
-            .execute(&mut *cx.db)
-            .await?;
-        }
         let error = session_id.is_none().then_some(SESSION_NOT_FOUND);
         Ok(Heard { success: error.is_none(), session_id, error })
     }
@@ -323,14 +266,7 @@ impl Operation for DiscoverAgents {
                 last_heartbeat_at as "last_heartbeat: Timestamp",
                 started_at as "started_at: Timestamp", phase_archetype, delegated_from, metadata
             from agent_session, lateral (
-                select case
-                    when ended_at is not null
-                        or last_heartbeat_at <= statement_timestamp() - $5::interval
-                    then 'disconnected'
-                    when last_heartbeat_at <= statement_timestamp() - interval '15 minutes'
-                    then 'idle'
-                    else 'active'
-                end
+                select session_status(ended_at, last_heartbeat_at, $5, statement_timestamp())
             ) as judged (status)
             where workspace = $1
                 and last_heartbeat_at > case when $3 = 'disconnected' then '-infinity'

@@ -15,7 +15,6 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     App, Config, Error, Result,
-    audit::audited,
     db::Db,
     idempotency::canonical,
     operation::{Context, IdentityMode, Meta, Operation},
@@ -68,9 +67,6 @@ const RECORDED_TEXT_CHARS: usize = 500;
 
 /// How many characters of the operation's text its audit row keeps.
 const AUDITED_TEXT_CHARS: usize = 200;
-
-/// Name of the audit row of a check that found something.
-const VIOLATION: &str = "guardrail_violation";
 
 /// How many workspaces, and how many compiled patterns, are kept in memory at most.
 const MOST_KNOWN: usize = 1_000;
@@ -373,10 +369,6 @@ pub struct Checked {
     pub violations: Vec<Finding>,
 }
 
-struct CheckRow {
-    safe: bool,
-}
-
 impl Operation for CheckGuardrails {
     type Output = Checked;
     const META: Meta = Meta::write("check_guardrails")
@@ -406,26 +398,22 @@ impl Operation for CheckGuardrails {
             "blocked": blocked,
             "patterns": names,
         });
-        let row = audited!(
-            CheckRow,
-            cx,
-            if violations.is_empty() { Self::META.audit() } else { VIOLATION },
-            json!({ "operation_text": first_chars(&self.operation_text, AUDITED_TEXT_CHARS) }),
-            r#"
-            recorded as materialized (
-                select record_guardrail_violations($1, $2, $4, $5, $10) as violations
-            ), op as (
-                select $11::boolean as audit_success, $12::jsonb as audit_result from recorded
-            )
-            "#,
-            r#"op.audit_success as "safe!""#,
+        sqlx::query!(
+            "select check_guardrails($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10)",
+            cx.caller.workspace,
+            cx.request.id,
+            cx.caller.agent_id,
+            cx.caller.agent_type,
+            cx.caller.session_id,
+            cx.request.elapsed_ms(),
+            cx.config.session_timeout(),
+            first_chars(&self.operation_text, AUDITED_TEXT_CHARS),
             violation_records(&violations, &text, self.file_paths.as_deref(), trust),
-            !blocked,
             result,
         )
-        .fetch_one(cx.db)
+        .execute(cx.db)
         .await?;
-        Ok(Checked { safe: row.safe, violations })
+        Ok(Checked { safe: !blocked, violations })
     }
 }
 

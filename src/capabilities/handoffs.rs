@@ -8,7 +8,6 @@ use sqlx::types::Json;
 
 use crate::{
     Result, Timestamp,
-    audit::audited,
     operation::{Context, IdentityMode, Meta, Operation},
     page::{Page, read_limit},
     registry::{Operations, Resource, list, word},
@@ -89,10 +88,6 @@ pub struct WrittenHandoff {
     pub error: Option<&'static str>,
 }
 
-struct WrittenRow {
-    handoff_id: Option<String>,
-}
-
 impl Operation for WriteHandoff {
     type Output = WrittenHandoff;
     const META: Meta = Meta::write("write_handoff")
@@ -121,32 +116,20 @@ impl Operation for WriteHandoff {
         let [completed_work, in_progress, decisions, next_steps, relevant_files] =
             self.lists().map(|it| it.to_string());
         let content = json!(self.content.unwrap_or_default()).to_string();
-        let row = audited!(
-            WrittenRow,
-            cx,
-            Self::META.audit(),
-            json!({ "summary_length": self.summary.chars().count() }),
+        let handoff_id = sqlx::query_scalar!(
             r#"
-            stored as (
-                insert into handoff (
-                    workspace, agent_id, agent_type, session_id, summary, completed_work,
-                    in_progress, decisions, next_steps, relevant_files, content
-                )
-                select
-                    $1, $2, $3, $4, $11, $12::text::json, $13::text::json, $14::text::json,
-                    $15::text::json, $16::text::json, $17::text::json
-                where $10::text is null
-                returning id::text
-            ), op as (
-                select
-                    s.id as handoff_id,
-                    s.id is not null as audit_success,
-                    case when s.id is null then jsonb_build_object('reason', $10::text)
-                        else jsonb_build_object('handoff_id', s.id) end as audit_result
-                from (select) one left join stored s on true
+            select handoff_id::text from write_handoff(
+                $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10::text::json, $11::text::json,
+                $12::text::json, $13::text::json, $14::text::json, $15::text::json
             )
             "#,
-            r#"op.handoff_id as "handoff_id?""#,
+            cx.caller.workspace,
+            cx.request.id,
+            cx.caller.agent_id,
+            cx.caller.agent_type,
+            cx.caller.session_id,
+            cx.request.elapsed_ms(),
+            cx.config.session_timeout(),
             refusal,
             self.summary,
             completed_work,
@@ -159,8 +142,8 @@ impl Operation for WriteHandoff {
         .fetch_one(cx.db)
         .await?;
         Ok(WrittenHandoff {
-            success: row.handoff_id.is_some(),
-            handoff_id: row.handoff_id,
+            success: handoff_id.is_some(),
+            handoff_id,
             error: refusal,
         })
     }
@@ -215,6 +198,8 @@ pub struct HandoffList {
     pub page: Page,
 }
 
+type List = Json<Vec<Value>>;
+
 /// What an agent left.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(extend("x-untrusted" = true))]
@@ -228,55 +213,25 @@ pub struct Handoff {
     /// Where things stood.
     pub summary: String,
     /// What was done.
-    pub completed_work: Vec<Value>,
+    #[schemars(with = "Vec<Value>")]
+    pub completed_work: List,
     /// What was begun and not finished.
-    pub in_progress: Vec<Value>,
+    #[schemars(with = "Vec<Value>")]
+    pub in_progress: List,
     /// What was decided.
-    pub decisions: Vec<Value>,
+    #[schemars(with = "Vec<Value>")]
+    pub decisions: List,
     /// What was to be done next.
-    pub next_steps: Vec<Value>,
+    #[schemars(with = "Vec<Value>")]
+    pub next_steps: List,
     /// Files to look at.
-    pub relevant_files: Vec<Value>,
+    #[schemars(with = "Vec<Value>")]
+    pub relevant_files: List,
     /// When it was written.
     pub created_at: Timestamp,
     /// Anything else that was sent with it.
-    pub content: Map<String, Value>,
-}
-
-type List = Json<Vec<Value>>;
-
-/// One handoff and its place, or neither when there is none at all.
-struct ReadRow {
-    place: Option<i64>,
-    id: Option<String>,
-    agent_id: Option<String>,
-    session_id: Option<String>,
-    summary: Option<String>,
-    completed_work: Option<List>,
-    in_progress: Option<List>,
-    decisions: Option<List>,
-    next_steps: Option<List>,
-    relevant_files: Option<List>,
-    created_at: Option<Timestamp>,
-    content: Option<Json<Map<String, Value>>>,
-}
-
-impl ReadRow {
-    fn into_handoff(self) -> Option<Handoff> {
-        Some(Handoff {
-            id: self.id?,
-            agent_name: self.agent_id?,
-            session_id: self.session_id,
-            summary: self.summary?,
-            completed_work: self.completed_work?.0,
-            in_progress: self.in_progress?.0,
-            decisions: self.decisions?.0,
-            next_steps: self.next_steps?.0,
-            relevant_files: self.relevant_files?.0,
-            created_at: self.created_at?,
-            content: self.content?.0,
-        })
-    }
+    #[schemars(with = "Map<String, Value>")]
+    pub content: Json<Map<String, Value>>,
 }
 
 impl Operation for ReadHandoff {
@@ -293,61 +248,30 @@ impl Operation for ReadHandoff {
     async fn run(self, cx: Context<'_>) -> Result<HandoffList> {
         let limit = read_limit(self.limit);
         let agent_name = self.agent_name.as_ref().filter(|it| !it.is_empty());
-        // Each half of `newest` has its own index and one of them returns nothing at once. The
-        // first handoff carries the audit row, or the one row without any.
-        let mut rows = audited!(
-            ReadRow,
-            cx,
-            Self::META.audit(),
-            json!({ "agent_name": self.agent_name, "limit": self.limit }),
+        let handoffs = sqlx::query_as!(
+            Handoff,
             r#"
-            newest as (
-                (
-                    select
-                        id, agent_id, session_id, summary, completed_work, in_progress, decisions,
-                        next_steps, relevant_files, created_at, content
-                    from handoff
-                    where workspace = $1 and $10::text is null
-                    order by created_at desc, id desc limit $11
-                ) union all (
-                    select
-                        id, agent_id, session_id, summary, completed_work, in_progress, decisions,
-                        next_steps, relevant_files, created_at, content
-                    from handoff
-                    where workspace = $1 and agent_id = $10
-                    order by created_at desc, id desc limit $11
-                )
-            ), placed as (
-                select newest.*, row_number() over (order by created_at desc, id desc) as place
-                from newest
-            ), op as (
-                select
-                    p.place, p.id::text as id, p.agent_id, p.session_id, p.summary,
-                    p.completed_work, p.in_progress, p.decisions, p.next_steps, p.relevant_files,
-                    p.created_at, p.content,
-                    case when coalesce(p.place, 1) = 1 then true end as audit_success,
-                    jsonb_build_object(
-                        'count', (select least(count(*), $11 - 1) from placed)
-                    ) as audit_result
-                from (select) one left join placed p on true
-            )
+            select
+                id::text as "id!", agent_id as "agent_name!", session_id, summary as "summary!",
+                completed_work as "completed_work!: List", in_progress as "in_progress!: List",
+                decisions as "decisions!: List", next_steps as "next_steps!: List",
+                relevant_files as "relevant_files!: List", created_at as "created_at!: Timestamp",
+                content as "content!: Json<Map<String, Value>>"
+            from read_handoffs($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10)
             "#,
-            r#"
-            op.place as "place?", op.id as "id?", op.agent_id as "agent_id?",
-            op.session_id as "session_id?", op.summary as "summary?",
-            op.completed_work as "completed_work?: List", op.in_progress as "in_progress?: List",
-            op.decisions as "decisions?: List", op.next_steps as "next_steps?: List",
-            op.relevant_files as "relevant_files?: List",
-            op.created_at as "created_at?: Timestamp",
-            op.content as "content?: Json<Map<String, Value>>"
-            "#,
+            cx.caller.workspace,
+            cx.request.id,
+            cx.caller.agent_id,
+            cx.caller.agent_type,
+            cx.caller.session_id,
+            cx.request.elapsed_ms(),
+            cx.config.session_timeout(),
             agent_name,
-            limit.rows(),
+            limit.shown(),
+            json!({ "agent_name": self.agent_name, "limit": self.limit }),
         )
         .fetch_all(cx.db)
         .await?;
-        rows.sort_by_key(|it| it.place);
-        let handoffs = rows.into_iter().filter_map(ReadRow::into_handoff).collect();
         let (handoffs, page) = limit.page(handoffs);
         Ok(HandoffList { handoffs, page })
     }

@@ -30,7 +30,7 @@ $$;
 -- Reads the newest handoffs, of one agent or of all (null), and records that they were read. Asks for one
 -- more than `in_limit`, which tells whether there are more; `in_asked` is what the audit row keeps.
 create or replace function read_handoffs(
-    in_workspace text, cx request, in_agent_id text, in_limit integer, in_asked jsonb
+    in_workspace text, cx request, in_agent_id text, in_limit bigint, in_asked jsonb
 ) returns setof handoff language plpgsql as $$
 declare
     found_rows bigint;

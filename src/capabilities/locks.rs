@@ -174,8 +174,8 @@ async fn live_locks(cx: Context<'_>, filter: &Filter, most: i64) -> Result<Vec<L
             locked_at as "locked_at!: Timestamp", expires_at as "expires_at!: Timestamp",
             reason, session_id, token as fencing_token
         from file_lock
-        where workspace = $1 and agent_id is not null and expires_at > clock_timestamp()
-            and not session_lost(workspace, agent_id, session_id, locked_at, $6)
+        where workspace = $1 and agent_id is not null
+            and is_live($1, agent_id, session_id, locked_at, expires_at, $6)
             and ($2::text is null or agent_id = $2)
             and ($3::text is null or starts_with(key, $3))
             and ($4::text[] is null or key = any($4))
@@ -255,8 +255,8 @@ impl Operation for GetLockStatus {
                 locked_at as "locked_at!: Timestamp", expires_at as "expires_at!: Timestamp",
                 reason, session_id, token as fencing_token
             from file_lock
-            where workspace = $1 and key = $2 and expires_at > clock_timestamp()
-                and not session_lost(workspace, agent_id, session_id, locked_at, $3)
+            where workspace = $1 and key = $2
+                and is_live($1, agent_id, session_id, locked_at, expires_at, $3)
             "#,
             cx.caller.workspace,
             self.path.as_str(),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     App, Result,
-    audit::{self, MONTHS_AHEAD, audited},
+    audit::{self, MONTHS_AHEAD},
     operation::{Context, Meta, Operation},
     registry::Operations,
     tool::Tool,
@@ -77,74 +77,72 @@ impl Operation for RunMaintenance {
     }
 
     async fn run(self, cx: Context<'_>) -> Result<Maintained> {
-        let wants = |task| self.tasks.as_ref().is_none_or(|it| it.contains(&task));
-        if wants(Task::Retention) {
+        let tasks = self.tasks.as_deref().unwrap_or(&Task::ALL);
+        if tasks.contains(&Task::Retention) {
             // A statement of its own: a partition cannot be attached by one that writes to the log.
             audit::ensure_partitions(&mut *cx.db, MONTHS_AHEAD).await?;
         }
-        let done = audited!(
-            Maintained,
-            cx,
-            Self::META.audit(),
-            json!({ "tasks": self.tasks }),
+        let names: Vec<_> = tasks.iter().map(|it| it.name().to_owned()).collect();
+        let row = sqlx::query!(
             r#"
-            ended as materialized (
-                select * from end_sessions($1, null, null, $9::interval, false) where $10::boolean
-            ), locks as materialized (
-                select clear_expired_locks($1, $9::interval) as n
-                from (select count(*) from ended) first where $11::boolean
-            ), work as materialized (
-                select finish_lost_work($1) as n
-                from (select count(*) from locks) first where $12::boolean
-            ), ports as materialized (
-                select free_expired_ports($1, $9::interval) as n
-                from (select count(*) from work) first where $13::boolean
-            ), retained as materialized (
-                select
-                    delete_old_records($15) as deleted,
-                    audit_log_drop_partitions($15) as dropped
-                from (select count(*) from ports) first where $14::boolean
-            ), counted as (
-                select
-                    coalesce((select sessions from ended), 0) as sessions_expired,
-                    coalesce((select n from locks), 0) as locks_expired,
-                    coalesce((select locks_released from ended), 0) as locks_released,
-                    coalesce((select tasks_requeued from ended), 0) as tasks_requeued,
-                    coalesce((select n from work), 0) as tasks_failed,
-                    coalesce((select ports_released from ended), 0)
-                        + coalesce((select n from ports), 0) as ports_released,
-                    0::bigint as approvals_expired,
-                    coalesce((select deleted from retained), 0) as rows_deleted,
-                    coalesce((select dropped from retained), 0) as audit_partitions_dropped
-            ), op as (
-                select
-                    counted.*,
-                    (1000 * extract(epoch from clock_timestamp() - statement_timestamp()))::bigint
-                        as duration_ms,
-                    true as audit_success,
-                    to_jsonb(counted) as audit_result
-                from counted
-            )
+            select
+                sessions_expired as "sessions_expired!", locks_expired as "locks_expired!",
+                locks_released as "locks_released!", tasks_requeued as "tasks_requeued!",
+                tasks_failed as "tasks_failed!", ports_released as "ports_released!",
+                rows_deleted as "rows_deleted!",
+                audit_partitions_dropped as "audit_partitions_dropped!",
+                duration_ms as "duration_ms!"
+            from run_maintenance($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10)
             "#,
-            r#"
-            op.audit_success as "success!", op.sessions_expired as "sessions_expired!",
-            op.locks_expired as "locks_expired!", op.locks_released as "locks_released!",
-            op.tasks_requeued as "tasks_requeued!", op.tasks_failed as "tasks_failed!",
-            op.ports_released as "ports_released!", op.approvals_expired as "approvals_expired!",
-            op.rows_deleted as "rows_deleted!",
-            op.audit_partitions_dropped as "audit_partitions_dropped!",
-            op.duration_ms as "duration_ms!"
-            "#,
-            wants(Task::Sessions),
-            wants(Task::Locks),
-            wants(Task::Work),
-            wants(Task::Ports),
-            wants(Task::Retention),
+            cx.caller.workspace,
+            cx.request.id,
+            cx.caller.agent_id,
+            cx.caller.agent_type,
+            cx.caller.session_id,
+            cx.request.elapsed_ms(),
+            cx.config.session_timeout(),
+            json!(self.tasks),
+            &names,
             cx.config.audit_retention_days,
         )
         .fetch_one(cx.db)
         .await?;
-        Ok(done)
+        Ok(Maintained {
+            success: true,
+            sessions_expired: row.sessions_expired,
+            locks_expired: row.locks_expired,
+            locks_released: row.locks_released,
+            tasks_requeued: row.tasks_requeued,
+            tasks_failed: row.tasks_failed,
+            ports_released: row.ports_released,
+            approvals_expired: 0,
+            rows_deleted: row.rows_deleted,
+            audit_partitions_dropped: row.audit_partitions_dropped,
+            duration_ms: row.duration_ms,
+        })
+    }
+}
+
+impl Task {
+    const ALL: [Self; 6] = [
+        Self::Sessions,
+        Self::Locks,
+        Self::Work,
+        Self::Ports,
+        Self::Approvals,
+        Self::Retention,
+    ];
+
+    /// The name that the wire and the database know.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sessions => "sessions",
+            Self::Locks => "locks",
+            Self::Work => "work",
+            Self::Ports => "ports",
+            Self::Approvals => "approvals",
+            Self::Retention => "retention",
+        }
     }
 }
 
@@ -165,17 +163,11 @@ pub(crate) async fn sweep(app: &App) -> Result<()> {
     .await?;
     for workspace in workspaces {
         sqlx::query!(
-            r#"
-            select
-                (select sessions from end_sessions($1, null, null, $2, false)) as sessions,
-                clear_expired_locks($1, $2) as locks,
-                finish_lost_work($1) as work,
-                free_expired_ports($1, $2) as ports
-            "#,
+            "select from tidy_up($1, $2, '{sessions,locks,work,ports}')",
             workspace,
             app.config.session_timeout(),
         )
-        .fetch_one(&mut db)
+        .execute(&mut db)
         .await?;
     }
     db.done().await?;

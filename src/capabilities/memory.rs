@@ -12,7 +12,6 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Result, Timestamp,
-    audit::audited,
     capabilities::memory::bm25::Ranks,
     operation::{Context, IdentityMode, Meta, Operation},
     page::{Page, read_limit},
@@ -114,49 +113,20 @@ impl Operation for Remember {
     async fn run(self, cx: Context<'_>) -> Result<Remembered> {
         let tags = self.tags.unwrap_or_default();
         let digest = Sha256::digest(&self.summary);
-        // A memory that is too old to be merged into stops being the current one before the new one
-        // is inserted, which then meets no conflict. Of two callers at once, one waits for the other
-        // at either step and then merges into what the other stored.
-        let remembered = audited!(
-            Remembered,
-            cx,
-            Self::META.audit(),
-            json!({ "event_type": self.event_type, "tags": tags }),
+        let row = sqlx::query!(
             r#"
-            outdated as (
-                update memory set is_current = false
-                where workspace = $1 and agent_id = $2 and event_type = $10
-                    and summary_digest = $12 and is_current
-                    and created_at <= statement_timestamp() - interval '1 hour'
-                returning id
-            ), stored as (
-                insert into memory as m (
-                    workspace, agent_id, session_id, event_type, summary, summary_digest, details,
-                    outcome, lessons, tags
-                )
-                select $1, $2, $4, $10, $11, $12, $13, $14, $15, $16
-                from (select count(*) from outdated) as done
-                on conflict (workspace, agent_id, event_type, summary_digest) where is_current
-                do update set
-                    details = case when excluded.details = '{}' then m.details
-                        else excluded.details end,
-                    outcome = coalesce(excluded.outcome, m.outcome),
-                    lessons = union_first_seen(m.lessons, excluded.lessons),
-                    tags = union_first_seen(m.tags, excluded.tags),
-                    merge_count = m.merge_count + 1
-                returning
-                    m.id::text as memory_id,
-                    case when m.merge_count = 0 then 'created' else 'deduplicated' end as action
-            ), op as (
-                select
-                    memory_id, action, true as audit_success,
-                    jsonb_build_object('action', action, 'memory_id', memory_id) as audit_result
-                from stored
+            select memory_id::text as "memory_id!", action as "action!"
+            from remember(
+                $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11, $12, $13, $14
             )
             "#,
-            r#"
-            op.audit_success as "success!", op.memory_id as "memory_id!", op.action as "action!"
-            "#,
+            cx.caller.workspace,
+            cx.request.id,
+            cx.caller.agent_id,
+            cx.caller.agent_type,
+            cx.caller.session_id,
+            cx.request.elapsed_ms(),
+            cx.config.session_timeout(),
             self.event_type,
             self.summary,
             digest.as_slice(),
@@ -167,7 +137,7 @@ impl Operation for Remember {
         )
         .fetch_one(cx.db)
         .await?;
-        Ok(remembered)
+        Ok(Remembered { success: true, memory_id: row.memory_id, action: row.action })
     }
 }
 

@@ -63,50 +63,21 @@ impl Operation for CheckNetwork {
         } else {
             NO_MATCHING_POLICY
         };
-        // `right` compares the end of the domain with what follows the star, dot included, so that
-        // a name never matches by a part of a label and no character of a pattern is special.
         let answer = sqlx::query_as!(
             NetworkAnswer,
             r#"
-            with picked as (
-                select id, action from domain_rule
-                where workspace = case
-                        when exists (select from domain_rule where workspace = $1) then $1
-                        else 'default' end
-                    and enabled
-                    and (profile is null or profile = $6)
-                    and (
-                        pattern in ('*', $7)
-                        or lower(pattern) = $7
-                        or (pattern like '*.%'
-                            and right($7, length(pattern) - 1) = lower(substr(pattern, 2)))
-                    )
-                order by
-                    profile is null, priority, pattern like '*%', action = 'allow', id
-                limit 1
-            ), judged as (
-                select
-                    coalesce(picked.action = 'allow', $8) as allowed,
-                    coalesce(picked.action, $9) as reason,
-                    picked.id as policy_id
-                from (select) nothing left join picked on true
-            ), logged as (
-                insert into network_log (
-                    workspace, agent_id, agent_type, session_id, request_id, domain, allowed,
-                    policy_id, reason
-                )
-                select $1, $2, $3, $4, $5, $7, allowed, policy_id, reason from judged
-            )
             select
-                allowed as "allowed!", $7 as "domain!", reason as "reason!",
+                allowed as "allowed!", $9 as "domain!", reason as "reason!",
                 policy_id::text as "policy_id?"
-            from judged
+            from check_network($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11)
             "#,
             cx.caller.workspace,
+            cx.request.id,
             cx.caller.agent_id,
             cx.caller.agent_type,
             cx.caller.session_id,
-            cx.request.id,
+            cx.request.elapsed_ms(),
+            cx.config.session_timeout(),
             cx.caller.profile.as_deref().map(|it| it.name.as_str()),
             self.domain.as_str(),
             cx.config.allow_unlisted_domains,

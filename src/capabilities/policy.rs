@@ -7,7 +7,6 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     LockKey, Result,
-    audit::audited,
     operation::{Context, IdentityMode, Meta, Operation},
     policy::{self, Question},
     registry::Operations,
@@ -94,10 +93,21 @@ impl Operation for CheckPolicy {
         let file = self.locked_file();
         let limit = policy::file_limit(cx.caller, cx.config.enforce_profile_limits)
             .filter(|_| decision.allowed && file.is_some());
-        let row = audited!(
+        let row = sqlx::query_as!(
             AdviceRow,
-            cx,
-            Self::META.audit(),
+            r#"
+            select allowed as "allowed!", reason as "reason!"
+            from record_advice(
+                $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11, $12, $13
+            )
+            "#,
+            cx.caller.workspace,
+            cx.request.id,
+            cx.caller.agent_id,
+            cx.caller.agent_type,
+            cx.caller.session_id,
+            cx.request.elapsed_ms(),
+            cx.config.session_timeout(),
             json!({
                 "operation": self.operation,
                 "resource": self.resource,
@@ -105,40 +115,15 @@ impl Operation for CheckPolicy {
                 "context": self.context.as_ref().map(recorded),
                 "advisory": true,
             }),
-            r#"
-            gate as materialized (
-                select case
-                    when $11::bigint is null then false
-                    else greatest(count_other_file_locks($1, $2, $10, $9), $12::bigint) >= $11
-                end as over_limit
-            ), judged as (
-                select
-                    $13 and not over_limit as allowed,
-                    case when over_limit then $15::text else $14::text end as reason,
-                    case when over_limit then '[]'::jsonb else $16::jsonb end as diagnostics
-                from gate
-            ), op as (
-                select
-                    allowed,
-                    reason,
-                    allowed as audit_success,
-                    jsonb_build_object(
-                        'allowed', allowed,
-                        'reason', reason,
-                        'policy_id', null,
-                        'diagnostics', diagnostics
-                    ) as audit_result
-                from judged
-            )
-            "#,
-            r#"op.allowed as "allowed!", op.reason as "reason!""#,
+            json!({
+                "allowed": decision.allowed,
+                "reason": decision.reason,
+                "diagnostics": decision.diagnostics,
+            }),
             file.unwrap_or_default(),
             limit,
             self.files_modified(),
-            decision.allowed,
-            decision.reason,
             limit.map(policy::over_file_limit),
-            json!(decision.diagnostics),
         )
         .fetch_one(cx.db)
         .await?;

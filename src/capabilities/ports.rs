@@ -9,7 +9,6 @@ use sqlx::postgres::types::PgInterval;
 
 use crate::{
     Config, Error, Result, Timestamp,
-    audit::audited,
     operation::{Context, IdentityMode, Meta, Operation},
     registry::Operations,
     tool::Tool,
@@ -18,8 +17,6 @@ use crate::{
 pub(super) fn operations(operations: Operations) -> Operations {
     operations.with::<AllocatePorts>().with::<ReleasePorts>().with::<PortsStatus>()
 }
-
-const NOT_OWNER: &str = "not_owner";
 
 /// The trust from which a block of another agent may be released.
 const RELEASE_ANY_TRUST: u8 = 3;
@@ -92,25 +89,19 @@ impl Operation for AllocatePorts {
     async fn run(self, cx: Context<'_>) -> Result<AllocatedPorts> {
         let ttl_minutes = i64::from(cx.config.port_ttl_minutes);
         let ttl = PgInterval { months: 0, days: 0, microseconds: ttl_minutes * 60_000_000 };
-        let row = audited!(
+        let row = sqlx::query_as!(
             AllocatedRow,
-            cx,
-            Self::META.audit(),
-            json!({ "session_id": self.session_id }),
             r#"
-            op as (
-                select
-                    a.refusal, a.granted_slot, a.granted_until,
-                    a.refusal is null as audit_success,
-                    case when a.refusal is null then jsonb_build_object('slot', a.granted_slot)
-                        else jsonb_build_object('reason', a.refusal) end as audit_result
-                from allocate_port_block($1, $2, $10, $11, $12, $9) a
-            )
+            select refusal, slot, expires_at as "expires_at: Timestamp"
+            from allocate_ports($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10)
             "#,
-            r#"
-            op.refusal as "refusal?", op.granted_slot as "slot?",
-            op.granted_until as "expires_at?: Timestamp"
-            "#,
+            cx.caller.workspace,
+            cx.request.id,
+            cx.caller.agent_id,
+            cx.caller.agent_type,
+            cx.caller.session_id,
+            cx.request.elapsed_ms(),
+            cx.config.session_timeout(),
             self.session_id,
             cx.config.port_slots,
             ttl,
@@ -189,14 +180,14 @@ pub struct ReleasedPorts {
     pub success: bool,
     /// Why it was refused: `not_owner` when they belong to another agent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<&'static str>,
+    pub error: Option<String>,
     /// Whether it was this call that freed them.
     #[serde(skip)]
     freed_now: bool,
 }
 
 struct ReleasedRow {
-    is_refused: bool,
+    refusal: Option<String>,
     slot: Option<i32>,
 }
 
@@ -216,44 +207,27 @@ impl Operation for ReleasePorts {
     }
 
     async fn run(self, cx: Context<'_>) -> Result<ReleasedPorts> {
-        let row = audited!(
+        let row = sqlx::query_as!(
             ReleasedRow,
-            cx,
-            Self::META.audit(),
-            json!({ "session_id": self.session_id }),
             r#"
-            block as (
-                select slot, agent_id from port_block
-                where workspace = $1 and session_id = $10 and expires_at > clock_timestamp()
-                    and not session_lost(workspace, agent_id, session_id, allocated_at, $9)
-                for update
-            ), freed as (
-                delete from port_block p using block b
-                where p.workspace = $1 and p.slot = b.slot and (b.agent_id = $2 or $11)
-                returning p.slot
-            ), judged as (
-                select
-                    exists (select from block) and not exists (select from freed) as is_refused,
-                    (select slot from freed) as slot
-            ), op as (
-                select
-                    is_refused, slot,
-                    not is_refused as audit_success,
-                    case when is_refused then jsonb_build_object('reason', $12::text)
-                        else jsonb_build_object('slot', slot) end as audit_result
-                from judged
-            )
+            select refusal, slot
+            from release_ports($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9)
             "#,
-            r#"op.is_refused as "is_refused!", op.slot as "slot?""#,
+            cx.caller.workspace,
+            cx.request.id,
+            cx.caller.agent_id,
+            cx.caller.agent_type,
+            cx.caller.session_id,
+            cx.request.elapsed_ms(),
+            cx.config.session_timeout(),
             self.session_id,
             cx.caller.trust >= RELEASE_ANY_TRUST,
-            NOT_OWNER,
         )
         .fetch_one(cx.db)
         .await?;
         Ok(ReleasedPorts {
-            success: !row.is_refused,
-            error: row.is_refused.then_some(NOT_OWNER),
+            success: row.refusal.is_none(),
+            error: row.refusal,
             freed_now: row.slot.is_some(),
         })
     }
@@ -302,13 +276,11 @@ impl Operation for PortsStatus {
         let rows = sqlx::query!(
             r#"
             select
-                slot, agent_id, session_id, expires_at as "expires_at: Timestamp",
+                slot as "slot!", agent_id as "agent_id!", session_id as "session_id!",
+                expires_at as "expires_at!: Timestamp",
                 greatest(extract(epoch from expires_at - clock_timestamp()) / 60, 0)::double precision
                     as "remaining_ttl_minutes!"
-            from port_block
-            where workspace = $1 and expires_at > clock_timestamp()
-                and not session_lost(workspace, agent_id, session_id, allocated_at, $2)
-            order by allocated_at, slot
+            from live_port_blocks($1, $2)
             "#,
             cx.caller.workspace,
             cx.config.session_timeout(),

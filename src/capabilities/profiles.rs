@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    Error, Result,
-    audit::audited,
+    Result,
     auth::Key,
     authority::{self, ProfileSource},
     operation::{Context, IdentityMode, Meta, Operation},
@@ -46,15 +45,9 @@ fn profile_lines(answer: &Value) -> Vec<String> {
 }
 
 const NO_PROFILE_FOUND: &str = "no_profile_found";
-const PROFILE_NOT_FOUND: &str = "profile_not_found";
-const CANNOT_ASSIGN_SELF: &str = "cannot_assign_self";
-const TRUST_ABOVE_CALLER: &str = "trust_above_caller";
 
 /// The trust of a profile is never above this.
 const MOST_TRUST: u8 = 4;
-
-/// How often an assignment that lost a race is judged again before it gives up.
-const MAX_RACES: u32 = 32;
 
 /// See who you are to this service: your id, how far you are trusted, and the profile that says
 /// what you may do.
@@ -187,10 +180,6 @@ pub struct Assigned {
     pub reason: Option<String>,
 }
 
-struct AssignRow {
-    reason: Option<String>,
-}
-
 impl Operation for AssignProfile {
     type Output = Assigned;
     const META: Meta = Meta::admin("assign_profile")
@@ -214,28 +203,7 @@ impl Operation for AssignProfile {
         answer.success.then_some(&answer.target_agent_id)
     }
 
-    async fn run(self, mut cx: Context<'_>) -> Result<Assigned> {
-        for _ in 0..MAX_RACES {
-            let Some(row) = self.attempt(&mut cx).await? else { continue };
-            return Ok(Assigned {
-                success: row.reason.is_none(),
-                target_agent_id: self.target_agent_id,
-                profile: self.profile,
-                suspended: self.suspended,
-                reason: row.reason,
-            });
-        }
-        Err(Error::Unavailable("the assignment changed too often to be judged".into()))
-    }
-}
-
-impl AssignProfile {
-    /// Judges and records the assignment in one statement; no row means that another assignment of
-    /// the same agent came first, so that its trust must be judged again.
-    ///
-    /// The agent's trust is what it would be without a suspension: otherwise anybody could lift a
-    /// suspension of somebody above.
-    async fn attempt(&self, cx: &mut Context<'_>) -> Result<Option<AssignRow>> {
+    async fn run(self, cx: Context<'_>) -> Result<Assigned> {
         let keys = cx.config.keys.of_workspace(&cx.caller.workspace);
         let bound: Vec<_> = keys
             .map(|it| &it.identity)
@@ -250,74 +218,19 @@ impl AssignProfile {
         let types: Vec<_> =
             bound.iter().map(|it| it.agent_type.clone()).chain(pad.clone()).collect();
         let profiles: Vec<_> = bound.iter().map(|it| it.profile.clone()).chain(pad).collect();
-        let row = audited!(
-            AssignRow,
-            cx,
-            Self::META.audit(),
-            json!({
-                "target_agent_id": self.target_agent_id,
-                "profile": self.profile,
-                "suspended": self.suspended,
-            }),
+        let reason = sqlx::query_scalar!(
             r#"
-            home as (
-                select case when exists (select from profile where workspace = $1)
-                    then $1 else 'default' end as workspace
-            ), asked as (
-                select p.trust_level
-                from home join profile p on p.workspace = home.workspace
-                where p.name = $11 and p.enabled
-            ), held as materialized (
-                select profile from agent_assignment
-                where workspace = $1 and agent_id = $10
-                for update
-            ), wanted as (
-                select home.workspace, coalesce(
-                    (select profile from held),
-                    key.profile,
-                    (
-                        select name from profile p
-                        where p.workspace = home.workspace and p.agent_type = key.agent_type
-                            and p.is_type_default and p.enabled
-                    )
-                ) as name
-                from home cross join unnest($13::text[], $14::text[]) as key (agent_type, profile)
-            ), target as (
-                select least($15::integer, max(
-                    case when wanted.name is null then $16::integer
-                        else coalesce(p.trust_level, 0) end
-                )) as trust
-                from wanted
-                left join profile p
-                    on p.workspace = wanted.workspace and p.name = wanted.name and p.enabled
-            ), judged as (
-                select case
-                    when $11 is not null and not exists (select from asked) then $18::text
-                    when $10 = $2 then $19::text
-                    when greatest(trust, (select trust_level from asked)) > $17::integer
-                        then $20::text
-                end as reason
-                from target
-            ), assigned as (
-                insert into agent_assignment as a (workspace, agent_id, profile, suspended)
-                select $1, $10, $11, $12 from judged where reason is null
-                on conflict (workspace, agent_id) do update set
-                    profile = excluded.profile,
-                    suspended = excluded.suspended,
-                    assigned_at = clock_timestamp()
-                where a.profile is not distinct from (select profile from held)
-                returning agent_id
-            ), op as (
-                select
-                    reason,
-                    reason is null as audit_success,
-                    case when reason is null then '{}'::jsonb
-                        else jsonb_build_object('reason', reason) end as audit_result
-                from judged
-                where reason is not null or exists (select from assigned)
+            select refusal from assign_profile(
+                $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11, $12, $13, $14, $15
             )
             "#,
-            r#"op.reason as "reason?""#,
+            cx.caller.workspace,
+            cx.request.id,
+            cx.caller.agent_id,
+            cx.caller.agent_type,
+            cx.caller.session_id,
+            cx.request.elapsed_ms(),
+            cx.config.session_timeout(),
             self.target_agent_id,
             self.profile,
             self.suspended,
@@ -326,13 +239,16 @@ impl AssignProfile {
             i32::from(most_trust),
             i32::from(cx.config.default_trust),
             i32::from(cx.caller.trust),
-            PROFILE_NOT_FOUND,
-            CANNOT_ASSIGN_SELF,
-            TRUST_ABOVE_CALLER,
         )
-        .fetch_optional(&mut *cx.db)
+        .fetch_one(cx.db)
         .await?;
-        Ok(row)
+        Ok(Assigned {
+            success: reason.is_none(),
+            target_agent_id: self.target_agent_id,
+            profile: self.profile,
+            suspended: self.suspended,
+            reason,
+        })
     }
 }
 
@@ -391,11 +307,6 @@ impl From<&Key> for ListedKey {
     }
 }
 
-struct Recorded {
-    #[expect(dead_code, reason = "a statement must return something")]
-    success: bool,
-}
-
 impl Operation for ManageKeys {
     type Output = KeyList;
     const META: Meta = Meta::admin("manage_keys")
@@ -413,18 +324,18 @@ impl Operation for ManageKeys {
     async fn run(self, cx: Context<'_>) -> Result<KeyList> {
         let keys = cx.config.keys.of_workspace(&cx.caller.workspace);
         let (keys, page) = read_limit(self.limit).page(keys.map(ListedKey::from).collect());
-        audited!(
-            Recorded,
-            cx,
-            Self::META.audit(),
-            json!({}),
-            "op as (
-                select true as audit_success, jsonb_build_object('count', $10::bigint) as audit_result
-            )",
-            r#"op.audit_success as "success!""#,
+        sqlx::query!(
+            "select record_key_list($1, row($2, $3, $4, $5, $6, $7)::request, $8)",
+            cx.caller.workspace,
+            cx.request.id,
+            cx.caller.agent_id,
+            cx.caller.agent_type,
+            cx.caller.session_id,
+            cx.request.elapsed_ms(),
+            cx.config.session_timeout(),
             page.count as i64,
         )
-        .fetch_one(cx.db)
+        .execute(cx.db)
         .await?;
         Ok(KeyList { keys, page })
     }

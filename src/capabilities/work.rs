@@ -3,7 +3,7 @@
 //! The invariants of the queue: a task goes to at most one claimant an attempt, a claim is a lease
 //! that ends by comparison, and nobody but the claimant of the latest attempt can finish it. What
 //! time has changed (a passed deadline, a last lease that ended) holds at once, whether anybody has
-//! written it down or not: see `task_status` in the migration.
+//! written it down or not: see `task_status` in `work/rules.sql`.
 pub mod claim;
 pub mod finish;
 pub mod look;
@@ -21,7 +21,6 @@ use self::{
 use super::guardrails::{self, Scan};
 use crate::{
     Error, Result, Timestamp,
-    audit::audited,
     input::{issue, value_error},
     operation::{Context, IdentityMode, Meta, Operation},
     registry::{Operations, Resource, word},
@@ -60,9 +59,6 @@ fn task_lines(answer: &Value) -> Vec<String> {
     };
     answer["tasks"].as_array().into_iter().flatten().map(line).collect()
 }
-
-/// How often a statement that lost a race is run again before it gives up.
-const MAX_RACES: u32 = 32;
 
 /// Hand work to whichever agent claims it. Give it what it depends on, and a `unique_key` where a
 /// second task of the kind would be a mistake.
@@ -179,12 +175,8 @@ impl Operation for SubmitWork {
         let data = self.input_data.clone().map(Value::Object);
         let text = guardrails::task_text(&self.task_description, data.as_ref());
         let scan = guardrails::scan_all(&mut cx, text).await?;
-        for _ in 0..MAX_RACES {
-            // No row: a task with the same unique key was committed while this one was judged.
-            let Some(row) = self.attempt(&mut cx, data.as_ref(), &scan).await? else { continue };
-            return self.answer(row, scan.refusal(cx.caller.trust));
-        }
-        Err(Error::Unavailable("the unique key changed hands too often to be judged".into()))
+        let row = self.submit(&mut cx, data.as_ref(), &scan).await?;
+        self.answer(row, scan.refusal(cx.caller.trust))
     }
 }
 
@@ -204,108 +196,34 @@ impl SubmitWork {
         distinct
     }
 
-    /// Judges, stores and records the task in one statement. Objects are bound as text, because the
-    /// driver would bind them as `jsonb`, which does not keep the order of members. The dependencies' rows are locked while
-    /// they are counted, so that none is completed unseen.
-    async fn attempt(
+    /// Objects are bound as text, because the driver would bind them as `jsonb`, which does not keep the
+    /// order of members.
+    async fn submit(
         &self,
         cx: &mut Context<'_>,
         data: Option<&Value>,
         scan: &Scan,
-    ) -> Result<Option<SubmitRow>> {
+    ) -> Result<SubmitRow> {
         let trust = cx.caller.trust;
         let requirements = self.agent_requirements.as_ref();
         let archetype = requirements.and_then(|it| it.archetype.clone());
         let min_trust = requirements.and_then(|it| it.min_trust_level).unwrap_or_default();
-        let change_id = data.and_then(|it| it["change_id"].as_str());
-        let mut parameters = json!({ "task_type": self.task_type, "priority": self.priority });
-        if let Some(change_id) = change_id {
-            parameters["change_id"] = json!(change_id);
-        }
-        let blocked = scan.refusal(trust);
-        let row = audited!(
+        let row = sqlx::query_as!(
             SubmitRow,
-            cx,
-            Self::META.audit(),
-            parameters,
             r#"
-            unknown as materialized (
-                select asked.place from unnest($14::uuid[]) with ordinality as asked (id, place)
-                where not exists (
-                    select from work_task t where t.workspace = $1 and t.id = asked.id
-                )
-                order by asked.place limit 1
-            ), replaced as materialized (
-                select task_status(t) in ('failed', 'cancelled') as is_over from work_task t
-                where t.workspace = $1 and t.id = $23::uuid
-                for update
-            ), dead as (
-                update work_task t set
-                    status = 'failed', error_message = task_error(t),
-                    completed_at = task_failed_at(t)
-                where t.workspace = $1 and t.unique_key = $22::text
-                    and t.status in ('pending', 'claimed', 'running') and task_status(t) = 'failed'
-                returning 1
-            ), twin as materialized (
-                select t.id from work_task t
-                where t.workspace = $1 and t.unique_key = $22::text
-                    and t.status in ('pending', 'claimed', 'running') and task_status(t) <> 'failed'
-            ), judged as materialized (
-                select case
-                    when exists (select from unknown) then 'unknown_dependency'
-                    when $23::uuid is not null and not coalesce((select is_over from replaced), false)
-                        then 'not_replaceable'
-                    when $18::timestamptz <= statement_timestamp() then 'deadline_past'
-                    when $27::text is not null then 'blocked'
-                    when exists (select from twin) then 'deduplicated'
-                end as verdict, (select count(*) from dead) as buried
-            ), inserted as (
-                insert into work_task (
-                    workspace, task_type, description, input_data, priority, agent_requirements,
-                    archetype, min_trust, deadline, not_before, available_at, is_parked,
-                    max_attempts, retry_on_failure, unique_key, guard_version, guard_trust,
-                    guard_findings, needed_trust, authored_by, change_id, submitted_by,
-                    submitted_session_id, open_dependencies
-                )
-                select
-                    $1, $10, $11, $12::text::json, $13::smallint, $15::text::json, $16::text, $17::smallint, $18::timestamptz, $19::timestamptz, $19::timestamptz,
-                    coalesce($19::timestamptz > statement_timestamp(), false), $20::smallint, $21, $22::text, $24,
-                    $25::smallint, $26::jsonb, greatest($17::smallint, $25::smallint), $28, $29, $2, $4,
-                    open_dependencies($1, $14::uuid[])
-                from judged where verdict is null
-                on conflict (workspace, unique_key)
-                    where unique_key is not null and status in ('pending', 'claimed', 'running')
-                    do nothing
-                returning id
-            ), linked as (
-                insert into work_dependency (workspace, task_id, depends_on, place)
-                select $1, inserted.id, asked.id, asked.place
-                from inserted, unnest($14::uuid[]) with ordinality as asked (id, place)
-            ), moved as (
-                select replace_dependency($1, $23::uuid, inserted.id) as n from inserted
-                where $23::uuid is not null
-            ), op as (
-                select
-                    coalesce(judged.verdict, case when i.id is not null then 'created' end) as verdict,
-                    coalesce(i.id, twin.id) as task_id,
-                    (select place from unknown) as place,
-                    (select sum(n) from moved) as moved,
-                    case when judged.verdict is null or judged.verdict = 'deduplicated' then true
-                        when judged.verdict = 'blocked' then false end as audit_success,
-                    case judged.verdict
-                        when 'blocked' then jsonb_build_object('reason', $27::text, 'guardrails', $30::jsonb)
-                        else jsonb_build_object(
-                            'task_id', coalesce(i.id, twin.id),
-                            'action', coalesce(judged.verdict, 'created'),
-                            'guardrails', $30::jsonb)
-                    end as audit_result,
-                    case when coalesce(judged.verdict, '') in ('', 'blocked')
-                        then record_guardrail_violations($1, $2, $4, $5, $31::jsonb) end as violations
-                from judged left join inserted i on true left join twin on judged.verdict = 'deduplicated'
-                where judged.verdict is not null or i.id is not null
-            )
+            select verdict as "verdict!", task_id, fault_place as place
+            from submit_task($1, row($2, $3, $4, $5, $6, $7)::request, row(
+                $8, $9, $10::text::json, $11, $12, $13::text::json, $14, $15, $16, $17, $18, $19, $20,
+                $21, $22, $23, $24, $25, $26, $27, $28, $29
+            )::new_task)
             "#,
-            r#"op.verdict as "verdict!", op.task_id as "task_id?", op.place as "place?""#,
+            cx.caller.workspace,
+            cx.request.id,
+            cx.caller.agent_id,
+            cx.caller.agent_type,
+            cx.caller.session_id,
+            cx.request.elapsed_ms(),
+            cx.config.session_timeout(),
             self.task_type,
             self.task_description,
             data.map(Value::to_string),
@@ -320,16 +238,16 @@ impl SubmitWork {
             self.retry_on_failure,
             self.unique_key,
             self.replaces,
+            data.and_then(|it| it["submitted_by"].as_str()),
+            data.and_then(|it| it["change_id"].as_str()),
             scan.version,
             scan.needed_trust(),
             scan.to_json(),
-            blocked,
-            data.and_then(|it| it["submitted_by"].as_str()),
-            change_id,
+            scan.refusal(trust),
             scan.names(trust),
             scan.violations(trust),
         )
-        .fetch_optional(&mut *cx.db)
+        .fetch_one(&mut *cx.db)
         .await?;
         Ok(row)
     }

@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::{join, join_all};
 use managed_postgres::throwaway;
+use futures_util::future::{join, join_all};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
 use tokio::{
@@ -17,7 +17,7 @@ use tokio::{
     process::{Child, ChildStderr, Command},
 };
 
-use crate::support::{FREE, MIGRATOR, scalar, signal, variables};
+use crate::support::{FREE, scalar, signal, variables};
 
 pub(crate) const COORDINATOR: &str = env!("CARGO_BIN_EXE_coordinator");
 
@@ -214,7 +214,7 @@ async fn simultaneous_starters_migrate_once() {
     }
     let db = PgPool::connect(&url).await.expect("it answers");
     let applied: i64 = scalar(&db, "select count(*) from _sqlx_migrations where success").await;
-    assert_eq!(applied, MIGRATOR.iter().count() as i64);
+    assert_eq!(applied, agent_coordinator::schema().migrator.iter().count() as i64);
     let limits: String = scalar(
         &db,
         "select array_to_string(setconfig, ' ') from pg_db_role_setting
@@ -251,7 +251,7 @@ async fn five_servers_that_start_at_once_migrate_once() {
         assert_eq!((status, &ready["schema"]), (200, &json!("ok")), "{ready}");
     }
     let applied: i64 = scalar(&db, "select count(*) from _sqlx_migrations where success").await;
-    assert_eq!(applied, MIGRATOR.iter().count() as i64);
+    assert_eq!(applied, agent_coordinator::schema().migrator.iter().count() as i64);
 }
 
 #[tokio::test]
@@ -271,7 +271,7 @@ async fn the_server_migrates_an_empty_database_at_start_unless_told_not_to() {
 
 #[tokio::test]
 async fn a_schema_newer_than_the_binary_ends_the_start_with_1() {
-    let database = throwaway::database(&MIGRATOR).await.expect("a database");
+    let database = crate::support::database().await;
     let db = PgPool::connect(&database.url).await.expect("it answers");
     crate::support::execute(
         &db,
@@ -301,7 +301,7 @@ async fn a_database_that_comes_later_is_migrated_then() {
 
 #[tokio::test]
 async fn of_200_agents_at_once_one_gets_the_lock() {
-    let database = throwaway::database(&MIGRATOR).await.expect("a database");
+    let database = crate::support::database().await;
     let running = Running::start(variables(&database.url)).await;
     let answers = join_all((0..200).map(|n| {
         let running = &running;
@@ -326,7 +326,7 @@ async fn of_200_agents_at_once_one_gets_the_lock() {
 
 #[tokio::test]
 async fn a_request_in_flight_is_answered_after_sigterm_and_new_ones_are_refused() {
-    let database = throwaway::database(&MIGRATOR).await.expect("a database");
+    let database = crate::support::database().await;
     let mut variables = variables(&database.url);
     variables.insert("API_ACCESS_LOG".to_owned(), "true".to_owned());
     variables.insert("API_TIMEOUT_KEEP_ALIVE".to_owned(), "600".to_owned());
@@ -389,7 +389,7 @@ async fn a_database_that_accepts_and_never_answers_does_not_keep_the_server_from
 
 #[tokio::test]
 async fn a_request_that_outlasts_the_grace_time_does_not_keep_the_process() {
-    let database = throwaway::database(&MIGRATOR).await.expect("a database");
+    let database = crate::support::database().await;
     let mut variables = variables(&database.url);
     variables.insert("SHUTDOWN_GRACE_SECONDS".to_owned(), "0".to_owned());
     let running = Running::start(variables).await;
@@ -441,7 +441,7 @@ async fn idle_and_slow_connections_are_closed_after_the_keep_alive_time() {
 
 #[tokio::test]
 async fn a_request_that_waits_is_answered_at_once_on_sigterm() {
-    let database = throwaway::database(&MIGRATOR).await.expect("a database");
+    let database = crate::support::database().await;
     let running = Running::start(variables(&database.url)).await;
     running.request("POST", "/locks/acquire", &acquire("a", "k")).await;
     let mut lock: Value = serde_json::from_str(&acquire("b", "k")).expect("JSON");

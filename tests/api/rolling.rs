@@ -9,7 +9,6 @@ use std::{
 };
 
 use futures_util::future::{join, try_join, try_join_all};
-use managed_postgres::throwaway;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::{
@@ -21,7 +20,7 @@ use tokio::{
 
 use crate::{
     processes::{Running, acquire, request},
-    support::{FREE, MIGRATOR, execute, scalar, variables},
+    support::{FREE, execute, scalar, variables},
 };
 
 const REPLACEMENTS: usize = 20;
@@ -198,7 +197,7 @@ async fn end(old: Running, balancer: &Balancer, db: &PgPool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_replacements_under_load_fail_no_request() {
-    let database = throwaway::database(&MIGRATOR).await.expect("a database");
+    let database = crate::support::database().await;
     let db = PgPool::connect(&database.url).await.expect("it answers");
     let mut replicas = vec![replica(&database.url).await, replica(&database.url).await];
     let body = acquire("holder", "held");

@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     processes::{Running, acquire, nowhere, request},
-    support::{CODEX, FREE, MIGRATOR, Service, config, execute, scalar, variables},
+    support::{CODEX, FREE, Service, config, execute, scalar, variables},
 };
 
 const LIVE: &str = "GET /live HTTP/1.1\r\nhost: localhost\r\n\r\n";
@@ -208,7 +208,7 @@ async fn a_head_over_64_kib_is_refused() {
 
 #[tokio::test]
 async fn a_request_has_one_line_in_the_log_and_no_secret_is_in_any() {
-    let database = managed_postgres::throwaway::database(&MIGRATOR).await.expect("a database");
+    let database = crate::support::database().await;
     let mut variables: HashMap<_, _> = variables(&database.url);
     variables.insert("API_ACCESS_LOG".to_owned(), "true".to_owned());
     variables.insert("RUST_LOG".to_owned(), "debug".to_owned());

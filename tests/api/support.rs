@@ -1,16 +1,14 @@
 //! A service on a database of its own, and a client that speaks JSON with it.
 use std::{collections::HashMap, time::Duration};
 
-use agent_coordinator::{App, Config, Home, router};
+use agent_coordinator::{App, Config, Home, router, schema};
 use axum::{Router, body::Body};
 use http::{HeaderMap, Method, Request, StatusCode};
 use managed_postgres::throwaway;
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, PgExecutor, PgPool, migrate::Migrator, postgres::PgRow};
+use sqlx::{AssertSqlSafe, PgExecutor, PgPool, postgres::PgRow};
 
 use crate::transport::{self, Transport};
-
-pub(crate) static MIGRATOR: Migrator = sqlx::migrate!();
 
 /// A key that is bound to no agent: trust 2.
 pub(crate) const FREE: &str = "free-key";
@@ -37,6 +35,12 @@ pub(crate) struct Service {
     pub(crate) db: PgPool,
     pub(crate) url: String,
     _database: throwaway::Database,
+}
+
+/// A database with the schema of the service.
+pub(crate) async fn database() -> throwaway::Database {
+    let schema = schema();
+    throwaway::database(schema.migrator, schema.functions).await.expect("a database")
 }
 
 /// The environment of a service in tests.
@@ -75,7 +79,7 @@ impl Service {
 
     /// Starts with these environment variables besides the usual ones.
     pub(crate) async fn with(more: &[(&str, &str)]) -> Self {
-        let database = throwaway::database(&MIGRATOR).await.expect("a database");
+        let database = database().await;
         let transport = Transport::start(&with_more(&database.url, more)).await;
         Self::over(transport, database).await
     }
@@ -86,7 +90,7 @@ impl Service {
         more: &[(&str, &str)],
         tune: impl FnOnce(Config) -> Config,
     ) -> Self {
-        let database = throwaway::database(&MIGRATOR).await.expect("a database");
+        let database = database().await;
         let app = App::new(tune(config(&with_more(&database.url, more))));
         Self::over(transport::in_process(router(app)), database).await
     }

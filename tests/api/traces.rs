@@ -4,11 +4,10 @@ use std::{
     net::{TcpListener, TcpStream},
 };
 
-use managed_postgres::throwaway;
 
 use crate::{
     processes::{Running, acquire},
-    support::{MIGRATOR, variables},
+    support::{variables},
 };
 
 /// Answers one export and returns its head and body.
@@ -51,7 +50,7 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 async fn an_operation_is_a_span_with_its_request_and_its_agent() {
     let collector = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = collector.local_addr().expect("an address");
-    let database = throwaway::database(&MIGRATOR).await.expect("a database");
+    let database = crate::support::database().await;
     let mut variables = variables(&database.url);
     variables.insert("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), format!("http://{address}/"));
     variables.insert("OTEL_SERVICE_NAME".to_owned(), "the-service".to_owned());
@@ -79,7 +78,7 @@ async fn without_an_endpoint_nothing_is_sent() {
     let collector = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = collector.local_addr().expect("an address");
     collector.set_nonblocking(true).expect("set");
-    let database = throwaway::database(&MIGRATOR).await.expect("a database");
+    let database = crate::support::database().await;
     let mut variables = variables(&database.url);
     let other = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT".to_owned();
     variables.insert(other, format!("http://{address}/v1/traces"));

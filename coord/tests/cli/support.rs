@@ -13,12 +13,10 @@ use std::{
     thread,
 };
 
-use agent_coordinator::{App, Config, Home, listen, router};
+use agent_coordinator::{App, Config, Home, listen, router, schema};
 use managed_postgres::throwaway;
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, PgPool, migrate::Migrator};
-
-static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
+use sqlx::{AssertSqlSafe, PgPool};
 
 /// A key that is bound to no agent: trust 2.
 pub(crate) const FREE: &str = "free-key";
@@ -41,7 +39,9 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) async fn start() -> Service {
-        let database = throwaway::database(&MIGRATOR).await.expect("a database");
+        let schema = schema();
+        let database = throwaway::database(schema.migrator, schema.functions);
+        let database = database.await.expect("a database");
         let keys = [FREE, BOSS, REVIEWER].join(",");
         let variables: HashMap<_, _> = [
             ("POSTGRES_DSN", database.url.as_str()),

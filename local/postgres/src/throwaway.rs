@@ -90,9 +90,23 @@ pub async fn server() -> Result<&'static Shared, Error> {
     SERVER.get_or_try_init(|| Shared::of_run(run_pid())).await
 }
 
-/// A new database of the shared server with these migrations applied.
-pub async fn database(migrator: &Migrator) -> Result<Database, Error> {
-    server().await?.database(migrator).await
+/// A new database of the shared server with these migrations applied, and then this script run.
+pub async fn database(migrator: &Migrator, script: &str) -> Result<Database, Error> {
+    server().await?.database(migrator, script).await
+}
+
+/// Applies migrations to a database and then runs a script, in a transaction.
+#[expect(clippy::disallowed_methods, reason = "there is no schema here to check it against")]
+pub async fn prepare(
+    connection: &mut PgConnection,
+    migrator: &Migrator,
+    script: &str,
+) -> Result<(), Error> {
+    migrator.run_direct(None, connection, false).await?;
+    let mut transaction = connection.begin().await?;
+    sqlx::raw_sql(AssertSqlSafe(script)).execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(())
 }
 
 /// A server of the caller's own, which it may kill and restart. Its database `postgres` is empty.
@@ -144,11 +158,11 @@ impl Shared {
         self.url.replace("/postgres?", &format!("/{database}?"))
     }
 
-    /// A new database with these migrations applied.
-    pub async fn database(&self, migrator: &Migrator) -> Result<Database, Error> {
+    /// A new database with these migrations applied, and then this script run.
+    pub async fn database(&self, migrator: &Migrator, script: &str) -> Result<Database, Error> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let mut admin = Admin::connect(&self.url).await?;
-        let template = self.template(migrator, &mut admin).await?;
+        let template = self.template(migrator, script, &mut admin).await?;
         admin.drop_finished().await?;
 
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -159,9 +173,14 @@ impl Shared {
         Ok(Database { url: self.url(&name), name })
     }
 
-    /// The name of the database that has just these migrations, made if it is missing.
-    async fn template(&self, migrator: &Migrator, admin: &mut Admin) -> Result<String, Error> {
-        let name = template_name(migrator);
+    /// The name of the database that has just these migrations and this script, made if it is missing.
+    async fn template(
+        &self,
+        migrator: &Migrator,
+        script: &str,
+        admin: &mut Admin,
+    ) -> Result<String, Error> {
+        let name = template_name(migrator, script);
         if admin.has_template(&name).await? {
             return Ok(name);
         }
@@ -173,7 +192,7 @@ impl Shared {
         admin.run(format!("drop database if exists {name} with (force)")).await?;
         admin.run(format!("create database {name}")).await?;
         let mut connection = connect(&self.url(&name)).await?;
-        migrator.run_direct(None, &mut connection, false).await?;
+        prepare(&mut connection, migrator, script).await?;
         connection.close().await?;
         // A database with a connection cannot be copied, so there shall never be one again. It
         // is also what says that the template is complete.
@@ -319,9 +338,10 @@ fn creator(database: &str) -> Option<u32> {
     database.strip_prefix("test_")?.split('_').next()?.parse().ok()
 }
 
-fn template_name(migrator: &Migrator) -> String {
+fn template_name(migrator: &Migrator, script: &str) -> String {
     let content = migrator.iter().flat_map(|migration| {
         migration.version.to_be_bytes().into_iter().chain(migration.checksum.iter().copied())
     });
+    let content = content.chain(script.bytes());
     format!("template_{:016x}", hash(content))
 }

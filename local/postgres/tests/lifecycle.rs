@@ -290,7 +290,7 @@ async fn every_test_has_a_migrated_database_of_its_own() {
     let migrator = Migrator::new(scratch.0.as_path()).await.unwrap();
 
     let (first, second) =
-        tokio::join!(throwaway::database(&migrator), throwaway::database(&migrator));
+        tokio::join!(throwaway::database(&migrator, ""), throwaway::database(&migrator, ""));
     let (first, second) = (first.unwrap(), second.unwrap());
     run(&first.url, "insert into thing values ('mine')").await;
 
@@ -303,9 +303,9 @@ async fn the_database_of_a_test_that_is_over_goes() {
     let scratch = Scratch::new();
     fs::write(scratch.path("1_other.sql"), "create table other (name text)").unwrap();
     let migrator = Migrator::new(scratch.0.as_path()).await.unwrap();
-    let finished = throwaway::database(&migrator).await.unwrap().url.clone();
+    let finished = throwaway::database(&migrator, "").await.unwrap().url.clone();
 
-    let next = throwaway::database(&migrator).await.unwrap();
+    let next = throwaway::database(&migrator, "").await.unwrap();
 
     // Another test that makes a database just now may be the one to drop it.
     let gone = async { while PgConnection::connect(&finished).await.is_ok() {} };

@@ -3,12 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sqlx::postgres::types::PgInterval;
 
 use super::SESSION_NOT_FOUND;
 use crate::{
     Result,
-    audit::audited_unheard,
     operation::{Context, IdentityMode, Meta, Operation},
     tool::Tool,
 };
@@ -67,37 +65,23 @@ impl Operation for DeregisterSession {
     }
 
     async fn run(self, cx: Context<'_>) -> Result<EndedSession> {
-        let row = audited_unheard!(
+        let row = sqlx::query_as!(
             EndedRow,
-            cx,
-            Self::META.audit(),
-            json!({ "session_id": self.session_id, "capabilities": Value::Null }),
             r#"
-            unbound as (
-                delete from mcp_connection
-                where workspace = $1 and agent_id = $2 and session_id = $10
-            ), judged as (
-                select exists (
-                    select from agent_session
-                    where workspace = $1 and agent_id = $2 and session_id = $10
-                ) as is_known
-            ), op as (
-                select
-                    j.is_known, e.sessions, e.locks_released, e.tasks_requeued, e.ports_released,
-                    j.is_known as audit_success,
-                    case when j.is_known then '{}'::jsonb
-                        else jsonb_build_object('reason', $11::text) end as audit_result
-                from judged j, end_sessions($1, $2, $10, null, false) e
-                where $9::interval is not null
-            )
+            select
+                is_known as "is_known!", sessions as "sessions!",
+                locks_released as "locks_released!", tasks_requeued as "tasks_requeued!",
+                ports_released as "ports_released!"
+            from deregister_session($1, row($2, $3, $4, $5, $6, $7)::request, $8)
             "#,
-            r#"
-            op.is_known as "is_known!", op.sessions as "sessions!",
-            op.locks_released as "locks_released!", op.tasks_requeued as "tasks_requeued!",
-            op.ports_released as "ports_released!"
-            "#,
+            cx.caller.workspace,
+            cx.request.id,
+            cx.caller.agent_id,
+            cx.caller.agent_type,
+            cx.caller.session_id,
+            cx.request.elapsed_ms(),
+            cx.config.session_timeout(),
             self.session_id,
-            SESSION_NOT_FOUND,
         )
         .fetch_one(cx.db)
         .await?;
@@ -177,39 +161,23 @@ impl Operation for CleanupAgents {
 
     async fn run(self, cx: Context<'_>) -> Result<CleanedUp> {
         let minutes = self.idle_minutes.unwrap_or(self.stale_threshold_minutes);
-        let silence =
-            PgInterval { months: 0, days: 0, microseconds: i64::from(minutes) * 60_000_000 };
-        // Who asks is not silent: the caller's own session is heard first.
-        let row = audited_unheard!(
+        let row = sqlx::query_as!(
             CleanedRow,
-            cx,
-            Self::META.audit(),
-            json!({ "stale_threshold_minutes": minutes, "dry_run": self.dry_run }),
             r#"
-            heard as materialized (
-                select touch_session($1, $2, $4, $9::interval) as wrote
-            ), op as (
-                select
-                    e.agents, e.sessions, e.locks_released, e.tasks_requeued, e.ports_released,
-                    true as audit_success,
-                    jsonb_build_object(
-                        'agents_cleaned', e.agents,
-                        'locks_released', e.locks_released,
-                        'sessions_cleaned', e.sessions,
-                        'tasks_requeued', e.tasks_requeued,
-                        'ports_released', e.ports_released
-                    ) as audit_result
-                from heard
-                cross join lateral
-                    end_sessions($1, null, null, $10, $11 and heard.wrote is not null) e
-            )
+            select
+                agents as "agents!", sessions as "sessions!",
+                locks_released as "locks_released!", tasks_requeued as "tasks_requeued!",
+                ports_released as "ports_released!"
+            from cleanup_sessions($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9)
             "#,
-            r#"
-            op.agents as "agents!", op.sessions as "sessions!",
-            op.locks_released as "locks_released!", op.tasks_requeued as "tasks_requeued!",
-            op.ports_released as "ports_released!"
-            "#,
-            silence,
+            cx.caller.workspace,
+            cx.request.id,
+            cx.caller.agent_id,
+            cx.caller.agent_type,
+            cx.caller.session_id,
+            cx.request.elapsed_ms(),
+            cx.config.session_timeout(),
+            minutes,
             self.dry_run,
         )
         .fetch_one(cx.db)

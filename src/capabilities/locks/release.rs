@@ -5,15 +5,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{NOT_LOCKED, STALE_FENCING_TOKEN};
 use crate::{
     LockKey, Result, Timestamp,
-    audit::audited,
     operation::{Context, IdentityMode, Meta, Operation},
     tool::Tool,
 };
-
-const LOCK_NOT_FOUND_OR_NOT_OWNER: &str = "lock_not_found_or_not_owner";
 
 /// Give back a lock you hold, as soon as you are done with it.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -43,10 +39,6 @@ pub struct Released {
     pub reason: Option<String>,
 }
 
-struct ReleaseRow {
-    reason: Option<String>,
-}
-
 impl Operation for ReleaseLock {
     type Output = Released;
     const META: Meta = Meta::write("release_lock")
@@ -67,56 +59,26 @@ impl Operation for ReleaseLock {
     }
 
     async fn run(self, cx: Context<'_>) -> Result<Released> {
-        // The row is locked only when it is the caller's: nobody else's lock is touched.
-        let row = audited!(
-            ReleaseRow,
-            cx,
-            Self::META.audit(),
-            json!({ "file_path": self.file_path.as_str() }),
-            r#"
-            mine as (
-                select workspace, key, token from file_lock
-                where workspace = $1 and key = $10 and expires_at > clock_timestamp()
-                    and not session_lost(workspace, agent_id, session_id, locked_at, $9)
-                    and agent_id = $2 and coalesce(session_id = $4, true)
-                for update
-            ), freed as (
-                update file_lock l set
-                    agent_id = null, agent_type = null, session_id = null, reason = null,
-                    locked_at = null, expires_at = null
-                from mine
-                where l.workspace = mine.workspace and l.key = mine.key
-                    and coalesce(mine.token = $11::bigint, true)
-                returning l.key
-            ), judged as (
-                select case
-                    when exists (select from freed) then null
-                    when exists (select from mine) then $12::text
-                    else $13::text
-                end as reason
-            ), op as (
-                select
-                    reason,
-                    reason is null as audit_success,
-                    case when reason is null then jsonb_build_object('action', 'released')
-                        else jsonb_build_object('reason', reason) end as audit_result
-                from judged
-            )
-            "#,
-            r#"op.reason as "reason?""#,
+        let reason = sqlx::query_scalar!(
+            "select refusal from release_lock($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9)",
+            cx.caller.workspace,
+            cx.request.id,
+            cx.caller.agent_id,
+            cx.caller.agent_type,
+            cx.caller.session_id,
+            cx.request.elapsed_ms(),
+            cx.config.session_timeout(),
             self.file_path.as_str(),
             self.fencing_token,
-            STALE_FENCING_TOKEN,
-            LOCK_NOT_FOUND_OR_NOT_OWNER,
         )
         .fetch_one(cx.db)
         .await?;
-        let success = row.reason.is_none();
+        let success = reason.is_none();
         Ok(Released {
             success,
             action: success.then_some("released"),
             file_path: success.then(|| self.file_path.as_str().to_owned()),
-            reason: row.reason,
+            reason,
         })
     }
 }
@@ -163,51 +125,23 @@ impl Operation for ForceReleaseLock {
     }
 
     async fn run(self, cx: Context<'_>) -> Result<ForceReleased> {
-        let released = audited!(
+        let released = sqlx::query_as!(
             ForceReleased,
-            cx,
-            Self::META.audit(),
-            json!({ "file_path": self.path.as_str() }),
             r#"
-            prior as (
-                select workspace, key, token, agent_id, locked_at from file_lock
-                where workspace = $1 and key = $10 and expires_at > clock_timestamp()
-                    and not session_lost(workspace, agent_id, session_id, locked_at, $9)
-                for update
-            ), freed as (
-                update file_lock l set
-                    agent_id = null, agent_type = null, session_id = null, reason = null,
-                    locked_at = null, expires_at = null
-                from prior
-                where l.workspace = prior.workspace and l.key = prior.key
-                    and coalesce(prior.token = $11::bigint, true)
-                returning prior.agent_id, prior.locked_at, prior.token
-            ), op as (
-                select
-                    f.token is not null as released, f.agent_id, f.locked_at,
-                    case
-                        when f.token is not null then null
-                        when exists (select from prior) then $12::text
-                        else $13::text
-                    end as reason,
-                    f.token is not null as audit_success,
-                    case
-                        when f.token is not null then jsonb_build_object(
-                            'prior_holder_agent_id', f.agent_id, 'fencing_token', f.token)
-                        when exists (select from prior) then jsonb_build_object('reason', $12::text)
-                        else jsonb_build_object('reason', $13::text)
-                    end as audit_result
-                from (select) one left join freed f on true
-            )
+            select
+                released as "released!", prior_agent_id as prior_holder_agent_id,
+                prior_locked_at as "prior_acquired_at: Timestamp", reason
+            from force_release_lock($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9)
             "#,
-            r#"
-            op.released as "released!", op.agent_id as "prior_holder_agent_id?",
-            op.locked_at as "prior_acquired_at?: Timestamp", op.reason as "reason?"
-            "#,
+            cx.caller.workspace,
+            cx.request.id,
+            cx.caller.agent_id,
+            cx.caller.agent_type,
+            cx.caller.session_id,
+            cx.request.elapsed_ms(),
+            cx.config.session_timeout(),
             self.path.as_str(),
             self.fencing_token,
-            STALE_FENCING_TOKEN,
-            NOT_LOCKED,
         )
         .fetch_one(cx.db)
         .await?;

@@ -86,9 +86,8 @@ impl Operation for VerifyLocks {
             from unnest($2::text[], $3::bigint[]) with ordinality as asked (key, token, place)
             left join file_lock held
                 on held.workspace = $1 and held.key = asked.key
-                and held.expires_at > clock_timestamp()
-                and not session_lost(
-                    held.workspace, held.agent_id, held.session_id, held.locked_at, $7)
+                and is_live(
+                    $1, held.agent_id, held.session_id, held.locked_at, held.expires_at, $7)
             order by asked.place
             "#,
             cx.caller.workspace,

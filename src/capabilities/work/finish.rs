@@ -8,7 +8,6 @@ use uuid::Uuid;
 
 use crate::{
     Result, Timestamp,
-    audit::audited,
     capabilities::guardrails::{self, Scan},
     operation::{Context, IdentityMode, Meta, Operation},
     tool::Tool,
@@ -63,64 +62,22 @@ impl Operation for RenewWork {
         answer.success
     }
 
-    /// A claim may be committed while the statement waits for the task's row. Constraints are then
-    /// checked on the row as it was before, with the changes, and only afterwards is the row read
-    /// anew: so what makes a claim whole is set from the locked row, although it stays as it is.
     async fn run(self, cx: Context<'_>) -> Result<Renewed> {
-        let renewed = audited!(
+        let renewed = sqlx::query_as!(
             Renewed,
-            cx,
-            Self::META.audit(),
-            json!({ "task_id": self.task_id }),
             r#"
-            target as materialized (
-                select
-                    t.workspace, t.id, t.claim_token, t.claimed_by, t.claimed_at,
-                    t.claimed_session_id, t.claim_lease_minutes, task_status(t) as status,
-                    t.claimed_by = $2 and coalesce(t.claimed_session_id = $4, true) as is_mine
-                from work_task t where t.workspace = $1 and t.id = $10
-                for update
-            ), judged as materialized (
-                select case
-                    when t.id is null then 'task_not_found_or_not_claimed_by_agent'
-                    when $11::text is not null and $11 is distinct from t.claim_token
-                        then 'claim_superseded'
-                    when not coalesce(t.is_mine, false)
-                        then 'task_not_found_or_not_claimed_by_agent'
-                    when t.status not in ('claimed', 'running') then 'task_already_finished'
-                end as reason
-                from (select) one left join target t on true
-            ), renewed as (
-                update work_task t set
-                    status = 'running',
-                    is_lapsed = false,
-                    claim_token = target.claim_token,
-                    claimed_by = target.claimed_by,
-                    claimed_at = target.claimed_at,
-                    claim_lease_minutes = target.claim_lease_minutes,
-                    lease_minutes = coalesce($12, target.claim_lease_minutes),
-                    lease_expires_at = clock_timestamp()
-                        + make_interval(mins => coalesce($12, target.claim_lease_minutes)),
-                    held_until = clock_timestamp() + least(
-                        make_interval(mins => coalesce($12, target.claim_lease_minutes)),
-                        session_patience($1, $2, target.claimed_session_id, $9))
-                from judged, target
-                where judged.reason is null and t.workspace = target.workspace and t.id = target.id
-                returning t.id, t.status, t.lease_expires_at
-            ), op as (
-                select
-                    r.id is not null as success, r.status, r.id, r.lease_expires_at, judged.reason,
-                    r.id is not null as audit_success,
-                    case when r.id is null then jsonb_build_object('reason', judged.reason)
-                        else jsonb_build_object('lease_expires_at', r.lease_expires_at)
-                    end as audit_result
-                from judged left join renewed r on true
-            )
+            select
+                success as "success!", status, task_id,
+                lease_expires_at as "lease_expires_at: Timestamp", reason
+            from renew_task($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10)
             "#,
-            r#"
-            op.success as "success!", op.status as "status?", op.id as "task_id?",
-            op.lease_expires_at as "lease_expires_at?: Timestamp", op.reason as "reason?"
-            "#,
+            cx.caller.workspace,
+            cx.request.id,
+            cx.caller.agent_id,
+            cx.caller.agent_type,
+            cx.caller.session_id,
+            cx.request.elapsed_ms(),
+            cx.config.session_timeout(),
             self.task_id,
             self.claim_token,
             self.lease_minutes.map(|it| it as i32),
@@ -206,10 +163,8 @@ impl Operation for CompleteWork {
 }
 
 impl CompleteWork {
-    /// Judges, stores and records the report in one statement, the result bound as text to keep the
-    /// order of its members; a completed task counts down in those
-    /// that wait for it. A failure that is tried again comes back after 30 s, doubled with each
-    /// attempt up to an hour, give or take a fifth.
+    /// The result is bound as text, because the driver would bind it as `jsonb`, which does not keep the
+    /// order of members.
     async fn record(
         &self,
         cx: Context<'_>,
@@ -217,100 +172,23 @@ impl CompleteWork {
         scan: &Scan,
     ) -> Result<Completed> {
         let trust = cx.caller.trust;
-        let completed = audited!(
+        let completed = sqlx::query_as!(
             Completed,
-            cx,
-            Self::META.audit(),
-            json!({ "task_id": self.task_id, "success": self.success }),
             r#"
-            target as materialized (
-                select
-                    t.workspace, t.id, t.claim_token, task_status(t) as status, t.completion,
-                    case when coalesce(t.completion->>'session_id' = $4, true)
-                        then t.completion->'report' end as reported,
-                    t.claimed_by = $2 and coalesce(t.claimed_session_id = $4, true) as is_mine,
-                    case when t.retry_on_failure and t.attempt < t.max_attempts then
-                        clock_timestamp() + (0.8 + 0.4 * random()) * least(
-                            interval '60 minutes', interval '30 seconds' * 2 ^ (t.attempt - 1))
-                    end as retry_at
-                from work_task t where t.workspace = $1 and t.id = $10
-                for update
-            ), report as (
-                select jsonb_build_object(
-                    'agent_id', $2, 'success', $11::boolean, 'result', $12::text::json,
-                    'error_message', $13::text) as it
-            ), judged as materialized (
-                select
-                    coalesce(t.reported = report.it, false) as is_repeat,
-                    case
-                        when t.reported = report.it then null
-                        when t.id is null then 'task_not_found_or_not_claimed_by_agent'
-                        when $14::text is not null and $14 is distinct from t.claim_token
-                            then 'claim_superseded'
-                        when not coalesce(t.is_mine, false)
-                            then 'task_not_found_or_not_claimed_by_agent'
-                        when t.status not in ('claimed', 'running') then 'task_already_finished'
-                        else $15::text
-                    end as reason,
-                    t.id, t.completion,
-                    case when $11 then 'completed' when t.retry_at is null then 'failed'
-                        else 'pending' end as status,
-                    case when not $11 then t.retry_at end as retry_at
-                from report left join target t on true
-            ), finished as (
-                update work_task t set
-                    status = j.status,
-                    result = $12::text::json,
-                    error_message = $13,
-                    completed_at = case when j.status <> 'pending' then clock_timestamp() end,
-                    claim_token = case when j.status <> 'pending' then t.claim_token end,
-                    claimed_by = case when j.status <> 'pending' then t.claimed_by end,
-                    claimed_session_id =
-                        case when j.status <> 'pending' then t.claimed_session_id end,
-                    lease_expires_at = null,
-                    held_until = null,
-                    is_lapsed = false,
-                    available_at = case when j.status = 'pending' then j.retry_at
-                        else t.available_at end,
-                    is_parked = j.status = 'pending',
-                    completion = jsonb_build_object(
-                        'report', report.it, 'session_id', t.claimed_session_id,
-                        'status', j.status, 'retry_at', j.retry_at)
-                from judged j, report
-                where j.reason is null and not j.is_repeat
-                    and t.workspace = $1 and t.id = j.id
-                returning t.workspace, t.id, t.status
-            ), released as (
-                select release_dependents(workspace, id) as n from finished
-                where status = 'completed'
-            ), op as (
-                select
-                    j.reason is null as success,
-                    case when j.is_repeat then j.completion->>'status'
-                        when j.reason is null then j.status
-                        when j.reason = $15 then 'blocked' end as status,
-                    case when j.reason is null or j.reason = $15 then j.id end as task_id,
-                    j.reason,
-                    case when j.is_repeat then (j.completion->>'retry_at')::timestamptz
-                        when j.reason is null then j.retry_at end as retry_at,
-                    j.reason is null as audit_success,
-                    (select sum(n) from released) as released,
-                    case when j.reason is null then jsonb_build_object(
-                            'status', coalesce(j.completion->>'status', j.status),
-                            'guardrails', $16::jsonb)
-                        when j.reason = $15 then jsonb_build_object(
-                            'status', 'blocked', 'reason', j.reason, 'guardrails', $16)
-                        else jsonb_build_object('reason', j.reason)
-                    end as audit_result,
-                    case when j.reason is null and not j.is_repeat or j.reason = $15
-                        then record_guardrail_violations($1, $2, $4, $5, $17) end as violations
-                from judged j
+            select
+                success as "success!", status, task_id, reason,
+                retry_at as "retry_at: Timestamp"
+            from complete_task(
+                $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10::text::json, $11, $12, $13, $14, $15
             )
             "#,
-            r#"
-            op.success as "success!", op.status as "status?", op.task_id as "task_id?",
-            op.reason as "reason?", op.retry_at as "retry_at?: Timestamp"
-            "#,
+            cx.caller.workspace,
+            cx.request.id,
+            cx.caller.agent_id,
+            cx.caller.agent_type,
+            cx.caller.session_id,
+            cx.request.elapsed_ms(),
+            cx.config.session_timeout(),
             self.task_id,
             self.success,
             result.map(Value::to_string),
@@ -370,44 +248,19 @@ impl Operation for CancelWork {
     }
 
     async fn run(self, cx: Context<'_>) -> Result<Cancelled> {
-        let cancelled = audited!(
+        let cancelled = sqlx::query_as!(
             Cancelled,
-            cx,
-            Self::META.audit(),
-            json!({ "task_id": self.task_id, "reason": self.reason }),
             r#"
-            target as materialized (
-                select t.workspace, t.id, task_status(t) as status, t.submitted_by
-                from work_task t where t.workspace = $1 and t.id = $10
-                for update
-            ), judged as materialized (
-                select case
-                    when t.id is null then 'task_not_found'
-                    when t.submitted_by <> $2 and $12::integer < 3 then 'not_submitter'
-                    when t.status in ('completed', 'failed', 'cancelled')
-                        then 'task_already_finished'
-                end as reason
-                from (select) one left join target t on true
-            ), cancelled as (
-                update work_task t set
-                    status = 'cancelled', error_message = $11, completed_at = clock_timestamp(),
-                    lease_expires_at = null, held_until = null
-                from judged, target
-                where judged.reason is null and t.workspace = target.workspace and t.id = target.id
-                returning t.id, t.status
-            ), op as (
-                select
-                    c.id is not null as success, c.status, c.id, judged.reason,
-                    c.id is not null as audit_success,
-                    case when c.id is null then jsonb_build_object('reason', judged.reason)
-                        else jsonb_build_object('status', c.status) end as audit_result
-                from judged left join cancelled c on true
-            )
+            select success as "success!", status, task_id, reason
+            from cancel_task($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10)
             "#,
-            r#"
-            op.success as "success!", op.status as "status?", op.id as "task_id?",
-            op.reason as "reason?"
-            "#,
+            cx.caller.workspace,
+            cx.request.id,
+            cx.caller.agent_id,
+            cx.caller.agent_type,
+            cx.caller.session_id,
+            cx.request.elapsed_ms(),
+            cx.config.session_timeout(),
             self.task_id,
             self.reason,
             i32::from(cx.caller.trust),

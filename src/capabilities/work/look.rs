@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::{
@@ -88,7 +89,8 @@ pub struct Task {
     /// When the first claimant took it up.
     pub started_at: Option<Timestamp>,
     /// Dependencies that are not completed.
-    pub blocked_by: Vec<Blocker>,
+    #[schemars(with = "Vec<Blocker>")]
+    pub blocked_by: Json<Vec<Blocker>>,
 }
 
 /// A dependency that is not completed.
@@ -100,85 +102,25 @@ pub struct Blocker {
     pub status: String,
 }
 
-struct TaskRow {
-    id: Uuid,
-    task_type: String,
-    description: String,
-    status: String,
-    priority: i16,
-    input_data: Option<Value>,
-    claimed_by: Option<String>,
-    claimed_at: Option<Timestamp>,
-    result: Option<Value>,
-    error_message: Option<String>,
-    depends_on: Vec<Uuid>,
-    deadline: Option<Timestamp>,
-    created_at: Timestamp,
-    completed_at: Option<Timestamp>,
-    submitted_by: String,
-    submitted_session_id: Option<String>,
-    claimed_session_id: Option<String>,
-    agent_requirements: Option<Value>,
-    attempt: i16,
-    max_attempts: i16,
-    retry_on_failure: bool,
-    lease_expires_at: Option<Timestamp>,
-    not_before: Option<Timestamp>,
-    unique_key: Option<String>,
-    started_at: Option<Timestamp>,
-    blocked_by: sqlx::types::Json<Vec<Blocker>>,
-}
-
-impl From<TaskRow> for Task {
-    fn from(row: TaskRow) -> Self {
-        Self {
-            id: row.id,
-            task_type: row.task_type,
-            description: row.description,
-            status: row.status,
-            priority: row.priority,
-            input_data: row.input_data,
-            claimed_by: row.claimed_by,
-            claimed_at: row.claimed_at,
-            result: row.result,
-            error_message: row.error_message,
-            depends_on: row.depends_on,
-            deadline: row.deadline,
-            created_at: row.created_at,
-            completed_at: row.completed_at,
-            submitted_by: row.submitted_by,
-            submitted_session_id: row.submitted_session_id,
-            claimed_session_id: row.claimed_session_id,
-            agent_requirements: row.agent_requirements,
-            attempt: row.attempt,
-            max_attempts: row.max_attempts,
-            retry_on_failure: row.retry_on_failure,
-            lease_expires_at: row.lease_expires_at,
-            not_before: row.not_before,
-            unique_key: row.unique_key,
-            started_at: row.started_at,
-            blocked_by: row.blocked_by.0,
-        }
-    }
-}
-
 /// Selects whole tasks by a condition, which ends the statement.
 macro_rules! tasks {
     ($condition:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
-            TaskRow,
+            Task,
             r#"
             select
-                t.id, t.task_type, t.description, task_status(t) as "status!", t.priority,
+                t.id, t.task_type, t.description, it.status as "status!", t.priority,
                 t.input_data, t.claimed_by, t.claimed_at as "claimed_at: Timestamp",
-                t.result, task_error(t) as error_message,
+                t.result, coalesce(it.failure, t.error_message) as error_message,
                 array(
                     select d.depends_on from work_dependency d
                     where d.workspace = t.workspace and d.task_id = t.id order by d.place
                 ) as "depends_on!",
                 t.deadline as "deadline: Timestamp", t.created_at as "created_at: Timestamp",
-                case when task_status(t) = t.status then t.completed_at
-                    else task_failed_at(t) end as "completed_at: Timestamp",
+                case when it.failure is null then t.completed_at
+                    else task_failed_at(
+                        t.status, t.deadline, t.held_until, t.attempt, t.max_attempts)
+                    end as "completed_at: Timestamp",
                 t.submitted_by, t.submitted_session_id, t.claimed_session_id,
                 t.agent_requirements, t.attempt, t.max_attempts, t.retry_on_failure,
                 t.lease_expires_at as "lease_expires_at: Timestamp",
@@ -186,13 +128,23 @@ macro_rules! tasks {
                 t.started_at as "started_at: Timestamp",
                 coalesce((
                     select jsonb_agg(
-                        jsonb_build_object('id', b.id, 'status', task_status(b)) order by d.place)
+                        jsonb_build_object('id', b.id, 'status', task_status(
+                            b.status, b.deadline, b.held_until, b.attempt, b.max_attempts,
+                            statement_timestamp())) order by d.place)
                     from work_dependency d
                     join work_task b on b.workspace = d.workspace and b.id = d.depends_on
                     where d.workspace = t.workspace and d.task_id = t.id
                         and b.status <> 'completed'
-                ), '[]') as "blocked_by!: sqlx::types::Json<Vec<Blocker>>"
-            from work_task t
+                ), '[]') as "blocked_by!: Json<Vec<Blocker>>"
+            from work_task t, lateral (
+                select
+                    task_status(
+                        t.status, t.deadline, t.held_until, t.attempt, t.max_attempts,
+                        statement_timestamp()) as status,
+                    task_failure(
+                        t.status, t.deadline, t.held_until, t.attempt, t.max_attempts,
+                        statement_timestamp()) as failure
+            ) it
             where t.workspace = $1 and "# + $condition
             $(, $argument)*
         )
@@ -217,8 +169,7 @@ impl Operation for GetTask {
     async fn run(self, cx: Context<'_>) -> Result<FoundTask> {
         let task = tasks!("t.id = $2", cx.caller.workspace, self.task_id)
             .fetch_optional(cx.db)
-            .await?
-            .map(Task::from);
+            .await?;
         let success = task.is_some();
         Ok(FoundTask { success, task, reason: (!success).then_some("task_not_found") })
     }
@@ -272,7 +223,7 @@ impl Operation for ListWork {
         let limit = read_limit(self.limit);
         let given = |filter: Option<String>| filter.filter(|it| !it.is_empty());
         let rows = tasks!(
-            "($2::text is null or task_status(t) = $2)
+            "($2::text is null or it.status = $2)
                 and ($3::text is null or t.task_type = $3)
                 and ($4::text is null or t.claimed_by = $4)
                 and ($5::text is null or t.submitted_by = $5)
@@ -287,7 +238,7 @@ impl Operation for ListWork {
         )
         .fetch_all(cx.db)
         .await?;
-        let (tasks, page) = limit.page(rows.into_iter().map(Task::from).collect());
+        let (tasks, page) = limit.page(rows);
         Ok(TaskList { tasks, page })
     }
 }

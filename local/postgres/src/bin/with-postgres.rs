@@ -1,5 +1,5 @@
 //! Runs a command with a PostgreSQL server that exists only for it:
-//! `with-postgres [--migrations DIR] -- command arguments…`. The command finds the address in
+//! `with-postgres [--migrations DIR [--functions DIR]] -- command arguments…`. The command finds the address in
 //! `DATABASE_URL`. The invariant: when this ends, the server and its data are gone.
 
 use std::{
@@ -15,11 +15,13 @@ use managed_postgres::throwaway;
 use sqlx::{Connection, PgConnection, migrate::Migrator, postgres::PgConnectOptions};
 use tokio::signal::unix::{SignalKind, signal};
 
-const USAGE: &str = "usage: with-postgres [--migrations DIR] -- command arguments…";
+const USAGE: &str =
+    "usage: with-postgres [--migrations DIR [--functions DIR]] -- command arguments…";
 
 /// What the command line asks for.
 struct Request {
     migrations: Option<PathBuf>,
+    functions: Option<PathBuf>,
     command: OsString,
     arguments: Vec<OsString>,
 }
@@ -41,15 +43,17 @@ async fn main() -> ExitCode {
 
 impl Request {
     fn read(mut words: impl Iterator<Item = OsString>) -> Option<Request> {
-        let mut migrations = None;
+        let (mut migrations, mut functions) = (None, None);
         loop {
             match words.next()?.to_str()? {
                 "--migrations" => migrations = Some(words.next()?.into()),
+                "--functions" => functions = Some(words.next()?.into()),
                 "--" => break,
                 _ => return None,
             }
         }
-        Some(Request { migrations, command: words.next()?, arguments: words.collect() })
+        let (command, arguments) = (words.next()?, words.collect());
+        Some(Request { migrations, functions, command, arguments })
     }
 }
 
@@ -61,7 +65,7 @@ async fn serve(request: Request) -> Result<ExitCode, Box<dyn Error>> {
     let server = throwaway::private().await?;
     let url = server.url("postgres");
     if let Some(dir) = &request.migrations {
-        migrate(dir, &url).await?;
+        migrate(dir, request.functions.as_deref(), &url).await?;
     }
     tokio::select! {
         biased;
@@ -89,11 +93,29 @@ async fn serve(request: Request) -> Result<ExitCode, Box<dyn Error>> {
     Ok(exit_code(status))
 }
 
-async fn migrate(dir: &Path, url: &str) -> Result<(), Box<dyn Error>> {
+async fn migrate(dir: &Path, functions: Option<&Path>, url: &str) -> Result<(), Box<dyn Error>> {
     let migrator = Migrator::new(dir).await?;
+    // A function may call one that comes later.
+    let mut script = "set local check_function_bodies = off;".to_owned();
+    if let Some(dir) = functions {
+        append_sql(dir, &mut script)?;
+    }
     let mut connection = PgConnection::connect_with(&PgConnectOptions::from_str(url)?).await?;
-    migrator.run_direct(None, &mut connection, false).await?;
+    throwaway::prepare(&mut connection, &migrator, &script).await?;
     connection.close().await?;
+    Ok(())
+}
+
+/// Appends the text of all `.sql` files in a folder and in those below it.
+fn append_sql(dir: &Path, script: &mut String) -> std::io::Result<()> {
+    for entry in dir.read_dir()? {
+        let path = entry?.path();
+        if path.is_dir() {
+            append_sql(&path, script)?;
+        } else if path.extension().is_some_and(|it| it == "sql") {
+            script.push_str(&std::fs::read_to_string(path)?);
+        }
+    }
     Ok(())
 }
 
