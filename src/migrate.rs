@@ -11,7 +11,7 @@ use sqlx::{
 };
 
 use crate::{
-    Error, Result,
+    Error, Result, audit,
     db::{ACQUIRE_TIMEOUT, Database, Db, Statements},
 };
 
@@ -22,9 +22,8 @@ static MIGRATOR: Migrator = sqlx::migrate!();
 const FUNCTIONS: &str = include_str!(concat!(env!("OUT_DIR"), "/functions.sql"));
 
 /// SHA-256 of [`FUNCTIONS`] in hex.
-static DIGEST: LazyLock<String> = LazyLock::new(|| {
-    Sha256::digest(FUNCTIONS).iter().map(|byte| format!("{byte:02x}")).collect()
-});
+static DIGEST: LazyLock<String> =
+    LazyLock::new(|| Sha256::digest(FUNCTIONS).iter().map(|byte| format!("{byte:02x}")).collect());
 
 /// Installs the functions and remembers their digest. Bodies are not checked while they are created,
 /// because a function may call one that comes later.
@@ -106,6 +105,7 @@ async fn update(db: &mut PgConnection) -> Result<(), Box<dyn std::error::Error +
     if installed(&mut *tx).await?.as_ref() != Some(&*DIGEST) {
         sqlx::raw_sql(AssertSqlSafe(INSTALLATION.as_str())).execute(&mut *tx).await?;
     }
+    audit::ensure_partitions(&mut *tx, audit::MONTHS_AHEAD).await?;
     tx.commit().await?;
     db.unlock().await?;
     Ok(())

@@ -3,13 +3,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::{
-    App, Result,
-    capabilities::guardrails,
-    db::Db,
-    migrate,
-    pooler,
-};
+use crate::{App, Result, capabilities::guardrails, db::Db, migrate, pooler};
 
 /// Version of the service.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -80,7 +74,8 @@ pub(crate) async fn ready(app: &App) -> Result<Ready, Ready> {
     let Some(mut db) = within_patience("ready: database", app.db.acquire()).await else {
         return Err(ready);
     };
-    let Some(is_current) = within_patience("ready: schema", migrate::is_current(&mut db)).await else {
+    let Some(is_current) = within_patience("ready: schema", migrate::is_current(&mut db)).await
+    else {
         return Err(ready);
     };
     ready.db = "connected";

@@ -106,7 +106,8 @@ impl Service {
 
         let address = listener.local_addr().map_err(broken)?;
         let silence = app.config().session_timeout();
-        let greeting = Greeting::new(address, &key, &database.dsn, silence).await.map_err(broken)?;
+        let greeting =
+            Greeting::new(address, &key, &database.dsn, silence).await.map_err(broken)?;
         say(&greeting.to_string());
         Ok(Service { app, listener, database })
     }

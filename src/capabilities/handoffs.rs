@@ -141,11 +141,7 @@ impl Operation for WriteHandoff {
         )
         .fetch_one(cx.db)
         .await?;
-        Ok(WrittenHandoff {
-            success: handoff_id.is_some(),
-            handoff_id,
-            error: refusal,
-        })
+        Ok(WrittenHandoff { success: handoff_id.is_some(), handoff_id, error: refusal })
     }
 }
 

@@ -124,14 +124,8 @@ impl Operation for RunMaintenance {
 }
 
 impl Task {
-    const ALL: [Self; 6] = [
-        Self::Sessions,
-        Self::Locks,
-        Self::Work,
-        Self::Ports,
-        Self::Approvals,
-        Self::Retention,
-    ];
+    const ALL: [Self; 6] =
+        [Self::Sessions, Self::Locks, Self::Work, Self::Ports, Self::Approvals, Self::Retention];
 
     /// The name that the wire and the database know.
     fn name(self) -> &'static str {

@@ -369,9 +369,9 @@ async fn ready_names_what_fails() {
             "write": write, "failed": [failed],
         })
     };
-    service.execute("alter table idempotency_key rename to hidden").await;
+    service.execute("alter table file_lock rename to hidden").await;
     ready().await.assert_is(503, body("ok", "failed", "write"));
-    service.execute("alter table hidden rename to idempotency_key").await;
+    service.execute("alter table hidden rename to file_lock").await;
     assert_eq!(ready().await.status, 200);
     let mismatch = body("mismatch", "unknown", "schema");
     for (change, undo) in [

@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use managed_postgres::throwaway;
 use futures_util::future::{join, join_all};
+use managed_postgres::throwaway;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
 use tokio::{

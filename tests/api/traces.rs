@@ -4,10 +4,9 @@ use std::{
     net::{TcpListener, TcpStream},
 };
 
-
 use crate::{
     processes::{Running, acquire},
-    support::{variables},
+    support::variables,
 };
 
 /// Answers one export and returns its head and body.

@@ -17,9 +17,9 @@ use crate::{
     waiting::Ticket,
 };
 
-/// How often a claim scans the texts of tasks again (a hundred at a time, after the guardrail patterns have
-/// changed) before it leaves the rest to the next claim.
-const MAX_SCANS: u32 = 10;
+/// How often a claim scans the texts of tasks again, after the guardrail patterns have changed, before it
+/// leaves the rest to the next claim. The database asks for up to a hundred texts at a time.
+const MAX_SCANS: u32 = 32;
 
 /// Take the next task that you may work on. The task is yours until its lease ends; any call of
 /// your session extends the lease. Finish it with complete_work and the `claim_token`.

@@ -33,7 +33,8 @@ begin
         exit when task.id is null;
         if task.guard_version <> in_guard_version then
             if in_may_rescan then
-                texts := texts_to_scan(in_workspace, array[task.id]);
+                texts := texts_to_scan(in_workspace, stale_candidates(
+                    in_workspace, cx.agent_id, in_trust, in_task_types, able, in_guard_version));
             end if;
             exit;
         end if;
@@ -81,6 +82,7 @@ declare
     at timestamptz;
     unnoticed uuid[];
     candidates uuid[];
+    candidate uuid;
     newly_noticed bigint;
     noticed bigint := 0;
     task work_task;
@@ -97,13 +99,15 @@ begin
             select c.id
             from claimable_tasks(in_workspace, cx.agent_id, in_trust, in_task_types, able, at) c
             order by c.priority, c.created_at, c.id);
-        select t.* into task
-        from unnest(candidates) with ordinality as c (id, place)
-        join work_task t on t.workspace = in_workspace and t.id = c.id
-        where is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
-            t.authored_by, t.archetype, cx.agent_id, in_trust, in_task_types, able, at)
-        order by c.place limit 1
-        for update of t skip locked;
+        foreach candidate in array candidates loop
+            -- Judged again on the locked row: a rival may have claimed it since.
+            select * into task from work_task t
+            where t.workspace = in_workspace and t.id = candidate
+                and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
+                    t.authored_by, t.archetype, cx.agent_id, in_trust, in_task_types, able, at)
+            for update skip locked;
+            exit when found;
+        end loop;
         exit when task.id is not null;
         if newly_noticed = 0 then
             exit when noticed > 0 or not in_waits or candidates || unnoticed = '{}';

@@ -167,9 +167,8 @@ impl Operation for GetTask {
     }
 
     async fn run(self, cx: Context<'_>) -> Result<FoundTask> {
-        let task = tasks!("t.id = $2", cx.caller.workspace, self.task_id)
-            .fetch_optional(cx.db)
-            .await?;
+        let task =
+            tasks!("t.id = $2", cx.caller.workspace, self.task_id).fetch_optional(cx.db).await?;
         let success = task.is_some();
         Ok(FoundTask { success, task, reason: (!success).then_some("task_not_found") })
     }

@@ -167,69 +167,76 @@ $$;
 
 -- Takes notice of what time has changed in tasks, so that the index of ready tasks shows it. Handles at
 -- most `in_limit` tasks of each kind and skips rows that another call holds.
+--
+-- Like other functions that touch several tasks, it looks each one up by its key: for a list of ids the
+-- planner may read the whole workspace until it has statistics.
 create or replace function notice_time_passed(
     in_workspace text, in_limit integer, out noticed bigint, out failed bigint
 ) language plpgsql as $$
 declare
+    passed uuid[] := array(
+        select id from tasks_to_notice(in_workspace, clock_timestamp(), in_limit) id order by id);
+    task_id uuid;
+    status_now text;
+begin
+    noticed := 0;
+    failed := 0;
+    foreach task_id in array passed loop
+        perform from work_task t where t.workspace = in_workspace and t.id = task_id
+        for update skip locked;
+        continue when not found;
+        status_now := notice_task(in_workspace, task_id);
+        noticed := noticed + (status_now is not null)::integer;
+        failed := failed + coalesce(status_now = 'failed', false)::integer;
+    end loop;
+end
+$$;
+
+-- Writes down what time has changed in a task whose row is locked: it is no longer parked, its claim has
+-- lapsed, or it has failed. Returns its status now, null when nothing has changed.
+create or replace function notice_task(in_workspace text, in_id uuid) returns text
+language plpgsql as $$
+declare
     at timestamptz := clock_timestamp();
-    passed uuid[] := array(select tasks_to_notice(in_workspace, at, in_limit));
+    status_now text;
 begin
-    passed := array(
-        select t.id from work_task t
-        where t.workspace = in_workspace and t.id = any(passed)
-        order by t.id
-        for update skip locked);
-    select n.noticed, n.failed into noticed, failed from notice_tasks(in_workspace, passed, at) n;
+    update work_task t set
+        is_parked = false,
+        is_lapsed = is_claim_over(t.status, t.held_until, at) and task_failure(
+            t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) is null,
+        status = task_status(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at),
+        error_message = coalesce(
+            task_failure(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at),
+            t.error_message),
+        completed_at = case when task_failure(
+                t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) is not null
+            then task_failed_at(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts)
+            else t.completed_at end
+    where t.workspace = in_workspace and t.id = in_id
+        and (
+            is_claim_over(t.status, t.held_until, at)
+            or (t.status = 'pending' and (t.deadline <= at or (t.is_parked and t.available_at <= at)))
+        )
+    returning t.status into status_now;
+    return status_now;
 end
 $$;
 
--- Writes down what time has changed in tasks whose rows are locked: parked ones are ready, claims have
--- lapsed, or the task has failed.
-create or replace function notice_tasks(
-    in_workspace text, in_ids uuid[], at timestamptz, out noticed bigint, out failed bigint
-) language plpgsql as $$
-begin
-    with changed as (
-        update work_task t set
-            is_parked = false,
-            is_lapsed = is_claim_over(t.status, t.held_until, at) and task_failure(
-                t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) is null,
-            status = task_status(
-                t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at),
-            error_message = coalesce(
-                task_failure(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at),
-                t.error_message),
-            completed_at = case when task_failure(
-                    t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) is not null
-                then task_failed_at(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts)
-                else t.completed_at end
-        where t.workspace = in_workspace and t.id = any(in_ids)
-            and (
-                is_claim_over(t.status, t.held_until, at)
-                or (t.status = 'pending' and (t.deadline <= at or (t.is_parked and t.available_at <= at)))
-            )
-        returning t.status
-    )
-    select count(*), count(*) filter (where status = 'failed') into noticed, failed from changed;
-end
-$$;
-
--- Counts a completed dependency down in the tasks that wait for it. A statement of its own, so that it
--- sees dependents that were committed while the caller waited for the completed task's row.
+-- Counts a completed dependency down in the tasks that wait for it, in the order of their ids. A statement
+-- of its own, so that it sees dependents that were committed while the caller waited for the completed
+-- task's row.
 create or replace function release_dependents(in_workspace text, in_task_id uuid) returns void
 language plpgsql as $$
 declare
-    dependents uuid[];
+    dependent uuid;
 begin
-    dependents := array(
-        select t.id from work_dependency d
-        join work_task t on t.workspace = in_workspace and t.id = d.task_id
+    for dependent in
+        select d.task_id from work_dependency d
         where d.workspace = in_workspace and d.depends_on = in_task_id
-        order by t.id
-        for update of t);
-    if dependents <> '{}' then
+        order by d.task_id
+    loop
         update work_task t set open_dependencies = t.open_dependencies - 1
-        where t.workspace = in_workspace and t.id = any(dependents);
-    end if;
+        where t.workspace = in_workspace and t.id = dependent;
+    end loop;
 end
 $$;

@@ -23,6 +23,25 @@ begin
 end
 $$;
 
+-- Tasks at the head of the queue of an agent that another set of patterns has judged.
+create or replace function stale_candidates(
+    in_workspace text, in_agent_id text, in_trust integer, in_task_types text[], able text[],
+    in_guard_version text
+) returns uuid[] language plpgsql stable as $$
+declare
+    candidates uuid[] := array(
+        select c.id from claimable_tasks(
+            in_workspace, in_agent_id, in_trust, in_task_types, able, clock_timestamp()) c);
+begin
+    return array(
+        select candidate from unnest(candidates) candidate, lateral (
+            select t.guard_version from work_task t
+            where t.workspace = in_workspace and t.id = candidate limit 1
+        ) it
+        where it.guard_version <> in_guard_version);
+end
+$$;
+
 -- The texts of tasks, as an array of objects; null for no task.
 create or replace function texts_to_scan(in_workspace text, in_ids uuid[]) returns json
 language plpgsql stable as $$
@@ -31,10 +50,12 @@ begin
         return null;
     end if;
     return (
-        select json_agg(json_build_object(
-            'id', t.id, 'description', t.description, 'input_data', t.input_data))
-        from work_task t
-        where t.workspace = in_workspace and t.id = any(in_ids)
+        select json_agg(it.text) from unnest(in_ids) task_id, lateral (
+            select json_build_object(
+                'id', t.id, 'description', t.description, 'input_data', t.input_data) as text
+            from work_task t
+            where t.workspace = in_workspace and t.id = task_id limit 1
+        ) it
     );
 end
 $$;
@@ -47,16 +68,18 @@ declare
     scan record;
 begin
     for scan in
-        select t.id, s.guard_trust, s.findings
+        select s.id, s.guard_trust, s.findings
         from jsonb_to_recordset(in_scans) as s (id uuid, guard_trust smallint, findings jsonb)
-        join work_task t on t.workspace = in_workspace and t.id = s.id
-        order by t.id
-        for update of t skip locked
+        order by s.id
     loop
-        update work_task t set
-            guard_version = in_guard_version, guard_trust = scan.guard_trust,
-            guard_findings = scan.findings, needed_trust = greatest(t.min_trust, scan.guard_trust)
-        where t.workspace = in_workspace and t.id = scan.id;
+        perform from work_task t where t.workspace = in_workspace and t.id = scan.id
+        for update skip locked;
+        if found then
+            update work_task t set
+                guard_version = in_guard_version, guard_trust = scan.guard_trust,
+                guard_findings = scan.findings, needed_trust = greatest(t.min_trust, scan.guard_trust)
+            where t.workspace = in_workspace and t.id = scan.id;
+        end if;
     end loop;
 end
 $$;

@@ -153,7 +153,7 @@ begin
         return twin.id;
     end if;
     perform from work_task t where t.workspace = in_workspace and t.id = twin.id for update;
-    perform notice_tasks(in_workspace, array[twin.id], at);
+    perform notice_task(in_workspace, twin.id);
     return null;
 end
 $$;
@@ -163,14 +163,17 @@ $$;
 create or replace function count_open_dependencies(in_workspace text, in_task_ids uuid[])
 returns integer language plpgsql as $$
 declare
-    statuses text[];
+    dependency uuid;
+    dependency_status text;
+    open_count integer := 0;
 begin
-    statuses := array(
-        select t.status from work_task t
-        where t.workspace = in_workspace and t.id = any(in_task_ids)
-        order by t.id
-        for share);
-    return (select count(*) from unnest(statuses) status where status <> 'completed');
+    for dependency in select id from unnest(in_task_ids) id order by id loop
+        select t.status into dependency_status from work_task t
+        where t.workspace = in_workspace and t.id = dependency
+        for share;
+        open_count := open_count + (dependency_status <> 'completed')::integer;
+    end loop;
+    return open_count;
 end
 $$;
 
