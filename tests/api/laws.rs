@@ -1,4 +1,7 @@
 //! What holds for every operation, now and later: each law runs over the list of them.
+mod rules;
+mod sql;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use agent_coordinator::{App, capabilities, operation::Category, registry::Registered, router};
