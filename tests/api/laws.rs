@@ -1,4 +1,5 @@
 //! What holds for every operation, now and later: each law runs over the list of them.
+mod outcomes;
 mod rules;
 mod sql;
 
@@ -56,6 +57,12 @@ fn routes() -> Vec<(std::sync::Arc<Registered>, &'static str)> {
     let operations = capabilities::all();
     let each = operations.iter().flat_map(|op| op.meta.routes.iter().map(|it| (op.clone(), *it)));
     each.collect()
+}
+
+/// The tables whose rows differ between two states of a workspace.
+fn changed(before: &Value, after: &Value) -> Vec<String> {
+    let tables = before.as_object().expect("tables").iter();
+    tables.filter(|(name, rows)| after[*name] != **rows).map(|(name, _)| name.clone()).collect()
 }
 
 /// A client that may do everything, as the agent that the examples name.
