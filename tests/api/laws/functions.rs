@@ -1,7 +1,15 @@
-//! Laws about the text of the database functions.
-use std::collections::{BTreeMap, BTreeSet};
+//! Laws about the text of the database functions: their size, their names, their first argument.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
-use super::sql::{Sql, files, functions, read, tokens};
+use super::sql::{
+    ROOT, Sql, files, functions, queries_for_operators, read, shown, statements, tokens,
+};
+
+/// The most lines of a function. One that does two things is two functions.
+const MOST_LINES: usize = 80;
 
 /// Functions that touch tables of workspaces without being told which, each with its reason.
 const EVERY_WORKSPACE: [(&str, &str); 4] = [
@@ -13,6 +21,65 @@ const EVERY_WORKSPACE: [(&str, &str); 4] = [
 
 /// Trigger functions have no arguments: the row says which workspace it belongs to.
 const TRIGGERS: [&str; 1] = ["keep_memory_words"];
+
+#[test]
+fn a_function_is_short() {
+    let long: Vec<_> = functions()
+        .iter()
+        .map(|it| (it.to_string(), it.text.lines().count()))
+        .filter(|(_, lines)| *lines > MOST_LINES)
+        .collect();
+    assert!(long.is_empty(), "more than {MOST_LINES} lines: {long:?}");
+}
+
+#[test]
+fn a_function_is_defined_once() {
+    let mut defined = BTreeSet::new();
+    for function in functions() {
+        assert!(defined.insert(function.name.clone()), "{function} is defined twice");
+    }
+    // One that a migration makes cannot be replaced by an installation.
+    for path in files("migrations", ".sql") {
+        let words = tokens(&read(&path));
+        for made in words.windows(2).filter(|it| it[0] == "function") {
+            assert!(!defined.contains(&made[1]), "{} defines {}", shown(&path), made[1]);
+        }
+    }
+}
+
+#[test]
+fn a_function_is_called() {
+    let texts = functions().into_iter().chain(statements()).chain(queries_for_operators());
+    let texts: Vec<_> = texts.map(|it| tokens(&it.text)).collect();
+    // The installation of functions is no checked statement, and an operator may call a function.
+    let by_hand = [read(&Path::new(ROOT).join("src/migrate.rs")), all_documents()].concat();
+    for Sql { name, place, .. } in functions() {
+        let is_call = |it: &[String]| it[0] != "function" && it[1] == name && it[2] == "(";
+        let is_called = texts.iter().any(|text| text.windows(3).any(is_call))
+            || by_hand.contains(&format!(" {name}("))
+            || TRIGGERS.contains(&&*name);
+        assert!(is_called, "{place} is called by nothing");
+    }
+}
+
+fn all_documents() -> String {
+    files("docs", ".md").iter().map(|it| read(it)).collect()
+}
+
+#[test]
+fn a_file_of_functions_begins_with_a_comment_and_holds_nothing_else() {
+    for path in files("src", ".sql") {
+        let text = read(&path);
+        assert!(text.starts_with("-- "), "{} does not say what it is", shown(&path));
+        let mut inside = false;
+        for line in text.lines() {
+            inside |= line.starts_with("create or replace function ");
+            let is_known = inside || line.is_empty() || line.starts_with("--");
+            assert!(is_known, "{}: {line}", shown(&path));
+            inside &= line != "$$;";
+        }
+    }
+}
 
 /// The tables whose rows belong to workspaces.
 fn tables() -> BTreeSet<String> {
