@@ -7,6 +7,7 @@
 pub mod claim;
 pub mod finish;
 pub mod look;
+pub(crate) mod submit;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,7 @@ use self::{
     claim::GetWork,
     finish::{CancelWork, CompleteWork, RenewWork},
     look::{GetTask, ListWork},
+    submit::{Submission, SubmitRow},
 };
 use super::guardrails::{self, Scan};
 use crate::{
@@ -138,12 +140,6 @@ pub struct Submitted {
     pub reason: Option<String>,
 }
 
-struct SubmitRow {
-    verdict: String,
-    task_id: Option<Uuid>,
-    place: Option<i64>,
-}
-
 impl Operation for SubmitWork {
     type Output = Submitted;
     const META: Meta = Meta::write("submit_work")
@@ -175,7 +171,8 @@ impl Operation for SubmitWork {
         let data = self.input_data.clone().map(Value::Object);
         let text = guardrails::task_text(&self.task_description, data.as_ref());
         let scan = guardrails::scan_all(&mut cx, text).await?;
-        let row = self.submit(&mut cx, data.as_ref(), &scan).await?;
+        let submission = self.submission(&cx, data.as_ref(), &scan);
+        let row = cx.transition(submission).await?;
         self.answer(row, scan.refusal(cx.caller.trust))
     }
 }
@@ -196,60 +193,35 @@ impl SubmitWork {
         distinct
     }
 
-    /// Objects are bound as text, because the driver would bind them as `jsonb`, which does not keep the
-    /// order of members.
-    async fn submit(
-        &self,
-        cx: &mut Context<'_>,
-        data: Option<&Value>,
-        scan: &Scan,
-    ) -> Result<SubmitRow> {
+    fn submission(&self, cx: &Context<'_>, data: Option<&Value>, scan: &Scan) -> Submission {
         let trust = cx.caller.trust;
         let requirements = self.agent_requirements.as_ref();
-        let archetype = requirements.and_then(|it| it.archetype.clone());
-        let min_trust = requirements.and_then(|it| it.min_trust_level).unwrap_or_default();
-        let row = sqlx::query_as!(
-            SubmitRow,
-            r#"
-            select verdict as "verdict!", task_id, fault_place as place
-            from submit_task($1, row($2, $3, $4, $5, $6, $7)::request, row(
-                $8, $9, $10::text::json, $11, $12, $13::text::json, $14, $15, $16, $17, $18, $19, $20,
-                $21, $22, $23, $24, $25, $26, $27, $28, $29
-            )::new_task)
-            "#,
-            cx.caller.workspace,
-            cx.request.id,
-            cx.caller.agent_id,
-            cx.caller.agent_type,
-            cx.caller.session_id,
-            cx.request.elapsed_ms(),
-            cx.config.session_timeout(),
-            self.task_type,
-            self.task_description,
-            data.map(Value::to_string),
-            self.priority as i16,
-            &self.dependencies(),
-            requirements.map(|it| json!(it).to_string()),
-            archetype,
-            min_trust as i16,
-            self.deadline as Option<Timestamp>,
-            self.not_before as Option<Timestamp>,
-            self.max_attempts as i16,
-            self.retry_on_failure,
-            self.unique_key,
-            self.replaces,
-            data.and_then(|it| it["submitted_by"].as_str()),
-            data.and_then(|it| it["change_id"].as_str()),
-            scan.version,
-            scan.needed_trust(),
-            scan.to_json(),
-            scan.refusal(trust),
-            scan.names(trust),
-            scan.violations(trust),
-        )
-        .fetch_one(&mut *cx.db)
-        .await?;
-        Ok(row)
+        let text = |name: &str| data.and_then(|it| it[name].as_str()).map(str::to_owned);
+        Submission {
+            acting: cx.acting(),
+            task_type: self.task_type.clone(),
+            description: self.task_description.clone(),
+            input_data: data.map(Value::to_string),
+            priority: self.priority as i16,
+            depends_on: json!(self.dependencies()),
+            agent_requirements: requirements.map(|it| json!(it).to_string()),
+            archetype: requirements.and_then(|it| it.archetype.clone()),
+            min_trust: requirements.and_then(|it| it.min_trust_level).unwrap_or_default() as i16,
+            deadline: self.deadline,
+            not_before: self.not_before,
+            max_attempts: self.max_attempts as i16,
+            retry_on_failure: self.retry_on_failure,
+            unique_key: self.unique_key.clone(),
+            replaces: self.replaces,
+            authored_by: text("submitted_by"),
+            change_id: text("change_id"),
+            guard_version: scan.version.clone(),
+            guard_trust: scan.needed_trust(),
+            guard_findings: scan.to_json(),
+            refusal: scan.refusal(trust),
+            patterns: scan.names(trust),
+            violations: scan.violations(trust),
+        }
     }
 
     fn answer(&self, row: SubmitRow, refusal: Option<String>) -> Result<Submitted> {

@@ -9,9 +9,10 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::{
-    Config, Error, Result, Timestamp,
-    capabilities::guardrails,
+    Config, Result, Timestamp,
+    capabilities::{Gatherers, guardrails},
     db::Db,
+    gathering::{Acting, Gatherer, Transition, column},
     operation::{Context, IdentityMode, Meta, Operation},
     tool::Tool,
     waiting::Ticket,
@@ -76,7 +77,9 @@ pub struct Claimed {
     pub lease_expires_at: Option<Timestamp>,
 }
 
-struct ClaimRow {
+/// What `claim_tasks` returns.
+#[derive(Debug)]
+pub(crate) struct ClaimRow {
     verdict: String,
     id: Option<Uuid>,
     task_type: Option<String>,
@@ -92,8 +95,8 @@ struct ClaimRow {
 }
 
 /// A task whose text is to be scanned again.
-#[derive(Deserialize)]
-struct TaskText {
+#[derive(Debug, Deserialize)]
+pub(crate) struct TaskText {
     id: Uuid,
     description: String,
     input_data: Option<Value>,
@@ -120,20 +123,32 @@ impl Operation for GetWork {
     }
 
     async fn run(self, mut cx: Context<'_>) -> Result<Claimed> {
-        let version = guardrails::version(&mut cx).await?;
-        let mut scans = None;
-        for scan in 0..=MAX_SCANS {
-            let row = self.claim(&mut cx, &version, scans.take(), scan < MAX_SCANS).await?;
+        let mut claim = Claim {
+            acting: cx.acting(),
+            task_types: json!(self.task_types),
+            lease_minutes: self.lease_minutes.unwrap_or(cx.config.work_lease_minutes) as i32,
+            trust: i32::from(cx.caller.trust),
+            guard_version: guardrails::version(&mut cx).await?,
+            scans: None,
+            may_rescan: true,
+            may_wait: cx.may_wait(),
+        };
+        let mut row = cx.transition(claim.clone()).await?;
+        for scan in 1..=MAX_SCANS {
             match row.verdict.as_str() {
-                "rescan" => scans = Some(rescan(&mut cx, row.texts).await?),
-                "claimed" => return Ok(claimed(row)),
-                _ => {
-                    cx.postpone(Self::META.name, self.task_types.as_deref(), look);
-                    return Ok(Claimed { reason: row.reason, ..Claimed::default() });
-                }
+                "rescan" => claim.scans = Some(rescan(&mut cx, row.texts).await?),
+                // Within a gathered call, rivals held every task that was left.
+                "contended" => {}
+                _ => break,
             }
+            claim.may_rescan = scan < MAX_SCANS;
+            row = claim.run(cx.db).await?;
         }
-        Err(Error::Internal("a claim that must not ask for scans asked for one".into()))
+        if row.verdict == "claimed" {
+            return Ok(claimed(row));
+        }
+        cx.postpone(Self::META.name, self.task_types.as_deref(), look);
+        Ok(Claimed { reason: row.reason, ..Claimed::default() })
     }
 }
 
@@ -168,15 +183,24 @@ async fn rescan(cx: &mut Context<'_>, texts: Option<Json<Vec<TaskText>>>) -> Res
     Ok(Value::Array(scans))
 }
 
-impl GetWork {
-    async fn claim(
-        &self,
-        cx: &mut Context<'_>,
-        version: &str,
-        scans: Option<Value>,
-        may_rescan: bool,
-    ) -> Result<ClaimRow> {
-        let lease_minutes = self.lease_minutes.unwrap_or(cx.config.work_lease_minutes);
+/// A call of the database function `claim_tasks` for one task.
+#[derive(Clone, Debug)]
+pub(crate) struct Claim {
+    acting: Acting,
+    /// A list of text as JSON, or null: a gathered call cannot pass lists of different lengths otherwise.
+    task_types: Value,
+    lease_minutes: i32,
+    trust: i32,
+    guard_version: String,
+    scans: Option<Value>,
+    may_rescan: bool,
+    may_wait: bool,
+}
+
+impl Transition for Claim {
+    type Row = ClaimRow;
+
+    async fn run(&self, db: &mut Db) -> Result<ClaimRow> {
         let row = sqlx::query_as!(
             ClaimRow,
             r#"
@@ -186,27 +210,80 @@ impl GetWork {
                 lease_expires_at as "lease_expires_at: Timestamp", reason,
                 texts as "texts: Json<Vec<TaskText>>"
             from claim_tasks(
-                $1, row($2, $3, $4, $5, $6, $7)::request, 1, $8, $9, $10, $11, $12, $13, $14
+                $1, row($2, $3, $4, $5, $6, $7)::request, 1, $8, $9, $10, $11, $12, $13, $14, true
             )
             "#,
-            cx.caller.workspace,
-            cx.request.id,
-            cx.caller.agent_id,
-            cx.caller.agent_type,
-            cx.caller.session_id,
-            cx.request.elapsed_ms(),
-            cx.config.session_timeout(),
-            self.task_types.as_deref(),
-            lease_minutes as i32,
-            i32::from(cx.caller.trust),
-            version,
-            scans,
-            may_rescan,
-            cx.may_wait(),
+            self.acting.workspace,
+            self.acting.request_id,
+            self.acting.agent_id,
+            self.acting.agent_type,
+            self.acting.session_id,
+            self.acting.elapsed_ms(),
+            self.acting.silence,
+            self.task_types,
+            self.lease_minutes,
+            self.trust,
+            self.guard_version,
+            self.scans,
+            self.may_rescan,
+            self.may_wait,
         )
-        .fetch_one(&mut *cx.db)
+        .fetch_one(db)
         .await?;
         Ok(row)
+    }
+
+    async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<ClaimRow>> {
+        let rows = sqlx::query_as!(
+            ClaimRow,
+            r#"
+            select
+                a.verdict as "verdict!", a.id, a.task_type, a.description, a.input_data, a.priority,
+                a.deadline as "deadline: Timestamp", a.attempt, a.claim_token,
+                a.lease_expires_at as "lease_expires_at: Timestamp", a.reason,
+                a.texts as "texts: Json<Vec<TaskText>>"
+            from begin_gathered_call('{}', '{}') as has_begun,
+            unnest(
+                case when has_begun then $1::text[] end, $2::text[], $3::text[], $4::text[],
+                $5::text[], $6::float8[], $7::interval[], $8::jsonb[], $9::int[], $10::int[],
+                $11::text[], $12::bool[]
+            ) with ordinality as r (
+                workspace, id, agent_id, agent_type, session_id, elapsed_ms, silence, task_types,
+                lease_minutes, trust, guard_version, may_wait, n
+            ),
+            claim_tasks(
+                r.workspace,
+                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.silence)::request,
+                1, r.task_types, r.lease_minutes, r.trust, r.guard_version, null, true, r.may_wait,
+                false
+            ) a
+            order by r.n
+            "#,
+            &column(requests, |it| it.acting.workspace.as_str()) as _,
+            &column(requests, |it| it.acting.request_id.as_str()) as _,
+            &column(requests, |it| it.acting.agent_id.as_str()) as _,
+            &column(requests, |it| it.acting.agent_type.as_str()) as _,
+            &column(requests, |it| it.acting.session_id.as_deref()) as _,
+            &column(requests, |it| it.acting.elapsed_ms()),
+            &column(requests, |it| it.acting.silence.clone()),
+            &column(requests, |it| it.task_types.clone()),
+            &column(requests, |it| it.lease_minutes),
+            &column(requests, |it| it.trust),
+            &column(requests, |it| it.guard_version.as_str()) as _,
+            &column(requests, |it| it.may_wait),
+        )
+        .fetch_all(db)
+        .await?;
+        Ok(rows)
+    }
+
+    fn gatherer(all: &Gatherers) -> &Arc<Gatherer<Self>> {
+        &all.claims
+    }
+
+    /// It skips what others have locked.
+    fn locks(&self) -> String {
+        String::new()
     }
 }
 
