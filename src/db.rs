@@ -122,6 +122,11 @@ impl Db {
         self.inner.is_some()
     }
 
+    /// Whether a failed statement takes more with it than its own effect.
+    pub(crate) fn is_in_transaction(&self) -> bool {
+        self.depth > 0
+    }
+
     /// The connection, taken from the pool when there is none yet.
     async fn connection(&mut self) -> Result<&mut PoolConnection<Postgres>, sqlx::Error> {
         if self.inner.is_none() {

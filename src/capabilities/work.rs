@@ -4,6 +4,7 @@
 //! that ends by comparison, and nobody but the claimant of the latest attempt can finish it. What
 //! time has changed (a passed deadline, a last lease that ended) holds at once, whether anybody has
 //! written it down or not: see `task_status` in `work/rules.sql`.
+pub mod batch;
 pub mod claim;
 pub mod finish;
 pub mod look;
@@ -15,12 +16,13 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use self::{
+    batch::{CompleteBatch, SubmitBatch},
     claim::GetWork,
     finish::{CancelWork, CompleteWork, RenewWork},
     look::{GetTask, ListWork},
     submit::{Submission, SubmitRow},
 };
-use super::guardrails::{self, Scan};
+use super::guardrails;
 use crate::{
     Error, Result, Timestamp,
     input::{issue, value_error},
@@ -32,9 +34,11 @@ use crate::{
 pub(super) fn operations(operations: Operations) -> Operations {
     operations
         .with::<SubmitWork>()
+        .with::<SubmitBatch>()
         .with::<GetWork>()
         .with::<RenewWork>()
         .with::<CompleteWork>()
+        .with::<CompleteBatch>()
         .with::<CancelWork>()
         .with::<GetTask>()
         .with::<ListWork>()
@@ -65,7 +69,7 @@ fn task_lines(answer: &Value) -> Vec<String> {
 /// Hand work to whichever agent claims it. Give it what it depends on, and a `unique_key` where a
 /// second task of the kind would be a mistake.
 #[derive(Debug, Deserialize, JsonSchema)]
-pub struct SubmitWork {
+pub struct NewTask<Dependency> {
     /// Kind of work, such as `test`; claimants choose by it. `evaluate` and `review` are never
     /// handed to their submitter.
     #[schemars(extend("x-max-bytes" = 256))]
@@ -80,7 +84,7 @@ pub struct SubmitWork {
     #[schemars(range(min = 1, max = 10))]
     pub priority: i64,
     /// Tasks that must be completed before this one is handed out.
-    pub depends_on: Option<Vec<Uuid>>,
+    pub depends_on: Option<Vec<Dependency>>,
     /// What a claimant must be.
     pub agent_requirements: Option<AgentRequirements>,
     /// When a task that nobody has claimed fails; in the future.
@@ -102,6 +106,9 @@ pub struct SubmitWork {
     /// depend on this one then.
     pub replaces: Option<Uuid>,
 }
+
+/// A submission of one task.
+pub type SubmitWork = NewTask<Uuid>;
 
 fn default_priority() -> i64 {
     5
@@ -163,17 +170,14 @@ impl Operation for SubmitWork {
     }
 
     async fn run(self, mut cx: Context<'_>) -> Result<Submitted> {
-        if let (Some(deadline), Some(not_before)) = (self.deadline, self.not_before)
-            && deadline <= not_before
-        {
-            return Err(invalid("deadline", json!(deadline), "expected a time after not_before"));
+        if self.ends_before_it_begins() {
+            let text = "expected a time after not_before";
+            return Err(invalid("deadline", json!(self.deadline), text));
         }
-        let data = self.input_data.clone().map(Value::Object);
-        let text = guardrails::task_text(&self.task_description, data.as_ref());
-        let scan = guardrails::scan_all(&mut cx, text).await?;
-        let submission = self.submission(&cx, data.as_ref(), &scan);
+        let submission = self.submission(&mut cx).await?;
+        let refusal = submission.refusal.clone();
         let row = cx.transition(submission).await?;
-        self.answer(row, scan.refusal(cx.caller.trust))
+        self.answer(row, refusal)
     }
 }
 
@@ -182,26 +186,34 @@ fn invalid(field: &str, input: Value, text: &str) -> Error {
     Error::Invalid(vec![issue(value_error(text), &loc, &input)])
 }
 
-impl SubmitWork {
-    fn dependencies(&self) -> Vec<Uuid> {
+impl<Dependency: Clone + PartialEq + Serialize> NewTask<Dependency> {
+    fn ends_before_it_begins(&self) -> bool {
+        matches!((self.deadline, self.not_before), (Some(end), Some(begin)) if end <= begin)
+    }
+
+    fn dependencies(&self) -> Vec<Dependency> {
         let mut distinct = Vec::new();
         for id in self.depends_on.iter().flatten() {
             if !distinct.contains(id) {
-                distinct.push(*id);
+                distinct.push(id.clone());
             }
         }
         distinct
     }
 
-    fn submission(&self, cx: &Context<'_>, data: Option<&Value>, scan: &Scan) -> Submission {
+    /// The call that stores the task, with what the guardrails find in its text.
+    async fn submission(&self, cx: &mut Context<'_>) -> Result<Submission> {
+        let data = self.input_data.clone().map(Value::Object);
+        let text = guardrails::task_text(&self.task_description, data.as_ref());
+        let scan = guardrails::scan_all(cx, text).await?;
         let trust = cx.caller.trust;
         let requirements = self.agent_requirements.as_ref();
-        let text = |name: &str| data.and_then(|it| it[name].as_str()).map(str::to_owned);
-        Submission {
+        let text = |name: &str| data.as_ref().and_then(|it| it[name].as_str()).map(str::to_owned);
+        Ok(Submission {
             acting: cx.acting(),
             task_type: self.task_type.clone(),
             description: self.task_description.clone(),
-            input_data: data.map(Value::to_string),
+            input_data: data.as_ref().map(Value::to_string),
             priority: self.priority as i16,
             depends_on: json!(self.dependencies()),
             agent_requirements: requirements.map(|it| json!(it).to_string()),
@@ -221,9 +233,11 @@ impl SubmitWork {
             refusal: scan.refusal(trust),
             patterns: scan.names(trust),
             violations: scan.violations(trust),
-        }
+        })
     }
+}
 
+impl SubmitWork {
     fn answer(&self, row: SubmitRow, refusal: Option<String>) -> Result<Submitted> {
         match row.verdict.as_str() {
             "unknown_dependency" => Err(self.unknown_dependency(row.place.unwrap_or_default())),

@@ -1,15 +1,15 @@
 //! Claiming: the next task for an agent, as a lease.
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use futures_util::future::BoxFuture;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::{
-    Config, Result, Timestamp,
+    Config, Error, Result, Timestamp,
     capabilities::{Gatherers, guardrails},
     db::Db,
     gathering::{Acting, Gatherer, Transition, column},
@@ -40,11 +40,59 @@ pub struct GetWork {
     /// Minutes until the lease ends by itself, 1 to 1440; absent: the service's default.
     #[schemars(range(min = 1, max = 1440))]
     pub lease_minutes: Option<i64>,
+    /// How many tasks to claim at most, 1 to 100. Above 1 the answer lists them in `tasks`.
+    #[serde(default = "default_count")]
+    #[schemars(range(min = 1, max = 100))]
+    pub count: i64,
     /// Seconds to wait for a task when there is none for you; answered as soon as there is. The
     /// service sets an upper bound.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub wait_seconds: i64,
+}
+
+fn default_count() -> i64 {
+    1
+}
+
+/// The answer to a claim: one task, or a list of tasks where more than one was asked for.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum ClaimAnswer {
+    /// With `count` 1.
+    One(Box<Claimed>),
+    /// With a greater `count`.
+    Many(ClaimedTasks),
+}
+
+impl JsonSchema for ClaimAnswer {
+    fn schema_name() -> Cow<'static, str> {
+        "ClaimAnswer".into()
+    }
+
+    /// The members of both forms: those that only one of them has are not required.
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = Claimed::json_schema(generator);
+        let many = ClaimedTasks::json_schema(generator);
+        if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut)
+            && let Some(tasks) = many.get("properties").and_then(|it| it.get("tasks"))
+        {
+            properties.insert("tasks".to_owned(), tasks.clone());
+        }
+        schema.insert("required".to_owned(), json!(["success", "reason"]));
+        schema
+    }
+}
+
+/// Claimed tasks, or why there is none.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ClaimedTasks {
+    /// Whether you have a task now.
+    pub success: bool,
+    /// With `count` above 1 only: the tasks, each as in a claim of one.
+    pub tasks: Vec<Claimed>,
+    /// Why there is none: `no_tasks_available` or `destructive_operation_blocked: <names>`.
+    pub reason: Option<String>,
 }
 
 /// A claimed task, or why there is none.
@@ -103,12 +151,12 @@ pub(crate) struct TaskText {
 }
 
 impl Operation for GetWork {
-    type Output = Claimed;
+    type Output = ClaimAnswer;
     const META: Meta = Meta::write("get_work")
         .at(&["POST /work/claim"])
         .identity(IdentityMode::Strict)
         .recorded_as("claim_task")
-        .tool(Tool::named("get_work"));
+        .tool(Tool::named("get_work").hide(&["count"]));
 
     fn example() -> Value {
         json!({ "agent_id": "claude-1", "agent_type": "claude_code", "task_types": ["test"] })
@@ -118,11 +166,14 @@ impl Operation for GetWork {
         self.wait_seconds
     }
 
-    fn took_effect(answer: &Claimed) -> bool {
-        answer.success
+    fn took_effect(answer: &ClaimAnswer) -> bool {
+        match answer {
+            ClaimAnswer::One(claimed) => claimed.success,
+            ClaimAnswer::Many(claimed) => claimed.success,
+        }
     }
 
-    async fn run(self, mut cx: Context<'_>) -> Result<Claimed> {
+    async fn run(self, mut cx: Context<'_>) -> Result<ClaimAnswer> {
         let mut claim = Claim {
             acting: cx.acting(),
             task_types: json!(self.task_types),
@@ -133,35 +184,49 @@ impl Operation for GetWork {
             may_rescan: true,
             may_wait: cx.may_wait(),
         };
-        let mut row = cx.transition(claim.clone()).await?;
+        let is_one = self.count == 1;
+        let mut rows = if is_one {
+            vec![cx.transition(claim.clone()).await?]
+        } else {
+            claim.run_many(self.count as i32, cx.db).await?
+        };
         for scan in 1..=MAX_SCANS {
-            match row.verdict.as_str() {
-                "rescan" => claim.scans = Some(rescan(&mut cx, row.texts).await?),
+            match rows.first_mut().map(|it| (it.verdict.as_str(), it.texts.take())) {
+                Some(("rescan", texts)) => claim.scans = Some(rescan(&mut cx, texts).await?),
                 // Within a gathered call, rivals held every task that was left.
-                "contended" => {}
+                Some(("contended", _)) => {}
                 _ => break,
             }
             claim.may_rescan = scan < MAX_SCANS;
-            row = claim.run(cx.db).await?;
+            rows = claim.run_many(self.count as i32, cx.db).await?;
         }
-        if row.verdict == "claimed" {
-            return Ok(claimed(row));
+        let mut tasks: Vec<_> = rows.into_iter().map(claimed).collect();
+        let reason = tasks.first().and_then(|it| it.reason.clone());
+        let success = tasks.first().is_some_and(|it| it.success);
+        if !success {
+            cx.postpone(Self::META.name, self.task_types.as_deref(), look);
+            tasks.truncate(if is_one { 1 } else { 0 });
         }
-        cx.postpone(Self::META.name, self.task_types.as_deref(), look);
-        Ok(Claimed { reason: row.reason, ..Claimed::default() })
+        Ok(match tasks.pop() {
+            Some(task) if is_one => ClaimAnswer::One(Box::new(task)),
+            last => {
+                tasks.extend(last);
+                ClaimAnswer::Many(ClaimedTasks { success, tasks, reason })
+            }
+        })
     }
 }
 
 fn claimed(row: ClaimRow) -> Claimed {
     Claimed {
-        success: true,
+        success: row.verdict == "claimed",
         task_id: row.id,
         task_type: row.task_type,
         description: row.description,
         input_data: row.input_data,
         priority: row.priority,
         deadline: row.deadline,
-        reason: None,
+        reason: row.reason,
         attempt: row.attempt,
         claim_token: row.claim_token,
         lease_expires_at: row.lease_expires_at,
@@ -197,11 +262,10 @@ pub(crate) struct Claim {
     may_wait: bool,
 }
 
-impl Transition for Claim {
-    type Row = ClaimRow;
-
-    async fn run(&self, db: &mut Db) -> Result<ClaimRow> {
-        let row = sqlx::query_as!(
+impl Claim {
+    /// Claims up to `count` tasks: a row for each, or one that says why there is none.
+    async fn run_many(&self, count: i32, db: &mut Db) -> Result<Vec<ClaimRow>> {
+        let rows = sqlx::query_as!(
             ClaimRow,
             r#"
             select
@@ -210,7 +274,8 @@ impl Transition for Claim {
                 lease_expires_at as "lease_expires_at: Timestamp", reason,
                 texts as "texts: Json<Vec<TaskText>>"
             from claim_tasks(
-                $1, row($2, $3, $4, $5, $6, $7)::request, 1, $8, $9, $10, $11, $12, $13, $14, true
+                $1, row($2, $3, $4, $5, $6, $7)::request, $15, $8, $9, $10, $11, $12, $13, $14,
+                true
             )
             "#,
             self.acting.workspace,
@@ -227,10 +292,21 @@ impl Transition for Claim {
             self.scans,
             self.may_rescan,
             self.may_wait,
+            count,
         )
-        .fetch_one(db)
+        .fetch_all(db)
         .await?;
-        Ok(row)
+        Ok(rows)
+    }
+}
+
+impl Transition for Claim {
+    type Row = ClaimRow;
+
+    async fn run(&self, db: &mut Db) -> Result<ClaimRow> {
+        let rows = self.run_many(1, db).await?;
+        let row = rows.into_iter().next();
+        row.ok_or_else(|| Error::Internal("claim_tasks returned no row".into()))
     }
 
     async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<ClaimRow>> {

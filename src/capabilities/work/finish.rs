@@ -156,15 +156,43 @@ impl Operation for CompleteWork {
     }
 
     async fn run(self, mut cx: Context<'_>) -> Result<Completed> {
-        let result = self.result.clone().map(Value::Object);
+        let Self { task_id, success, result, error_message, claim_token, .. } = self;
+        let report = Report { task_id, success, result, error_message, claim_token };
+        let completion = report.completion(&mut cx).await?;
+        cx.transition(completion).await
+    }
+}
+
+/// A claimant's report of one task.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub struct Report {
+    /// Id of the task.
+    pub task_id: Uuid,
+    /// Whether the work was done.
+    pub success: bool,
+    /// What came of it, as an object.
+    pub result: Option<Map<String, Value>>,
+    /// What went wrong.
+    #[schemars(extend("x-max-bytes" = 16384))]
+    pub error_message: Option<String>,
+    /// When given, it must be that of the latest claim.
+    #[schemars(extend("x-max-bytes" = 256))]
+    pub claim_token: Option<String>,
+}
+
+impl Report {
+    /// The call that takes the report, with what the guardrails find in its result.
+    pub(super) async fn completion(self, cx: &mut Context<'_>) -> Result<Completion> {
+        let result = self.result.map(Value::Object);
         let scan = match &result {
             Some(value) if self.success && value != &json!({}) => {
-                guardrails::scan_all(&mut cx, guardrails::result_text(value)).await?
+                guardrails::scan_all(cx, guardrails::result_text(value)).await?
             }
             _ => Scan::default(),
         };
         let trust = cx.caller.trust;
-        let completion = Completion {
+        Ok(Completion {
             acting: cx.acting(),
             task_id: self.task_id,
             success: self.success,
@@ -174,8 +202,7 @@ impl Operation for CompleteWork {
             refusal: scan.refusal(trust),
             patterns: scan.names(trust),
             violations: scan.violations(trust),
-        };
-        cx.transition(completion).await
+        })
     }
 }
 

@@ -173,3 +173,84 @@ impl Transition for Submission {
         format!("{}\n{}", self.acting.workspace, self.unique_key.as_deref().unwrap_or_default())
     }
 }
+
+/// What became of one task of a batch.
+#[derive(Debug)]
+pub(crate) struct BatchRow {
+    pub(super) is_stored: bool,
+    pub(super) verdict: String,
+    pub(super) task_id: Option<Uuid>,
+    pub(super) reason: Option<String>,
+}
+
+/// Stores all tasks or none, by the database function `submit_tasks`. All belong to one request.
+pub(super) async fn run_batch(
+    requests: &[Arc<Submission>],
+    references: &[Option<String>],
+    db: &mut Db,
+) -> Result<Vec<BatchRow>> {
+    let Some(Submission { acting, .. }) = requests.first().map(|it| &**it) else {
+        return Ok(Vec::new());
+    };
+    let rows = sqlx::query_as!(
+        BatchRow,
+        r#"
+        select
+            is_stored as "is_stored!", verdict as "verdict!", task_id, reason
+        from submit_tasks($1, row($2, $3, $4, $5, $6, $7)::request, (
+            select array_agg(row(
+                r.task_type, r.description, r.input_data::json, r.priority, r.depends_on,
+                r.agent_requirements::json, r.archetype, r.min_trust, r.deadline, r.not_before,
+                r.max_attempts, r.retry_on_failure, r.unique_key, r.replaces, r.authored_by,
+                r.change_id, r.guard_version, r.guard_trust, r.guard_findings, r.refusal,
+                r.patterns, r.violations
+            )::new_task order by r.n)
+            from unnest(
+                $8::text[], $9::text[], $10::text[], $11::smallint[], $12::jsonb[], $13::text[],
+                $14::text[], $15::smallint[], $16::timestamptz[], $17::timestamptz[],
+                $18::smallint[], $19::bool[], $20::text[], $21::uuid[], $22::text[],
+                $23::text[], $24::text[], $25::smallint[], $26::jsonb[], $27::text[],
+                $28::jsonb[], $29::jsonb[]
+            ) with ordinality as r (
+                task_type, description, input_data, priority, depends_on, agent_requirements,
+                archetype, min_trust, deadline, not_before, max_attempts, retry_on_failure,
+                unique_key, replaces, authored_by, change_id, guard_version, guard_trust,
+                guard_findings, refusal, patterns, violations, n
+            )
+        ), $30)
+        "#,
+        acting.workspace,
+        acting.request_id,
+        acting.agent_id,
+        acting.agent_type,
+        acting.session_id,
+        acting.elapsed_ms(),
+        acting.silence,
+        &column(requests, |it| it.task_type.as_str()) as _,
+        &column(requests, |it| it.description.as_str()) as _,
+        &column(requests, |it| it.input_data.as_deref()) as _,
+        &column(requests, |it| it.priority),
+        &column(requests, |it| it.depends_on.clone()),
+        &column(requests, |it| it.agent_requirements.as_deref()) as _,
+        &column(requests, |it| it.archetype.as_deref()) as _,
+        &column(requests, |it| it.min_trust),
+        &column(requests, |it| it.deadline) as _,
+        &column(requests, |it| it.not_before) as _,
+        &column(requests, |it| it.max_attempts),
+        &column(requests, |it| it.retry_on_failure),
+        &column(requests, |it| it.unique_key.as_deref()) as _,
+        &column(requests, |it| it.replaces) as _,
+        &column(requests, |it| it.authored_by.as_deref()) as _,
+        &column(requests, |it| it.change_id.as_deref()) as _,
+        &column(requests, |it| it.guard_version.as_str()) as _,
+        &column(requests, |it| it.guard_trust),
+        &column(requests, |it| it.guard_findings.clone()),
+        &column(requests, |it| it.refusal.as_deref()) as _,
+        &column(requests, |it| it.patterns.clone()),
+        &column(requests, |it| it.violations.clone()),
+        references as _,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows)
+}

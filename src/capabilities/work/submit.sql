@@ -88,7 +88,8 @@ begin
     if verdict = 'created' and dependencies <> '{}' then
         insert into work_dependency (workspace, task_id, depends_on, place)
         select in_workspace, store_task.task_id, asked.id, asked.place
-        from unnest(dependencies) with ordinality as asked (id, place);
+        from unnest(dependencies) with ordinality as asked (id, place)
+        on conflict (workspace, task_id, depends_on) do nothing;
     end if;
     if verdict = 'created' and task.replaces is not null then
         perform replace_dependency(in_workspace, task.replaces, task_id);
