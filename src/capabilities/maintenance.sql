@@ -68,15 +68,22 @@ $$;
 create or replace function clear_expired_locks(in_workspace text, silence interval) returns bigint
 language plpgsql as $$
 declare
+    at timestamptz := clock_timestamp();
     lock record;
     cleared bigint := 0;
 begin
     for lock in
         select l.key from file_lock l
+        left join lateral (
+            select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
+            where s.workspace = in_workspace and s.agent_id = l.agent_id and s.session_id = l.session_id
+            limit 1
+        ) s on true
         where l.workspace = in_workspace and l.agent_id is not null
-            and not is_live(in_workspace, l.agent_id, l.session_id, l.locked_at, l.expires_at, silence)
+            and not is_in_force(l.locked_at, l.expires_at, silence, at,
+                s.ended_at, s.last_heartbeat_at, s.revived_at)
         order by l.key
-        for update skip locked
+        for update of l skip locked
     loop
         perform free_lock(in_workspace, lock.key);
         cleared := cleared + 1;
@@ -89,14 +96,21 @@ $$;
 create or replace function free_expired_ports(in_workspace text, silence interval) returns bigint
 language plpgsql as $$
 declare
+    at timestamptz := clock_timestamp();
     slots integer[];
 begin
     slots := array(
         select p.slot from port_block p
-        where p.workspace = in_workspace and not is_live(
-            in_workspace, p.agent_id, p.session_id, p.allocated_at, p.expires_at, silence)
+        left join lateral (
+            select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
+            where s.workspace = in_workspace and s.agent_id = p.agent_id and s.session_id = p.session_id
+            limit 1
+        ) s on true
+        where p.workspace = in_workspace
+            and not is_in_force(p.allocated_at, p.expires_at, silence, at,
+                s.ended_at, s.last_heartbeat_at, s.revived_at)
         order by p.slot
-        for update skip locked);
+        for update of p skip locked);
     delete from port_block p where p.workspace = in_workspace and p.slot = any(slots);
     return cardinality(slots);
 end

@@ -225,9 +225,16 @@ begin
                 and (w.waiting_since, w.place) < (own.waiting_since, own.place)
         ) and not exists (
             select from file_lock l
+            left join lateral (
+                select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
+                where s.workspace = in_workspace and s.agent_id = l.agent_id
+                    and s.session_id = l.session_id
+                limit 1
+            ) s on true
             where l.workspace = in_workspace and l.key = own.key
                 and is_other_holder(l.agent_id, l.session_id, own.agent_id, own.session_id)
-                and is_live(in_workspace, l.agent_id, l.session_id, l.locked_at, l.expires_at, silence)
+                and is_in_force(l.locked_at, l.expires_at, silence, at,
+                    s.ended_at, s.last_heartbeat_at, s.revived_at)
         );
 end
 $$;

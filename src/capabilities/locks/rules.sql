@@ -32,12 +32,17 @@ create or replace function count_other_file_locks(
     in_workspace text, in_agent_id text, in_key text, silence interval
 ) returns bigint language plpgsql as $$
 declare
-    counted bigint;
+    lock record;
+    counted bigint := 0;
 begin
     perform pg_advisory_xact_lock(hashtextextended(in_workspace || chr(10) || in_agent_id, 1));
-    select count(*) into counted from file_lock l
-    where l.workspace = in_workspace and l.agent_id = in_agent_id and l.key <> in_key and l.is_file
-        and is_live(in_workspace, l.agent_id, l.session_id, l.locked_at, l.expires_at, silence);
+    for lock in
+        select l.session_id, l.locked_at, l.expires_at from file_lock l
+        where l.workspace = in_workspace and l.agent_id = in_agent_id and l.key <> in_key and l.is_file
+    loop
+        counted := counted + is_live(in_workspace, in_agent_id, lock.session_id, lock.locked_at,
+            lock.expires_at, silence)::integer;
+    end loop;
     return counted;
 end
 $$;
