@@ -1,32 +1,45 @@
 -- Tidying up what time has ended. Nothing depends on it: every statement compares for itself.
 
--- Tidies up a workspace, and records it. `in_tasks` names what to do.
+-- Tidies up a workspace, and records it. `in_tasks` names what to do. Retention concerns every workspace,
+-- so it is not done here: `retain` has done it before, where it was asked for, and the counts that it
+-- returned are recorded.
 create or replace function run_maintenance(
-    in_workspace text, cx request, in_asked jsonb, in_tasks text[], in_retention_days integer,
+    in_workspace text, cx request, in_asked jsonb, in_tasks text[], in_rows_deleted bigint,
+    in_audit_partitions_dropped bigint,
     out sessions_expired bigint, out locks_expired bigint, out locks_released bigint,
     out tasks_requeued bigint, out tasks_failed bigint, out ports_released bigint,
-    out rows_deleted bigint, out audit_partitions_dropped bigint, out duration_ms bigint
+    out duration_ms bigint
 ) language plpgsql as $$
 begin
     perform hear(in_workspace, cx);
     select t.* into sessions_expired, locks_expired, locks_released, tasks_requeued, tasks_failed,
         ports_released
     from tidy_up(in_workspace, cx.silence, in_tasks) t;
-    rows_deleted := 0;
-    audit_partitions_dropped := 0;
-    if 'retention' = any(in_tasks) then
-        rows_deleted := delete_old_records(in_retention_days);
-        audit_partitions_dropped := audit_log_drop_partitions(in_retention_days);
-    end if;
-    duration_ms := 1000 * extract(epoch from clock_timestamp() - statement_timestamp());
+    duration_ms := cx.elapsed_ms
+        + 1000 * extract(epoch from clock_timestamp() - statement_timestamp());
     perform record(
         in_workspace, cx, 'run_maintenance', jsonb_build_object('tasks', in_asked),
         jsonb_build_object(
             'sessions_expired', sessions_expired, 'locks_expired', locks_expired,
             'locks_released', locks_released, 'tasks_requeued', tasks_requeued,
             'tasks_failed', tasks_failed, 'ports_released', ports_released, 'approvals_expired', 0,
-            'rows_deleted', rows_deleted, 'audit_partitions_dropped', audit_partitions_dropped),
+            'rows_deleted', in_rows_deleted,
+            'audit_partitions_dropped', in_audit_partitions_dropped),
         true);
+end
+$$;
+
+-- Retention, for all workspaces: creates the audit log's coming months, deletes old records and drops old
+-- months. Called before a transaction writes to the audit log: a partition cannot be attached by the
+-- statement that does.
+create or replace function retain(
+    retention_days integer, months_ahead integer,
+    out rows_deleted bigint, out audit_partitions_dropped bigint
+) language plpgsql as $$
+begin
+    perform audit_log_ensure_partitions(months_ahead);
+    rows_deleted := delete_old_records(retention_days);
+    audit_partitions_dropped := audit_log_drop_partitions(retention_days);
 end
 $$;
 
