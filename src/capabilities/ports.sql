@@ -2,8 +2,7 @@
 
 -- Gives a session the lowest free slot, or the one it has for longer, or says why not, and records it.
 --
--- The advisory lock, which ends with the transaction, makes allocations of one workspace take turns; each
--- then sees what the previous one committed.
+-- Allocations of one workspace take turns; each then sees what the previous one committed.
 create or replace function allocate_ports(
     in_workspace text, cx request, in_session_id text, in_slots integer, in_ttl interval,
     out refusal text, out slot integer, out expires_at timestamptz
@@ -13,7 +12,7 @@ declare
     own record;
 begin
     perform hear(in_workspace, cx);
-    perform pg_advisory_xact_lock(hashtextextended(in_workspace, 2));
+    perform from take_turn(in_workspace, 'ports', '');
     at := clock_timestamp();
     expires_at := at + in_ttl;
     select b.slot, b.agent_id into own from live_port_blocks(in_workspace, cx.silence) b

@@ -25,9 +25,9 @@ begin
 end
 $$;
 
--- Counts the live file locks that an agent holds besides one key. The advisory lock, which ends with the
--- transaction, makes acquisitions of one agent take turns; the count is a statement of its own and sees
--- what the previous one committed. So a limit judged by it holds under any concurrency.
+-- Counts the live file locks that an agent holds besides one key. Acquisitions of one agent take turns; the
+-- count is a statement of its own and sees what the previous one committed. So a limit judged by it holds
+-- under any concurrency.
 create or replace function count_other_file_locks(
     in_workspace text, in_agent_id text, in_key text, silence interval
 ) returns bigint language plpgsql as $$
@@ -35,7 +35,7 @@ declare
     lock record;
     counted bigint := 0;
 begin
-    perform pg_advisory_xact_lock(hashtextextended(in_workspace || chr(10) || in_agent_id, 1));
+    perform from take_turn(in_workspace, 'locks', in_agent_id);
     for lock in
         select l.session_id, l.locked_at, l.expires_at from file_lock l
         where l.workspace = in_workspace and l.agent_id = in_agent_id and l.key <> in_key and l.is_file
