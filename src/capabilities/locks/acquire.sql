@@ -135,7 +135,8 @@ begin
             when lock.agent_id = cx.agent_id then 'locked_by_other_session'
             else 'locked_by_other' end, lock)::lock_verdict;
     end if;
-    if exists (select from lock_waiter w where w.workspace = in_workspace and w.key = in_key) then
+    perform from lock_waiter w where w.workspace = in_workspace and w.key = in_key limit 1;
+    if found then
         select * into ahead from waiters_ahead(in_workspace, cx, in_key, in_waiter) limit 1;
     end if;
     if ahead.place is null then
