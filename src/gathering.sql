@@ -15,7 +15,7 @@ begin
         where r.agent_id is not null
         order by r.workspace, r.agent_id
     loop
-        perform take_turn(turn.workspace, turn.agent_id);
+        perform from take_turn(turn.workspace, 'locks', turn.agent_id);
     end loop;
     return true;
 end

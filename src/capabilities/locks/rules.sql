@@ -25,27 +25,24 @@ begin
 end
 $$;
 
--- Makes acquisitions of one agent take turns, by an advisory lock that ends with the transaction.
-create or replace function take_turn(in_workspace text, in_agent_id text) returns void
-language plpgsql as $$
-begin
-    perform pg_advisory_xact_lock(hashtextextended(in_workspace || chr(10) || in_agent_id, 1));
-end
-$$;
-
--- Counts the live file locks that an agent holds besides one key. Acquisitions of the agent take turns, and
--- the count is a statement of its own that sees what the previous one committed. So a limit judged by it
--- holds under any concurrency.
+-- Counts the live file locks that an agent holds besides one key. Acquisitions of one agent take turns; the
+-- count is a statement of its own and sees what the previous one committed. So a limit judged by it holds
+-- under any concurrency.
 create or replace function count_other_file_locks(
     in_workspace text, in_agent_id text, in_key text, silence interval
 ) returns bigint language plpgsql as $$
 declare
-    counted bigint;
+    lock record;
+    counted bigint := 0;
 begin
-    perform take_turn(in_workspace, in_agent_id);
-    select count(*) into counted from file_lock l
-    where l.workspace = in_workspace and l.agent_id = in_agent_id and l.key <> in_key and l.is_file
-        and is_live(in_workspace, l.agent_id, l.session_id, l.locked_at, l.expires_at, silence);
+    perform from take_turn(in_workspace, 'locks', in_agent_id);
+    for lock in
+        select l.session_id, l.locked_at, l.expires_at from file_lock l
+        where l.workspace = in_workspace and l.agent_id = in_agent_id and l.key <> in_key and l.is_file
+    loop
+        counted := counted + is_live(in_workspace, in_agent_id, lock.session_id, lock.locked_at,
+            lock.expires_at, silence)::integer;
+    end loop;
     return counted;
 end
 $$;
