@@ -24,7 +24,7 @@ create or replace function session_lost(
     in_workspace text, in_agent_id text, in_session_id text, since timestamptz, silence interval
 ) returns boolean language plpgsql stable as $$
 begin
-    return in_session_id is not null and exists (
+    return exists (
         select from agent_session s
         where s.workspace = in_workspace and s.agent_id = in_agent_id
             and s.session_id = in_session_id
@@ -37,13 +37,13 @@ end
 $$;
 
 -- Whether something that an agent holds (a lock, a block of ports) is in force: it has not expired, and
--- its session has not lost it. Null-safe: without a holder it is not.
+-- its session has not lost it. Null-safe: without a holder it is not. The planner puts the body in place of
+-- the call, which it would not do for a function called stable: the clock is volatile.
 create or replace function is_live(
     in_workspace text, agent_id text, session_id text, since timestamptz, expires_at timestamptz,
     silence interval
-) returns boolean language plpgsql stable as $$
-begin
-    return coalesce(expires_at > clock_timestamp(), false)
-        and not session_lost(in_workspace, agent_id, session_id, since, silence);
-end
+) returns boolean language sql volatile parallel safe as $$
+    select coalesce(expires_at > clock_timestamp(), false)
+        and (session_id is null
+            or not session_lost(in_workspace, agent_id, session_id, since, silence))
 $$;
