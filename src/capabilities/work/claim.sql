@@ -16,7 +16,7 @@ create or replace function claim_tasks(
     verdict text, id uuid, task_type text, description text, input_data json, priority smallint,
     deadline timestamptz, attempt smallint, claim_token text, lease_expires_at timestamptz,
     reason text, texts json
-) language plpgsql as $$
+) language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
     able text[];
     task_types text[] := case when in_task_types <> 'null' then
