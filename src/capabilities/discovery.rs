@@ -257,22 +257,35 @@ impl Operation for DiscoverAgents {
     async fn run(self, cx: Context<'_>) -> Result<AgentList> {
         let limit = read_limit(self.limit);
         let given = |filter: Option<String>| filter.filter(|it| !it.is_empty());
-        // The first condition on the heartbeat only keeps the search away from sessions long dead.
+        // In two parts, of which one is skipped: those that are live, which an index tells from the many
+        // that are not, and the others, which an index has in this order.
         let rows = sqlx::query_as!(
             AgentSession,
             r#"
             select
-                agent_id, agent_type, session_id, capabilities, status as "status!", current_task,
-                last_heartbeat_at as "last_heartbeat: Timestamp",
-                started_at as "started_at: Timestamp", phase_archetype, delegated_from, metadata
-            from agent_session, lateral (
-                select session_status(ended_at, last_heartbeat_at, $5, statement_timestamp())
-            ) as judged (status)
-            where workspace = $1
-                and last_heartbeat_at > case when $3 = 'disconnected' then '-infinity'
-                    else statement_timestamp() - $5 end
-                and ($2::text is null or $2 = any(capabilities))
-                and case when $3::text is null then status <> 'disconnected' else status = $3 end
+                agent_id as "agent_id!", agent_type as "agent_type!", session_id as "session_id!",
+                capabilities as "capabilities!", status as "status!", current_task,
+                last_heartbeat_at as "last_heartbeat!: Timestamp",
+                started_at as "started_at!: Timestamp", phase_archetype, delegated_from,
+                metadata as "metadata!"
+            from (
+                select *, session_status(
+                    ended_at, last_heartbeat_at, $5, statement_timestamp()) as status
+                from agent_session
+                where workspace = $1 and $3 is distinct from 'disconnected'
+                    and is_session_live(ended_at, last_heartbeat_at, $5, statement_timestamp())
+                    and ($2::text is null or $2 = any(capabilities))
+                union all (
+                    select *, 'disconnected'
+                    from agent_session
+                    where workspace = $1 and $3 = 'disconnected'
+                        and not is_session_live(ended_at, last_heartbeat_at, $5, statement_timestamp())
+                        and ($2::text is null or $2 = any(capabilities))
+                    order by last_heartbeat_at desc, agent_id, session_id
+                    limit $4
+                )
+            ) judged
+            where $3::text is null or status = $3
             order by last_heartbeat_at desc, agent_id, session_id
             limit $4
             "#,

@@ -1,11 +1,16 @@
 //! Generated documents: what is committed is what the program would write now.
-use std::{cell::RefCell, collections::BTreeSet};
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, HashMap},
+};
 
 use agent_coordinator::{
     Config, Home, capabilities, configuration_table, document, env_example, operations_table,
 };
 
-use crate::support::{Service, execute};
+use serde_json::{Value, json};
+
+use crate::support::{REVIEWER, Service};
 
 #[track_caller]
 fn assert_fresh(file: &str, written: &str) {
@@ -99,7 +104,7 @@ async fn the_documents_are_served() {
 }
 
 /// The fenced blocks of one language in the page for operators.
-fn blocks(language: &str) -> Vec<&'static str> {
+pub(crate) fn blocks(language: &str) -> Vec<&'static str> {
     let page = include_str!("../../docs/operating.md");
     let fence = format!("```{language}\n");
     let found: Vec<_> =
@@ -108,18 +113,94 @@ fn blocks(language: &str) -> Vec<&'static str> {
     found
 }
 
-#[tokio::test]
-async fn every_query_for_operators_runs() {
-    let service = Service::start().await;
-    for query in blocks("sql") {
-        execute(&service.db, query).await;
+/// Something that each query for operators finds: locks, one in force, one lost with its session and one
+/// expired; tasks, one whose claim was lost, one that waits for another and one that has failed;
+/// sessions, one live and one silent; a refusal, a denial and a destructive text.
+async fn fill(service: &Service) {
+    let client = service.client().header("x-request-id", "the-request-id");
+    let post = async |path: &str, body: Value| {
+        let answer = client.post(path, body).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+        answer.json
+    };
+    for (agent, session) in [("live", "s-1"), ("silent", "s-2")] {
+        let body = json!({ "agent_id": agent, "agent_type": "t", "session_id": session });
+        post("/discovery/register", body).await;
+        client.acquire(agent, agent, json!({ "session_id": session })).await;
     }
+    client.acquire("rival", "live", json!({})).await;
+    client.acquire("late", "expired", json!({})).await;
+    service.expire("expired").await;
+    for (agent, name) in [("silent", "lost"), ("live", "failed")] {
+        let task = json!({ "task_type": name, "task_description": "d", "agent_id": "sub" });
+        post("/work/submit", task).await;
+        let claim = json!({ "agent_id": agent, "agent_type": "t", "task_types": [name] });
+        let id = post("/work/claim", claim).await["task_id"].clone();
+        if name == "failed" {
+            let report = json!({ "agent_id": agent, "task_id": id, "success": false });
+            post("/work/complete", report).await;
+        }
+    }
+    let first = json!({ "task_type": "t", "task_description": "d", "agent_id": "sub" });
+    let id = post("/work/submit", first).await["task_id"].clone();
+    let second = json!({ "task_type": "t", "task_description": "d", "agent_id": "sub",
+        "depends_on": [id] });
+    post("/work/submit", second).await;
+    post("/guardrails/check", json!({ "operation_text": "rm -rf /" })).await;
+    let denied = json!({ "file_path": "k", "agent_id": "", "agent_type": "" });
+    let denied = service.client_with(REVIEWER).post("/locks/acquire", denied).await;
+    assert_eq!(denied.status, 403, "{}", denied.text);
+    // No call of these agents may come after this: it would revive what is lost.
+    service
+        .execute(
+            "update agent_session set last_heartbeat_at = clock_timestamp() - interval '1 day'
+             where agent_id = 'silent';
+             update work_task set held_until = clock_timestamp() where task_type = 'lost'",
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn every_query_for_operators_says_what_the_service_says() {
+    let service = Service::start().await;
+    fill(&service).await;
+    let mut found = HashMap::new();
+    for query in blocks("sql") {
+        let rows = service.rows(query.trim_end().trim_end_matches(';')).await;
+        assert!(!rows.is_empty(), "nothing is found by {query}");
+        found.insert(query, rows);
+    }
+    // The one query that contains these words, as a list of some of its columns.
+    let columns = |words: &str, names: &[&str]| -> Vec<Vec<Value>> {
+        let matching: Vec<_> = found.iter().filter(|(query, _)| query.contains(words)).collect();
+        assert_eq!(matching.len(), 1, "{words}");
+        let row = |row: &Value| names.iter().map(|it| row[it].clone()).collect();
+        matching[0].1.iter().map(row).collect()
+    };
+    let reader = service.client();
+    let locks = reader.get("/locks").await.json["locks"].clone();
+    assert_eq!((&locks[0]["file_path"], locks.as_array().map(Vec::len)), (&json!("live"), Some(1)));
+    assert_eq!(
+        columns("from file_lock", &["key", "agent_id"]),
+        [[locks[0]["file_path"].clone(), locks[0]["locked_by"].clone()]]
+    );
+    let agents = reader.get("/discovery/agents").await.json["agents"].clone();
+    assert_eq!(agents.as_array().map(Vec::len), Some(1), "{agents}");
+    assert_eq!(
+        columns("from agent_session", &["agent_id", "session_id", "status"]),
+        [["agent_id", "session_id", "status"].map(|it| agents[0][it].clone())]
+    );
+    let lost = columns("is_claim_over(", &["task_type", "claimed_by"]);
+    assert_eq!(lost, [[json!("lost"), json!("silent")]]);
+    let claim = json!({ "agent_id": "next", "agent_type": "t", "task_types": ["lost"] });
+    let claimed = reader.post("/work/claim", claim).await.json;
+    assert_eq!(claimed["attempt"], 2, "the claim was lost: {claimed}");
 }
 
 #[tokio::test]
 async fn every_metric_for_operators_is_there() {
     let service = Service::with(&[("METRICS_PUBLIC", "true")]).await;
-    service.client().acquire("a", "k", serde_json::json!({})).await;
+    service.client().acquire("a", "k", json!({})).await;
     let metrics = service.anonymous().get("/metrics").await.text;
     let page = include_str!("../../docs/operating.md");
     let is_name = |it: char| it.is_ascii_alphanumeric() || it == '_';

@@ -19,6 +19,7 @@ mod mcp;
 mod memory;
 mod memory_bm25;
 mod network;
+mod plans;
 mod policy;
 mod pooler;
 mod ports;

@@ -176,6 +176,42 @@ impl Service {
         self.scalar(&sql).await
     }
 
+    /// Every row of a workspace, by table: whatever table has a column of this name.
+    pub(crate) async fn contents_of(&self, workspace: &str) -> Value {
+        let tables = self.tables_of_workspaces().await;
+        let rows = tables.iter().map(|(table, _)| {
+            format!(
+                "'{table}', (select json_agg(it order by it::text) from (
+                    select to_jsonb(t) as it from {table} t where workspace = '{workspace}') x)"
+            )
+        });
+        let rows: Vec<_> = rows.collect();
+        self.scalar(&format!("select json_build_object({})", rows.join(", "))).await
+    }
+
+    /// The tables whose rows belong to workspaces, each with the columns that can be written.
+    pub(crate) async fn tables_of_workspaces(&self) -> Vec<(String, Vec<String>)> {
+        let sql = "select c.relname as table, (
+                select json_agg(quote_ident(a.attname)) from pg_attribute a
+                where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+                    and a.attgenerated = ''
+            ) as columns
+            from pg_class c
+            where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')
+                and not c.relispartition and exists (
+                    select from pg_attribute a
+                    where a.attrelid = c.oid and a.attname = 'workspace' and not a.attisdropped
+                )
+            order by c.relname";
+        let names = |it: &Value| {
+            let all = it.as_array().expect("names").iter();
+            all.map(|it| it.as_str().expect("a name").to_owned()).collect()
+        };
+        let table =
+            |it: Value| (it["table"].as_str().expect("a name").to_owned(), names(&it["columns"]));
+        self.rows(sql).await.into_iter().map(table).collect()
+    }
+
     /// Has a service of its own answer, and returns by how much a statistic of the database grew.
     pub(crate) async fn counted<T>(
         &self,

@@ -31,7 +31,7 @@ begin
     update work_task t set held_until = ends_at
     where t.workspace = in_workspace and t.claimed_by = cx.agent_id
         and t.claimed_session_id = in_session_id and t.status in ('claimed', 'running')
-        and t.held_until > ends_at;
+        and t.held_until <> least(t.held_until, ends_at);
     if in_connection_id is not null then
         insert into mcp_connection (workspace, agent_id, connection_id, session_id)
         values (in_workspace, cx.agent_id, in_connection_id, in_session_id)

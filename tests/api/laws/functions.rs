@@ -1,0 +1,134 @@
+//! Laws about the text of the database functions: their size, their names, their first argument.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use super::sql::{
+    ROOT, Sql, files, functions, queries_for_operators, read, shown, statements, tokens,
+};
+
+/// The most lines of a function. One that does two things is two functions.
+const MOST_LINES: usize = 80;
+
+/// Functions that touch tables of workspaces without being told which, each with its reason.
+const EVERY_WORKSPACE: [(&str, &str); 4] = [
+    ("delete_old_records", "retention covers the whole installation"),
+    ("audit_log_ensure_partitions", "a month of the audit log is one partition for all workspaces"),
+    ("audit_log_drop_partitions", "a month of the audit log is one partition for all workspaces"),
+    ("make_memory_bm25", "the index is one for all workspaces"),
+];
+
+/// Trigger functions have no arguments: the row says which workspace it belongs to.
+const TRIGGERS: [&str; 1] = ["keep_memory_words"];
+
+#[test]
+fn a_function_is_short() {
+    let long: Vec<_> = functions()
+        .iter()
+        .map(|it| (it.to_string(), it.text.lines().count()))
+        .filter(|(_, lines)| *lines > MOST_LINES)
+        .collect();
+    assert!(long.is_empty(), "more than {MOST_LINES} lines: {long:?}");
+}
+
+#[test]
+fn a_function_is_defined_once() {
+    let mut defined = BTreeSet::new();
+    for function in functions() {
+        assert!(defined.insert(function.name.clone()), "{function} is defined twice");
+    }
+    // One that a migration makes cannot be replaced by an installation.
+    for path in files("migrations", ".sql") {
+        let words = tokens(&read(&path));
+        for made in words.windows(2).filter(|it| it[0] == "function") {
+            assert!(!defined.contains(&made[1]), "{} defines {}", shown(&path), made[1]);
+        }
+    }
+}
+
+#[test]
+fn a_function_is_called() {
+    let texts = functions().into_iter().chain(statements()).chain(queries_for_operators());
+    let texts: Vec<_> = texts.map(|it| tokens(&it.text)).collect();
+    // The installation of functions is no checked statement, and an operator may call a function.
+    let by_hand = [read(&Path::new(ROOT).join("src/migrate.rs")), all_documents()].concat();
+    for Sql { name, place, .. } in functions() {
+        let is_call = |it: &[String]| it[0] != "function" && it[1] == name && it[2] == "(";
+        let is_called = texts.iter().any(|text| text.windows(3).any(is_call))
+            || by_hand.contains(&format!(" {name}("))
+            || TRIGGERS.contains(&&*name);
+        assert!(is_called, "{place} is called by nothing");
+    }
+}
+
+fn all_documents() -> String {
+    files("docs", ".md").iter().map(|it| read(it)).collect()
+}
+
+#[test]
+fn a_file_of_functions_begins_with_a_comment_and_holds_nothing_else() {
+    for path in files("src", ".sql") {
+        let text = read(&path);
+        assert!(text.starts_with("-- "), "{} does not say what it is", shown(&path));
+        let mut inside = false;
+        for line in text.lines() {
+            inside |= line.starts_with("create or replace function ");
+            let is_known = inside || line.is_empty() || line.starts_with("--");
+            assert!(is_known, "{}: {line}", shown(&path));
+            inside &= line != "$$;";
+        }
+    }
+}
+
+/// The tables whose rows belong to workspaces.
+fn tables() -> BTreeSet<String> {
+    let mut tables = BTreeSet::new();
+    for path in files("migrations", ".sql") {
+        for made in read(&path).split("create table ").skip(1) {
+            let (name, columns) = made.split_once(" (").expect("columns");
+            if columns.trim_start().starts_with("workspace text") {
+                tables.insert(name.to_owned());
+            }
+        }
+    }
+    assert!(tables.len() > 15, "{tables:?}");
+    tables
+}
+
+/// The tables that a text reads or changes.
+fn touched(sql: &Sql, tables: &BTreeSet<String>) -> BTreeSet<String> {
+    let words = tokens(&sql.text);
+    let verbs = ["from", "join", "into", "update", "table", "on", ","];
+    let names = words.windows(2).filter(|it| verbs.contains(&it[0].as_str())).map(|it| &it[1]);
+    names.filter(|it| tables.contains(*it)).cloned().collect()
+}
+
+#[test]
+fn a_function_that_touches_a_table_is_told_the_workspace_first() {
+    let tables = tables();
+    let mut touching: BTreeMap<String, u32> = BTreeMap::new();
+    for function in functions() {
+        let touched = touched(&function, &tables);
+        for table in &touched {
+            *touching.entry(table.clone()).or_default() += 1;
+        }
+        let is_exempt = EVERY_WORKSPACE.iter().any(|(name, _)| *name == function.name);
+        if touched.is_empty() || is_exempt || TRIGGERS.contains(&&*function.name) {
+            continue;
+        }
+        let words = tokens(&function.text);
+        let arguments = words.iter().position(|it| it == "(").expect("arguments") + 1;
+        assert_eq!(words[arguments..][..2], ["in_workspace", "text"], "{function}: {touched:?}");
+    }
+    // Read by the service's own statements alone.
+    let unused = ["cedar_policy", "guardrail_pattern", "memory_words"];
+    for table in tables.iter().filter(|it| !unused.contains(&it.as_str())) {
+        assert!(touching.contains_key(table), "no function touches {table}: {touching:?}");
+    }
+    for (name, reason) in EVERY_WORKSPACE {
+        let function = functions().into_iter().find(|it| it.name == name);
+        let function = function.unwrap_or_else(|| panic!("there is no {name}: {reason}"));
+        assert!(!function.text.contains("in_workspace"), "{name} is told the workspace");
+    }
+}

@@ -1,0 +1,328 @@
+//! The law that a transition leaves exactly one audit row, whatever its outcome. The table of outcomes is
+//! held against the registry and against the text of the functions, so that no new one is forgotten.
+//!
+//! Each outcome has a workspace of its own, and another workspace that holds the very same rows: no
+//! outcome may change anything there.
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use agent_coordinator::{capabilities, operation::Meta};
+use axum::body::Body;
+use http::Method;
+use serde_json::{Value, json};
+
+use self::table::outcomes;
+use super::{
+    changed,
+    sql::{functions, tokens},
+};
+use crate::support::{Answer, Client, Service};
+
+/// An outcome of an operation, and how it comes about.
+pub(super) struct Outcome {
+    /// Id of the operation.
+    pub(super) operation: &'static str,
+    /// The verdict or the reason, as the database function calls it.
+    pub(super) name: &'static str,
+    /// What is there before.
+    pub(super) before: Vec<Step>,
+    /// The request with this outcome.
+    pub(super) asked: Step,
+    /// What is to be recorded.
+    pub(super) recorded: Recorded,
+    /// A text in the answer or in the audit row by which the outcome is known.
+    pub(super) shown_as: &'static str,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Recorded {
+    /// One row of the operation's name.
+    Success,
+    /// The same, without success.
+    Refusal,
+    /// One row of this name, without success.
+    As(&'static str),
+    /// Nothing: the request was at fault (422).
+    Nothing,
+}
+
+#[derive(Clone)]
+pub(super) enum Step {
+    /// A request of an agent; `$task` and `$token` in its body stand for what an earlier step was
+    /// answered.
+    Ask(Who, Method, &'static str, Value),
+    /// A change that time would make; `$w` stands for the workspace.
+    Sql(&'static str),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Who {
+    /// A key that is bound to no agent: trust 2.
+    Free,
+    /// Bound to agent `boss`: trust 3.
+    Boss,
+    /// Bound to agent `codex-1`, whose profile permits it two file locks.
+    Codex,
+}
+
+impl Outcome {
+    /// Known by its own name in the answer or the audit row.
+    pub(super) fn new(
+        operation: &'static str,
+        name: &'static str,
+        recorded: Recorded,
+        before: &[Step],
+        asked: Step,
+    ) -> Self {
+        Self { operation, name, before: before.to_vec(), asked, recorded, shown_as: name }
+    }
+
+    pub(super) fn shown_as(self, text: &'static str) -> Self {
+        Self { shown_as: text, ..self }
+    }
+}
+
+/// The keys of this many workspaces: `w0`, `w1` and so on.
+fn keys(workspaces: usize) -> [(&'static str, String); 2] {
+    let mut identities = serde_json::Map::new();
+    for n in 0..workspaces {
+        let workspace = format!("w{n}");
+        identities.insert(format!("free-{n}"), json!({ "workspace": workspace }));
+        identities.insert(
+            format!("boss-{n}"),
+            json!({ "agent_id": "boss", "agent_type": "strands",
+                "profile": "strands_orchestrator", "workspace": workspace }),
+        );
+        identities.insert(
+            format!("codex-{n}"),
+            json!({ "agent_id": "codex-1", "agent_type": "codex", "workspace": workspace }),
+        );
+    }
+    let keys: Vec<_> = identities.keys().cloned().collect();
+    [
+        ("COORDINATION_API_KEYS", keys.join(",")),
+        ("COORDINATION_API_KEY_IDENTITIES", Value::Object(identities).to_string()),
+    ]
+}
+
+/// A workspace in which one outcome comes about.
+pub(super) struct Stage<'a> {
+    service: &'a Service,
+    number: usize,
+    task: String,
+    token: String,
+}
+
+impl Stage<'_> {
+    fn client(&self, who: Who) -> Client {
+        let number = self.number;
+        self.service.client_with(&match who {
+            Who::Free => format!("free-{number}"),
+            Who::Boss => format!("boss-{number}"),
+            Who::Codex => format!("codex-{number}"),
+        })
+    }
+
+    /// Takes a step; nothing is answered to SQL.
+    async fn take(&mut self, step: &Step, headers: &[(&'static str, &str)]) -> Option<Answer> {
+        match step {
+            Step::Sql(text) => {
+                let text = text.replace("$w", &format!("w{}", self.number));
+                self.service.execute(&text).await;
+                None
+            }
+            Step::Ask(who, method, path, body) => {
+                let mut client = self.client(*who);
+                for (name, value) in headers {
+                    client = client.header(name, value);
+                }
+                let body = match body {
+                    Value::Null => Body::empty(),
+                    body => {
+                        let text = body.to_string();
+                        text.replace("$task", &self.task).replace("$token", &self.token).into()
+                    }
+                };
+                let answer = client.send(method.clone(), path, body).await;
+                for (member, kept) in
+                    [("task_id", &mut self.task), ("claim_token", &mut self.token)]
+                {
+                    if let Some(text) = answer.json[member].as_str() {
+                        *kept = text.to_owned();
+                    }
+                }
+                Some(answer)
+            }
+        }
+    }
+
+    async fn audit(&self) -> Vec<Value> {
+        let sql = format!(
+            "select operation, success, parameters, result from audit_log
+             where workspace = 'w{}' order by created_at",
+            self.number
+        );
+        self.service.rows(&sql).await
+    }
+
+    /// Copies all rows of the workspace into another one.
+    async fn copy(&self, into: &str) {
+        let mut copies = String::new();
+        for (table, columns) in self.service.tables_of_workspaces().await {
+            let read = columns.join(", ").replacen("workspace", &format!("'{into}'"), 1);
+            copies += &format!(
+                "insert into {table} ({}) select {read} from {table} where workspace = 'w{}';",
+                columns.join(", "),
+                self.number
+            );
+        }
+        self.service.execute(&copies).await;
+    }
+
+    /// Has the outcome come about, and finds what it has left. With a key, the request carries an
+    /// `Idempotency-Key`, and is repeated where it succeeded.
+    async fn check(&mut self, outcome: &Outcome, meta: &Meta, with_key: bool) {
+        let what = format!("{}: {}, with a key: {with_key}", outcome.operation, outcome.name);
+        for step in &outcome.before {
+            if let Some(answer) = self.take(step, &[]).await {
+                assert_eq!(answer.status, 200, "{what}: {}", answer.text);
+            }
+        }
+        let twin = format!("twin{}", self.number);
+        self.copy(&twin).await;
+        let untouched = self.service.contents_of(&twin).await;
+        let before = self.audit().await;
+
+        let headers = [("idempotency-key", "the-key")];
+        let headers = if with_key { &headers[..] } else { &[] };
+        let learnt = (self.task.clone(), self.token.clone());
+        let answer = self.take(&outcome.asked, headers).await.expect("a request");
+        (self.task, self.token) = learnt;
+        let rows = self.audit().await.split_off(before.len());
+        let rows_text = json!(rows).to_string();
+        let shown = answer.text.contains(outcome.shown_as) || rows_text.contains(outcome.shown_as);
+        assert!(shown, "{what}: {} {rows_text}", answer.text);
+        let found: Vec<_> =
+            rows.iter().map(|it| (it["operation"].as_str(), it["success"].as_bool())).collect();
+        let (name, success) = match outcome.recorded {
+            Recorded::Success => (meta.audit(), true),
+            Recorded::Refusal => (meta.audit(), false),
+            Recorded::As(name) => (name, false),
+            Recorded::Nothing => {
+                assert_eq!((answer.status.as_u16(), found), (422, vec![]), "{what}");
+                return;
+            }
+        };
+        assert_eq!(found, [(Some(name), Some(success))], "{what}: {}", answer.text);
+        let status =
+            if name == "policy_decision" && meta.name != "check_policy" { 403 } else { 200 };
+        assert_eq!(answer.status, status, "{what}: {}", answer.text);
+        if with_key && success && meta.idempotent() {
+            let again = self.take(&outcome.asked, headers).await.expect("a request");
+            let replayed = again.headers.contains_key("idempotent-replayed");
+            let rows = self.audit().await.len() - before.len();
+            assert_eq!(rows, if replayed { 1 } else { 2 }, "{what}: {}", again.text);
+        }
+
+        let covers_all = meta.name == "run_maintenance" && outcome.name == "retention";
+        if !covers_all {
+            let changed = changed(&untouched, &self.service.contents_of(&twin).await);
+            assert!(changed.is_empty(), "{what}: changed another workspace: {changed:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_outcome_of_a_write_leaves_one_audit_row_and_no_trace_in_another_workspace() {
+    let outcomes = outcomes();
+    let keys = keys(2 * outcomes.len());
+    let keys: Vec<_> = keys.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let variables = [&keys[..], &[("PORT_ALLOC_MAX_SESSIONS", "2")]].concat();
+    let service = Service::with(&variables).await;
+    service
+        .execute("update profile set max_file_modifications = 2 where name = 'codex_cloud_worker'")
+        .await;
+    let operations = capabilities::all();
+    for (n, outcome) in outcomes.iter().enumerate() {
+        let operation = operations.iter().find(|it| it.meta.id == outcome.operation);
+        let meta = &operation.expect("an operation").meta;
+        for with_key in [false, true] {
+            let number = 2 * n + usize::from(with_key);
+            let (task, token) = (String::new(), String::new());
+            let mut stage = Stage { service: &service, number, task, token };
+            stage.check(outcome, meta, with_key).await;
+        }
+    }
+}
+
+#[test]
+fn the_table_covers_every_operation_that_is_audited() {
+    let outcomes = outcomes();
+    let covered: BTreeSet<_> = outcomes.iter().map(|it| it.operation).collect();
+    let operations = capabilities::all();
+    let audited: BTreeSet<_> =
+        operations.iter().filter(|it| it.meta.is_audited()).map(|it| it.meta.id).collect();
+    assert_eq!(covered, audited);
+    let refused: BTreeSet<_> = outcomes
+        .iter()
+        .filter(|it| it.recorded == Recorded::Nothing)
+        .map(|it| (it.operation, it.name))
+        .collect();
+    let faults = ["deadline_past", "not_replaceable", "unknown_dependency"];
+    assert_eq!(refused, faults.map(|it| ("submit_work", it)).into(), "what records nothing");
+}
+
+/// Words that a function answers to another function, or stores, each with where it shows.
+const NOT_OUTCOMES: [(&str, &str); 11] = [
+    ("free", "judge_lock: becomes `acquired`"),
+    ("own", "judge_lock: becomes `refreshed`"),
+    ("none", "claim_tasks: comes with a reason"),
+    ("default", "profile_home and check_network: a workspace"),
+    ("review", "is_open_to: a kind of task"),
+    ("active", "session_status"),
+    ("idle", "session_status"),
+    ("disconnected", "session_status"),
+    ("deadline_exceeded", "task_failure: the reason of a task that has failed"),
+    ("max_attempts_exceeded", "task_failure: the reason of a task that has failed"),
+    ("check_guardrails", "check_guardrails: the name of its audit row"),
+];
+
+/// The words that functions answer with: those that a branch or an assignment ends with, and the last
+/// words of what is recorded.
+fn words() -> BTreeMap<String, String> {
+    let mut words = BTreeMap::new();
+    let word = regex::Regex::new(r"^'([a-z]+(?:_[a-z]+)*)(?:: )?'$").expect("a pattern");
+    for function in functions() {
+        let read = tokens(&function.text);
+        for at in 2..read.len() - 1 {
+            let Some(found) = word.captures(&read[at]) else { continue };
+            let (earlier, last, next) =
+                (read[at - 2].as_str(), read[at - 1].as_str(), read[at + 1].as_str());
+            let is_answered = ["then", "else", ":=", "return"].contains(&last)
+                || (earlier == "row" && last == "(")
+                || (["(", ","].contains(&last) && [")", "||"].contains(&next));
+            if is_answered {
+                words.insert(found[1].to_owned(), function.place.clone());
+            }
+        }
+    }
+    words
+}
+
+#[test]
+fn every_word_that_a_function_answers_with_is_an_outcome() {
+    let outcomes: BTreeSet<_> = outcomes().iter().map(|it| it.name).collect();
+    let words = words();
+    let is_known = |word: &str| {
+        outcomes.contains(word) || NOT_OUTCOMES.iter().any(|(known, _)| *known == word)
+    };
+    let unknown: Vec<_> = words.iter().filter(|(word, _)| !is_known(word)).collect();
+    assert!(unknown.is_empty(), "no outcome in the table is named {unknown:?}");
+    let gone: Vec<_> = NOT_OUTCOMES.iter().filter(|(it, _)| !words.contains_key(*it)).collect();
+    assert!(gone.is_empty(), "no function has {gone:?}");
+    // What is looked for is there.
+    for known in ["acquired", "over_limit", "claim_superseded", "no_tasks_available", "rescan"] {
+        assert!(words.contains_key(known), "{known} in {words:?}");
+    }
+}
