@@ -134,7 +134,7 @@ create type new_task as (
     description text,
     input_data json,
     priority smallint,
-    depends_on uuid[],
+    depends_on jsonb, -- a list of ids without repetitions
     agent_requirements json,
     archetype text,
     min_trust smallint,
@@ -152,4 +152,10 @@ create type new_task as (
     refusal text,
     patterns jsonb,
     violations jsonb
+);
+
+-- The task that a claim has picked and locked, all null for none. `is_contended`: rivals hold what is left.
+create type picked_task as (
+    task work_task,
+    is_contended boolean
 );

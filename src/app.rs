@@ -4,7 +4,7 @@ use std::{future::pending, sync::Arc, time::Duration};
 use crate::{
     Config, MigrateError, Result,
     authority::Authority,
-    capabilities::{guardrails::Guardrails, maintenance, memory::bm25::Bm25},
+    capabilities::{Gatherers, guardrails::Guardrails, maintenance, memory::bm25::Bm25},
     db::Database,
     engine::Engine,
     heartbeat::Heartbeats,
@@ -27,6 +27,7 @@ pub struct App {
     pub(crate) db: Arc<Database>,
     pub(crate) authority: Arc<Authority>,
     pub(crate) engine: Arc<Engine>,
+    pub(crate) gatherers: Arc<Gatherers>,
     pub(crate) heartbeats: Arc<Heartbeats>,
     pub(crate) guardrails: Arc<Guardrails>,
     pub(crate) bm25: Arc<Bm25>,
@@ -39,11 +40,13 @@ impl App {
     /// query the first connection.
     pub fn new(config: Config) -> Self {
         let (db, engine) = (Database::new(&config), Engine::new(&config));
+        let gatherers = Gatherers::new(config.gather_lanes());
         Self {
             config: Arc::new(config),
             db: Arc::new(db),
             authority: Arc::default(),
             engine: Arc::new(engine),
+            gatherers: Arc::new(gatherers),
             heartbeats: Arc::default(),
             guardrails: Arc::default(),
             bm25: Arc::default(),

@@ -81,6 +81,8 @@ pub struct Config {
     pub keep_alive: Duration,
     /// How long requests in flight may take to finish after a signal to stop.
     pub shutdown_grace: Duration,
+    /// Whether calls of one transition that arrive at the same time go to the database together.
+    pub(crate) gather: bool,
     /// Whether the server applies migrations at start.
     pub auto_migrate: bool,
     /// What to log, such as `info` or `info,sqlx=debug`.
@@ -246,6 +248,12 @@ const VARIABLES: &[Variable] = &[
         (1, 100_000),
         "1000",
         "Most connections served at once; more wait in the system's queue until one ends. Each takes a file handle, and a request that waits keeps its connection.",
+    ),
+    bool(
+        "API_GATHER",
+        "true",
+        "Under load, send requests of one kind that wait for the database together, as one call. Answers \
+         are the same. Ignored by `handler`.",
     ),
     bool(
         "API_ACCESS_LOG",
@@ -509,6 +517,7 @@ impl Config {
             workers: from.int("API_WORKERS"),
             keep_alive: Duration::from_secs(from.int("API_TIMEOUT_KEEP_ALIVE")),
             shutdown_grace: Duration::from_secs(from.int("SHUTDOWN_GRACE_SECONDS")),
+            gather: from.bool("API_GATHER") && server,
             auto_migrate: from.bool("COORDINATION_AUTO_MIGRATE")
                 && server
                 && statements == Statements::Named,
@@ -577,6 +586,12 @@ impl Config {
     /// How long a request that asks to wait so many seconds may do so.
     pub(crate) fn longest_wait(&self, seconds: i64) -> Duration {
         Duration::from_secs(u64::try_from(seconds).unwrap_or_default()).min(self.wait_max)
+    }
+
+    /// How many calls of one transition may be under way before further ones are gathered: a fifth of the
+    /// connections, at least two.
+    pub(crate) fn gather_lanes(&self) -> usize {
+        usize::try_from(self.pool_max / 5).unwrap_or_default().max(2)
     }
 
     /// The silence after which a session is disconnected, as the database takes it.

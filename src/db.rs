@@ -1,9 +1,13 @@
 //! The database: one lazily created pool.
 //!
 //! Nothing here touches the network before an operation needs it.
-use std::time::Duration;
+use std::{io, sync::Arc, time::Duration};
 
-use futures_util::{future::BoxFuture, stream::BoxStream};
+use futures_util::{
+    TryStreamExt as _,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
 use once_cell::sync::OnceCell;
 use sqlx::{
     Connection as _, Describe, Either, Execute, Executor, PgPool, Postgres, SqlStr,
@@ -46,15 +50,16 @@ pub(crate) enum Statements {
     OneTransaction,
 }
 
-/// A connection of the pool, which is closed unless the work on it came to its end.
+/// The database as one request sees it: a connection of the pool, taken when the first statement needs
+/// it, and closed unless the work on it came to its end.
 ///
 /// A client that hangs up, or a time limit, drops the work at any point, also while a transaction is
 /// begun that the driver does not know of yet. Given back to the pool like that, the connection
 /// would let the next requests write into that transaction, and their effects would vanish with it.
 #[derive(Debug)]
 pub(crate) struct Db {
-    inner: PoolConnection<Postgres>,
-    statements: Statements,
+    database: Arc<Database>,
+    inner: Option<PoolConnection<Postgres>>,
     /// How many transactions are open, one in another.
     depth: u32,
     is_done: bool,
@@ -66,7 +71,7 @@ impl Db {
     /// # Errors
     /// Where that could not be committed, nothing on it was.
     pub(crate) async fn done(mut self) -> Result<()> {
-        if self.statements == Statements::OneTransaction {
+        if self.inner.is_some() && self.database.statements == Statements::OneTransaction {
             self.commit().await?;
         }
         self.is_done = true;
@@ -76,6 +81,7 @@ impl Db {
     /// Begins a transaction, or one within the one that is open. It ends with [`Db::commit`] or
     /// [`Db::rollback`]; without either the connection must not be given back.
     pub(crate) async fn begin(&mut self) -> Result<()> {
+        self.connection().await?;
         self.control(if self.depth == 0 { "begin" } else { "savepoint inner_transaction" }).await?;
         self.depth += 1;
         Ok(())
@@ -86,33 +92,62 @@ impl Db {
         self.depth -= 1;
         let command =
             if self.depth == 0 { "commit" } else { "release savepoint inner_transaction" };
-        self.control(command).await
+        Ok(self.control(command).await?)
     }
 
     /// Undoes what was done since the last [`Db::begin`], also after an error.
     pub(crate) async fn rollback(&mut self) -> Result<()> {
         self.depth -= 1;
         if self.depth == 0 {
-            return self.control("rollback").await;
+            return Ok(self.control("rollback").await?);
         }
-        self.control("rollback to savepoint inner_transaction; release savepoint inner_transaction")
-            .await
+        let command =
+            "rollback to savepoint inner_transaction; release savepoint inner_transaction";
+        Ok(self.control(command).await?)
     }
 
     #[expect(
         clippy::disallowed_methods,
         reason = "as a prepared statement it would not reach the server in one piece through a pooler"
     )]
-    async fn control(&mut self, command: &'static str) -> Result<()> {
-        sqlx::raw_sql(command).execute(&mut *self.inner).await?;
+    async fn control(&mut self, command: &'static str) -> Result<(), sqlx::Error> {
+        if let Some(inner) = &mut self.inner {
+            sqlx::raw_sql(command).execute(&mut **inner).await?;
+        }
         Ok(())
+    }
+
+    /// Whether a connection has been taken.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.inner.is_some()
+    }
+
+    /// Whether a failed statement takes more with it than its own effect.
+    pub(crate) fn is_in_transaction(&self) -> bool {
+        self.depth > 0
+    }
+
+    /// The connection, taken from the pool when there is none yet.
+    async fn connection(&mut self) -> Result<&mut PoolConnection<Postgres>, sqlx::Error> {
+        if self.inner.is_none() {
+            self.inner = Some(self.database.connection().await?);
+            if self.database.statements == Statements::OneTransaction {
+                self.control("begin").await?;
+                self.depth = 1;
+            }
+        }
+        self.inner.as_mut().ok_or(sqlx::Error::WorkerCrashed)
+    }
+
+    fn statements(&self) -> Statements {
+        self.database.statements
     }
 }
 
 impl Drop for Db {
     fn drop(&mut self) {
-        if !self.is_done {
-            self.inner.close_on_drop();
+        if let (false, Some(inner)) = (self.is_done, &mut self.inner) {
+            inner.close_on_drop();
         }
     }
 }
@@ -150,10 +185,15 @@ impl<'c> Executor<'c> for &'c mut Db {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        match self.statements {
-            Statements::Named => self.inner.fetch_many(query),
-            Statements::OneTransaction => self.inner.fetch_many(Unnamed(query)),
-        }
+        let statements = self.statements();
+        let rows = async move {
+            let inner = self.connection().await?;
+            Ok::<_, sqlx::Error>(match statements {
+                Statements::Named => inner.fetch_many(query),
+                Statements::OneTransaction => inner.fetch_many(Unnamed(query)),
+            })
+        };
+        Box::pin(stream::once(rows).try_flatten())
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(
@@ -164,10 +204,14 @@ impl<'c> Executor<'c> for &'c mut Db {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        match self.statements {
-            Statements::Named => self.inner.fetch_optional(query),
-            Statements::OneTransaction => self.inner.fetch_optional(Unnamed(query)),
-        }
+        let statements = self.statements();
+        Box::pin(async move {
+            let inner = self.connection().await?;
+            match statements {
+                Statements::Named => inner.fetch_optional(query).await,
+                Statements::OneTransaction => inner.fetch_optional(Unnamed(query)).await,
+            }
+        })
     }
 
     fn prepare_with<'e>(
@@ -178,14 +222,14 @@ impl<'c> Executor<'c> for &'c mut Db {
     where
         'c: 'e,
     {
-        self.inner.prepare_with(sql, parameters)
+        Box::pin(async move { self.connection().await?.prepare_with(sql, parameters).await })
     }
 
     fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>, sqlx::Error>>
     where
         'c: 'e,
     {
-        self.inner.describe(sql)
+        Box::pin(async move { self.connection().await?.describe(sql).await })
     }
 }
 
@@ -222,18 +266,26 @@ impl Database {
         })
     }
 
-    /// A connection of the pool. It goes back there only with [`Db::done`]. The first one of a
-    /// process waits until it is known that no pooler mixes up its statements.
-    pub(crate) async fn acquire(&self) -> Result<Db> {
-        if self.statements == Statements::Named {
-            self.pooler.check(&self.options.0).await?;
-        }
-        let inner = self.pool().acquire().await?;
-        let mut db = Db { inner, statements: self.statements, depth: 0, is_done: false };
-        if self.statements == Statements::OneTransaction {
-            db.begin().await?;
-        }
+    /// The database for one request, which takes a connection when it needs one.
+    pub(crate) fn lazily(self: &Arc<Self>) -> Db {
+        Db { database: self.clone(), inner: None, depth: 0, is_done: false }
+    }
+
+    /// The database with a connection taken. It goes back to the pool only with [`Db::done`].
+    pub(crate) async fn acquire(self: &Arc<Self>) -> Result<Db> {
+        let mut db = self.lazily();
+        db.connection().await?;
         Ok(db)
+    }
+
+    /// A connection of the pool. The first one of a process waits until it is known that no pooler mixes
+    /// up its statements.
+    async fn connection(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        if self.statements == Statements::Named {
+            let checked = self.pooler.check(&self.options.0).await;
+            checked.map_err(|error| sqlx::Error::Io(io::Error::other(error)))?;
+        }
+        self.pool().acquire().await
     }
 
     /// Whether a pooler in between mixes up statements, which makes the database as good as

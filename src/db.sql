@@ -1,11 +1,24 @@
--- Installation.
+-- What all capabilities share: turns of transactions, and the installation.
 
--- Ends an installation of functions: remembers which are installed, makes the coming months of the audit
--- log, and builds the BM25 index where there is an extension for it and no index yet.
+-- Makes transactions of a workspace that name the same thing take turns: waits until no other has its
+-- turn, and keeps it until the transaction ends. Always called in FROM (`perform from take_turn(…)`), because
+-- a distributed database can then send the call to where the workspace's rows are (see `distribute`).
+create or replace function take_turn(in_workspace text, in_kind text, in_name text) returns void
+language plpgsql as $$
+begin
+    perform pg_advisory_xact_lock(
+        hashtextextended(concat_ws(chr(10), in_workspace, in_kind, in_name), 0));
+end
+$$;
+
+-- Ends an installation of functions: remembers which are installed, distributes what is new where the
+-- database is distributed, makes the coming months of the audit log, and builds the BM25 index where there
+-- is an extension for it and no index yet.
 create or replace function finish_installation(in_digest text) returns void language plpgsql as $$
 begin
     delete from installed_functions;
     insert into installed_functions (digest) values (in_digest);
+    perform distribute_what_is_new();
     perform audit_log_ensure_partitions(3);
     if to_regclass('memory_bm25') is null then
         perform make_memory_bm25();

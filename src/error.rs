@@ -108,6 +108,13 @@ impl Error {
         ["40001", "40P01"].contains(&error.code().as_deref().unwrap_or_default())
     }
 
+    /// Whether the database refused a statement, which then had no effect. After any other failure the
+    /// effect is not known.
+    pub(crate) fn is_of_statement(&self) -> bool {
+        let (Self::Unavailable(source) | Self::Internal(source)) = self else { return false };
+        matches!(source.downcast_ref(), Some(sqlx::Error::Database(_)))
+    }
+
     /// Whether a row found no monthly partition of the audit log: the first write of a month that
     /// nothing has prepared.
     pub(crate) fn lacks_audit_partition(&self) -> bool {

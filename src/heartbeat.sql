@@ -21,14 +21,13 @@ begin
             perform touch_session(in_workspace, cx.agent_id, cx.session_id, cx.silence);
         end if;
     end if;
-    if exists (
-        select from work_task t
-        where t.workspace = in_workspace and t.claimed_by = cx.agent_id
-            and t.status in ('claimed', 'running')
-            and is_claim_due(
-                t.claimed_session_id, t.held_until, t.lease_minutes, cx.session_id,
-                session_silence, at)
-    ) then
+    perform from work_task t
+    where t.workspace = in_workspace and t.claimed_by = cx.agent_id
+        and t.status in ('claimed', 'running')
+        and is_claim_due(
+            t.claimed_session_id, t.held_until, t.lease_minutes, cx.session_id, session_silence, at)
+    limit 1;
+    if found then
         perform renew_claims(in_workspace, cx, session_silence);
     end if;
 end

@@ -17,6 +17,7 @@ mod docs;
 mod domain;
 mod engine;
 mod error;
+mod gathering;
 mod heartbeat;
 mod http;
 mod idempotency;

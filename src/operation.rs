@@ -21,6 +21,7 @@ use crate::{
     auth::{Caller, Claims, Key},
     connection,
     db::Db,
+    gathering::{self, Acting, Transition},
     idempotency,
     policy::Question,
     telemetry::Noted,
@@ -90,6 +91,28 @@ impl Context<'_> {
     /// The place of a request that waits, the same in each of its attempts.
     pub(crate) fn place(&self) -> Option<Uuid> {
         self.wait.map(|it| it.patience.place())
+    }
+
+    /// Whom the operation acts for, as a transition takes it.
+    pub(crate) fn acting(&self) -> Acting {
+        Acting {
+            workspace: self.caller.workspace.clone(),
+            request_id: self.request.id.clone(),
+            agent_id: self.caller.agent_id.clone(),
+            agent_type: self.caller.agent_type.clone(),
+            session_id: self.caller.session_id.clone(),
+            started: self.request.started,
+            silence: self.config.session_timeout(),
+        }
+    }
+
+    /// Runs a transition, together with those of other requests when many arrive at once. Within a
+    /// transaction of this request (an idempotency key) it runs alone.
+    pub(crate) async fn transition<T: Transition>(&mut self, transition: T) -> Result<T::Row> {
+        if self.db.is_connected() || !self.config.gather {
+            return transition.run(self.db).await;
+        }
+        gathering::run(T::gatherer(&self.app.gatherers), &self.app.db, transition).await
     }
 
     /// Whether the request may wait instead of being refused now. What it is refused for is then not
@@ -342,7 +365,7 @@ async fn attempt<O: Operation>(
     resource: &str,
     wait: Option<Wait<'_>>,
 ) -> Result<Reply> {
-    let mut db = call.app.db.acquire().await?;
+    let mut db = call.app.db.lazily();
     let answered = run_on(call, input, operation, resource, wait, &mut db).await;
     // After a failure of the database nobody knows what state the connection is in.
     if matches!(answered, Err(Error::Unavailable(_) | Error::Internal(_))) {
@@ -429,7 +452,7 @@ async fn admit(
 
 /// Admits a request that is no operation, on a connection of its own, and hears its caller.
 pub(crate) async fn admit_alone(call: &Call<'_>, meta: &Meta) -> Result<Caller> {
-    let mut db = call.app.db.acquire().await?;
+    let mut db = call.app.db.lazily();
     let admitted = async {
         let caller = admit(call, meta, &Value::Null, "", &mut db).await?;
         hear(call, &mut db, &caller).await?;

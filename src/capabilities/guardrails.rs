@@ -15,7 +15,9 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     App, Config, Error, Result,
+    capabilities::Gatherers,
     db::Db,
+    gathering::{Acting, Gatherer, Transition, column},
     idempotency::canonical,
     operation::{Context, IdentityMode, Meta, Operation},
     page::{Page, read_limit},
@@ -398,22 +400,88 @@ impl Operation for CheckGuardrails {
             "blocked": blocked,
             "patterns": names,
         });
+        let check = Check {
+            acting: cx.acting(),
+            audited_text: first_chars(&self.operation_text, AUDITED_TEXT_CHARS).to_owned(),
+            violations: violation_records(&violations, &text, self.file_paths.as_deref(), trust),
+            result,
+        };
+        cx.transition(check).await?;
+        Ok(Checked { safe: !blocked, violations })
+    }
+}
+
+/// A call of the database function `check_guardrails`.
+#[derive(Debug)]
+pub(crate) struct Check {
+    acting: Acting,
+    audited_text: String,
+    violations: Value,
+    result: Value,
+}
+
+impl Transition for Check {
+    type Row = ();
+
+    async fn run(&self, db: &mut Db) -> Result<()> {
         sqlx::query!(
             "select check_guardrails($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10)",
-            cx.caller.workspace,
-            cx.request.id,
-            cx.caller.agent_id,
-            cx.caller.agent_type,
-            cx.caller.session_id,
-            cx.request.elapsed_ms(),
-            cx.config.session_timeout(),
-            first_chars(&self.operation_text, AUDITED_TEXT_CHARS),
-            violation_records(&violations, &text, self.file_paths.as_deref(), trust),
-            result,
+            self.acting.workspace,
+            self.acting.request_id,
+            self.acting.agent_id,
+            self.acting.agent_type,
+            self.acting.session_id,
+            self.acting.elapsed_ms(),
+            self.acting.silence,
+            self.audited_text,
+            self.violations,
+            self.result,
         )
-        .execute(cx.db)
+        .execute(db)
         .await?;
-        Ok(Checked { safe: !blocked, violations })
+        Ok(())
+    }
+
+    async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<()>> {
+        sqlx::query!(
+            r#"
+            select check_guardrails(
+                r.workspace,
+                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.silence)::request,
+                r.audited_text, r.violations, r.result
+            )
+            from begin_gathered_call('{}', '{}') as has_begun,
+            unnest(
+                case when has_begun then $1::text[] end, $2::text[], $3::text[], $4::text[],
+                $5::text[], $6::float8[], $7::interval[], $8::text[], $9::jsonb[], $10::jsonb[]
+            ) as r (
+                workspace, id, agent_id, agent_type, session_id, elapsed_ms, silence, audited_text,
+                violations, result
+            )
+            "#,
+            &column(requests, |it| it.acting.workspace.as_str()) as _,
+            &column(requests, |it| it.acting.request_id.as_str()) as _,
+            &column(requests, |it| it.acting.agent_id.as_str()) as _,
+            &column(requests, |it| it.acting.agent_type.as_str()) as _,
+            &column(requests, |it| it.acting.session_id.as_deref()) as _,
+            &column(requests, |it| it.acting.elapsed_ms()),
+            &column(requests, |it| it.acting.silence.clone()),
+            &column(requests, |it| it.audited_text.as_str()) as _,
+            &column(requests, |it| it.violations.clone()),
+            &column(requests, |it| it.result.clone()),
+        )
+        .execute(db)
+        .await?;
+        Ok(vec![(); requests.len()])
+    }
+
+    fn gatherer(all: &Gatherers) -> &Arc<Gatherer<Self>> {
+        &all.checks
+    }
+
+    /// It locks nothing.
+    fn locks(&self) -> String {
+        String::new()
     }
 }
 

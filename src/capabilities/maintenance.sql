@@ -1,32 +1,45 @@
 -- Tidying up what time has ended. Nothing depends on it: every statement compares for itself.
 
--- Tidies up a workspace, and records it. `in_tasks` names what to do.
+-- Tidies up a workspace, and records it. `in_tasks` names what to do. Retention concerns every workspace,
+-- so it is not done here: `retain` has done it before, where it was asked for, and the counts that it
+-- returned are recorded.
 create or replace function run_maintenance(
-    in_workspace text, cx request, in_asked jsonb, in_tasks text[], in_retention_days integer,
+    in_workspace text, cx request, in_asked jsonb, in_tasks text[], in_rows_deleted bigint,
+    in_audit_partitions_dropped bigint,
     out sessions_expired bigint, out locks_expired bigint, out locks_released bigint,
     out tasks_requeued bigint, out tasks_failed bigint, out ports_released bigint,
-    out rows_deleted bigint, out audit_partitions_dropped bigint, out duration_ms bigint
+    out duration_ms bigint
 ) language plpgsql as $$
 begin
     perform hear(in_workspace, cx);
     select t.* into sessions_expired, locks_expired, locks_released, tasks_requeued, tasks_failed,
         ports_released
     from tidy_up(in_workspace, cx.silence, in_tasks) t;
-    rows_deleted := 0;
-    audit_partitions_dropped := 0;
-    if 'retention' = any(in_tasks) then
-        rows_deleted := delete_old_records(in_retention_days);
-        audit_partitions_dropped := audit_log_drop_partitions(in_retention_days);
-    end if;
-    duration_ms := 1000 * extract(epoch from clock_timestamp() - statement_timestamp());
+    duration_ms := cx.elapsed_ms
+        + 1000 * extract(epoch from clock_timestamp() - statement_timestamp());
     perform record(
         in_workspace, cx, 'run_maintenance', jsonb_build_object('tasks', in_asked),
         jsonb_build_object(
             'sessions_expired', sessions_expired, 'locks_expired', locks_expired,
             'locks_released', locks_released, 'tasks_requeued', tasks_requeued,
             'tasks_failed', tasks_failed, 'ports_released', ports_released, 'approvals_expired', 0,
-            'rows_deleted', rows_deleted, 'audit_partitions_dropped', audit_partitions_dropped),
+            'rows_deleted', in_rows_deleted,
+            'audit_partitions_dropped', in_audit_partitions_dropped),
         true);
+end
+$$;
+
+-- Retention, for all workspaces: creates the audit log's coming months, deletes old records and drops old
+-- months. Called before a transaction writes to the audit log: a partition cannot be attached by the
+-- statement that does.
+create or replace function retain(
+    retention_days integer, months_ahead integer,
+    out rows_deleted bigint, out audit_partitions_dropped bigint
+) language plpgsql as $$
+begin
+    perform audit_log_ensure_partitions(months_ahead);
+    rows_deleted := delete_old_records(retention_days);
+    audit_partitions_dropped := audit_log_drop_partitions(retention_days);
 end
 $$;
 
@@ -68,15 +81,22 @@ $$;
 create or replace function clear_expired_locks(in_workspace text, silence interval) returns bigint
 language plpgsql as $$
 declare
+    at timestamptz := clock_timestamp();
     lock record;
     cleared bigint := 0;
 begin
     for lock in
         select l.key from file_lock l
+        left join lateral (
+            select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
+            where s.workspace = in_workspace and s.agent_id = l.agent_id and s.session_id = l.session_id
+            limit 1
+        ) s on true
         where l.workspace = in_workspace and l.agent_id is not null
-            and not is_live(in_workspace, l.agent_id, l.session_id, l.locked_at, l.expires_at, silence)
+            and not is_in_force(l.locked_at, l.expires_at, silence, at,
+                s.ended_at, s.last_heartbeat_at, s.revived_at)
         order by l.key
-        for update skip locked
+        for update of l skip locked
     loop
         perform free_lock(in_workspace, lock.key);
         cleared := cleared + 1;
@@ -89,14 +109,21 @@ $$;
 create or replace function free_expired_ports(in_workspace text, silence interval) returns bigint
 language plpgsql as $$
 declare
+    at timestamptz := clock_timestamp();
     slots integer[];
 begin
     slots := array(
         select p.slot from port_block p
-        where p.workspace = in_workspace and not is_live(
-            in_workspace, p.agent_id, p.session_id, p.allocated_at, p.expires_at, silence)
+        left join lateral (
+            select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
+            where s.workspace = in_workspace and s.agent_id = p.agent_id and s.session_id = p.session_id
+            limit 1
+        ) s on true
+        where p.workspace = in_workspace
+            and not is_in_force(p.allocated_at, p.expires_at, silence, at,
+                s.ended_at, s.last_heartbeat_at, s.revived_at)
         order by p.slot
-        for update skip locked);
+        for update of p skip locked);
     delete from port_block p where p.workspace = in_workspace and p.slot = any(slots);
     return cardinality(slots);
 end

@@ -5,6 +5,8 @@
 //! and from how many places at once it is stored.
 pub(crate) mod bm25;
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -12,7 +14,9 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Result, Timestamp,
-    capabilities::memory::bm25::Ranks,
+    capabilities::{Gatherers, memory::bm25::Ranks},
+    db::Db,
+    gathering::{Acting, Gatherer, Transition, column},
     operation::{Context, IdentityMode, Meta, Operation},
     page::{Page, read_limit},
     registry::{Operations, Resource, list, plain, word},
@@ -110,34 +114,124 @@ impl Operation for Remember {
         })
     }
 
-    async fn run(self, cx: Context<'_>) -> Result<Remembered> {
-        let tags = self.tags.unwrap_or_default();
-        let digest = Sha256::digest(&self.summary);
-        let row = sqlx::query!(
+    async fn run(self, mut cx: Context<'_>) -> Result<Remembered> {
+        let storing = Storing {
+            acting: cx.acting(),
+            event_type: self.event_type,
+            digest: Sha256::digest(&self.summary).to_vec(),
+            summary: self.summary,
+            details: Value::Object(self.details.unwrap_or_default()),
+            outcome: self.outcome,
+            lessons: json!(self.lessons.unwrap_or_default()),
+            tags: json!(self.tags.unwrap_or_default()),
+        };
+        let row = cx.transition(storing).await?;
+        Ok(Remembered { success: true, memory_id: row.memory_id, action: row.action })
+    }
+}
+
+/// A call of the database function `remember`.
+#[derive(Debug)]
+pub(crate) struct Storing {
+    acting: Acting,
+    event_type: String,
+    summary: String,
+    digest: Vec<u8>,
+    details: Value,
+    outcome: Option<String>,
+    /// A list of text, as JSON: a gathered call cannot pass lists of different lengths otherwise.
+    lessons: Value,
+    /// Likewise.
+    tags: Value,
+}
+
+/// What `remember` returns.
+#[derive(Debug)]
+pub(crate) struct StoredRow {
+    memory_id: String,
+    action: String,
+}
+
+impl Transition for Storing {
+    type Row = StoredRow;
+
+    async fn run(&self, db: &mut Db) -> Result<StoredRow> {
+        let row = sqlx::query_as!(
+            StoredRow,
             r#"
             select memory_id::text as "memory_id!", action as "action!"
             from remember(
                 $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11, $12, $13, $14
             )
             "#,
-            cx.caller.workspace,
-            cx.request.id,
-            cx.caller.agent_id,
-            cx.caller.agent_type,
-            cx.caller.session_id,
-            cx.request.elapsed_ms(),
-            cx.config.session_timeout(),
+            self.acting.workspace,
+            self.acting.request_id,
+            self.acting.agent_id,
+            self.acting.agent_type,
+            self.acting.session_id,
+            self.acting.elapsed_ms(),
+            self.acting.silence,
             self.event_type,
             self.summary,
-            digest.as_slice(),
-            Value::Object(self.details.unwrap_or_default()),
+            self.digest,
+            self.details,
             self.outcome,
-            &self.lessons.unwrap_or_default(),
-            &tags,
+            self.lessons,
+            self.tags,
         )
-        .fetch_one(cx.db)
+        .fetch_one(db)
         .await?;
-        Ok(Remembered { success: true, memory_id: row.memory_id, action: row.action })
+        Ok(row)
+    }
+
+    async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<StoredRow>> {
+        let rows = sqlx::query_as!(
+            StoredRow,
+            r#"
+            select a.memory_id::text as "memory_id!", a.action as "action!"
+            from begin_gathered_call('{}', '{}') as has_begun,
+            unnest(
+                case when has_begun then $1::text[] end, $2::text[], $3::text[], $4::text[],
+                $5::text[], $6::float8[], $7::interval[], $8::text[], $9::text[], $10::bytea[],
+                $11::jsonb[], $12::text[], $13::jsonb[], $14::jsonb[]
+            ) with ordinality as r (
+                workspace, id, agent_id, agent_type, session_id, elapsed_ms, silence, event_type,
+                summary, digest, details, outcome, lessons, tags, n
+            ),
+            remember(
+                r.workspace,
+                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.silence)::request,
+                r.event_type, r.summary, r.digest, r.details, r.outcome, r.lessons, r.tags
+            ) a
+            order by r.n
+            "#,
+            &column(requests, |it| it.acting.workspace.as_str()) as _,
+            &column(requests, |it| it.acting.request_id.as_str()) as _,
+            &column(requests, |it| it.acting.agent_id.as_str()) as _,
+            &column(requests, |it| it.acting.agent_type.as_str()) as _,
+            &column(requests, |it| it.acting.session_id.as_deref()) as _,
+            &column(requests, |it| it.acting.elapsed_ms()),
+            &column(requests, |it| it.acting.silence.clone()),
+            &column(requests, |it| it.event_type.as_str()) as _,
+            &column(requests, |it| it.summary.as_str()) as _,
+            &column(requests, |it| it.digest.as_slice()) as _,
+            &column(requests, |it| it.details.clone()),
+            &column(requests, |it| it.outcome.as_deref()) as _,
+            &column(requests, |it| it.lessons.clone()),
+            &column(requests, |it| it.tags.clone()),
+        )
+        .fetch_all(db)
+        .await?;
+        Ok(rows)
+    }
+
+    fn gatherer(all: &Gatherers) -> &Arc<Gatherer<Self>> {
+        &all.memories
+    }
+
+    fn locks(&self) -> String {
+        let Acting { workspace, agent_id, .. } = &self.acting;
+        format!("{workspace}\n{agent_id}\n{}\n{}", self.event_type, self.summary)
     }
 }
 

@@ -2,8 +2,7 @@
 
 -- Gives a session the lowest free slot, or the one it has for longer, or says why not, and records it.
 --
--- The advisory lock, which ends with the transaction, makes allocations of one workspace take turns; each
--- then sees what the previous one committed.
+-- Allocations of one workspace take turns; each then sees what the previous one committed.
 create or replace function allocate_ports(
     in_workspace text, cx request, in_session_id text, in_slots integer, in_ttl interval,
     out refusal text, out slot integer, out expires_at timestamptz
@@ -13,7 +12,7 @@ declare
     own record;
 begin
     perform hear(in_workspace, cx);
-    perform pg_advisory_xact_lock(hashtextextended(in_workspace, 2));
+    perform from take_turn(in_workspace, 'ports', '');
     at := clock_timestamp();
     expires_at := at + in_ttl;
     select b.slot, b.agent_id into own from live_port_blocks(in_workspace, cx.silence) b
@@ -49,11 +48,19 @@ $$;
 -- The blocks of ports in force, in the order of allocation.
 create or replace function live_port_blocks(in_workspace text, silence interval) returns setof port_block
 language plpgsql stable as $$
+declare
+    at timestamptz := clock_timestamp();
 begin
     return query
     select p.* from port_block p
+    left join lateral (
+        select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
+        where s.workspace = in_workspace and s.agent_id = p.agent_id and s.session_id = p.session_id
+        limit 1
+    ) s on true
     where p.workspace = in_workspace
-        and is_live(in_workspace, p.agent_id, p.session_id, p.allocated_at, p.expires_at, silence)
+        and is_in_force(p.allocated_at, p.expires_at, silence, at,
+            s.ended_at, s.last_heartbeat_at, s.revived_at)
     order by p.allocated_at, p.slot;
 end
 $$;
@@ -65,13 +72,21 @@ create or replace function release_ports(
     out refusal text, out slot integer
 ) language plpgsql as $$
 declare
+    at timestamptz;
     block port_block;
 begin
     perform hear(in_workspace, cx);
+    at := clock_timestamp();
     select p.* into block from port_block p
+    left join lateral (
+        select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
+        where s.workspace = in_workspace and s.agent_id = p.agent_id and s.session_id = p.session_id
+        limit 1
+    ) s on true
     where p.workspace = in_workspace and p.session_id = in_session_id
-        and is_live(in_workspace, p.agent_id, p.session_id, p.allocated_at, p.expires_at, cx.silence)
-    for update;
+        and is_in_force(p.allocated_at, p.expires_at, cx.silence, at,
+            s.ended_at, s.last_heartbeat_at, s.revived_at)
+    for update of p;
     if block.agent_id = cx.agent_id or (block.slot is not null and in_any_owner) then
         slot := block.slot;
         delete from port_block p where p.workspace = in_workspace and p.slot = release_ports.slot;

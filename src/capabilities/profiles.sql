@@ -5,8 +5,7 @@
 --
 -- An agent's trust is judged as it would be without a suspension: otherwise an administrator could lift
 -- the suspension of an agent above. `in_key_types` and `in_key_profiles` are those of the agent's keys,
--- one pair of nulls without any. The advisory lock makes assignments of one agent take turns, also of one
--- that has no row yet.
+-- one pair of nulls without any. Assignments of one agent take turns, also of one that has no row yet.
 create or replace function assign_profile(
     in_workspace text, cx request, in_target text, in_profile text, in_suspended boolean,
     in_key_types text[], in_key_profiles text[], in_most_trust integer, in_default_trust integer,
@@ -20,7 +19,7 @@ declare
     target_trust integer;
 begin
     perform hear(in_workspace, cx);
-    perform pg_advisory_xact_lock(hashtextextended(in_workspace || chr(10) || in_target, 3));
+    perform from take_turn(in_workspace, 'profiles', in_target);
     select p.trust_level into asked_trust from profile p
     where p.workspace = home and p.name = in_profile and p.enabled;
     select least(in_most_trust, max(

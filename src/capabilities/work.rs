@@ -4,9 +4,11 @@
 //! that ends by comparison, and nobody but the claimant of the latest attempt can finish it. What
 //! time has changed (a passed deadline, a last lease that ended) holds at once, whether anybody has
 //! written it down or not: see `task_status` in `work/rules.sql`.
+pub mod batch;
 pub mod claim;
 pub mod finish;
 pub mod look;
+pub(crate) mod submit;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,11 +16,13 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use self::{
+    batch::{CompleteBatch, SubmitBatch},
     claim::GetWork,
     finish::{CancelWork, CompleteWork, RenewWork},
     look::{GetTask, ListWork},
+    submit::{Submission, SubmitRow},
 };
-use super::guardrails::{self, Scan};
+use super::guardrails;
 use crate::{
     Error, Result, Timestamp,
     input::{issue, value_error},
@@ -30,9 +34,11 @@ use crate::{
 pub(super) fn operations(operations: Operations) -> Operations {
     operations
         .with::<SubmitWork>()
+        .with::<SubmitBatch>()
         .with::<GetWork>()
         .with::<RenewWork>()
         .with::<CompleteWork>()
+        .with::<CompleteBatch>()
         .with::<CancelWork>()
         .with::<GetTask>()
         .with::<ListWork>()
@@ -63,7 +69,7 @@ fn task_lines(answer: &Value) -> Vec<String> {
 /// Hand work to whichever agent claims it. Give it what it depends on, and a `unique_key` where a
 /// second task of the kind would be a mistake.
 #[derive(Debug, Deserialize, JsonSchema)]
-pub struct SubmitWork {
+pub struct NewTask<Dependency> {
     /// Kind of work, such as `test`; claimants choose by it. `evaluate` and `review` are never
     /// handed to their submitter.
     #[schemars(extend("x-max-bytes" = 256))]
@@ -78,7 +84,7 @@ pub struct SubmitWork {
     #[schemars(range(min = 1, max = 10))]
     pub priority: i64,
     /// Tasks that must be completed before this one is handed out.
-    pub depends_on: Option<Vec<Uuid>>,
+    pub depends_on: Option<Vec<Dependency>>,
     /// What a claimant must be.
     pub agent_requirements: Option<AgentRequirements>,
     /// When a task that nobody has claimed fails; in the future.
@@ -100,6 +106,9 @@ pub struct SubmitWork {
     /// depend on this one then.
     pub replaces: Option<Uuid>,
 }
+
+/// A submission of one task.
+pub type SubmitWork = NewTask<Uuid>;
 
 fn default_priority() -> i64 {
     5
@@ -138,12 +147,6 @@ pub struct Submitted {
     pub reason: Option<String>,
 }
 
-struct SubmitRow {
-    verdict: String,
-    task_id: Option<Uuid>,
-    place: Option<i64>,
-}
-
 impl Operation for SubmitWork {
     type Output = Submitted;
     const META: Meta = Meta::write("submit_work")
@@ -167,16 +170,14 @@ impl Operation for SubmitWork {
     }
 
     async fn run(self, mut cx: Context<'_>) -> Result<Submitted> {
-        if let (Some(deadline), Some(not_before)) = (self.deadline, self.not_before)
-            && deadline <= not_before
-        {
-            return Err(invalid("deadline", json!(deadline), "expected a time after not_before"));
+        if self.ends_before_it_begins() {
+            let text = "expected a time after not_before";
+            return Err(invalid("deadline", json!(self.deadline), text));
         }
-        let data = self.input_data.clone().map(Value::Object);
-        let text = guardrails::task_text(&self.task_description, data.as_ref());
-        let scan = guardrails::scan_all(&mut cx, text).await?;
-        let row = self.submit(&mut cx, data.as_ref(), &scan).await?;
-        self.answer(row, scan.refusal(cx.caller.trust))
+        let submission = self.submission(&mut cx).await?;
+        let refusal = submission.refusal.clone();
+        let row = cx.transition(submission).await?;
+        self.answer(row, refusal)
     }
 }
 
@@ -185,73 +186,58 @@ fn invalid(field: &str, input: Value, text: &str) -> Error {
     Error::Invalid(vec![issue(value_error(text), &loc, &input)])
 }
 
-impl SubmitWork {
-    fn dependencies(&self) -> Vec<Uuid> {
+impl<Dependency: Clone + PartialEq + Serialize> NewTask<Dependency> {
+    fn ends_before_it_begins(&self) -> bool {
+        matches!((self.deadline, self.not_before), (Some(end), Some(begin)) if end <= begin)
+    }
+
+    fn dependencies(&self) -> Vec<Dependency> {
         let mut distinct = Vec::new();
         for id in self.depends_on.iter().flatten() {
             if !distinct.contains(id) {
-                distinct.push(*id);
+                distinct.push(id.clone());
             }
         }
         distinct
     }
 
-    /// Objects are bound as text, because the driver would bind them as `jsonb`, which does not keep the
-    /// order of members.
-    async fn submit(
-        &self,
-        cx: &mut Context<'_>,
-        data: Option<&Value>,
-        scan: &Scan,
-    ) -> Result<SubmitRow> {
+    /// The call that stores the task, with what the guardrails find in its text.
+    async fn submission(&self, cx: &mut Context<'_>) -> Result<Submission> {
+        let data = self.input_data.clone().map(Value::Object);
+        let text = guardrails::task_text(&self.task_description, data.as_ref());
+        let scan = guardrails::scan_all(cx, text).await?;
         let trust = cx.caller.trust;
         let requirements = self.agent_requirements.as_ref();
-        let archetype = requirements.and_then(|it| it.archetype.clone());
-        let min_trust = requirements.and_then(|it| it.min_trust_level).unwrap_or_default();
-        let row = sqlx::query_as!(
-            SubmitRow,
-            r#"
-            select verdict as "verdict!", task_id, fault_place as place
-            from submit_task($1, row($2, $3, $4, $5, $6, $7)::request, row(
-                $8, $9, $10::text::json, $11, $12, $13::text::json, $14, $15, $16, $17, $18, $19, $20,
-                $21, $22, $23, $24, $25, $26, $27, $28, $29
-            )::new_task)
-            "#,
-            cx.caller.workspace,
-            cx.request.id,
-            cx.caller.agent_id,
-            cx.caller.agent_type,
-            cx.caller.session_id,
-            cx.request.elapsed_ms(),
-            cx.config.session_timeout(),
-            self.task_type,
-            self.task_description,
-            data.map(Value::to_string),
-            self.priority as i16,
-            &self.dependencies(),
-            requirements.map(|it| json!(it).to_string()),
-            archetype,
-            min_trust as i16,
-            self.deadline as Option<Timestamp>,
-            self.not_before as Option<Timestamp>,
-            self.max_attempts as i16,
-            self.retry_on_failure,
-            self.unique_key,
-            self.replaces,
-            data.and_then(|it| it["submitted_by"].as_str()),
-            data.and_then(|it| it["change_id"].as_str()),
-            scan.version,
-            scan.needed_trust(),
-            scan.to_json(),
-            scan.refusal(trust),
-            scan.names(trust),
-            scan.violations(trust),
-        )
-        .fetch_one(&mut *cx.db)
-        .await?;
-        Ok(row)
+        let text = |name: &str| data.as_ref().and_then(|it| it[name].as_str()).map(str::to_owned);
+        Ok(Submission {
+            acting: cx.acting(),
+            task_type: self.task_type.clone(),
+            description: self.task_description.clone(),
+            input_data: data.as_ref().map(Value::to_string),
+            priority: self.priority as i16,
+            depends_on: json!(self.dependencies()),
+            agent_requirements: requirements.map(|it| json!(it).to_string()),
+            archetype: requirements.and_then(|it| it.archetype.clone()),
+            min_trust: requirements.and_then(|it| it.min_trust_level).unwrap_or_default() as i16,
+            deadline: self.deadline,
+            not_before: self.not_before,
+            max_attempts: self.max_attempts as i16,
+            retry_on_failure: self.retry_on_failure,
+            unique_key: self.unique_key.clone(),
+            replaces: self.replaces,
+            authored_by: text("submitted_by"),
+            change_id: text("change_id"),
+            guard_version: scan.version.clone(),
+            guard_trust: scan.needed_trust(),
+            guard_findings: scan.to_json(),
+            refusal: scan.refusal(trust),
+            patterns: scan.names(trust),
+            violations: scan.violations(trust),
+        })
     }
+}
 
+impl SubmitWork {
     fn answer(&self, row: SubmitRow, refusal: Option<String>) -> Result<Submitted> {
         match row.verdict.as_str() {
             "unknown_dependency" => Err(self.unknown_dependency(row.place.unwrap_or_default())),

@@ -108,12 +108,15 @@ async fn every_audited_call_leaves_exactly_one_row_of_its_name_and_no_other_call
     for (op, route) in routes() {
         // Twice: the first may change something, the second may be refused.
         for _ in 0..2 {
-            let before = service.audit_rows().await;
+            // A batch has a row of its own, and one for each task.
+            let named =
+                format!("select count(*) from audit_log where operation = '{}'", op.meta.audit());
+            let (all, before) = (service.audit_rows().await, service.scalar::<i64>(&named).await);
             ask(&permitted(&service, &op), &op, route).await;
             let expected = i64::from(op.meta.is_audited());
-            assert_eq!(service.audit_rows().await - before, expected, "{route}");
-            if expected == 1 {
-                assert_eq!(service.last_audit().await["operation"], op.meta.audit());
+            assert_eq!(service.scalar::<i64>(&named).await - before, expected, "{route}");
+            if op.meta.id != "submit_work_batch" {
+                assert_eq!(service.audit_rows().await - all, expected, "{route}");
             }
         }
     }

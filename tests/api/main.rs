@@ -1,6 +1,7 @@
 //! The product's tests: the real router and the real binaries on a real Postgres, a database of its
 //! own for each test.
 mod audit_query;
+mod batches;
 mod clients;
 mod compose;
 mod conventions;

@@ -66,14 +66,13 @@ declare
     released bigint := 0;
 begin
     for lock in
-        select l.key, is_live(in_workspace, l.agent_id, l.session_id, l.locked_at, l.expires_at,
-            any_silence()) as counts
-        from file_lock l
+        select l.key, l.locked_at, l.expires_at from file_lock l
         where l.workspace = in_workspace and l.agent_id = in_agent_id and l.session_id = in_session_id
         order by l.key
         for update
     loop
-        released := released + lock.counts::integer;
+        released := released + is_live(in_workspace, in_agent_id, in_session_id,
+            lock.locked_at, lock.expires_at, any_silence())::integer;
         if not in_dry_run then
             perform free_lock(in_workspace, lock.key);
         end if;
@@ -140,14 +139,13 @@ declare
     freed bigint := 0;
 begin
     for block in
-        select p.slot, is_live(in_workspace, p.agent_id, p.session_id, p.allocated_at, p.expires_at,
-            any_silence()) as counts
-        from port_block p
+        select p.slot, p.allocated_at, p.expires_at from port_block p
         where p.workspace = in_workspace and p.agent_id = in_agent_id and p.session_id = in_session_id
         order by p.slot
         for update
     loop
-        freed := freed + block.counts::integer;
+        freed := freed + is_live(in_workspace, in_agent_id, in_session_id,
+            block.allocated_at, block.expires_at, any_silence())::integer;
         if not in_dry_run then
             delete from port_block p where p.workspace = in_workspace and p.slot = block.slot;
         end if;

@@ -18,32 +18,41 @@ create or replace function session_status(
     end
 $$;
 
--- Whether a session has lost what it took at `since`: it has ended, or it had ended and came back later.
--- What was taken without a session, or in one that is not registered, cannot be lost this way.
-create or replace function session_lost(
-    in_workspace text, in_agent_id text, in_session_id text, since timestamptz, silence interval
-) returns boolean language plpgsql stable as $$
-begin
-    return in_session_id is not null and exists (
-        select from agent_session s
-        where s.workspace = in_workspace and s.agent_id = in_agent_id
-            and s.session_id = in_session_id
-            and (
-                not is_session_live(s.ended_at, s.last_heartbeat_at, silence, clock_timestamp())
-                or s.revived_at > since
-            )
-    );
-end
+-- Whether something that an agent holds (a lock, a block of ports) is in force: it has not expired, and
+-- its session has not lost it. A session loses what it took at `since` when it ends, or when it had ended
+-- and came back later. The last three columns are the session's; they are null where it is not
+-- registered, or where something was taken without one, and then nothing can be lost this way.
+--
+-- A condition on rows calls this on a joined session and not `is_live`: Citus refuses a condition whose
+-- function reads a table.
+create or replace function is_in_force(
+    since timestamptz, expires_at timestamptz, silence interval, at timestamptz,
+    ended_at timestamptz, last_heartbeat_at timestamptz, revived_at timestamptz
+) returns boolean language sql stable parallel safe as $$
+    select coalesce(
+        expires_at > at
+        and not coalesce(
+            not is_session_live(ended_at, last_heartbeat_at, silence, at) or revived_at > since, false),
+        false)
 $$;
 
--- Whether something that an agent holds (a lock, a block of ports) is in force: it has not expired, and
--- its session has not lost it. Null-safe: without a holder it is not.
+-- `is_in_force` for one holder, now. Null-safe: without a holder nothing is in force.
 create or replace function is_live(
-    in_workspace text, agent_id text, session_id text, since timestamptz, expires_at timestamptz,
+    in_workspace text, in_agent_id text, in_session_id text, since timestamptz, expires_at timestamptz,
     silence interval
 ) returns boolean language plpgsql stable as $$
+declare
+    at timestamptz := clock_timestamp();
+    ended_at timestamptz;
+    last_heartbeat_at timestamptz;
+    revived_at timestamptz;
 begin
-    return coalesce(expires_at > clock_timestamp(), false)
-        and not session_lost(in_workspace, agent_id, session_id, since, silence);
+    if in_session_id is not null and expires_at > at then
+        select s.ended_at, s.last_heartbeat_at, s.revived_at
+        into ended_at, last_heartbeat_at, revived_at
+        from agent_session s
+        where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
+    end if;
+    return is_in_force(since, expires_at, silence, at, ended_at, last_heartbeat_at, revived_at);
 end
 $$;

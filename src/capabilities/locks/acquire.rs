@@ -10,7 +10,9 @@ use uuid::Uuid;
 use super::INVALID_FILE_PATH;
 use crate::{
     Config, Error, LockKey, Result, Timestamp,
+    capabilities::Gatherers,
     db::Db,
+    gathering::{Acting, Gatherer, Transition, column},
     operation::{Context, IdentityMode, Meta, Operation},
     policy,
     tool::Tool,
@@ -93,7 +95,9 @@ pub struct Acquired {
     pub position: Option<i64>,
 }
 
-struct AcquireRow {
+/// What `acquire_lock` returns.
+#[derive(Debug)]
+pub(crate) struct AcquireRow {
     verdict: String,
     agent_id: Option<String>,
     agent_type: Option<String>,
@@ -135,50 +139,36 @@ impl Operation for AcquireLock {
         answer.success
     }
 
-    async fn run(self, cx: Context<'_>) -> Result<Acquired> {
-        let file_limit = policy::file_limit(cx.caller, cx.config.enforce_profile_limits);
-        let denial = file_limit.map(policy::over_file_limit);
-        let ttl_minutes = match self.ttl_minutes {
-            0 => cx.config.lock_ttl_minutes,
-            minutes => minutes,
-        };
-        let row = sqlx::query_as!(
-            AcquireRow,
-            r#"
-            select
-                verdict as "verdict!", agent_id, agent_type, session_id, reason,
-                locked_at as "locked_at: Timestamp", expires_at as "expires_at: Timestamp", token,
-                queue_position as position
-            from acquire_lock(
-                $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, make_interval(mins => $11),
-                $12, $13, $14, $15, $16, $17
-            )
-            "#,
-            cx.caller.workspace,
-            cx.request.id,
-            cx.caller.agent_id,
-            cx.caller.agent_type,
-            cx.caller.session_id,
-            cx.request.elapsed_ms(),
-            cx.config.session_timeout(),
-            self.file_path.as_str(),
-            self.file_path.is_file(),
-            self.reason,
-            ttl_minutes as i32,
-            self.refusal(&cx),
-            file_limit,
-            denial,
-            cx.app.engine.name(),
-            cx.place(),
-            cx.may_wait(),
-        )
-        .fetch_one(&mut *cx.db)
-        .await?;
+    async fn run(self, mut cx: Context<'_>) -> Result<Acquired> {
+        let acquisition = self.acquisition(&cx);
+        let denial = acquisition.denial.clone();
+        let row = cx.transition(acquisition).await?;
         self.answer(&cx, row, denial)
     }
 }
 
 impl AcquireLock {
+    fn acquisition(&self, cx: &Context<'_>) -> Acquisition {
+        let file_limit = policy::file_limit(cx.caller, cx.config.enforce_profile_limits);
+        let ttl_minutes = match self.ttl_minutes {
+            0 => cx.config.lock_ttl_minutes,
+            minutes => minutes,
+        };
+        Acquisition {
+            acting: cx.acting(),
+            key: self.file_path.as_str().to_owned(),
+            is_file: self.file_path.is_file(),
+            reason: self.reason.clone(),
+            ttl_minutes: ttl_minutes as i32,
+            refusal: self.refusal(cx),
+            file_limit,
+            denial: file_limit.map(policy::over_file_limit),
+            engine: cx.app.engine.name(),
+            waiter: cx.place(),
+            may_wait: cx.may_wait(),
+        }
+    }
+
     /// Refusals that do not depend on the lock's state.
     fn refusal(&self, cx: &Context<'_>) -> Option<&'static str> {
         if self.file_path.as_str().is_empty() {
@@ -229,6 +219,121 @@ impl AcquireLock {
             session_id: row.session_id,
             ..Acquired::default()
         })
+    }
+}
+
+/// A call of the database function `acquire_lock`.
+#[derive(Debug)]
+pub(crate) struct Acquisition {
+    acting: Acting,
+    key: String,
+    is_file: bool,
+    reason: Option<String>,
+    ttl_minutes: i32,
+    refusal: Option<&'static str>,
+    file_limit: Option<i64>,
+    denial: Option<String>,
+    engine: &'static str,
+    waiter: Option<Uuid>,
+    may_wait: bool,
+}
+
+impl Transition for Acquisition {
+    type Row = AcquireRow;
+
+    async fn run(&self, db: &mut Db) -> Result<AcquireRow> {
+        let row = sqlx::query_as!(
+            AcquireRow,
+            r#"
+            select
+                verdict as "verdict!", agent_id, agent_type, session_id, reason,
+                locked_at as "locked_at: Timestamp", expires_at as "expires_at: Timestamp", token,
+                queue_position as position
+            from acquire_lock(
+                $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, make_interval(mins => $11),
+                $12, $13, $14, $15, $16, $17
+            )
+            "#,
+            self.acting.workspace,
+            self.acting.request_id,
+            self.acting.agent_id,
+            self.acting.agent_type,
+            self.acting.session_id,
+            self.acting.elapsed_ms(),
+            self.acting.silence,
+            self.key,
+            self.is_file,
+            self.reason,
+            self.ttl_minutes,
+            self.refusal,
+            self.file_limit,
+            self.denial,
+            self.engine,
+            self.waiter,
+            self.may_wait,
+        )
+        .fetch_one(db)
+        .await?;
+        Ok(row)
+    }
+
+    async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<AcquireRow>> {
+        let limited = column(requests, |it| it.file_limit.map(|_| it.acting.agent_id.as_str()));
+        let rows = sqlx::query_as!(
+            AcquireRow,
+            r#"
+            select
+                a.verdict as "verdict!", a.agent_id, a.agent_type, a.session_id, a.reason,
+                a.locked_at as "locked_at: Timestamp", a.expires_at as "expires_at: Timestamp",
+                a.token, a.queue_position as position
+            from begin_gathered_call($1, $18::text[]) as has_begun,
+            unnest(
+                case when has_begun then $1::text[] end, $2::text[], $3::text[], $4::text[],
+                $5::text[], $6::float8[], $7::interval[], $8::text[], $9::bool[], $10::text[],
+                $11::int[], $12::text[], $13::bigint[], $14::text[], $15::text[], $16::uuid[],
+                $17::bool[]
+            ) with ordinality as r (
+                workspace, id, agent_id, agent_type, session_id, elapsed_ms, silence, key, is_file,
+                reason, ttl_minutes, refusal, file_limit, denial, engine, waiter, may_wait, n
+            ),
+            acquire_lock(
+                r.workspace,
+                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.silence)::request,
+                r.key, r.is_file, r.reason, make_interval(mins => r.ttl_minutes), r.refusal,
+                r.file_limit, r.denial, r.engine, r.waiter, r.may_wait
+            ) a
+            order by r.n
+            "#,
+            &column(requests, |it| it.acting.workspace.as_str()) as _,
+            &column(requests, |it| it.acting.request_id.as_str()) as _,
+            &column(requests, |it| it.acting.agent_id.as_str()) as _,
+            &column(requests, |it| it.acting.agent_type.as_str()) as _,
+            &column(requests, |it| it.acting.session_id.as_deref()) as _,
+            &column(requests, |it| it.acting.elapsed_ms()),
+            &column(requests, |it| it.acting.silence.clone()),
+            &column(requests, |it| it.key.as_str()) as _,
+            &column(requests, |it| it.is_file),
+            &column(requests, |it| it.reason.as_deref()) as _,
+            &column(requests, |it| it.ttl_minutes),
+            &column(requests, |it| it.refusal) as _,
+            &column(requests, |it| it.file_limit) as _,
+            &column(requests, |it| it.denial.as_deref()) as _,
+            &column(requests, |it| it.engine) as _,
+            &column(requests, |it| it.waiter) as _,
+            &column(requests, |it| it.may_wait),
+            &limited as _,
+        )
+        .fetch_all(db)
+        .await?;
+        Ok(rows)
+    }
+
+    fn gatherer(all: &Gatherers) -> &Arc<Gatherer<Self>> {
+        &all.acquisitions
+    }
+
+    fn locks(&self) -> String {
+        format!("{}\n{}", self.acting.workspace, self.key)
     }
 }
 

@@ -135,7 +135,8 @@ begin
             when lock.agent_id = cx.agent_id then 'locked_by_other_session'
             else 'locked_by_other' end, lock)::lock_verdict;
     end if;
-    if exists (select from lock_waiter w where w.workspace = in_workspace and w.key = in_key) then
+    perform from lock_waiter w where w.workspace = in_workspace and w.key = in_key limit 1;
+    if found then
         select * into ahead from waiters_ahead(in_workspace, cx, in_key, in_waiter) limit 1;
     end if;
     if ahead.place is null then
@@ -225,9 +226,16 @@ begin
                 and (w.waiting_since, w.place) < (own.waiting_since, own.place)
         ) and not exists (
             select from file_lock l
+            left join lateral (
+                select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
+                where s.workspace = in_workspace and s.agent_id = l.agent_id
+                    and s.session_id = l.session_id
+                limit 1
+            ) s on true
             where l.workspace = in_workspace and l.key = own.key
                 and is_other_holder(l.agent_id, l.session_id, own.agent_id, own.session_id)
-                and is_live(in_workspace, l.agent_id, l.session_id, l.locked_at, l.expires_at, silence)
+                and is_in_force(l.locked_at, l.expires_at, silence, at,
+                    s.ended_at, s.last_heartbeat_at, s.revived_at)
         );
 end
 $$;

@@ -1,5 +1,5 @@
 //! Giving a lock back, and freeing one that somebody else holds.
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 
 use crate::{
     LockKey, Result, Timestamp,
+    capabilities::Gatherers,
+    db::Db,
+    gathering::{Acting, Gatherer, Transition, column},
     operation::{Context, IdentityMode, Meta, Operation},
     tool::Tool,
 };
@@ -58,21 +61,13 @@ impl Operation for ReleaseLock {
         answer.success
     }
 
-    async fn run(self, cx: Context<'_>) -> Result<Released> {
-        let reason = sqlx::query_scalar!(
-            "select refusal from release_lock($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9)",
-            cx.caller.workspace,
-            cx.request.id,
-            cx.caller.agent_id,
-            cx.caller.agent_type,
-            cx.caller.session_id,
-            cx.request.elapsed_ms(),
-            cx.config.session_timeout(),
-            self.file_path.as_str(),
-            self.fencing_token,
-        )
-        .fetch_one(cx.db)
-        .await?;
+    async fn run(self, mut cx: Context<'_>) -> Result<Released> {
+        let release = Release {
+            acting: cx.acting(),
+            key: self.file_path.as_str().to_owned(),
+            token: self.fencing_token,
+        };
+        let reason = cx.transition(release).await?;
         let success = reason.is_none();
         Ok(Released {
             success,
@@ -80,6 +75,77 @@ impl Operation for ReleaseLock {
             file_path: success.then(|| self.file_path.as_str().to_owned()),
             reason,
         })
+    }
+}
+
+/// A call of the database function `release_lock`, which returns why it refused.
+#[derive(Debug)]
+pub(crate) struct Release {
+    acting: Acting,
+    key: String,
+    token: Option<i64>,
+}
+
+impl Transition for Release {
+    type Row = Option<String>;
+
+    async fn run(&self, db: &mut Db) -> Result<Option<String>> {
+        let refusal = sqlx::query_scalar!(
+            "select refusal from release_lock($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9)",
+            self.acting.workspace,
+            self.acting.request_id,
+            self.acting.agent_id,
+            self.acting.agent_type,
+            self.acting.session_id,
+            self.acting.elapsed_ms(),
+            self.acting.silence,
+            self.key,
+            self.token,
+        )
+        .fetch_one(db)
+        .await?;
+        Ok(refusal)
+    }
+
+    async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<Option<String>>> {
+        let refusals = sqlx::query_scalar!(
+            r#"
+            select a.refusal
+            from begin_gathered_call('{}', '{}') as has_begun,
+            unnest(
+                case when has_begun then $1::text[] end, $2::text[], $3::text[], $4::text[],
+                $5::text[], $6::float8[], $7::interval[], $8::text[], $9::bigint[]
+            ) with ordinality as r (
+                workspace, id, agent_id, agent_type, session_id, elapsed_ms, silence, key, token, n
+            ),
+            release_lock(
+                r.workspace,
+                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.silence)::request,
+                r.key, r.token
+            ) a (refusal)
+            order by r.n
+            "#,
+            &column(requests, |it| it.acting.workspace.as_str()) as _,
+            &column(requests, |it| it.acting.request_id.as_str()) as _,
+            &column(requests, |it| it.acting.agent_id.as_str()) as _,
+            &column(requests, |it| it.acting.agent_type.as_str()) as _,
+            &column(requests, |it| it.acting.session_id.as_deref()) as _,
+            &column(requests, |it| it.acting.elapsed_ms()),
+            &column(requests, |it| it.acting.silence.clone()),
+            &column(requests, |it| it.key.as_str()) as _,
+            &column(requests, |it| it.token) as _,
+        )
+        .fetch_all(db)
+        .await?;
+        Ok(refusals)
+    }
+
+    fn gatherer(all: &Gatherers) -> &Arc<Gatherer<Self>> {
+        &all.releases
+    }
+
+    fn locks(&self) -> String {
+        format!("{}\n{}", self.acting.workspace, self.key)
     }
 }
 

@@ -25,19 +25,24 @@ begin
 end
 $$;
 
--- Counts the live file locks that an agent holds besides one key. The advisory lock, which ends with the
--- transaction, makes acquisitions of one agent take turns; the count is a statement of its own and sees
--- what the previous one committed. So a limit judged by it holds under any concurrency.
+-- Counts the live file locks that an agent holds besides one key. Acquisitions of one agent take turns; the
+-- count is a statement of its own and sees what the previous one committed. So a limit judged by it holds
+-- under any concurrency.
 create or replace function count_other_file_locks(
     in_workspace text, in_agent_id text, in_key text, silence interval
 ) returns bigint language plpgsql as $$
 declare
-    counted bigint;
+    lock record;
+    counted bigint := 0;
 begin
-    perform pg_advisory_xact_lock(hashtextextended(in_workspace || chr(10) || in_agent_id, 1));
-    select count(*) into counted from file_lock l
-    where l.workspace = in_workspace and l.agent_id = in_agent_id and l.key <> in_key and l.is_file
-        and is_live(in_workspace, l.agent_id, l.session_id, l.locked_at, l.expires_at, silence);
+    perform from take_turn(in_workspace, 'locks', in_agent_id);
+    for lock in
+        select l.session_id, l.locked_at, l.expires_at from file_lock l
+        where l.workspace = in_workspace and l.agent_id = in_agent_id and l.key <> in_key and l.is_file
+    loop
+        counted := counted + is_live(in_workspace, in_agent_id, lock.session_id, lock.locked_at,
+            lock.expires_at, silence)::integer;
+    end loop;
     return counted;
 end
 $$;

@@ -4,12 +4,14 @@
 -- the last hour, and records it. Of two calls at once, one waits for the other and then merges.
 create or replace function remember(
     in_workspace text, cx request, in_event_type text, in_summary text, in_summary_digest bytea,
-    in_details jsonb, in_outcome text, in_lessons text[], in_tags text[],
+    in_details jsonb, in_outcome text, in_lessons jsonb, in_tags jsonb,
     out memory_id uuid, out action text
 ) language plpgsql as $$
 #variable_conflict use_column
 declare
     merge_count integer;
+    new_lessons text[] := array(select jsonb_array_elements_text(in_lessons));
+    new_tags text[] := array(select jsonb_array_elements_text(in_tags));
 begin
     perform hear(in_workspace, cx);
     -- A memory too old to be merged into is no longer the current one, and the insert meets no conflict.
@@ -22,7 +24,7 @@ begin
         lessons, tags
     ) values (
         in_workspace, cx.agent_id, cx.session_id, in_event_type, in_summary, in_summary_digest,
-        in_details, in_outcome, in_lessons, in_tags
+        in_details, in_outcome, new_lessons, new_tags
     )
     on conflict (workspace, agent_id, event_type, summary_digest) where is_current do update set
         details = case when excluded.details = '{}' then m.details else excluded.details end,
@@ -34,7 +36,7 @@ begin
     action := case when merge_count = 0 then 'created' else 'deduplicated' end;
     perform record(
         in_workspace, cx, 'remember',
-        jsonb_build_object('event_type', in_event_type, 'tags', to_jsonb(in_tags)),
+        jsonb_build_object('event_type', in_event_type, 'tags', in_tags),
         jsonb_build_object('action', action, 'memory_id', memory_id),
         true);
 end

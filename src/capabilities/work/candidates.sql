@@ -3,41 +3,46 @@
 
 -- The first ready tasks that an agent may take: a few for each degree of trust up to its own, for each
 -- kind of work it asks for (null: any), and for each archetype it may serve (null: any).
+--
+-- Each column of an index of ready tasks is asked for by a range and ordered by, although one value is
+-- wanted: no other index then gives this order. For an equality the planner may choose `work_task_listed`,
+-- which has the same order at the end, and walk over the whole backlog where a degree has no task.
 create or replace function claimable_tasks(
     in_workspace text, in_agent_id text, in_trust integer, in_task_types text[], able text[],
     at timestamptz
 ) returns table (id uuid, priority smallint, created_at timestamptz) language plpgsql stable as $$
 #variable_conflict use_column
 declare
-    archetypes text[] := coalesce(able, array(select ready_archetypes(in_workspace)));
+    wanted text;
 begin
-    if in_task_types is null then
-        return query
-        select it.* from generate_series(0, in_trust) needed
-        cross join lateral (
+    for needed in 0..in_trust loop
+        if in_task_types is null then
+            return query
             select t.id, t.priority, t.created_at from work_task t
             where t.workspace = in_workspace and t.is_ready and t.archetype is null
-                and t.needed_trust = needed
+                and t.needed_trust between needed and needed
                 and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
                     t.authored_by, t.archetype, in_agent_id, in_trust, in_task_types, able, at)
-            order by t.priority, t.created_at, t.id limit 16
-        ) it;
-    else
-        return query
-        select it.* from generate_series(0, in_trust) needed cross join unnest(in_task_types) wanted
-        cross join lateral (
+            order by t.needed_trust, t.priority, t.created_at, t.id limit 16;
+            continue;
+        end if;
+        foreach wanted in array in_task_types loop
+            return query
             select t.id, t.priority, t.created_at from work_task t
             where t.workspace = in_workspace and t.is_ready and t.archetype is null
-                and t.task_type = wanted and t.needed_trust = needed
+                and t.task_type between wanted and wanted and t.needed_trust between needed and needed
                 and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
                     t.authored_by, t.archetype, in_agent_id, in_trust, in_task_types, able, at)
-            order by t.priority, t.created_at, t.id limit 16
-        ) it;
-    end if;
-    if archetypes <> '{}' then
+            order by t.task_type, t.needed_trust, t.priority, t.created_at, t.id limit 16;
+        end loop;
+    end loop;
+    if exists (
+        select from work_task t
+        where t.workspace = in_workspace and t.is_ready and t.archetype is not null
+    ) then
         return query
         select * from claimable_tasks_of_archetypes(
-            in_workspace, in_agent_id, in_trust, in_task_types, able, archetypes, at);
+            in_workspace, in_agent_id, in_trust, in_task_types, able, at);
     end if;
 end
 $$;
@@ -45,34 +50,42 @@ $$;
 -- The part of `claimable_tasks` for tasks that ask for an archetype.
 create or replace function claimable_tasks_of_archetypes(
     in_workspace text, in_agent_id text, in_trust integer, in_task_types text[], able text[],
-    archetypes text[], at timestamptz
+    at timestamptz
 ) returns table (id uuid, priority smallint, created_at timestamptz) language plpgsql stable as $$
 #variable_conflict use_column
+declare
+    served text;
+    wanted text;
 begin
-    if in_task_types is null then
-        return query
-        select it.* from generate_series(0, in_trust) needed cross join unnest(archetypes) served
-        cross join lateral (
-            select t.id, t.priority, t.created_at from work_task t
-            where t.workspace = in_workspace and t.is_ready and t.archetype is not null
-                and t.archetype = served and t.needed_trust = needed
-                and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
-                    t.authored_by, t.archetype, in_agent_id, in_trust, in_task_types, able, at)
-            order by t.priority, t.created_at, t.id limit 16
-        ) it;
-    else
-        return query
-        select it.* from generate_series(0, in_trust) needed cross join unnest(archetypes) served
-        cross join unnest(in_task_types) wanted
-        cross join lateral (
-            select t.id, t.priority, t.created_at from work_task t
-            where t.workspace = in_workspace and t.is_ready and t.archetype is not null
-                and t.archetype = served and t.task_type = wanted and t.needed_trust = needed
-                and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
-                    t.authored_by, t.archetype, in_agent_id, in_trust, in_task_types, able, at)
-            order by t.priority, t.created_at, t.id limit 16
-        ) it;
-    end if;
+    foreach served in array coalesce(able, array(select ready_archetypes(in_workspace))) loop
+        for needed in 0..in_trust loop
+            if in_task_types is null then
+                return query
+                select t.id, t.priority, t.created_at from work_task t
+                where t.workspace = in_workspace and t.is_ready and t.archetype is not null
+                    and t.archetype between served and served
+                    and t.needed_trust between needed and needed
+                    and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline,
+                        t.submitted_by, t.authored_by, t.archetype, in_agent_id, in_trust,
+                        in_task_types, able, at)
+                order by t.archetype, t.needed_trust, t.priority, t.created_at, t.id limit 16;
+                continue;
+            end if;
+            foreach wanted in array in_task_types loop
+                return query
+                select t.id, t.priority, t.created_at from work_task t
+                where t.workspace = in_workspace and t.is_ready and t.archetype is not null
+                    and t.archetype between served and served
+                    and t.task_type between wanted and wanted
+                    and t.needed_trust between needed and needed
+                    and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline,
+                        t.submitted_by, t.authored_by, t.archetype, in_agent_id, in_trust,
+                        in_task_types, able, at)
+                order by t.archetype, t.task_type, t.needed_trust, t.priority, t.created_at, t.id
+                limit 16;
+            end loop;
+        end loop;
+    end loop;
 end
 $$;
 

@@ -1,8 +1,8 @@
 //! Claiming: the next task for an agent, as a lease.
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use futures_util::future::BoxFuture;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::types::Json;
@@ -10,8 +10,9 @@ use uuid::Uuid;
 
 use crate::{
     Config, Error, Result, Timestamp,
-    capabilities::guardrails,
+    capabilities::{Gatherers, guardrails},
     db::Db,
+    gathering::{Acting, Gatherer, Transition, column},
     operation::{Context, IdentityMode, Meta, Operation},
     tool::Tool,
     waiting::Ticket,
@@ -39,11 +40,59 @@ pub struct GetWork {
     /// Minutes until the lease ends by itself, 1 to 1440; absent: the service's default.
     #[schemars(range(min = 1, max = 1440))]
     pub lease_minutes: Option<i64>,
+    /// How many tasks to claim at most, 1 to 100. Above 1 the answer lists them in `tasks`.
+    #[serde(default = "default_count")]
+    #[schemars(range(min = 1, max = 100))]
+    pub count: i64,
     /// Seconds to wait for a task when there is none for you; answered as soon as there is. The
     /// service sets an upper bound.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub wait_seconds: i64,
+}
+
+fn default_count() -> i64 {
+    1
+}
+
+/// The answer to a claim: one task, or a list of tasks where more than one was asked for.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum ClaimAnswer {
+    /// With `count` 1.
+    One(Box<Claimed>),
+    /// With a greater `count`.
+    Many(ClaimedTasks),
+}
+
+impl JsonSchema for ClaimAnswer {
+    fn schema_name() -> Cow<'static, str> {
+        "ClaimAnswer".into()
+    }
+
+    /// The members of both forms: those that only one of them has are not required.
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = Claimed::json_schema(generator);
+        let many = ClaimedTasks::json_schema(generator);
+        if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut)
+            && let Some(tasks) = many.get("properties").and_then(|it| it.get("tasks"))
+        {
+            properties.insert("tasks".to_owned(), tasks.clone());
+        }
+        schema.insert("required".to_owned(), json!(["success", "reason"]));
+        schema
+    }
+}
+
+/// Claimed tasks, or why there is none.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ClaimedTasks {
+    /// Whether you have a task now.
+    pub success: bool,
+    /// With `count` above 1 only: the tasks, each as in a claim of one.
+    pub tasks: Vec<Claimed>,
+    /// Why there is none: `no_tasks_available` or `destructive_operation_blocked: <names>`.
+    pub reason: Option<String>,
 }
 
 /// A claimed task, or why there is none.
@@ -76,7 +125,9 @@ pub struct Claimed {
     pub lease_expires_at: Option<Timestamp>,
 }
 
-struct ClaimRow {
+/// What `claim_tasks` returns.
+#[derive(Debug)]
+pub(crate) struct ClaimRow {
     verdict: String,
     id: Option<Uuid>,
     task_type: Option<String>,
@@ -92,20 +143,20 @@ struct ClaimRow {
 }
 
 /// A task whose text is to be scanned again.
-#[derive(Deserialize)]
-struct TaskText {
+#[derive(Debug, Deserialize)]
+pub(crate) struct TaskText {
     id: Uuid,
     description: String,
     input_data: Option<Value>,
 }
 
 impl Operation for GetWork {
-    type Output = Claimed;
+    type Output = ClaimAnswer;
     const META: Meta = Meta::write("get_work")
         .at(&["POST /work/claim"])
         .identity(IdentityMode::Strict)
         .recorded_as("claim_task")
-        .tool(Tool::named("get_work"));
+        .tool(Tool::named("get_work").hide(&["count"]));
 
     fn example() -> Value {
         json!({ "agent_id": "claude-1", "agent_type": "claude_code", "task_types": ["test"] })
@@ -115,38 +166,67 @@ impl Operation for GetWork {
         self.wait_seconds
     }
 
-    fn took_effect(answer: &Claimed) -> bool {
-        answer.success
+    fn took_effect(answer: &ClaimAnswer) -> bool {
+        match answer {
+            ClaimAnswer::One(claimed) => claimed.success,
+            ClaimAnswer::Many(claimed) => claimed.success,
+        }
     }
 
-    async fn run(self, mut cx: Context<'_>) -> Result<Claimed> {
-        let version = guardrails::version(&mut cx).await?;
-        let mut scans = None;
-        for scan in 0..=MAX_SCANS {
-            let row = self.claim(&mut cx, &version, scans.take(), scan < MAX_SCANS).await?;
-            match row.verdict.as_str() {
-                "rescan" => scans = Some(rescan(&mut cx, row.texts).await?),
-                "claimed" => return Ok(claimed(row)),
-                _ => {
-                    cx.postpone(Self::META.name, self.task_types.as_deref(), look);
-                    return Ok(Claimed { reason: row.reason, ..Claimed::default() });
-                }
+    async fn run(self, mut cx: Context<'_>) -> Result<ClaimAnswer> {
+        let mut claim = Claim {
+            acting: cx.acting(),
+            task_types: json!(self.task_types),
+            lease_minutes: self.lease_minutes.unwrap_or(cx.config.work_lease_minutes) as i32,
+            trust: i32::from(cx.caller.trust),
+            guard_version: guardrails::version(&mut cx).await?,
+            scans: None,
+            may_rescan: true,
+            may_wait: cx.may_wait(),
+        };
+        let is_one = self.count == 1;
+        let mut rows = if is_one {
+            vec![cx.transition(claim.clone()).await?]
+        } else {
+            claim.run_many(self.count as i32, cx.db).await?
+        };
+        for scan in 1..=MAX_SCANS {
+            match rows.first_mut().map(|it| (it.verdict.as_str(), it.texts.take())) {
+                Some(("rescan", texts)) => claim.scans = Some(rescan(&mut cx, texts).await?),
+                // Within a gathered call, rivals held every task that was left.
+                Some(("contended", _)) => {}
+                _ => break,
             }
+            claim.may_rescan = scan < MAX_SCANS;
+            rows = claim.run_many(self.count as i32, cx.db).await?;
         }
-        Err(Error::Internal("a claim that must not ask for scans asked for one".into()))
+        let mut tasks: Vec<_> = rows.into_iter().map(claimed).collect();
+        let reason = tasks.first().and_then(|it| it.reason.clone());
+        let success = tasks.first().is_some_and(|it| it.success);
+        if !success {
+            cx.postpone(Self::META.name, self.task_types.as_deref(), look);
+            tasks.truncate(if is_one { 1 } else { 0 });
+        }
+        Ok(match tasks.pop() {
+            Some(task) if is_one => ClaimAnswer::One(Box::new(task)),
+            last => {
+                tasks.extend(last);
+                ClaimAnswer::Many(ClaimedTasks { success, tasks, reason })
+            }
+        })
     }
 }
 
 fn claimed(row: ClaimRow) -> Claimed {
     Claimed {
-        success: true,
+        success: row.verdict == "claimed",
         task_id: row.id,
         task_type: row.task_type,
         description: row.description,
         input_data: row.input_data,
         priority: row.priority,
         deadline: row.deadline,
-        reason: None,
+        reason: row.reason,
         attempt: row.attempt,
         claim_token: row.claim_token,
         lease_expires_at: row.lease_expires_at,
@@ -168,16 +248,24 @@ async fn rescan(cx: &mut Context<'_>, texts: Option<Json<Vec<TaskText>>>) -> Res
     Ok(Value::Array(scans))
 }
 
-impl GetWork {
-    async fn claim(
-        &self,
-        cx: &mut Context<'_>,
-        version: &str,
-        scans: Option<Value>,
-        may_rescan: bool,
-    ) -> Result<ClaimRow> {
-        let lease_minutes = self.lease_minutes.unwrap_or(cx.config.work_lease_minutes);
-        let row = sqlx::query_as!(
+/// A call of the database function `claim_tasks` for one task.
+#[derive(Clone, Debug)]
+pub(crate) struct Claim {
+    acting: Acting,
+    /// A list of text as JSON, or null: a gathered call cannot pass lists of different lengths otherwise.
+    task_types: Value,
+    lease_minutes: i32,
+    trust: i32,
+    guard_version: String,
+    scans: Option<Value>,
+    may_rescan: bool,
+    may_wait: bool,
+}
+
+impl Claim {
+    /// Claims up to `count` tasks: a row for each, or one that says why there is none.
+    async fn run_many(&self, count: i32, db: &mut Db) -> Result<Vec<ClaimRow>> {
+        let rows = sqlx::query_as!(
             ClaimRow,
             r#"
             select
@@ -186,27 +274,92 @@ impl GetWork {
                 lease_expires_at as "lease_expires_at: Timestamp", reason,
                 texts as "texts: Json<Vec<TaskText>>"
             from claim_tasks(
-                $1, row($2, $3, $4, $5, $6, $7)::request, 1, $8, $9, $10, $11, $12, $13, $14
+                $1, row($2, $3, $4, $5, $6, $7)::request, $15, $8, $9, $10, $11, $12, $13, $14,
+                true
             )
             "#,
-            cx.caller.workspace,
-            cx.request.id,
-            cx.caller.agent_id,
-            cx.caller.agent_type,
-            cx.caller.session_id,
-            cx.request.elapsed_ms(),
-            cx.config.session_timeout(),
-            self.task_types.as_deref(),
-            lease_minutes as i32,
-            i32::from(cx.caller.trust),
-            version,
-            scans,
-            may_rescan,
-            cx.may_wait(),
+            self.acting.workspace,
+            self.acting.request_id,
+            self.acting.agent_id,
+            self.acting.agent_type,
+            self.acting.session_id,
+            self.acting.elapsed_ms(),
+            self.acting.silence,
+            self.task_types,
+            self.lease_minutes,
+            self.trust,
+            self.guard_version,
+            self.scans,
+            self.may_rescan,
+            self.may_wait,
+            count,
         )
-        .fetch_one(&mut *cx.db)
+        .fetch_all(db)
         .await?;
-        Ok(row)
+        Ok(rows)
+    }
+}
+
+impl Transition for Claim {
+    type Row = ClaimRow;
+
+    async fn run(&self, db: &mut Db) -> Result<ClaimRow> {
+        let rows = self.run_many(1, db).await?;
+        let row = rows.into_iter().next();
+        row.ok_or_else(|| Error::Internal("claim_tasks returned no row".into()))
+    }
+
+    async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<ClaimRow>> {
+        let rows = sqlx::query_as!(
+            ClaimRow,
+            r#"
+            select
+                a.verdict as "verdict!", a.id, a.task_type, a.description, a.input_data, a.priority,
+                a.deadline as "deadline: Timestamp", a.attempt, a.claim_token,
+                a.lease_expires_at as "lease_expires_at: Timestamp", a.reason,
+                a.texts as "texts: Json<Vec<TaskText>>"
+            from begin_gathered_call('{}', '{}') as has_begun,
+            unnest(
+                case when has_begun then $1::text[] end, $2::text[], $3::text[], $4::text[],
+                $5::text[], $6::float8[], $7::interval[], $8::jsonb[], $9::int[], $10::int[],
+                $11::text[], $12::bool[]
+            ) with ordinality as r (
+                workspace, id, agent_id, agent_type, session_id, elapsed_ms, silence, task_types,
+                lease_minutes, trust, guard_version, may_wait, n
+            ),
+            claim_tasks(
+                r.workspace,
+                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.silence)::request,
+                1, r.task_types, r.lease_minutes, r.trust, r.guard_version, null, true, r.may_wait,
+                false
+            ) a
+            order by r.n
+            "#,
+            &column(requests, |it| it.acting.workspace.as_str()) as _,
+            &column(requests, |it| it.acting.request_id.as_str()) as _,
+            &column(requests, |it| it.acting.agent_id.as_str()) as _,
+            &column(requests, |it| it.acting.agent_type.as_str()) as _,
+            &column(requests, |it| it.acting.session_id.as_deref()) as _,
+            &column(requests, |it| it.acting.elapsed_ms()),
+            &column(requests, |it| it.acting.silence.clone()),
+            &column(requests, |it| it.task_types.clone()),
+            &column(requests, |it| it.lease_minutes),
+            &column(requests, |it| it.trust),
+            &column(requests, |it| it.guard_version.as_str()) as _,
+            &column(requests, |it| it.may_wait),
+        )
+        .fetch_all(db)
+        .await?;
+        Ok(rows)
+    }
+
+    fn gatherer(all: &Gatherers) -> &Arc<Gatherer<Self>> {
+        &all.claims
+    }
+
+    /// It skips what others have locked.
+    fn locks(&self) -> String {
+        String::new()
     }
 }
 

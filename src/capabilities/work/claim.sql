@@ -6,17 +6,22 @@
 -- A task whose text was judged by another set of guardrail patterns than `in_guard_version` is not handed
 -- out: the verdict `rescan` returns such texts, and the caller repeats the call with what it found in
 -- them (`in_scans`). With `in_may_rescan` false they are left alone. With `in_may_wait`, finding nothing
--- is not recorded: the request waits.
+-- is not recorded: the request waits. Without `in_waits_for_rivals` the verdict is `contended`, and
+-- nothing is recorded, where rivals hold all that is left.
 create or replace function claim_tasks(
-    in_workspace text, cx request, in_count integer, in_task_types text[], in_lease_minutes integer,
-    in_trust integer, in_guard_version text, in_scans jsonb, in_may_rescan boolean, in_may_wait boolean
+    in_workspace text, cx request, in_count integer, in_task_types jsonb, in_lease_minutes integer,
+    in_trust integer, in_guard_version text, in_scans jsonb, in_may_rescan boolean,
+    in_may_wait boolean, in_waits_for_rivals boolean
 ) returns table (
     verdict text, id uuid, task_type text, description text, input_data json, priority smallint,
     deadline timestamptz, attempt smallint, claim_token text, lease_expires_at timestamptz,
     reason text, texts json
-) language plpgsql as $$
+) language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
     able text[];
+    task_types text[] := case when in_task_types <> 'null' then
+        array(select jsonb_array_elements_text(in_task_types)) end;
+    picked picked_task;
     task work_task;
     claimed integer := 0;
 begin
@@ -29,12 +34,15 @@ begin
         texts := texts_to_scan(in_workspace, tasks_to_scan(in_workspace, in_guard_version, 100));
     end if;
     while texts is null and claimed < in_count loop
-        task := pick_task(in_workspace, cx, in_task_types, in_trust, able, claimed = 0);
+        picked := pick_task(
+            in_workspace, cx, task_types, in_trust, able,
+            in_waits_for_rivals and claimed = 0 and in_scans is null);
+        task := picked.task;
         exit when task.id is null;
         if task.guard_version <> in_guard_version then
             if in_may_rescan then
                 texts := texts_to_scan(in_workspace, stale_candidates(
-                    in_workspace, cx.agent_id, in_trust, in_task_types, able, in_guard_version));
+                    in_workspace, cx.agent_id, in_trust, task_types, able, in_guard_version));
             end if;
             exit;
         end if;
@@ -56,13 +64,13 @@ begin
         return;
     end if;
 
-    verdict := 'rescan';
-    if texts is null then
-        verdict := 'none';
-        reason := why_no_task(in_workspace, cx.agent_id, in_trust, in_task_types, able);
+    verdict := case when texts is not null then 'rescan'
+        when picked.is_contended and not in_waits_for_rivals then 'contended' else 'none' end;
+    if verdict = 'none' then
+        reason := why_no_task(in_workspace, cx.agent_id, in_trust, task_types, able);
         if not in_may_wait then
             perform record(
-                in_workspace, cx, 'claim_task', jsonb_build_object('task_types', to_jsonb(in_task_types)),
+                in_workspace, cx, 'claim_task', jsonb_build_object('task_types', in_task_types),
                 jsonb_build_object('reason', reason), false);
         end if;
     end if;
@@ -77,9 +85,10 @@ $$;
 -- looks again, because a rival may not take it; but not while holding rows that a rival may wait for.
 create or replace function pick_task(
     in_workspace text, cx request, in_task_types text[], in_trust integer, able text[], in_waits boolean
-) returns work_task language plpgsql as $$
+) returns picked_task language plpgsql as $$
 declare
     at timestamptz;
+    is_contended boolean := false;
     unnoticed uuid[];
     candidates uuid[];
     candidate uuid;
@@ -110,20 +119,21 @@ begin
         end loop;
         exit when task.id is not null;
         if newly_noticed = 0 then
-            exit when noticed > 0 or not in_waits or candidates || unnoticed = '{}';
+            is_contended := candidates || unnoticed <> '{}';
+            exit when noticed > 0 or not in_waits or not is_contended;
             perform from work_task t
             where t.workspace = in_workspace and t.id = (candidates || unnoticed)[1]
             for update;
         end if;
     end loop;
-    return task;
+    return row(task, is_contended)::picked_task;
 end
 $$;
 
 -- Hands a task, whose row is locked, to the caller as a lease, and records it together with what the
 -- guardrails found in it.
 create or replace function lease_task(
-    in_workspace text, cx request, in_id uuid, in_task_types text[], in_lease_minutes integer,
+    in_workspace text, cx request, in_id uuid, in_task_types jsonb, in_lease_minutes integer,
     in_trust integer
 ) returns work_task language plpgsql as $$
 declare
@@ -154,7 +164,7 @@ begin
             where (f ->> 'bypass_trust')::integer > in_trust));
     end if;
     perform record(
-        in_workspace, cx, 'claim_task', jsonb_build_object('task_types', to_jsonb(in_task_types)),
+        in_workspace, cx, 'claim_task', jsonb_build_object('task_types', in_task_types),
         jsonb_build_object('task_id', in_id, 'attempt', task.attempt, 'guardrails', found_patterns),
         true);
     return task;

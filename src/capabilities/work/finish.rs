@@ -1,5 +1,5 @@
 //! What happens to a claimed task: renewal, completion, cancellation.
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,12 @@ use uuid::Uuid;
 
 use crate::{
     Result, Timestamp,
-    capabilities::guardrails::{self, Scan},
+    capabilities::{
+        Gatherers,
+        guardrails::{self, Scan},
+    },
+    db::Db,
+    gathering::{Acting, Gatherer, Transition, column},
     operation::{Context, IdentityMode, Meta, Operation},
     tool::Tool,
 };
@@ -151,27 +156,75 @@ impl Operation for CompleteWork {
     }
 
     async fn run(self, mut cx: Context<'_>) -> Result<Completed> {
-        let result = self.result.clone().map(Value::Object);
-        let scan = match &result {
-            Some(value) if self.success && value != &json!({}) => {
-                guardrails::scan_all(&mut cx, guardrails::result_text(value)).await?
-            }
-            _ => Scan::default(),
-        };
-        self.record(cx, result.as_ref(), &scan).await
+        let Self { task_id, success, result, error_message, claim_token, .. } = self;
+        let report = Report { task_id, success, result, error_message, claim_token };
+        let completion = report.completion(&mut cx).await?;
+        cx.transition(completion).await
     }
 }
 
-impl CompleteWork {
-    /// The result is bound as text, because the driver would bind it as `jsonb`, which does not keep the
-    /// order of members.
-    async fn record(
-        &self,
-        cx: Context<'_>,
-        result: Option<&Value>,
-        scan: &Scan,
-    ) -> Result<Completed> {
+/// A claimant's report of one task.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub struct Report {
+    /// Id of the task.
+    pub task_id: Uuid,
+    /// Whether the work was done.
+    pub success: bool,
+    /// What came of it, as an object.
+    pub result: Option<Map<String, Value>>,
+    /// What went wrong.
+    #[schemars(extend("x-max-bytes" = 16384))]
+    pub error_message: Option<String>,
+    /// When given, it must be that of the latest claim.
+    #[schemars(extend("x-max-bytes" = 256))]
+    pub claim_token: Option<String>,
+}
+
+impl Report {
+    /// The call that takes the report, with what the guardrails find in its result.
+    pub(super) async fn completion(self, cx: &mut Context<'_>) -> Result<Completion> {
+        let result = self.result.map(Value::Object);
+        let scan = match &result {
+            Some(value) if self.success && value != &json!({}) => {
+                guardrails::scan_all(cx, guardrails::result_text(value)).await?
+            }
+            _ => Scan::default(),
+        };
         let trust = cx.caller.trust;
+        Ok(Completion {
+            acting: cx.acting(),
+            task_id: self.task_id,
+            success: self.success,
+            result: result.map(|it| it.to_string()),
+            error_message: self.error_message,
+            claim_token: self.claim_token,
+            refusal: scan.refusal(trust),
+            patterns: scan.names(trust),
+            violations: scan.violations(trust),
+        })
+    }
+}
+
+/// A call of the database function `complete_task`. The result is bound as text, because the driver would
+/// bind it as `jsonb`, which does not keep the order of members.
+#[derive(Debug)]
+pub(crate) struct Completion {
+    acting: Acting,
+    task_id: Uuid,
+    success: bool,
+    result: Option<String>,
+    error_message: Option<String>,
+    claim_token: Option<String>,
+    refusal: Option<String>,
+    patterns: Value,
+    violations: Value,
+}
+
+impl Transition for Completion {
+    type Row = Completed;
+
+    async fn run(&self, db: &mut Db) -> Result<Completed> {
         let completed = sqlx::query_as!(
             Completed,
             r#"
@@ -182,25 +235,78 @@ impl CompleteWork {
                 $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10::text::json, $11, $12, $13, $14, $15
             )
             "#,
-            cx.caller.workspace,
-            cx.request.id,
-            cx.caller.agent_id,
-            cx.caller.agent_type,
-            cx.caller.session_id,
-            cx.request.elapsed_ms(),
-            cx.config.session_timeout(),
+            self.acting.workspace,
+            self.acting.request_id,
+            self.acting.agent_id,
+            self.acting.agent_type,
+            self.acting.session_id,
+            self.acting.elapsed_ms(),
+            self.acting.silence,
             self.task_id,
             self.success,
-            result.map(Value::to_string),
+            self.result,
             self.error_message,
             self.claim_token,
-            scan.refusal(trust),
-            scan.names(trust),
-            scan.violations(trust),
+            self.refusal,
+            self.patterns,
+            self.violations,
         )
-        .fetch_one(cx.db)
+        .fetch_one(db)
         .await?;
         Ok(completed)
+    }
+
+    async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<Completed>> {
+        let completed = sqlx::query_as!(
+            Completed,
+            r#"
+            select
+                a.success as "success!", a.status, a.task_id, a.reason,
+                a.retry_at as "retry_at: Timestamp"
+            from begin_gathered_call('{}', '{}') as has_begun,
+            unnest(
+                case when has_begun then $1::text[] end, $2::text[], $3::text[], $4::text[],
+                $5::text[], $6::float8[], $7::interval[], $8::uuid[], $9::bool[], $10::text[],
+                $11::text[], $12::text[], $13::text[], $14::jsonb[], $15::jsonb[]
+            ) with ordinality as r (
+                workspace, id, agent_id, agent_type, session_id, elapsed_ms, silence, task_id,
+                success, result, error_message, claim_token, refusal, patterns, violations, n
+            ),
+            complete_task(
+                r.workspace,
+                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.silence)::request,
+                r.task_id, r.success, r.result::json, r.error_message, r.claim_token, r.refusal,
+                r.patterns, r.violations
+            ) a
+            order by r.n
+            "#,
+            &column(requests, |it| it.acting.workspace.as_str()) as _,
+            &column(requests, |it| it.acting.request_id.as_str()) as _,
+            &column(requests, |it| it.acting.agent_id.as_str()) as _,
+            &column(requests, |it| it.acting.agent_type.as_str()) as _,
+            &column(requests, |it| it.acting.session_id.as_deref()) as _,
+            &column(requests, |it| it.acting.elapsed_ms()),
+            &column(requests, |it| it.acting.silence.clone()),
+            &column(requests, |it| it.task_id),
+            &column(requests, |it| it.success),
+            &column(requests, |it| it.result.as_deref()) as _,
+            &column(requests, |it| it.error_message.as_deref()) as _,
+            &column(requests, |it| it.claim_token.as_deref()) as _,
+            &column(requests, |it| it.refusal.as_deref()) as _,
+            &column(requests, |it| it.patterns.clone()),
+            &column(requests, |it| it.violations.clone()),
+        )
+        .fetch_all(db)
+        .await?;
+        Ok(completed)
+    }
+
+    fn gatherer(all: &Gatherers) -> &Arc<Gatherer<Self>> {
+        &all.completions
+    }
+
+    fn locks(&self) -> String {
+        self.task_id.to_string()
     }
 }
 

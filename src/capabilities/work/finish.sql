@@ -95,6 +95,7 @@ begin
             select f.status, f.retry_at into status, retry_at
             from finish_task(
                 in_workspace, in_id, in_success, in_result, in_error_message, report,
+                task.claimed_session_id,
                 case when not in_success and task.retry_on_failure
                     and task.attempt < task.max_attempts then task.attempt end) f;
         elsif reason = in_refusal then
@@ -124,18 +125,22 @@ $$;
 -- failed, the task comes back after a delay.
 create or replace function finish_task(
     in_workspace text, in_id uuid, in_success boolean, in_result json, in_error_message text,
-    report jsonb, in_retry_attempt smallint, out status text, out retry_at timestamptz
+    report jsonb, in_claimed_session_id text, in_retry_attempt smallint,
+    out status text, out retry_at timestamptz
 ) language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
     jitter double precision := 0.8 + 0.4 * random();
     will_retry boolean := in_retry_attempt is not null;
+    answered jsonb;
 begin
     status := case when in_success then 'completed' when will_retry then 'pending' else 'failed' end;
     if will_retry then
         retry_at := at + jitter * least(
             interval '60 minutes', interval '30 seconds' * 2 ^ (in_retry_attempt - 1));
     end if;
+    answered := jsonb_build_object('report', report, 'session_id', in_claimed_session_id,
+        'status', status, 'retry_at', retry_at);
     update work_task t set
         status = finish_task.status,
         result = in_result,
@@ -149,8 +154,7 @@ begin
         is_lapsed = false,
         available_at = coalesce(finish_task.retry_at, t.available_at),
         is_parked = will_retry,
-        completion = jsonb_build_object('report', report, 'session_id', t.claimed_session_id,
-            'status', finish_task.status, 'retry_at', finish_task.retry_at)
+        completion = answered
     where t.workspace = in_workspace and t.id = in_id;
     if in_success then
         perform release_dependents(in_workspace, in_id);

@@ -50,18 +50,19 @@ create or replace function store_task(
 #variable_conflict use_column
 declare
     at timestamptz := clock_timestamp();
+    dependencies uuid[] := dependencies_of(task.depends_on);
     open_count integer := 0;
 begin
     select j.verdict, j.fault_place into verdict, fault_place
-    from judge_submission(in_workspace, task, at) j;
+    from judge_submission(in_workspace, task, dependencies, at) j;
     while verdict is null loop
         task_id := live_task_with_key(in_workspace, task.unique_key);
         if task_id is not null then
             verdict := 'deduplicated';
             return;
         end if;
-        if task.depends_on <> '{}' then
-            open_count := count_open_dependencies(in_workspace, task.depends_on);
+        if dependencies <> '{}' then
+            open_count := count_open_dependencies(in_workspace, dependencies);
         end if;
         insert into work_task (
             workspace, task_type, description, input_data, priority, agent_requirements, archetype,
@@ -84,10 +85,11 @@ begin
             verdict := 'created';
         end if;
     end loop;
-    if verdict = 'created' and task.depends_on <> '{}' then
+    if verdict = 'created' and dependencies <> '{}' then
         insert into work_dependency (workspace, task_id, depends_on, place)
         select in_workspace, store_task.task_id, asked.id, asked.place
-        from unnest(task.depends_on) with ordinality as asked (id, place);
+        from unnest(dependencies) with ordinality as asked (id, place)
+        on conflict (workspace, task_id, depends_on) do nothing;
     end if;
     if verdict = 'created' and task.replaces is not null then
         perform replace_dependency(in_workspace, task.replaces, task_id);
@@ -95,17 +97,29 @@ begin
 end
 $$;
 
+-- The ids of a JSON list.
+create or replace function dependencies_of(ids jsonb) returns uuid[] language plpgsql immutable as $$
+begin
+    if ids = '[]' then
+        return '{}'::uuid[];
+    end if;
+    return array(
+        select id::uuid from jsonb_array_elements_text(ids) with ordinality as it (id, n) order by n);
+end
+$$;
+
 -- Says what keeps a task from being stored, apart from its unique key; null when nothing does. The row of
 -- the task that it replaces stays locked.
 create or replace function judge_submission(
-    in_workspace text, task new_task, at timestamptz, out verdict text, out fault_place bigint
+    in_workspace text, task new_task, in_depends_on uuid[], at timestamptz,
+    out verdict text, out fault_place bigint
 ) language plpgsql as $$
 declare
     replaced_status text;
 begin
-    if task.depends_on <> '{}' then
+    if in_depends_on <> '{}' then
         select asked.place into fault_place
-        from unnest(task.depends_on) with ordinality as asked (id, place)
+        from unnest(in_depends_on) with ordinality as asked (id, place)
         where not exists (
             select from work_task t where t.workspace = in_workspace and t.id = asked.id
         )

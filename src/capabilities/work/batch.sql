@@ -1,0 +1,81 @@
+-- Submitting many tasks at once.
+
+-- Stores all tasks or none, and records the batch and each of its tasks. A task may depend on an earlier
+-- one of the batch by `ref:<name>`, where `in_references` holds the names. Returns a row for each task, in
+-- order.
+create or replace function submit_tasks(
+    in_workspace text, cx request, in_tasks new_task[], in_references text[]
+) returns table (is_stored boolean, verdict text, task_id uuid, reason text) language plpgsql as $$
+declare
+    verdicts text[] := array[]::text[];
+    ids uuid[] := array[]::uuid[];
+    named jsonb := '{}'::jsonb;
+    task new_task;
+    stored record;
+    is_accepted boolean := true;
+begin
+    perform hear(in_workspace, cx);
+    begin
+        for n in 1..cardinality(in_tasks) loop
+            task := in_tasks[n];
+            task.depends_on := resolve_references(task.depends_on, named);
+            stored := store_task(in_workspace, cx, task);
+            verdicts := verdicts || stored.verdict;
+            ids := ids || stored.task_id;
+            is_accepted := is_accepted and stored.verdict in ('created', 'deduplicated');
+            if in_references[n] is not null and stored.task_id is not null then
+                named := named || jsonb_build_object('ref:' || in_references[n], stored.task_id);
+            end if;
+        end loop;
+        if not is_accepted then
+            raise exception 'batch_refused' using errcode = 'AC001';
+        end if;
+    exception when sqlstate 'AC001' then
+        null; -- what was stored is undone
+    end;
+
+    for n in 1..cardinality(in_tasks) loop
+        task := in_tasks[n];
+        is_stored := is_accepted;
+        verdict := verdicts[n];
+        task_id := case when is_accepted then ids[n] end;
+        reason := case
+            when is_accepted then null
+            when verdict = 'blocked' then task.refusal
+            when verdict in ('created', 'deduplicated') then 'batch_refused'
+            else verdict end;
+        if is_accepted or verdict = 'blocked' then
+            perform record_submission(in_workspace, cx, task, verdict, task_id);
+        else
+            perform record(
+                in_workspace, cx, 'submit_task',
+                jsonb_build_object('task_type', task.task_type, 'priority', task.priority),
+                jsonb_build_object('reason', reason), false);
+        end if;
+        return next;
+    end loop;
+    perform record(
+        in_workspace, cx, 'submit_task_batch',
+        jsonb_build_object('tasks', cardinality(in_tasks)),
+        case when is_accepted then jsonb_build_object('task_ids', to_jsonb(ids))
+            else jsonb_build_object('reason', 'batch_refused') end,
+        is_accepted);
+end
+$$;
+
+-- Puts the ids of earlier tasks of a batch in the place of `ref:<name>`. A name that no earlier task has
+-- becomes an id that no task has.
+create or replace function resolve_references(in_dependencies jsonb, named jsonb) returns jsonb
+language plpgsql immutable as $$
+begin
+    if in_dependencies = '[]' then
+        return in_dependencies;
+    end if;
+    return (
+        select jsonb_agg(case
+            when it not like 'ref:%' then it
+            else coalesce(named ->> it, '00000000-0000-0000-0000-000000000000') end order by n)
+        from jsonb_array_elements_text(in_dependencies) with ordinality as d (it, n)
+    );
+end
+$$;

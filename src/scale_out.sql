@@ -1,0 +1,157 @@
+-- Distribution over the servers of a Citus cluster. See docs/scale-out.md.
+
+-- Where the rows of each table are when the database is distributed: `by workspace`, all rows of a workspace
+-- on one worker; `everywhere`, a copy on each server, for configuration whose workspace `default` serves
+-- other workspaces too; `coordinator`, on the one server that clients connect to. Nothing else in the
+-- code says what is distributed. A table comes after those that it refers to.
+create or replace function table_places() returns table (name text, place text)
+language sql immutable as $$
+    values
+        ('agent_session', 'by workspace'),
+        ('agent_assignment', 'by workspace'),
+        ('audit_log', 'by workspace'),
+        ('file_lock', 'by workspace'),
+        ('guardrail_violation', 'by workspace'),
+        ('handoff', 'by workspace'),
+        ('idempotency_key', 'by workspace'),
+        ('lock_waiter', 'by workspace'),
+        ('mcp_connection', 'by workspace'),
+        ('memory', 'by workspace'),
+        ('memory_words', 'by workspace'),
+        ('network_log', 'by workspace'),
+        ('port_block', 'by workspace'),
+        ('work_dependency', 'by workspace'),
+        ('work_task', 'by workspace'),
+        ('cedar_policy', 'everywhere'),
+        ('domain_rule', 'everywhere'),
+        ('guardrail_pattern', 'everywhere'),
+        ('profile', 'everywhere'),
+        ('_sqlx_migrations', 'coordinator'),
+        ('installed_functions', 'coordinator')
+$$;
+
+-- Distributes the tables, and the functions whose first argument is `in_workspace`, over the workers of the
+-- Citus cluster that this database coordinates. The other functions are copied to the workers. What is
+-- distributed already stays as it is. An operator calls this once; each later installation of functions
+-- repeats it for what is new. Returns how many tables and functions it distributed.
+create or replace function distribute(out tables integer, out functions integer)
+language plpgsql as $$
+begin
+    if to_regclass('pg_catalog.pg_dist_partition') is null then
+        raise exception 'this database has no extension citus'
+            using errcode = 'feature_not_supported',
+                hint = 'Install Citus, run "create extension citus" and add the workers: docs/scale-out.md.';
+    end if;
+    -- Tables and functions are distributed in one transaction, which then needs one connection to a worker.
+    perform set_config('citus.multi_shard_modify_mode', 'sequential', true);
+    -- The triggers of the audit log only refuse.
+    perform set_config('citus.enable_unsafe_triggers', 'on', true);
+    -- A function may call one that comes later, also while a worker creates it.
+    perform set_config('check_function_bodies', 'off', true);
+    perform set_config('client_min_messages', 'warning', true);
+    tables := distribute_tables();
+    functions := distribute_functions();
+end
+$$;
+
+-- Distributes what is new in a database that is distributed; does nothing in any other.
+create or replace function distribute_what_is_new() returns void language plpgsql as $$
+begin
+    if is_distributed('agent_session') then
+        perform distribute();
+    end if;
+end
+$$;
+
+-- Whether a table is distributed. False in a database without the extension citus.
+create or replace function is_distributed(in_table regclass) returns boolean
+language plpgsql stable as $$
+declare
+    catalog regclass := to_regclass('pg_catalog.pg_dist_partition');
+    answer boolean := false;
+begin
+    if catalog is not null then
+        execute format('select exists (select from %s where logicalrelid = $1)', catalog)
+        into answer using in_table;
+    end if;
+    return answer;
+end
+$$;
+
+-- Distributes the tables that are not distributed yet and returns how many. All rows of one workspace are
+-- on one worker, so that a transition never leaves it.
+create or replace function distribute_tables() returns integer language plpgsql as $$
+declare
+    item record;
+    home text := 'none';
+    distributed integer := 0;
+begin
+    for item in
+        select p.name, p.place, is_distributed(p.name::regclass) as is_done
+        from table_places() p where p.place <> 'coordinator'
+    loop
+        if not item.is_done and item.place = 'everywhere' then
+            execute format('select create_reference_table(%L)', item.name);
+        elsif not item.is_done then
+            execute format(
+                'select create_distributed_table(%L, ''workspace'', colocate_with := %L)',
+                item.name, home);
+        end if;
+        distributed := distributed + (not item.is_done)::integer;
+        if home = 'none' and item.place = 'by workspace' then
+            home := item.name;
+        end if;
+    end loop;
+    return distributed;
+end
+$$;
+
+-- Distributes the functions that are not distributed yet and returns how many. A call of a transition is
+-- sent to its workspace's worker, except in a transaction of several statements, whose statements are sent
+-- there one by one. `take_turn` is always sent: such a transaction and a call on the worker must wait for
+-- one another.
+create or replace function distribute_functions() returns integer language plpgsql as $$
+declare
+    catalog regclass := to_regclass('pg_catalog.pg_dist_object');
+    home text := (select p.name from table_places() p where p.place = 'by workspace' limit 1);
+    copied oid[];
+    sent oid[];
+    item record;
+    distributed integer := 0;
+begin
+    execute format(
+        'select coalesce(array_agg(objid), ''{}''),
+            coalesce(array_agg(objid) filter (where distribution_argument_index = 0), ''{}'')
+        from %s where classid = ''pg_proc''::regclass', catalog)
+    into copied, sent;
+    -- Citus copies a function to the workers when it is created, unless that was before Citus was there, or
+    -- it takes or returns rows of a table that was not distributed yet.
+    for item in select f.name from own_functions() f where f.name <> all(copied) loop
+        execute pg_get_functiondef(item.name);
+        distributed := distributed + 1;
+    end loop;
+    for item in
+        select f.name from own_functions() f
+        where f.first_argument = 'in_workspace' and f.name <> all(sent)
+    loop
+        execute format(
+            'select create_distributed_function(
+                %L, ''in_workspace'', colocate_with := %L, force_delegation := %L)',
+            item.name, home, item.name = 'take_turn(text, text, text)'::regprocedure);
+        distributed := distributed + 1;
+    end loop;
+    return distributed;
+end
+$$;
+
+-- The functions of this schema that belong to no extension.
+create or replace function own_functions() returns table (name regprocedure, first_argument text)
+language sql stable as $$
+    select p.oid::regprocedure, p.proargnames[1]
+    from pg_proc p
+    where p.pronamespace = current_schema()::regnamespace and p.prokind = 'f'
+        and not exists (
+            select from pg_depend d
+            where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
+    order by p.oid
+$$;
