@@ -5,7 +5,7 @@
 use futures_util::future::join;
 use serde_json::{Value, json};
 
-use crate::support::{Client, Service, eventually, execute};
+use crate::support::{BOSS, Client, Service, eventually, execute};
 
 /// Holds the commit of a call that revives a session back while the test holds the advisory lock.
 const HOLD: &str = "
@@ -218,4 +218,46 @@ async fn of_a_reviving_call_and_a_rival_one_gets_the_last_ports() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn what_a_revived_session_takes_is_not_tidied_away_by_maintenance_that_began_before() {
+    let race = Race::new().await;
+    // More than the database reads ahead of what is being tidied up.
+    for n in 0..80 {
+        race.client.acquire("p", &format!("k{n:02}"), json!({ "session_id": "s" })).await;
+    }
+    race.lose(Loss::Silent).await;
+    race.service
+        .execute(
+            "create function hold_first() returns trigger language plpgsql as $$
+             begin
+                perform pg_advisory_xact_lock(78);
+                return null;
+             end
+             $$;
+             create trigger hold_first after update on file_lock for each row
+             when (new.key = 'k00' and new.agent_id is null) execute function hold_first()",
+        )
+        .await;
+    let mut gate = race.service.db.begin().await.expect("a transaction");
+    execute(&mut *gate, "select pg_advisory_xact_lock(78)").await;
+    let boss = race.service.client_with(BOSS);
+    let tidy = boss.post("/maintenance/run", json!({ "tasks": ["locks"] }));
+    let revive = async {
+        let waiting = "select count(*) from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock'";
+        eventually("maintenance has begun", async || {
+            race.service.scalar::<i64>(waiting).await == 1
+        })
+        .await;
+        let again = race.client.acquire("p", "k79", json!({ "session_id": "s" })).await;
+        gate.rollback().await.expect("rolled back");
+        again
+    };
+    let (tidied, again) = join(tidy, revive).await;
+    assert_eq!(tidied.json["locks_expired"], 79, "{}", tidied.text);
+    let lock = json!({ "file_path": "k79", "fencing_token": again["fencing_token"] });
+    let verified = race.post("/locks/verify", &json!({ "locks": [lock] })).await;
+    assert_eq!((&again["action"], &verified["valid"]), (&json!("acquired"), &json!(true)));
 }
