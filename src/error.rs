@@ -120,9 +120,13 @@ impl Error {
     pub(crate) fn lacks_audit_partition(&self) -> bool {
         let Self::Internal(source) = self else { return false };
         let Some(sqlx::Error::Database(error)) = source.downcast_ref() else { return false };
+        // Citus passes on the message of a worker, which names the shard, and neither table nor constraint.
         error.code().as_deref() == Some("23514")
-            && error.table() == Some("audit_log")
             && error.constraint().is_none()
+            && error.table().map_or_else(
+                || error.message().contains("\"audit_log_"),
+                |table| table == "audit_log",
+            )
     }
 }
 

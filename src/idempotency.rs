@@ -71,22 +71,15 @@ impl Once<'_> {
     /// Takes the key, unless an answer is stored under it; one older than 24 hours does not count.
     async fn reserve(&self, db: &mut Db) -> Result<bool> {
         let reserved = sqlx::query_scalar!(
-            r#"
-            insert into idempotency_key as held (workspace, agent_id, key, fingerprint)
-            values ($1, $2, $3, $4)
-            on conflict (workspace, agent_id, key) do update
-            set fingerprint = excluded.fingerprint, body = null, created_at = clock_timestamp()
-            where held.created_at <= clock_timestamp() - interval '24 hours'
-            returning true as "reserved!"
-            "#,
+            r#"select reserve_idempotency_key($1, $2, $3, $4) as "reserved!""#,
             self.caller.workspace,
             self.caller.agent_id,
             self.key,
             self.fingerprint.as_slice(),
         )
-        .fetch_optional(db)
+        .fetch_one(db)
         .await?;
-        Ok(reserved.is_some())
+        Ok(reserved)
     }
 
     async fn replay(&self, db: &mut Db) -> Result<Reply> {

@@ -101,6 +101,10 @@ async fn update(db: &mut PgConnection) -> Result<(), Box<dyn std::error::Error +
     // The migrator takes this lock too; taken here as well, it holds until the transaction is over.
     db.lock().await?;
     let mut tx = db.begin().await?;
+    // Citus otherwise refuses to change a table and a function in one transaction.
+    sqlx::query!("set local citus.multi_shard_modify_mode = 'sequential'")
+        .execute(&mut *tx)
+        .await?;
     MIGRATOR.run_direct(None, &mut *tx, false).await?;
     if installed(&mut *tx).await?.as_ref() != Some(&*DIGEST) {
         sqlx::raw_sql(AssertSqlSafe(INSTALLATION.as_str())).execute(&mut *tx).await?;

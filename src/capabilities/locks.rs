@@ -170,16 +170,22 @@ async fn live_locks(cx: Context<'_>, filter: &Filter, most: i64) -> Result<Vec<L
         ListedLock,
         r#"
         select
-            key as file_path, agent_id as "locked_by!", agent_type as "agent_type!",
-            locked_at as "locked_at!: Timestamp", expires_at as "expires_at!: Timestamp",
-            reason, session_id, token as fencing_token
-        from file_lock
-        where workspace = $1 and agent_id is not null
-            and is_live($1, agent_id, session_id, locked_at, expires_at, $6)
-            and ($2::text is null or agent_id = $2)
-            and ($3::text is null or starts_with(key, $3))
-            and ($4::text[] is null or key = any($4))
-        order by key
+            l.key as file_path, l.agent_id as "locked_by!", l.agent_type as "agent_type!",
+            l.locked_at as "locked_at!: Timestamp", l.expires_at as "expires_at!: Timestamp",
+            l.reason, l.session_id, l.token as fencing_token
+        from file_lock l
+        left join lateral (
+            select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
+            where s.workspace = $1 and s.agent_id = l.agent_id and s.session_id = l.session_id
+            limit 1
+        ) s on true
+        where l.workspace = $1 and l.agent_id is not null
+            and is_in_force(l.locked_at, l.expires_at, $6, statement_timestamp(),
+                s.ended_at, s.last_heartbeat_at, s.revived_at)
+            and ($2::text is null or l.agent_id = $2)
+            and ($3::text is null or starts_with(l.key, $3))
+            and ($4::text[] is null or l.key = any($4))
+        order by l.key
         limit $5
         "#,
         cx.caller.workspace,
@@ -251,12 +257,18 @@ impl Operation for GetLockStatus {
             Lock,
             r#"
             select
-                agent_id as "locked_by!", agent_type as "agent_type!",
-                locked_at as "locked_at!: Timestamp", expires_at as "expires_at!: Timestamp",
-                reason, session_id, token as fencing_token
-            from file_lock
-            where workspace = $1 and key = $2
-                and is_live($1, agent_id, session_id, locked_at, expires_at, $3)
+                l.agent_id as "locked_by!", l.agent_type as "agent_type!",
+                l.locked_at as "locked_at!: Timestamp", l.expires_at as "expires_at!: Timestamp",
+                l.reason, l.session_id, l.token as fencing_token
+            from file_lock l
+            left join lateral (
+                select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
+                where s.workspace = $1 and s.agent_id = l.agent_id and s.session_id = l.session_id
+                limit 1
+            ) s on true
+            where l.workspace = $1 and l.key = $2
+                and is_in_force(l.locked_at, l.expires_at, $3, statement_timestamp(),
+                    s.ended_at, s.last_heartbeat_at, s.revived_at)
             "#,
             cx.caller.workspace,
             self.path.as_str(),

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::{
     App, Result,
-    audit::{self, MONTHS_AHEAD},
+    audit::MONTHS_AHEAD,
+    db::Db,
     operation::{Context, Meta, Operation},
     registry::Operations,
     tool::Tool,
@@ -78,9 +79,10 @@ impl Operation for RunMaintenance {
 
     async fn run(self, cx: Context<'_>) -> Result<Maintained> {
         let tasks = self.tasks.as_deref().unwrap_or(&Task::ALL);
+        let mut retained = Retained { rows_deleted: 0, audit_partitions_dropped: 0 };
         if tasks.contains(&Task::Retention) {
-            // A statement of its own: a partition cannot be attached by one that writes to the log.
-            audit::ensure_partitions(&mut *cx.db, MONTHS_AHEAD).await?;
+            // A statement of its own: it concerns every workspace, the transition only one.
+            retained = retention(&mut *cx.db, cx.config.audit_retention_days).await?;
         }
         let names: Vec<_> = tasks.iter().map(|it| it.name().to_owned()).collect();
         let row = sqlx::query!(
@@ -89,10 +91,8 @@ impl Operation for RunMaintenance {
                 sessions_expired as "sessions_expired!", locks_expired as "locks_expired!",
                 locks_released as "locks_released!", tasks_requeued as "tasks_requeued!",
                 tasks_failed as "tasks_failed!", ports_released as "ports_released!",
-                rows_deleted as "rows_deleted!",
-                audit_partitions_dropped as "audit_partitions_dropped!",
                 duration_ms as "duration_ms!"
-            from run_maintenance($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10)
+            from run_maintenance($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11)
             "#,
             cx.caller.workspace,
             cx.request.id,
@@ -103,7 +103,8 @@ impl Operation for RunMaintenance {
             cx.config.session_timeout(),
             json!(self.tasks),
             &names,
-            cx.config.audit_retention_days,
+            retained.rows_deleted,
+            retained.audit_partitions_dropped,
         )
         .fetch_one(cx.db)
         .await?;
@@ -116,8 +117,8 @@ impl Operation for RunMaintenance {
             tasks_failed: row.tasks_failed,
             ports_released: row.ports_released,
             approvals_expired: 0,
-            rows_deleted: row.rows_deleted,
-            audit_partitions_dropped: row.audit_partitions_dropped,
+            rows_deleted: retained.rows_deleted,
+            audit_partitions_dropped: retained.audit_partitions_dropped,
             duration_ms: row.duration_ms,
         })
     }
@@ -168,17 +169,34 @@ pub(crate) async fn sweep(app: &App) -> Result<()> {
     Ok(())
 }
 
-/// Retention as a statement of its own: the server's sweep does it once an hour.
+/// Retention: the server's sweep does it once an hour.
 pub(crate) async fn retain(app: &App) -> Result<()> {
     let mut db = app.db.acquire().await?;
-    sqlx::query!(
-        "select audit_log_ensure_partitions($1) as made, delete_old_records($2) as deleted,
-            audit_log_drop_partitions($2) as dropped",
-        MONTHS_AHEAD,
-        app.config.audit_retention_days,
-    )
-    .fetch_one(&mut db)
-    .await?;
+    retention(&mut db, app.config.audit_retention_days).await?;
     db.done().await?;
     Ok(())
+}
+
+/// What retention has done.
+struct Retained {
+    rows_deleted: i64,
+    audit_partitions_dropped: i64,
+}
+
+/// Deletes what need not be kept any longer, in every workspace.
+async fn retention(db: &mut Db, retention_days: i32) -> Result<Retained> {
+    let retained = sqlx::query_as!(
+        Retained,
+        r#"
+        select
+            rows_deleted as "rows_deleted!",
+            audit_partitions_dropped as "audit_partitions_dropped!"
+        from retain($1, $2)
+        "#,
+        retention_days,
+        MONTHS_AHEAD,
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(retained)
 }

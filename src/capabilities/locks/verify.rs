@@ -84,10 +84,19 @@ impl Operation for VerifyLocks {
                 held.agent_id as "locked_by?",
                 held.expires_at as "expires_at?: Timestamp"
             from unnest($2::text[], $3::bigint[]) with ordinality as asked (key, token, place)
-            left join file_lock held
-                on held.workspace = $1 and held.key = asked.key
-                and is_live(
-                    $1, held.agent_id, held.session_id, held.locked_at, held.expires_at, $7)
+            left join lateral (
+                select l.token, l.agent_id, l.expires_at from file_lock l
+                left join lateral (
+                    select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
+                    where s.workspace = $1 and s.agent_id = l.agent_id
+                        and s.session_id = l.session_id
+                    limit 1
+                ) s on true
+                where l.workspace = $1 and l.key = asked.key
+                    and is_in_force(l.locked_at, l.expires_at, $7, statement_timestamp(),
+                        s.ended_at, s.last_heartbeat_at, s.revived_at)
+                limit 1
+            ) held on true
             order by asked.place
             "#,
             cx.caller.workspace,

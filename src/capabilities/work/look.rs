@@ -114,7 +114,7 @@ macro_rules! tasks {
                 t.result, coalesce(it.failure, t.error_message) as error_message,
                 array(
                     select d.depends_on from work_dependency d
-                    where d.workspace = t.workspace and d.task_id = t.id order by d.place
+                    where d.workspace = $1 and d.task_id = t.id order by d.place
                 ) as "depends_on!",
                 t.deadline as "deadline: Timestamp", t.created_at as "created_at: Timestamp",
                 case when it.failure is null then t.completed_at
@@ -132,8 +132,8 @@ macro_rules! tasks {
                             b.status, b.deadline, b.held_until, b.attempt, b.max_attempts,
                             statement_timestamp())) order by d.place)
                     from work_dependency d
-                    join work_task b on b.workspace = d.workspace and b.id = d.depends_on
-                    where d.workspace = t.workspace and d.task_id = t.id
+                    join work_task b on b.workspace = $1 and b.id = d.depends_on
+                    where d.workspace = $1 and d.task_id = t.id
                         and b.status <> 'completed'
                 ), '[]') as "blocked_by!: Json<Vec<Blocker>>"
             from work_task t, lateral (
