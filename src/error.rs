@@ -7,6 +7,7 @@ use axum::{
 use http::{StatusCode, header};
 use serde::Serialize;
 use serde_json::{Value, json};
+use sqlx::postgres::PgDatabaseError;
 
 /// The result of anything that can fail on the way to an answer.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -92,8 +93,15 @@ impl Error {
     pub(crate) fn tell(&self, request_id: &str) -> Value {
         match self {
             Self::Invalid(issues) => json!({ "detail": issues }),
-            Self::Unavailable(_) | Self::Internal(_) => {
-                tracing::error!(request_id, error = ?self, "request failed: {self}");
+            Self::Unavailable(source) | Self::Internal(source) => {
+                let (sqlstate, function) = place_of(source);
+                tracing::error!(
+                    request_id,
+                    sqlstate,
+                    function,
+                    error = ?self,
+                    "request failed: {self}"
+                );
                 json!({ "detail": self.to_string(), "request_id": request_id })
             }
             error => json!({ "detail": error.to_string() }),
@@ -146,6 +154,23 @@ impl From<sqlx::Error> for Error {
     }
 }
 
+/// For a failure in the database: its SQLSTATE, and the innermost database function that it happened in.
+fn place_of(source: &BoxError) -> (Option<String>, Option<String>) {
+    let Some(sqlx::Error::Database(error)) = source.downcast_ref() else { return (None, None) };
+    let context = error.try_downcast_ref::<PgDatabaseError>().and_then(|it| it.r#where());
+    (error.code().map(Into::into), context.and_then(function_in))
+}
+
+/// The first function that the context of an error names.
+fn function_in(context: &str) -> Option<String> {
+    let name = |line: &str| {
+        let plpgsql = line.strip_prefix("PL/pgSQL function ").and_then(|it| it.split('(').next());
+        let sql = || line.strip_prefix("SQL function \"").and_then(|it| it.split('"').next());
+        plpgsql.or_else(sql).map(str::to_owned)
+    };
+    context.lines().find_map(name)
+}
+
 /// Whether an SQLSTATE says that the database cannot serve now, rather than that the service asked
 /// for something wrong.
 fn means_unavailable(sqlstate: &str) -> bool {
@@ -174,6 +199,18 @@ mod tests {
         let status = |error: sqlx::Error| Error::from(error).status();
         assert_eq!(status(sqlx::Error::PoolTimedOut), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(status(sqlx::Error::RowNotFound), StatusCode::INTERNAL_SERVER_ERROR);
+    }
+
+    #[test]
+    fn the_innermost_function_of_a_failure_is_found() {
+        let context = "SQL statement \"delete from only x\"
+PL/pgSQL function free_lock(text,text) line 3 at SQL statement
+SQL statement \"SELECT free_lock(in_workspace, in_key)\"
+PL/pgSQL function release_lock(text,request,text,bigint) line 14 at PERFORM";
+        assert_eq!(function_in(context).as_deref(), Some("free_lock"));
+        let inlined = "SQL function \"task_status\" statement 1";
+        assert_eq!(function_in(inlined).as_deref(), Some("task_status"));
+        assert_eq!(function_in("COPY x, line 1"), None);
     }
 
     #[test]

@@ -25,6 +25,12 @@ const FUNCTIONS: &str = include_str!(concat!(env!("OUT_DIR"), "/functions.sql"))
 static DIGEST: LazyLock<String> =
     LazyLock::new(|| Sha256::digest(FUNCTIONS).iter().map(|byte| format!("{byte:02x}")).collect());
 
+/// The names of all functions.
+static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let heads = FUNCTIONS.lines().filter_map(|it| it.strip_prefix("create or replace function "));
+    heads.filter_map(|it| it.split('(').next()).map(str::to_owned).collect()
+});
+
 /// Installs the functions and remembers their digest. Bodies are not checked while they are created,
 /// because a function may call one that comes later.
 static INSTALLATION: LazyLock<String> = LazyLock::new(|| {
@@ -106,7 +112,7 @@ async fn update(db: &mut PgConnection) -> Result<(), Box<dyn std::error::Error +
         .execute(&mut *tx)
         .await?;
     MIGRATOR.run_direct(None, &mut *tx, false).await?;
-    if installed(&mut *tx).await?.as_ref() != Some(&*DIGEST) {
+    if !has_functions(&mut *tx).await? {
         sqlx::raw_sql(AssertSqlSafe(INSTALLATION.as_str())).execute(&mut *tx).await?;
     }
     audit::ensure_partitions(&mut *tx, audit::MONTHS_AHEAD).await?;
@@ -115,9 +121,25 @@ async fn update(db: &mut PgConnection) -> Result<(), Box<dyn std::error::Error +
     Ok(())
 }
 
-/// The digest of the installed functions; nothing where none were installed.
-async fn installed(db: impl sqlx::PgExecutor<'_>) -> Result<Option<String>, sqlx::Error> {
-    sqlx::query_scalar!("select digest from installed_functions").fetch_optional(db).await
+/// Whether the functions of this binary are installed, and none of them was dropped since.
+async fn has_functions(db: impl sqlx::PgExecutor<'_>) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"
+        select
+            exists (select from installed_functions where digest = $1)
+            and not exists (
+                select from unnest($2::text[]) as needed (name)
+                where not exists (
+                    select from pg_proc p
+                    where p.proname = needed.name and pg_function_is_visible(p.oid)
+                )
+            ) as "has!"
+        "#,
+        *DIGEST,
+        &*NAMES,
+    )
+    .fetch_one(db)
+    .await
 }
 
 async fn lift_time_limits(db: &mut PgConnection) -> Result<()> {
@@ -149,24 +171,34 @@ async fn set_time_limits(db: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-/// Whether the migrations and the functions in the database are exactly those that this binary was built
-/// with.
-pub(crate) async fn is_current(db: &mut Db) -> Result<bool> {
+/// How the schema of a database stands to the one that this binary was built with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It is the same.
+    Current,
+    /// Migrations are missing, or unknown to this binary.
+    OtherMigrations,
+    /// The tables are the same, and the functions are not.
+    OtherFunctions,
+}
+
+/// Compares the migrations and the functions in the database with those of this binary.
+pub(crate) async fn standing(db: &mut Db) -> Result<Standing> {
     let applied = sqlx::query!(
-        r#"
-        select version, checksum, (select digest from installed_functions) as digest
-        from _sqlx_migrations where success order by version
-        "#
+        "select version, checksum from _sqlx_migrations where success order by version"
     )
-    .fetch_all(db)
+    .fetch_all(&mut *db)
     .await;
     let applied = match applied.map_err(Error::from) {
         Ok(applied) => applied,
         Err(unavailable @ Error::Unavailable(_)) => return Err(unavailable),
         // No such table: nothing was ever migrated.
-        Err(_) => return Ok(false),
+        Err(_) => return Ok(Standing::OtherMigrations),
     };
     let known = MIGRATOR.iter().map(|it| (it.version, &*it.checksum));
-    Ok(known.eq(applied.iter().map(|it| (it.version, &*it.checksum)))
-        && applied.first().is_some_and(|it| it.digest.as_ref() == Some(&*DIGEST)))
+    if !known.eq(applied.iter().map(|it| (it.version, &*it.checksum))) {
+        return Ok(Standing::OtherMigrations);
+    }
+    let has_functions = has_functions(db).await?;
+    Ok(if has_functions { Standing::Current } else { Standing::OtherFunctions })
 }

@@ -250,7 +250,9 @@ fn page(path: &str, summary: &str, page: Page) -> Value {
             let parts = ["db", "schema", "write"];
             let schema = json!({
                 "db": { "enum": ["connected", "unreachable"] },
-                "schema": { "enum": ["ok", "mismatch", "unknown"] },
+                "schema": {
+                    "enum": ["ok", probe::MISMATCH, probe::FUNCTIONS_DIFFER, "unknown"],
+                },
                 "write": { "enum": ["ok", "failed", "unknown"] },
                 "failed": { "type": "array", "minItems": 1, "items": { "enum": parts } },
             });

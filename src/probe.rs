@@ -3,10 +3,17 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::{App, Result, capabilities::guardrails, db::Db, migrate, pooler};
+use crate::{App, Result, capabilities::guardrails, db::Db, migrate, migrate::Standing, pooler};
 
 /// Version of the service.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What `/ready` says of a schema whose tables, or whose guardrail patterns, this version cannot use.
+pub(crate) const MISMATCH: &str = "mismatch";
+
+/// What it says where only the database functions are those of another version.
+pub(crate) const FUNCTIONS_DIFFER: &str =
+    "mismatch: the functions differ; run `coordinator migrate`";
 
 /// How long the database may take to answer before it counts as unreachable.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -74,21 +81,25 @@ pub(crate) async fn ready(app: &App) -> Result<Ready, Ready> {
     let Some(mut db) = within_patience("ready: database", app.db.acquire()).await else {
         return Err(ready);
     };
-    let Some(is_current) = within_patience("ready: schema", migrate::is_current(&mut db)).await
-    else {
+    let Some(standing) = within_patience("ready: schema", migrate::standing(&mut db)).await else {
         return Err(ready);
     };
     ready.db = "connected";
-    let usable = is_current && {
-        let compile = guardrails::all_compile(app, &mut db);
-        within_patience("ready: guardrails", compile).await.unwrap_or_default()
+    ready.schema = match standing {
+        Standing::Current => "ok",
+        Standing::OtherMigrations => MISMATCH,
+        Standing::OtherFunctions => FUNCTIONS_DIFFER,
     };
-    if !usable {
-        ready.schema = "mismatch";
+    if standing == Standing::Current {
+        let compile = guardrails::all_compile(app, &mut db);
+        if within_patience("ready: guardrails", compile).await != Some(true) {
+            ready.schema = MISMATCH;
+        }
+    }
+    if ready.schema != "ok" {
         ready.failed = vec!["schema"];
         return Err(ready);
     }
-    ready.schema = "ok";
     if within_patience("ready: write", write_and_roll_back(&mut db)).await.is_none() {
         ready.write = "failed";
         ready.failed = vec!["write"];

@@ -8,6 +8,7 @@ mod conventions;
 mod discovery;
 mod documents;
 mod faults;
+mod functions;
 mod fuzz;
 mod guardrails;
 mod handoffs;

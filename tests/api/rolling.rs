@@ -195,6 +195,24 @@ async fn end(old: Running, balancer: &Balancer, db: &PgPool) {
     assert_eq!(code, Some(0), "{log}");
 }
 
+/// Installs functions as a newer version would: the text of all of them, one with another signature beside
+/// that of this version, and another digest.
+async fn install_newer_functions(db: &PgPool) {
+    let text = agent_coordinator::schema().functions;
+    let function =
+        text.split("create or replace function release_lock(").nth(1).expect("a function");
+    let (function, _) = function.split_once("\n$$;").expect("its end");
+    let newer = function.replacen("in_token bigint,", "in_token bigint, in_note text,", 1);
+    assert_ne!(function, newer);
+    let newer = format!(
+        "{text}; create or replace function release_lock({newer}\n$$;
+         update installed_functions set digest = 'newer'"
+    );
+    let mut tx = db.begin().await.expect("a transaction");
+    execute(&mut *tx, &newer).await;
+    tx.commit().await.expect("committed");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_replacements_under_load_fail_no_request() {
     let database = crate::support::database().await;
@@ -211,7 +229,12 @@ async fn twenty_replacements_under_load_fail_no_request() {
     let names: Vec<_> = (0..CLIENTS).map(|n| format!("agent-{n}")).collect();
     let clients = try_join_all(names.iter().map(|name| work(port, name, &is_over)));
     let roll = async {
-        for _ in 0..REPLACEMENTS {
+        for n in 0..REPLACEMENTS {
+            // Every other time the functions are a newer version's for a while; a replica that starts
+            // installs its own again. The older replicas go on serving with either.
+            if n % 2 == 1 {
+                install_newer_functions(&db).await;
+            }
             let fresh = replica(&database.url).await;
             balancer.rotation.write().await.push(fresh.port);
             while balancer.answered_by(fresh.port) < SHARE {
