@@ -10,7 +10,7 @@ DOCUMENTS := docs/openapi.json docs/operations.md docs/configuration.md .env.exa
 
 # What `make check` consists of. No step before `queries` may depend on it: it makes cargo compile
 # again what contains SQL.
-CHECKS := words fmt documents schemathesis mcp clippy queries doc traces deny unused hadolint compose railway template guide
+CHECKS := words fmt documents schema schemathesis mcp clippy queries doc traces deny unused hadolint compose railway template guide
 
 .NOTPARALLEL:
 .PHONY: help check list-checks test test-server test-lambda test-pooler dev prepare docs figures $(CHECKS)
@@ -44,7 +44,7 @@ list-checks:
 prepare: target/queries ## Write .sqlx anew: what the compiler knows about the SQL
 	rm -rf .sqlx && mv target/queries .sqlx
 
-docs: $(DOCUMENTS) ## Write the generated documents anew
+docs: $(DOCUMENTS) docs/schema.sql ## Write the generated documents anew
 
 figures: ## Measure start and memory of the release build; on Linux, and on a machine at rest
 	cargo build -q --release --bin coordinator && cargo build -q --release --package coord && \
@@ -62,6 +62,11 @@ documents: ## Check that the generated documents are up to date
 	@$(foreach file,$(DOCUMENTS),$(call write,$(file),target/fresh/$(notdir $(file))) && \
 	diff -u $(file) target/fresh/$(notdir $(file)) &&) \
 	echo 'The documents are up to date.' || { echo 'Run `make docs`.'; false; }
+
+schema: ## Check that docs/schema.sql is what a freshly migrated database has
+	$(call write-schema,target/fresh/schema.sql)
+	@diff -u docs/schema.sql target/fresh/schema.sql && echo 'The schema is up to date.' || \
+	{ echo 'Run `make docs`.'; false; }
 
 schemathesis: $(TOOLS)/ready ## Check that the service answers as its OpenAPI document says
 	cargo build -q --bin coordinator --bin with-postgres
@@ -138,6 +143,15 @@ command = $(if $(filter .env.example,$(1)),env-example,$(basename $(notdir $(1))
 .PHONY: $(DOCUMENTS)
 $(DOCUMENTS):
 	$(call write,$@,$@)
+
+# $(call write-schema,FILE): a run that fails leaves FILE as it was.
+write-schema = cargo build -q --bin with-postgres && mkdir -p $(dir $(1)) && \
+	$(WITH_POSTGRES) --migrations migrations --functions src -- scripts/dump-schema > $(1).new && \
+	mv $(1).new $(1)
+
+.PHONY: docs/schema.sql
+docs/schema.sql:
+	$(call write-schema,$@)
 
 # The data of all queries, in a fresh folder, so that those of removed queries are gone. The macros
 # write it when they expand with a database at hand, and cargo expands only what has changed since:

@@ -1,0 +1,3162 @@
+-- The schema as the database has it: types, functions, tables, indexes and triggers, each kind by name.
+-- To be read: migrations/ and the .sql files in src/ are what `coordinator migrate` installs.
+--
+-- Written by `make docs` with pg_dump 15 from a freshly migrated database, compared by `make schema`.
+-- Left out are the settings of a session, and the monthly partitions of audit_log, which a function makes.
+
+CREATE TABLE public.file_lock (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    key text NOT NULL COLLATE pg_catalog."C",
+    token bigint NOT NULL,
+    is_file boolean NOT NULL,
+    agent_id text COLLATE pg_catalog."C",
+    agent_type text,
+    session_id text COLLATE pg_catalog."C",
+    reason text,
+    locked_at timestamp with time zone,
+    expires_at timestamp with time zone,
+    refresh_count integer DEFAULT 0 NOT NULL,
+    took_over_from text,
+    CONSTRAINT file_lock_holder_is_whole CHECK ((num_nulls(agent_id, agent_type, locked_at, expires_at) = ANY (ARRAY[0, 4]))),
+    CONSTRAINT file_lock_token_range CHECK (((token >= 1) AND (token <= '9007199254740991'::bigint)))
+);
+
+CREATE TYPE public.lock_verdict AS (
+	verdict text,
+	lock public.file_lock
+);
+
+CREATE TYPE public.new_task AS (
+	task_type text,
+	description text,
+	input_data json,
+	priority smallint,
+	depends_on jsonb,
+	agent_requirements json,
+	archetype text,
+	min_trust smallint,
+	deadline timestamp with time zone,
+	not_before timestamp with time zone,
+	max_attempts smallint,
+	retry_on_failure boolean,
+	unique_key text,
+	replaces uuid,
+	authored_by text,
+	change_id text,
+	guard_version text,
+	guard_trust smallint,
+	guard_findings jsonb,
+	refusal text,
+	patterns jsonb,
+	violations jsonb
+);
+
+CREATE TABLE public.work_task (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    task_type text NOT NULL COLLATE pg_catalog."C",
+    description text NOT NULL,
+    input_data json,
+    priority smallint NOT NULL,
+    status text DEFAULT 'pending'::text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    submitted_by text NOT NULL COLLATE pg_catalog."C",
+    submitted_session_id text,
+    change_id text,
+    unique_key text COLLATE pg_catalog."C",
+    open_dependencies integer DEFAULT 0 NOT NULL,
+    not_before timestamp with time zone,
+    deadline timestamp with time zone,
+    available_at timestamp with time zone,
+    is_parked boolean DEFAULT false NOT NULL,
+    agent_requirements json,
+    archetype text,
+    min_trust smallint DEFAULT 0 NOT NULL,
+    authored_by text,
+    guard_version text NOT NULL,
+    guard_trust smallint NOT NULL,
+    guard_findings jsonb NOT NULL,
+    needed_trust smallint NOT NULL,
+    max_attempts smallint NOT NULL,
+    retry_on_failure boolean NOT NULL,
+    attempt smallint DEFAULT 0 NOT NULL,
+    claim_token text,
+    claimed_by text COLLATE pg_catalog."C",
+    claimed_session_id text,
+    claimed_at timestamp with time zone,
+    started_at timestamp with time zone,
+    lease_minutes integer,
+    claim_lease_minutes integer,
+    lease_expires_at timestamp with time zone,
+    held_until timestamp with time zone,
+    is_lapsed boolean DEFAULT false NOT NULL,
+    is_ready boolean GENERATED ALWAYS AS ((((status = 'pending'::text) AND (open_dependencies = 0) AND (NOT is_parked)) OR ((status = ANY (ARRAY['claimed'::text, 'running'::text])) AND is_lapsed AND (attempt < max_attempts)))) STORED NOT NULL,
+    completed_at timestamp with time zone,
+    result json,
+    error_message text,
+    completion jsonb,
+    CONSTRAINT work_task_claim_is_whole CHECK (((status <> ALL (ARRAY['claimed'::text, 'running'::text])) OR (num_nulls(claim_token, claimed_by, claimed_at, lease_minutes, claim_lease_minutes, lease_expires_at, held_until) = 0))),
+    CONSTRAINT work_task_dependencies_counted CHECK ((open_dependencies >= 0)),
+    CONSTRAINT work_task_priority_range CHECK (((priority >= 1) AND (priority <= 10))),
+    CONSTRAINT work_task_status_known CHECK ((status = ANY (ARRAY['pending'::text, 'claimed'::text, 'running'::text, 'completed'::text, 'failed'::text, 'cancelled'::text]))),
+    CONSTRAINT work_task_trust_range CHECK (((needed_trust >= 0) AND (needed_trust <= 5)))
+);
+
+CREATE TYPE public.picked_task AS (
+	task public.work_task,
+	is_contended boolean
+);
+
+CREATE TYPE public.request AS (
+	id text,
+	agent_id text,
+	agent_type text,
+	session_id text,
+	elapsed_ms double precision,
+	silence interval
+);
+
+CREATE FUNCTION public.acquire_lock(in_workspace text, cx public.request, in_key text, in_is_file boolean, in_reason text, in_ttl interval, in_refusal text, in_file_limit bigint, in_denial text, in_engine text, in_waiter uuid, in_may_wait boolean, OUT verdict text, OUT agent_id text, OUT agent_type text, OUT session_id text, OUT reason text, OUT locked_at timestamp with time zone, OUT expires_at timestamp with time zone, OUT token bigint, OUT queue_position bigint) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+    taken lock_verdict;
+    is_granted boolean := false;
+begin
+    perform hear(in_workspace, cx);
+    if in_is_file and in_file_limit is not null
+        and count_other_file_locks(in_workspace, cx.agent_id, in_key, cx.silence) >= in_file_limit
+    then
+        verdict := 'over_limit';
+        perform record_denial(
+            in_workspace, cx, 'acquire_lock', in_key, in_engine, in_denial, '{}');
+        return;
+    end if;
+
+    verdict := in_refusal;
+    if in_refusal is null then
+        taken := take_lock(in_workspace, cx, in_key, in_is_file, in_reason, in_ttl, in_waiter);
+        verdict := taken.verdict;
+        is_granted := verdict in ('acquired', 'refreshed');
+        agent_id := (taken.lock).agent_id;
+        agent_type := (taken.lock).agent_type;
+        session_id := (taken.lock).session_id;
+        reason := (taken.lock).reason;
+        locked_at := (taken.lock).locked_at;
+        expires_at := (taken.lock).expires_at;
+        if is_granted then
+            token := (taken.lock).token;
+        end if;
+        if in_waiter is not null then
+            queue_position := keep_queue_position(
+                in_workspace, cx, in_key, in_reason, in_waiter, in_may_wait and not is_granted);
+        end if;
+    end if;
+    if is_granted or in_refusal is not null or not in_may_wait then
+        perform record(
+            in_workspace, cx, 'acquire_lock',
+            jsonb_build_object('file_path', in_key, 'reason', in_reason),
+            case when is_granted
+                then jsonb_build_object('action', verdict, 'fencing_token', token, 'took_over_from',
+                    case when verdict = 'acquired' then (taken.lock).took_over_from end)
+                else jsonb_build_object('reason', verdict, 'locked_by', agent_id) end,
+            is_granted);
+    end if;
+end
+$$;
+
+CREATE FUNCTION public.allocate_ports(in_workspace text, cx public.request, in_session_id text, in_slots integer, in_ttl interval, OUT refusal text, OUT slot integer, OUT expires_at timestamp with time zone) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz;
+    own record;
+begin
+    perform hear(in_workspace, cx);
+    perform from take_turn(in_workspace, 'ports', '');
+    at := clock_timestamp();
+    expires_at := at + in_ttl;
+    select b.slot, b.agent_id into own from live_port_blocks(in_workspace, cx.silence) b
+    where b.session_id = in_session_id;
+    if own.agent_id <> cx.agent_id then
+        refusal := 'session_owned_by_other_agent';
+    elsif own.slot is not null then
+        slot := own.slot;
+        update port_block p set expires_at = allocate_ports.expires_at
+        where p.workspace = in_workspace and p.slot = allocate_ports.slot;
+    else
+        select min(n) into slot from generate_series(0, in_slots - 1) n
+        where n not in (select b.slot from live_port_blocks(in_workspace, cx.silence) b);
+        if slot is null then
+            refusal := 'no_ports_available';
+        else
+            delete from port_block p where p.workspace = in_workspace and p.slot = allocate_ports.slot;
+            insert into port_block (workspace, slot, agent_id, session_id, allocated_at, expires_at)
+            values (in_workspace, slot, cx.agent_id, in_session_id, at, expires_at);
+        end if;
+    end if;
+    if refusal is not null then
+        expires_at := null;
+    end if;
+    perform record(
+        in_workspace, cx, 'allocate_ports', jsonb_build_object('session_id', in_session_id),
+        case when refusal is null then jsonb_build_object('slot', slot)
+            else jsonb_build_object('reason', refusal) end,
+        refusal is null);
+end
+$$;
+
+CREATE FUNCTION public.any_silence() RETURNS interval
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select interval '1000 years'
+$$;
+
+CREATE FUNCTION public.assign_profile(in_workspace text, cx public.request, in_target text, in_profile text, in_suspended boolean, in_key_types text[], in_key_profiles text[], in_most_trust integer, in_default_trust integer, in_trust integer, OUT refusal text) RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+    at timestamptz := clock_timestamp();
+    home text := profile_home(in_workspace);
+    asked_trust integer;
+    target_trust integer;
+begin
+    perform hear(in_workspace, cx);
+    perform from take_turn(in_workspace, 'profiles', in_target);
+    select p.trust_level into asked_trust from profile p
+    where p.workspace = home and p.name = in_profile and p.enabled;
+    select least(in_most_trust, max(
+        case when wanted.name is null then in_default_trust else coalesce(p.trust_level, 0) end))
+    into target_trust
+    from (
+        select coalesce(
+            (select a.profile from agent_assignment a
+                where a.workspace = in_workspace and a.agent_id = in_target),
+            key.profile,
+            (select d.name from profile d
+                where d.workspace = home and d.agent_type = key.agent_type
+                    and d.is_type_default and d.enabled)
+        ) as name
+        from unnest(in_key_types, in_key_profiles) as key (agent_type, profile)
+    ) wanted
+    left join profile p on p.workspace = home and p.name = wanted.name and p.enabled;
+    refusal := case
+        when in_profile is not null and asked_trust is null then 'profile_not_found'
+        when in_target = cx.agent_id then 'cannot_assign_self'
+        when greatest(target_trust, asked_trust) > in_trust then 'trust_above_caller'
+    end;
+    if refusal is null then
+        insert into agent_assignment (workspace, agent_id, profile, suspended)
+        values (in_workspace, in_target, in_profile, in_suspended)
+        on conflict (workspace, agent_id) do update set
+            profile = excluded.profile, suspended = excluded.suspended, assigned_at = at;
+    end if;
+    perform record(
+        in_workspace, cx, 'assign_profile',
+        jsonb_build_object(
+            'target_agent_id', in_target, 'profile', in_profile, 'suspended', in_suspended),
+        case when refusal is null then '{}'::jsonb else jsonb_build_object('reason', refusal) end,
+        refusal is null);
+end
+$$;
+
+CREATE FUNCTION public.audit_log_drop_partitions(retention_days integer) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '$user', 'public'
+    AS $$
+declare
+    oldest_kept date := (clock_timestamp() at time zone 'UTC')::date - greatest(retention_days, 1);
+    month record;
+    dropped bigint := 0;
+begin
+    if not pg_try_advisory_xact_lock(hashtextextended('audit_log_drop_partitions', 0)) then
+        return 0;
+    end if;
+    for month in
+        select
+            c.oid::regclass as name,
+            (to_date(right(c.relname, 7), 'YYYY_MM') + interval '1 month')::date as ended
+        from pg_inherits i
+        join pg_class c on c.oid = i.inhrelid
+        where i.inhparent = 'audit_log'::regclass
+    loop
+        continue when month.ended > oldest_kept;
+        execute format('drop table %s', month.name);
+        dropped := dropped + 1;
+    end loop;
+    return dropped;
+end
+$$;
+
+CREATE FUNCTION public.audit_log_ensure_partitions(months_ahead integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '$user', 'public'
+    AS $$
+declare
+    this_month timestamp := date_trunc('month', clock_timestamp() at time zone 'UTC');
+    lower_bound timestamptz;
+    upper_bound timestamptz;
+    partition text;
+    made integer := 0;
+begin
+    perform pg_advisory_xact_lock(hashtextextended('audit_log_ensure_partitions', 0));
+    -- Without this, Citus refuses to distribute a partition that has a trigger. Elsewhere it has no effect.
+    perform set_config('citus.enable_unsafe_triggers', 'on', true);
+    for n in 0..least(months_ahead, 24) loop
+        lower_bound := (this_month + make_interval(months => n)) at time zone 'UTC';
+        upper_bound := (this_month + make_interval(months => n + 1)) at time zone 'UTC';
+        partition := 'audit_log_' || to_char(this_month + make_interval(months => n), 'YYYY_MM');
+        continue when to_regclass(quote_ident(partition)) is not null;
+        execute format('create table %I (like audit_log including defaults)', partition);
+        execute format(
+            'create trigger audit_log_append_only before update or delete or truncate on %I
+             for each statement execute function audit_log_refuse()', partition);
+        execute format('alter table %I enable always trigger audit_log_append_only', partition);
+        execute format(
+            'alter table audit_log attach partition %I for values from (%L) to (%L)',
+            partition, lower_bound, upper_bound);
+        made := made + 1;
+    end loop;
+    return made;
+end
+$$;
+
+CREATE FUNCTION public.audit_log_refuse() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    raise exception 'audit_log is append-only: % is refused', tg_op using errcode = 'restrict_violation';
+end
+$$;
+
+CREATE FUNCTION public.begin_gathered_call(in_workspaces text[], in_agent_ids text[]) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+declare
+    turn record;
+begin
+    perform set_config('lock_timeout', '200ms', true);
+    for turn in
+        select distinct r.workspace, r.agent_id
+        from unnest(in_workspaces, in_agent_ids) as r (workspace, agent_id)
+        where r.agent_id is not null
+        order by r.workspace, r.agent_id
+    loop
+        perform from take_turn(turn.workspace, 'locks', turn.agent_id);
+    end loop;
+    return true;
+end
+$$;
+
+CREATE FUNCTION public.cancel_task(in_workspace text, cx public.request, in_id uuid, in_reason text, in_trust integer, OUT success boolean, OUT status text, OUT task_id uuid, OUT reason text) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz;
+    task work_task;
+begin
+    perform hear(in_workspace, cx);
+    select * into task from work_task t where t.workspace = in_workspace and t.id = in_id for update;
+    at := clock_timestamp();
+    reason := case
+        when task.id is null then 'task_not_found'
+        when task.submitted_by <> cx.agent_id and in_trust < 3 then 'not_submitter'
+        when task_status(task.status, task.deadline, task.held_until, task.attempt, task.max_attempts, at)
+            in ('completed', 'failed', 'cancelled') then 'task_already_finished'
+    end;
+    success := reason is null;
+    if success then
+        status := 'cancelled';
+        task_id := in_id;
+        update work_task t set
+            status = 'cancelled', error_message = in_reason, completed_at = at,
+            lease_expires_at = null, held_until = null
+        where t.workspace = in_workspace and t.id = in_id;
+    end if;
+    perform record(
+        in_workspace, cx, 'cancel_task',
+        jsonb_build_object('task_id', in_id, 'reason', in_reason),
+        case when success then jsonb_build_object('status', status)
+            else jsonb_build_object('reason', reason) end,
+        success);
+end
+$$;
+
+CREATE FUNCTION public.check_guardrails(in_workspace text, cx public.request, in_audited_text text, in_violations jsonb, in_result jsonb) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    perform hear(in_workspace, cx);
+    perform record_guardrail_violations(in_workspace, cx, in_violations);
+    perform record(
+        in_workspace, cx,
+        case when in_violations = '[]' then 'check_guardrails' else 'guardrail_violation' end,
+        jsonb_build_object('operation_text', in_audited_text), in_result,
+        not (in_result -> 'blocked')::boolean);
+end
+$$;
+
+CREATE FUNCTION public.check_network(in_workspace text, cx public.request, in_profile text, in_domain text, in_default boolean, in_default_reason text, OUT allowed boolean, OUT reason text, OUT policy_id uuid) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+    home text := case when exists (select from domain_rule r where r.workspace = in_workspace)
+        then in_workspace else 'default' end;
+begin
+    select r.action = 'allow', r.action, r.id into allowed, reason, policy_id
+    from domain_rule r
+    where r.workspace = home and r.enabled
+        and (r.profile is null or r.profile = in_profile)
+        and (
+            r.pattern in ('*', in_domain)
+            or lower(r.pattern) = in_domain
+            or (r.pattern like '*.%'
+                and right(in_domain, length(r.pattern) - 1) = lower(substr(r.pattern, 2)))
+        )
+    order by r.profile is null, r.priority, r.pattern like '*%', r.action = 'allow', r.id
+    limit 1;
+    allowed := coalesce(allowed, in_default);
+    reason := coalesce(reason, in_default_reason);
+    insert into network_log (
+        workspace, agent_id, agent_type, session_id, request_id, domain, allowed, policy_id, reason
+    ) values (
+        in_workspace, cx.agent_id, cx.agent_type, cx.session_id, cx.id, in_domain, allowed, policy_id,
+        reason
+    );
+end
+$$;
+
+CREATE FUNCTION public.claim_end(lease_ends_at timestamp with time zone, session_silence interval, at timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select least(lease_ends_at, at + session_silence)
+$$;
+
+CREATE FUNCTION public.claim_fault(in_id uuid, claimed_by text, claimed_session_id text, claim_token text, status_now text, cx public.request, in_claim_token text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    AS $$
+begin
+    return case
+        when in_id is null then 'task_not_found_or_not_claimed_by_agent'
+        when in_claim_token <> coalesce(claim_token, '') then 'claim_superseded'
+        when claimed_by is null
+            or is_other_holder(claimed_by, claimed_session_id, cx.agent_id, cx.session_id)
+            then 'task_not_found_or_not_claimed_by_agent'
+        when status_now not in ('claimed', 'running') then 'task_already_finished'
+    end;
+end
+$$;
+
+CREATE FUNCTION public.claim_tasks(in_workspace text, cx public.request, in_count integer, in_task_types jsonb, in_lease_minutes integer, in_trust integer, in_guard_version text, in_scans jsonb, in_may_rescan boolean, in_may_wait boolean, in_waits_for_rivals boolean) RETURNS TABLE(verdict text, id uuid, task_type text, description text, input_data json, priority smallint, deadline timestamp with time zone, attempt smallint, claim_token text, lease_expires_at timestamp with time zone, reason text, texts json)
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    able text[];
+    task_types text[] := case when in_task_types <> 'null' then
+        array(select jsonb_array_elements_text(in_task_types)) end;
+    picked picked_task;
+    task work_task;
+    claimed integer := 0;
+begin
+    perform hear(in_workspace, cx);
+    if in_scans is not null then
+        perform store_scans(in_workspace, in_guard_version, in_scans);
+    end if;
+    able := declared_capabilities(in_workspace, cx.agent_id, cx.silence);
+    if in_may_rescan then
+        texts := texts_to_scan(in_workspace, tasks_to_scan(in_workspace, in_guard_version, 100));
+    end if;
+    while texts is null and claimed < in_count loop
+        picked := pick_task(
+            in_workspace, cx, task_types, in_trust, able,
+            in_waits_for_rivals and claimed = 0 and in_scans is null);
+        task := picked.task;
+        exit when task.id is null;
+        if task.guard_version <> in_guard_version then
+            if in_may_rescan then
+                texts := texts_to_scan(in_workspace, stale_candidates(
+                    in_workspace, cx.agent_id, in_trust, task_types, able, in_guard_version));
+            end if;
+            exit;
+        end if;
+        task := lease_task(in_workspace, cx, task.id, in_task_types, in_lease_minutes, in_trust);
+        verdict := 'claimed';
+        id := task.id;
+        task_type := task.task_type;
+        description := task.description;
+        input_data := task.input_data;
+        priority := task.priority;
+        deadline := task.deadline;
+        attempt := task.attempt;
+        claim_token := task.claim_token;
+        lease_expires_at := task.lease_expires_at;
+        return next;
+        claimed := claimed + 1;
+    end loop;
+    if claimed > 0 then
+        return;
+    end if;
+
+    verdict := case when texts is not null then 'rescan'
+        when picked.is_contended and not in_waits_for_rivals then 'contended' else 'none' end;
+    if verdict = 'none' then
+        reason := why_no_task(in_workspace, cx.agent_id, in_trust, task_types, able);
+        if not in_may_wait then
+            perform record(
+                in_workspace, cx, 'claim_task', jsonb_build_object('task_types', in_task_types),
+                jsonb_build_object('reason', reason), false);
+        end if;
+    end if;
+    return next;
+end
+$$;
+
+CREATE FUNCTION public.claimable_tasks(in_workspace text, in_agent_id text, in_trust integer, in_task_types text[], able text[], at timestamp with time zone) RETURNS TABLE(id uuid, priority smallint, created_at timestamp with time zone)
+    LANGUAGE plpgsql STABLE
+    AS $$
+#variable_conflict use_column
+declare
+    wanted text;
+begin
+    for needed in 0..in_trust loop
+        if in_task_types is null then
+            return query
+            select t.id, t.priority, t.created_at from work_task t
+            where t.workspace = in_workspace and t.is_ready and t.archetype is null
+                and t.needed_trust between needed and needed
+                and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
+                    t.authored_by, t.archetype, in_agent_id, in_trust, in_task_types, able, at)
+            order by t.needed_trust, t.priority, t.created_at, t.id limit 16;
+            continue;
+        end if;
+        foreach wanted in array in_task_types loop
+            return query
+            select t.id, t.priority, t.created_at from work_task t
+            where t.workspace = in_workspace and t.is_ready and t.archetype is null
+                and t.task_type between wanted and wanted and t.needed_trust between needed and needed
+                and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
+                    t.authored_by, t.archetype, in_agent_id, in_trust, in_task_types, able, at)
+            order by t.task_type, t.needed_trust, t.priority, t.created_at, t.id limit 16;
+        end loop;
+    end loop;
+    if exists (
+        select from work_task t
+        where t.workspace = in_workspace and t.is_ready and t.archetype is not null
+    ) then
+        return query
+        select * from claimable_tasks_of_archetypes(
+            in_workspace, in_agent_id, in_trust, in_task_types, able, at);
+    end if;
+end
+$$;
+
+CREATE FUNCTION public.claimable_tasks_of_archetypes(in_workspace text, in_agent_id text, in_trust integer, in_task_types text[], able text[], at timestamp with time zone) RETURNS TABLE(id uuid, priority smallint, created_at timestamp with time zone)
+    LANGUAGE plpgsql STABLE
+    AS $$
+#variable_conflict use_column
+declare
+    served text;
+    wanted text;
+begin
+    foreach served in array coalesce(able, array(select ready_archetypes(in_workspace))) loop
+        for needed in 0..in_trust loop
+            if in_task_types is null then
+                return query
+                select t.id, t.priority, t.created_at from work_task t
+                where t.workspace = in_workspace and t.is_ready and t.archetype is not null
+                    and t.archetype between served and served
+                    and t.needed_trust between needed and needed
+                    and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline,
+                        t.submitted_by, t.authored_by, t.archetype, in_agent_id, in_trust,
+                        in_task_types, able, at)
+                order by t.archetype, t.needed_trust, t.priority, t.created_at, t.id limit 16;
+                continue;
+            end if;
+            foreach wanted in array in_task_types loop
+                return query
+                select t.id, t.priority, t.created_at from work_task t
+                where t.workspace = in_workspace and t.is_ready and t.archetype is not null
+                    and t.archetype between served and served
+                    and t.task_type between wanted and wanted
+                    and t.needed_trust between needed and needed
+                    and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline,
+                        t.submitted_by, t.authored_by, t.archetype, in_agent_id, in_trust,
+                        in_task_types, able, at)
+                order by t.archetype, t.task_type, t.needed_trust, t.priority, t.created_at, t.id
+                limit 16;
+            end loop;
+        end loop;
+    end loop;
+end
+$$;
+
+CREATE FUNCTION public.cleanup_sessions(in_workspace text, cx public.request, in_minutes integer, in_dry_run boolean, OUT agents bigint, OUT sessions bigint, OUT locks_released bigint, OUT tasks_requeued bigint, OUT ports_released bigint) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+begin
+    perform hear(in_workspace, cx);
+    select e.* into agents, sessions, locks_released, tasks_requeued, ports_released
+    from end_sessions(in_workspace, null, null, make_interval(mins => in_minutes), in_dry_run) e;
+    perform record(
+        in_workspace, cx, 'cleanup_dead_agents',
+        jsonb_build_object('stale_threshold_minutes', in_minutes, 'dry_run', in_dry_run),
+        jsonb_build_object(
+            'agents_cleaned', agents, 'locks_released', locks_released, 'sessions_cleaned', sessions,
+            'tasks_requeued', tasks_requeued, 'ports_released', ports_released),
+        true);
+end
+$$;
+
+CREATE FUNCTION public.clear_expired_locks(in_workspace text, silence interval) RETURNS bigint
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    lock file_lock;
+    cleared bigint := 0;
+begin
+    for lock in
+        select l.* from file_lock l
+        left join lateral (
+            select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
+            where s.workspace = in_workspace and s.agent_id = l.agent_id and s.session_id = l.session_id
+            limit 1
+        ) s on true
+        where l.workspace = in_workspace and l.agent_id is not null
+            and not is_in_force(l.locked_at, l.expires_at, silence, at,
+                s.ended_at, s.last_heartbeat_at, s.revived_at)
+        order by l.key
+        for update of l skip locked
+    loop
+        continue when is_live(in_workspace, lock.agent_id, lock.session_id, lock.locked_at,
+            lock.expires_at, silence);
+        perform free_lock(in_workspace, lock.key);
+        cleared := cleared + 1;
+    end loop;
+    return cleared;
+end
+$$;
+
+CREATE FUNCTION public.complete_task(in_workspace text, cx public.request, in_id uuid, in_success boolean, in_result json, in_error_message text, in_claim_token text, in_refusal text, in_patterns jsonb, in_violations jsonb, OUT success boolean, OUT status text, OUT task_id uuid, OUT reason text, OUT retry_at timestamp with time zone) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+    task work_task;
+    is_repeat boolean;
+    report jsonb := jsonb_build_object('agent_id', cx.agent_id, 'success', in_success,
+        'result', in_result, 'error_message', in_error_message);
+begin
+    perform hear(in_workspace, cx);
+    select * into task from work_task t where t.workspace = in_workspace and t.id = in_id for update;
+    is_repeat := coalesce(task.completion -> 'report' = report, false)
+        and coalesce(task.completion ->> 'session_id' = cx.session_id, true);
+    if is_repeat then
+        status := task.completion ->> 'status';
+        retry_at := (task.completion ->> 'retry_at')::timestamptz;
+    else
+        reason := coalesce(
+            claim_fault(task.id, task.claimed_by, task.claimed_session_id, task.claim_token,
+                task_status(task.status, task.deadline, task.held_until, task.attempt,
+                    task.max_attempts, clock_timestamp()),
+                cx, in_claim_token),
+            in_refusal);
+        if reason is null then
+            select f.status, f.retry_at into status, retry_at
+            from finish_task(
+                in_workspace, in_id, in_success, in_result, in_error_message, report,
+                task.claimed_session_id,
+                case when not in_success and task.retry_on_failure
+                    and task.attempt < task.max_attempts then task.attempt end) f;
+        elsif reason = in_refusal then
+            status := 'blocked';
+        end if;
+        if status is not null then
+            perform record_guardrail_violations(in_workspace, cx, in_violations);
+        end if;
+    end if;
+    success := reason is null;
+    if status is not null then
+        task_id := in_id;
+    end if;
+    perform record(
+        in_workspace, cx, 'complete_task',
+        jsonb_build_object('task_id', in_id, 'success', in_success),
+        case
+            when success then jsonb_build_object('status', status, 'guardrails', in_patterns)
+            when status = 'blocked' then jsonb_build_object(
+                'status', status, 'reason', reason, 'guardrails', in_patterns)
+            else jsonb_build_object('reason', reason) end,
+        success);
+end
+$$;
+
+CREATE FUNCTION public.count_open_dependencies(in_workspace text, in_task_ids uuid[]) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+declare
+    dependency uuid;
+    dependency_status text;
+    open_count integer := 0;
+begin
+    for dependency in select id from unnest(in_task_ids) id order by id loop
+        select t.status into dependency_status from work_task t
+        where t.workspace = in_workspace and t.id = dependency
+        for share;
+        open_count := open_count + (dependency_status <> 'completed')::integer;
+    end loop;
+    return open_count;
+end
+$$;
+
+CREATE FUNCTION public.count_other_file_locks(in_workspace text, in_agent_id text, in_key text, silence interval) RETURNS bigint
+    LANGUAGE plpgsql
+    AS $$
+declare
+    lock record;
+    counted bigint := 0;
+begin
+    perform from take_turn(in_workspace, 'locks', in_agent_id);
+    for lock in
+        select l.session_id, l.locked_at, l.expires_at from file_lock l
+        where l.workspace = in_workspace and l.agent_id = in_agent_id and l.key <> in_key and l.is_file
+    loop
+        counted := counted + is_live(in_workspace, in_agent_id, lock.session_id, lock.locked_at,
+            lock.expires_at, silence)::integer;
+    end loop;
+    return counted;
+end
+$$;
+
+CREATE FUNCTION public.declared_capabilities(in_workspace text, in_agent_id text, silence interval) RETURNS text[]
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+begin
+    return (
+        select array_agg(capability)
+        from agent_session s, unnest(s.capabilities) capability
+        where s.workspace = in_workspace and s.agent_id = in_agent_id
+            and is_session_live(s.ended_at, s.last_heartbeat_at, silence, at)
+    );
+end
+$$;
+
+CREATE FUNCTION public.delete_old_records(retention_days integer) RETURNS bigint
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := statement_timestamp();
+    oldest_kept timestamptz := date_trunc('month', at - make_interval(days => retention_days));
+    step bigint;
+    deleted bigint := 0;
+begin
+    delete from idempotency_key k where k.created_at <= at - interval '24 hours';
+    get diagnostics step = row_count;
+    deleted := deleted + step;
+    delete from mcp_connection c
+    where c.bound_at <= at - interval '7 days'
+        and not exists (
+            select from agent_session s
+            where s.workspace = c.workspace and s.agent_id = c.agent_id
+                and s.session_id = c.session_id
+                and is_session_live(s.ended_at, s.last_heartbeat_at, interval '7 days', at)
+        );
+    get diagnostics step = row_count;
+    deleted := deleted + step;
+    delete from guardrail_violation v where v.created_at < oldest_kept;
+    get diagnostics step = row_count;
+    deleted := deleted + step;
+    delete from network_log n where n.created_at < oldest_kept;
+    get diagnostics step = row_count;
+    return deleted + step;
+end
+$$;
+
+CREATE FUNCTION public.dependencies_of(ids jsonb) RETURNS uuid[]
+    LANGUAGE plpgsql IMMUTABLE
+    AS $$
+begin
+    if ids = '[]' then
+        return '{}'::uuid[];
+    end if;
+    return array(
+        select id::uuid from jsonb_array_elements_text(ids) with ordinality as it (id, n) order by n);
+end
+$$;
+
+CREATE FUNCTION public.deregister_session(in_workspace text, cx public.request, in_session_id text, OUT is_known boolean, OUT sessions bigint, OUT locks_released bigint, OUT tasks_requeued bigint, OUT ports_released bigint) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+begin
+    delete from mcp_connection c
+    where c.workspace = in_workspace and c.agent_id = cx.agent_id and c.session_id = in_session_id;
+    is_known := exists (
+        select from agent_session s
+        where s.workspace = in_workspace and s.agent_id = cx.agent_id and s.session_id = in_session_id);
+    select e.sessions, e.locks_released, e.tasks_requeued, e.ports_released
+    into sessions, locks_released, tasks_requeued, ports_released
+    from end_sessions(in_workspace, cx.agent_id, in_session_id, null, false) e;
+    perform record(
+        in_workspace, cx, 'deregister_agent',
+        jsonb_build_object('session_id', in_session_id, 'capabilities', null),
+        case when is_known then '{}'::jsonb else jsonb_build_object('reason', 'session_not_found') end,
+        is_known);
+end
+$$;
+
+CREATE FUNCTION public.distribute(OUT tables integer, OUT functions integer) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if to_regclass('pg_catalog.pg_dist_partition') is null then
+        raise exception 'this database has no extension citus'
+            using errcode = 'feature_not_supported',
+                hint = 'Install Citus, run "create extension citus" and add the workers: docs/scale-out.md.';
+    end if;
+    -- Tables and functions are distributed in one transaction, which then needs one connection to a worker.
+    perform set_config('citus.multi_shard_modify_mode', 'sequential', true);
+    -- The triggers of the audit log only refuse.
+    perform set_config('citus.enable_unsafe_triggers', 'on', true);
+    -- A function may call one that comes later, also while a worker creates it.
+    perform set_config('check_function_bodies', 'off', true);
+    perform set_config('client_min_messages', 'warning', true);
+    tables := distribute_tables();
+    functions := distribute_functions();
+end
+$$;
+
+CREATE FUNCTION public.distribute_functions() RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+declare
+    catalog regclass := to_regclass('pg_catalog.pg_dist_object');
+    home text := (select p.name from table_places() p where p.place = 'by workspace' limit 1);
+    copied oid[];
+    sent oid[];
+    item record;
+    distributed integer := 0;
+begin
+    execute format(
+        'select coalesce(array_agg(objid), ''{}''),
+            coalesce(array_agg(objid) filter (where distribution_argument_index = 0), ''{}'')
+        from %s where classid = ''pg_proc''::regclass', catalog)
+    into copied, sent;
+    -- Citus copies a function to the workers when it is created, unless that was before Citus was there, or
+    -- it takes or returns rows of a table that was not distributed yet.
+    for item in select f.name from own_functions() f where f.name <> all(copied) loop
+        execute pg_get_functiondef(item.name);
+        distributed := distributed + 1;
+    end loop;
+    for item in
+        select f.name from own_functions() f
+        where f.first_argument = 'in_workspace' and f.name <> all(sent)
+    loop
+        execute format(
+            'select create_distributed_function(
+                %L, ''in_workspace'', colocate_with := %L, force_delegation := %L)',
+            item.name, home, item.name = 'take_turn(text, text, text)'::regprocedure);
+        distributed := distributed + 1;
+    end loop;
+    return distributed;
+end
+$$;
+
+CREATE FUNCTION public.distribute_tables() RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+declare
+    item record;
+    home text := 'none';
+    distributed integer := 0;
+begin
+    for item in
+        select p.name, p.place, is_distributed(p.name::regclass) as is_done
+        from table_places() p where p.place <> 'coordinator'
+    loop
+        if not item.is_done and item.place = 'everywhere' then
+            execute format('select create_reference_table(%L)', item.name);
+        elsif not item.is_done then
+            execute format(
+                'select create_distributed_table(%L, ''workspace'', colocate_with := %L)',
+                item.name, home);
+        end if;
+        distributed := distributed + (not item.is_done)::integer;
+        if home = 'none' and item.place = 'by workspace' then
+            home := item.name;
+        end if;
+    end loop;
+    return distributed;
+end
+$$;
+
+CREATE FUNCTION public.distribute_what_is_new() RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if is_distributed('agent_session') then
+        perform distribute();
+    end if;
+end
+$$;
+
+CREATE FUNCTION public.end_mcp_connection(in_workspace text, in_agent_id text, in_connection_id text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+    at timestamptz := clock_timestamp();
+begin
+    insert into mcp_connection (workspace, agent_id, connection_id, session_id, has_ended)
+    values (in_workspace, in_agent_id, in_connection_id, null, true)
+    on conflict (workspace, agent_id, connection_id) do update set
+        session_id = null, has_ended = true, bound_at = at;
+end
+$$;
+
+CREATE FUNCTION public.end_sessions(in_workspace text, in_agent_id text, in_session_id text, in_silence interval, in_dry_run boolean, OUT agents bigint, OUT sessions bigint, OUT locks_released bigint, OUT tasks_requeued bigint, OUT ports_released bigint) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    session record;
+    last_agent_id text;
+begin
+    agents := 0;
+    sessions := 0;
+    locks_released := 0;
+    tasks_requeued := 0;
+    ports_released := 0;
+    for session in
+        select s.agent_id, s.session_id from agent_session s
+        where s.workspace = in_workspace and s.ended_at is null
+            and (in_agent_id is null or s.agent_id = in_agent_id)
+            and (in_session_id is null or s.session_id = in_session_id)
+            and (in_silence is null
+                or not is_session_live(s.ended_at, s.last_heartbeat_at, in_silence, at))
+        order by s.agent_id, s.session_id
+        for update
+    loop
+        sessions := sessions + 1;
+        agents := agents + (session.agent_id is distinct from last_agent_id)::integer;
+        last_agent_id := session.agent_id;
+        locks_released := locks_released
+            + release_locks_of(in_workspace, session.agent_id, session.session_id, in_dry_run);
+        tasks_requeued := tasks_requeued
+            + requeue_claims_of(in_workspace, session.agent_id, session.session_id, in_dry_run);
+        ports_released := ports_released
+            + free_ports_of(in_workspace, session.agent_id, session.session_id, in_dry_run);
+        if not in_dry_run then
+            update agent_session s set ended_at = at
+            where s.workspace = in_workspace and s.agent_id = session.agent_id
+                and s.session_id = session.session_id;
+        end if;
+    end loop;
+end
+$$;
+
+CREATE FUNCTION public.finish_installation(in_digest text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    delete from installed_functions;
+    insert into installed_functions (digest) values (in_digest);
+    perform distribute_what_is_new();
+    perform audit_log_ensure_partitions(3);
+    if to_regclass('memory_bm25') is null then
+        perform make_memory_bm25();
+    end if;
+end
+$$;
+
+CREATE FUNCTION public.finish_task(in_workspace text, in_id uuid, in_success boolean, in_result json, in_error_message text, report jsonb, in_claimed_session_id text, in_retry_attempt smallint, OUT status text, OUT retry_at timestamp with time zone) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    jitter double precision := 0.8 + 0.4 * random();
+    will_retry boolean := in_retry_attempt is not null;
+    answered jsonb;
+begin
+    status := case when in_success then 'completed' when will_retry then 'pending' else 'failed' end;
+    if will_retry then
+        retry_at := at + jitter * least(
+            interval '60 minutes', interval '30 seconds' * 2 ^ (in_retry_attempt - 1));
+    end if;
+    answered := jsonb_build_object('report', report, 'session_id', in_claimed_session_id,
+        'status', status, 'retry_at', retry_at);
+    update work_task t set
+        status = finish_task.status,
+        result = in_result,
+        error_message = in_error_message,
+        completed_at = case when not will_retry then at end,
+        claim_token = case when not will_retry then t.claim_token end,
+        claimed_by = case when not will_retry then t.claimed_by end,
+        claimed_session_id = case when not will_retry then t.claimed_session_id end,
+        lease_expires_at = null,
+        held_until = null,
+        is_lapsed = false,
+        available_at = coalesce(finish_task.retry_at, t.available_at),
+        is_parked = will_retry,
+        completion = answered
+    where t.workspace = in_workspace and t.id = in_id;
+    if in_success then
+        perform release_dependents(in_workspace, in_id);
+    end if;
+end
+$$;
+
+CREATE FUNCTION public.force_release_lock(in_workspace text, cx public.request, in_key text, in_token bigint, OUT released boolean, OUT prior_agent_id text, OUT prior_locked_at timestamp with time zone, OUT reason text) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+    held file_lock;
+begin
+    perform hear(in_workspace, cx);
+    select * into held from file_lock l
+    where l.workspace = in_workspace and l.key = in_key for update;
+    if not is_live(in_workspace, held.agent_id, held.session_id, held.locked_at, held.expires_at, cx.silence)
+    then
+        reason := 'not_locked';
+    elsif held.token <> in_token then
+        reason := 'stale_fencing_token';
+    else
+        prior_agent_id := held.agent_id;
+        prior_locked_at := held.locked_at;
+        perform free_lock(in_workspace, in_key);
+    end if;
+    released := reason is null;
+    perform record(
+        in_workspace, cx, 'force_release_lock', jsonb_build_object('file_path', in_key),
+        case when released
+            then jsonb_build_object(
+                'prior_holder_agent_id', prior_agent_id, 'fencing_token', held.token)
+            else jsonb_build_object('reason', reason) end,
+        released);
+end
+$$;
+
+CREATE FUNCTION public.free_expired_ports(in_workspace text, silence interval) RETURNS bigint
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    block port_block;
+    freed bigint := 0;
+begin
+    for block in
+        select p.* from port_block p
+        left join lateral (
+            select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
+            where s.workspace = in_workspace and s.agent_id = p.agent_id and s.session_id = p.session_id
+            limit 1
+        ) s on true
+        where p.workspace = in_workspace
+            and not is_in_force(p.allocated_at, p.expires_at, silence, at,
+                s.ended_at, s.last_heartbeat_at, s.revived_at)
+        order by p.slot
+        for update of p skip locked
+    loop
+        continue when is_live(in_workspace, block.agent_id, block.session_id, block.allocated_at,
+            block.expires_at, silence);
+        delete from port_block p where p.workspace = in_workspace and p.slot = block.slot;
+        freed := freed + 1;
+    end loop;
+    return freed;
+end
+$$;
+
+CREATE FUNCTION public.free_lock(in_workspace text, in_key text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    update file_lock l set
+        agent_id = null, agent_type = null, session_id = null, reason = null, locked_at = null,
+        expires_at = null
+    where l.workspace = in_workspace and l.key = in_key;
+end
+$$;
+
+CREATE FUNCTION public.free_ports_of(in_workspace text, in_agent_id text, in_session_id text, in_dry_run boolean) RETURNS bigint
+    LANGUAGE plpgsql
+    AS $$
+declare
+    block record;
+    freed bigint := 0;
+begin
+    for block in
+        select p.slot, p.allocated_at, p.expires_at from port_block p
+        where p.workspace = in_workspace and p.agent_id = in_agent_id and p.session_id = in_session_id
+        order by p.slot
+        for update
+    loop
+        freed := freed + is_live(in_workspace, in_agent_id, in_session_id,
+            block.allocated_at, block.expires_at, any_silence())::integer;
+        if not in_dry_run then
+            delete from port_block p where p.workspace = in_workspace and p.slot = block.slot;
+        end if;
+    end loop;
+    return freed;
+end
+$$;
+
+CREATE FUNCTION public.hear(in_workspace text, cx public.request) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    is_due boolean;
+    session_silence interval;
+begin
+    if cx.session_id is not null then
+        select is_session_due(s.ended_at, s.last_heartbeat_at, at), cx.silence
+        into is_due, session_silence
+        from agent_session s
+        where s.workspace = in_workspace and s.agent_id = cx.agent_id
+            and s.session_id = cx.session_id;
+        if is_due then
+            perform touch_session(in_workspace, cx.agent_id, cx.session_id, cx.silence);
+        end if;
+    end if;
+    perform from work_task t
+    where t.workspace = in_workspace and t.claimed_by = cx.agent_id
+        and t.status in ('claimed', 'running')
+        and is_claim_due(
+            t.claimed_session_id, t.held_until, t.lease_minutes, cx.session_id, session_silence, at)
+    limit 1;
+    if found then
+        perform renew_claims(in_workspace, cx, session_silence);
+    end if;
+end
+$$;
+
+CREATE FUNCTION public.heartbeat_session(in_workspace text, cx public.request, in_phase_archetype text, OUT session_id text) RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+begin
+    select s.session_id into session_id from agent_session s
+    where s.workspace = in_workspace and s.agent_id = cx.agent_id
+        and case when cx.session_id is null
+            then is_session_live(s.ended_at, s.last_heartbeat_at, cx.silence, at)
+            else s.session_id = cx.session_id end
+    order by s.last_heartbeat_at desc limit 1;
+    if session_id is null then
+        return;
+    end if;
+    cx.session_id := session_id;
+    perform hear(in_workspace, cx);
+    if in_phase_archetype is not null then
+        update agent_session s set phase_archetype = in_phase_archetype
+        where s.workspace = in_workspace and s.agent_id = cx.agent_id
+            and s.session_id = cx.session_id
+            and s.phase_archetype is distinct from in_phase_archetype;
+    end if;
+end
+$$;
+
+CREATE FUNCTION public.is_claim_due(claimed_session_id text, held_until timestamp with time zone, lease_minutes integer, caller_session_id text, session_silence interval, at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select coalesce(claimed_session_id = caller_session_id, claimed_session_id is null)
+        and held_until > at
+        and (
+            held_until < at - interval '10 seconds' + least(
+                make_interval(mins => lease_minutes),
+                case when claimed_session_id is not null then session_silence end)
+            or held_until > at + interval '10 seconds'
+                + case when claimed_session_id is not null then session_silence end
+        )
+$$;
+
+CREATE FUNCTION public.is_claim_over(status text, held_until timestamp with time zone, at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select status in ('claimed', 'running') and held_until <= at
+$$;
+
+CREATE FUNCTION public.is_claimable(is_ready boolean, needed_trust smallint, task_type text, deadline timestamp with time zone, submitted_by text, authored_by text, archetype text, claimant text, trust integer, task_types text[], capabilities text[], at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select is_ready and needed_trust <= trust
+        and (task_types is null or task_type = any(task_types))
+        and is_open_to(task_type, deadline, submitted_by, authored_by, archetype, claimant, capabilities,
+            at)
+$$;
+
+CREATE FUNCTION public.is_distributed(in_table regclass) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    AS $_$
+declare
+    catalog regclass := to_regclass('pg_catalog.pg_dist_partition');
+    answer boolean := false;
+begin
+    if catalog is not null then
+        execute format('select exists (select from %s where logicalrelid = $1)', catalog)
+        into answer using in_table;
+    end if;
+    return answer;
+end
+$_$;
+
+CREATE FUNCTION public.is_in_force(since timestamp with time zone, expires_at timestamp with time zone, silence interval, at timestamp with time zone, ended_at timestamp with time zone, last_heartbeat_at timestamp with time zone, revived_at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select coalesce(
+        expires_at > at
+        and not coalesce(
+            not is_session_live(ended_at, last_heartbeat_at, silence, at) or revived_at > since, false),
+        false)
+$$;
+
+CREATE FUNCTION public.is_live(in_workspace text, in_agent_id text, in_session_id text, since timestamp with time zone, expires_at timestamp with time zone, silence interval) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    ended_at timestamptz;
+    last_heartbeat_at timestamptz;
+    revived_at timestamptz;
+begin
+    if in_session_id is not null and expires_at > at then
+        select s.ended_at, s.last_heartbeat_at, s.revived_at
+        into ended_at, last_heartbeat_at, revived_at
+        from agent_session s
+        where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
+    end if;
+    return is_in_force(since, expires_at, silence, at, ended_at, last_heartbeat_at, revived_at);
+end
+$$;
+
+CREATE FUNCTION public.is_open_to(task_type text, deadline timestamp with time zone, submitted_by text, authored_by text, archetype text, claimant text, capabilities text[], at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select (deadline is null or deadline > at)
+        and not (task_type in ('evaluate', 'review')
+            and (submitted_by = claimant or authored_by is not distinct from claimant))
+        and (archetype is null or coalesce(archetype = any(capabilities), true))
+$$;
+
+CREATE FUNCTION public.is_other_holder(agent_id text, session_id text, caller_agent_id text, caller_session_id text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select agent_id <> caller_agent_id or coalesce(session_id <> caller_session_id, false)
+$$;
+
+CREATE FUNCTION public.is_session_due(ended_at timestamp with time zone, last_heartbeat_at timestamp with time zone, at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select ended_at is not null or last_heartbeat_at < at - interval '10 seconds'
+$$;
+
+CREATE FUNCTION public.is_session_live(ended_at timestamp with time zone, last_heartbeat_at timestamp with time zone, silence interval, at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select ended_at is null and last_heartbeat_at > at - silence
+$$;
+
+CREATE FUNCTION public.is_waiting(alive_until timestamp with time zone, at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select alive_until > at
+$$;
+
+CREATE FUNCTION public.judge_lock(in_workspace text, cx public.request, in_key text, in_waiter uuid) RETURNS public.lock_verdict
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+    lock file_lock;
+    ahead lock_waiter;
+begin
+    select * into lock from file_lock l where l.workspace = in_workspace and l.key = in_key;
+    if is_live(in_workspace, lock.agent_id, lock.session_id, lock.locked_at, lock.expires_at, cx.silence)
+    then
+        return row(case
+            when not is_other_holder(lock.agent_id, lock.session_id, cx.agent_id, cx.session_id)
+                then 'own'
+            when lock.agent_id = cx.agent_id then 'locked_by_other_session'
+            else 'locked_by_other' end, lock)::lock_verdict;
+    end if;
+    perform from lock_waiter w where w.workspace = in_workspace and w.key = in_key limit 1;
+    if found then
+        select * into ahead from waiters_ahead(in_workspace, cx, in_key, in_waiter) limit 1;
+    end if;
+    if ahead.place is null then
+        return row('free', lock)::lock_verdict;
+    end if;
+    lock.agent_id := ahead.agent_id;
+    lock.agent_type := ahead.agent_type;
+    lock.session_id := ahead.session_id;
+    lock.reason := ahead.reason;
+    lock.locked_at := null;
+    lock.expires_at := ahead.alive_until;
+    return row(
+        case when ahead.agent_id = cx.agent_id then 'locked_by_other_session' else 'locked_by_other' end,
+        lock)::lock_verdict;
+end
+$$;
+
+CREATE FUNCTION public.judge_submission(in_workspace text, task public.new_task, in_depends_on uuid[], at timestamp with time zone, OUT verdict text, OUT fault_place bigint) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+    replaced_status text;
+begin
+    if in_depends_on <> '{}' then
+        select asked.place into fault_place
+        from unnest(in_depends_on) with ordinality as asked (id, place)
+        where not exists (
+            select from work_task t where t.workspace = in_workspace and t.id = asked.id
+        )
+        order by asked.place limit 1;
+        if found then
+            verdict := 'unknown_dependency';
+            return;
+        end if;
+    end if;
+    if task.replaces is not null then
+        select task_status(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at)
+        into replaced_status
+        from work_task t where t.workspace = in_workspace and t.id = task.replaces
+        for update;
+        if coalesce(replaced_status not in ('failed', 'cancelled'), true) then
+            verdict := 'not_replaceable';
+            return;
+        end if;
+    end if;
+    if task.deadline <= at then
+        verdict := 'deadline_past';
+    elsif task.refusal is not null then
+        verdict := 'blocked';
+    end if;
+end
+$$;
+
+CREATE FUNCTION public.keep_lock_waiters(in_workspace text, in_places uuid[], silence interval) RETURNS SETOF uuid
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+begin
+    update lock_waiter w set alive_until = at + waiter_lifetime()
+    where w.workspace = in_workspace and w.place = any(in_places);
+    delete from lock_waiter w
+    where w.workspace = in_workspace and not is_waiting(w.alive_until, at - interval '1 minute');
+    return query
+    select own.place from lock_waiter own
+    where own.workspace = in_workspace and own.place = any(in_places)
+        and not exists (
+            select from lock_waiter w
+            where w.workspace = in_workspace and w.key = own.key and is_waiting(w.alive_until, at)
+                and is_other_holder(w.agent_id, w.session_id, own.agent_id, own.session_id)
+                and (w.waiting_since, w.place) < (own.waiting_since, own.place)
+        ) and not exists (
+            select from file_lock l
+            left join lateral (
+                select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
+                where s.workspace = in_workspace and s.agent_id = l.agent_id
+                    and s.session_id = l.session_id
+                limit 1
+            ) s on true
+            where l.workspace = in_workspace and l.key = own.key
+                and is_other_holder(l.agent_id, l.session_id, own.agent_id, own.session_id)
+                and is_in_force(l.locked_at, l.expires_at, silence, at,
+                    s.ended_at, s.last_heartbeat_at, s.revived_at)
+        );
+end
+$$;
+
+CREATE FUNCTION public.keep_memory_words() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO '$user', 'public'
+    AS $$
+begin
+    insert into memory_words (workspace, id, words)
+    values (new.workspace, new.id, search_terms(new.search))
+    on conflict (workspace, id) do update set words = excluded.words;
+    return null;
+exception when others then
+    raise warning 'the BM25 index does not take memory %: %', new.id, sqlerrm;
+    return null;
+end
+$$;
+
+CREATE FUNCTION public.keep_queue_position(in_workspace text, cx public.request, in_key text, in_reason text, in_waiter uuid, in_is_kept boolean) RETURNS bigint
+    LANGUAGE plpgsql
+    AS $$
+declare
+    alive_until timestamptz := clock_timestamp() + waiter_lifetime();
+    queue_position bigint;
+begin
+    select count(*) + 1 into queue_position from waiters_ahead(in_workspace, cx, in_key, in_waiter);
+    if in_is_kept then
+        insert into lock_waiter as w (
+            workspace, place, key, agent_id, agent_type, session_id, reason, alive_until
+        ) values (
+            in_workspace, in_waiter, in_key, cx.agent_id, cx.agent_type, cx.session_id, in_reason,
+            alive_until
+        )
+        on conflict on constraint lock_waiter_pkey do update set alive_until = excluded.alive_until;
+    else
+        delete from lock_waiter w where w.workspace = in_workspace and w.place = in_waiter;
+    end if;
+    return queue_position;
+end
+$$;
+
+CREATE FUNCTION public.lease_task(in_workspace text, cx public.request, in_id uuid, in_task_types jsonb, in_lease_minutes integer, in_trust integer) RETURNS public.work_task
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    lease_ends_at timestamptz := at + make_interval(mins => in_lease_minutes);
+    ends_at timestamptz := claim_end(
+        lease_ends_at, session_silence(in_workspace, cx.agent_id, cx.session_id, cx.silence), at);
+    token text := 'c_' || replace(gen_random_uuid()::text, '-', '');
+    found_patterns jsonb := jsonb_build_array();
+    task work_task;
+begin
+    update work_task t set
+        status = 'claimed', attempt = t.attempt + 1, is_parked = false, is_lapsed = false,
+        claim_token = token, claimed_by = cx.agent_id, claimed_session_id = cx.session_id,
+        claimed_at = at, started_at = coalesce(t.started_at, at),
+        lease_minutes = in_lease_minutes, claim_lease_minutes = in_lease_minutes,
+        lease_expires_at = lease_ends_at, held_until = ends_at,
+        completion = null, result = null, error_message = null
+    where t.workspace = in_workspace and t.id = in_id
+    returning * into task;
+    if task.guard_findings <> '[]' then
+        select coalesce(jsonb_agg(f -> 'pattern_name' order by n), '[]') into found_patterns
+        from jsonb_array_elements(task.guard_findings) with ordinality x (f, n)
+        where (f ->> 'bypass_trust')::integer > in_trust;
+        perform record_guardrail_violations(in_workspace, cx, (
+            select jsonb_agg(f || jsonb_build_object('trust_level', in_trust, 'blocked', false))
+            from jsonb_array_elements(task.guard_findings) f
+            where (f ->> 'bypass_trust')::integer > in_trust));
+    end if;
+    perform record(
+        in_workspace, cx, 'claim_task', jsonb_build_object('task_types', in_task_types),
+        jsonb_build_object('task_id', in_id, 'attempt', task.attempt, 'guardrails', found_patterns),
+        true);
+    return task;
+end
+$$;
+
+CREATE TABLE public.port_block (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    slot integer NOT NULL,
+    agent_id text NOT NULL COLLATE pg_catalog."C",
+    session_id text NOT NULL COLLATE pg_catalog."C",
+    allocated_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    CONSTRAINT port_block_slot_range CHECK ((slot >= 0))
+);
+
+CREATE FUNCTION public.live_port_blocks(in_workspace text, silence interval) RETURNS SETOF public.port_block
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+begin
+    return query
+    select p.* from port_block p
+    left join lateral (
+        select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
+        where s.workspace = in_workspace and s.agent_id = p.agent_id and s.session_id = p.session_id
+        limit 1
+    ) s on true
+    where p.workspace = in_workspace
+        and is_in_force(p.allocated_at, p.expires_at, silence, at,
+            s.ended_at, s.last_heartbeat_at, s.revived_at)
+    order by p.allocated_at, p.slot;
+end
+$$;
+
+CREATE FUNCTION public.live_task_with_key(in_workspace text, in_unique_key text) RETURNS uuid
+    LANGUAGE plpgsql
+    AS $$
+declare
+    twin record;
+    at timestamptz := clock_timestamp();
+begin
+    if in_unique_key is null then
+        return null;
+    end if;
+    select t.id, task_failure(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) as failure
+    into twin
+    from work_task t
+    where t.workspace = in_workspace and t.unique_key = in_unique_key
+        and t.status in ('pending', 'claimed', 'running');
+    if twin.failure is null then
+        return twin.id;
+    end if;
+    perform from work_task t where t.workspace = in_workspace and t.id = twin.id for update;
+    perform notice_task(in_workspace, twin.id);
+    return null;
+end
+$$;
+
+CREATE FUNCTION public.make_memory_bm25() RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO '$user', 'public'
+    AS $$
+declare
+    installed integer[] := (
+        select regexp_match(extversion, '^(\d+)\.(\d+)')::integer[]
+        from pg_extension where extname = 'pg_search'
+    );
+begin
+    if installed is null or installed < array[0, 24] then
+        return false;
+    end if;
+    drop index if exists memory_bm25;
+    -- From here on nothing is stored unseen: the trigger waits for whoever is storing, and whoever
+    -- comes later waits for this.
+    create or replace trigger memory_words_kept
+        after insert or update of summary, lessons, tags on memory
+        for each row execute function keep_memory_words();
+    insert into memory_words (workspace, id, words)
+    select workspace, id, search_terms(search) from memory
+    on conflict (workspace, id) do update set words = excluded.words;
+    create index memory_bm25 on memory_words
+        using bm25 (id, (words::pdb.whitespace)) with (key_field = 'id');
+    return true;
+exception when others then
+    raise warning 'memories are not ranked by BM25: %', sqlerrm;
+    return false;
+end
+$$;
+
+CREATE FUNCTION public.memory_search(in_summary text, in_lessons text[], in_tags text[]) RETURNS tsvector
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO '$user', 'public'
+    AS $$
+begin
+    return search_vector(in_summary, 'A')
+        || search_vector(left(array_to_string(in_lessons, ' '), 30000), 'B')
+        || search_vector(left(array_to_string(in_tags, ' '), 15000), 'C');
+end
+$$;
+
+CREATE FUNCTION public.notice_task(in_workspace text, in_id uuid) RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    status_now text;
+begin
+    update work_task t set
+        is_parked = false,
+        is_lapsed = is_claim_over(t.status, t.held_until, at) and task_failure(
+            t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) is null,
+        status = task_status(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at),
+        error_message = coalesce(
+            task_failure(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at),
+            t.error_message),
+        completed_at = case when task_failure(
+                t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) is not null
+            then task_failed_at(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts)
+            else t.completed_at end
+    where t.workspace = in_workspace and t.id = in_id
+        and (
+            is_claim_over(t.status, t.held_until, at)
+            or (t.status = 'pending' and (t.deadline <= at or (t.is_parked and t.available_at <= at)))
+        )
+    returning t.status into status_now;
+    return status_now;
+end
+$$;
+
+CREATE FUNCTION public.notice_time_passed(in_workspace text, in_limit integer, OUT noticed bigint, OUT failed bigint) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+    passed uuid[] := array(
+        select id from tasks_to_notice(in_workspace, clock_timestamp(), in_limit) id order by id);
+    task_id uuid;
+    status_now text;
+begin
+    noticed := 0;
+    failed := 0;
+    foreach task_id in array passed loop
+        perform from work_task t where t.workspace = in_workspace and t.id = task_id
+        for update skip locked;
+        continue when not found;
+        status_now := notice_task(in_workspace, task_id);
+        noticed := noticed + (status_now is not null)::integer;
+        failed := failed + coalesce(status_now = 'failed', false)::integer;
+    end loop;
+end
+$$;
+
+CREATE FUNCTION public.own_functions() RETURNS TABLE(name regprocedure, first_argument text)
+    LANGUAGE sql STABLE
+    AS $$
+    select p.oid::regprocedure, p.proargnames[1]
+    from pg_proc p
+    where p.pronamespace = current_schema()::regnamespace and p.prokind = 'f'
+        and not exists (
+            select from pg_depend d
+            where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
+    order by p.oid
+$$;
+
+CREATE FUNCTION public.pick_task(in_workspace text, cx public.request, in_task_types text[], in_trust integer, able text[], in_waits boolean) RETURNS public.picked_task
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz;
+    is_contended boolean := false;
+    unnoticed uuid[];
+    candidates uuid[];
+    candidate uuid;
+    newly_noticed bigint;
+    noticed bigint := 0;
+    task work_task;
+begin
+    for round in 1..32 loop
+        newly_noticed := 0;
+        unnoticed := array(select tasks_to_notice(in_workspace, clock_timestamp(), 1));
+        if unnoticed <> '{}' then
+            select n.noticed into newly_noticed from notice_time_passed(in_workspace, 100) n;
+            noticed := noticed + newly_noticed;
+        end if;
+        at := clock_timestamp();
+        candidates := array(
+            select c.id
+            from claimable_tasks(in_workspace, cx.agent_id, in_trust, in_task_types, able, at) c
+            order by c.priority, c.created_at, c.id);
+        foreach candidate in array candidates loop
+            -- Judged again on the locked row: a rival may have claimed it since.
+            select * into task from work_task t
+            where t.workspace = in_workspace and t.id = candidate
+                and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
+                    t.authored_by, t.archetype, cx.agent_id, in_trust, in_task_types, able, at)
+            for update skip locked;
+            exit when found;
+        end loop;
+        exit when task.id is not null;
+        if newly_noticed = 0 then
+            is_contended := candidates || unnoticed <> '{}';
+            exit when noticed > 0 or not in_waits or not is_contended;
+            perform from work_task t
+            where t.workspace = in_workspace and t.id = (candidates || unnoticed)[1]
+            for update;
+        end if;
+    end loop;
+    return row(task, is_contended)::picked_task;
+end
+$$;
+
+CREATE FUNCTION public.profile_home(in_workspace text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+    return case when exists (select from profile p where p.workspace = in_workspace) then in_workspace
+        else 'default' end;
+end
+$$;
+
+CREATE TABLE public.handoff (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    agent_id text NOT NULL COLLATE pg_catalog."C",
+    agent_type text NOT NULL,
+    session_id text COLLATE pg_catalog."C",
+    summary text NOT NULL,
+    completed_work json NOT NULL,
+    in_progress json NOT NULL,
+    decisions json NOT NULL,
+    next_steps json NOT NULL,
+    relevant_files json NOT NULL,
+    content json NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+CREATE FUNCTION public.read_handoffs(in_workspace text, cx public.request, in_agent_id text, in_limit bigint, in_asked jsonb) RETURNS SETOF public.handoff
+    LANGUAGE plpgsql
+    AS $$
+declare
+    found_rows bigint;
+begin
+    perform hear(in_workspace, cx);
+    if in_agent_id is null then
+        return query
+        select * from handoff h where h.workspace = in_workspace
+        order by h.created_at desc, h.id desc limit in_limit + 1;
+    else
+        return query
+        select * from handoff h where h.workspace = in_workspace and h.agent_id = in_agent_id
+        order by h.created_at desc, h.id desc limit in_limit + 1;
+    end if;
+    get diagnostics found_rows = row_count;
+    perform record(
+        in_workspace, cx, 'read_handoff', in_asked,
+        jsonb_build_object('count', least(found_rows, in_limit)), true);
+end
+$$;
+
+CREATE FUNCTION public.ready_archetypes(in_workspace text) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE ROWS 5
+    AS $$
+begin
+    return query
+    with recursive found as (
+        (
+            select t.archetype from work_task t
+            where t.workspace = in_workspace and t.is_ready and t.archetype is not null
+            order by t.archetype limit 1
+        ) union all (
+            select (
+                select t.archetype from work_task t
+                where t.workspace = in_workspace and t.is_ready and t.archetype is not null
+                    and t.archetype > found.archetype
+                order by t.archetype limit 1
+            )
+            from found where found.archetype is not null
+        )
+    )
+    select archetype from found where archetype is not null;
+end
+$$;
+
+CREATE FUNCTION public.ready_work_waiters(in_workspace text, in_places uuid[], in_agent_ids text[], in_trusts integer[], in_task_types jsonb, silence interval) RETURNS SETOF uuid
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    is_unnoticed boolean := exists (select from tasks_to_notice(in_workspace, at, 1));
+    woken uuid[] := array[]::uuid[];
+    task_types text[];
+    task uuid;
+begin
+    for n in 1..cardinality(in_places) loop
+        task_types := case when in_task_types -> (n - 1) <> 'null' then array(
+            select jsonb_array_elements_text(in_task_types -> (n - 1))) end;
+        select c.id into task
+        from claimable_tasks(
+            in_workspace, in_agent_ids[n], in_trusts[n], task_types,
+            declared_capabilities(in_workspace, in_agent_ids[n], silence), at) c
+        where c.id <> all(woken)
+        limit 1;
+        if task is not null or is_unnoticed then
+            woken := woken || task;
+            is_unnoticed := is_unnoticed and task is not null;
+            return next in_places[n];
+        end if;
+    end loop;
+end
+$$;
+
+CREATE FUNCTION public.record(in_workspace text, cx public.request, operation text, parameters jsonb, result jsonb, success boolean) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    insert into audit_log (
+        workspace, agent_id, agent_type, session_id, request_id, operation, parameters, result,
+        success, duration_ms
+    ) values (
+        in_workspace, cx.agent_id, cx.agent_type, cx.session_id, cx.id, operation, parameters, result,
+        success, cx.elapsed_ms + 1000 * extract(epoch from clock_timestamp() - statement_timestamp())
+    );
+end
+$$;
+
+CREATE FUNCTION public.record_advice(in_workspace text, cx public.request, in_parameters jsonb, in_decision jsonb, in_key text, in_file_limit bigint, in_files_modified bigint, in_denial text, OUT allowed boolean, OUT reason text) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+    is_over_limit boolean := false;
+begin
+    perform hear(in_workspace, cx);
+    if in_file_limit is not null then
+        is_over_limit := in_file_limit <= greatest(
+            in_files_modified, count_other_file_locks(in_workspace, cx.agent_id, in_key, cx.silence));
+    end if;
+    allowed := (in_decision -> 'allowed')::boolean and not is_over_limit;
+    reason := case when is_over_limit then in_denial else in_decision ->> 'reason' end;
+    perform record(
+        in_workspace, cx, 'policy_decision', in_parameters,
+        jsonb_build_object(
+            'allowed', allowed, 'reason', reason, 'policy_id', null,
+            'diagnostics', case when is_over_limit then '[]' else in_decision -> 'diagnostics' end),
+        allowed);
+end
+$$;
+
+CREATE FUNCTION public.record_denial(in_workspace text, cx public.request, operation text, resource text, engine text, reason text, diagnostics text[]) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    perform record(
+        in_workspace, cx, 'policy_decision',
+        jsonb_build_object(
+            'operation', operation, 'resource', resource, 'engine', engine, 'context', null,
+            'advisory', false
+        ),
+        jsonb_build_object(
+            'allowed', false, 'reason', reason, 'policy_id', null, 'diagnostics', to_jsonb(diagnostics)
+        ),
+        false
+    );
+end
+$$;
+
+CREATE FUNCTION public.record_guardrail_violations(in_workspace text, cx public.request, violations jsonb) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if violations = '[]' or violations is null then
+        return;
+    end if;
+    insert into guardrail_violation (
+        workspace, agent_id, session_id, request_id, trust_level, pattern_name, category, severity,
+        blocked, operation_text, matched_text, file_paths
+    )
+    select
+        in_workspace, cx.agent_id, cx.session_id, cx.id, v.trust_level, v.pattern_name, v.category,
+        v.severity, v.blocked, v.operation_text, v.matched_text, v.file_paths
+    from jsonb_to_recordset(violations) as v (
+        trust_level smallint, pattern_name text, category text, severity text, blocked boolean,
+        operation_text text, matched_text text, file_paths text[]
+    );
+end
+$$;
+
+CREATE FUNCTION public.record_key_list(in_workspace text, cx public.request, in_count bigint) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    perform hear(in_workspace, cx);
+    perform record(
+        in_workspace, cx, 'manage_keys', '{}', jsonb_build_object('count', in_count), true);
+end
+$$;
+
+CREATE FUNCTION public.record_submission(in_workspace text, cx public.request, task public.new_task, verdict text, in_task_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    parameters jsonb := jsonb_build_object('task_type', task.task_type, 'priority', task.priority);
+begin
+    if task.change_id is not null then
+        parameters := parameters || jsonb_build_object('change_id', task.change_id);
+    end if;
+    if verdict <> 'deduplicated' then
+        perform record_guardrail_violations(in_workspace, cx, task.violations);
+    end if;
+    perform record(
+        in_workspace, cx, 'submit_task', parameters,
+        case when verdict = 'blocked'
+            then jsonb_build_object('reason', task.refusal, 'guardrails', task.patterns)
+            else jsonb_build_object(
+                'task_id', in_task_id, 'action', verdict, 'guardrails', task.patterns) end,
+        verdict <> 'blocked');
+end
+$$;
+
+CREATE FUNCTION public.register_session(in_workspace text, cx public.request, in_session_id text, in_capabilities text[], in_current_task text, in_delegated_from text, in_metadata jsonb, in_phase_archetype text, in_connection_id text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+    at timestamptz := clock_timestamp();
+    ends_at timestamptz := claim_end(null, cx.silence, at);
+begin
+    insert into agent_session as s (
+        workspace, agent_id, session_id, agent_type, capabilities, current_task, delegated_from,
+        metadata, phase_archetype
+    ) values (
+        in_workspace, cx.agent_id, in_session_id, cx.agent_type, in_capabilities, in_current_task,
+        in_delegated_from, in_metadata, in_phase_archetype
+    )
+    on conflict (workspace, agent_id, session_id) do nothing;
+    if not found then
+        perform touch_session(in_workspace, cx.agent_id, in_session_id, cx.silence);
+        update agent_session s set
+            agent_type = cx.agent_type, capabilities = in_capabilities,
+            current_task = in_current_task, delegated_from = in_delegated_from,
+            metadata = in_metadata, phase_archetype = in_phase_archetype
+        where s.workspace = in_workspace and s.agent_id = cx.agent_id
+            and s.session_id = in_session_id;
+    end if;
+    update work_task t set held_until = ends_at
+    where t.workspace = in_workspace and t.claimed_by = cx.agent_id
+        and t.claimed_session_id = in_session_id and t.status in ('claimed', 'running')
+        and t.held_until <> least(t.held_until, ends_at);
+    if in_connection_id is not null then
+        insert into mcp_connection (workspace, agent_id, connection_id, session_id)
+        values (in_workspace, cx.agent_id, in_connection_id, in_session_id)
+        on conflict (workspace, agent_id, connection_id) do update set
+            session_id = excluded.session_id, bound_at = excluded.bound_at;
+    end if;
+    perform record(
+        in_workspace, cx, 'register_agent',
+        jsonb_build_object('session_id', in_session_id, 'capabilities', to_jsonb(in_capabilities)),
+        '{}', true);
+end
+$$;
+
+CREATE FUNCTION public.release_dependents(in_workspace text, in_task_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    dependent uuid;
+begin
+    for dependent in
+        select d.task_id from work_dependency d
+        where d.workspace = in_workspace and d.depends_on = in_task_id
+        order by d.task_id
+    loop
+        update work_task t set open_dependencies = t.open_dependencies - 1
+        where t.workspace = in_workspace and t.id = dependent;
+    end loop;
+end
+$$;
+
+CREATE FUNCTION public.release_lock(in_workspace text, cx public.request, in_key text, in_token bigint, OUT refusal text) RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+declare
+    held file_lock;
+begin
+    perform hear(in_workspace, cx);
+    select * into held from file_lock l
+    where l.workspace = in_workspace and l.key = in_key
+        and not is_other_holder(l.agent_id, l.session_id, cx.agent_id, cx.session_id)
+    for update;
+    if not is_live(in_workspace, held.agent_id, held.session_id, held.locked_at, held.expires_at, cx.silence)
+    then
+        refusal := 'lock_not_found_or_not_owner';
+    elsif held.token <> in_token then
+        refusal := 'stale_fencing_token';
+    else
+        perform free_lock(in_workspace, in_key);
+    end if;
+    perform record(
+        in_workspace, cx, 'release_lock', jsonb_build_object('file_path', in_key),
+        case when refusal is null then jsonb_build_object('action', 'released')
+            else jsonb_build_object('reason', refusal) end,
+        refusal is null);
+end
+$$;
+
+CREATE FUNCTION public.release_locks_of(in_workspace text, in_agent_id text, in_session_id text, in_dry_run boolean) RETURNS bigint
+    LANGUAGE plpgsql
+    AS $$
+declare
+    lock record;
+    released bigint := 0;
+begin
+    for lock in
+        select l.key, l.locked_at, l.expires_at from file_lock l
+        where l.workspace = in_workspace and l.agent_id = in_agent_id and l.session_id = in_session_id
+        order by l.key
+        for update
+    loop
+        released := released + is_live(in_workspace, in_agent_id, in_session_id,
+            lock.locked_at, lock.expires_at, any_silence())::integer;
+        if not in_dry_run then
+            perform free_lock(in_workspace, lock.key);
+        end if;
+    end loop;
+    return released;
+end
+$$;
+
+CREATE FUNCTION public.release_ports(in_workspace text, cx public.request, in_session_id text, in_any_owner boolean, OUT refusal text, OUT slot integer) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz;
+    block port_block;
+begin
+    perform hear(in_workspace, cx);
+    at := clock_timestamp();
+    select p.* into block from port_block p
+    left join lateral (
+        select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
+        where s.workspace = in_workspace and s.agent_id = p.agent_id and s.session_id = p.session_id
+        limit 1
+    ) s on true
+    where p.workspace = in_workspace and p.session_id = in_session_id
+        and is_in_force(p.allocated_at, p.expires_at, cx.silence, at,
+            s.ended_at, s.last_heartbeat_at, s.revived_at)
+    for update of p;
+    if block.agent_id = cx.agent_id or (block.slot is not null and in_any_owner) then
+        slot := block.slot;
+        delete from port_block p where p.workspace = in_workspace and p.slot = release_ports.slot;
+    elsif block.slot is not null then
+        refusal := 'not_owner';
+    end if;
+    perform record(
+        in_workspace, cx, 'release_ports', jsonb_build_object('session_id', in_session_id),
+        case when refusal is null then jsonb_build_object('slot', slot)
+            else jsonb_build_object('reason', refusal) end,
+        refusal is null);
+end
+$$;
+
+CREATE FUNCTION public.remember(in_workspace text, cx public.request, in_event_type text, in_summary text, in_summary_digest bytea, in_details jsonb, in_outcome text, in_lessons jsonb, in_tags jsonb, OUT memory_id uuid, OUT action text) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+    merge_count integer;
+    new_lessons text[] := array(select jsonb_array_elements_text(in_lessons));
+    new_tags text[] := array(select jsonb_array_elements_text(in_tags));
+begin
+    perform hear(in_workspace, cx);
+    -- A memory too old to be merged into is no longer the current one, and the insert meets no conflict.
+    update memory m set is_current = false
+    where m.workspace = in_workspace and m.agent_id = cx.agent_id and m.event_type = in_event_type
+        and m.summary_digest = in_summary_digest and m.is_current
+        and m.created_at <= statement_timestamp() - interval '1 hour';
+    insert into memory as m (
+        workspace, agent_id, session_id, event_type, summary, summary_digest, details, outcome,
+        lessons, tags
+    ) values (
+        in_workspace, cx.agent_id, cx.session_id, in_event_type, in_summary, in_summary_digest,
+        in_details, in_outcome, new_lessons, new_tags
+    )
+    on conflict (workspace, agent_id, event_type, summary_digest) where is_current do update set
+        details = case when excluded.details = '{}' then m.details else excluded.details end,
+        outcome = coalesce(excluded.outcome, m.outcome),
+        lessons = union_first_seen(m.lessons, excluded.lessons),
+        tags = union_first_seen(m.tags, excluded.tags),
+        merge_count = m.merge_count + 1
+    returning m.id, m.merge_count into memory_id, merge_count;
+    action := case when merge_count = 0 then 'created' else 'deduplicated' end;
+    perform record(
+        in_workspace, cx, 'remember',
+        jsonb_build_object('event_type', in_event_type, 'tags', in_tags),
+        jsonb_build_object('action', action, 'memory_id', memory_id),
+        true);
+end
+$$;
+
+CREATE FUNCTION public.renew_claims(in_workspace text, cx public.request, session_silence interval) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    claim record;
+begin
+    for claim in
+        select t.id, t.claimed_session_id,
+            greatest(t.lease_expires_at, at + make_interval(mins => t.lease_minutes)) as lease_ends_at
+        from work_task t
+        where t.workspace = in_workspace and t.claimed_by = cx.agent_id
+            and t.status in ('claimed', 'running')
+            and is_claim_due(
+                t.claimed_session_id, t.held_until, t.lease_minutes, cx.session_id,
+                session_silence, at)
+        order by t.id
+        for update skip locked
+    loop
+        update work_task t set
+            lease_expires_at = claim.lease_ends_at,
+            held_until = claim_end(
+                claim.lease_ends_at,
+                case when claim.claimed_session_id is not null then session_silence end, at)
+        where t.workspace = in_workspace and t.id = claim.id;
+    end loop;
+end
+$$;
+
+CREATE FUNCTION public.renew_task(in_workspace text, cx public.request, in_id uuid, in_claim_token text, in_lease_minutes integer, OUT success boolean, OUT status text, OUT task_id uuid, OUT lease_expires_at timestamp with time zone, OUT reason text) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz;
+    task work_task;
+    minutes integer;
+begin
+    perform hear(in_workspace, cx);
+    select * into task from work_task t where t.workspace = in_workspace and t.id = in_id for update;
+    at := clock_timestamp();
+    reason := claim_fault(
+        task.id, task.claimed_by, task.claimed_session_id, task.claim_token,
+        task_status(task.status, task.deadline, task.held_until, task.attempt, task.max_attempts, at),
+        cx, in_claim_token);
+    success := reason is null;
+    if success then
+        minutes := coalesce(in_lease_minutes, task.claim_lease_minutes);
+        status := 'running';
+        task_id := in_id;
+        lease_expires_at := at + make_interval(mins => minutes);
+        update work_task t set
+            status = renew_task.status, is_lapsed = false, lease_minutes = minutes,
+            lease_expires_at = renew_task.lease_expires_at,
+            held_until = claim_end(
+                renew_task.lease_expires_at,
+                session_silence(in_workspace, cx.agent_id, task.claimed_session_id, cx.silence), at)
+        where t.workspace = in_workspace and t.id = in_id;
+    end if;
+    perform record(
+        in_workspace, cx, 'renew_task', jsonb_build_object('task_id', in_id),
+        case when success then jsonb_build_object('lease_expires_at', lease_expires_at)
+            else jsonb_build_object('reason', reason) end,
+        success);
+end
+$$;
+
+CREATE FUNCTION public.replace_dependency(in_workspace text, in_old uuid, in_new uuid) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+begin
+    update work_dependency d set depends_on = in_new
+    from work_task t
+    where d.workspace = in_workspace and d.depends_on = in_old
+        and t.workspace = in_workspace and t.id = d.task_id
+        and task_status(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) = 'pending';
+end
+$$;
+
+CREATE FUNCTION public.requeue_claims_of(in_workspace text, in_agent_id text, in_session_id text, in_dry_run boolean) RETURNS bigint
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    task record;
+    requeued bigint := 0;
+begin
+    for task in
+        select t.id, t.attempt >= t.max_attempts as is_out
+        from work_task t
+        where t.workspace = in_workspace and t.claimed_by = in_agent_id
+            and t.claimed_session_id = in_session_id and t.status in ('claimed', 'running')
+            and task_failure(
+                t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) is null
+        order by t.id
+        for update
+    loop
+        requeued := requeued + (not task.is_out)::integer;
+        if not in_dry_run then
+            perform requeue_task(in_workspace, task.id, task.is_out);
+        end if;
+    end loop;
+    return requeued;
+end
+$$;
+
+CREATE FUNCTION public.requeue_task(in_workspace text, in_id uuid, in_is_out boolean) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+begin
+    update work_task t set
+        status = case when in_is_out then 'failed' else 'pending' end,
+        error_message = case when in_is_out then 'max_attempts_exceeded' else t.error_message end,
+        completed_at = case when in_is_out then at end,
+        claim_token = case when in_is_out then t.claim_token end,
+        claimed_by = case when in_is_out then t.claimed_by end,
+        claimed_session_id = case when in_is_out then t.claimed_session_id end,
+        claimed_at = case when in_is_out then t.claimed_at end,
+        lease_expires_at = null, held_until = null, available_at = null, is_parked = false,
+        is_lapsed = false
+    where t.workspace = in_workspace and t.id = in_id;
+end
+$$;
+
+CREATE FUNCTION public.reserve_idempotency_key(in_workspace text, in_agent_id text, in_key text, in_fingerprint bytea) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz;
+begin
+    insert into idempotency_key (workspace, agent_id, key, fingerprint)
+    values (in_workspace, in_agent_id, in_key, in_fingerprint)
+    on conflict (workspace, agent_id, key) do nothing;
+    if found then
+        return true;
+    end if;
+    at := clock_timestamp();
+    update idempotency_key k set fingerprint = in_fingerprint, body = null, created_at = at
+    where k.workspace = in_workspace and k.agent_id = in_agent_id and k.key = in_key
+        and k.created_at <= at - interval '24 hours';
+    return found;
+end
+$$;
+
+CREATE FUNCTION public.resolve_references(in_dependencies jsonb, named jsonb) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE
+    AS $$
+begin
+    if in_dependencies = '[]' then
+        return in_dependencies;
+    end if;
+    return (
+        select jsonb_agg(case
+            when it not like 'ref:%' then it
+            else coalesce(named ->> it, '00000000-0000-0000-0000-000000000000') end order by n)
+        from jsonb_array_elements_text(in_dependencies) with ordinality as d (it, n)
+    );
+end
+$$;
+
+CREATE FUNCTION public.retain(retention_days integer, months_ahead integer, OUT rows_deleted bigint, OUT audit_partitions_dropped bigint) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+begin
+    perform audit_log_ensure_partitions(months_ahead);
+    rows_deleted := delete_old_records(retention_days);
+    audit_partitions_dropped := audit_log_drop_partitions(retention_days);
+end
+$$;
+
+CREATE FUNCTION public.run_maintenance(in_workspace text, cx public.request, in_asked jsonb, in_tasks text[], in_rows_deleted bigint, in_audit_partitions_dropped bigint, OUT sessions_expired bigint, OUT locks_expired bigint, OUT locks_released bigint, OUT tasks_requeued bigint, OUT tasks_failed bigint, OUT ports_released bigint, OUT duration_ms bigint) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+begin
+    perform hear(in_workspace, cx);
+    select t.* into sessions_expired, locks_expired, locks_released, tasks_requeued, tasks_failed,
+        ports_released
+    from tidy_up(in_workspace, cx.silence, in_tasks) t;
+    duration_ms := cx.elapsed_ms
+        + 1000 * extract(epoch from clock_timestamp() - statement_timestamp());
+    perform record(
+        in_workspace, cx, 'run_maintenance', jsonb_build_object('tasks', in_asked),
+        jsonb_build_object(
+            'sessions_expired', sessions_expired, 'locks_expired', locks_expired,
+            'locks_released', locks_released, 'tasks_requeued', tasks_requeued,
+            'tasks_failed', tasks_failed, 'ports_released', ports_released, 'approvals_expired', 0,
+            'rows_deleted', in_rows_deleted,
+            'audit_partitions_dropped', in_audit_partitions_dropped),
+        true);
+end
+$$;
+
+CREATE FUNCTION public.search_query(in_text text) RETURNS tsquery
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+begin
+    return (
+        with terms as (
+            select
+                word_place, word, place, search_quote(left(lower(segment), 200))
+                    || case when place = max(place) over () then ':*' else '' end as segment,
+                case when word_place = max(word_place) over () then ':*' else '' end as ending
+            from search_words(in_text)
+        ), words as (
+            select word_place, '(' || search_quote(word) || ending || ' | '
+                || string_agg(segment, ' <-> ' order by place) || ')' as either
+            from terms
+            group by word_place, word, ending
+        )
+        select string_agg(either, ' & ' order by word_place)::tsquery from words
+    );
+end
+$$;
+
+CREATE FUNCTION public.search_quote(in_term text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select '''' || replace(replace(in_term, '\', '\\'), '''', '''''') || ''''
+$$;
+
+CREATE FUNCTION public.search_terms(in_search tsvector) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select coalesce(string_agg(term, ' ' order by place, term), '')
+    from unnest(in_search) as found_by (term, places, weights)
+    cross join lateral unnest(places) as place
+$$;
+
+CREATE FUNCTION public.search_vector(in_text text, in_weight text) RETURNS tsvector
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+begin
+    if in_text is null or in_text = '' then
+        return ''::tsvector;
+    end if;
+    return (
+        select coalesce(
+            string_agg(search_quote(left(term, 200)) || ':' || least(place, 16383) || in_weight, ' '), ''
+        )::tsvector
+        from (
+            select *, place = min(place) over (partition by word_place) as is_first
+            from search_words(in_text)
+        ) as words
+        cross join lateral unnest(
+            array[case when is_first then word end, lower(segment)]
+            || case when segment <> lower(segment) then string_to_array(
+                lower(regexp_replace(
+                    regexp_replace(segment, '([a-z0-9])([A-Z])', '\1 \2', 'g'),
+                    '([A-Z])([A-Z][a-z])', '\1 \2', 'g'
+                )), ' ') end
+        ) as found_by (term)
+        where term is not null
+    );
+end
+$$;
+
+CREATE FUNCTION public.search_words(in_text text) RETURNS TABLE(word_place bigint, word text, place bigint, segment text)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$
+    with trimmed as materialized (
+        select place, btrim(raw, '!"#$%&''()*+,-./:;<=>?@[\]^_`{|}~') as word
+        from unnest(regexp_split_to_array(
+            in_text, '[\s\u00a0\u2009\u202f\u3000‘’“”„«»‹›–—…、。，：；！？（）「」]+'
+        )) with ordinality as split (raw, place)
+    ), words as materialized (
+        select place, left(lower(left(word, 200)), 200) as word,
+            regexp_split_to_array(word, '[!-/:-@\[-`{-~]+') as segments
+        from trimmed
+        where word <> ''
+    )
+    select w.place, w.word, row_number() over (order by w.place, s.place), s.segment
+    from words w cross join lateral unnest(w.segments) with ordinality as s (segment, place)
+$_$;
+
+CREATE FUNCTION public.session_silence(in_workspace text, in_agent_id text, in_session_id text, silence interval) RETURNS interval
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+    if in_session_id is not null and exists (
+        select from agent_session s
+        where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id
+    ) then
+        return silence;
+    end if;
+    return null;
+end
+$$;
+
+CREATE FUNCTION public.session_status(ended_at timestamp with time zone, last_heartbeat_at timestamp with time zone, silence interval, at timestamp with time zone) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select case
+        when not is_session_live(ended_at, last_heartbeat_at, silence, at) then 'disconnected'
+        when last_heartbeat_at <= at - interval '15 minutes' then 'idle'
+        else 'active'
+    end
+$$;
+
+CREATE FUNCTION public.stale_candidates(in_workspace text, in_agent_id text, in_trust integer, in_task_types text[], able text[], in_guard_version text) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+    candidates uuid[] := array(
+        select c.id from claimable_tasks(
+            in_workspace, in_agent_id, in_trust, in_task_types, able, clock_timestamp()) c);
+begin
+    return array(
+        select candidate from unnest(candidates) candidate, lateral (
+            select t.guard_version from work_task t
+            where t.workspace = in_workspace and t.id = candidate limit 1
+        ) it
+        where it.guard_version <> in_guard_version);
+end
+$$;
+
+CREATE FUNCTION public.store_scans(in_workspace text, in_guard_version text, in_scans jsonb) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    scan record;
+begin
+    for scan in
+        select s.id, s.guard_trust, s.findings
+        from jsonb_to_recordset(in_scans) as s (id uuid, guard_trust smallint, findings jsonb)
+        order by s.id
+    loop
+        perform from work_task t where t.workspace = in_workspace and t.id = scan.id
+        for update skip locked;
+        if found then
+            update work_task t set
+                guard_version = in_guard_version, guard_trust = scan.guard_trust,
+                guard_findings = scan.findings, needed_trust = greatest(t.min_trust, scan.guard_trust)
+            where t.workspace = in_workspace and t.id = scan.id;
+        end if;
+    end loop;
+end
+$$;
+
+CREATE FUNCTION public.store_task(in_workspace text, cx public.request, task public.new_task, OUT verdict text, OUT task_id uuid, OUT fault_place bigint) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+    at timestamptz := clock_timestamp();
+    dependencies uuid[] := dependencies_of(task.depends_on);
+    open_count integer := 0;
+begin
+    select j.verdict, j.fault_place into verdict, fault_place
+    from judge_submission(in_workspace, task, dependencies, at) j;
+    while verdict is null loop
+        task_id := live_task_with_key(in_workspace, task.unique_key);
+        if task_id is not null then
+            verdict := 'deduplicated';
+            return;
+        end if;
+        if dependencies <> '{}' then
+            open_count := count_open_dependencies(in_workspace, dependencies);
+        end if;
+        insert into work_task (
+            workspace, task_type, description, input_data, priority, agent_requirements, archetype,
+            min_trust, deadline, not_before, available_at, is_parked, max_attempts,
+            retry_on_failure, unique_key, guard_version, guard_trust, guard_findings, needed_trust,
+            authored_by, change_id, submitted_by, submitted_session_id, open_dependencies
+        ) values (
+            in_workspace, task.task_type, task.description, task.input_data, task.priority,
+            task.agent_requirements, task.archetype, task.min_trust, task.deadline, task.not_before,
+            task.not_before, coalesce(task.not_before > at, false), task.max_attempts,
+            task.retry_on_failure, task.unique_key, task.guard_version, task.guard_trust,
+            task.guard_findings, greatest(task.min_trust, task.guard_trust), task.authored_by,
+            task.change_id, cx.agent_id, cx.session_id, open_count
+        )
+        on conflict (workspace, unique_key)
+            where unique_key is not null and status in ('pending', 'claimed', 'running')
+            do nothing
+        returning id into task_id;
+        if found then
+            verdict := 'created';
+        end if;
+    end loop;
+    if verdict = 'created' and dependencies <> '{}' then
+        insert into work_dependency (workspace, task_id, depends_on, place)
+        select in_workspace, store_task.task_id, asked.id, asked.place
+        from unnest(dependencies) with ordinality as asked (id, place)
+        on conflict (workspace, task_id, depends_on) do nothing;
+    end if;
+    if verdict = 'created' and task.replaces is not null then
+        perform replace_dependency(in_workspace, task.replaces, task_id);
+    end if;
+end
+$$;
+
+CREATE FUNCTION public.submit_task(in_workspace text, cx public.request, task public.new_task, OUT verdict text, OUT task_id uuid, OUT fault_place bigint) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+begin
+    perform hear(in_workspace, cx);
+    select s.verdict, s.task_id, s.fault_place into verdict, task_id, fault_place
+    from store_task(in_workspace, cx, task) s;
+    if verdict in ('created', 'deduplicated', 'blocked') then
+        perform record_submission(in_workspace, cx, task, verdict, task_id);
+    end if;
+end
+$$;
+
+CREATE FUNCTION public.submit_tasks(in_workspace text, cx public.request, in_tasks public.new_task[], in_references text[]) RETURNS TABLE(is_stored boolean, verdict text, task_id uuid, reason text)
+    LANGUAGE plpgsql
+    AS $$
+declare
+    verdicts text[] := array[]::text[];
+    ids uuid[] := array[]::uuid[];
+    named jsonb := '{}'::jsonb;
+    task new_task;
+    stored record;
+    is_accepted boolean := true;
+begin
+    perform hear(in_workspace, cx);
+    begin
+        for n in 1..cardinality(in_tasks) loop
+            task := in_tasks[n];
+            task.depends_on := resolve_references(task.depends_on, named);
+            stored := store_task(in_workspace, cx, task);
+            verdicts := verdicts || stored.verdict;
+            ids := ids || stored.task_id;
+            is_accepted := is_accepted and stored.verdict in ('created', 'deduplicated');
+            if in_references[n] is not null and stored.task_id is not null then
+                named := named || jsonb_build_object('ref:' || in_references[n], stored.task_id);
+            end if;
+        end loop;
+        if not is_accepted then
+            raise exception 'batch_refused' using errcode = 'AC001';
+        end if;
+    exception when sqlstate 'AC001' then
+        null; -- what was stored is undone
+    end;
+
+    for n in 1..cardinality(in_tasks) loop
+        task := in_tasks[n];
+        is_stored := is_accepted;
+        verdict := verdicts[n];
+        task_id := case when is_accepted then ids[n] end;
+        reason := case
+            when is_accepted then null
+            when verdict = 'blocked' then task.refusal
+            when verdict in ('created', 'deduplicated') then 'batch_refused'
+            else verdict end;
+        if is_accepted or verdict = 'blocked' then
+            perform record_submission(in_workspace, cx, task, verdict, task_id);
+        else
+            perform record(
+                in_workspace, cx, 'submit_task',
+                jsonb_build_object('task_type', task.task_type, 'priority', task.priority),
+                jsonb_build_object('reason', reason), false);
+        end if;
+        return next;
+    end loop;
+    perform record(
+        in_workspace, cx, 'submit_task_batch',
+        jsonb_build_object('tasks', cardinality(in_tasks)),
+        case when is_accepted then jsonb_build_object('task_ids', to_jsonb(ids))
+            else jsonb_build_object('reason', 'batch_refused') end,
+        is_accepted);
+end
+$$;
+
+CREATE FUNCTION public.table_places() RETURNS TABLE(name text, place text)
+    LANGUAGE sql IMMUTABLE
+    AS $$
+    values
+        ('agent_session', 'by workspace'),
+        ('agent_assignment', 'by workspace'),
+        ('audit_log', 'by workspace'),
+        ('file_lock', 'by workspace'),
+        ('guardrail_violation', 'by workspace'),
+        ('handoff', 'by workspace'),
+        ('idempotency_key', 'by workspace'),
+        ('lock_waiter', 'by workspace'),
+        ('mcp_connection', 'by workspace'),
+        ('memory', 'by workspace'),
+        ('memory_words', 'by workspace'),
+        ('network_log', 'by workspace'),
+        ('port_block', 'by workspace'),
+        ('work_dependency', 'by workspace'),
+        ('work_task', 'by workspace'),
+        ('cedar_policy', 'everywhere'),
+        ('domain_rule', 'everywhere'),
+        ('guardrail_pattern', 'everywhere'),
+        ('profile', 'everywhere'),
+        ('_sqlx_migrations', 'coordinator'),
+        ('installed_functions', 'coordinator')
+$$;
+
+CREATE FUNCTION public.take_lock(in_workspace text, cx public.request, in_key text, in_is_file boolean, in_reason text, in_ttl interval, in_waiter uuid) RETURNS public.lock_verdict
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+    judged lock_verdict := judge_lock(in_workspace, cx, in_key, in_waiter);
+    granted file_lock;
+    granted_at timestamptz := clock_timestamp();
+begin
+    if judged.verdict = 'free' and (judged.lock).key is null then
+        insert into file_lock (
+            workspace, key, token, is_file, agent_id, agent_type, session_id, reason, locked_at,
+            expires_at
+        ) values (
+            in_workspace, in_key, 1, in_is_file, cx.agent_id, cx.agent_type, cx.session_id, in_reason,
+            granted_at, granted_at + in_ttl
+        )
+        on conflict (workspace, key) do nothing
+        returning * into granted;
+        if found then
+            return row('acquired', granted)::lock_verdict;
+        end if;
+    end if;
+    if judged.verdict in ('free', 'own') then
+        perform from file_lock l where l.workspace = in_workspace and l.key = in_key for update;
+        judged := judge_lock(in_workspace, cx, in_key, in_waiter);
+        granted_at := clock_timestamp(); -- waiting for the row may have taken a while
+    end if;
+
+    if judged.verdict = 'free' then
+        update file_lock l set
+            token = l.token + 1, agent_id = cx.agent_id, agent_type = cx.agent_type,
+            session_id = cx.session_id, reason = in_reason, locked_at = granted_at,
+            expires_at = granted_at + in_ttl, refresh_count = 0, took_over_from = l.agent_id
+        where l.workspace = in_workspace and l.key = in_key
+        returning * into granted;
+        return row('acquired', granted)::lock_verdict;
+    elsif judged.verdict = 'own' then
+        update file_lock l set
+            expires_at = granted_at + in_ttl, refresh_count = l.refresh_count + 1,
+            reason = coalesce(in_reason, l.reason)
+        where l.workspace = in_workspace and l.key = in_key
+        returning * into granted;
+        return row('refreshed', granted)::lock_verdict;
+    end if;
+    return judged;
+end
+$$;
+
+CREATE FUNCTION public.take_turn(in_workspace text, in_kind text, in_name text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    perform pg_advisory_xact_lock(
+        hashtextextended(concat_ws(chr(10), in_workspace, in_kind, in_name), 0));
+end
+$$;
+
+CREATE FUNCTION public.task_failed_at(status text, deadline timestamp with time zone, held_until timestamp with time zone, attempt smallint, max_attempts smallint) RETURNS timestamp with time zone
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select case when status = 'pending' then deadline
+        when attempt >= max_attempts then held_until
+        else greatest(deadline, held_until) end
+$$;
+
+CREATE FUNCTION public.task_failure(status text, deadline timestamp with time zone, held_until timestamp with time zone, attempt smallint, max_attempts smallint, at timestamp with time zone) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select case
+        when status = 'pending' and deadline <= at then 'deadline_exceeded'
+        when is_claim_over(status, held_until, at) and attempt >= max_attempts
+            then 'max_attempts_exceeded'
+        when is_claim_over(status, held_until, at) and deadline <= at then 'deadline_exceeded'
+    end
+$$;
+
+CREATE FUNCTION public.task_status(status text, deadline timestamp with time zone, held_until timestamp with time zone, attempt smallint, max_attempts smallint, at timestamp with time zone) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select case
+        when task_failure(status, deadline, held_until, attempt, max_attempts, at) is not null
+            then 'failed'
+        else status end
+$$;
+
+CREATE FUNCTION public.tasks_to_notice(in_workspace text, at timestamp with time zone, in_limit integer) RETURNS SETOF uuid
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+    return query
+    (
+        select t.id from work_task t
+        where t.workspace = in_workspace and t.status = 'pending' and t.deadline <= at
+        order by t.deadline limit in_limit
+    ) union all (
+        select t.id from work_task t
+        where t.workspace = in_workspace and t.status = 'pending' and t.open_dependencies = 0
+            and t.is_parked and t.available_at <= at
+        order by t.available_at limit in_limit
+    ) union all (
+        select t.id from work_task t
+        where t.workspace = in_workspace and not t.is_lapsed
+            and is_claim_over(t.status, t.held_until, at)
+        order by t.held_until limit in_limit
+    );
+end
+$$;
+
+CREATE FUNCTION public.tasks_to_scan(in_workspace text, in_guard_version text, in_limit integer) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+    return array(
+        (
+            select t.id from work_task t
+            where t.workspace = in_workspace and t.status = 'pending' and t.guard_trust > 0
+                and t.guard_version < in_guard_version
+            limit in_limit
+        ) union all (
+            select t.id from work_task t
+            where t.workspace = in_workspace and t.status = 'pending' and t.guard_trust > 0
+                and t.guard_version > in_guard_version
+            limit in_limit
+        )
+        limit in_limit
+    );
+end
+$$;
+
+CREATE FUNCTION public.texts_to_scan(in_workspace text, in_ids uuid[]) RETURNS json
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+    if in_ids = '{}' then
+        return null;
+    end if;
+    return (
+        select json_agg(it.text) from unnest(in_ids) task_id, lateral (
+            select json_build_object(
+                'id', t.id, 'description', t.description, 'input_data', t.input_data) as text
+            from work_task t
+            where t.workspace = in_workspace and t.id = task_id limit 1
+        ) it
+    );
+end
+$$;
+
+CREATE FUNCTION public.tidy_up(in_workspace text, silence interval, in_tasks text[], OUT sessions_expired bigint, OUT locks_expired bigint, OUT locks_released bigint, OUT tasks_requeued bigint, OUT tasks_failed bigint, OUT ports_released bigint) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+    batch record;
+begin
+    select 0, 0, 0, 0, 0, 0
+    into sessions_expired, locks_expired, locks_released, tasks_requeued, tasks_failed, ports_released;
+    if 'sessions' = any(in_tasks) then
+        select e.sessions, e.locks_released, e.tasks_requeued, e.ports_released
+        into sessions_expired, locks_released, tasks_requeued, ports_released
+        from end_sessions(in_workspace, null, null, silence, false) e;
+    end if;
+    if 'locks' = any(in_tasks) then
+        locks_expired := clear_expired_locks(in_workspace, silence);
+    end if;
+    if 'work' = any(in_tasks) then
+        loop
+            select * into batch from notice_time_passed(in_workspace, 1000);
+            tasks_failed := tasks_failed + batch.failed;
+            exit when batch.noticed = 0;
+        end loop;
+    end if;
+    if 'ports' = any(in_tasks) then
+        ports_released := ports_released + free_expired_ports(in_workspace, silence);
+    end if;
+end
+$$;
+
+CREATE FUNCTION public.touch_session(in_workspace text, in_agent_id text, in_session_id text, silence interval) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz;
+    is_live boolean;
+begin
+    select is_session_live(s.ended_at, s.last_heartbeat_at, silence, clock_timestamp()) into is_live
+    from agent_session s
+    where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
+    if is_live then
+        perform from agent_session s
+        where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id
+        for update skip locked;
+        if not found then
+            return;
+        end if;
+    end if;
+
+    select is_session_live(s.ended_at, s.last_heartbeat_at, silence, clock_timestamp()) into is_live
+    from agent_session s
+    where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id
+    for update;
+    at := clock_timestamp();
+    update agent_session s set
+        last_heartbeat_at = at,
+        ended_at = null,
+        revived_at = case when is_live then s.revived_at else at end
+    where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
+end
+$$;
+
+CREATE FUNCTION public.union_first_seen(one text[], other text[]) RETURNS text[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+begin
+    return coalesce((
+        select array_agg(it order by first_seen) from (
+            select it, min(place) as first_seen
+            from unnest(one || other) with ordinality as u (it, place)
+            group by it
+        ) as seen), '{}');
+end
+$$;
+
+CREATE FUNCTION public.waiter_lifetime() RETURNS interval
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select interval '3 seconds'
+$$;
+
+CREATE TABLE public.lock_waiter (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    place uuid NOT NULL,
+    key text NOT NULL COLLATE pg_catalog."C",
+    agent_id text NOT NULL COLLATE pg_catalog."C",
+    agent_type text NOT NULL,
+    session_id text COLLATE pg_catalog."C",
+    reason text,
+    waiting_since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    alive_until timestamp with time zone NOT NULL
+);
+
+CREATE FUNCTION public.waiters_ahead(in_workspace text, cx public.request, in_key text, in_waiter uuid) RETURNS SETOF public.lock_waiter
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+    own lock_waiter;
+    at timestamptz := clock_timestamp();
+begin
+    if in_waiter is not null then
+        select * into own from lock_waiter w where w.workspace = in_workspace and w.place = in_waiter;
+    end if;
+    return query
+    select * from lock_waiter w
+    where w.workspace = in_workspace and w.key = in_key and is_waiting(w.alive_until, at)
+        and is_other_holder(w.agent_id, w.session_id, cx.agent_id, cx.session_id)
+        and (own.place is null or (w.waiting_since, w.place) < (own.waiting_since, own.place))
+    order by w.waiting_since, w.place;
+end
+$$;
+
+CREATE FUNCTION public.why_no_task(in_workspace text, in_agent_id text, in_trust integer, in_task_types text[], able text[]) RETURNS text
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    findings jsonb;
+    patterns text;
+begin
+    select t.guard_findings into findings
+    from work_task t
+    where t.workspace = in_workspace and t.is_ready and t.guard_trust > 0
+        and t.guard_trust > in_trust
+        and is_claimable(t.is_ready, t.min_trust, t.task_type, t.deadline, t.submitted_by, t.authored_by,
+            t.archetype, in_agent_id, in_trust, in_task_types, able, at)
+    order by t.priority, t.created_at, t.id limit 1;
+    if findings is not null then
+        select string_agg(f ->> 'pattern_name', ', ' order by n) into patterns
+        from jsonb_array_elements(findings) with ordinality x (f, n)
+        where f ->> 'severity' = 'block' and (f ->> 'bypass_trust')::integer > in_trust;
+    end if;
+    return coalesce('destructive_operation_blocked: ' || patterns, 'no_tasks_available');
+end
+$$;
+
+CREATE FUNCTION public.write_handoff(in_workspace text, cx public.request, in_refusal text, in_summary text, in_completed_work json, in_in_progress json, in_decisions json, in_next_steps json, in_relevant_files json, in_content json, OUT handoff_id uuid) RETURNS uuid
+    LANGUAGE plpgsql
+    AS $$
+begin
+    perform hear(in_workspace, cx);
+    if in_refusal is null then
+        insert into handoff (
+            workspace, agent_id, agent_type, session_id, summary, completed_work, in_progress,
+            decisions, next_steps, relevant_files, content
+        ) values (
+            in_workspace, cx.agent_id, cx.agent_type, cx.session_id, in_summary, in_completed_work,
+            in_in_progress, in_decisions, in_next_steps, in_relevant_files, in_content
+        )
+        returning id into handoff_id;
+    end if;
+    perform record(
+        in_workspace, cx, 'write_handoff',
+        jsonb_build_object('summary_length', length(in_summary)),
+        case when in_refusal is null then jsonb_build_object('handoff_id', handoff_id)
+            else jsonb_build_object('reason', in_refusal) end,
+        in_refusal is null);
+end
+$$;
+
+CREATE TABLE public._sqlx_migrations (
+    version bigint NOT NULL,
+    description text NOT NULL,
+    installed_on timestamp with time zone DEFAULT now() NOT NULL,
+    success boolean NOT NULL,
+    checksum bytea NOT NULL,
+    execution_time bigint NOT NULL
+);
+
+CREATE TABLE public.agent_assignment (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    agent_id text NOT NULL COLLATE pg_catalog."C",
+    profile text,
+    suspended boolean DEFAULT false NOT NULL,
+    assigned_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+CREATE TABLE public.agent_session (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    agent_id text NOT NULL COLLATE pg_catalog."C",
+    session_id text NOT NULL COLLATE pg_catalog."C",
+    agent_type text NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    last_heartbeat_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    ended_at timestamp with time zone,
+    capabilities text[] DEFAULT '{}'::text[] NOT NULL,
+    current_task text,
+    delegated_from text,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    phase_archetype text,
+    revived_at timestamp with time zone
+);
+
+CREATE TABLE public.audit_log (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    agent_id text NOT NULL,
+    agent_type text NOT NULL,
+    session_id text,
+    request_id text NOT NULL,
+    operation text NOT NULL,
+    parameters jsonb NOT NULL,
+    result jsonb NOT NULL,
+    error_message text,
+    success boolean NOT NULL,
+    duration_ms integer NOT NULL
+)
+PARTITION BY RANGE (created_at);
+
+CREATE TABLE public.cedar_policy (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    name text NOT NULL COLLATE pg_catalog."C",
+    priority integer NOT NULL,
+    policy_text text NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    version integer DEFAULT 1 NOT NULL,
+    CONSTRAINT cedar_policy_version_positive CHECK ((version >= 1))
+);
+
+CREATE TABLE public.domain_rule (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    profile text COLLATE pg_catalog."C",
+    pattern text NOT NULL COLLATE pg_catalog."C",
+    action text NOT NULL,
+    priority integer NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    CONSTRAINT domain_rule_action_known CHECK ((action = ANY (ARRAY['allow'::text, 'deny'::text]))),
+    CONSTRAINT domain_rule_pattern_form CHECK (((pattern = '*'::text) OR (pattern ~ '^(\*\.)?[^*.[:space:]]+(\.[^*.[:space:]]+)*$'::text)))
+);
+
+CREATE TABLE public.guardrail_pattern (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    name text NOT NULL COLLATE pg_catalog."C",
+    list_order integer NOT NULL,
+    category text NOT NULL,
+    severity text NOT NULL,
+    min_trust_level smallint NOT NULL,
+    pattern text NOT NULL,
+    explanation text NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    CONSTRAINT guardrail_pattern_not_empty CHECK (((name <> ''::text) AND (pattern <> ''::text))),
+    CONSTRAINT guardrail_pattern_severity_known CHECK ((severity = ANY (ARRAY['block'::text, 'warn'::text, 'log'::text, 'approval_required'::text]))),
+    CONSTRAINT guardrail_pattern_trust_range CHECK (((min_trust_level >= 0) AND (min_trust_level <= 5)))
+);
+
+CREATE TABLE public.guardrail_violation (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    agent_id text NOT NULL,
+    session_id text,
+    request_id text NOT NULL,
+    trust_level smallint NOT NULL,
+    pattern_name text NOT NULL,
+    category text NOT NULL,
+    severity text NOT NULL,
+    blocked boolean NOT NULL,
+    operation_text text NOT NULL,
+    matched_text text NOT NULL,
+    file_paths text[]
+);
+
+CREATE TABLE public.idempotency_key (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    agent_id text NOT NULL COLLATE pg_catalog."C",
+    key text NOT NULL COLLATE pg_catalog."C",
+    fingerprint bytea NOT NULL,
+    body text,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+CREATE TABLE public.installed_functions (
+    digest text NOT NULL,
+    installed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+CREATE TABLE public.mcp_connection (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    agent_id text NOT NULL COLLATE pg_catalog."C",
+    connection_id text NOT NULL COLLATE pg_catalog."C",
+    session_id text COLLATE pg_catalog."C",
+    has_ended boolean DEFAULT false NOT NULL,
+    bound_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+CREATE TABLE public.memory (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    agent_id text NOT NULL COLLATE pg_catalog."C",
+    session_id text,
+    event_type text NOT NULL COLLATE pg_catalog."C",
+    summary text NOT NULL,
+    summary_digest bytea NOT NULL,
+    details jsonb NOT NULL,
+    outcome text,
+    lessons text[] NOT NULL,
+    tags text[] NOT NULL,
+    merge_count integer DEFAULT 0 NOT NULL,
+    is_current boolean DEFAULT true NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    search tsvector GENERATED ALWAYS AS (public.memory_search(summary, lessons, tags)) STORED NOT NULL
+);
+
+CREATE TABLE public.memory_words (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    id uuid NOT NULL,
+    words text NOT NULL
+);
+
+CREATE TABLE public.network_log (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    agent_id text NOT NULL,
+    agent_type text NOT NULL,
+    session_id text,
+    request_id text NOT NULL,
+    domain text NOT NULL,
+    allowed boolean NOT NULL,
+    policy_id uuid,
+    reason text NOT NULL
+);
+
+CREATE TABLE public.profile (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    name text NOT NULL COLLATE pg_catalog."C",
+    agent_type text NOT NULL,
+    is_type_default boolean NOT NULL,
+    trust_level smallint NOT NULL,
+    max_file_modifications integer NOT NULL,
+    max_execution_time_seconds integer NOT NULL,
+    max_api_calls_per_hour integer NOT NULL,
+    allowed_operations text[] NOT NULL,
+    blocked_operations text[] NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    CONSTRAINT profile_limits_range CHECK (((max_file_modifications >= 0) AND (max_execution_time_seconds >= 0) AND (max_api_calls_per_hour >= 0))),
+    CONSTRAINT profile_trust_range CHECK (((trust_level >= 0) AND (trust_level <= 4)))
+);
+
+CREATE TABLE public.work_dependency (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    task_id uuid NOT NULL,
+    depends_on uuid NOT NULL,
+    place integer NOT NULL
+);
+
+ALTER TABLE ONLY public._sqlx_migrations
+    ADD CONSTRAINT _sqlx_migrations_pkey PRIMARY KEY (version);
+
+ALTER TABLE ONLY public.agent_assignment
+    ADD CONSTRAINT agent_assignment_pkey PRIMARY KEY (workspace, agent_id);
+
+ALTER TABLE ONLY public.agent_session
+    ADD CONSTRAINT agent_session_pkey PRIMARY KEY (workspace, agent_id, session_id);
+
+ALTER TABLE ONLY public.audit_log
+    ADD CONSTRAINT audit_log_pkey PRIMARY KEY (workspace, created_at, id);
+
+ALTER TABLE ONLY public.cedar_policy
+    ADD CONSTRAINT cedar_policy_pkey PRIMARY KEY (workspace, name);
+
+ALTER TABLE ONLY public.domain_rule
+    ADD CONSTRAINT domain_rule_pkey PRIMARY KEY (workspace, id);
+
+ALTER TABLE ONLY public.file_lock
+    ADD CONSTRAINT file_lock_pkey PRIMARY KEY (workspace, key);
+
+ALTER TABLE ONLY public.guardrail_pattern
+    ADD CONSTRAINT guardrail_pattern_pkey PRIMARY KEY (workspace, name);
+
+ALTER TABLE ONLY public.guardrail_violation
+    ADD CONSTRAINT guardrail_violation_pkey PRIMARY KEY (workspace, created_at, id);
+
+ALTER TABLE ONLY public.handoff
+    ADD CONSTRAINT handoff_pkey PRIMARY KEY (workspace, id);
+
+ALTER TABLE ONLY public.idempotency_key
+    ADD CONSTRAINT idempotency_key_pkey PRIMARY KEY (workspace, agent_id, key);
+
+ALTER TABLE ONLY public.lock_waiter
+    ADD CONSTRAINT lock_waiter_pkey PRIMARY KEY (workspace, place);
+
+ALTER TABLE ONLY public.mcp_connection
+    ADD CONSTRAINT mcp_connection_pkey PRIMARY KEY (workspace, agent_id, connection_id);
+
+ALTER TABLE ONLY public.memory
+    ADD CONSTRAINT memory_pkey PRIMARY KEY (workspace, id);
+
+ALTER TABLE ONLY public.memory_words
+    ADD CONSTRAINT memory_words_pkey PRIMARY KEY (workspace, id);
+
+ALTER TABLE ONLY public.network_log
+    ADD CONSTRAINT network_log_pkey PRIMARY KEY (workspace, created_at, id);
+
+ALTER TABLE ONLY public.port_block
+    ADD CONSTRAINT port_block_pkey PRIMARY KEY (workspace, slot);
+
+ALTER TABLE ONLY public.profile
+    ADD CONSTRAINT profile_pkey PRIMARY KEY (workspace, name);
+
+ALTER TABLE ONLY public.work_dependency
+    ADD CONSTRAINT work_dependency_pkey PRIMARY KEY (workspace, task_id, depends_on);
+
+ALTER TABLE ONLY public.work_task
+    ADD CONSTRAINT work_task_pkey PRIMARY KEY (workspace, id);
+
+CREATE INDEX agent_session_by_heartbeat ON public.agent_session USING btree (workspace, last_heartbeat_at DESC);
+
+CREATE INDEX agent_session_not_ended ON public.agent_session USING btree (workspace, last_heartbeat_at) WHERE (ended_at IS NULL);
+
+CREATE INDEX audit_log_by_agent ON ONLY public.audit_log USING btree (workspace, agent_id, created_at);
+
+CREATE INDEX audit_log_by_change ON ONLY public.audit_log USING btree (workspace, ((parameters ->> 'change_id'::text)), created_at) WHERE ((parameters ->> 'change_id'::text) IS NOT NULL);
+
+CREATE INDEX file_lock_held ON public.file_lock USING btree (workspace, key) WHERE (agent_id IS NOT NULL);
+
+CREATE INDEX file_lock_held_by_agent ON public.file_lock USING btree (workspace, agent_id) WHERE (agent_id IS NOT NULL);
+
+CREATE INDEX guardrail_violation_by_age ON public.guardrail_violation USING brin (created_at);
+
+CREATE INDEX handoff_newest ON public.handoff USING btree (workspace, created_at DESC, id DESC);
+
+CREATE INDEX handoff_newest_of_agent ON public.handoff USING btree (workspace, agent_id, created_at DESC, id DESC);
+
+CREATE INDEX idempotency_key_by_age ON public.idempotency_key USING btree (created_at);
+
+CREATE INDEX lock_waiter_queue ON public.lock_waiter USING btree (workspace, key, waiting_since, place);
+
+CREATE INDEX mcp_connection_by_age ON public.mcp_connection USING btree (bound_at);
+
+CREATE INDEX mcp_connection_of_session ON public.mcp_connection USING btree (workspace, agent_id, session_id);
+
+CREATE INDEX memory_by_agent ON public.memory USING btree (workspace, agent_id, created_at DESC, id);
+
+CREATE INDEX memory_by_tag ON public.memory USING gin (tags);
+
+CREATE INDEX memory_by_time ON public.memory USING btree (workspace, created_at DESC, id);
+
+CREATE INDEX memory_by_word ON public.memory USING gin (search);
+
+CREATE UNIQUE INDEX memory_one_current ON public.memory USING btree (workspace, agent_id, event_type, summary_digest) WHERE is_current;
+
+CREATE INDEX network_log_by_age ON public.network_log USING brin (created_at);
+
+CREATE UNIQUE INDEX profile_one_default_a_type ON public.profile USING btree (workspace, agent_type) WHERE is_type_default;
+
+CREATE INDEX work_dependency_on ON public.work_dependency USING btree (workspace, depends_on);
+
+CREATE INDEX work_task_claimed_by ON public.work_task USING btree (workspace, claimed_by) WHERE (status = ANY (ARRAY['claimed'::text, 'running'::text]));
+
+CREATE INDEX work_task_forbidden ON public.work_task USING btree (workspace, guard_version) WHERE ((status = 'pending'::text) AND (guard_trust > 0));
+
+CREATE INDEX work_task_guarded ON public.work_task USING btree (workspace, priority, created_at, id) WHERE (is_ready AND (guard_trust > 0));
+
+CREATE INDEX work_task_held ON public.work_task USING btree (workspace, held_until) WHERE ((status = ANY (ARRAY['claimed'::text, 'running'::text])) AND (NOT is_lapsed));
+
+CREATE INDEX work_task_listed ON public.work_task USING btree (workspace, priority, created_at, id);
+
+CREATE INDEX work_task_overdue ON public.work_task USING btree (workspace, deadline) WHERE ((status = 'pending'::text) AND (deadline IS NOT NULL));
+
+CREATE INDEX work_task_parked ON public.work_task USING btree (workspace, available_at) WHERE ((status = 'pending'::text) AND (open_dependencies = 0) AND is_parked);
+
+CREATE INDEX work_task_ready ON public.work_task USING btree (workspace, needed_trust, priority, created_at, id) WHERE (is_ready AND (archetype IS NULL));
+
+CREATE INDEX work_task_ready_by_archetype ON public.work_task USING btree (workspace, archetype, needed_trust, priority, created_at, id) WHERE (is_ready AND (archetype IS NOT NULL));
+
+CREATE INDEX work_task_ready_by_archetype_and_type ON public.work_task USING btree (workspace, archetype, task_type, needed_trust, priority, created_at, id) WHERE (is_ready AND (archetype IS NOT NULL));
+
+CREATE INDEX work_task_ready_by_type ON public.work_task USING btree (workspace, task_type, needed_trust, priority, created_at, id) WHERE (is_ready AND (archetype IS NULL));
+
+CREATE UNIQUE INDEX work_task_unique_key ON public.work_task USING btree (workspace, unique_key) WHERE ((unique_key IS NOT NULL) AND (status = ANY (ARRAY['pending'::text, 'claimed'::text, 'running'::text])));
+
+CREATE TRIGGER audit_log_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit_log FOR EACH STATEMENT EXECUTE FUNCTION public.audit_log_refuse();
+
+ALTER TABLE public.audit_log ENABLE ALWAYS TRIGGER audit_log_append_only;
+
+ALTER TABLE ONLY public.memory_words
+    ADD CONSTRAINT memory_words_memory FOREIGN KEY (workspace, id) REFERENCES public.memory(workspace, id) ON DELETE CASCADE;
+
