@@ -10,7 +10,7 @@ DOCUMENTS := docs/openapi.json docs/operations.md docs/configuration.md .env.exa
 
 # What `make check` consists of. No step before `queries` may depend on it: it makes cargo compile
 # again what contains SQL.
-CHECKS := words fmt documents schema schemathesis mcp clippy queries doc traces deny unused hadolint compose railway template guide
+CHECKS := words fmt documents schema functions schemathesis mcp clippy queries doc traces deny unused hadolint compose railway template guide
 
 .NOTPARALLEL:
 .PHONY: help check list-checks test test-server test-lambda test-pooler dev prepare docs figures $(CHECKS)
@@ -67,6 +67,10 @@ schema: ## Check that docs/schema.sql is what a freshly migrated database has
 	$(call write-schema,target/fresh/schema.sql)
 	@diff -u docs/schema.sql target/fresh/schema.sql && echo 'The schema is up to date.' || \
 	{ echo 'Run `make docs`.'; false; }
+
+functions: ## Check the bodies of the database functions with plpgsql_check
+	cargo build -q --bin with-postgres
+	$(WITH_POSTGRES) --migrations migrations --functions src -- scripts/check-functions
 
 schemathesis: $(TOOLS)/ready ## Check that the service answers as its OpenAPI document says
 	cargo build -q --bin coordinator --bin with-postgres
