@@ -162,7 +162,8 @@ async fn fill(service: &Service) {
 
 #[tokio::test]
 async fn every_query_for_operators_says_what_the_service_says() {
-    let service = Service::start().await;
+    // Without the sweep, which would end the silent session.
+    let service = Service::with(&[("SLEEP_FRIENDLY", "true")]).await;
     fill(&service).await;
     let mut found = HashMap::new();
     for query in blocks("sql") {

@@ -33,7 +33,9 @@ struct Race {
 
 impl Race {
     async fn new() -> Self {
-        let service = Service::with(&[("PORT_ALLOC_MAX_SESSIONS", "1")]).await;
+        // Without the sweep, which would end silent sessions.
+        let more = [("PORT_ALLOC_MAX_SESSIONS", "1"), ("SLEEP_FRIENDLY", "true")];
+        let service = Service::with(&more).await;
         service.execute(HOLD).await;
         let client = service.client();
         let race = Self { service, client };

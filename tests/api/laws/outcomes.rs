@@ -243,7 +243,9 @@ async fn every_outcome_of_a_write_leaves_one_audit_row_and_no_trace_in_another_w
     let outcomes = outcomes();
     let keys = keys(2 * outcomes.len());
     let keys: Vec<_> = keys.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let variables = [&keys[..], &[("PORT_ALLOC_MAX_SESSIONS", "2")]].concat();
+    // Without the sweep, which would tidy up in every workspace.
+    let more = [("PORT_ALLOC_MAX_SESSIONS", "2"), ("SLEEP_FRIENDLY", "true")];
+    let variables = [&keys[..], &more].concat();
     let service = Service::with(&variables).await;
     service
         .execute("update profile set max_file_modifications = 2 where name = 'codex_cloud_worker'")
