@@ -9,6 +9,7 @@ mod discovery;
 mod documents;
 mod faults;
 mod fuzz;
+mod gathering;
 mod guardrails;
 mod handoffs;
 mod keys;
