@@ -77,16 +77,17 @@ end
 $$;
 
 -- Clears locks that are no longer in force; the keys' counters stay. Rows that another call holds are
--- skipped.
+-- skipped. The search sees sessions as they were when it began, so each lock is judged again once its row is
+-- locked: a session that came back may have taken it since.
 create or replace function clear_expired_locks(in_workspace text, silence interval) returns bigint
 language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
-    lock record;
+    lock file_lock;
     cleared bigint := 0;
 begin
     for lock in
-        select l.key from file_lock l
+        select l.* from file_lock l
         left join lateral (
             select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
             where s.workspace = in_workspace and s.agent_id = l.agent_id and s.session_id = l.session_id
@@ -98,6 +99,8 @@ begin
         order by l.key
         for update of l skip locked
     loop
+        continue when is_live(in_workspace, lock.agent_id, lock.session_id, lock.locked_at,
+            lock.expires_at, silence);
         perform free_lock(in_workspace, lock.key);
         cleared := cleared + 1;
     end loop;
@@ -105,15 +108,16 @@ begin
 end
 $$;
 
--- Frees port blocks that are no longer in force.
+-- Frees port blocks that are no longer in force, each judged again once its row is locked.
 create or replace function free_expired_ports(in_workspace text, silence interval) returns bigint
 language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
-    slots integer[];
+    block port_block;
+    freed bigint := 0;
 begin
-    slots := array(
-        select p.slot from port_block p
+    for block in
+        select p.* from port_block p
         left join lateral (
             select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
             where s.workspace = in_workspace and s.agent_id = p.agent_id and s.session_id = p.session_id
@@ -123,9 +127,14 @@ begin
             and not is_in_force(p.allocated_at, p.expires_at, silence, at,
                 s.ended_at, s.last_heartbeat_at, s.revived_at)
         order by p.slot
-        for update of p skip locked);
-    delete from port_block p where p.workspace = in_workspace and p.slot = any(slots);
-    return cardinality(slots);
+        for update of p skip locked
+    loop
+        continue when is_live(in_workspace, block.agent_id, block.session_id, block.allocated_at,
+            block.expires_at, silence);
+        delete from port_block p where p.workspace = in_workspace and p.slot = block.slot;
+        freed := freed + 1;
+    end loop;
+    return freed;
 end
 $$;
 

@@ -2,7 +2,7 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{BOSS, CODEX, Client, REVIEWER, Service, TEAM};
+use crate::support::{BOSS, CODEX, Client, Dice, REVIEWER, Service, TEAM, new_seed};
 
 const ACQUIRED_KEYS: [&str; 12] = [
     "success",
@@ -652,18 +652,6 @@ async fn one_agents_twins_acquire_once_and_refresh_the_rest() {
     assert!(answers.iter().all(|it| it["fencing_token"] == 1));
 }
 
-/// A small generator with a seed that the failure shows: the same steps can be taken again.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-}
-
 /// What the model knows of one key.
 #[derive(Clone, Default)]
 struct Model {
@@ -675,8 +663,7 @@ struct Model {
 async fn ten_thousand_random_steps_agree_with_a_model_and_never_repeat_a_token() {
     let service = Service::start().await;
     let (client, boss) = (service.client(), service.client_with(BOSS));
-    let seed =
-        u64::from_le_bytes(*uuid::Uuid::new_v4().as_bytes().first_chunk().expect("8 bytes")) | 1;
+    let seed = new_seed();
     let mut dice = Dice(seed);
     let mut models = vec![Model::default(); 3];
     for step in 0..10_000 {

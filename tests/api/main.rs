@@ -26,11 +26,13 @@ mod pooler;
 mod ports;
 mod processes;
 mod profiles;
+mod revival;
 mod rolling;
 mod round_trips;
 mod sleeping;
 mod sockets;
 mod support;
+mod torture;
 #[cfg(feature = "otel")]
 mod traces;
 mod transport;

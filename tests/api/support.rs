@@ -1,5 +1,8 @@
 //! A service on a database of its own, and a client that speaks JSON with it.
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use agent_coordinator::{App, Config, Home, router, schema};
 use axum::{Router, body::Body};
@@ -360,6 +363,32 @@ impl Answer {
     pub(crate) fn assert_is(&self, status: u16, json: Value) {
         assert_eq!((self.status.as_u16(), &self.json), (status, &json), "{}", self.text);
     }
+}
+
+/// Waits until a condition holds, and fails when it does not hold within ten seconds.
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while !holds().await {
+        assert!(Instant::now() < until, "not within ten seconds: {what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A small generator with a seed that the failure shows: the same steps can be taken again.
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+/// A seed that no other run had.
+pub(crate) fn new_seed() -> u64 {
+    u64::from_le_bytes(*uuid::Uuid::new_v4().as_bytes().first_chunk().expect("8 bytes")) | 1
 }
 
 /// Sends a signal, with the shell's own `kill`: a bare system has no program of that name.

@@ -17,7 +17,7 @@ const RULES: [Rule; 7] = [
     Rule {
         name: "whether a lock or a block of ports is in force",
         states: |sql| compares(sql, &["expires_at"], &ORDER),
-        owners: &["is_live"],
+        owners: &["is_in_force", "is_live"],
         repeats: &[
             "select from file_lock l where l.expires_at > now()",
             "select clock_timestamp() >= least(expires_at, $1)",
@@ -35,7 +35,7 @@ const RULES: [Rule; 7] = [
         owners: &[
             "is_session_live",
             "session_status",
-            "session_lost",
+            "is_in_force",
             "is_session_due",
             // Ends what has not ended: how long it was silent is asked of the rule.
             "end_sessions",
@@ -75,7 +75,13 @@ const RULES: [Rule; 7] = [
                 || compares(sql, &["authored_by"], &[&ORDER[..], &["=", "<>", "is"]].concat())
                 || sql.iter().any(|it| it == "'evaluate'")
         },
-        owners: &["is_claimable", "is_open_to"],
+        owners: &[
+            "is_claimable",
+            "is_open_to",
+            // Look into the indexes of ready tasks, by one degree of trust after the other.
+            "claimable_tasks",
+            "claimable_tasks_of_archetypes",
+        ],
         repeats: &[
             "select from work_task where needed_trust <= $1",
             "select from work_task t where t.authored_by is distinct from $1",

@@ -28,6 +28,7 @@ pub(super) fn outcomes() -> Vec<Outcome> {
         locks(),
         releases(),
         submissions(),
+        batches(),
         claims(),
         ends_of_claims(),
         others(),
@@ -208,6 +209,58 @@ fn submissions() -> Vec<Outcome> {
             .shown_as("failed or cancelled"),
         outcome("deadline_past", Nothing, &[], json!({ "deadline": "2001-01-01T00:00:00Z" }))
             .shown_as("a time in the future"),
+    ]
+}
+
+fn batches() -> Vec<Outcome> {
+    let task = |text: &str| json!({ "task_type": "t", "task_description": text });
+    let submit_all = |tasks: [Value; 2]| {
+        post(Free, "/work/submit-batch", json!({ "agent_id": "sub", "tasks": tasks }))
+    };
+    let both = json!([
+        { "task_id": "$task", "success": true },
+        { "task_id": UNKNOWN, "success": true },
+    ]);
+    let complete_all = post(
+        Free,
+        "/work/complete-batch",
+        json!({ "agent_id": "a", "session_id": "s", "completions": both }),
+    );
+    vec![
+        Outcome::new(
+            "submit_work_batch",
+            "created",
+            Success,
+            &[],
+            submit_all([task("d"), task("e")]),
+        )
+        .of_parts(&[("submit_task", true), ("submit_task", true)]),
+        Outcome::new(
+            "submit_work_batch",
+            "batch_refused",
+            Refusal,
+            &[],
+            submit_all([task("d"), task("rm -rf /")]),
+        )
+        .of_parts(&[("submit_task", false), ("submit_task", false)]),
+        // In the order of the tasks' ids: the unknown one comes first.
+        Outcome::new(
+            "complete_work_batch",
+            "completed",
+            Success,
+            &[submit(), claim()],
+            complete_all,
+        )
+        .of_parts(&[("complete_task", false)]),
+        Outcome::new(
+            "get_work",
+            "claimed",
+            Success,
+            &[submit(), submit()],
+            claim_with(json!({ "count": 2 })),
+        )
+        .of_parts(&[("claim_task", true)])
+        .shown_as("\"tasks\""),
     ]
 }
 

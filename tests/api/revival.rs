@@ -1,0 +1,263 @@
+//! A session that was lost is revived by a call that takes something, while another agent asks for the
+//! same thing. Whatever the order, one of the two has it.
+//!
+//! The race is forced: the commit of the reviving call is held back until the other call waits for it.
+use futures_util::future::join;
+use serde_json::{Value, json};
+
+use crate::support::{BOSS, Client, Service, eventually, execute};
+
+/// Holds the commit of a call that revives a session back while the test holds the advisory lock.
+const HOLD: &str = "
+    create function hold_commit() returns trigger language plpgsql as $$
+    begin
+        perform pg_advisory_xact_lock(77);
+        return null;
+    end
+    $$;
+    create constraint trigger hold_commit after update on agent_session
+    deferrable initially deferred for each row
+    when (new.revived_at is distinct from old.revived_at) execute function hold_commit()";
+
+/// How a session is lost.
+#[derive(Clone, Copy, Debug)]
+enum Loss {
+    Ended,
+    Silent,
+}
+
+struct Race {
+    service: Service,
+    client: Client,
+}
+
+impl Race {
+    async fn new() -> Self {
+        let service = Service::with(&[("PORT_ALLOC_MAX_SESSIONS", "1")]).await;
+        service.execute(HOLD).await;
+        let client = service.client();
+        let race = Self { service, client };
+        let body = json!({ "agent_id": "p", "agent_type": "t", "session_id": "s" });
+        race.post("/discovery/register", &body).await;
+        race
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Value {
+        let answer = self.client.post(path, body.clone()).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+        answer.json
+    }
+
+    async fn lose(&self, loss: Loss) {
+        match loss {
+            Loss::Ended => {
+                let body = json!({ "agent_id": "p", "session_id": "s" });
+                self.post("/discovery/deregister", &body).await;
+            }
+            Loss::Silent => {
+                let silent = "update agent_session
+                    set last_heartbeat_at = last_heartbeat_at - interval '1 day'";
+                self.service.execute(silent).await;
+            }
+        }
+    }
+
+    /// Has agent `p` ask in its lost session and, before its call is committed, agent `q`.
+    async fn run(&self, path: &str, body: Value) -> (Value, Value) {
+        let mut gate = self.service.db.begin().await.expect("a transaction");
+        execute(&mut *gate, "select pg_advisory_xact_lock(77)").await;
+        let waiting = async |most: i64| {
+            let sql = "select count(*) from pg_stat_activity
+                where datname = current_database() and wait_event_type = 'Lock'";
+            self.service.scalar::<i64>(sql).await >= most
+        };
+        let (mut first, mut second) = (body.clone(), body);
+        (first["agent_id"], first["session_id"]) = (json!("p"), json!("s"));
+        (second["agent_id"], second["session_id"]) = (json!("q"), json!("of-q"));
+        let other = async {
+            eventually("the commit of the reviving call is held back", async || waiting(1).await)
+                .await;
+            let release = async {
+                eventually("the other call waits for it", async || waiting(2).await).await;
+                gate.rollback().await.expect("rolled back");
+            };
+            join(self.post(path, &second), release).await.0
+        };
+        join(self.post(path, &first), other).await
+    }
+
+    /// How many rows of this name the audit log has that tell of success, by agent.
+    async fn successes(&self, operation: &str) -> Value {
+        let sql = format!(
+            "select agent_id, count(*) as times from audit_log
+             where operation = '{operation}' and success group by agent_id order by agent_id"
+        );
+        json!(self.service.rows(&sql).await)
+    }
+}
+
+/// Which of the two answers tell of success.
+fn winner<'a>(
+    answers: &'a (Value, Value),
+    member: &str,
+    value: &Value,
+) -> (&'static str, &'a Value) {
+    let (p, q) = answers;
+    match (&p[member] == value, &q[member] == value) {
+        (true, false) => ("p", p),
+        (false, true) => ("q", q),
+        _ => panic!("one of both has it: {p} {q}"),
+    }
+}
+
+#[tokio::test]
+async fn of_a_reviving_call_and_a_rival_one_gets_the_lock() {
+    for loss in [Loss::Ended, Loss::Silent] {
+        for held_before in ["nobody ever", "its own session", "another, who gave it back"] {
+            let race = Race::new().await;
+            match held_before {
+                "its own session" => {
+                    race.client.acquire("p", "k", json!({ "session_id": "s" })).await;
+                }
+                "another, who gave it back" => {
+                    race.client.acquire("other", "k", json!({})).await;
+                    race.client.release("other", "k", json!({})).await;
+                }
+                _ => {}
+            }
+            race.lose(loss).await;
+            let body = json!({ "file_path": "k", "agent_type": "t" });
+            let answers = race.run("/locks/acquire", body).await;
+            let what = format!("{loss:?}, held before by {held_before}: {answers:?}");
+
+            let (name, answer) = winner(&answers, "action", &json!("acquired"));
+            let loser = if name == "p" { &answers.1 } else { &answers.0 };
+            assert_eq!(loser["locked_by"], name, "{what}");
+            let token = answer["fencing_token"].as_i64().expect("a token");
+            let verify =
+                |token: i64| json!({ "locks": [{ "file_path": "k", "fencing_token": token }] });
+            for (token, valid) in [(token, true), (token - 1, false), (token + 1, false)] {
+                if token > 0 {
+                    let verified = race.post("/locks/verify", &verify(token)).await;
+                    assert_eq!(verified["valid"], valid, "{what}");
+                }
+            }
+            let held = race.service.rows("select agent_id, token from file_lock").await;
+            assert_eq!(held, [json!({ "agent_id": name, "token": token })], "{what}");
+            let granted = "select agent_id, result ->> 'action' as action from audit_log
+                where operation = 'acquire_lock' and (result -> 'fencing_token')::bigint >= ";
+            let granted = race.service.rows(&format!("{granted}{token}")).await;
+            assert_eq!(granted, [json!({ "agent_id": name, "action": "acquired" })], "{what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_a_reviving_call_and_a_rival_one_gets_the_task() {
+    for loss in [Loss::Ended, Loss::Silent] {
+        for claimed_before in [false, true] {
+            let race = Race::new().await;
+            let task = json!({ "agent_id": "sub", "task_type": "t", "task_description": "d" });
+            race.post("/work/submit", &task).await;
+            let body = json!({ "agent_type": "t" });
+            if claimed_before {
+                let own = json!({ "agent_id": "p", "agent_type": "t", "session_id": "s" });
+                race.post("/work/claim", &own).await;
+            }
+            race.lose(loss).await;
+            let lapsed = "update work_task set held_until = clock_timestamp()
+                where status = 'claimed'";
+            race.service.execute(lapsed).await;
+            let answers = race.run("/work/claim", body).await;
+            let what = format!("{loss:?}, claimed before: {claimed_before}: {answers:?}");
+
+            let (name, answer) = winner(&answers, "success", &json!(true));
+            let loser = if name == "p" { &answers.1 } else { &answers.0 };
+            assert_eq!(loser["reason"], "no_tasks_available", "{what}");
+            let attempt = 1 + i64::from(claimed_before);
+            assert_eq!(answer["attempt"], attempt, "{what}");
+            let held = race.service.rows("select claimed_by, attempt from work_task").await;
+            assert_eq!(held, [json!({ "claimed_by": name, "attempt": attempt })], "{what}");
+            let granted =
+                "select count(*) from audit_log where operation = 'claim_task' and success";
+            assert_eq!(race.service.scalar::<i64>(granted).await, attempt, "{what}");
+            let report = json!({ "agent_id": name, "task_id": answer["task_id"], "success": true,
+                "claim_token": answer["claim_token"] });
+            let completed = race.post("/work/complete", &report).await;
+            assert_eq!(completed["status"], "completed", "{what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_a_reviving_call_and_a_rival_one_gets_the_last_ports() {
+    for loss in [Loss::Ended, Loss::Silent] {
+        for held_before in [false, true] {
+            let race = Race::new().await;
+            if held_before {
+                let own = json!({ "agent_id": "p", "session_id": "s" });
+                race.post("/ports/allocate", &own).await;
+            }
+            race.lose(loss).await;
+            let answers = race.run("/ports/allocate", json!({})).await;
+            let what = format!("{loss:?}, held before: {held_before}: {answers:?}");
+
+            let (name, _) = winner(&answers, "success", &json!(true));
+            let loser = if name == "p" { &answers.1 } else { &answers.0 };
+            assert_eq!(loser["error"], "no_ports_available", "{what}");
+            let held = race.service.rows("select agent_id, slot from port_block").await;
+            assert_eq!(held, [json!({ "agent_id": name, "slot": 0 })], "{what}");
+            let granted = race.successes("allocate_ports").await;
+            let times = 1 + i64::from(held_before && name == "p");
+            assert!(
+                granted
+                    .as_array()
+                    .expect("rows")
+                    .contains(&json!({ "agent_id": name, "times": times })),
+                "{what}: {granted}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_revived_session_takes_is_not_tidied_away_by_maintenance_that_began_before() {
+    let race = Race::new().await;
+    // More than the database reads ahead of what is being tidied up.
+    for n in 0..80 {
+        race.client.acquire("p", &format!("k{n:02}"), json!({ "session_id": "s" })).await;
+    }
+    race.lose(Loss::Silent).await;
+    race.service
+        .execute(
+            "create function hold_first() returns trigger language plpgsql as $$
+             begin
+                perform pg_advisory_xact_lock(78);
+                return null;
+             end
+             $$;
+             create trigger hold_first after update on file_lock for each row
+             when (new.key = 'k00' and new.agent_id is null) execute function hold_first()",
+        )
+        .await;
+    let mut gate = race.service.db.begin().await.expect("a transaction");
+    execute(&mut *gate, "select pg_advisory_xact_lock(78)").await;
+    let boss = race.service.client_with(BOSS);
+    let tidy = boss.post("/maintenance/run", json!({ "tasks": ["locks"] }));
+    let revive = async {
+        let waiting = "select count(*) from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock'";
+        eventually("maintenance has begun", async || {
+            race.service.scalar::<i64>(waiting).await == 1
+        })
+        .await;
+        let again = race.client.acquire("p", "k79", json!({ "session_id": "s" })).await;
+        gate.rollback().await.expect("rolled back");
+        again
+    };
+    let (tidied, again) = join(tidy, revive).await;
+    assert_eq!(tidied.json["locks_expired"], 79, "{}", tidied.text);
+    let lock = json!({ "file_path": "k79", "fencing_token": again["fencing_token"] });
+    let verified = race.post("/locks/verify", &json!({ "locks": [lock] })).await;
+    assert_eq!((&again["action"], &verified["valid"]), (&json!("acquired"), &json!(true)));
+}

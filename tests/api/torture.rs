@@ -1,0 +1,247 @@
+//! Many clients at once, whose sessions end, fall silent and come back. The database keeps a history of
+//! every grant and of everything that may end one, in the order of commits for each row, and the history
+//! must hold no second grant of what was still held.
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::support::{BOSS, Client, Dice, Service, new_seed};
+
+const CLIENTS: u64 = 32;
+const KEYS: u64 = 20;
+/// Steps of each client: 5,000 in all.
+const STEPS: u64 = 160;
+
+/// One row for each change of a lock, a claim or a session. Each trigger runs while the changed row is
+/// locked, so that the numbers of one row's changes are in the order of their commits.
+const HISTORY: &str = "
+    create table history (
+        number bigserial primary key, kind text, key text, agent_id text, session_id text, grade bigint);
+    create function log_lock() returns trigger language plpgsql as $$
+    begin
+        insert into history (kind, key, agent_id, session_id, grade) values (
+            case when tg_op = 'INSERT' or new.token > old.token then 'granted'
+                when new.agent_id is null then 'freed'
+                when new.expires_at < old.expires_at then 'expired'
+                else 'extended' end,
+            new.key, new.agent_id, new.session_id, new.token);
+        return null;
+    end $$;
+    create trigger log_lock after insert or update on file_lock
+    for each row execute function log_lock();
+    create function log_claim() returns trigger language plpgsql as $$
+    begin
+        insert into history (kind, key, agent_id, session_id, grade) values (
+            case when new.attempt > old.attempt then 'granted'
+                when new.status not in ('claimed', 'running') then 'freed'
+                when new.held_until < old.held_until then 'expired'
+                else 'extended' end,
+            new.id, new.claimed_by, new.claimed_session_id, new.attempt);
+        return null;
+    end $$;
+    create trigger log_claim after update on work_task
+    for each row execute function log_claim();
+    create function log_session() returns trigger language plpgsql as $$
+    begin
+        insert into history (kind, agent_id, session_id)
+        values ('lost', new.agent_id, new.session_id);
+        return null;
+    end $$;
+    create trigger log_session after update on agent_session for each row
+    when ((old.ended_at is null and new.ended_at is not null)
+        or new.last_heartbeat_at < old.last_heartbeat_at)
+    execute function log_session()";
+
+/// A client with an agent and a session of its own, and what it was granted.
+struct Worker<'a> {
+    service: &'a Service,
+    client: Client,
+    dice: Dice,
+    agent: String,
+    granted: Vec<(String, i64)>,
+}
+
+impl<'a> Worker<'a> {
+    async fn new(service: &'a Service, seed: u64, number: u64) -> Self {
+        let mut dice = Dice(seed.wrapping_mul(2 * number + 1) | 1);
+        dice.roll(2);
+        let agent = format!("a{number}");
+        let worker = Self { service, client: service.client(), dice, agent, granted: Vec::new() };
+        worker.post("/discovery/register", json!({})).await;
+        worker
+    }
+
+    /// A request in the worker's session.
+    async fn post(&self, path: &str, mut body: Value) -> Value {
+        body["agent_id"] = json!(self.agent);
+        body["agent_type"] = json!("t");
+        body["session_id"] = json!("s");
+        let answer = self.client.post(path, body).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+        answer.json
+    }
+
+    /// Loses the session, and with it what it holds. Any later call revives it.
+    async fn lose_session(&mut self) {
+        if self.dice.roll(2) == 0 {
+            self.post("/discovery/deregister", json!({})).await;
+            return;
+        }
+        let sql = format!(
+            "update agent_session set last_heartbeat_at = clock_timestamp() - interval '1 day'
+             where agent_id = '{}'",
+            self.agent
+        );
+        self.service.execute(&sql).await;
+        if self.dice.roll(4) == 0 {
+            let boss = self.service.client_with(BOSS);
+            let answer = boss.post("/discovery/cleanup", json!({})).await;
+            assert_eq!(answer.status, 200, "{}", answer.text);
+        }
+    }
+
+    async fn take_and_give_back_locks(mut self) -> Vec<(String, i64)> {
+        for _ in 0..STEPS {
+            let key = format!("k{}", self.dice.roll(KEYS));
+            match self.dice.roll(20) {
+                0..12 => {
+                    let answer = self.post("/locks/acquire", json!({ "file_path": key })).await;
+                    if answer["action"] == "acquired" {
+                        let token = answer["fencing_token"].as_i64().expect("a token");
+                        self.granted.push((key, token));
+                    }
+                }
+                12..15 => {
+                    self.post("/locks/release", json!({ "file_path": key })).await;
+                }
+                15 => self.service.expire(&key).await,
+                _ => self.lose_session().await,
+            }
+        }
+        self.granted
+    }
+
+    async fn claim_and_finish_tasks(mut self) -> Vec<(String, i64)> {
+        let mut latest = Value::Null;
+        for _ in 0..STEPS {
+            match self.dice.roll(20) {
+                0..12 => {
+                    let answer = self.post("/work/claim", json!({})).await;
+                    if answer["success"] == true {
+                        let id = answer["task_id"].as_str().expect("an id").to_owned();
+                        self.granted.push((id, answer["attempt"].as_i64().expect("a number")));
+                        latest = answer;
+                    }
+                }
+                12 if !latest.is_null() => {
+                    let report = json!({ "task_id": latest["task_id"], "success": true,
+                        "claim_token": latest["claim_token"] });
+                    if self.post("/work/complete", report).await["status"] == "completed" {
+                        // So that the queue does not run dry.
+                        submit(&self.client).await;
+                    }
+                    latest = Value::Null;
+                }
+                13..16 => {
+                    let lapse = "update work_task set held_until = clock_timestamp()
+                        where id = (select id from work_task where status = 'claimed'
+                            order by random() limit 1) and status = 'claimed'";
+                    self.service.execute(lapse).await;
+                }
+                _ => self.lose_session().await,
+            }
+        }
+        self.granted
+    }
+}
+
+/// Finds a second grant of what was still held in the history, and returns all grants.
+async fn grants(service: &Service, session_loss_frees: bool) -> BTreeSet<(String, i64)> {
+    struct Held {
+        number: i64,
+        session: (String, String),
+    }
+    let rows = service.rows("select * from history order by number").await;
+    let text = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
+    let session = |row: &Value| (text(row, "agent_id"), text(row, "session_id"));
+    let mut held: BTreeMap<String, Held> = BTreeMap::new();
+    let mut lost: BTreeMap<(String, String), i64> = BTreeMap::new();
+    let mut granted = BTreeSet::new();
+    for row in &rows {
+        let key = text(row, "key");
+        let number = row["number"].as_i64().expect("a number");
+        match row["kind"].as_str().expect("a kind") {
+            "lost" => drop(lost.insert(session(row), number)),
+            "freed" | "expired" => drop(held.remove(&key)),
+            "granted" => {
+                if let Some(before) = held.get(&key) {
+                    let is_lost = lost.get(&before.session).is_some_and(|it| *it > before.number);
+                    assert!(
+                        session_loss_frees && is_lost,
+                        "{key} was granted in {} and still held in {row}",
+                        before.number
+                    );
+                }
+                let grade = row["grade"].as_i64().expect("a number");
+                assert!(granted.insert((key.clone(), grade)), "granted twice: {row}");
+                held.insert(key, Held { number, session: session(row) });
+            }
+            _ => {}
+        }
+    }
+    let losses = rows.iter().filter(|it| it["kind"] == "lost").count();
+    assert!(granted.len() > 200 && losses > 100, "{} grants, {losses} losses", granted.len());
+    granted
+}
+
+/// Whether each grant was told to one client.
+fn assert_told_once(seed: u64, told: Vec<Vec<(String, i64)>>, granted: &BTreeSet<(String, i64)>) {
+    let told: Vec<_> = told.into_iter().flatten().collect();
+    let distinct: BTreeSet<_> = told.iter().cloned().collect();
+    assert_eq!(told.len(), distinct.len(), "seed {seed}: two clients were told of one grant");
+    assert_eq!(&distinct, granted, "seed {seed}: a grant without its answer");
+}
+
+/// Submits a task that may be claimed as often as a task may be.
+async fn submit(client: &Client) {
+    let task = json!({ "task_type": "t", "task_description": "d", "agent_id": "sub",
+        "max_attempts": 20 });
+    let answer = client.post("/work/submit", task).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+}
+
+async fn service() -> Service {
+    let service = Service::with(&[("POSTGRES_POOL_MAX", "32")]).await;
+    service.execute(HISTORY).await;
+    service
+}
+
+#[tokio::test]
+async fn no_lock_is_granted_twice_while_sessions_end_and_come_back() {
+    let (service, seed) = (service().await, new_seed());
+    let workers = join_all((0..CLIENTS).map(|n| Worker::new(&service, seed, n))).await;
+    let told = join_all(workers.into_iter().map(Worker::take_and_give_back_locks)).await;
+    let granted = grants(&service, true).await;
+    assert_told_once(seed, told, &granted);
+    let recorded: i64 = service
+        .scalar("select count(*) from audit_log where result ->> 'action' = 'acquired'")
+        .await;
+    assert_eq!(recorded, granted.len() as i64, "seed {seed}");
+}
+
+#[tokio::test]
+async fn no_attempt_is_handed_out_twice_while_sessions_end_and_come_back() {
+    let (service, seed) = (service().await, new_seed());
+    for _ in 0..KEYS {
+        submit(&service.client()).await;
+    }
+    let workers = join_all((0..CLIENTS).map(|n| Worker::new(&service, seed, n))).await;
+    let told = join_all(workers.into_iter().map(Worker::claim_and_finish_tasks)).await;
+    let granted = grants(&service, false).await;
+    assert_told_once(seed, told, &granted);
+    let recorded: i64 = service
+        .scalar("select count(*) from audit_log where operation = 'claim_task' and success")
+        .await;
+    assert_eq!(recorded, granted.len() as i64, "seed {seed}");
+}
