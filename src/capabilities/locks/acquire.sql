@@ -77,7 +77,7 @@ declare
     granted file_lock;
     at timestamptz;
 begin
-    loop
+    while granted.key is null loop
         judged := judge_lock(in_workspace, cx, in_key, in_waiter);
         seen := judged.lock;
         at := clock_timestamp();
@@ -110,10 +110,8 @@ begin
         else
             return judged;
         end if;
-        if found then
-            return row(case judged.verdict when 'own' then 'refreshed' else 'acquired' end, granted);
-        end if;
     end loop;
+    return row(case judged.verdict when 'own' then 'refreshed' else 'acquired' end, granted);
 end
 $$;
 
