@@ -117,9 +117,12 @@ impl Db {
         Ok(())
     }
 
-    /// Whether a connection has been taken.
-    pub(crate) fn is_connected(&self) -> bool {
-        self.inner.is_some()
+    /// Gives a connection on which nothing is under way back to the pool; the next statement takes one
+    /// again.
+    pub(crate) fn give_back(&mut self) {
+        if self.depth == 0 {
+            self.inner = None;
+        }
     }
 
     /// Whether a failed statement takes more with it than its own effect.

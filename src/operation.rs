@@ -109,9 +109,11 @@ impl Context<'_> {
     /// Runs a transition, together with those of other requests when many arrive at once. Within a
     /// transaction of this request (an idempotency key) it runs alone.
     pub(crate) async fn transition<T: Transition>(&mut self, transition: T) -> Result<T::Row> {
-        if self.db.is_connected() || !self.config.gather {
+        if self.db.is_in_transaction() || !self.config.gather {
             return transition.run(self.db).await;
         }
+        // It may have been taken to read what the caller may do.
+        self.db.give_back();
         gathering::run(T::gatherer(&self.app.gatherers), &self.app.db, transition).await
     }
 

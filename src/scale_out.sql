@@ -140,14 +140,23 @@ begin
             item.name, home, item.name = 'take_turn(text, text, text)'::regprocedure);
         distributed := distributed + 1;
     end loop;
+    -- Citus cannot route a plan that was made without the values of its parameters. Each installation sets
+    -- this anew.
+    for item in
+        select f.name from own_functions() f
+        where 'plan_cache_mode=force_generic_plan' = any(f.settings)
+    loop
+        execute format('alter function %s reset plan_cache_mode', item.name);
+    end loop;
     return distributed;
 end
 $$;
 
 -- The functions of this schema that belong to no extension.
-create or replace function own_functions() returns table (name regprocedure, first_argument text)
+create or replace function own_functions()
+returns table (name regprocedure, first_argument text, settings text[])
 language sql stable as $$
-    select p.oid::regprocedure, p.proargnames[1]
+    select p.oid::regprocedure, p.proargnames[1], p.proconfig
     from pg_proc p
     where p.pronamespace = current_schema()::regnamespace and p.prokind = 'f'
         and not exists (

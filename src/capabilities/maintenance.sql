@@ -101,7 +101,7 @@ begin
     loop
         continue when is_live(in_workspace, lock.agent_id, lock.session_id, lock.locked_at,
             lock.expires_at, silence);
-        perform free_lock(in_workspace, lock.key);
+        perform free_lock(in_workspace, lock.key, lock.token);
         cleared := cleared + 1;
     end loop;
     return cleared;

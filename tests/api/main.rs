@@ -10,6 +10,7 @@ mod documents;
 mod faults;
 mod functions;
 mod fuzz;
+mod gathering;
 mod guardrails;
 mod handoffs;
 mod keys;

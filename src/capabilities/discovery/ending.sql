@@ -66,7 +66,7 @@ declare
     released bigint := 0;
 begin
     for lock in
-        select l.key, l.locked_at, l.expires_at from file_lock l
+        select l.key, l.token, l.locked_at, l.expires_at from file_lock l
         where l.workspace = in_workspace and l.agent_id = in_agent_id and l.session_id = in_session_id
         order by l.key
         for update
@@ -74,7 +74,7 @@ begin
         released := released + is_live(in_workspace, in_agent_id, in_session_id,
             lock.locked_at, lock.expires_at, any_silence())::integer;
         if not in_dry_run then
-            perform free_lock(in_workspace, lock.key);
+            perform free_lock(in_workspace, lock.key, lock.token);
         end if;
     end loop;
     return released;

@@ -64,55 +64,54 @@ $$;
 -- Grants or extends the lock on a key, or says what stands in the way.
 --
 -- A held key is refused after one read, so callers that are refused do not queue behind one another.
--- Otherwise the row is locked and judged again, because another call may have been faster: each statement
--- of a volatile function has a snapshot of its own.
+-- Otherwise the row is written only while it is as it was judged, and is judged again when another call
+-- was faster: each statement of a volatile function has a snapshot of its own.
 create or replace function take_lock(
     in_workspace text, cx request, in_key text, in_is_file boolean, in_reason text, in_ttl interval,
     in_waiter uuid
 ) returns lock_verdict language plpgsql as $$
 #variable_conflict use_column
 declare
-    judged lock_verdict := judge_lock(in_workspace, cx, in_key, in_waiter);
+    judged lock_verdict;
+    seen file_lock;
     granted file_lock;
-    granted_at timestamptz := clock_timestamp();
+    at timestamptz;
 begin
-    if judged.verdict = 'free' and (judged.lock).key is null then
-        insert into file_lock (
-            workspace, key, token, is_file, agent_id, agent_type, session_id, reason, locked_at,
-            expires_at
-        ) values (
-            in_workspace, in_key, 1, in_is_file, cx.agent_id, cx.agent_type, cx.session_id, in_reason,
-            granted_at, granted_at + in_ttl
-        )
-        on conflict (workspace, key) do nothing
-        returning * into granted;
-        if found then
-            return row('acquired', granted)::lock_verdict;
-        end if;
-    end if;
-    if judged.verdict in ('free', 'own') then
-        perform from file_lock l where l.workspace = in_workspace and l.key = in_key for update;
+    while granted.key is null loop
         judged := judge_lock(in_workspace, cx, in_key, in_waiter);
-        granted_at := clock_timestamp(); -- waiting for the row may have taken a while
-    end if;
-
-    if judged.verdict = 'free' then
-        update file_lock l set
-            token = l.token + 1, agent_id = cx.agent_id, agent_type = cx.agent_type,
-            session_id = cx.session_id, reason = in_reason, locked_at = granted_at,
-            expires_at = granted_at + in_ttl, refresh_count = 0, took_over_from = l.agent_id
-        where l.workspace = in_workspace and l.key = in_key
-        returning * into granted;
-        return row('acquired', granted)::lock_verdict;
-    elsif judged.verdict = 'own' then
-        update file_lock l set
-            expires_at = granted_at + in_ttl, refresh_count = l.refresh_count + 1,
-            reason = coalesce(in_reason, l.reason)
-        where l.workspace = in_workspace and l.key = in_key
-        returning * into granted;
-        return row('refreshed', granted)::lock_verdict;
-    end if;
-    return judged;
+        seen := judged.lock;
+        at := clock_timestamp();
+        if judged.verdict = 'free' and seen.key is null then
+            insert into file_lock (
+                workspace, key, token, is_file, agent_id, agent_type, session_id, reason, locked_at,
+                expires_at
+            ) values (
+                in_workspace, in_key, 1, in_is_file, cx.agent_id, cx.agent_type, cx.session_id,
+                in_reason, at, at + in_ttl
+            )
+            on conflict (workspace, key) do nothing
+            returning * into granted;
+        elsif judged.verdict = 'free' then
+            update file_lock l set
+                token = l.token + 1, agent_id = cx.agent_id, agent_type = cx.agent_type,
+                session_id = cx.session_id, reason = in_reason, locked_at = at,
+                expires_at = at + in_ttl, refresh_count = 0, took_over_from = l.agent_id
+            where l.workspace = in_workspace and l.key = in_key and l.token = seen.token
+                and l.agent_id is not distinct from seen.agent_id
+                and l.expires_at is not distinct from seen.expires_at
+            returning * into granted;
+        elsif judged.verdict = 'own' then
+            update file_lock l set
+                expires_at = at + in_ttl, refresh_count = l.refresh_count + 1,
+                reason = coalesce(in_reason, l.reason)
+            where l.workspace = in_workspace and l.key = in_key and l.token = seen.token
+                and l.agent_id = seen.agent_id and l.expires_at = seen.expires_at
+            returning * into granted;
+        else
+            return judged;
+        end if;
+    end loop;
+    return row(case judged.verdict when 'own' then 'refreshed' else 'acquired' end, granted);
 end
 $$;
 

@@ -1,7 +1,7 @@
 -- Giving a lock back, and freeing one that another agent holds.
 
--- Gives back the caller's lock on a key. Returns why it was refused, or null. Only a row that is the
--- caller's is locked, so a call that is refused delays nobody.
+-- Gives back the caller's lock on a key. Returns why it was refused, or null. The row is written only while
+-- the caller's grant stands, so a call that is refused locks nothing and delays nobody.
 create or replace function release_lock(
     in_workspace text, cx request, in_key text, in_token bigint, out refusal text
 ) language plpgsql as $$
@@ -11,15 +11,14 @@ begin
     perform hear(in_workspace, cx);
     select * into held from file_lock l
     where l.workspace = in_workspace and l.key = in_key
-        and not is_other_holder(l.agent_id, l.session_id, cx.agent_id, cx.session_id)
-    for update;
+        and not is_other_holder(l.agent_id, l.session_id, cx.agent_id, cx.session_id);
     if not is_live(in_workspace, held.agent_id, held.session_id, held.locked_at, held.expires_at, cx.silence)
     then
         refusal := 'lock_not_found_or_not_owner';
     elsif held.token <> in_token then
         refusal := 'stale_fencing_token';
-    else
-        perform free_lock(in_workspace, in_key);
+    elsif not free_lock(in_workspace, in_key, held.token) then
+        refusal := 'lock_not_found_or_not_owner';
     end if;
     perform record(
         in_workspace, cx, 'release_lock', jsonb_build_object('file_path', in_key),
@@ -48,7 +47,7 @@ begin
     else
         prior_agent_id := held.agent_id;
         prior_locked_at := held.locked_at;
-        perform free_lock(in_workspace, in_key);
+        perform free_lock(in_workspace, in_key, held.token);
     end if;
     released := reason is null;
     perform record(

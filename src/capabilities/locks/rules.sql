@@ -14,14 +14,17 @@ language sql immutable parallel safe as $$
     select alive_until > at
 $$;
 
--- Frees a key. Its counter of tokens stays.
-create or replace function free_lock(in_workspace text, in_key text) returns void
+-- Ends the grant of a key that has this token; the token stays, as the key's counter. Returns false when the
+-- grant has ended before.
+create or replace function free_lock(in_workspace text, in_key text, in_token bigint) returns boolean
 language plpgsql as $$
 begin
     update file_lock l set
         agent_id = null, agent_type = null, session_id = null, reason = null, locked_at = null,
         expires_at = null
-    where l.workspace = in_workspace and l.key = in_key;
+    where l.workspace = in_workspace and l.key = in_key and l.token = in_token
+        and l.agent_id is not null;
+    return found;
 end
 $$;
 
