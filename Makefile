@@ -10,7 +10,7 @@ DOCUMENTS := docs/openapi.json docs/operations.md docs/configuration.md .env.exa
 
 # What `make check` consists of. No step before `queries` may depend on it: it makes cargo compile
 # again what contains SQL.
-CHECKS := words fmt documents schema functions schemathesis mcp clippy queries doc traces deny unused hadolint compose railway template guide
+CHECKS := words fmt documents schema functions schemathesis mcp clippy queries doc traces costs deny unused hadolint compose railway template guide
 
 .NOTPARALLEL:
 .PHONY: help check list-checks test test-server test-lambda test-pooler dev prepare docs figures $(CHECKS)
@@ -96,6 +96,10 @@ doc: ## Check that the documentation of the code builds
 # one build with it the exporter's client would too.
 traces: ## Test what only the feature `otel` has
 	cargo test --package agent-coordinator --features otel --test api traces::
+
+# A build of its own, of no other package and without what no path needs. The limits stand in the file.
+costs: ## Count the instructions of hot paths with Valgrind, against benches/instructions.rs
+	cargo bench -q --package agent-coordinator --no-default-features --profile measured --bench instructions
 
 deny: $(TOOLS)/ready ## Check licences, bans and sources of the dependencies
 	$(TOOLS)/bin/cargo-deny -L error --workspace --locked check licenses bans sources

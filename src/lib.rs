@@ -25,6 +25,8 @@ mod input;
 mod keys;
 mod lock_key;
 mod mcp;
+#[doc(hidden)]
+pub mod measured;
 mod metrics;
 mod migrate;
 mod openapi;

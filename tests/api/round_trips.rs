@@ -1,106 +1,12 @@
 //! How many round trips to Postgres a request takes, counted on the wire.
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
-
-use agent_coordinator::{App, router};
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream, tcp::OwnedReadHalf},
-};
 
-use crate::support::{BOSS, Client, FREE, Service, config, variables};
-
-/// A relay between the service and its database that counts the round trips.
-struct Relay {
-    port: u16,
-    round_trips: Arc<AtomicUsize>,
-}
-
-impl Relay {
-    async fn to(database_port: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        let round_trips = Arc::new(AtomicUsize::new(0));
-        let count = round_trips.clone();
-        #[expect(clippy::disallowed_methods, reason = "the relay runs beside the test")]
-        tokio::spawn(async move {
-            while let Ok((service, _)) = listener.accept().await {
-                let database = TcpStream::connect(("127.0.0.1", database_port)).await;
-                let database = database.expect("the database answers");
-                let count = count.clone();
-                tokio::spawn(async move {
-                    let (service_reads, mut service_writes) = service.into_split();
-                    let (mut database_reads, database_writes) = database.into_split();
-                    let there = forward(service_reads, database_writes, &count);
-                    let back = tokio::io::copy(&mut database_reads, &mut service_writes);
-                    tokio::select! { _ = there => {}, _ = back => {} }
-                });
-            }
-        });
-        Self { port, round_trips }
-    }
-
-    fn count(&self) -> usize {
-        self.round_trips.load(Ordering::SeqCst)
-    }
-}
-
-/// Forwards messages of the Postgres protocol. A round trip is a simple query, or a Sync after at
-/// least one other message of the extended protocol; a Sync alone only asks an idle connection
-/// whether it lives.
-async fn forward(
-    mut from: OwnedReadHalf,
-    mut to: tokio::net::tcp::OwnedWriteHalf,
-    count: &AtomicUsize,
-) -> std::io::Result<()> {
-    let mut started = false;
-    let mut asked = false;
-    loop {
-        let kind = if started { from.read_u8().await? } else { 0 };
-        let length = from.read_u32().await?;
-        let mut message = vec![0; length as usize - 4];
-        from.read_exact(&mut message).await?;
-        match kind {
-            b'Q' => drop(count.fetch_add(1, Ordering::SeqCst)),
-            b'S' if asked => drop(count.fetch_add(1, Ordering::SeqCst)),
-            _ => {}
-        }
-        asked = kind != b'S' && (asked || b"PBDEC".contains(&kind));
-        if started {
-            to.write_u8(kind).await?;
-        }
-        to.write_u32(length).await?;
-        to.write_all(&message).await?;
-        started = true;
-    }
-}
-
-/// The service with one connection that goes through the relay.
-async fn relayed(service: &Service) -> (Relay, Client, Client) {
-    relayed_with(service, &[]).await
-}
-
-async fn relayed_with(service: &Service, more: &[(&str, &str)]) -> (Relay, Client, Client) {
-    let (before, after) = service.url.split_once("@127.0.0.1:").expect("an address with a port");
-    let (port, rest) = after.split_once('/').expect("a database");
-    let relay = Relay::to(port.parse().expect("a number")).await;
-    let separator = if rest.contains('?') { '&' } else { '?' };
-    let url = format!("{before}@127.0.0.1:{}/{rest}{separator}sslmode=disable", relay.port);
-    let mut variables = variables(&url);
-    variables.insert("POSTGRES_POOL_MAX".to_owned(), "1".to_owned());
-    variables.extend(more.iter().map(|(name, value)| ((*name).into(), (*value).into())));
-    let router = router(App::new(config(&variables)));
-    let client = |key: &str| Client::new(router.clone()).header("x-api-key", key);
-    (relay, client(FREE), client(BOSS))
-}
+use crate::{relay::relayed, support::Service};
 
 #[tokio::test]
 async fn a_lock_request_is_one_round_trip() {
     let service = Service::start().await;
-    let (relay, client, boss) = relayed(&service).await;
+    let (relay, client, boss) = relayed(&service.url, &[]).await;
     let session = json!({ "session_id": "s" });
     service
         .execute(
@@ -153,7 +59,7 @@ async fn a_lock_request_is_one_round_trip() {
 #[tokio::test]
 async fn a_check_by_guardrails_is_one_round_trip() {
     let service = Service::start().await;
-    let (relay, client, _) = relayed(&service).await;
+    let (relay, client, _) = relayed(&service.url, &[]).await;
     for text in ["git status", "rm -rf /"] {
         let check = async || {
             let answer = client.post("/guardrails/check", json!({ "operation_text": text })).await;
@@ -169,7 +75,7 @@ async fn a_check_by_guardrails_is_one_round_trip() {
 #[tokio::test]
 async fn handoffs_ports_and_sessions_are_one_round_trip_each() {
     let service = Service::start().await;
-    let (relay, client, boss) = relayed(&service).await;
+    let (relay, client, boss) = relayed(&service.url, &[]).await;
     let session = json!({ "agent_id": "a", "session_id": "s" });
     let steps = [
         ("/discovery/register", session.clone()),
@@ -202,7 +108,7 @@ async fn handoffs_ports_and_sessions_are_one_round_trip_each() {
 async fn questions_of_policy_are_one_round_trip_with_either_engine() {
     let service = Service::start().await;
     for engine in ["native", "cedar"] {
-        let (relay, client, boss) = relayed_with(&service, &[("POLICY_ENGINE", engine)]).await;
+        let (relay, client, boss) = relayed(&service.url, &[("POLICY_ENGINE", engine)]).await;
         let question = json!({
             "agent_id": "a", "agent_type": "t", "operation": "acquire_lock", "resource": "k",
         });
@@ -230,7 +136,7 @@ async fn questions_of_policy_are_one_round_trip_with_either_engine() {
 #[tokio::test]
 async fn a_recall_is_one_round_trip_where_no_index_ranks() {
     let service = Service::start().await;
-    let (relay, client, _) = relayed(&service).await;
+    let (relay, client, _) = relayed(&service.url, &[]).await;
     let recall = async |body: Value| {
         let before = relay.count();
         let answer = client.post("/memory/query", body).await;
@@ -251,7 +157,7 @@ async fn a_recall_is_one_round_trip_where_no_index_ranks() {
 #[tokio::test]
 async fn a_refused_request_never_reaches_the_database() {
     let service = Service::start().await;
-    let (relay, client, _) = relayed(&service).await;
+    let (relay, client, _) = relayed(&service.url, &[]).await;
     for (path, body) in [("/locks/acquire", "{}"), ("/locks/verify", "{"), ("/locks/release", "[]")]
     {
         assert_eq!(client.post_text(path, body).await.status, 422);
@@ -267,7 +173,7 @@ async fn a_refused_request_never_reaches_the_database() {
 #[tokio::test]
 async fn work_is_one_round_trip_a_step() {
     let service = Service::start().await;
-    let (relay, client, _) = relayed(&service).await;
+    let (relay, client, _) = relayed(&service.url, &[]).await;
     for round in 0..2 {
         let step = async |path: &str, body: Value| {
             let before = relay.count();

@@ -259,7 +259,7 @@ pub(crate) async fn try_execute<'c>(db: impl PgExecutor<'c>, sql: &str) -> Resul
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test looks and moves time where no operation can")]
-pub(crate) async fn scalar<T>(db: &PgPool, sql: &str) -> T
+pub(crate) async fn scalar<'c, T>(db: impl PgExecutor<'c>, sql: &str) -> T
 where
     T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
     (T,): for<'r> sqlx::FromRow<'r, PgRow>,

@@ -111,13 +111,23 @@ pub async fn prepare(
 
 /// A server of the caller's own, which it may kill and restart. Its database `postgres` is empty.
 pub async fn private() -> Result<Server, Error> {
+    own(PRIVATE).await
+}
+
+/// A server of the caller's own with the settings of the shared one: nothing but the caller's
+/// statements touches its pages and, checkpoints aside, writes to its log. Not to be killed.
+pub async fn quiet() -> Result<Server, Error> {
+    own(SHARED).await
+}
+
+async fn own(settings: &'static [&'static str]) -> Result<Server, Error> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = format!("{PREFIX}{}-{number}", std::process::id());
     let place = Place::named(&name)?;
     let folder = place.folder.clone();
     sweep().await;
-    let started = match place.plan(Owner::ThisProcess, PRIVATE) {
+    let started = match place.plan(Owner::ThisProcess, settings) {
         Ok(plan) => Server::owned(plan).await,
         Err(error) => Err(error),
     };

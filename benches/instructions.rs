@@ -1,0 +1,296 @@
+//! Counts the instructions of hot paths that need no database, with Valgrind's callgrind; `make costs` runs
+//! it. The load of the machine does not change the counts, and the machine hardly does.
+//!
+//! It runs itself under Valgrind, with the argument `paths`, and compares what each path took with the
+//! table below.
+use std::{
+    collections::HashMap,
+    env, fs,
+    hint::black_box,
+    process::{Command, ExitCode},
+};
+
+use agent_coordinator::{
+    App, Config, Home, capabilities, capabilities::locks::acquire::Acquired, measured, router,
+};
+use axum::{Router, body::Body};
+use http::{HeaderMap, HeaderValue, Request, header::AUTHORIZATION};
+use serde_json::{Value, json};
+use tokio::runtime::{Builder, Runtime};
+use tower::ServiceExt as _;
+
+/// By how many percent a path may exceed what the table states. Less than half of what is allowed fails
+/// too, so that the table keeps up with what becomes cheaper.
+const TOLERANCE: f64 = 10.0;
+
+/// The paths, each with the instructions that a call takes on x86-64 in a build with profile `measured`.
+/// When the table and what is counted differ too much, the numbers to put here are printed.
+const LIMITS: [(&str, Path, u64); 10] = [
+    ("authenticate_1_of_20_keys", authenticate_1_of_20_keys, 11_532),
+    ("check_the_body_of_an_acquire", check_the_body_of_an_acquire, 40_044),
+    ("check_the_body_of_a_submit", check_the_body_of_a_submit, 41_846),
+    ("decide_by_native_policy", decide_by_native_policy, 853),
+    ("scan_4_kb_of_harmless_text", scan_4_kb_of_harmless_text, 382_387),
+    ("scan_4_kb_with_a_finding", scan_4_kb_with_a_finding, 386_677),
+    ("write_the_answer_of_an_acquire", write_the_answer_of_an_acquire, 30_796),
+    ("request_without_a_key", request_without_a_key, 94_802),
+    ("request_with_a_faulty_body", request_with_a_faulty_body, 150_988),
+    ("request_of_the_page_live", request_of_the_page_live, 56_256),
+];
+
+type Path = fn(&World);
+
+/// Calls that fill caches, and calls that count.
+const WARM: usize = 3;
+const CALLS: usize = 20;
+
+fn main() -> ExitCode {
+    // Cargo passes an argument of its own.
+    let is_under_valgrind = env::args().nth(1).is_some_and(|it| it == "paths");
+    if is_under_valgrind {
+        let world = World::new();
+        for (_, path, _) in LIMITS {
+            (0..WARM).for_each(|_| path(&world));
+            call_measured(path, &world);
+        }
+        return ExitCode::SUCCESS;
+    }
+    match count() {
+        Ok(counts) => compare(&counts),
+        Err(problem) => {
+            eprintln!("{problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The caller whose calls count.
+#[inline(never)]
+fn call_measured(path: Path, world: &World) {
+    for _ in 0..CALLS {
+        path(world);
+    }
+}
+
+/// The instructions of a call of each path.
+fn count() -> Result<Vec<u64>, String> {
+    let program = env::current_exe().map_err(|error| error.to_string())?;
+    let profile = concat!(env!("CARGO_TARGET_TMPDIR"), "/instructions.callgrind");
+    let status = Command::new("valgrind")
+        .args(["-q", "--tool=callgrind", &format!("--callgrind-out-file={profile}")])
+        .arg(program)
+        .arg("paths")
+        .status()
+        .map_err(|error| format!("valgrind cannot be run, is it installed? {error}"))?;
+    if !status.success() {
+        return Err(format!("valgrind ended with {status}"));
+    }
+    let profile = fs::read_to_string(profile).map_err(|error| error.to_string())?;
+    let taken = instructions_by_callee(&profile);
+    let of = |name: &str| {
+        let named = taken.iter().find(|(callee, _)| callee.ends_with(&format!("::{name}")));
+        let (_, taken) = named.ok_or(format!("{name} is not in the profile"))?;
+        Ok(taken / CALLS as u64)
+    };
+    LIMITS.iter().map(|(name, _, _)| of(name)).collect()
+}
+
+/// How many instructions each function took in all that `call_measured` called it. In the format of
+/// callgrind, lines `fn=` and `cfn=` name the caller and the callee, giving each name a number at its first
+/// mention; the line after `calls=` says where the calls are and what they took.
+fn instructions_by_callee(profile: &str) -> HashMap<&str, u64> {
+    let mut names = HashMap::new();
+    let mut taken = HashMap::new();
+    let (mut caller, mut callee) = ("", "");
+    let mut lines = profile.lines();
+    while let Some(line) = lines.next() {
+        if let Some(function) = line.strip_prefix("fn=") {
+            caller = name(function, &mut names);
+        } else if let Some(function) = line.strip_prefix("cfn=") {
+            callee = name(function, &mut names);
+        } else if line.starts_with("calls=") {
+            let cost = lines.next().and_then(|it| it.split(' ').nth(1)?.parse().ok());
+            if caller.ends_with("::call_measured") {
+                *taken.entry(callee).or_default() += cost.unwrap_or(0);
+            }
+        }
+    }
+    taken
+}
+
+/// The name in `(number) name`, or the one that the number had before.
+fn name<'a>(function: &'a str, names: &mut HashMap<&'a str, &'a str>) -> &'a str {
+    match function.split_once(' ') {
+        Some((number, name)) => {
+            names.insert(number, name);
+            name
+        }
+        None => names.get(function).copied().unwrap_or_default(),
+    }
+}
+
+fn compare(counts: &[u64]) -> ExitCode {
+    let mut exit = ExitCode::SUCCESS;
+    println!("{:<34}{:>12}{:>12}", "instructions of a call", "counted", "table");
+    for ((name, _, limit), count) in LIMITS.iter().zip(counts) {
+        let most = *limit as f64 * (1.0 + TOLERANCE / 100.0);
+        let problem = match *count as f64 {
+            _ if !cfg!(target_arch = "x86_64") => "",
+            count if count > most => "  too many",
+            count if count < most / 2.0 => "  lower the limit",
+            _ => "",
+        };
+        if !problem.is_empty() {
+            exit = ExitCode::FAILURE;
+        }
+        println!("{name:<34}{count:>12}{limit:>12}{problem}");
+    }
+    exit
+}
+
+/// What the paths work on.
+struct World {
+    authenticate: Box<dyn Fn(&HeaderMap) -> bool>,
+    headers: HeaderMap,
+    acquire: Input,
+    submit: Input,
+    decide: Box<dyn Fn(&str) -> bool>,
+    scan: Box<dyn Fn(&str) -> usize>,
+    harmless: String,
+    dangerous: String,
+    acquired: Acquired,
+    runtime: Runtime,
+    router: Router,
+}
+
+/// A body with the schema that it is checked against.
+struct Input {
+    schema: Value,
+    text: String,
+}
+
+impl World {
+    fn new() -> Self {
+        let bearer = HeaderValue::from_static("Bearer key-7");
+        // A line of a kind that patterns look for, and no match.
+        let harmless: String =
+            "git push origin main && rm -r ./target; find . -name x\n".repeat(76);
+        let harmless = harmless[..4096].to_owned();
+        let dangerous = format!("{}git reset --hard", &harmless[..4080]);
+        let time = || serde_json::from_value(json!("2026-09-01T10:00:00.123456+00:00")).ok();
+        let variables = [
+            ("POSTGRES_DSN", "postgresql://nobody@127.0.0.1:1/none"),
+            ("COORDINATION_API_KEYS", "key-7"),
+        ];
+        let variable = |name: &str| {
+            let found = variables.iter().find(|(it, _)| *it == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        let config = Config::parse(Home::Server, variable).expect("a valid configuration");
+        Self {
+            authenticate: Box::new(measured::authentication(20)),
+            headers: HeaderMap::from_iter([(AUTHORIZATION, bearer)]),
+            acquire: Input::of("acquire_lock"),
+            submit: Input::of("submit_work"),
+            decide: Box::new(measured::decision()),
+            scan: Box::new(measured::scan()),
+            harmless,
+            dangerous,
+            acquired: Acquired {
+                success: true,
+                action: Some("acquired"),
+                file_path: Some("src/main.rs".to_owned()),
+                expires_at: time(),
+                fencing_token: Some(1),
+                agent_type: Some("claude_code".to_owned()),
+                locked_at: time(),
+                session_id: Some("s-1".to_owned()),
+                ..Acquired::default()
+            },
+            runtime: Builder::new_current_thread().enable_all().build().expect("a runtime"),
+            router: router(App::new(config)),
+        }
+    }
+
+    /// Sends a request through the router, and expects this status.
+    fn ask(&self, request: Request<Body>, status: u16) {
+        let response = self.runtime.block_on(self.router.clone().oneshot(request));
+        let response = response.expect("the router answers");
+        assert_eq!(response.status().as_u16(), status);
+        black_box(response);
+    }
+}
+
+impl Input {
+    /// The example of an operation.
+    fn of(operation: &str) -> Self {
+        let operations = capabilities::all();
+        let found = operations.iter().find(|it| it.meta.id == operation).expect("an operation");
+        Self { schema: found.input.clone(), text: found.example.to_string() }
+    }
+
+    fn check(&self) {
+        let mut input: Value = serde_json::from_str(black_box(&self.text)).expect("JSON");
+        assert_eq!(measured::input_check(&self.schema, &mut input), 0);
+        black_box(input);
+    }
+}
+
+#[inline(never)]
+fn authenticate_1_of_20_keys(world: &World) {
+    assert!((world.authenticate)(black_box(&world.headers)));
+}
+
+#[inline(never)]
+fn check_the_body_of_an_acquire(world: &World) {
+    world.acquire.check();
+}
+
+#[inline(never)]
+fn check_the_body_of_a_submit(world: &World) {
+    world.submit.check();
+}
+
+#[inline(never)]
+fn decide_by_native_policy(world: &World) {
+    assert!((world.decide)(black_box("acquire_lock")));
+}
+
+#[inline(never)]
+fn scan_4_kb_of_harmless_text(world: &World) {
+    assert_eq!((world.scan)(black_box(&world.harmless)), 0);
+}
+
+#[inline(never)]
+fn scan_4_kb_with_a_finding(world: &World) {
+    assert_eq!((world.scan)(black_box(&world.dangerous)), 1);
+}
+
+#[inline(never)]
+fn write_the_answer_of_an_acquire(world: &World) {
+    let answer = serde_json::to_value(black_box(&world.acquired)).expect("JSON");
+    black_box(answer.to_string());
+}
+
+#[inline(never)]
+fn request_without_a_key(world: &World) {
+    world.ask(post("{}", None), 401);
+}
+
+#[inline(never)]
+fn request_with_a_faulty_body(world: &World) {
+    world.ask(post(r#"{"file_path":"src/main.rs","agent_id":"a"}"#, Some("key-7")), 422);
+}
+
+#[inline(never)]
+fn request_of_the_page_live(world: &World) {
+    world.ask(Request::get("/live").body(Body::empty()).expect("a request"), 200);
+}
+
+fn post(body: &'static str, key: Option<&str>) -> Request<Body> {
+    let mut request = Request::post("/locks/acquire").header("content-type", "application/json");
+    if let Some(key) = key {
+        request = request.header("x-api-key", key);
+    }
+    request.body(Body::from(body)).expect("a request")
+}

@@ -1,0 +1,36 @@
+//! Hot paths that need no database, for `benches/instructions.rs`. Not part of the library's interface.
+use http::HeaderMap;
+use serde_json::Value;
+
+use crate::{
+    auth::{Caller, Identity, Keyring},
+    capabilities::guardrails,
+    input,
+    policy::{self, Question},
+};
+
+/// Authenticates the headers of a request against a ring of keys named `key-0`, `key-1`, ….
+pub fn authentication(keys: usize) -> impl Fn(&HeaderMap) -> bool {
+    let ring = Keyring::new((0..keys).map(|n| (format!("key-{n}"), Identity::default())));
+    move |headers| matches!(ring.authenticate(headers), Ok(Some(_)))
+}
+
+/// Coerces and checks an input against a schema. Returns the number of issues.
+pub fn input_check(schema: &Value, input: &mut Value) -> usize {
+    input::check(schema, input, |_| "body").len()
+}
+
+/// Decides with the native engine whether a caller of trust 2 may run an operation.
+pub fn decision() -> impl Fn(&str) -> bool {
+    let caller = Caller { trust: 2, ..Caller::anonymous() };
+    move |operation| {
+        let category = policy::category(operation);
+        let question = Question { operation, category, resource: "src/main.rs" };
+        policy::decide(&caller, &question, true).is_ok()
+    }
+}
+
+/// Scans a text with the built-in guardrail patterns. Returns the number of findings.
+pub fn scan() -> impl Fn(&str) -> usize {
+    guardrails::built_in_scan()
+}

@@ -1,0 +1,198 @@
+//! What each operation costs the database, from PostgreSQL's own statistics: a guard that no clock and no
+//! busy machine disturbs.
+//!
+//! Every case has a database of its own on a server of its own, because the position in the WAL is the
+//! server's, and one connection. A call is measured only once its plans are generic.
+use std::fmt::Write as _;
+
+use agent_coordinator::schema;
+use axum::body::Body;
+use managed_postgres::throwaway;
+use serde_json::Value;
+use sqlx::{Connection as _, PgConnection};
+
+use self::{
+    cases::{Ask, Case, SESSIONS, Step},
+    limits::{COLUMNS, LIMITS, Limit, TOLERANCE},
+};
+use crate::{
+    relay::{PUBLISH, Relay, relayed},
+    support::{Client, execute, scalar},
+};
+
+mod cases;
+mod limits;
+
+/// Calls before the first measured one: the sixth execution of a statement may choose a generic plan.
+const WARM: usize = 8;
+/// Measured calls, so that what happens in some calls only, such as the split of a page, is shared out.
+const CALLS: usize = 24;
+
+/// What a call costs on average, in the order of `COLUMNS`.
+type Cost = [f64; COLUMNS.len()];
+
+#[tokio::test]
+async fn operations_cost_what_the_table_says() {
+    let server = throwaway::quiet().await.expect("a server");
+    let schema = schema();
+    let mut admin = PgConnection::connect(&server.url("postgres")).await.expect("it answers");
+    execute(&mut admin, "alter system set checkpoint_timeout = '1d'").await;
+    execute(&mut admin, "select pg_reload_conf()").await;
+    execute(&mut admin, "create database ready").await;
+    let mut ready = PgConnection::connect(&server.url("ready")).await.expect("it answers");
+    throwaway::prepare(&mut ready, schema.migrator, schema.functions).await.expect("a schema");
+    execute(&mut ready, SESSIONS).await;
+    ready.close().await.expect("an end");
+
+    let mut measured = Vec::new();
+    for (n, case) in cases::all().iter().enumerate() {
+        let name = format!("case_{n}");
+        execute(&mut admin, &format!("create database {name} template ready strategy file_copy"))
+            .await;
+        let mut bench = Bench::new(&mut admin, &name, &server.url(&name)).await;
+        measured.push((case.name, bench.measure(case).await));
+    }
+    println!("{}", table(&measured));
+    let names = (measured.iter().map(|it| it.0), LIMITS.iter().map(|it| it.0));
+    assert!(
+        names.0.eq(names.1),
+        "the table lists other cases than there are\n{}",
+        lines(&measured)
+    );
+    let wrong: Vec<_> =
+        measured.iter().zip(LIMITS).flat_map(|(it, limit)| faults(it, limit)).collect();
+    assert!(wrong.is_empty(), "{}\n\nMeasured:\n{}", wrong.join("\n"), lines(&measured));
+}
+
+/// A database with the service before it, and a look at what the service costs it.
+struct Bench<'a> {
+    admin: &'a mut PgConnection,
+    database: String,
+    relay: Relay,
+    client: Client,
+    /// For what no operation does. Its statistics are published with each statement.
+    beside: PgConnection,
+}
+
+impl<'a> Bench<'a> {
+    async fn new(admin: &'a mut PgConnection, name: &str, url: &str) -> Self {
+        let (relay, client, _) = relayed(url, &[]).await;
+        let beside = PgConnection::connect(url).await.expect("it answers");
+        Self { admin, database: name.to_owned(), relay, client, beside }
+    }
+
+    /// The average cost of a call.
+    async fn measure(&mut self, case: &Case) -> Cost {
+        let mut latest = self.take((case.prepare)()).await.unwrap_or_default();
+        let mut total = [0; COLUMNS.len()];
+        for n in 0..WARM + CALLS {
+            if let Some(answer) = self.take((case.before)(n)).await {
+                latest = answer;
+            }
+            let call = (case.call)(n, &latest);
+            let answer = if n < WARM {
+                self.ask(&call).await
+            } else {
+                let before = self.spent().await;
+                let answer = self.ask(&call).await;
+                for (total, (after, before)) in
+                    total.iter_mut().zip(self.spent().await.iter().zip(before))
+                {
+                    *total += after - before;
+                }
+                answer
+            };
+            let (member, expected) = &case.answer;
+            assert_eq!(&answer[member], expected, "{}: {answer}", case.name);
+            self.take((case.after)(&answer)).await;
+        }
+        total.map(|it| it as f64 / CALLS as f64)
+    }
+
+    /// Takes steps, and returns the latest answer if there is one.
+    async fn take(&mut self, steps: Vec<Step>) -> Option<Value> {
+        let mut answer = None;
+        for step in steps {
+            match step {
+                Step::Ask(ask) => answer = Some(self.ask(&ask).await),
+                Step::Sql(sql) => {
+                    execute(&mut self.beside, &sql).await;
+                    execute(&mut self.beside, PUBLISH).await;
+                }
+            }
+        }
+        answer
+    }
+
+    async fn ask(&self, (method, path, body): &Ask) -> Value {
+        let method = method.parse().expect("a method");
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        let answer = self.client.send(method, path, body).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+        answer.json
+    }
+
+    /// What everything so far has cost, in the order of `COLUMNS`.
+    async fn spent(&mut self) -> [i64; COLUMNS.len()] {
+        let round_trips = self.relay.count() as i64;
+        self.relay.publish_statistics().await;
+        let database = &self.database;
+        let sql = format!(
+            "select array[
+                {round_trips},
+                pg_stat_get_db_blocks_fetched(oid),
+                pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint,
+                pg_stat_get_db_tuples_inserted(oid),
+                pg_stat_get_db_tuples_updated(oid),
+                pg_stat_get_db_tuples_deleted(oid),
+                pg_stat_get_db_tuples_returned(oid)]
+            from pg_database where datname = '{database}'"
+        );
+        let spent: Vec<i64> = scalar(&mut *self.admin, &sql).await;
+        spent.try_into().expect("a number for each column")
+    }
+}
+
+/// What is wrong with what a case costs.
+fn faults((name, cost): &(&str, Cost), (_, stated): &Limit) -> Vec<String> {
+    let mut faults = Vec::new();
+    for ((&cost, &limit), (column, is_exact)) in cost.iter().zip(stated).zip(COLUMNS) {
+        let limit = f64::from(limit);
+        let most = if is_exact { limit } else { limit * (1.0 + TOLERANCE / 100.0) };
+        let least = if is_exact { limit } else { most / 2.0 };
+        let problem = match cost {
+            cost if cost > most => "too many",
+            cost if cost < least => "lower the limit",
+            _ => continue,
+        };
+        faults.push(format!("{name}: {column}: {cost}, the table says {limit}: {problem}"));
+    }
+    faults
+}
+
+/// For people: what is measured, and what the table says.
+fn table(measured: &[(&str, Cost)]) -> String {
+    let mut text = format!("{:<28}", "measured (table)");
+    for (column, _) in COLUMNS {
+        let _ = write!(text, "{column:>16}");
+    }
+    for (name, cost) in measured {
+        let _ = write!(text, "\n{name:<28}");
+        let stated = LIMITS.iter().find(|(it, _)| it == name).map(|(_, stated)| stated);
+        for (column, cost) in cost.iter().enumerate() {
+            let stated = stated.map_or("none".to_owned(), |it| it[column].to_string());
+            let _ = write!(text, "{cost:>9.2} {:>6}", format!("({stated})"));
+        }
+    }
+    text
+}
+
+/// For `LIMITS`.
+fn lines(measured: &[(&str, Cost)]) -> String {
+    let mut text = String::new();
+    for (name, cost) in measured {
+        let cost: Vec<_> = cost.iter().map(|it| format!("{it:>5.0}")).collect();
+        let _ = writeln!(text, "    ({:<30} [{}]),", format!("{name:?},"), cost.join(","));
+    }
+    text
+}

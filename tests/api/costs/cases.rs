@@ -1,0 +1,263 @@
+//! The operations whose costs are measured: how each call is prepared, made and followed up.
+use serde_json::{Value, json};
+
+/// Something done before or after a measured call, which is not measured itself.
+#[derive(Clone)]
+pub(super) enum Step {
+    /// Sends a request, which must be answered with 200.
+    Ask(Ask),
+    /// Executes a statement.
+    Sql(String),
+}
+
+/// Method, path and body of a request.
+pub(super) type Ask = (&'static str, &'static str, Value);
+
+/// One measured call of an operation, which is made again and again with another number.
+pub(super) struct Case {
+    /// The operation, and the state that it meets.
+    pub(super) name: &'static str,
+    /// What is done once.
+    pub(super) prepare: fn() -> Vec<Step>,
+    /// What is done before each call.
+    pub(super) before: fn(usize) -> Vec<Step>,
+    /// The call; it is given the latest answer of what was done before.
+    pub(super) call: fn(usize, &Value) -> Ask,
+    /// What is done after each call, with its answer.
+    pub(super) after: fn(&Value) -> Vec<Step>,
+    /// A member of the answer and its value, which say that the call took the path that is meant.
+    pub(super) answer: (&'static str, Value),
+}
+
+impl Case {
+    fn new(
+        name: &'static str,
+        call: fn(usize, &Value) -> Ask,
+        answer: (&'static str, Value),
+    ) -> Self {
+        Self { name, prepare: Vec::new, before: |_| vec![], call, after: |_| vec![], answer }
+    }
+
+    fn prepare(self, prepare: fn() -> Vec<Step>) -> Self {
+        Self { prepare, ..self }
+    }
+
+    fn before(self, before: fn(usize) -> Vec<Step>) -> Self {
+        Self { before, ..self }
+    }
+
+    fn after(self, after: fn(&Value) -> Vec<Step>) -> Self {
+        Self { after, ..self }
+    }
+}
+
+/// Agent `a`, who makes the measured calls, and agent `b`. Sessions `s` are registered; their heartbeats
+/// are due only where a case says so.
+pub(super) const SESSIONS: &str = "
+    insert into agent_session (workspace, agent_id, session_id, agent_type, last_heartbeat_at)
+    select 'default', agent, 's', 't', '2999-01-01' from unnest(array['a', 'b']) agent";
+
+/// A thousand tasks that agent `a` may claim, judged by the same guardrails as one that is there.
+const BACKLOG: &str = "
+    insert into work_task (workspace, task_type, description, priority, submitted_by, guard_version,
+        guard_trust, guard_findings, needed_trust, max_attempts, retry_on_failure)
+    select 'default', 'kind-' || n % 7, 'd', 5, 'b', t.guard_version, 0, '[]', 0, 3, false
+    from work_task t, generate_series(1, 1000) n";
+
+/// A thousand memories of a dozen words, twenty of which the query finds.
+const MEMORIES: &str = "
+    insert into memory (workspace, agent_id, event_type, summary, summary_digest, details, lessons, tags)
+    select 'default', 'b', 'discovery',
+        format('Service %s retries connection %s after timeout %s in src/module_%s/client.rs%s',
+            n % 31, n, n % 17, n % 97, case when n % 50 = 0 then ' because the pool is full' end),
+        sha256(n::text::bytea), '{}', '{}', array['source:ci']
+    from generate_series(1, 1000) n";
+
+pub(super) fn all() -> Vec<Case> {
+    [locks(), work(), memories(), others()].into_iter().flatten().collect()
+}
+
+fn locks() -> Vec<Case> {
+    let acquired = ("action", json!("acquired"));
+    vec![
+        Case::new("acquire a free key", |n, _| acquire("a", n), acquired.clone()),
+        Case::new("acquire a released key", |n, _| acquire("a", n), acquired)
+            .before(|n| vec![Step::Ask(acquire("b", n)), Step::Ask(release("b", n))]),
+        Case::new("refresh a lock", |_, _| acquire("a", 0), ("action", json!("refreshed")))
+            .prepare(|| vec![Step::Ask(acquire("a", 0))]),
+        Case::new(
+            "acquire a held key",
+            |_, _| acquire("a", 0),
+            ("reason", json!("locked_by_other")),
+        )
+        .prepare(|| vec![Step::Ask(acquire("b", 0))]),
+        Case::new("release a lock", |n, _| release("a", n), ("success", json!(true)))
+            .before(|n| vec![Step::Ask(acquire("a", n))]),
+        Case::new("verify a lock", |_, _| verify(), ("valid", json!(true)))
+            .prepare(|| vec![Step::Ask(acquire("a", 0))]),
+        Case::new("list 10 locks", |_, _| ("GET", "/locks", Value::Null), ("count", json!(10)))
+            .prepare(|| (0..10).map(|n| Step::Ask(acquire("b", n))).collect()),
+    ]
+}
+
+fn acquire(agent: &str, n: usize) -> Ask {
+    let body = json!({
+        "file_path": format!("src/module_{n}.rs"), "agent_id": agent, "agent_type": "t",
+        "session_id": "s", "reason": "refactor", "ttl_minutes": 30,
+    });
+    ("POST", "/locks/acquire", body)
+}
+
+fn release(agent: &str, n: usize) -> Ask {
+    ("POST", "/locks/release", body(agent, json!({ "file_path": format!("src/module_{n}.rs") })))
+}
+
+fn verify() -> Ask {
+    let lock = json!({ "file_path": "src/module_0.rs", "fencing_token": 1 });
+    ("POST", "/locks/verify", json!({ "locks": [lock] }))
+}
+
+fn work() -> Vec<Case> {
+    let claimed = ("success", json!(true));
+    let completed = ("status", json!("completed"));
+    vec![
+        Case::new("submit a task", |n, _| submit(n), ("action", json!("created"))),
+        Case::new("claim 1 of 1,000 tasks", |_, _| claim(), claimed.clone())
+            .prepare(|| [vec![Step::Ask(submit(0))], with_statistics(BACKLOG)].concat())
+            .after(|claimed| vec![Step::Ask(complete(claimed))]),
+        Case::new(
+            "claim of an empty queue",
+            |_, _| claim(),
+            ("reason", json!("no_tasks_available")),
+        ),
+        Case::new("renew a claim", |_, claimed| renew(claimed), claimed)
+            .prepare(|| vec![Step::Ask(submit(0)), Step::Ask(claim())]),
+        Case::new("complete a task", |_, claimed| complete(claimed), completed)
+            .before(|n| vec![Step::Ask(submit(n)), Step::Ask(claim())]),
+    ]
+}
+
+fn submit(n: usize) -> Ask {
+    let task = json!({
+        "task_type": "test", "task_description": format!("run suite {n}"),
+        "input_data": { "suite": n }, "priority": 5,
+    });
+    ("POST", "/work/submit", body("b", task))
+}
+
+fn claim() -> Ask {
+    ("POST", "/work/claim", body("a", json!({ "agent_type": "t" })))
+}
+
+fn renew(claimed: &Value) -> Ask {
+    ("POST", "/work/renew", body("a", json!({ "task_id": claimed["task_id"] })))
+}
+
+fn complete(claimed: &Value) -> Ask {
+    let report = json!({
+        "task_id": claimed["task_id"], "claim_token": claimed["claim_token"], "success": true,
+        "result": { "passed": 212 },
+    });
+    ("POST", "/work/complete", body("a", report))
+}
+
+fn memories() -> Vec<Case> {
+    let merged = ("action", json!("deduplicated"));
+    vec![
+        Case::new("remember", |n, _| remember(n), ("action", json!("created"))),
+        Case::new("remember again", |_, _| remember(0), merged)
+            .prepare(|| vec![Step::Ask(remember(0))]),
+        Case::new("recall among 1,000 memories", |_, _| recall(), ("count", json!(10)))
+            .prepare(|| with_statistics(MEMORIES)),
+    ]
+}
+
+fn remember(n: usize) -> Ask {
+    let memory = json!({
+        "event_type": "discovery", "tags": ["source:ci"], "lessons": ["close what you open"],
+        "summary": format!("Service {n} exhausts its connection pool in src/module_{n}/client.rs"),
+    });
+    ("POST", "/memory/store", body("a", memory))
+}
+
+fn recall() -> Ask {
+    (
+        "POST",
+        "/memory/query",
+        body("a", json!({ "query": "connection pool full", "scope": "workspace", "limit": 10 })),
+    )
+}
+
+fn others() -> Vec<Case> {
+    let done = ("success", json!(true));
+    vec![
+        Case::new("check a harmless text", |_, _| check("git status"), ("safe", json!(true))),
+        Case::new("check a dangerous text", |_, _| check("rm -rf /"), ("safe", json!(false))),
+        Case::new("write a handoff", |n, _| write_handoff(n), done.clone()),
+        Case::new("read 1 of 20 handoffs", |_, _| read_handoff(), ("count", json!(1)))
+            .prepare(|| (0..20).map(|n| Step::Ask(write_handoff(n))).collect()),
+        Case::new("register a session", |n, _| register(n), done.clone()),
+        Case::new("register it again", |_, _| register(0), done.clone())
+            .prepare(|| vec![Step::Ask(register(0))]),
+        Case::new("heartbeat that is not due", |_, _| heartbeat(), done.clone()),
+        Case::new("heartbeat that is due", |_, _| heartbeat(), done.clone()).before(|_| {
+            let silent = "update agent_session
+                set last_heartbeat_at = clock_timestamp() - interval '1 minute' where agent_id = 'a'";
+            vec![Step::Sql(silent.to_owned())]
+        }),
+        Case::new("allocate ports", |_, _| ports("/ports/allocate"), done)
+            .after(|_| vec![Step::Ask(ports("/ports/release"))]),
+        Case::new("check a policy", |_, _| policy(), ("allowed", json!(true))),
+    ]
+}
+
+fn check(text: &str) -> Ask {
+    ("POST", "/guardrails/check", body("a", json!({ "operation_text": text })))
+}
+
+fn write_handoff(n: usize) -> Ask {
+    let handoff = json!({
+        "summary": format!("parser {n} done"), "completed_work": ["lexer", "parser"],
+        "next_steps": ["wire it up"], "relevant_files": ["src/parser.rs"],
+    });
+    ("POST", "/handoffs/write", body("a", handoff))
+}
+
+fn read_handoff() -> Ask {
+    ("POST", "/handoffs/read", body("b", json!({ "agent_name": "a", "limit": 1 })))
+}
+
+fn register(n: usize) -> Ask {
+    let session = json!({
+        "agent_id": "a", "agent_type": "t", "session_id": format!("s-{n}"),
+        "capabilities": ["rust", "review"], "current_task": "refactoring",
+    });
+    ("POST", "/discovery/register", session)
+}
+
+fn heartbeat() -> Ask {
+    ("POST", "/discovery/heartbeat", body("a", json!({})))
+}
+
+fn ports(path: &'static str) -> Ask {
+    ("POST", path, body("a", json!({})))
+}
+
+fn policy() -> Ask {
+    let question = json!({
+        "agent_type": "t", "operation": "acquire_lock", "resource": "src/main.rs",
+    });
+    ("POST", "/policy/check", body("a", question))
+}
+
+/// The body of a request of an agent in its session.
+fn body(agent: &str, more: Value) -> Value {
+    let mut body = json!({ "agent_id": agent, "session_id": "s" });
+    body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    body
+}
+
+/// Rows, as they are once autovacuum has come by.
+fn with_statistics(rows: &str) -> Vec<Step> {
+    vec![Step::Sql(rows.to_owned()), Step::Sql("vacuum analyze".to_owned())]
+}

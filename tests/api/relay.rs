@@ -1,0 +1,187 @@
+//! A relay between the service and its database that counts the round trips.
+use std::{
+    collections::VecDeque,
+    io::Result,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use agent_coordinator::{App, router};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{Mutex as AsyncMutex, Notify},
+};
+
+use crate::support::{BOSS, Client, FREE, config, with_more};
+
+/// Publishes what a connection has counted and not yet reported, in PostgreSQL 15 and later.
+pub(crate) const PUBLISH: &str = "select pg_stat_force_next_flush()";
+
+/// The service on one connection that goes through a relay, with the usual client and that of `BOSS`.
+pub(crate) async fn relayed(url: &str, more: &[(&str, &str)]) -> (Relay, Client, Client) {
+    let (before, after) = url.split_once("@127.0.0.1:").expect("an address with a port");
+    let (port, rest) = after.split_once('/').expect("a database");
+    let relay = Relay::to(port.parse().expect("a number")).await;
+    let separator = if rest.contains('?') { '&' } else { '?' };
+    let url = format!("{before}@127.0.0.1:{}/{rest}{separator}sslmode=disable", relay.port);
+    let mut variables = with_more(&url, more);
+    variables.insert("POSTGRES_POOL_MAX".to_owned(), "1".to_owned());
+    let router = router(App::new(config(&variables)));
+    let client = |key: &str| Client::new(router.clone()).header("x-api-key", key);
+    (relay, client(FREE), client(BOSS))
+}
+
+pub(crate) struct Relay {
+    port: u16,
+    round_trips: Arc<AtomicUsize>,
+    /// The latest connection.
+    link: Arc<Mutex<Option<Arc<Link>>>>,
+}
+
+/// The database's end of a connection.
+struct Link {
+    to_database: AsyncMutex<ToDatabase>,
+    published: Notify,
+}
+
+struct ToDatabase {
+    writes: OwnedWriteHalf,
+    /// Who asked what the database has yet to answer, in order.
+    asked: Arc<Mutex<VecDeque<Asker>>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asker {
+    Service,
+    Relay,
+}
+
+impl Relay {
+    async fn to(database_port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let relay = Self { port, round_trips: Arc::default(), link: Arc::default() };
+        let (round_trips, latest) = (relay.round_trips.clone(), relay.link.clone());
+        #[expect(clippy::disallowed_methods, reason = "the relay runs beside the test")]
+        tokio::spawn(async move {
+            while let Ok((service, _)) = listener.accept().await {
+                let database = TcpStream::connect(("127.0.0.1", database_port)).await;
+                let database = database.expect("the database answers");
+                for stream in [&service, &database] {
+                    stream.set_nodelay(true).expect("a connection");
+                }
+                let (service_reads, service_writes) = service.into_split();
+                let (database_reads, writes) = database.into_split();
+                let asked = Arc::<Mutex<VecDeque<Asker>>>::default();
+                let to_database = ToDatabase { writes, asked: asked.clone() };
+                let link = Arc::new(Link {
+                    to_database: AsyncMutex::new(to_database),
+                    published: Notify::new(),
+                });
+                *lock(&latest) = Some(link.clone());
+                let count = round_trips.clone();
+                tokio::spawn(async move {
+                    let there = forward(service_reads, &link, &count);
+                    let back = answer(database_reads, service_writes, &link, &asked);
+                    tokio::select! { _ = there => {}, _ = back => {} }
+                });
+            }
+        });
+        relay
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.round_trips.load(Ordering::SeqCst)
+    }
+
+    /// Has the service's connection publish its statistics, which PostgreSQL does at most once a second
+    /// by itself. The service does not notice, and the round trip is not counted.
+    pub(crate) async fn publish_statistics(&self) {
+        let link = lock(&self.link).clone().expect("a connection");
+        let statement = [PUBLISH.as_bytes(), b"\0"].concat();
+        link.to_database
+            .lock()
+            .await
+            .send(b'Q', &statement, Asker::Relay)
+            .await
+            .expect("it is open");
+        link.published.notified().await;
+    }
+}
+
+impl ToDatabase {
+    /// Sends a message of the Postgres protocol. A simple query and a Sync are answered up to a
+    /// ReadyForQuery.
+    async fn send(&mut self, kind: u8, body: &[u8], asker: Asker) -> Result<()> {
+        if kind == b'Q' || kind == b'S' {
+            lock(&self.asked).push_back(asker);
+        }
+        self.writes.write_all(&message(kind, body)).await
+    }
+}
+
+/// Forwards what the service says. A round trip is a simple query, or a Sync after at least one other
+/// message of the extended protocol; a Sync alone only asks an idle connection whether it lives.
+async fn forward(from: OwnedReadHalf, link: &Link, count: &AtomicUsize) -> Result<()> {
+    let mut from = BufReader::new(from);
+    // The first message has no kind.
+    let start = body(&mut from).await?;
+    link.to_database.lock().await.writes.write_all(&message(0, &start)[1..]).await?;
+    let mut asked = false;
+    loop {
+        let kind = from.read_u8().await?;
+        let body = body(&mut from).await?;
+        if kind == b'Q' || (kind == b'S' && asked) {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+        asked = kind != b'S' && (asked || b"PBDEC".contains(&kind));
+        link.to_database.lock().await.send(kind, &body, Asker::Service).await?;
+    }
+}
+
+/// Forwards what the database says to the service, and keeps what the relay asked for.
+async fn answer(
+    from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    link: &Link,
+    asked: &Mutex<VecDeque<Asker>>,
+) -> Result<()> {
+    let mut from = BufReader::new(from);
+    loop {
+        let kind = from.read_u8().await?;
+        let body = body(&mut from).await?;
+        // Nobody asked for what a connection begins with.
+        let asker = lock(asked).front().copied().unwrap_or(Asker::Service);
+        if kind == b'Z' {
+            lock(asked).pop_front();
+        }
+        if asker == Asker::Service {
+            to.write_all(&message(kind, &body)).await?;
+        } else if kind == b'Z' {
+            link.published.notify_one();
+        }
+    }
+}
+
+/// The rest of a message after its kind.
+async fn body(from: &mut BufReader<OwnedReadHalf>) -> Result<Vec<u8>> {
+    let length = from.read_u32().await?;
+    let mut body = vec![0; length as usize - 4];
+    from.read_exact(&mut body).await?;
+    Ok(body)
+}
+
+fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).expect("a message of the protocol");
+    [&[kind][..], &length.to_be_bytes(), body].concat()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
