@@ -13,7 +13,7 @@ DOCUMENTS := docs/openapi.json docs/operations.md docs/configuration.md .env.exa
 CHECKS := words fmt documents schema functions schemathesis mcp clippy queries doc traces costs deny unused hadolint compose railway template guide
 
 .NOTPARALLEL:
-.PHONY: help check list-checks test test-server test-lambda test-pooler dev prepare docs figures $(CHECKS)
+.PHONY: help check list-checks test test-server test-lambda test-pooler test-citus dev prepare docs figures $(CHECKS)
 
 help: ## List these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -35,6 +35,10 @@ test-lambda: ## Run the API tests once more, through the Lambda function
 test-pooler: ## Run the API tests once more, behind PgBouncer in transaction mode
 	cargo test -q --no-run --features test-behind-pgbouncer --test api
 	$(call suite,pooler,--features test-behind-pgbouncer)
+
+test-citus: ## Run the API tests once more, with their databases distributed over a Citus cluster
+	cargo test -q --no-run --test api
+	$(call suite,citus,,scripts/test-citus)
 
 check: $(CHECKS) ## Run every check below
 
@@ -126,16 +130,17 @@ railway: .railway/node_modules/ready ## Check the two descriptions of the deploy
 	$(TOOLS)/bin/node .railway/node_modules/typescript/bin/tsc --project .railway
 	$(TOOLS)/bin/node .railway/check.js
 
-# $(call suite,WHAT,OPTIONS): the API tests through WHAT. Each test says where it sends its requests; at the
+# $(call suite,WHAT,OPTIONS,COMMAND): the API tests through WHAT, by COMMAND or `cargo test`. Each test says where it sends its requests; at the
 # end stands how many do so through WHAT, how many within the test's process because they need its
 # insides, and how many neither (they start their own processes, or look at documents).
 suite = set -o pipefail; mkdir -p target; log=target/suite-$(1).log; \
-	AGENT_COORDINATOR_TESTS=$(1) cargo test $(2) --test api 2>&1 | tee $$log; status=$$?; \
+	AGENT_COORDINATOR_TESTS=$(1) $(or $(3),cargo test) $(2) --test api 2>&1 | tee $$log; status=$$?; \
 	names() { sed -nE "s/.*\b([a-z0-9_]+::[a-z0-9_:]+) goes through $$1 \($(1)\)$$/\1/p" $$log | sort -u; }; \
-	through=$$(comm -23 <(names 'a (server|function|pooler)') <(names 'this process') | wc -l); \
+	through=$$(comm -23 <(names 'a (server|function|pooler|cluster)') <(names 'this process') | wc -l); \
 	inside=$$(names 'this process' | wc -l); \
 	all=$$(sed -nE 's/^test result: .* ([0-9]+) passed.*/\1/p' $$log); \
-	echo "$(1): $$through tests through it, $$inside wholly or in part within the test process, $$((all - through - inside)) neither"; \
+	skipped=$$(sed -nE 's/^test result: .* ([0-9]+) filtered out.*/\1/p' $$log); \
+	echo "$(1): $$through tests through it, $$inside wholly or in part within the test process, $$((all - through - inside)) neither, $$skipped not run"; \
 	((status == 0 && through > 0))
 
 # Package registries, and folders of one machine. The brackets keep the pattern from finding itself.

@@ -43,6 +43,9 @@ pub(crate) struct Service {
 /// A database with the schema of the service.
 pub(crate) async fn database() -> throwaway::Database {
     let schema = schema();
+    if transport::is_citus() {
+        transport::note("a cluster");
+    }
     throwaway::database(schema.migrator, schema.functions).await.expect("a database")
 }
 
@@ -54,6 +57,8 @@ pub(crate) fn variables(url: &str) -> HashMap<String, String> {
         ("POSTGRES_POOL_MIN", "1"),
         ("COORDINATION_API_KEYS", &keys),
         ("COORDINATION_API_KEY_IDENTITIES", IDENTITIES),
+        // Citus does not delegate gathered calls.
+        ("API_GATHER", if transport::is_citus() { "false" } else { "true" }),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into()

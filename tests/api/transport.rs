@@ -1,5 +1,6 @@
 //! What the tests are run through: the router within this process, with or without PgBouncer before
-//! its database, a server over a socket, or a function through a Runtime API. The variable `AGENT_COORDINATOR_TESTS` chooses.
+//! its database, a server over a socket, or a function through a Runtime API; or the router with a
+//! Citus cluster as its database. The variable `AGENT_COORDINATOR_TESTS` chooses.
 use std::{
     collections::HashMap,
     io::Write as _,
@@ -55,15 +56,22 @@ fn chosen() -> String {
     std::env::var("AGENT_COORDINATOR_TESTS").unwrap_or_else(|_| "router".to_owned())
 }
 
+/// Whether the databases are distributed over a Citus cluster.
+pub(crate) fn is_citus() -> bool {
+    chosen() == "citus"
+}
+
 /// A router within this process. Where the tests are run through processes, this is told.
 pub(crate) fn in_process(router: Router) -> Transport {
-    note("this process");
+    if !is_citus() {
+        note("this process");
+    }
     Transport::Router(router)
 }
 
 /// Says which test goes through what, past what catches the output of tests that pass: `make` counts
 /// these lines.
-fn note(through: &str) {
+pub(crate) fn note(through: &str) {
     let chosen = chosen();
     if chosen != "router" {
         let thread = std::thread::current();
@@ -77,7 +85,7 @@ impl Transport {
     /// A service with this environment.
     pub(crate) async fn start(variables: &HashMap<String, String>) -> Self {
         match chosen().as_str() {
-            "router" => Self::Router(router(App::new(config(variables)))),
+            "router" | "citus" => Self::Router(router(App::new(config(variables)))),
             "pooler" => {
                 note("a pooler");
                 let url = &variables["POSTGRES_DSN"];
@@ -99,7 +107,7 @@ impl Transport {
                 Self::Lambda(Arc::new(lambda.expect("a Runtime API")))
             }
             other => {
-                panic!("AGENT_COORDINATOR_TESTS is {other}, not router, pooler, server or lambda")
+                panic!("AGENT_COORDINATOR_TESTS is {other}, not router, pooler, server, lambda or citus")
             }
         }
     }

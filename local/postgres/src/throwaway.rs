@@ -56,12 +56,18 @@ const SHARED: &[&str] = &[
 /// nobody would remove, so it keeps that in its folder.
 const PRIVATE: &[&str] = &["fsync=off", "max_connections=300", "dynamic_shared_memory_type=mmap"];
 
+/// Names the folder of a running Citus cluster, which tests then use instead of a server that they start.
+/// Its file `address` has the address of the coordinator's database `postgres`, then those of the workers,
+/// one to a line.
+const CLUSTER: &str = "CITUS_CLUSTER";
+
 /// The server that all tests of one run share.
 #[derive(Debug)]
 pub struct Shared {
     folder: PathBuf,
-    /// The address of the database `postgres`, with another name put in for the others.
-    url: String,
+    /// The address of the database `postgres`, with another name put in for the others. The servers of a
+    /// Citus cluster: first the coordinator, which is the one that clients connect to.
+    urls: Vec<String>,
 }
 
 /// A database of one test's own. It goes some time after the value does, or with the server.
@@ -87,7 +93,10 @@ impl Drop for Database {
 /// over. One `cargo test` or `cargo nextest run` is one run, however many processes it starts.
 pub async fn server() -> Result<&'static Shared, Error> {
     static SERVER: OnceCell<Shared> = OnceCell::const_new();
-    SERVER.get_or_try_init(|| Shared::of_run(run_pid())).await
+    match variable(CLUSTER) {
+        Some(folder) => SERVER.get_or_try_init(|| Shared::cluster(folder.into())).await,
+        None => SERVER.get_or_try_init(|| Shared::of_run(run_pid())).await,
+    }
 }
 
 /// A new database of the shared server with these migrations applied, and then this script run.
@@ -139,6 +148,12 @@ async fn own(settings: &'static [&'static str]) -> Result<Server, Error> {
 }
 
 impl Shared {
+    async fn cluster(folder: PathBuf) -> Result<Shared, Error> {
+        let path = folder.join("address");
+        let addresses = fs::read_to_string(&path).named("read", &path)?;
+        Ok(Shared { folder, urls: addresses.lines().map(str::to_owned).collect() })
+    }
+
     async fn of_run(pid: u32) -> Result<Shared, Error> {
         let place = Place::named(&format!("{PREFIX}{pid}"))?;
         let folder = place.folder.clone();
@@ -148,7 +163,7 @@ impl Shared {
         if let Ok(url) = fs::read_to_string(&address)
             && server_on(&data).is_some()
         {
-            return Ok(Shared { folder, url });
+            return Ok(Shared { folder, urls: vec![url] });
         }
         sweep().await;
         // It would be that of an earlier run with the same number, or of a server that failed.
@@ -160,18 +175,18 @@ impl Shared {
         let url = crate::server::url(port, &cluster.password, "postgres");
         write_private(&address, &url)?;
         give(&address, plan.account)?;
-        Ok(Shared { folder, url })
+        Ok(Shared { folder, urls: vec![url] })
     }
 
     /// The address of one of the server's databases. `postgres` is always there.
     pub fn url(&self, database: &str) -> String {
-        self.url.replace("/postgres?", &format!("/{database}?"))
+        url_of(&self.urls[0], database)
     }
 
     /// A new database with these migrations applied, and then this script run.
     pub async fn database(&self, migrator: &Migrator, script: &str) -> Result<Database, Error> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let mut admin = Admin::connect(&self.url).await?;
+        let mut admin = Admin::connect(&self.urls).await?;
         let template = self.template(migrator, script, &mut admin).await?;
         admin.drop_finished().await?;
 
@@ -179,7 +194,7 @@ impl Shared {
         let name = format!("test_{}_{number}_{}", std::process::id(), random_hex(3)?);
         // Copying in the log instead takes twice as long when nothing is synchronised to a disk.
         admin.run(format!("create database {name} template {template} strategy file_copy")).await?;
-        admin.0.close().await?;
+        admin.close().await?;
         Ok(Database { url: self.url(&name), name })
     }
 
@@ -202,35 +217,81 @@ impl Shared {
         admin.run(format!("drop database if exists {name} with (force)")).await?;
         admin.run(format!("create database {name}")).await?;
         let mut connection = connect(&self.url(&name)).await?;
+        if self.urls.len() > 1 {
+            self.join(&name, &mut connection).await?;
+        }
         prepare(&mut connection, migrator, script).await?;
+        if self.urls.len() > 1 {
+            run(&mut connection, "select distribute()").await?;
+        }
         connection.close().await?;
         // A database with a connection cannot be copied, so there shall never be one again. It
         // is also what says that the template is complete.
         admin
             .run(format!("alter database {name} allow_connections false is_template true"))
             .await?;
+        // Citus keeps connections between the servers, and a background worker in each database.
+        admin
+            .run(format!(
+                "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = '{name}'"
+            ))
+            .await?;
         Ok(name)
+    }
+
+    /// Makes the databases of this name one Citus cluster. `coordinator` is a connection to the first of them.
+    async fn join(&self, name: &str, coordinator: &mut PgConnection) -> Result<(), Error> {
+        run(coordinator, "create extension citus").await?;
+        let options = PgConnectOptions::from_str(&self.urls[0])?;
+        let (host, port) = (options.get_host(), options.get_port());
+        run(coordinator, &format!("select citus_set_coordinator_host('{host}', {port})")).await?;
+        for url in &self.urls[1..] {
+            let mut worker = connect(&url_of(url, name)).await?;
+            run(&mut worker, "create extension citus").await?;
+            worker.close().await?;
+            let options = PgConnectOptions::from_str(url)?;
+            let (host, port) = (options.get_host(), options.get_port());
+            run(coordinator, &format!("select citus_add_node('{host}', {port})")).await?;
+        }
+        Ok(())
     }
 }
 
-/// A connection that makes and drops databases, whose names are ours and need no quotes.
-struct Admin(PgConnection);
+fn url_of(url: &str, database: &str) -> String {
+    url.replace("/postgres?", &format!("/{database}?"))
+}
+
+/// A connection to each server, which makes and drops databases. Their names are ours and need no quotes.
+struct Admin(Vec<PgConnection>);
 
 impl Admin {
-    async fn connect(url: &str) -> Result<Admin, Error> {
-        Ok(Admin(connect(url).await?))
+    async fn connect(urls: &[String]) -> Result<Admin, Error> {
+        let mut connections = Vec::new();
+        for url in urls {
+            connections.push(connect(url).await?);
+        }
+        Ok(Admin(connections))
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the name of a database cannot be a parameter")]
+    async fn close(self) -> Result<(), Error> {
+        for connection in self.0 {
+            connection.close().await?;
+        }
+        Ok(())
+    }
+
+    /// Runs a statement on each server.
     async fn run(&mut self, statement: String) -> Result<(), Error> {
-        self.0.execute(AssertSqlSafe(statement)).await?;
+        for connection in &mut self.0 {
+            run(connection, &statement).await?;
+        }
         Ok(())
     }
 
     /// The names of all databases and whether they are templates.
     #[expect(clippy::disallowed_methods, reason = "there is no schema here to check it against")]
     async fn databases(&mut self) -> Result<Vec<(String, bool)>, Error> {
-        let rows = self.0.fetch_all("select datname::text, datistemplate from pg_database").await?;
+        let rows = self.0[0].fetch_all("select datname::text, datistemplate from pg_database").await?;
         let read = |row: &PgRow| Ok((row.try_get(0)?, row.try_get(1)?));
         rows.iter().map(read).collect()
     }
@@ -337,6 +398,12 @@ async fn lock(folder: &Path) -> Result<File, Error> {
         Ok(file)
     });
     locked.await.map_err(|error| Error::failed("wait for other tests", error))?
+}
+
+#[expect(clippy::disallowed_methods, reason = "the name of a database cannot be a parameter")]
+async fn run(connection: &mut PgConnection, statement: &str) -> Result<(), Error> {
+    connection.execute(AssertSqlSafe(statement.to_owned())).await?;
+    Ok(())
 }
 
 async fn connect(url: &str) -> Result<PgConnection, Error> {
