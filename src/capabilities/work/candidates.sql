@@ -12,30 +12,32 @@ create or replace function claimable_tasks(
     at timestamptz
 ) returns table (id uuid, priority smallint, created_at timestamptz) language plpgsql stable as $$
 #variable_conflict use_column
-declare
-    wanted text;
 begin
-    for needed in 0..in_trust loop
-        if in_task_types is null then
-            return query
+    if in_task_types is null then
+        return query
+        select it.* from (values (0), (1), (2), (3), (4)) degree (needed) cross join lateral (
             select t.id, t.priority, t.created_at from work_task t
             where t.workspace = in_workspace and t.is_ready and t.archetype is null
                 and t.needed_trust between needed and needed
                 and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
                     t.authored_by, t.archetype, in_agent_id, in_trust, in_task_types, able, at)
-            order by t.needed_trust, t.priority, t.created_at, t.id limit 16;
-            continue;
-        end if;
-        foreach wanted in array in_task_types loop
-            return query
+            order by t.needed_trust, t.priority, t.created_at, t.id limit 16
+        ) it
+        where needed <= in_trust;
+    else
+        return query
+        select it.* from (values (0), (1), (2), (3), (4)) degree (needed)
+        cross join unnest(in_task_types) wanted
+        cross join lateral (
             select t.id, t.priority, t.created_at from work_task t
             where t.workspace = in_workspace and t.is_ready and t.archetype is null
                 and t.task_type between wanted and wanted and t.needed_trust between needed and needed
                 and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
                     t.authored_by, t.archetype, in_agent_id, in_trust, in_task_types, able, at)
-            order by t.task_type, t.needed_trust, t.priority, t.created_at, t.id limit 16;
-        end loop;
-    end loop;
+            order by t.task_type, t.needed_trust, t.priority, t.created_at, t.id limit 16
+        ) it
+        where needed <= in_trust;
+    end if;
     if exists (
         select from work_task t
         where t.workspace = in_workspace and t.is_ready and t.archetype is not null

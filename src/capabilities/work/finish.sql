@@ -72,6 +72,7 @@ create or replace function complete_task(
     out retry_at timestamptz
 ) language plpgsql as $$
 declare
+    at timestamptz;
     task work_task;
     is_repeat boolean;
     report jsonb := jsonb_build_object('agent_id', cx.agent_id, 'success', in_success,
@@ -79,6 +80,7 @@ declare
 begin
     perform hear(in_workspace, cx);
     select * into task from work_task t where t.workspace = in_workspace and t.id = in_id for update;
+    at := clock_timestamp();
     is_repeat := coalesce(task.completion -> 'report' = report, false)
         and coalesce(task.completion ->> 'session_id' = cx.session_id, true);
     if is_repeat then
@@ -88,7 +90,7 @@ begin
         reason := coalesce(
             claim_fault(task.id, task.claimed_by, task.claimed_session_id, task.claim_token,
                 task_status(task.status, task.deadline, task.held_until, task.attempt,
-                    task.max_attempts, clock_timestamp()),
+                    task.max_attempts, at),
                 cx, in_claim_token),
             in_refusal);
         if reason is null then
