@@ -517,30 +517,32 @@ CREATE FUNCTION public.claimable_tasks(in_workspace text, in_agent_id text, in_t
     LANGUAGE plpgsql STABLE
     AS $$
 #variable_conflict use_column
-declare
-    wanted text;
 begin
-    for needed in 0..in_trust loop
-        if in_task_types is null then
-            return query
+    if in_task_types is null then
+        return query
+        select it.* from (values (0), (1), (2), (3), (4)) degree (needed) cross join lateral (
             select t.id, t.priority, t.created_at from work_task t
             where t.workspace = in_workspace and t.is_ready and t.archetype is null
                 and t.needed_trust between needed and needed
                 and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
                     t.authored_by, t.archetype, in_agent_id, in_trust, in_task_types, able, at)
-            order by t.needed_trust, t.priority, t.created_at, t.id limit 16;
-            continue;
-        end if;
-        foreach wanted in array in_task_types loop
-            return query
+            order by t.needed_trust, t.priority, t.created_at, t.id limit 16
+        ) it
+        where needed <= in_trust;
+    else
+        return query
+        select it.* from (values (0), (1), (2), (3), (4)) degree (needed)
+        cross join unnest(in_task_types) wanted
+        cross join lateral (
             select t.id, t.priority, t.created_at from work_task t
             where t.workspace = in_workspace and t.is_ready and t.archetype is null
                 and t.task_type between wanted and wanted and t.needed_trust between needed and needed
                 and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
                     t.authored_by, t.archetype, in_agent_id, in_trust, in_task_types, able, at)
-            order by t.task_type, t.needed_trust, t.priority, t.created_at, t.id limit 16;
-        end loop;
-    end loop;
+            order by t.task_type, t.needed_trust, t.priority, t.created_at, t.id limit 16
+        ) it
+        where needed <= in_trust;
+    end if;
     if exists (
         select from work_task t
         where t.workspace = in_workspace and t.is_ready and t.archetype is not null
@@ -632,7 +634,7 @@ begin
     loop
         continue when is_live(in_workspace, lock.agent_id, lock.session_id, lock.locked_at,
             lock.expires_at, silence);
-        perform free_lock(in_workspace, lock.key);
+        perform free_lock(in_workspace, lock.key, lock.token);
         cleared := cleared + 1;
     end loop;
     return cleared;
@@ -643,6 +645,7 @@ CREATE FUNCTION public.complete_task(in_workspace text, cx public.request, in_id
     LANGUAGE plpgsql
     AS $$
 declare
+    at timestamptz;
     task work_task;
     is_repeat boolean;
     report jsonb := jsonb_build_object('agent_id', cx.agent_id, 'success', in_success,
@@ -650,6 +653,7 @@ declare
 begin
     perform hear(in_workspace, cx);
     select * into task from work_task t where t.workspace = in_workspace and t.id = in_id for update;
+    at := clock_timestamp();
     is_repeat := coalesce(task.completion -> 'report' = report, false)
         and coalesce(task.completion ->> 'session_id' = cx.session_id, true);
     if is_repeat then
@@ -659,7 +663,7 @@ begin
         reason := coalesce(
             claim_fault(task.id, task.claimed_by, task.claimed_session_id, task.claim_token,
                 task_status(task.status, task.deadline, task.held_until, task.attempt,
-                    task.max_attempts, clock_timestamp()),
+                    task.max_attempts, at),
                 cx, in_claim_token),
             in_refusal);
         if reason is null then
@@ -860,6 +864,14 @@ begin
             item.name, home, item.name = 'take_turn(text, text, text)'::regprocedure);
         distributed := distributed + 1;
     end loop;
+    -- Citus cannot route a plan that was made without the values of its parameters. Each installation sets
+    -- this anew.
+    for item in
+        select f.name from own_functions() f
+        where 'plan_cache_mode=force_generic_plan' = any(f.settings)
+    loop
+        execute format('alter function %s reset plan_cache_mode', item.name);
+    end loop;
     return distributed;
 end
 $$;
@@ -1025,7 +1037,7 @@ begin
     else
         prior_agent_id := held.agent_id;
         prior_locked_at := held.locked_at;
-        perform free_lock(in_workspace, in_key);
+        perform free_lock(in_workspace, in_key, held.token);
     end if;
     released := reason is null;
     perform record(
@@ -1068,14 +1080,16 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.free_lock(in_workspace text, in_key text) RETURNS void
+CREATE FUNCTION public.free_lock(in_workspace text, in_key text, in_token bigint) RETURNS boolean
     LANGUAGE plpgsql
     AS $$
 begin
     update file_lock l set
         agent_id = null, agent_type = null, session_id = null, reason = null, locked_at = null,
         expires_at = null
-    where l.workspace = in_workspace and l.key = in_key;
+    where l.workspace = in_workspace and l.key = in_key and l.token = in_token
+        and l.agent_id is not null;
+    return found;
 end
 $$;
 
@@ -1592,10 +1606,10 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.own_functions() RETURNS TABLE(name regprocedure, first_argument text)
+CREATE FUNCTION public.own_functions() RETURNS TABLE(name regprocedure, first_argument text, settings text[])
     LANGUAGE sql STABLE
     AS $$
-    select p.oid::regprocedure, p.proargnames[1]
+    select p.oid::regprocedure, p.proargnames[1], p.proconfig
     from pg_proc p
     where p.pronamespace = current_schema()::regnamespace and p.prokind = 'f'
         and not exists (
@@ -1926,15 +1940,14 @@ begin
     perform hear(in_workspace, cx);
     select * into held from file_lock l
     where l.workspace = in_workspace and l.key = in_key
-        and not is_other_holder(l.agent_id, l.session_id, cx.agent_id, cx.session_id)
-    for update;
+        and not is_other_holder(l.agent_id, l.session_id, cx.agent_id, cx.session_id);
     if not is_live(in_workspace, held.agent_id, held.session_id, held.locked_at, held.expires_at, cx.silence)
     then
         refusal := 'lock_not_found_or_not_owner';
     elsif held.token <> in_token then
         refusal := 'stale_fencing_token';
-    else
-        perform free_lock(in_workspace, in_key);
+    elsif not free_lock(in_workspace, in_key, held.token) then
+        refusal := 'lock_not_found_or_not_owner';
     end if;
     perform record(
         in_workspace, cx, 'release_lock', jsonb_build_object('file_path', in_key),
@@ -1952,7 +1965,7 @@ declare
     released bigint := 0;
 begin
     for lock in
-        select l.key, l.locked_at, l.expires_at from file_lock l
+        select l.key, l.token, l.locked_at, l.expires_at from file_lock l
         where l.workspace = in_workspace and l.agent_id = in_agent_id and l.session_id = in_session_id
         order by l.key
         for update
@@ -1960,7 +1973,7 @@ begin
         released := released + is_live(in_workspace, in_agent_id, in_session_id,
             lock.locked_at, lock.expires_at, any_silence())::integer;
         if not in_dry_run then
-            perform free_lock(in_workspace, lock.key);
+            perform free_lock(in_workspace, lock.key, lock.token);
         end if;
     end loop;
     return released;
@@ -2537,47 +2550,46 @@ CREATE FUNCTION public.take_lock(in_workspace text, cx public.request, in_key te
     AS $$
 #variable_conflict use_column
 declare
-    judged lock_verdict := judge_lock(in_workspace, cx, in_key, in_waiter);
+    judged lock_verdict;
+    seen file_lock;
     granted file_lock;
-    granted_at timestamptz := clock_timestamp();
+    at timestamptz;
 begin
-    if judged.verdict = 'free' and (judged.lock).key is null then
-        insert into file_lock (
-            workspace, key, token, is_file, agent_id, agent_type, session_id, reason, locked_at,
-            expires_at
-        ) values (
-            in_workspace, in_key, 1, in_is_file, cx.agent_id, cx.agent_type, cx.session_id, in_reason,
-            granted_at, granted_at + in_ttl
-        )
-        on conflict (workspace, key) do nothing
-        returning * into granted;
-        if found then
-            return row('acquired', granted)::lock_verdict;
-        end if;
-    end if;
-    if judged.verdict in ('free', 'own') then
-        perform from file_lock l where l.workspace = in_workspace and l.key = in_key for update;
+    while granted.key is null loop
         judged := judge_lock(in_workspace, cx, in_key, in_waiter);
-        granted_at := clock_timestamp(); -- waiting for the row may have taken a while
-    end if;
-
-    if judged.verdict = 'free' then
-        update file_lock l set
-            token = l.token + 1, agent_id = cx.agent_id, agent_type = cx.agent_type,
-            session_id = cx.session_id, reason = in_reason, locked_at = granted_at,
-            expires_at = granted_at + in_ttl, refresh_count = 0, took_over_from = l.agent_id
-        where l.workspace = in_workspace and l.key = in_key
-        returning * into granted;
-        return row('acquired', granted)::lock_verdict;
-    elsif judged.verdict = 'own' then
-        update file_lock l set
-            expires_at = granted_at + in_ttl, refresh_count = l.refresh_count + 1,
-            reason = coalesce(in_reason, l.reason)
-        where l.workspace = in_workspace and l.key = in_key
-        returning * into granted;
-        return row('refreshed', granted)::lock_verdict;
-    end if;
-    return judged;
+        seen := judged.lock;
+        at := clock_timestamp();
+        if judged.verdict = 'free' and seen.key is null then
+            insert into file_lock (
+                workspace, key, token, is_file, agent_id, agent_type, session_id, reason, locked_at,
+                expires_at
+            ) values (
+                in_workspace, in_key, 1, in_is_file, cx.agent_id, cx.agent_type, cx.session_id,
+                in_reason, at, at + in_ttl
+            )
+            on conflict (workspace, key) do nothing
+            returning * into granted;
+        elsif judged.verdict = 'free' then
+            update file_lock l set
+                token = l.token + 1, agent_id = cx.agent_id, agent_type = cx.agent_type,
+                session_id = cx.session_id, reason = in_reason, locked_at = at,
+                expires_at = at + in_ttl, refresh_count = 0, took_over_from = l.agent_id
+            where l.workspace = in_workspace and l.key = in_key and l.token = seen.token
+                and l.agent_id is not distinct from seen.agent_id
+                and l.expires_at is not distinct from seen.expires_at
+            returning * into granted;
+        elsif judged.verdict = 'own' then
+            update file_lock l set
+                expires_at = at + in_ttl, refresh_count = l.refresh_count + 1,
+                reason = coalesce(in_reason, l.reason)
+            where l.workspace = in_workspace and l.key = in_key and l.token = seen.token
+                and l.agent_id = seen.agent_id and l.expires_at = seen.expires_at
+            returning * into granted;
+        else
+            return judged;
+        end if;
+    end loop;
+    return row(case judged.verdict when 'own' then 'refreshed' else 'acquired' end, granted);
 end
 $$;
 

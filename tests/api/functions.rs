@@ -124,12 +124,15 @@ async fn the_log_names_the_function_that_failed_and_the_sqlstate() {
     for (sqlstate, status) in [("P0001", 500), ("55P03", 503)] {
         running.request("POST", "/locks/acquire", &acquire("a", "k")).await;
         let failing = format!(
-            "create or replace function free_lock(in_workspace text, in_key text) returns void
-             language plpgsql as $$
+            "do $do$
              begin
-                raise exception 'a secret of the database' using errcode = '{sqlstate}';
+                execute regexp_replace(
+                    pg_get_functiondef('free_lock'::regproc), 'AS \\$function\\$.*',
+                    'AS $body$ begin
+                        raise exception ''a secret of the database'' using errcode = ''{sqlstate}'';
+                    end $body$');
              end
-             $$"
+             $do$"
         );
         execute(&db, &failing).await;
         let (answered, _, answer) = running.request("POST", "/locks/release", &release).await;
