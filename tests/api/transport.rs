@@ -107,7 +107,9 @@ impl Transport {
                 Self::Lambda(Arc::new(lambda.expect("a Runtime API")))
             }
             other => {
-                panic!("AGENT_COORDINATOR_TESTS is {other}, not router, pooler, server, lambda or citus")
+                panic!(
+                    "AGENT_COORDINATOR_TESTS is {other}, not router, pooler, server, lambda or citus"
+                )
             }
         }
     }

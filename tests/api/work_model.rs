@@ -186,11 +186,13 @@ impl Lane<'_> {
             Time::Silences(caller) => {
                 let (agent, session) = (name(caller.agent), caller.session.expect("a session"));
                 format!(
-                    "update agent_session set last_heartbeat_at = last_heartbeat_at - {ago}
+                    "update agent_session set last_heartbeat_at =
+                    (last_heartbeat_at at time zone 'utc' - {ago}) at time zone 'utc'
                      where workspace = '{workspace}' and agent_id = '{agent}'
                         and session_id = '{session}';
-                     update work_task set lease_expires_at = lease_expires_at - {ago},
-                        held_until = held_until - {ago}
+                     update work_task set lease_expires_at =
+                    (lease_expires_at at time zone 'utc' - {ago}) at time zone 'utc',
+                        held_until = (held_until at time zone 'utc' - {ago}) at time zone 'utc'
                      where workspace = '{workspace}' and claimed_by = '{agent}'
                         and claimed_session_id = '{session}' and status in ('claimed', 'running')"
                 )

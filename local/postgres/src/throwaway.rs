@@ -281,7 +281,8 @@ impl Admin {
     /// The names of all databases and whether they are templates.
     #[expect(clippy::disallowed_methods, reason = "there is no schema here to check it against")]
     async fn databases(&mut self) -> Result<Vec<(String, bool)>, Error> {
-        let rows = self.0[0].fetch_all("select datname::text, datistemplate from pg_database").await?;
+        let rows =
+            self.0[0].fetch_all("select datname::text, datistemplate from pg_database").await?;
         let read = |row: &PgRow| Ok((row.try_get(0)?, row.try_get(1)?));
         rows.iter().map(read).collect()
     }
