@@ -1611,9 +1611,9 @@ async fn what_was_claimed_before_the_session_was_registered_ends_with_its_silenc
     let ago = "- interval '121 minutes'";
     service
         .execute(&format!(
-            "update agent_session set last_heartbeat_at = last_heartbeat_at {ago};
-             update work_task set lease_expires_at = lease_expires_at {ago},
-                held_until = held_until {ago}"
+            "update agent_session set last_heartbeat_at = (last_heartbeat_at at time zone 'utc' {ago}) at time zone 'utc';
+             update work_task set lease_expires_at = (lease_expires_at at time zone 'utc' {ago}) at time zone 'utc',
+                held_until = (held_until at time zone 'utc' {ago}) at time zone 'utc'"
         ))
         .await;
     let taken = claim(&client, "b", json!({})).await;
