@@ -408,7 +408,7 @@ async fn a_request_that_takes_too_long_is_answered_503() {
     let client = service.client();
     client.acquire("a", "k", json!({})).await;
     service.expire("k").await;
-    sqlx::query_scalar!("select 1 as one from file_lock for update")
+    sqlx::query_scalar!("select 1 as one from file_lock where workspace = 'default' for update")
         .fetch_one(&mut *blocker)
         .await
         .expect("the row is locked");
@@ -459,7 +459,8 @@ async fn a_repeated_request_is_answered_as_the_first_and_has_no_second_effect() 
     assert_eq!(client.post("/locks/acquire", other_agent).await.json["action"], "acquired");
     service
         .execute(
-            "update idempotency_key set created_at = created_at - interval '24 hours 1 second'",
+            "update idempotency_key set created_at =
+                (created_at at time zone 'utc' - interval '24 hours 1 second') at time zone 'utc'",
         )
         .await;
     let expired = client.post("/locks/acquire", other_body).await;
@@ -582,6 +583,8 @@ async fn the_audit_log_refuses_change() {
     service.client().acquire("a", "k", json!({})).await;
     let partition: String =
         service.scalar("select tableoid::regclass::text from audit_log limit 1").await;
+    // A worker of a Citus cluster answers with the name of a shard, which has a number at its end.
+    let partition = partition.split('_').take(4).collect::<Vec<_>>().join("_");
     assert!(partition.starts_with("audit_log_2"), "{partition}");
     for table in ["audit_log", &partition] {
         for statement in [

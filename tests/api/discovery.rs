@@ -75,7 +75,7 @@ async fn listed(client: &Client, query: &str) -> Vec<String> {
 async fn silence(service: &Service, session: &str, minutes: u32) {
     service
         .execute(&format!(
-            "update agent_session set last_heartbeat_at = clock_timestamp()
+            "update agent_session set last_heartbeat_at = now()
                 - interval '{minutes} minutes' - interval '1 second'
              where session_id = '{session}'"
         ))

@@ -153,9 +153,9 @@ async fn fill(service: &Service) {
     // No call of these agents may come after this: it would revive what is lost.
     service
         .execute(
-            "update agent_session set last_heartbeat_at = clock_timestamp() - interval '1 day'
+            "update agent_session set last_heartbeat_at = now() - interval '1 day'
              where agent_id = 'silent';
-             update work_task set held_until = clock_timestamp() where task_type = 'lost'",
+             update work_task set held_until = now() where task_type = 'lost'",
         )
         .await;
 }

@@ -92,10 +92,10 @@ async fn a_backend_killed_while_it_serves_a_request_costs_that_request() {
     let mortal = Mortal::start().await;
     let granted = mortal.acquire("k").await.json;
     let db = mortal.look().await;
-    execute(&db, "update file_lock set expires_at = clock_timestamp() - interval '1 s'").await;
+    execute(&db, "update file_lock set expires_at = now() - interval '1 s'").await;
     // The row is held, so that the acquisition waits in its backend until that is killed.
     let mut blocker = db.begin().await.expect("a transaction");
-    sqlx::query_scalar!("select 1 as one from file_lock for update")
+    sqlx::query_scalar!("select 1 as one from file_lock where workspace = 'default' for update")
         .fetch_one(&mut *blocker)
         .await
         .expect("the row is locked");

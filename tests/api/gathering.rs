@@ -125,7 +125,11 @@ async fn a_row_that_is_held_delays_its_own_request_and_no_other() {
     let client = client(&service, &[]);
     acquire_all(&client, 60).await;
     let mut holder = service.db.begin().await.expect("a transaction");
-    execute(&mut *holder, "select from file_lock where key = 'k7' for update").await;
+    execute(
+        &mut *holder,
+        "select from file_lock where workspace = 'default' and key = 'k7' for update",
+    )
+    .await;
     let release = async |n: usize| client.release("a", &key(n), json!({})).await;
     let waiting = release(7);
     let others = async {

@@ -2,6 +2,7 @@
 mod functions;
 mod outcomes;
 mod rules;
+mod scale_out;
 mod sql;
 mod workspaces;
 

@@ -832,6 +832,6 @@ async fn a_dead_sessions_locks_do_not_count_against_the_file_limit() {
     client.acquire("codex-1", "a", json!({ "session_id": "s" })).await;
     let body = json!({ "file_path": "b", "agent_id": "", "agent_type": "" });
     assert_eq!(client.post("/locks/acquire", body.clone()).await.status, 403);
-    service.execute("update agent_session set ended_at = clock_timestamp()").await;
+    service.execute("update agent_session set ended_at = now()").await;
     assert_eq!(client.post("/locks/acquire", body).await.status, 200);
 }

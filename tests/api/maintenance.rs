@@ -44,7 +44,7 @@ async fn held_by_silent_and_live(service: &Service) {
     }
     service
         .execute(
-            "update agent_session set last_heartbeat_at = clock_timestamp() - interval '121 minutes'
+            "update agent_session set last_heartbeat_at = now() - interval '121 minutes'
              where session_id = 'silent'",
         )
         .await;
@@ -142,14 +142,14 @@ async fn what_has_expired_is_cleared() {
     }
     service
         .execute(
-            "update work_task set deadline = clock_timestamp() where description = 'late';
+            "update work_task set deadline = now() where description = 'late';
              update work_task set status = 'claimed', attempt = 3, claim_token = 'c', claimed_by = 'a',
-                claimed_at = clock_timestamp(), lease_minutes = 1, claim_lease_minutes = 1, lease_expires_at = clock_timestamp(),
-                held_until = clock_timestamp() where description = 'out';
+                claimed_at = now(), lease_minutes = 1, claim_lease_minutes = 1, lease_expires_at = now(),
+                held_until = now() where description = 'out';
              insert into port_block (workspace, slot, agent_id, session_id, allocated_at, expires_at)
-             values ('default', 0, 'a', 's', clock_timestamp(), clock_timestamp()),
-                ('default', 1, 'a', 's2', clock_timestamp(), '2999-01-01'),
-                ('team', 1, 'a', 's2', clock_timestamp(), clock_timestamp())",
+             values ('default', 0, 'a', 's', now(), now()),
+                ('default', 1, 'a', 's2', now(), '2999-01-01'),
+                ('team', 1, 'a', 's2', now(), now())",
         )
         .await;
     assert_eq!(counts(&run(&service, json!(["locks"])).await), json!({ "locks_expired": 1 }));
@@ -256,7 +256,9 @@ async fn a_task_that_fails_with_its_session_keeps_its_last_claimant() {
     let id = client.post("/work/submit", body).await.json["task_id"].clone();
     let body = json!({ "agent_id": "a", "agent_type": "t", "session_id": "s" });
     let token = client.post("/work/claim", body).await.json["claim_token"].clone();
-    service.execute("update agent_session set last_heartbeat_at = clock_timestamp() - interval '121 minutes'").await;
+    service
+        .execute("update agent_session set last_heartbeat_at = now() - interval '121 minutes'")
+        .await;
     run(&service, json!(["sessions"])).await;
     let body = json!({ "agent_id": "a", "task_id": id, "success": true, "claim_token": token });
     let refused = client.post("/work/complete", body).await.json;
@@ -299,7 +301,7 @@ async fn a_claimed_task_may_finish_after_its_deadline() {
         "deadline": "2999-01-01T00:00:00Z" });
     let id = client.post("/work/submit", body).await.json["task_id"].clone();
     client.post("/work/claim", json!({ "agent_id": "a", "agent_type": "t" })).await;
-    service.execute("update work_task set deadline = clock_timestamp()").await;
+    service.execute("update work_task set deadline = now()").await;
     assert_eq!(counts(&run(&service, Value::Null).await), json!({}));
     let body = json!({ "agent_id": "a", "task_id": id, "success": true });
     assert_eq!(client.post("/work/complete", body).await.json["status"], "completed");

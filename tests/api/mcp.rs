@@ -834,7 +834,7 @@ async fn calls_through_a_connection_keep_its_session_alive() {
     let service = Service::start().await;
     let mcp = Mcp::new(service.client()).header("mcp-session-id", "c-1");
     mcp.tool("register_session", json!({ "session_id": "s-1" })).await;
-    let age = "update agent_session set last_heartbeat_at = clock_timestamp() - interval '1 hour'";
+    let age = "update agent_session set last_heartbeat_at = now() - interval '1 hour'";
     let silent = "select count(*) from agent_session
         where last_heartbeat_at < clock_timestamp() - interval '30 minutes'";
     service.execute(age).await;
@@ -859,8 +859,8 @@ async fn bindings_are_forgotten_a_week_after_their_session_fell_silent() {
     assert_eq!(ended.client.delete("/mcp").await.status, 204);
     service
         .execute(
-            "update mcp_connection set bound_at = clock_timestamp() - interval '8 days';
-             update agent_session set last_heartbeat_at = clock_timestamp() - interval '8 days'
+            "update mcp_connection set bound_at = now() - interval '8 days';
+             update agent_session set last_heartbeat_at = now() - interval '8 days'
              where session_id = 's-1'",
         )
         .await;

@@ -34,7 +34,8 @@ async fn found(client: &Client, agent: &str, more: Value) -> Vec<String> {
 async fn age(service: &Service, summary: &str, interval: &str) {
     service
         .execute(&format!(
-            "update memory set created_at = created_at - interval '{interval}'
+            "update memory set created_at =
+                (created_at at time zone 'utc' - interval '{interval}') at time zone 'utc'
              where summary = '{summary}'"
         ))
         .await;
@@ -385,7 +386,7 @@ async fn relevance_falls_with_age_and_orders() {
         let found = memory["relevance_score"].as_f64().expect("a number");
         assert!((found - score).abs() < 1e-4, "{summary}: {found}");
     }
-    service.execute("update memory set created_at = clock_timestamp() + interval '1 day'").await;
+    service.execute("update memory set created_at = now() + interval '1 day'").await;
     let ahead = recall(&client, "a", json!({ "query": "century" })).await;
     assert_eq!(ahead["memories"][0]["relevance_score"], 1.0, "never above the weight");
 }

@@ -173,7 +173,12 @@ async fn what_is_older_counts_less_there_too() {
         )
         .await;
     remember(&client, "pool", json!({})).await;
-    service.execute("update memory set created_at = created_at - interval '1 day'").await;
+    service
+        .execute(
+            "update memory set
+                created_at = (created_at at time zone 'utc' - interval '1 day') at time zone 'utc'",
+        )
+        .await;
     remember(&client, "other", json!({ "tags": ["pool"] })).await;
     assert_eq!(each(&recall(&client, "pool").await, "summary"), ["other", "pool"]);
     service.execute("drop index memory_bm25").await;

@@ -35,7 +35,7 @@ async fn status(client: &Client) -> Vec<Value> {
 async fn expire(service: &Service, session: &str) {
     service
         .execute(&format!(
-            "update port_block set expires_at = clock_timestamp() - interval '1 second'
+            "update port_block set expires_at = now() - interval '1 second'
              where session_id = '{session}'"
         ))
         .await;
@@ -162,7 +162,7 @@ async fn more_rivals_than_slots_fill_each_slot_once() {
             .collect();
         assert_eq!(won, [10_000, 10_100, 10_200].map(Some).into());
         assert_eq!(answers.iter().filter(|it| **it == refusal("no_ports_available")).count(), 9);
-        service.execute("update port_block set expires_at = clock_timestamp()").await;
+        service.execute("update port_block set expires_at = now()").await;
     }
     let twins = join_all((0..8).map(|_| allocate(&client, "a", "twin"))).await;
     assert!(twins.iter().all(|it| it["allocation"]["db_port"] == 10_000), "{twins:?}");

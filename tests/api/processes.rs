@@ -333,9 +333,9 @@ async fn a_request_in_flight_is_answered_after_sigterm_and_new_ones_are_refused(
     let mut running = Running::start(variables).await;
     running.request("POST", "/locks/acquire", &acquire("a", "k")).await;
     let db = PgPool::connect(&database.url).await.expect("it answers");
-    crate::support::execute(&db, "update file_lock set expires_at = clock_timestamp()").await;
+    crate::support::execute(&db, "update file_lock set expires_at = now()").await;
     let mut blocker = db.begin().await.expect("a transaction");
-    sqlx::query_scalar!("select 1 as one from file_lock for update")
+    sqlx::query_scalar!("select 1 as one from file_lock where workspace = 'default' for update")
         .fetch_one(&mut *blocker)
         .await
         .expect("the row is locked");
@@ -395,9 +395,9 @@ async fn a_request_that_outlasts_the_grace_time_does_not_keep_the_process() {
     let running = Running::start(variables).await;
     running.request("POST", "/locks/acquire", &acquire("a", "k")).await;
     let db = PgPool::connect(&database.url).await.expect("it answers");
-    crate::support::execute(&db, "update file_lock set expires_at = clock_timestamp()").await;
+    crate::support::execute(&db, "update file_lock set expires_at = now()").await;
     let mut blocker = db.begin().await.expect("a transaction");
-    let lock = "select 1 as one from file_lock for update";
+    let lock = "select 1 as one from file_lock where workspace = 'default' for update";
     crate::support::execute(&mut *blocker, lock).await;
     let port = running.port;
     let stop = async {

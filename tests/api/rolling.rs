@@ -170,7 +170,8 @@ async fn replica(url: &str) -> Running {
 /// Ends a replica as a platform does, while it answers a request that is held up in the database.
 async fn end(old: Running, balancer: &Balancer, db: &PgPool) {
     let mut blocker = db.begin().await.expect("a transaction");
-    let row = "select 1 as one from file_lock where key = 'held' for update";
+    let row =
+        "select 1 as one from file_lock where workspace = 'default' and key = 'held' for update";
     execute(&mut *blocker, row).await;
     let port = old.port;
     let mut idle = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection");

@@ -115,7 +115,8 @@ async fn a_request_that_waits_outlasts_the_keep_alive_and_the_body_time() {
     service.client().acquire("a", "k", json!({})).await;
     service.expire("k").await;
     let mut blocker = service.db.begin().await.expect("a transaction");
-    execute(&mut *blocker, "select 1 as one from file_lock for update").await;
+    execute(&mut *blocker, "select 1 as one from file_lock where workspace = 'default' for update")
+        .await;
     let answered = served(&app, async |port| {
         let body = acquire("b", "k");
         let unblock = async {
@@ -286,7 +287,8 @@ async fn metrics_tell_of_requests_in_flight() {
     service.client().acquire("a", "k", json!({})).await;
     service.expire("k").await;
     let mut blocker = service.db.begin().await.expect("a transaction");
-    execute(&mut *blocker, "select 1 as one from file_lock for update").await;
+    execute(&mut *blocker, "select 1 as one from file_lock where workspace = 'default' for update")
+        .await;
     let (done, finish) = oneshot::channel::<()>();
     let look = async {
         let is_seen = |text: &str| text.contains("\ncoordinator_requests_in_flight 2\n");

@@ -142,7 +142,11 @@ impl Service {
 
     /// Rows as JSON.
     pub(crate) async fn rows(&self, sql: &str) -> Vec<Value> {
-        let sql = format!("select coalesce(json_agg(row_to_json(it)), '[]') from ({sql}) it");
+        // Citus forgets the names of the columns of a subquery, but not those of a CTE.
+        let sql = format!(
+            "with it as materialized ({sql})
+             select coalesce(json_agg(row_to_json(it)), '[]') from it"
+        );
         let rows: Value = self.scalar(&sql).await;
         rows.as_array().expect("an array").clone()
     }
@@ -247,7 +251,7 @@ impl Service {
     /// Ends the life of a lock, as time would.
     pub(crate) async fn expire(&self, key: &str) {
         self.execute(&format!(
-            "update file_lock set expires_at = clock_timestamp() - interval '1 second'
+            "update file_lock set expires_at = now() - interval '1 second'
              where key = '{key}' and agent_id is not null"
         ))
         .await;
@@ -269,7 +273,13 @@ where
     T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
     (T,): for<'r> sqlx::FromRow<'r, PgRow>,
 {
-    sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(db).await.expect("one value")
+    let mut sql = sql.to_owned();
+    if transport::is_citus() && sql.contains("count(*)") && sql.contains("wait_event_type = 'Lock'")
+    {
+        // A statement waits for a lock on the worker to which it was sent.
+        sql = sql.replace("pg_stat_activity", "citus_stat_activity");
+    }
+    sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(db).await.expect("one value")
 }
 
 /// Sends requests to a service, with the same headers each time.

@@ -189,8 +189,8 @@ async fn the_end_of_a_lock_or_of_its_session_counts_as_a_release() {
     let service = here(&[]).await;
     let client = service.client();
     let ends = [
-        "update file_lock set expires_at = clock_timestamp() - interval '1 second'",
-        "update agent_session set last_heartbeat_at = clock_timestamp() - interval '1 day'",
+        "update file_lock set expires_at = now() - interval '1 second'",
+        "update agent_session set last_heartbeat_at = now() - interval '1 day'",
     ];
     for (n, end) in ends.into_iter().enumerate() {
         let (key, agent) = (format!("k{n}"), format!("holder-{n}"));
@@ -311,7 +311,7 @@ async fn a_waiting_claim_takes_notice_of_what_time_has_changed() {
         while client.waiting().await == 0 {
             tokio::task::yield_now().await;
         }
-        service.execute("update work_task set available_at = clock_timestamp()").await;
+        service.execute("update work_task set available_at = now()").await;
     };
     let (got, ()) = join(waits, passes).await;
     assert_eq!(got["task_id"], parked);
@@ -320,7 +320,7 @@ async fn a_waiting_claim_takes_notice_of_what_time_has_changed() {
         while client.waiting().await == 0 {
             tokio::task::yield_now().await;
         }
-        service.execute("update work_task set held_until = clock_timestamp()").await;
+        service.execute("update work_task set held_until = now()").await;
     };
     let (got, ()) = join(waits, ends).await;
     assert_eq!((&got["task_id"], &got["attempt"]), (&parked, &json!(2)));
@@ -423,10 +423,10 @@ async fn whoever_waits_for_a_lock_is_called_when_it_is_free() {
     let client = service.client();
     for (n, end) in [
         "released",
-        "update file_lock set expires_at = clock_timestamp() where agent_id = 'holder'",
-        "update agent_session set last_heartbeat_at = clock_timestamp() - interval '1 day'
+        "update file_lock set expires_at = now() where agent_id = 'holder'",
+        "update agent_session set last_heartbeat_at = now() - interval '1 day'
          where agent_id = 'holder'",
-        "update agent_session set ended_at = clock_timestamp() where agent_id = 'holder'",
+        "update agent_session set ended_at = now() where agent_id = 'holder'",
     ]
     .into_iter()
     .enumerate()
@@ -481,10 +481,9 @@ async fn whoever_waits_for_work_is_called_when_there_is_some() {
     client.acquire("a", "k", json!({})).await;
     let lock = client.acquire("b", "k", json!({ "wait_seconds": 50 }));
     let work = async {
-        for (n, change) in
-            ["submitted", "update work_task set held_until = clock_timestamp()", "parked"]
-                .into_iter()
-                .enumerate()
+        for (n, change) in ["submitted", "update work_task set held_until = now()", "parked"]
+            .into_iter()
+            .enumerate()
         {
             if change == "parked" {
                 submit(&client, json!({ "not_before": "2999-01-01T00:00:00Z" })).await;
@@ -495,11 +494,7 @@ async fn whoever_waits_for_work_is_called_when_there_is_some() {
                 }
                 match change {
                     "submitted" => drop(submit(&client, json!({})).await),
-                    "parked" => {
-                        service
-                            .execute("update work_task set available_at = clock_timestamp()")
-                            .await
-                    }
+                    "parked" => service.execute("update work_task set available_at = now()").await,
                     sql => service.execute(sql).await,
                 }
             };
@@ -769,7 +764,8 @@ async fn a_request_may_take_no_longer_than_its_limit_and_its_wait() {
     client.acquire("a", "k", json!({})).await;
     client.release("a", "k", json!({})).await;
     let mut rival = service.db.begin().await.expect("a transaction");
-    execute(&mut *rival, "select 1 as one from file_lock for update").await;
+    execute(&mut *rival, "select 1 as one from file_lock where workspace = 'default' for update")
+        .await;
     let body = json!({ "file_path": "k", "agent_id": "b", "agent_type": "t", "wait_seconds": 1 });
     assert_eq!(called(client.post("/locks/acquire", body)).await.status, 503);
 }

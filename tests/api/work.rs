@@ -47,8 +47,8 @@ fn nothing(reason: &str) -> Value {
 async fn end_leases(service: &Service) {
     service
         .execute(
-            "update work_task set held_until = clock_timestamp() - interval '1 second',
-                lease_expires_at = clock_timestamp() - interval '1 second'
+            "update work_task set held_until = now() - interval '1 second',
+                lease_expires_at = now() - interval '1 second'
              where status in ('claimed', 'running')",
         )
         .await;
@@ -283,9 +283,7 @@ async fn a_unique_key_has_one_live_task() {
     let next = ask(&client, "submit", body.clone()).await;
     assert_eq!(next["action"], "created");
     // One that time has failed frees its key at once.
-    service
-        .execute("update work_task set deadline = clock_timestamp() where status = 'pending'")
-        .await;
+    service.execute("update work_task set deadline = now() where status = 'pending'").await;
     assert_eq!(ask(&client, "submit", body).await["action"], "created");
     let failed = task(&client, next["task_id"].as_str().expect("an id")).await;
     assert_eq!(
@@ -516,7 +514,7 @@ async fn a_failure_is_tried_again_where_the_submitter_wants_it() {
             (&waiting["status"], &waiting["error_message"]),
             (&json!("pending"), &json!("flaky"))
         );
-        service.execute("update work_task set available_at = clock_timestamp()").await;
+        service.execute("update work_task set available_at = now()").await;
     }
     claim(&client, "a", json!({})).await;
     let last = complete(&client, "a", &id, json!({ "success": false })).await;
@@ -531,15 +529,11 @@ async fn time_limits_of_a_task() {
     let later = submit(&client, json!({ "not_before": future })).await;
     assert_eq!(task(&client, &later).await["not_before"], "2999-01-01T00:00:00+00:00");
     assert_eq!(claim(&client, "a", json!({})).await["success"], false);
-    service.execute("update work_task set available_at = clock_timestamp()").await;
+    service.execute("update work_task set available_at = now()").await;
     let claimed = claim(&client, "a", json!({})).await;
     assert_eq!((&claimed["task_id"], &claimed["deadline"]), (&json!(later), &json!(null)));
     let urgent = submit(&client, json!({ "deadline": future })).await;
-    service
-        .execute(&format!(
-            "update work_task set deadline = clock_timestamp() where id = '{urgent}'"
-        ))
-        .await;
+    service.execute(&format!("update work_task set deadline = now() where id = '{urgent}'")).await;
     let failed = task(&client, &urgent).await;
     assert_eq!(
         (&failed["status"], &failed["error_message"]),
@@ -549,9 +543,7 @@ async fn time_limits_of_a_task() {
     let claimed_one = submit(&client, json!({ "deadline": future })).await;
     assert!(claim(&client, "a", json!({})).await["deadline"].is_string());
     service
-        .execute(&format!(
-            "update work_task set deadline = clock_timestamp() where id = '{claimed_one}'"
-        ))
+        .execute(&format!("update work_task set deadline = now() where id = '{claimed_one}'"))
         .await;
     assert_eq!(
         complete(&client, "a", &claimed_one, json!({})).await["status"],
@@ -748,8 +740,10 @@ async fn any_call_renews_the_claims_of_its_session_and_never_shortens_them() {
     let age = async || {
         service
             .execute(
-                "update work_task set lease_expires_at = lease_expires_at - interval '30 minutes',
-                    held_until = held_until - interval '30 minutes'",
+                "update work_task set lease_expires_at =
+                    (lease_expires_at at time zone 'utc' - interval '30 minutes') at time zone 'utc',
+                    held_until =
+                    (held_until at time zone 'utc' - interval '30 minutes') at time zone 'utc'",
             )
             .await;
     };
@@ -798,8 +792,10 @@ async fn a_claim_ends_with_the_silence_of_its_session() {
     assert!(horizon > 19.0 && horizon <= 20.0, "{horizon}");
     service
         .execute(
-            "update agent_session set last_heartbeat_at = last_heartbeat_at - interval '21 minutes';
-             update work_task set held_until = held_until - interval '21 minutes'",
+            "update agent_session set last_heartbeat_at =
+                    (last_heartbeat_at at time zone 'utc' - interval '21 minutes') at time zone 'utc';
+             update work_task set held_until =
+                    (held_until at time zone 'utc' - interval '21 minutes') at time zone 'utc'",
         )
         .await;
     let taken = claim(&client, "b", json!({})).await;
@@ -916,7 +912,11 @@ async fn a_deadlock_costs_nobody_their_request() {
     let first = submit(&client, json!({})).await;
     let waiting = submit(&client, json!({ "depends_on": [first] })).await;
     claim(&client, "a", json!({})).await;
-    let row = |id: &str| format!("select 1 as one from work_task where id = '{id}' for update");
+    let row = |id: &str| {
+        format!(
+            "select 1 as one from work_task where workspace = 'default' and id = '{id}' for update"
+        )
+    };
     // Somebody holds the dependent and wants the completed task; the completion the other way round.
     let held = tokio::sync::Notify::new();
     let rival = async {
@@ -1036,7 +1036,7 @@ async fn a_task_past_its_deadline_is_not_handed_out_again() {
     let client = service.client();
     let id = submit(&client, json!({ "deadline": "2999-01-01T00:00:00Z" })).await;
     claim(&client, "a", json!({})).await;
-    service.execute("update work_task set deadline = clock_timestamp()").await;
+    service.execute("update work_task set deadline = now()").await;
     end_leases(&service).await;
     assert_eq!(claim(&client, "b", json!({})).await["success"], false);
     let failed = task(&client, &id).await;
@@ -1058,8 +1058,10 @@ async fn minutes_left(service: &Service, moment: &str) -> f64 {
 async fn pass_minutes(service: &Service, minutes: u32) {
     service
         .execute(&format!(
-            "update work_task set lease_expires_at = lease_expires_at - interval '{minutes} minutes',
-                held_until = held_until - interval '{minutes} minutes'"
+            "update work_task set lease_expires_at =
+                    (lease_expires_at at time zone 'utc' - interval '{minutes} minutes') at time zone 'utc',
+                held_until =
+                    (held_until at time zone 'utc' - interval '{minutes} minutes') at time zone 'utc'"
         ))
         .await;
 }
@@ -1120,14 +1122,19 @@ async fn a_renewed_claim_still_ends_with_the_silence_of_its_session() {
         assert!(left > 19.0 && left <= 20.0, "{left}");
         assert!(minutes_left(&service, "lease_expires_at").await > 590.0);
     };
-    service.execute("update work_task set held_until = held_until - interval '5 minutes'").await;
+    service
+        .execute(
+            "update work_task set held_until =
+                    (held_until at time zone 'utc' - interval '5 minutes') at time zone 'utc'",
+        )
+        .await;
     client.acquire("a", "k", json!({ "session_id": "s" })).await;
     horizon().await;
     // Neither does a call give the lease less than it had.
     service
         .execute(
             "update work_task set lease_minutes = 1,
-                held_until = clock_timestamp() + interval '40 minutes'",
+                held_until = now() + interval '40 minutes'",
         )
         .await;
     client.acquire("a", "k", json!({ "session_id": "s" })).await;
@@ -1209,7 +1216,7 @@ async fn a_task_that_is_claimed_again_has_no_report_yet() {
     let report = json!({ "success": false, "result": { "n": 1 }, "error_message": "flaky" });
     assert_eq!(complete(&client, "a", &id, report).await["status"], "pending");
     let started = task(&client, &id).await["started_at"].clone();
-    service.execute("update work_task set available_at = clock_timestamp()").await;
+    service.execute("update work_task set available_at = now()").await;
     claim(&client, "b", json!({})).await;
     let claimed = task(&client, &id).await;
     assert_eq!((&claimed["result"], &claimed["error_message"]), (&json!(null), &json!(null)));
@@ -1262,9 +1269,7 @@ async fn what_time_has_made_available_keeps_its_requirements() {
         let parked =
             json!({ "not_before": "2999-01-01T00:00:00Z", "agent_requirements": requirements });
         let id = submit(&client, parked).await;
-        service
-            .execute("update work_task set available_at = clock_timestamp() where is_parked")
-            .await;
+        service.execute("update work_task set available_at = now() where is_parked").await;
         assert_eq!(claim(&client, "a", json!({})).await["success"], false, "parked");
         let first = claim(&boss, "", json!({ "agent_type": "" })).await;
         assert_eq!((&first["task_id"], &first["attempt"]), (&json!(id), &json!(1)));
@@ -1290,7 +1295,7 @@ async fn what_a_silent_session_declares_does_not_count() {
         )
         .await;
     assert_eq!(claim(&client, "a", json!({})).await["reason"], "no_tasks_available");
-    service.execute("update agent_session set last_heartbeat_at = clock_timestamp()").await;
+    service.execute("update agent_session set last_heartbeat_at = now()").await;
     assert_eq!(claim(&client, "a", json!({})).await["success"], true);
 }
 
@@ -1372,7 +1377,9 @@ async fn a_claim_does_not_wait_for_a_task_that_somebody_else_is_taking() {
     let first = submit(&client, json!({})).await;
     let second = submit(&client, json!({})).await;
     let mut rival = service.db.begin().await.expect("a transaction");
-    let taking = format!("select 1 as one from work_task where id = '{first}' for update");
+    let taking = format!(
+        "select 1 as one from work_task where workspace = 'default' and id = '{first}' for update"
+    );
     crate::support::execute(&mut *rival, &taking).await;
     assert_eq!(claim(&client, "a", json!({})).await["task_id"], json!(second));
     rival.rollback().await.expect("rolled back");
@@ -1424,13 +1431,13 @@ async fn what_time_has_failed_cannot_be_cancelled() {
     let client = service.client();
     let late =
         submit(&client, json!({ "deadline": "2999-01-01T00:00:00Z", "agent_id": "s" })).await;
-    service.execute("update work_task set deadline = clock_timestamp()").await;
+    service.execute("update work_task set deadline = now()").await;
     let out = submit(&client, json!({ "max_attempts": 1, "agent_id": "s" })).await;
     service
         .execute(&format!(
             "update work_task set status = 'claimed', attempt = 1, claim_token = 'c', claimed_by = 'a',
-                claimed_at = clock_timestamp(), lease_minutes = 1, claim_lease_minutes = 1,
-                lease_expires_at = clock_timestamp(), held_until = clock_timestamp()
+                claimed_at = now(), lease_minutes = 1, claim_lease_minutes = 1,
+                lease_expires_at = now(), held_until = now()
              where id = '{out}'"
         ))
         .await;
@@ -1478,9 +1485,7 @@ async fn a_dependency_that_time_has_failed_shows_so() {
     let client = service.client();
     let first = submit(&client, json!({ "deadline": "2999-01-01T00:00:00Z" })).await;
     let waiting = submit(&client, json!({ "depends_on": [first] })).await;
-    service
-        .execute("update work_task set deadline = clock_timestamp() where deadline is not null")
-        .await;
+    service.execute("update work_task set deadline = now() where deadline is not null").await;
     let blocked = json!([{ "id": first, "status": "failed" }]);
     assert_eq!(task(&client, &waiting).await["blocked_by"], blocked);
     // It makes room for another one at once.
@@ -1506,9 +1511,7 @@ async fn the_list_tells_kinds_apart_and_what_time_has_failed() {
     let late =
         submit(&client, json!({ "deadline": "2999-01-01T00:00:00Z", "task_type": "x" })).await;
     submit(&client, json!({ "task_type": "y" })).await;
-    service
-        .execute("update work_task set deadline = clock_timestamp() where deadline is not null")
-        .await;
+    service.execute("update work_task set deadline = now() where deadline is not null").await;
     for (query, ids) in [
         ("status=failed", json!([late])),
         ("status=pending&task_type=x", json!([])),
@@ -1531,9 +1534,7 @@ async fn a_task_that_time_has_failed_is_final_before_anybody_writes_it_down() {
     let late = submit(&client, late).await;
     let cancel = json!({ "agent_id": "sub", "task_id": first });
     assert_eq!(ask(&client, "cancel", cancel).await["success"], true);
-    service
-        .execute(&format!("update work_task set deadline = clock_timestamp() where id = '{late}'"))
-        .await;
+    service.execute(&format!("update work_task set deadline = now() where id = '{late}'")).await;
     let failed = task(&client, &late).await;
     assert_eq!(failed["status"], "failed");
     submit(&client, json!({ "replaces": first })).await;
@@ -1552,7 +1553,7 @@ async fn the_end_of_a_session_leaves_alone_what_time_has_failed() {
         .assert_is(200, json!({ "success": true, "session_id": "s", "error": null }));
     let claimed = claim(&client, "a", json!({ "session_id": "s" })).await;
     end_leases(&service).await;
-    service.execute("update work_task set deadline = clock_timestamp()").await;
+    service.execute("update work_task set deadline = now()").await;
     let failed = task(&client, &id).await;
     assert_eq!((&failed["status"], &failed["claimed_by"]), (&json!("failed"), &json!("a")));
     let ended = client.post("/discovery/deregister", named).await.json;
@@ -1610,9 +1611,9 @@ async fn what_was_claimed_before_the_session_was_registered_ends_with_its_silenc
     let ago = "- interval '121 minutes'";
     service
         .execute(&format!(
-            "update agent_session set last_heartbeat_at = last_heartbeat_at {ago};
-             update work_task set lease_expires_at = lease_expires_at {ago},
-                held_until = held_until {ago}"
+            "update agent_session set last_heartbeat_at = (last_heartbeat_at at time zone 'utc' {ago}) at time zone 'utc';
+             update work_task set lease_expires_at = (lease_expires_at at time zone 'utc' {ago}) at time zone 'utc',
+                held_until = (held_until at time zone 'utc' {ago}) at time zone 'utc'"
         ))
         .await;
     let taken = claim(&client, "b", json!({})).await;
@@ -1628,9 +1629,9 @@ async fn a_renewal_may_overtake_the_claim_that_it_renews() {
     let mut tx = service.db.begin().await.expect("a transaction");
     let claim = format!(
         "update work_task set status = 'claimed', attempt = 1, claim_token = 'c',
-            claimed_by = 'a', claimed_at = clock_timestamp(), lease_minutes = 60,
-            claim_lease_minutes = 60, lease_expires_at = clock_timestamp() + interval '1 hour',
-            held_until = clock_timestamp() + interval '1 hour'
+            claimed_by = 'a', claimed_at = now(), lease_minutes = 60,
+            claim_lease_minutes = 60, lease_expires_at = now() + interval '1 hour',
+            held_until = now() + interval '1 hour'
          where id = '{id}'"
     );
     crate::support::execute(&mut *tx, &claim).await;

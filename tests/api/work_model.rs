@@ -169,7 +169,7 @@ impl Lane<'_> {
     async fn pass(&self, time: Time, ids: &[String]) {
         let workspace = &self.workspace;
         let of = |task: usize| format!("where workspace = '{workspace}' and id = '{}'", ids[task]);
-        let past = "clock_timestamp() - interval '1 second'";
+        let past = "now() - interval '1 second'";
         let ago = format!("interval '{SILENCE} minutes'");
         let sql = match time {
             Time::EndsLease(task) => format!(
@@ -186,11 +186,13 @@ impl Lane<'_> {
             Time::Silences(caller) => {
                 let (agent, session) = (name(caller.agent), caller.session.expect("a session"));
                 format!(
-                    "update agent_session set last_heartbeat_at = last_heartbeat_at - {ago}
+                    "update agent_session set last_heartbeat_at =
+                        (last_heartbeat_at at time zone 'utc' - {ago}) at time zone 'utc'
                      where workspace = '{workspace}' and agent_id = '{agent}'
                         and session_id = '{session}';
-                     update work_task set lease_expires_at = lease_expires_at - {ago},
-                        held_until = held_until - {ago}
+                     update work_task set lease_expires_at =
+                        (lease_expires_at at time zone 'utc' - {ago}) at time zone 'utc',
+                        held_until = (held_until at time zone 'utc' - {ago}) at time zone 'utc'
                      where workspace = '{workspace}' and claimed_by = '{agent}'
                         and claimed_session_id = '{session}' and status in ('claimed', 'running')"
                 )
@@ -201,7 +203,7 @@ impl Lane<'_> {
 
     /// Has all leases end and all delays pass.
     async fn let_go(&self) {
-        let (workspace, past) = (&self.workspace, "clock_timestamp() - interval '1 second'");
+        let (workspace, past) = (&self.workspace, "now() - interval '1 second'");
         let sql = format!(
             "update work_task set available_at = {past} where workspace = '{workspace}';
              update work_task set lease_expires_at = {past}, held_until = {past}

@@ -10,6 +10,7 @@ declare
     at timestamptz;
     task work_task;
     minutes integer;
+    claim_ends_at timestamptz;
 begin
     perform hear(in_workspace, cx);
     select * into task from work_task t where t.workspace = in_workspace and t.id = in_id for update;
@@ -24,12 +25,14 @@ begin
         status := 'running';
         task_id := in_id;
         lease_expires_at := at + make_interval(mins => minutes);
+        -- Not within the update: Citus sends that to a worker, where the function could not read sessions.
+        claim_ends_at := claim_end(
+            lease_expires_at,
+            session_silence(in_workspace, cx.agent_id, task.claimed_session_id, cx.silence), at);
         update work_task t set
             status = renew_task.status, is_lapsed = false, lease_minutes = minutes,
             lease_expires_at = renew_task.lease_expires_at,
-            held_until = claim_end(
-                renew_task.lease_expires_at,
-                session_silence(in_workspace, cx.agent_id, task.claimed_session_id, cx.silence), at)
+            held_until = claim_ends_at
         where t.workspace = in_workspace and t.id = in_id;
     end if;
     perform record(

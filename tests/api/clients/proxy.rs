@@ -120,7 +120,12 @@ async fn its_memory_handoffs_and_guardrails() {
         proxy.call("/memory/query", arguments).await["count"].clone()
     };
     assert_eq!(recall(0.0).await, 1);
-    service.execute("update memory set created_at = created_at - interval '3 days'").await;
+    service
+        .execute(
+            "update memory set
+                created_at = (created_at at time zone 'utc' - interval '3 days') at time zone 'utc'",
+        )
+        .await;
     assert_eq!((recall(0.5).await, recall(0.95).await), (json!(1), json!(0)));
     let handoff = json!({
         "session_id": null, "summary": "done", "completed_work": [], "in_progress": [],

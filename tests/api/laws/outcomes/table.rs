@@ -51,7 +51,7 @@ fn deregister() -> Step {
 }
 
 const SILENT: Step = Step::Sql(
-    "update agent_session set last_heartbeat_at = clock_timestamp() - interval '1 day'
+    "update agent_session set last_heartbeat_at = now() - interval '1 day'
      where workspace = '$w'",
 );
 
@@ -104,8 +104,7 @@ fn locks() -> Vec<Outcome> {
         let body = json!({ "file_path": key, "agent_id": "codex-1", "agent_type": "codex" });
         post(Codex, "/locks/acquire", body)
     };
-    let expired =
-        Step::Sql("update file_lock set expires_at = clock_timestamp() where workspace = '$w'");
+    let expired = Step::Sql("update file_lock set expires_at = now() where workspace = '$w'");
     let outcome = |name, recorded, before: &[Step], more: Value| {
         Outcome::new("acquire_lock", name, recorded, before, acquire_with("b", more))
     };
@@ -190,8 +189,7 @@ fn submit_with(more: Value) -> Step {
 
 fn submissions() -> Vec<Outcome> {
     let keyed = json!({ "unique_key": "u", "deadline": "2100-01-01T00:00:00Z" });
-    let overdue =
-        Step::Sql("update work_task set deadline = clock_timestamp() where workspace = '$w'");
+    let overdue = Step::Sql("update work_task set deadline = now() where workspace = '$w'");
     let outcome = |name, recorded, before: &[Step], more: Value| {
         Outcome::new("submit_work", name, recorded, before, submit_with(more))
     };
@@ -277,8 +275,7 @@ fn claim_with(more: Value) -> Step {
 }
 
 /// The claim has ended by itself.
-const LAPSED: Step =
-    Step::Sql("update work_task set held_until = clock_timestamp() where workspace = '$w'");
+const LAPSED: Step = Step::Sql("update work_task set held_until = now() where workspace = '$w'");
 
 fn claims() -> Vec<Outcome> {
     // As if another set of patterns had judged the task's text.
@@ -379,7 +376,9 @@ fn others() -> Vec<Outcome> {
         post(Free, "/memory/store", body)
     };
     let old = Step::Sql(
-        "update memory set created_at = created_at - interval '2 hours' where workspace = '$w'",
+        "update memory set
+            created_at = (created_at at time zone 'utc' - interval '2 hours') at time zone 'utc'
+         where workspace = '$w'",
     );
     let check = |text: &str| post(Free, "/guardrails/check", json!({ "operation_text": text }));
     let write = |summary: &str| {
@@ -485,9 +484,9 @@ fn admins() -> Vec<Outcome> {
         allocate("a", "s"),
         deregister(),
         acquire_with("b", json!({})),
-        Step::Sql("update file_lock set expires_at = clock_timestamp() where workspace = '$w'"),
+        Step::Sql("update file_lock set expires_at = now() where workspace = '$w'"),
         submit_with(json!({ "deadline": "2100-01-01T00:00:00Z" })),
-        Step::Sql("update work_task set deadline = clock_timestamp() where workspace = '$w'"),
+        Step::Sql("update work_task set deadline = now() where workspace = '$w'"),
     ];
     let worker = "codex_cloud_worker";
     let assigned = |name, recorded, before: &[Step], target, profile| {
