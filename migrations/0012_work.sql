@@ -153,9 +153,3 @@ create type new_task as (
     patterns jsonb,
     violations jsonb
 );
-
--- The task that a claim has picked and locked, all null for none. `is_contended`: rivals hold what is left.
-create type picked_task as (
-    task work_task,
-    is_contended boolean
-);

@@ -25,3 +25,16 @@ begin
     end if;
 end
 $$;
+
+-- The members of a JSON list of texts; null for null. Most lists are empty and cost no query.
+create or replace function texts_of(in_list jsonb) returns text[] language plpgsql immutable as $$
+begin
+    if in_list is null or in_list = 'null' then
+        return null;
+    elsif in_list = '[]' then
+        return '{}'::text[];
+    end if;
+    return array(
+        select member from jsonb_array_elements_text(in_list) with ordinality as it (member, n) order by n);
+end
+$$;

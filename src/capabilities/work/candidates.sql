@@ -8,8 +8,7 @@
 -- wanted: no other index then gives this order. For an equality the planner may choose `work_task_listed`,
 -- which has the same order at the end, and walk over the whole backlog where a degree has no task.
 create or replace function claimable_tasks(
-    in_workspace text, in_agent_id text, in_trust integer, in_task_types text[], able text[],
-    at timestamptz
+    in_workspace text, cx request, in_trust integer, in_task_types text[], at timestamptz
 ) returns table (id uuid, priority smallint, created_at timestamptz) language plpgsql stable as $$
 #variable_conflict use_column
 begin
@@ -20,7 +19,7 @@ begin
             where t.workspace = in_workspace and t.is_ready and t.archetype is null
                 and t.needed_trust between needed and needed
                 and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
-                    t.authored_by, t.archetype, in_agent_id, in_trust, in_task_types, able, at)
+                    t.authored_by, null, cx.agent_id, in_trust, in_task_types, null, at)
             order by t.needed_trust, t.priority, t.created_at, t.id limit 16
         ) it
         where needed <= in_trust;
@@ -33,7 +32,7 @@ begin
             where t.workspace = in_workspace and t.is_ready and t.archetype is null
                 and t.task_type between wanted and wanted and t.needed_trust between needed and needed
                 and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
-                    t.authored_by, t.archetype, in_agent_id, in_trust, in_task_types, able, at)
+                    t.authored_by, null, cx.agent_id, in_trust, in_task_types, null, at)
             order by t.task_type, t.needed_trust, t.priority, t.created_at, t.id limit 16
         ) it
         where needed <= in_trust;
@@ -44,7 +43,8 @@ begin
     ) then
         return query
         select * from claimable_tasks_of_archetypes(
-            in_workspace, in_agent_id, in_trust, in_task_types, able, at);
+            in_workspace, cx.agent_id, in_trust, in_task_types,
+            declared_capabilities(in_workspace, cx.agent_id, cx.silence), at);
     end if;
 end
 $$;
@@ -121,21 +121,21 @@ $$;
 create or replace function ready_work_waiters(
     in_workspace text, in_places uuid[], in_agent_ids text[], in_trusts integer[],
     in_task_types jsonb, silence interval
-) returns setof uuid language plpgsql stable as $$
+) returns setof uuid language plpgsql stable set plan_cache_mode = force_generic_plan as $$
 declare
     at timestamptz := clock_timestamp();
-    is_unnoticed boolean := exists (select from tasks_to_notice(in_workspace, at, 1));
+    is_unnoticed boolean := tasks_to_notice(in_workspace, at, 1) <> '{}';
+    cx request;
     woken uuid[] := array[]::uuid[];
     task_types text[];
     task uuid;
 begin
     for n in 1..cardinality(in_places) loop
-        task_types := case when in_task_types -> (n - 1) <> 'null' then array(
-            select jsonb_array_elements_text(in_task_types -> (n - 1))) end;
+        task_types := texts_of(in_task_types -> (n - 1));
+        cx.agent_id := in_agent_ids[n];
+        cx.silence := silence;
         select c.id into task
-        from claimable_tasks(
-            in_workspace, in_agent_ids[n], in_trusts[n], task_types,
-            declared_capabilities(in_workspace, in_agent_ids[n], silence), at) c
+        from claimable_tasks(in_workspace, cx, in_trusts[n], task_types, at) c
         where c.id <> all(woken)
         limit 1;
         if task is not null or is_unnoticed then

@@ -18,35 +18,35 @@ create or replace function claim_tasks(
     reason text, texts json
 ) language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
-    able text[];
-    task_types text[] := case when in_task_types <> 'null' then
-        array(select jsonb_array_elements_text(in_task_types)) end;
-    picked picked_task;
-    task work_task;
+    task_types text[] := texts_of(in_task_types);
+    picked record;
+    task record;
+    stale uuid[];
     claimed integer := 0;
 begin
     perform hear(in_workspace, cx);
     if in_scans is not null then
         perform store_scans(in_workspace, in_guard_version, in_scans);
     end if;
-    able := declared_capabilities(in_workspace, cx.agent_id, cx.silence);
     if in_may_rescan then
-        texts := texts_to_scan(in_workspace, tasks_to_scan(in_workspace, in_guard_version, 100));
+        stale := tasks_to_scan(in_workspace, in_guard_version, 100);
+        if stale <> '{}' then
+            texts := texts_to_scan(in_workspace, stale);
+        end if;
     end if;
     while texts is null and claimed < in_count loop
         picked := pick_task(
-            in_workspace, cx, task_types, in_trust, able,
+            in_workspace, cx, task_types, in_trust,
             in_waits_for_rivals and claimed = 0 and in_scans is null);
-        task := picked.task;
-        exit when task.id is null;
-        if task.guard_version <> in_guard_version then
+        exit when picked.id is null;
+        if picked.guard_version <> in_guard_version then
             if in_may_rescan then
                 texts := texts_to_scan(in_workspace, stale_candidates(
-                    in_workspace, cx.agent_id, in_trust, task_types, able, in_guard_version));
+                    in_workspace, cx, in_trust, task_types, in_guard_version));
             end if;
             exit;
         end if;
-        task := lease_task(in_workspace, cx, task.id, in_task_types, in_lease_minutes, in_trust);
+        task := lease_task(in_workspace, cx, picked.id, in_task_types, in_lease_minutes, in_trust);
         verdict := 'claimed';
         id := task.id;
         task_type := task.task_type;
@@ -67,7 +67,7 @@ begin
     verdict := case when texts is not null then 'rescan'
         when picked.is_contended and not in_waits_for_rivals then 'contended' else 'none' end;
     if verdict = 'none' then
-        reason := why_no_task(in_workspace, cx.agent_id, in_trust, task_types, able);
+        reason := why_no_task(in_workspace, cx, in_trust, task_types);
         if not in_may_wait then
             perform record(
                 in_workspace, cx, 'claim_task', jsonb_build_object('task_types', in_task_types),
@@ -78,46 +78,46 @@ begin
 end
 $$;
 
--- Finds the first task that an agent may take and locks its row; null where there is none.
+-- Finds the first task that an agent may take and locks its row; null where there is none. `is_contended`:
+-- rivals hold what is left.
 --
 -- What time has made available is noticed first, when there is anything to notice. Rows that rivals hold
 -- are skipped. With `in_waits`, and where rivals hold all that is left, waits for the first of it and
 -- looks again, because a rival may not take it; but not while holding rows that a rival may wait for.
 create or replace function pick_task(
-    in_workspace text, cx request, in_task_types text[], in_trust integer, able text[], in_waits boolean
-) returns picked_task language plpgsql as $$
+    in_workspace text, cx request, in_task_types text[], in_trust integer, in_waits boolean,
+    out id uuid, out guard_version text, out is_contended boolean
+) language plpgsql as $$
 declare
     at timestamptz;
-    is_contended boolean := false;
     unnoticed uuid[];
     candidates uuid[];
     candidate uuid;
     newly_noticed bigint;
     noticed bigint := 0;
-    task work_task;
 begin
+    is_contended := false;
     for round in 1..32 loop
         newly_noticed := 0;
-        unnoticed := array(select tasks_to_notice(in_workspace, clock_timestamp(), 1));
+        unnoticed := tasks_to_notice(in_workspace, clock_timestamp(), 1);
         if unnoticed <> '{}' then
             select n.noticed into newly_noticed from notice_time_passed(in_workspace, 100) n;
             noticed := noticed + newly_noticed;
         end if;
         at := clock_timestamp();
         candidates := array(
-            select c.id
-            from claimable_tasks(in_workspace, cx.agent_id, in_trust, in_task_types, able, at) c
+            select c.id from claimable_tasks(in_workspace, cx, in_trust, in_task_types, at) c
             order by c.priority, c.created_at, c.id);
         foreach candidate in array candidates loop
-            -- Judged again on the locked row: a rival may have claimed it since.
-            select * into task from work_task t
+            -- Judged again on the locked row: a rival may have claimed it since. Its archetype is as it was.
+            select t.id, t.guard_version into id, guard_version from work_task t
             where t.workspace = in_workspace and t.id = candidate
                 and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
-                    t.authored_by, t.archetype, cx.agent_id, in_trust, in_task_types, able, at)
+                    t.authored_by, null, cx.agent_id, in_trust, in_task_types, null, at)
             for update skip locked;
             exit when found;
         end loop;
-        exit when task.id is not null;
+        exit when id is not null;
         if newly_noticed = 0 then
             is_contended := candidates || unnoticed <> '{}';
             exit when noticed > 0 or not in_waits or not is_contended;
@@ -126,7 +126,6 @@ begin
             for update;
         end if;
     end loop;
-    return row(task, is_contended)::picked_task;
 end
 $$;
 
@@ -135,7 +134,7 @@ $$;
 create or replace function lease_task(
     in_workspace text, cx request, in_id uuid, in_task_types jsonb, in_lease_minutes integer,
     in_trust integer
-) returns work_task language plpgsql as $$
+) returns record language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
     lease_ends_at timestamptz := at + make_interval(mins => in_lease_minutes);
@@ -143,7 +142,7 @@ declare
         lease_ends_at, session_silence(in_workspace, cx.agent_id, cx.session_id, cx.silence), at);
     token text := 'c_' || replace(gen_random_uuid()::text, '-', '');
     found_patterns jsonb := jsonb_build_array();
-    task work_task;
+    task record;
 begin
     update work_task t set
         status = 'claimed', attempt = t.attempt + 1, is_parked = false, is_lapsed = false,
@@ -153,7 +152,9 @@ begin
         lease_expires_at = lease_ends_at, held_until = ends_at,
         completion = null, result = null, error_message = null
     where t.workspace = in_workspace and t.id = in_id
-    returning * into task;
+    returning t.id, t.task_type, t.description, t.input_data, t.priority, t.deadline, t.attempt,
+        t.claim_token, t.lease_expires_at, t.guard_findings
+    into task;
     if task.guard_findings <> '[]' then
         select coalesce(jsonb_agg(f -> 'pattern_name' order by n), '[]') into found_patterns
         from jsonb_array_elements(task.guard_findings) with ordinality x (f, n)
@@ -174,9 +175,10 @@ $$;
 -- Says why an agent gets no task: the first ready task that only the guardrails keep from it, or that
 -- there is none.
 create or replace function why_no_task(
-    in_workspace text, in_agent_id text, in_trust integer, in_task_types text[], able text[]
+    in_workspace text, cx request, in_trust integer, in_task_types text[]
 ) returns text language plpgsql stable as $$
 declare
+    able text[] := declared_capabilities(in_workspace, cx.agent_id, cx.silence);
     at timestamptz := clock_timestamp();
     findings jsonb;
     patterns text;
@@ -186,7 +188,7 @@ begin
     where t.workspace = in_workspace and t.is_ready and t.guard_trust > 0
         and t.guard_trust > in_trust
         and is_claimable(t.is_ready, t.min_trust, t.task_type, t.deadline, t.submitted_by, t.authored_by,
-            t.archetype, in_agent_id, in_trust, in_task_types, able, at)
+            t.archetype, cx.agent_id, in_trust, in_task_types, able, at)
     order by t.priority, t.created_at, t.id limit 1;
     if findings is not null then
         select string_agg(f ->> 'pattern_name', ', ' order by n) into patterns

@@ -76,13 +76,17 @@ create or replace function complete_task(
 ) language plpgsql as $$
 declare
     at timestamptz;
-    task work_task;
+    task record;
+    finished record;
     is_repeat boolean;
     report jsonb := jsonb_build_object('agent_id', cx.agent_id, 'success', in_success,
         'result', in_result, 'error_message', in_error_message);
 begin
     perform hear(in_workspace, cx);
-    select * into task from work_task t where t.workspace = in_workspace and t.id = in_id for update;
+    select t.id, t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, t.claimed_by,
+        t.claimed_session_id, t.claim_token, t.retry_on_failure, t.completion
+    into task
+    from work_task t where t.workspace = in_workspace and t.id = in_id for update;
     at := clock_timestamp();
     is_repeat := coalesce(task.completion -> 'report' = report, false)
         and coalesce(task.completion ->> 'session_id' = cx.session_id, true);
@@ -97,12 +101,13 @@ begin
                 cx, in_claim_token),
             in_refusal);
         if reason is null then
-            select f.status, f.retry_at into status, retry_at
-            from finish_task(
+            finished := finish_task(
                 in_workspace, in_id, in_success, in_result, in_error_message, report,
                 task.claimed_session_id,
                 case when not in_success and task.retry_on_failure
-                    and task.attempt < task.max_attempts then task.attempt end) f;
+                    and task.attempt < task.max_attempts then task.attempt end);
+            status := finished.status;
+            retry_at := finished.retry_at;
         elsif reason = in_refusal then
             status := 'blocked';
         end if;

@@ -144,10 +144,9 @@ $$;
 -- parked ones that are due, claims that have ended. At most `in_limit` of each, the longest overdue
 -- first.
 create or replace function tasks_to_notice(in_workspace text, at timestamptz, in_limit integer)
-returns setof uuid language plpgsql stable as $$
+returns uuid[] language plpgsql stable as $$
 begin
-    return query
-    (
+    return array((
         select t.id from work_task t
         where t.workspace = in_workspace and t.status = 'pending' and t.deadline <= at
         order by t.deadline limit in_limit
@@ -161,7 +160,7 @@ begin
         where t.workspace = in_workspace and not t.is_lapsed
             and is_claim_over(t.status, t.held_until, at)
         order by t.held_until limit in_limit
-    );
+    ));
 end
 $$;
 
@@ -175,7 +174,8 @@ create or replace function notice_time_passed(
 ) language plpgsql as $$
 declare
     passed uuid[] := array(
-        select id from tasks_to_notice(in_workspace, clock_timestamp(), in_limit) id order by id);
+        select id from unnest(tasks_to_notice(in_workspace, clock_timestamp(), in_limit)) id
+        order by id);
     task_id uuid;
     status_now text;
 begin

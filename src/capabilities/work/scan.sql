@@ -25,13 +25,12 @@ $$;
 
 -- Tasks at the head of the queue of an agent that another set of patterns has judged.
 create or replace function stale_candidates(
-    in_workspace text, in_agent_id text, in_trust integer, in_task_types text[], able text[],
-    in_guard_version text
+    in_workspace text, cx request, in_trust integer, in_task_types text[], in_guard_version text
 ) returns uuid[] language plpgsql stable as $$
 declare
     candidates uuid[] := array(
-        select c.id from claimable_tasks(
-            in_workspace, in_agent_id, in_trust, in_task_types, able, clock_timestamp()) c);
+        select c.id
+        from claimable_tasks(in_workspace, cx, in_trust, in_task_types, clock_timestamp()) c);
 begin
     return array(
         select candidate from unnest(candidates) candidate, lateral (
