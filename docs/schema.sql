@@ -51,62 +51,6 @@ CREATE TYPE public.new_task AS (
 	violations jsonb
 );
 
-CREATE TABLE public.work_task (
-    workspace text NOT NULL COLLATE pg_catalog."C",
-    id uuid DEFAULT gen_random_uuid() NOT NULL,
-    task_type text NOT NULL COLLATE pg_catalog."C",
-    description text NOT NULL,
-    input_data json,
-    priority smallint NOT NULL,
-    status text DEFAULT 'pending'::text NOT NULL,
-    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    submitted_by text NOT NULL COLLATE pg_catalog."C",
-    submitted_session_id text,
-    change_id text,
-    unique_key text COLLATE pg_catalog."C",
-    open_dependencies integer DEFAULT 0 NOT NULL,
-    not_before timestamp with time zone,
-    deadline timestamp with time zone,
-    available_at timestamp with time zone,
-    is_parked boolean DEFAULT false NOT NULL,
-    agent_requirements json,
-    archetype text,
-    min_trust smallint DEFAULT 0 NOT NULL,
-    authored_by text,
-    guard_version text NOT NULL,
-    guard_trust smallint NOT NULL,
-    guard_findings jsonb NOT NULL,
-    needed_trust smallint NOT NULL,
-    max_attempts smallint NOT NULL,
-    retry_on_failure boolean NOT NULL,
-    attempt smallint DEFAULT 0 NOT NULL,
-    claim_token text,
-    claimed_by text COLLATE pg_catalog."C",
-    claimed_session_id text,
-    claimed_at timestamp with time zone,
-    started_at timestamp with time zone,
-    lease_minutes integer,
-    claim_lease_minutes integer,
-    lease_expires_at timestamp with time zone,
-    held_until timestamp with time zone,
-    is_lapsed boolean DEFAULT false NOT NULL,
-    is_ready boolean GENERATED ALWAYS AS ((((status = 'pending'::text) AND (open_dependencies = 0) AND (NOT is_parked)) OR ((status = ANY (ARRAY['claimed'::text, 'running'::text])) AND is_lapsed AND (attempt < max_attempts)))) STORED NOT NULL,
-    completed_at timestamp with time zone,
-    result json,
-    error_message text,
-    completion jsonb,
-    CONSTRAINT work_task_claim_is_whole CHECK (((status <> ALL (ARRAY['claimed'::text, 'running'::text])) OR (num_nulls(claim_token, claimed_by, claimed_at, lease_minutes, claim_lease_minutes, lease_expires_at, held_until) = 0))),
-    CONSTRAINT work_task_dependencies_counted CHECK ((open_dependencies >= 0)),
-    CONSTRAINT work_task_priority_range CHECK (((priority >= 1) AND (priority <= 10))),
-    CONSTRAINT work_task_status_known CHECK ((status = ANY (ARRAY['pending'::text, 'claimed'::text, 'running'::text, 'completed'::text, 'failed'::text, 'cancelled'::text]))),
-    CONSTRAINT work_task_trust_range CHECK (((needed_trust >= 0) AND (needed_trust <= 5)))
-);
-
-CREATE TYPE public.picked_task AS (
-	task public.work_task,
-	is_contended boolean
-);
-
 CREATE TYPE public.request AS (
 	id text,
 	agent_id text,
@@ -453,35 +397,35 @@ CREATE FUNCTION public.claim_tasks(in_workspace text, cx public.request, in_coun
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
-    able text[];
-    task_types text[] := case when in_task_types <> 'null' then
-        array(select jsonb_array_elements_text(in_task_types)) end;
-    picked picked_task;
-    task work_task;
+    task_types text[] := texts_of(in_task_types);
+    picked record;
+    task record;
+    stale uuid[];
     claimed integer := 0;
 begin
     perform hear(in_workspace, cx);
     if in_scans is not null then
         perform store_scans(in_workspace, in_guard_version, in_scans);
     end if;
-    able := declared_capabilities(in_workspace, cx.agent_id, cx.silence);
     if in_may_rescan then
-        texts := texts_to_scan(in_workspace, tasks_to_scan(in_workspace, in_guard_version, 100));
+        stale := tasks_to_scan(in_workspace, in_guard_version, 100);
+        if stale <> '{}' then
+            texts := texts_to_scan(in_workspace, stale);
+        end if;
     end if;
     while texts is null and claimed < in_count loop
         picked := pick_task(
-            in_workspace, cx, task_types, in_trust, able,
+            in_workspace, cx, task_types, in_trust,
             in_waits_for_rivals and claimed = 0 and in_scans is null);
-        task := picked.task;
-        exit when task.id is null;
-        if task.guard_version <> in_guard_version then
+        exit when picked.id is null;
+        if picked.guard_version <> in_guard_version then
             if in_may_rescan then
                 texts := texts_to_scan(in_workspace, stale_candidates(
-                    in_workspace, cx.agent_id, in_trust, task_types, able, in_guard_version));
+                    in_workspace, cx, in_trust, task_types, in_guard_version));
             end if;
             exit;
         end if;
-        task := lease_task(in_workspace, cx, task.id, in_task_types, in_lease_minutes, in_trust);
+        task := lease_task(in_workspace, cx, picked.id, in_task_types, in_lease_minutes, in_trust);
         verdict := 'claimed';
         id := task.id;
         task_type := task.task_type;
@@ -502,7 +446,7 @@ begin
     verdict := case when texts is not null then 'rescan'
         when picked.is_contended and not in_waits_for_rivals then 'contended' else 'none' end;
     if verdict = 'none' then
-        reason := why_no_task(in_workspace, cx.agent_id, in_trust, task_types, able);
+        reason := why_no_task(in_workspace, cx, in_trust, task_types);
         if not in_may_wait then
             perform record(
                 in_workspace, cx, 'claim_task', jsonb_build_object('task_types', in_task_types),
@@ -513,7 +457,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.claimable_tasks(in_workspace text, in_agent_id text, in_trust integer, in_task_types text[], able text[], at timestamp with time zone) RETURNS TABLE(id uuid, priority smallint, created_at timestamp with time zone)
+CREATE FUNCTION public.claimable_tasks(in_workspace text, cx public.request, in_trust integer, in_task_types text[], at timestamp with time zone) RETURNS TABLE(id uuid, priority smallint, created_at timestamp with time zone)
     LANGUAGE plpgsql STABLE
     AS $$
 #variable_conflict use_column
@@ -525,7 +469,7 @@ begin
             where t.workspace = in_workspace and t.is_ready and t.archetype is null
                 and t.needed_trust between needed and needed
                 and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
-                    t.authored_by, t.archetype, in_agent_id, in_trust, in_task_types, able, at)
+                    t.authored_by, null, cx.agent_id, in_trust, in_task_types, null, at)
             order by t.needed_trust, t.priority, t.created_at, t.id limit 16
         ) it
         where needed <= in_trust;
@@ -538,7 +482,7 @@ begin
             where t.workspace = in_workspace and t.is_ready and t.archetype is null
                 and t.task_type between wanted and wanted and t.needed_trust between needed and needed
                 and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
-                    t.authored_by, t.archetype, in_agent_id, in_trust, in_task_types, able, at)
+                    t.authored_by, null, cx.agent_id, in_trust, in_task_types, null, at)
             order by t.task_type, t.needed_trust, t.priority, t.created_at, t.id limit 16
         ) it
         where needed <= in_trust;
@@ -549,7 +493,8 @@ begin
     ) then
         return query
         select * from claimable_tasks_of_archetypes(
-            in_workspace, in_agent_id, in_trust, in_task_types, able, at);
+            in_workspace, cx.agent_id, in_trust, in_task_types,
+            declared_capabilities(in_workspace, cx.agent_id, cx.silence), at);
     end if;
 end
 $$;
@@ -646,13 +591,17 @@ CREATE FUNCTION public.complete_task(in_workspace text, cx public.request, in_id
     AS $$
 declare
     at timestamptz;
-    task work_task;
+    task record;
+    finished record;
     is_repeat boolean;
     report jsonb := jsonb_build_object('agent_id', cx.agent_id, 'success', in_success,
         'result', in_result, 'error_message', in_error_message);
 begin
     perform hear(in_workspace, cx);
-    select * into task from work_task t where t.workspace = in_workspace and t.id = in_id for update;
+    select t.id, t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, t.claimed_by,
+        t.claimed_session_id, t.claim_token, t.retry_on_failure, t.completion
+    into task
+    from work_task t where t.workspace = in_workspace and t.id = in_id for update;
     at := clock_timestamp();
     is_repeat := coalesce(task.completion -> 'report' = report, false)
         and coalesce(task.completion ->> 'session_id' = cx.session_id, true);
@@ -667,12 +616,13 @@ begin
                 cx, in_claim_token),
             in_refusal);
         if reason is null then
-            select f.status, f.retry_at into status, retry_at
-            from finish_task(
+            finished := finish_task(
                 in_workspace, in_id, in_success, in_result, in_error_message, report,
                 task.claimed_session_id,
                 case when not in_success and task.retry_on_failure
-                    and task.attempt < task.max_attempts then task.attempt end) f;
+                    and task.attempt < task.max_attempts then task.attempt end);
+            status := finished.status;
+            retry_at := finished.retry_at;
         elsif reason = in_refusal then
             status := 'blocked';
         end if;
@@ -1421,7 +1371,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.lease_task(in_workspace text, cx public.request, in_id uuid, in_task_types jsonb, in_lease_minutes integer, in_trust integer) RETURNS public.work_task
+CREATE FUNCTION public.lease_task(in_workspace text, cx public.request, in_id uuid, in_task_types jsonb, in_lease_minutes integer, in_trust integer, OUT id uuid, OUT task_type text, OUT description text, OUT input_data json, OUT priority smallint, OUT deadline timestamp with time zone, OUT attempt smallint, OUT claim_token text, OUT lease_expires_at timestamp with time zone) RETURNS record
     LANGUAGE plpgsql
     AS $$
 declare
@@ -1430,8 +1380,8 @@ declare
     ends_at timestamptz := claim_end(
         lease_ends_at, session_silence(in_workspace, cx.agent_id, cx.session_id, cx.silence), at);
     token text := 'c_' || replace(gen_random_uuid()::text, '-', '');
+    findings jsonb;
     found_patterns jsonb := jsonb_build_array();
-    task work_task;
 begin
     update work_task t set
         status = 'claimed', attempt = t.attempt + 1, is_parked = false, is_lapsed = false,
@@ -1441,21 +1391,23 @@ begin
         lease_expires_at = lease_ends_at, held_until = ends_at,
         completion = null, result = null, error_message = null
     where t.workspace = in_workspace and t.id = in_id
-    returning * into task;
-    if task.guard_findings <> '[]' then
+    returning t.id, t.task_type, t.description, t.input_data, t.priority, t.deadline, t.attempt,
+        t.claim_token, t.lease_expires_at, t.guard_findings
+    into id, task_type, description, input_data, priority, deadline, attempt, claim_token,
+        lease_expires_at, findings;
+    if findings <> '[]' then
         select coalesce(jsonb_agg(f -> 'pattern_name' order by n), '[]') into found_patterns
-        from jsonb_array_elements(task.guard_findings) with ordinality x (f, n)
+        from jsonb_array_elements(findings) with ordinality x (f, n)
         where (f ->> 'bypass_trust')::integer > in_trust;
         perform record_guardrail_violations(in_workspace, cx, (
             select jsonb_agg(f || jsonb_build_object('trust_level', in_trust, 'blocked', false))
-            from jsonb_array_elements(task.guard_findings) f
+            from jsonb_array_elements(findings) f
             where (f ->> 'bypass_trust')::integer > in_trust));
     end if;
     perform record(
         in_workspace, cx, 'claim_task', jsonb_build_object('task_types', in_task_types),
-        jsonb_build_object('task_id', in_id, 'attempt', task.attempt, 'guardrails', found_patterns),
+        jsonb_build_object('task_id', in_id, 'attempt', attempt, 'guardrails', found_patterns),
         true);
-    return task;
 end
 $$;
 
@@ -1589,7 +1541,8 @@ CREATE FUNCTION public.notice_time_passed(in_workspace text, in_limit integer, O
     AS $$
 declare
     passed uuid[] := array(
-        select id from tasks_to_notice(in_workspace, clock_timestamp(), in_limit) id order by id);
+        select id from unnest(tasks_to_notice(in_workspace, clock_timestamp(), in_limit)) id
+        order by id);
     task_id uuid;
     status_now text;
 begin
@@ -1618,41 +1571,39 @@ CREATE FUNCTION public.own_functions() RETURNS TABLE(name regprocedure, first_ar
     order by p.oid
 $$;
 
-CREATE FUNCTION public.pick_task(in_workspace text, cx public.request, in_task_types text[], in_trust integer, able text[], in_waits boolean) RETURNS public.picked_task
+CREATE FUNCTION public.pick_task(in_workspace text, cx public.request, in_task_types text[], in_trust integer, in_waits boolean, OUT id uuid, OUT guard_version text, OUT is_contended boolean) RETURNS record
     LANGUAGE plpgsql
     AS $$
 declare
     at timestamptz;
-    is_contended boolean := false;
     unnoticed uuid[];
     candidates uuid[];
     candidate uuid;
     newly_noticed bigint;
     noticed bigint := 0;
-    task work_task;
 begin
+    is_contended := false;
     for round in 1..32 loop
         newly_noticed := 0;
-        unnoticed := array(select tasks_to_notice(in_workspace, clock_timestamp(), 1));
+        unnoticed := tasks_to_notice(in_workspace, clock_timestamp(), 1);
         if unnoticed <> '{}' then
             select n.noticed into newly_noticed from notice_time_passed(in_workspace, 100) n;
             noticed := noticed + newly_noticed;
         end if;
         at := clock_timestamp();
         candidates := array(
-            select c.id
-            from claimable_tasks(in_workspace, cx.agent_id, in_trust, in_task_types, able, at) c
+            select c.id from claimable_tasks(in_workspace, cx, in_trust, in_task_types, at) c
             order by c.priority, c.created_at, c.id);
         foreach candidate in array candidates loop
-            -- Judged again on the locked row: a rival may have claimed it since.
-            select * into task from work_task t
+            -- Judged again on the locked row: a rival may have claimed it since. Its archetype is as it was.
+            select t.id, t.guard_version into id, guard_version from work_task t
             where t.workspace = in_workspace and t.id = candidate
                 and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
-                    t.authored_by, t.archetype, cx.agent_id, in_trust, in_task_types, able, at)
+                    t.authored_by, null, cx.agent_id, in_trust, in_task_types, null, at)
             for update skip locked;
             exit when found;
         end loop;
-        exit when task.id is not null;
+        exit when id is not null;
         if newly_noticed = 0 then
             is_contended := candidates || unnoticed <> '{}';
             exit when noticed > 0 or not in_waits or not is_contended;
@@ -1661,7 +1612,6 @@ begin
             for update;
         end if;
     end loop;
-    return row(task, is_contended)::picked_task;
 end
 $$;
 
@@ -1739,21 +1689,22 @@ $$;
 
 CREATE FUNCTION public.ready_work_waiters(in_workspace text, in_places uuid[], in_agent_ids text[], in_trusts integer[], in_task_types jsonb, silence interval) RETURNS SETOF uuid
     LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
     at timestamptz := clock_timestamp();
-    is_unnoticed boolean := exists (select from tasks_to_notice(in_workspace, at, 1));
+    is_unnoticed boolean := tasks_to_notice(in_workspace, at, 1) <> '{}';
+    cx request;
     woken uuid[] := array[]::uuid[];
     task_types text[];
     task uuid;
 begin
     for n in 1..cardinality(in_places) loop
-        task_types := case when in_task_types -> (n - 1) <> 'null' then array(
-            select jsonb_array_elements_text(in_task_types -> (n - 1))) end;
+        task_types := texts_of(in_task_types -> (n - 1));
+        cx.agent_id := in_agent_ids[n];
+        cx.silence := silence;
         select c.id into task
-        from claimable_tasks(
-            in_workspace, in_agent_ids[n], in_trusts[n], task_types,
-            declared_capabilities(in_workspace, in_agent_ids[n], silence), at) c
+        from claimable_tasks(in_workspace, cx, in_trusts[n], task_types, at) c
         where c.id <> all(woken)
         limit 1;
         if task is not null or is_unnoticed then
@@ -2019,8 +1970,8 @@ CREATE FUNCTION public.remember(in_workspace text, cx public.request, in_event_t
 #variable_conflict use_column
 declare
     merge_count integer;
-    new_lessons text[] := array(select jsonb_array_elements_text(in_lessons));
-    new_tags text[] := array(select jsonb_array_elements_text(in_tags));
+    new_lessons text[] := texts_of(in_lessons);
+    new_tags text[] := texts_of(in_tags);
 begin
     perform hear(in_workspace, cx);
     -- A memory too old to be merged into is no longer the current one, and the insert meets no conflict.
@@ -2087,6 +2038,7 @@ declare
     at timestamptz;
     task work_task;
     minutes integer;
+    claim_ends_at timestamptz;
 begin
     perform hear(in_workspace, cx);
     select * into task from work_task t where t.workspace = in_workspace and t.id = in_id for update;
@@ -2101,12 +2053,14 @@ begin
         status := 'running';
         task_id := in_id;
         lease_expires_at := at + make_interval(mins => minutes);
+        -- Not within the update: Citus sends that to a worker, where the function could not read sessions.
+        claim_ends_at := claim_end(
+            lease_expires_at,
+            session_silence(in_workspace, cx.agent_id, task.claimed_session_id, cx.silence), at);
         update work_task t set
             status = renew_task.status, is_lapsed = false, lease_minutes = minutes,
             lease_expires_at = renew_task.lease_expires_at,
-            held_until = claim_end(
-                renew_task.lease_expires_at,
-                session_silence(in_workspace, cx.agent_id, task.claimed_session_id, cx.silence), at)
+            held_until = claim_ends_at
         where t.workspace = in_workspace and t.id = in_id;
     end if;
     perform record(
@@ -2352,13 +2306,13 @@ CREATE FUNCTION public.session_status(ended_at timestamp with time zone, last_he
     end
 $$;
 
-CREATE FUNCTION public.stale_candidates(in_workspace text, in_agent_id text, in_trust integer, in_task_types text[], able text[], in_guard_version text) RETURNS uuid[]
+CREATE FUNCTION public.stale_candidates(in_workspace text, cx public.request, in_trust integer, in_task_types text[], in_guard_version text) RETURNS uuid[]
     LANGUAGE plpgsql STABLE
     AS $$
 declare
     candidates uuid[] := array(
-        select c.id from claimable_tasks(
-            in_workspace, in_agent_id, in_trust, in_task_types, able, clock_timestamp()) c);
+        select c.id
+        from claimable_tasks(in_workspace, cx, in_trust, in_task_types, clock_timestamp()) c);
 begin
     return array(
         select candidate from unnest(candidates) candidate, lateral (
@@ -2630,12 +2584,11 @@ CREATE FUNCTION public.task_status(status text, deadline timestamp with time zon
         else status end
 $$;
 
-CREATE FUNCTION public.tasks_to_notice(in_workspace text, at timestamp with time zone, in_limit integer) RETURNS SETOF uuid
+CREATE FUNCTION public.tasks_to_notice(in_workspace text, at timestamp with time zone, in_limit integer) RETURNS uuid[]
     LANGUAGE plpgsql STABLE
     AS $$
 begin
-    return query
-    (
+    return array((
         select t.id from work_task t
         where t.workspace = in_workspace and t.status = 'pending' and t.deadline <= at
         order by t.deadline limit in_limit
@@ -2649,7 +2602,7 @@ begin
         where t.workspace = in_workspace and not t.is_lapsed
             and is_claim_over(t.status, t.held_until, at)
         order by t.held_until limit in_limit
-    );
+    ));
 end
 $$;
 
@@ -2671,6 +2624,20 @@ begin
         )
         limit in_limit
     );
+end
+$$;
+
+CREATE FUNCTION public.texts_of(in_list jsonb) RETURNS text[]
+    LANGUAGE plpgsql IMMUTABLE
+    AS $$
+begin
+    if in_list is null or in_list = 'null' then
+        return null;
+    elsif in_list = '[]' then
+        return '{}'::text[];
+    end if;
+    return array(
+        select member from jsonb_array_elements_text(in_list) with ordinality as it (member, n) order by n);
 end
 $$;
 
@@ -2803,10 +2770,11 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.why_no_task(in_workspace text, in_agent_id text, in_trust integer, in_task_types text[], able text[]) RETURNS text
+CREATE FUNCTION public.why_no_task(in_workspace text, cx public.request, in_trust integer, in_task_types text[]) RETURNS text
     LANGUAGE plpgsql STABLE
     AS $$
 declare
+    able text[] := declared_capabilities(in_workspace, cx.agent_id, cx.silence);
     at timestamptz := clock_timestamp();
     findings jsonb;
     patterns text;
@@ -2816,7 +2784,7 @@ begin
     where t.workspace = in_workspace and t.is_ready and t.guard_trust > 0
         and t.guard_trust > in_trust
         and is_claimable(t.is_ready, t.min_trust, t.task_type, t.deadline, t.submitted_by, t.authored_by,
-            t.archetype, in_agent_id, in_trust, in_task_types, able, at)
+            t.archetype, cx.agent_id, in_trust, in_task_types, able, at)
     order by t.priority, t.created_at, t.id limit 1;
     if findings is not null then
         select string_agg(f ->> 'pattern_name', ', ' order by n) into patterns
@@ -3037,6 +3005,57 @@ CREATE TABLE public.work_dependency (
     task_id uuid NOT NULL,
     depends_on uuid NOT NULL,
     place integer NOT NULL
+);
+
+CREATE TABLE public.work_task (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    task_type text NOT NULL COLLATE pg_catalog."C",
+    description text NOT NULL,
+    input_data json,
+    priority smallint NOT NULL,
+    status text DEFAULT 'pending'::text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    submitted_by text NOT NULL COLLATE pg_catalog."C",
+    submitted_session_id text,
+    change_id text,
+    unique_key text COLLATE pg_catalog."C",
+    open_dependencies integer DEFAULT 0 NOT NULL,
+    not_before timestamp with time zone,
+    deadline timestamp with time zone,
+    available_at timestamp with time zone,
+    is_parked boolean DEFAULT false NOT NULL,
+    agent_requirements json,
+    archetype text,
+    min_trust smallint DEFAULT 0 NOT NULL,
+    authored_by text,
+    guard_version text NOT NULL,
+    guard_trust smallint NOT NULL,
+    guard_findings jsonb NOT NULL,
+    needed_trust smallint NOT NULL,
+    max_attempts smallint NOT NULL,
+    retry_on_failure boolean NOT NULL,
+    attempt smallint DEFAULT 0 NOT NULL,
+    claim_token text,
+    claimed_by text COLLATE pg_catalog."C",
+    claimed_session_id text,
+    claimed_at timestamp with time zone,
+    started_at timestamp with time zone,
+    lease_minutes integer,
+    claim_lease_minutes integer,
+    lease_expires_at timestamp with time zone,
+    held_until timestamp with time zone,
+    is_lapsed boolean DEFAULT false NOT NULL,
+    is_ready boolean GENERATED ALWAYS AS ((((status = 'pending'::text) AND (open_dependencies = 0) AND (NOT is_parked)) OR ((status = ANY (ARRAY['claimed'::text, 'running'::text])) AND is_lapsed AND (attempt < max_attempts)))) STORED NOT NULL,
+    completed_at timestamp with time zone,
+    result json,
+    error_message text,
+    completion jsonb,
+    CONSTRAINT work_task_claim_is_whole CHECK (((status <> ALL (ARRAY['claimed'::text, 'running'::text])) OR (num_nulls(claim_token, claimed_by, claimed_at, lease_minutes, claim_lease_minutes, lease_expires_at, held_until) = 0))),
+    CONSTRAINT work_task_dependencies_counted CHECK ((open_dependencies >= 0)),
+    CONSTRAINT work_task_priority_range CHECK (((priority >= 1) AND (priority <= 10))),
+    CONSTRAINT work_task_status_known CHECK ((status = ANY (ARRAY['pending'::text, 'claimed'::text, 'running'::text, 'completed'::text, 'failed'::text, 'cancelled'::text]))),
+    CONSTRAINT work_task_trust_range CHECK (((needed_trust >= 0) AND (needed_trust <= 5)))
 );
 
 ALTER TABLE ONLY public._sqlx_migrations

@@ -133,16 +133,19 @@ $$;
 -- guardrails found in it.
 create or replace function lease_task(
     in_workspace text, cx request, in_id uuid, in_task_types jsonb, in_lease_minutes integer,
-    in_trust integer
-) returns record language plpgsql as $$
+    in_trust integer,
+    out id uuid, out task_type text, out description text, out input_data json,
+    out priority smallint, out deadline timestamptz, out attempt smallint, out claim_token text,
+    out lease_expires_at timestamptz
+) language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
     lease_ends_at timestamptz := at + make_interval(mins => in_lease_minutes);
     ends_at timestamptz := claim_end(
         lease_ends_at, session_silence(in_workspace, cx.agent_id, cx.session_id, cx.silence), at);
     token text := 'c_' || replace(gen_random_uuid()::text, '-', '');
+    findings jsonb;
     found_patterns jsonb := jsonb_build_array();
-    task record;
 begin
     update work_task t set
         status = 'claimed', attempt = t.attempt + 1, is_parked = false, is_lapsed = false,
@@ -154,21 +157,21 @@ begin
     where t.workspace = in_workspace and t.id = in_id
     returning t.id, t.task_type, t.description, t.input_data, t.priority, t.deadline, t.attempt,
         t.claim_token, t.lease_expires_at, t.guard_findings
-    into task;
-    if task.guard_findings <> '[]' then
+    into id, task_type, description, input_data, priority, deadline, attempt, claim_token,
+        lease_expires_at, findings;
+    if findings <> '[]' then
         select coalesce(jsonb_agg(f -> 'pattern_name' order by n), '[]') into found_patterns
-        from jsonb_array_elements(task.guard_findings) with ordinality x (f, n)
+        from jsonb_array_elements(findings) with ordinality x (f, n)
         where (f ->> 'bypass_trust')::integer > in_trust;
         perform record_guardrail_violations(in_workspace, cx, (
             select jsonb_agg(f || jsonb_build_object('trust_level', in_trust, 'blocked', false))
-            from jsonb_array_elements(task.guard_findings) f
+            from jsonb_array_elements(findings) f
             where (f ->> 'bypass_trust')::integer > in_trust));
     end if;
     perform record(
         in_workspace, cx, 'claim_task', jsonb_build_object('task_types', in_task_types),
-        jsonb_build_object('task_id', in_id, 'attempt', task.attempt, 'guardrails', found_patterns),
+        jsonb_build_object('task_id', in_id, 'attempt', attempt, 'guardrails', found_patterns),
         true);
-    return task;
 end
 $$;
 
