@@ -398,7 +398,9 @@ CREATE FUNCTION public.claim_tasks(in_workspace text, cx public.request, in_coun
     AS $$
 declare
     task_types text[] := texts_of(in_task_types);
-    picked record;
+    picked_id uuid;
+    picked_version text;
+    is_contended boolean := false;
     task record;
     stale uuid[];
     claimed integer := 0;
@@ -414,18 +416,19 @@ begin
         end if;
     end if;
     while texts is null and claimed < in_count loop
-        picked := pick_task(
+        select p.id, p.guard_version, p.is_contended into picked_id, picked_version, is_contended
+        from pick_task(
             in_workspace, cx, task_types, in_trust,
-            in_waits_for_rivals and claimed = 0 and in_scans is null);
-        exit when picked.id is null;
-        if picked.guard_version <> in_guard_version then
+            in_waits_for_rivals and claimed = 0 and in_scans is null) p;
+        exit when picked_id is null;
+        if picked_version <> in_guard_version then
             if in_may_rescan then
                 texts := texts_to_scan(in_workspace, stale_candidates(
                     in_workspace, cx, in_trust, task_types, in_guard_version));
             end if;
             exit;
         end if;
-        task := lease_task(in_workspace, cx, picked.id, in_task_types, in_lease_minutes, in_trust);
+        task := lease_task(in_workspace, cx, picked_id, in_task_types, in_lease_minutes, in_trust);
         verdict := 'claimed';
         id := task.id;
         task_type := task.task_type;
@@ -444,7 +447,7 @@ begin
     end if;
 
     verdict := case when texts is not null then 'rescan'
-        when picked.is_contended and not in_waits_for_rivals then 'contended' else 'none' end;
+        when is_contended and not in_waits_for_rivals then 'contended' else 'none' end;
     if verdict = 'none' then
         reason := why_no_task(in_workspace, cx, in_trust, task_types);
         if not in_may_wait then
