@@ -17,14 +17,15 @@ ENV SQLX_OFFLINE=true
 # that does not carry the number of their service. Cargo wants every member of the workspace to be
 # there, with something to compile.
 COPY Cargo.toml Cargo.lock build.rs ./
+COPY benches/Cargo.toml benches/
 COPY coord/Cargo.toml coord/
 COPY handler/Cargo.toml handler/
 COPY handler/emulator/Cargo.toml handler/emulator/
 COPY local/Cargo.toml local/
 COPY local/postgres/Cargo.toml local/postgres/
-RUN mkdir -p migrations src coord/src handler/src handler/emulator/src local/src local/postgres/src/bin \
+RUN mkdir -p migrations src benches/src coord/src handler/src handler/emulator/src local/src local/postgres/src/bin \
     && touch src/lib.rs coord/src/lib.rs handler/emulator/src/lib.rs local/postgres/src/lib.rs \
-    && for program in src/main.rs coord/src/main.rs handler/src/main.rs local/src/main.rs \
+    && for program in src/main.rs benches/src/main.rs coord/src/main.rs handler/src/main.rs local/src/main.rs \
         local/postgres/src/bin/with-postgres.rs; do echo 'fn main() {}' > "$program"; done \
     && cargo build --release --locked --package agent-coordinator --bin coordinator
 

@@ -13,7 +13,7 @@ DOCUMENTS := docs/openapi.json docs/operations.md docs/configuration.md .env.exa
 CHECKS := words fmt documents schema functions schemathesis mcp clippy queries doc traces costs deny unused hadolint compose railway template guide
 
 .NOTPARALLEL:
-.PHONY: help check list-checks test test-server test-lambda test-pooler test-citus dev prepare docs figures $(CHECKS)
+.PHONY: help check list-checks test test-server test-lambda test-pooler test-citus dev prepare docs figures bench bench-short $(CHECKS)
 
 help: ## List these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -55,6 +55,14 @@ figures: ## Measure start and memory of the release build; on Linux, and on a ma
 	cargo build -q --bin with-postgres
 	$(WITH_POSTGRES) --migrations migrations --functions src -- benches/figures.py $(TARGET)/release/coordinator \
 		$(TARGET)/release/coord
+
+bench: ## Measure floor, transitions and HTTP side by side; Linux, with pgbench (20 to 30 minutes)
+	cargo build -q --release --bin coordinator && cargo build -q --release --package coordinator-bench
+	$(TARGET)/release/bench --coordinator $(TARGET)/release/coordinator $(ARGS)
+
+bench-short: ## The same in less than three minutes: fewer and shorter measurements
+	cargo build -q --release --bin coordinator && cargo build -q --release --package coordinator-bench
+	$(TARGET)/release/bench --short --coordinator $(TARGET)/release/coordinator $(ARGS)
 
 words: ## Check that no tracked file names what is private to a machine
 	@git grep -nIE '$(PRIVATE)' -- . ':!Cargo.lock'; test $$? -eq 1

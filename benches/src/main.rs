@@ -1,0 +1,44 @@
+//! Measures the service: `make bench` and `make bench-short` run it.
+//!
+//! For each operation, in turn and several times over: the least that its rows cost (floor), the function
+//! of the database that does it (transition), and the request (HTTP). Figures are those of one machine at
+//! one time; what counts is the ratio of two that were taken alternately in one run.
+
+mod arguments;
+mod cluster;
+mod figures;
+mod load;
+mod measure;
+mod operations;
+mod pgbench;
+mod report;
+mod service;
+mod statements;
+mod usage;
+
+use std::process::ExitCode;
+
+use crate::arguments::{Arguments, USAGE};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let Some(arguments) = Arguments::parse(std::env::args().skip(1)) else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    match run(&arguments).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: &Arguments) -> Result<()> {
+    let results = measure::all(arguments).await?;
+    println!("{}", report::text(&results));
+    Ok(())
+}

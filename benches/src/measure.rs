@@ -1,0 +1,206 @@
+//! The measurements of one run, in turn. The invariant: floor, transition and HTTP of an operation follow
+//! one another in every repetition, so that what else the machine does falls on all alike.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Result,
+    arguments::Arguments,
+    cluster::{BASE, Cluster},
+    figures::Figures,
+    load,
+    operations::{ALL, Operation, Seed, variables},
+    pgbench::{self, Run},
+    service::Service,
+    statements::Statements,
+    usage,
+};
+
+/// Where everything of a run is kept.
+const FOLDER: &str = "target/bench";
+
+/// The database of the measurement that is running.
+const DATABASE: &str = "run";
+
+/// How an operation is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Floor,
+    Transition,
+    Http,
+    Gathered,
+}
+
+/// All measurements of one operation in one way at one concurrency, in the order of repetitions.
+#[derive(Debug)]
+pub(crate) struct Series {
+    pub(crate) operation: &'static str,
+    pub(crate) way: Way,
+    pub(crate) clients: usize,
+    pub(crate) figures: Vec<Figures>,
+}
+
+/// What a run has measured.
+#[derive(Debug, Default)]
+pub(crate) struct Results {
+    pub(crate) series: Vec<Series>,
+}
+
+impl Results {
+    fn add(&mut self, operation: &'static str, way: Way, clients: usize, figures: Figures) {
+        let known = self
+            .series
+            .iter_mut()
+            .find(|it| it.operation == operation && it.way == way && it.clients == clients);
+        if let Some(series) = known {
+            series.figures.push(figures);
+        } else {
+            self.series.push(Series { operation, way, clients, figures: vec![figures] });
+        }
+    }
+}
+
+/// Measures all that is asked for.
+pub(crate) async fn all(arguments: &Arguments) -> Result<Results> {
+    let folder = std::path::absolute(FOLDER)?;
+    let cluster = Cluster::start(&folder.join("postgres")).await?;
+    let measured = with(arguments, &cluster, &folder).await;
+    cluster.stop().await?;
+    measured
+}
+
+async fn with(arguments: &Arguments, cluster: &Cluster, folder: &Path) -> Result<Results> {
+    cluster.prepare().await?;
+    let bench = Bench {
+        arguments,
+        cluster,
+        statements: Statements::read(Path::new(".sqlx"))?,
+        scratch: folder.join("pgbench"),
+    };
+    let mut results = Results::default();
+    for repetition in 1..=arguments.repetitions {
+        for operation in &ALL {
+            let is_asked = arguments.operations.is_empty()
+                || arguments.operations.iter().any(|it| it == operation.name);
+            if is_asked {
+                eprintln!("repetition {repetition}: {}", operation.name);
+                bench.operation(operation, &mut results).await?;
+            }
+        }
+    }
+    Ok(results)
+}
+
+struct Bench<'a> {
+    arguments: &'a Arguments,
+    cluster: &'a Cluster,
+    statements: Statements,
+    scratch: PathBuf,
+}
+
+impl Bench<'_> {
+    /// Measures an operation once in every way and at every concurrency.
+    async fn operation(&self, operation: &'static Operation, results: &mut Results) -> Result<()> {
+        for &clients in &self.arguments.concurrencies {
+            if self.arguments.has("floor")
+                && let Some(script) = operation.floor()
+            {
+                let figures = self.by_pgbench(operation, &script, clients).await?;
+                results.add(operation.name, Way::Floor, clients, figures);
+            }
+            if self.arguments.has("transition") && !operation.calls.is_empty() {
+                let script = operation.transition(&self.statements)?;
+                let figures = self.by_pgbench(operation, &script, clients).await?;
+                results.add(operation.name, Way::Transition, clients, figures);
+            }
+            if self.arguments.has("http") {
+                for (way, gathers) in [(Way::Http, false), (Way::Gathered, true)] {
+                    let figures = self.over_http(operation, clients, gathers).await?;
+                    results.add(operation.name, way, clients, figures);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn by_pgbench(
+        &self,
+        operation: &Operation,
+        script: &str,
+        clients: usize,
+    ) -> Result<Figures> {
+        self.cluster.create(DATABASE, BASE, &operation.seed.sql("bench")).await?;
+        let run = Run {
+            database: DATABASE,
+            script,
+            variables: &variables(clients),
+            clients,
+            seconds: self.arguments.seconds,
+            flushed: true,
+        };
+        let figures = pgbench::run(self.cluster, &self.scratch, &run)?;
+        self.check_audit(operation).await?;
+        Ok(figures)
+    }
+
+    async fn over_http(
+        &self,
+        operation: &'static Operation,
+        clients: usize,
+        gathers: bool,
+    ) -> Result<Figures> {
+        self.cluster.create(DATABASE, BASE, "").await?;
+        let dsn = self.cluster.url(DATABASE);
+        let service = Service::start(&self.arguments.coordinator, &dsn, gathers, "/health").await?;
+        let version = self.guard_version(operation, &service).await?;
+        crate::cluster::execute(&dsn, &operation.seed.sql(&version)).await?;
+
+        let length = Duration::from_secs(self.arguments.seconds);
+        let (database, own) = (self.cluster.pid()?, std::process::id());
+        let before = (usage::cpu_of_tree(database)?, usage::cpu(service.pid())?, usage::cpu(own)?);
+        let started = Instant::now();
+        let rounds = load::run(operation.requests, service.port, clients, length).await?;
+        let elapsed = started.elapsed();
+        let after = (usage::cpu_of_tree(database)?, usage::cpu(service.pid())?, usage::cpu(own)?);
+        let each = |used: Duration| 1000.0 * used.as_secs_f64() / rounds.count() as f64;
+        Ok(Figures {
+            database_ms: each(after.0 - before.0),
+            service_ms: each(after.1 - before.1),
+            asking_ms: each(after.2 - before.2),
+            memory_mb: usage::memory(service.pid())?,
+            ..Figures::of(&rounds, length.min(elapsed))?
+        })
+    }
+
+    /// The set of patterns by which the service judges tasks: seeded ones must name the same.
+    async fn guard_version(&self, operation: &Operation, service: &Service) -> Result<String> {
+        if operation.seed != Seed::Tasks {
+            return Ok(String::new());
+        }
+        let submit = ALL.iter().find(|it| it.name == "submit").ok_or("no submission")?;
+        load::run(submit.requests, service.port, 1, Duration::from_millis(20)).await?;
+        self.cluster.text(DATABASE, "select max(guard_version) from work_task").await
+    }
+
+    /// Every round has left its audit rows, and each says what it should.
+    async fn check_audit(&self, operation: &Operation) -> Result<()> {
+        let count =
+            format!("select count(*) from audit_log where success = {}", operation.succeeds);
+        let (all, right) = (
+            self.cluster.number(DATABASE, "select count(*) from audit_log").await?,
+            self.cluster.number(DATABASE, &count).await?,
+        );
+        if all != right || (operation.audit_rows > 0 && all == 0) {
+            return Err(format!(
+                "{}: {} of {all} audit rows are wrong",
+                operation.name,
+                all - right
+            )
+            .into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,425 @@
+//! What is measured: for each operation its transition, its floor and its requests. The invariant: all
+//! three write the same rows, and every answer is known.
+
+use crate::{Result, statements::Statements};
+
+/// The workspace and the request, which come first in every call.
+const CALLER: [&str; 7] =
+    [":workspace", ":request", ":agent", ":type", "null", ":elapsed", ":silence"];
+
+/// The same for the floor functions.
+const FLOOR_CALLER: &str =
+    ":workspace, row(:request, :agent, :type, null, :elapsed, :silence)::request";
+
+/// What every script starts with. Keys are never used twice; tasks are counted, so that no two clients
+/// take the same one.
+const START: &str = "\\set agent 1000 + :client_id
+\\set key random(1, 1000000000000000)
+\\set task :task + :stride
+\\set own_task :task + :client_id
+";
+
+/// A call of one of the service's statements.
+#[derive(Debug)]
+pub(crate) struct Call {
+    /// What its text contains.
+    pub(crate) mark: &'static str,
+    /// The arguments after those of the caller, by position: a variable, or `null`.
+    pub(crate) arguments: &'static [&'static str],
+    /// Whether a later call of the script uses the columns of its row, as `:r_<column>`.
+    pub(crate) is_kept: bool,
+}
+
+/// A request of a round. `{agent}`, `{key}`, `{task_id}` and `{claim_token}` are filled in.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) method: &'static str,
+    pub(crate) path: &'static str,
+    pub(crate) body: &'static str,
+    /// What the answer's body contains.
+    pub(crate) expected: &'static str,
+}
+
+/// One operation, or two that belong together.
+#[derive(Debug)]
+pub(crate) struct Operation {
+    pub(crate) name: &'static str,
+    pub(crate) calls: &'static [Call],
+    /// The floor functions with their arguments after those of the caller; empty where nothing is written.
+    pub(crate) floor: &'static [&'static str],
+    pub(crate) requests: &'static [Request],
+    pub(crate) seed: Seed,
+    /// The audit rows that a round of calls leaves.
+    pub(crate) audit_rows: i64,
+    /// Whether each of them says that the operation succeeded.
+    pub(crate) succeeds: bool,
+}
+
+/// What a measurement's database holds when it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seed {
+    Nothing,
+    /// A lock that another agent holds.
+    HeldLock,
+    /// More pending tasks than can be claimed.
+    Tasks,
+    /// Memories to look for.
+    Memories,
+}
+
+impl Seed {
+    /// The statements. `guard_version` names the set of guardrail patterns that the tasks were judged by.
+    pub(crate) fn sql(self, guard_version: &str) -> String {
+        match self {
+            Seed::Nothing => String::new(),
+            Seed::HeldLock => "insert into file_lock (workspace, key, token, is_file, agent_id, agent_type,
+                    locked_at, expires_at)
+                values ('default', 'src/held.rs', 1, true, 'holder', 'claude_code', now(),
+                    now() + interval '8 hours')".to_owned(),
+            Seed::Tasks => format!("insert into work_task (workspace, id, task_type, description, priority,
+                    submitted_by, guard_version, guard_trust, guard_findings, needed_trust, max_attempts,
+                    retry_on_failure)
+                select 'default', ('00000000-0000-4000-8000-' || n)::uuid, 'implement',
+                    'Write the parser of the configuration file and its tests', 5, 'submitter',
+                    '{guard_version}', 0, '[]', 0, 3, true
+                from generate_series(100000000000, 100000060000) n;
+                analyze work_task"),
+            Seed::Memories => "insert into memory (workspace, agent_id, event_type, summary,
+                    summary_digest, details, lessons, tags)
+                select 'default', 'agent-' || n % 50, 'decision',
+                    'Memory ' || n || ': chose the parser of the library for topic-' || n % 97,
+                    decode(md5(n::text), 'hex'), '{}', '{}', array['tag-' || n % 100]
+                from generate_series(1, 5000) n;
+                analyze memory".to_owned(),
+        }
+    }
+}
+
+/// The values of the variables that the scripts share.
+pub(crate) fn variables(clients: usize) -> Vec<(&'static str, String)> {
+    [
+        ("workspace", "default"),
+        ("request", "4f1c2e9a7b3d4c5e8f60718293a4b5c6"),
+        ("type", "claude_code"),
+        ("elapsed", "0.5"),
+        ("silence", "2 hours"),
+        ("yes", "true"),
+        ("no", "false"),
+        ("zero", "0"),
+        ("three", "3"),
+        ("five", "5"),
+        ("sixty", "60"),
+        ("hundred", "100"),
+        ("ttl", "120"),
+        ("denial", "file limit reached"),
+        ("engine", "native"),
+        ("held", "src/held.rs"),
+        ("task_type", "implement"),
+        ("description", "Write the parser of the configuration file and its tests"),
+        ("list", "[]"),
+        ("object", "{}"),
+        ("guard_version", "bench"),
+        ("result", "{\"files\": 3}"),
+        ("event_type", "decision"),
+        ("text", "git status --short"),
+        ("safe", "{\"blocked\": false, \"violations\": []}"),
+        ("summary", "The parser is done, its tests are missing"),
+        ("words", "topic-13 parser"),
+        ("ten", "10"),
+        ("one", "1"),
+        ("task", "100000000000"),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name, value.to_owned()))
+    .chain([("stride", clients.to_string())])
+    .collect()
+}
+
+impl Operation {
+    /// The script that calls the service's statements.
+    pub(crate) fn transition(&self, statements: &Statements) -> Result<String> {
+        let mut script = self.start();
+        for call in self.calls {
+            let arguments: Vec<_> = if call.mark == RECALL {
+                call.arguments.to_vec()
+            } else {
+                CALLER.into_iter().chain(call.arguments.iter().copied()).collect()
+            };
+            script += statements.with(call.mark, &arguments)?.trim();
+            script += if call.is_kept { " \\gset r_\n" } else { ";\n" };
+        }
+        Ok(script)
+    }
+
+    /// The script that calls the floor functions; none where there are none.
+    pub(crate) fn floor(&self) -> Option<String> {
+        let calls = self.floor.iter().map(|call| {
+            let (name, arguments) = call.split_once('(').unwrap_or((call, ")"));
+            format!("select * from {name}({FLOOR_CALLER}, {arguments};\n")
+        });
+        (!self.floor.is_empty()).then(|| self.start() + &calls.collect::<String>())
+    }
+
+    fn start(&self) -> String {
+        START.to_owned()
+    }
+}
+
+/// What the statement of a search contains.
+const RECALL: &str = "search_query(";
+
+/// All that is measured by pgbench and over HTTP.
+pub(crate) const ALL: [Operation; 9] = [
+    Operation {
+        name: "acquire+release",
+        calls: &[
+            Call {
+                mark: "acquire_lock(",
+                arguments: &[
+                    ":key", ":yes", "null", ":ttl", "null", ":hundred", ":denial", ":engine",
+                    "null", ":no",
+                ],
+                is_kept: false,
+            },
+            Call { mark: "release_lock(", arguments: &[":key", "null"], is_kept: false },
+        ],
+        floor: &["floor_acquire_lock(:key, '2 hours')", "floor_release_lock(:key)"],
+        requests: &[
+            Request {
+                method: "POST",
+                path: "/locks/acquire",
+                body: r#"{"file_path":"src/bench/{key}.rs","agent_id":"{agent}","agent_type":"claude_code"}"#,
+                expected: r#""success":true"#,
+            },
+            Request {
+                method: "POST",
+                path: "/locks/release",
+                body: r#"{"file_path":"src/bench/{key}.rs","agent_id":"{agent}","agent_type":"claude_code"}"#,
+                expected: r#""success":true"#,
+            },
+        ],
+        seed: Seed::Nothing,
+        audit_rows: 2,
+        succeeds: true,
+    },
+    Operation {
+        name: "contended acquire",
+        calls: &[Call {
+            mark: "acquire_lock(",
+            arguments: &[
+                ":held", ":yes", "null", ":ttl", "null", ":hundred", ":denial", ":engine", "null",
+                ":no",
+            ],
+            is_kept: false,
+        }],
+        floor: &["floor_refused_lock(:held)"],
+        requests: &[Request {
+            method: "POST",
+            path: "/locks/acquire",
+            body: r#"{"file_path":"src/held.rs","agent_id":"{agent}","agent_type":"claude_code"}"#,
+            expected: r#""reason":"locked_by_other""#,
+        }],
+        seed: Seed::HeldLock,
+        audit_rows: 1,
+        succeeds: false,
+    },
+    Operation {
+        name: "submit",
+        calls: &[Call {
+            mark: "submit_task(",
+            arguments: &[
+                ":task_type",
+                ":description",
+                "null",
+                ":five",
+                ":list",
+                "null",
+                "null",
+                ":zero",
+                "null",
+                "null",
+                ":three",
+                ":yes",
+                "null",
+                "null",
+                "null",
+                "null",
+                ":guard_version",
+                ":zero",
+                ":list",
+                "null",
+                ":list",
+                ":list",
+            ],
+            is_kept: false,
+        }],
+        floor: &["floor_submit_task(:description)"],
+        requests: &[Request {
+            method: "POST",
+            path: "/work/submit",
+            body: r#"{"task_type":"implement","task_description":"Write the parser of the configuration file and its tests","agent_id":"{agent}","agent_type":"claude_code"}"#,
+            expected: r#""success":true"#,
+        }],
+        seed: Seed::Nothing,
+        audit_rows: 1,
+        succeeds: true,
+    },
+    Operation {
+        name: "claim+complete",
+        calls: &[
+            Call {
+                mark: "claim_tasks(",
+                arguments: &[
+                    "null",
+                    ":sixty",
+                    ":three",
+                    ":guard_version",
+                    "null",
+                    ":yes",
+                    ":no",
+                    ":one",
+                ],
+                is_kept: true,
+            },
+            Call {
+                mark: "complete_task(",
+                arguments: &[
+                    ":r_id",
+                    ":yes",
+                    ":result",
+                    "null",
+                    ":r_claim_token",
+                    "null",
+                    ":list",
+                    ":list",
+                ],
+                is_kept: false,
+            },
+        ],
+        floor: &[
+            "floor_claim_task(('00000000-0000-4000-8000-' || :own_task)::uuid, 60)",
+            "floor_complete_task(('00000000-0000-4000-8000-' || :own_task)::uuid, :result)",
+        ],
+        requests: &[
+            Request {
+                method: "POST",
+                path: "/work/claim",
+                body: r#"{"agent_id":"{agent}","agent_type":"claude_code"}"#,
+                expected: r#""success":true"#,
+            },
+            Request {
+                method: "POST",
+                path: "/work/complete",
+                body: r#"{"task_id":"{task_id}","agent_id":"{agent}","agent_type":"claude_code","success":true,"result":{"files":3}}"#,
+                expected: r#""success":true"#,
+            },
+        ],
+        seed: Seed::Tasks,
+        audit_rows: 2,
+        succeeds: true,
+    },
+    Operation {
+        name: "remember",
+        calls: &[Call {
+            mark: "remember(",
+            arguments: &[
+                ":event_type",
+                "('Chose the parser of the library, number ' || :key)",
+                "decode(md5(:key), 'hex')",
+                ":object",
+                "null",
+                ":list",
+                ":list",
+            ],
+            is_kept: false,
+        }],
+        floor: &[
+            "floor_remember(:event_type, 'Chose the parser of the library, number ' || :key, \
+                  decode(md5(:key), 'hex'))",
+        ],
+        requests: &[Request {
+            method: "POST",
+            path: "/memory/store",
+            body: r#"{"agent_id":"{agent}","agent_type":"claude_code","event_type":"decision","summary":"Chose the parser of the library, number {key}"}"#,
+            expected: r#""success":true"#,
+        }],
+        seed: Seed::Nothing,
+        audit_rows: 1,
+        succeeds: true,
+    },
+    Operation {
+        name: "recall",
+        calls: &[Call {
+            mark: RECALL,
+            arguments: &[
+                ":workspace",
+                "null",
+                "null",
+                "null",
+                "null",
+                ":words",
+                ":zero",
+                ":ten",
+                "null",
+            ],
+            is_kept: false,
+        }],
+        floor: &[],
+        requests: &[Request {
+            method: "POST",
+            path: "/memory/query",
+            body: r#"{"agent_id":"{agent}","agent_type":"claude_code","query":"topic-13 parser","limit":10}"#,
+            expected: r#""relevance_score""#,
+        }],
+        seed: Seed::Memories,
+        audit_rows: 0,
+        succeeds: true,
+    },
+    Operation {
+        name: "guardrails check",
+        calls: &[Call {
+            mark: "check_guardrails(",
+            arguments: &[":text", ":list", ":safe"],
+            is_kept: false,
+        }],
+        floor: &["floor_check_guardrails(:text, :safe)"],
+        requests: &[Request {
+            method: "POST",
+            path: "/guardrails/check",
+            body: r#"{"operation_text":"git status --short","agent_id":"{agent}","agent_type":"claude_code"}"#,
+            expected: r#""safe":true"#,
+        }],
+        seed: Seed::Nothing,
+        audit_rows: 1,
+        succeeds: true,
+    },
+    Operation {
+        name: "handoff write",
+        calls: &[Call {
+            mark: "write_handoff(",
+            arguments: &[
+                "null", ":summary", ":list", ":list", ":list", ":list", ":list", ":object",
+            ],
+            is_kept: false,
+        }],
+        floor: &["floor_write_handoff(:summary)"],
+        requests: &[Request {
+            method: "POST",
+            path: "/handoffs/write",
+            body: r#"{"agent_id":"{agent}","agent_type":"claude_code","summary":"The parser is done, its tests are missing"}"#,
+            expected: r#""success":true"#,
+        }],
+        seed: Seed::Nothing,
+        audit_rows: 1,
+        succeeds: true,
+    },
+    Operation {
+        name: "/health",
+        calls: &[],
+        floor: &[],
+        requests: &[Request { method: "GET", path: "/health", body: "", expected: "\"status\"" }],
+        seed: Seed::Nothing,
+        audit_rows: 0,
+        succeeds: true,
+    },
+];

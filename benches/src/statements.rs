@@ -1,0 +1,114 @@
+//! The service's own statements, taken from the committed query data. The invariant: what is measured as a
+//! transition is the text that the service sends, with variables of pgbench in place of its parameters.
+
+use std::{fs, path::Path};
+
+use serde_json::Value;
+
+use crate::Result;
+
+/// The statements of the service.
+#[derive(Debug)]
+pub(crate) struct Statements(Vec<Statement>);
+
+#[derive(Debug)]
+struct Statement {
+    text: String,
+    /// The types of its parameters, as SQL names them.
+    types: Vec<String>,
+}
+
+impl Statements {
+    /// Reads the query data, one file a statement.
+    pub(crate) fn read(folder: &Path) -> Result<Statements> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|it| it != "json") {
+                continue;
+            }
+            let data: Value = serde_json::from_str(&fs::read_to_string(&path)?)?;
+            let types = data["describe"]["parameters"]["Left"].as_array().into_iter().flatten();
+            let text = data["query"].as_str().ok_or("query data without a query")?;
+            found.push(Statement {
+                text: text.to_owned(),
+                types: types.filter_map(Value::as_str).map(type_name).collect(),
+            });
+        }
+        Ok(Statements(found))
+    }
+
+    /// The statement that contains `mark` and serves one request, with `arguments` for its parameters.
+    pub(crate) fn with(&self, mark: &str, arguments: &[&str]) -> Result<String> {
+        // A gathered statement unnests arrays, one member for each request.
+        let matching: Vec<_> = self
+            .0
+            .iter()
+            .filter(|it| contains_call(&it.text, mark) && !it.types.is_empty())
+            .filter(|it| !it.text.contains("begin_gathered_call"))
+            .collect();
+        let [statement] = matching[..] else {
+            return Err(format!(
+                "{} statements in the query data contain `{mark}` and serve one request; the table in \
+                 benches/src/operations.rs expects one",
+                matching.len()
+            )
+            .into());
+        };
+        if statement.types.len() != arguments.len() {
+            return Err(format!(
+                "the statement with `{mark}` has {} parameters; the table in \
+                 benches/src/operations.rs gives {}",
+                statement.types.len(),
+                arguments.len()
+            )
+            .into());
+        }
+        // pgbench has no parameter that is null.
+        let arguments: Vec<String> = (arguments.iter().zip(&statement.types))
+            .map(
+                |(it, name)| if *it == "null" { format!("null::{name}") } else { (*it).to_owned() },
+            )
+            .collect();
+        Ok(fill(&statement.text, &arguments))
+    }
+}
+
+/// `TextArray` is `text[]`.
+fn type_name(name: &str) -> String {
+    let name = name.to_lowercase();
+    name.strip_suffix("array").map_or_else(|| name.clone(), |of| format!("{of}[]"))
+}
+
+/// Whether `mark` occurs, not as the end of a longer name.
+fn contains_call(text: &str, mark: &str) -> bool {
+    text.match_indices(mark).any(|(at, _)| {
+        !text[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_')
+    })
+}
+
+/// Puts arguments in place of `$1`, `$2` and so on, and plain names in place of the compiler's
+/// `"name!: Type"`, which pgbench does not take for variables.
+fn fill(text: &str, arguments: &[String]) -> String {
+    let mut filled = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(['$', '"']) {
+        filled.push_str(&rest[..at]);
+        let (mark, after) = rest[at..].split_at(1);
+        if mark == "\"" {
+            let (quoted, after) = after.split_once('"').unwrap_or((after, ""));
+            let end = quoted.find(|it: char| it != '_' && !it.is_ascii_alphanumeric());
+            filled.push_str(&quoted[..end.unwrap_or(quoted.len())]);
+            rest = after;
+        } else {
+            let end = after.find(|it: char| !it.is_ascii_digit()).unwrap_or(after.len());
+            let number = after[..end].parse::<usize>().unwrap_or(0);
+            filled.push_str(
+                number.checked_sub(1).and_then(|n| arguments.get(n)).map_or("$", |it| it),
+            );
+            rest = &after[end..];
+        }
+    }
+    filled.push_str(rest);
+    filled
+}

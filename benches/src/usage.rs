@@ -1,0 +1,68 @@
+//! What processes use, read from /proc: CPU time and memory. Linux only.
+
+use std::{collections::HashMap, fs, time::Duration};
+
+use crate::Result;
+
+/// The kernel counts CPU time for programs in hundredths of a second, on every architecture.
+const TICK: Duration = Duration::from_millis(10);
+
+struct Stat {
+    pid: u32,
+    parent: u32,
+    own: u64,
+    /// Of children that have ended and were waited for.
+    reaped: u64,
+}
+
+/// CPU time of one process.
+pub(crate) fn cpu(pid: u32) -> Result<Duration> {
+    let stat = read(pid).ok_or_else(|| format!("process {pid} has ended"))?;
+    Ok(TICK * u32::try_from(stat.own)?)
+}
+
+/// CPU time of a process and of all that it started, ended ones included.
+pub(crate) fn cpu_of_tree(root: u32) -> Result<Duration> {
+    let mut stats = HashMap::new();
+    for entry in fs::read_dir("/proc")? {
+        if let Some(pid) = entry?.file_name().to_str().and_then(|it| it.parse().ok())
+            && let Some(stat) = read(pid)
+        {
+            stats.insert(pid, stat);
+        }
+    }
+    let belongs = |stat: &Stat| {
+        let mut pid = stat.pid;
+        while let Some(it) = stats.get(&pid) {
+            if it.pid == root {
+                return true;
+            }
+            pid = it.parent;
+        }
+        false
+    };
+    let ticks: u64 = stats.values().filter(|it| belongs(it)).map(|it| it.own + it.reaped).sum();
+    Ok(TICK * u32::try_from(ticks)?)
+}
+
+/// Resident memory of a process in megabytes.
+pub(crate) fn memory(pid: u32) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|it| it.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kilobytes * 1024.0 / 1e6)
+}
+
+fn read(pid: u32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name stands in parentheses and may contain anything.
+    let rest = text.get(text.rfind(')')? + 2..)?;
+    let fields: Vec<&str> = rest.split(' ').collect();
+    let number = |n: usize| fields.get(n)?.trim().parse::<u64>().ok();
+    Some(Stat {
+        pid,
+        parent: u32::try_from(number(1)?).ok()?,
+        own: number(11)? + number(12)?,
+        reaped: number(13)? + number(14)?,
+    })
+}
