@@ -66,8 +66,9 @@ pub(crate) fn unsupported(schema: &Value) -> Vec<String> {
         "items",
     ];
     // `int64` and its like say how a number is stored, not what is valid.
-    const FORMATS: [&str; 9] = [
+    const FORMATS: [&str; 10] = [
         "uuid",
+        "task-reference",
         "lock-key",
         "hostname",
         "date-time",
@@ -225,6 +226,16 @@ fn string(schema: &Value, input: &mut Value) -> Checked {
             Ok(id) => id.to_string(),
             Err(_) => return problem("uuid_parsing", "Input should be a valid UUID"),
         },
+        Some("task-reference") if text.len() > REFERENCE.len() && text.starts_with(REFERENCE) => {
+            return Ok(());
+        }
+        Some("task-reference") => match uuid::Uuid::try_parse(text) {
+            Ok(id) => id.to_string(),
+            Err(_) => {
+                let expected = "expected the id of a task, or ref:<name> of an earlier one";
+                return Err(value_error(expected));
+            }
+        },
         Some("lock-key") => match LockKey::parse(text) {
             Ok(key) => key.as_str().to_owned(),
             Err(error @ LockKeyError::TooLong) => {
@@ -244,6 +255,9 @@ fn string(schema: &Value, input: &mut Value) -> Checked {
     *input = canonical.into();
     Ok(())
 }
+
+/// What names an earlier task of the same batch.
+const REFERENCE: &str = "ref:";
 
 /// Whether a text is a time that can be written in the same form again: in UTC it may lie in another
 /// year, which must have four digits too.

@@ -152,6 +152,10 @@ fn publish(schema: &mut Value) {
             if members.get("format").is_some_and(|it| it == "lock-key") {
                 members.insert("maxLength".to_owned(), json!(lock_key::MAX_BYTES));
             }
+            if members.get("format").is_some_and(|it| it == "task-reference") {
+                let id = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}";
+                members.insert("pattern".to_owned(), json!(format!("^(ref:[\\s\\S]+|{id})$")));
+            }
             if members.contains_key("x-not-blank") {
                 members.insert("pattern".to_owned(), json!("\\S"));
             }

@@ -263,6 +263,9 @@ fn visit_texts(schema: &Value, value: &Value, place: &str, found: &mut Vec<Strin
     }
 }
 
+/// Marks a member of an answer that one form of it leaves out and another one gives as null.
+pub(crate) const NULL_OR_ABSENT: &str = "x-null-or-absent";
+
 /// Takes `null` from what the members of an answer may be that are left out when they have no
 /// value: those are never `null`.
 fn never_null_when_absent(schema: &mut Value) {
@@ -274,7 +277,8 @@ fn never_null_when_absent(schema: &mut Value) {
             };
             let properties = members.get_mut("properties").and_then(Value::as_object_mut);
             for (name, property) in properties.into_iter().flatten() {
-                if !is_required(name) {
+                let may_be_null = property.as_object_mut().and_then(|it| it.remove(NULL_OR_ABSENT));
+                if may_be_null.is_none() && !is_required(name) {
                     input::forbid_null(property);
                 }
             }

@@ -121,7 +121,7 @@ async fn a_batch_is_checked_before_anything_is_stored() {
     let many: Vec<_> = (0..501).map(|_| task("a", json!(null))).collect();
     assert_eq!(issues(json!({ "tasks": many })).await, [json!(["body", "tasks"])]);
     let body = json!({ "tasks": [
-        task("a", json!(["b"])),
+        task("a", json!(null)),
         { "task_type": "t" },
         { "task_type": "t", "task_description": "d", "priority": 11 },
     ] });
@@ -133,10 +133,16 @@ async fn a_batch_is_checked_before_anything_is_stored() {
         "task_type": "t", "task_description": "d", "deadline": "2999-01-01T00:00:00Z",
         "not_before": "2999-01-02T00:00:00Z",
     });
+    let body = json!({ "tasks": [task("a", json!(["ref:x", "b", "ref:"]))] });
     assert_eq!(
-        issues(json!({ "tasks": [task("a", json!(["ref:x", "b"])), times] })).await,
-        [json!(["body", "tasks", 0, "depends_on", 1]), json!(["body", "tasks", 1, "deadline"])]
+        issues(body).await,
+        [
+            json!(["body", "tasks", 0, "depends_on", 1]),
+            json!(["body", "tasks", 0, "depends_on", 2]),
+        ]
     );
+    let body = json!({ "tasks": [task("a", json!(null)), times] });
+    assert_eq!(issues(body).await, [json!(["body", "tasks", 1, "deadline"])]);
     assert_eq!(service.scalar::<i64>("select count(*) from work_task").await, 0);
 }
 

@@ -18,9 +18,6 @@ use crate::{
     operation::{Context, IdentityMode, Meta, Operation},
 };
 
-/// What names an earlier task of the same batch in `depends_on`.
-const REFERENCE: &str = "ref:";
-
 /// Hand over a whole plan at once: up to 500 tasks, which may depend on one another. Either all of them are
 /// in the queue afterwards or none is.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -40,8 +37,14 @@ pub struct BatchTask {
     pub reference: Option<String>,
     /// The task; a member of `depends_on` is the id of a task or `ref:<name>`.
     #[serde(flatten)]
-    pub task: NewTask<String>,
+    pub task: NewTask<Dependency>,
 }
+
+/// A task that another one of a batch depends on.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline, extend("format" = "task-reference"))]
+pub struct Dependency(String);
 
 /// What became of a batch.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -118,17 +121,10 @@ impl Operation for SubmitBatch {
 }
 
 impl SubmitBatch {
-    /// What the schema does not say: forms of dependencies, and times.
+    /// What the schema does not say.
     fn check(&self) -> Result<()> {
         let mut issues = Vec::new();
         for (n, BatchTask { task, .. }) in self.tasks.iter().enumerate() {
-            for (place, dependency) in task.depends_on.iter().flatten().enumerate() {
-                if !dependency.starts_with(REFERENCE) && Uuid::try_parse(dependency).is_err() {
-                    let loc = json!(["body", "tasks", n, "depends_on", place]);
-                    let text = "expected the id of a task, or ref:<name> of an earlier one";
-                    issues.push(issue(value_error(text), as_list(&loc), &json!(dependency)));
-                }
-            }
             if task.ends_before_it_begins() {
                 let loc = json!(["body", "tasks", n, "deadline"]);
                 let text = "expected a time after not_before";

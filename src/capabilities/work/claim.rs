@@ -14,6 +14,7 @@ use crate::{
     db::Db,
     gathering::{Acting, Gatherer, Transition, column},
     operation::{Context, IdentityMode, Meta, Operation},
+    registry::NULL_OR_ABSENT,
     tool::Tool,
     waiting::Ticket,
 };
@@ -74,6 +75,11 @@ impl JsonSchema for ClaimAnswer {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let mut schema = Claimed::json_schema(generator);
         let many = ClaimedTasks::json_schema(generator);
+        if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+            for property in properties.values_mut() {
+                property[NULL_OR_ABSENT] = json!(true);
+            }
+        }
         if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut)
             && let Some(tasks) = many.get("properties").and_then(|it| it.get("tasks"))
         {
