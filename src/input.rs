@@ -226,11 +226,11 @@ fn string(schema: &Value, input: &mut Value) -> Checked {
             Ok(id) => id.to_string(),
             Err(_) => return problem("uuid_parsing", "Input should be a valid UUID"),
         },
-        Some("task-reference") if text.len() > REFERENCE.len() && text.starts_with(REFERENCE) => {
-            return Ok(());
-        }
         Some("task-reference") => match uuid::Uuid::try_parse(text) {
             Ok(id) => id.to_string(),
+            Err(_) if text.strip_prefix(REFERENCE).is_some_and(|it| !it.is_empty()) => {
+                return Ok(());
+            }
             Err(_) => {
                 let expected = "expected the id of a task, or ref:<name> of an earlier one";
                 return Err(value_error(expected));

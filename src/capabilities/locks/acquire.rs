@@ -345,7 +345,7 @@ fn look<'a>(
 ) -> BoxFuture<'a, Result<Vec<Uuid>>> {
     Box::pin(async move {
         let workspace = tickets.first().map(|it| it.caller.workspace.as_str());
-        let places: Vec<_> = tickets.iter().map(|it| it.place).collect();
+        let places = column(tickets, |it| it.place);
         let next = sqlx::query_scalar!(
             r#"select place as "place!" from keep_lock_waiters($1, $2, $3) place"#,
             workspace,

@@ -126,17 +126,13 @@ impl SubmitBatch {
         let mut issues = Vec::new();
         for (n, BatchTask { task, .. }) in self.tasks.iter().enumerate() {
             if task.ends_before_it_begins() {
-                let loc = json!(["body", "tasks", n, "deadline"]);
+                let loc = [json!("body"), json!("tasks"), json!(n), json!("deadline")];
                 let text = "expected a time after not_before";
-                issues.push(issue(value_error(text), as_list(&loc), &json!(task.deadline)));
+                issues.push(issue(value_error(text), &loc, &json!(task.deadline)));
             }
         }
         if issues.is_empty() { Ok(()) } else { Err(Error::Invalid(issues)) }
     }
-}
-
-fn as_list(loc: &Value) -> &[Value] {
-    loc.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
 /// Report many claimed tasks at once. Each report is taken or refused by itself.

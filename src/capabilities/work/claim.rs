@@ -75,15 +75,12 @@ impl JsonSchema for ClaimAnswer {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let mut schema = Claimed::json_schema(generator);
         let many = ClaimedTasks::json_schema(generator);
+        let tasks = many.get("properties").and_then(|it| it.get("tasks"));
         if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
             for property in properties.values_mut() {
                 property[NULL_OR_ABSENT] = json!(true);
             }
-        }
-        if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut)
-            && let Some(tasks) = many.get("properties").and_then(|it| it.get("tasks"))
-        {
-            properties.insert("tasks".to_owned(), tasks.clone());
+            properties.extend(tasks.map(|it| ("tasks".to_owned(), it.clone())));
         }
         schema.insert("required".to_owned(), json!(["success", "reason"]));
         schema
@@ -376,10 +373,10 @@ fn look<'a>(
     tickets: &'a [Arc<Ticket>],
 ) -> BoxFuture<'a, Result<Vec<Uuid>>> {
     Box::pin(async move {
-        let places: Vec<_> = tickets.iter().map(|it| it.place).collect();
-        let agent_ids: Vec<_> = tickets.iter().map(|it| it.caller.agent_id.clone()).collect();
-        let trusts: Vec<_> = tickets.iter().map(|it| i32::from(it.caller.trust)).collect();
-        let task_types: Vec<_> = tickets.iter().map(|it| &it.task_types).collect();
+        let places = column(tickets, |it| it.place);
+        let agent_ids = column(tickets, |it| it.caller.agent_id.clone());
+        let trusts = column(tickets, |it| i32::from(it.caller.trust));
+        let task_types = column(tickets, |it| &it.task_types);
         let ready = sqlx::query_scalar!(
             r#"select place as "place!" from ready_work_waiters($1, $2, $3, $4, $5, $6) place"#,
             tickets.first().map(|it| it.caller.workspace.as_str()),
