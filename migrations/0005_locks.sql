@@ -42,8 +42,16 @@ create table lock_waiter (
 
 create index lock_waiter_queue on lock_waiter (workspace, key, waiting_since, place);
 
--- What a function says of a key: a verdict, and the lock it is about.
+-- What a function says of a key: a verdict, and the lock that it is about.
 create type lock_verdict as (
     verdict text,
-    lock file_lock
+    agent_id text,
+    agent_type text,
+    session_id text,
+    reason text,
+    locked_at timestamptz,
+    expires_at timestamptz,
+    token bigint,
+    took_over_from text,
+    queue_position bigint
 );

@@ -1,40 +1,29 @@
 //! The database: one lazily created pool.
 //!
 //! Nothing here touches the network before an operation needs it.
-use std::{io, sync::Arc, time::Duration};
+use std::{io, sync::Arc};
 
 use futures_util::{
     TryStreamExt as _,
     future::BoxFuture,
     stream::{self, BoxStream},
 };
-use once_cell::sync::OnceCell;
 use sqlx::{
-    Connection as _, Describe, Either, Execute, Executor, PgPool, Postgres, SqlStr,
+    Describe, Either, Execute, Executor, PgConnection, Postgres, SqlStr,
     error::BoxDynError,
-    pool::PoolConnection,
-    postgres::{
-        PgArguments, PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo,
-    },
+    postgres::{PgArguments, PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 
-use crate::{Config, Result, config::Secret, pooler::Pooler};
-
-/// How long a request waits for a connection; with the database down this is its time to 503.
-pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// A connection idle for longer is asked whether it still lives before it is used: it may have died
-/// unnoticed, and asking each time would be a round trip more for every request.
-const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+use crate::{
+    Config, Result,
+    pool::{InUse, Pool},
+    pooler::Pooler,
+};
 
 /// The database, reached on first use.
 #[derive(Debug)]
 pub(crate) struct Database {
-    options: Secret<PgConnectOptions>,
-    pool_min: u32,
-    pool_max: u32,
-    idle_time: Duration,
-    pool: OnceCell<PgPool>,
+    pool: Pool,
     statements: Statements,
     pooler: Pooler,
 }
@@ -59,10 +48,9 @@ pub(crate) enum Statements {
 #[derive(Debug)]
 pub(crate) struct Db {
     database: Arc<Database>,
-    inner: Option<PoolConnection<Postgres>>,
+    inner: Option<InUse>,
     /// How many transactions are open, one in another.
     depth: u32,
-    is_done: bool,
 }
 
 impl Db {
@@ -74,7 +62,7 @@ impl Db {
         if self.inner.is_some() && self.database.statements == Statements::OneTransaction {
             self.commit().await?;
         }
-        self.is_done = true;
+        self.give_back();
         Ok(())
     }
 
@@ -112,7 +100,7 @@ impl Db {
     )]
     async fn control(&mut self, command: &'static str) -> Result<(), sqlx::Error> {
         if let Some(inner) = &mut self.inner {
-            sqlx::raw_sql(command).execute(&mut **inner).await?;
+            sqlx::raw_sql(command).execute(&mut *inner.connection).await?;
         }
         Ok(())
     }
@@ -120,8 +108,10 @@ impl Db {
     /// Gives a connection on which nothing is under way back to the pool; the next statement takes one
     /// again.
     pub(crate) fn give_back(&mut self) {
-        if self.depth == 0 {
-            self.inner = None;
+        if self.depth == 0
+            && let Some(inner) = self.inner.take()
+        {
+            self.database.pool.give_back(inner);
         }
     }
 
@@ -131,7 +121,7 @@ impl Db {
     }
 
     /// The connection, taken from the pool when there is none yet.
-    async fn connection(&mut self) -> Result<&mut PoolConnection<Postgres>, sqlx::Error> {
+    async fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
         if self.inner.is_none() {
             self.inner = Some(self.database.connection().await?);
             if self.database.statements == Statements::OneTransaction {
@@ -139,7 +129,7 @@ impl Db {
                 self.depth = 1;
             }
         }
-        self.inner.as_mut().ok_or(sqlx::Error::WorkerCrashed)
+        self.inner.as_mut().map(|it| &mut *it.connection).ok_or(sqlx::Error::WorkerCrashed)
     }
 
     fn statements(&self) -> Statements {
@@ -149,8 +139,8 @@ impl Db {
 
 impl Drop for Db {
     fn drop(&mut self) {
-        if let (false, Some(inner)) = (self.is_done, &mut self.inner) {
-            inner.close_on_drop();
+        if let Some(inner) = &mut self.inner {
+            inner.connection.close_on_drop();
         }
     }
 }
@@ -238,43 +228,15 @@ impl<'c> Executor<'c> for &'c mut Db {
 
 impl Database {
     pub(crate) fn new(config: &Config) -> Self {
-        Self {
-            options: config.database.clone(),
-            pool_min: config.pool_min,
-            pool_max: config.pool_max,
-            idle_time: config.idle_time,
-            pool: OnceCell::new(),
-            statements: config.statements,
-            pooler: Pooler::default(),
-        }
-    }
-
-    fn pool(&self) -> &PgPool {
-        self.pool.get_or_init(|| {
-            PgPoolOptions::new()
-                .min_connections(self.pool_min)
-                .max_connections(self.pool_max)
-                .acquire_timeout(ACQUIRE_TIMEOUT)
-                .idle_timeout(self.idle_time)
-                .test_before_acquire(false)
-                .before_acquire(|connection, meta| {
-                    Box::pin(async move {
-                        if meta.idle_for > TRUSTED_IDLE {
-                            connection.ping().await?;
-                        }
-                        Ok(true)
-                    })
-                })
-                .connect_lazy_with(self.options.0.clone())
-        })
+        Self { pool: Pool::new(config), statements: config.statements, pooler: Pooler::default() }
     }
 
     /// The database for one request, which takes a connection when it needs one.
     pub(crate) fn lazily(self: &Arc<Self>) -> Db {
-        Db { database: self.clone(), inner: None, depth: 0, is_done: false }
+        Db { database: self.clone(), inner: None, depth: 0 }
     }
 
-    /// The database with a connection taken. It goes back to the pool only with [`Db::done`].
+    /// The database with a connection taken. It can be used again only after [`Db::done`].
     pub(crate) async fn acquire(self: &Arc<Self>) -> Result<Db> {
         let mut db = self.lazily();
         db.connection().await?;
@@ -283,33 +245,31 @@ impl Database {
 
     /// A connection of the pool. The first one of a process waits until it is known that no pooler mixes
     /// up its statements.
-    async fn connection(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+    async fn connection(&self) -> Result<InUse, sqlx::Error> {
         if self.statements == Statements::Named {
-            let checked = self.pooler.check(&self.options.0).await;
+            let checked = self.pooler.check(self.options()).await;
             checked.map_err(|error| sqlx::Error::Io(io::Error::other(error)))?;
         }
-        self.pool().acquire().await
+        self.pool.take().await
     }
 
     /// Whether a pooler in between mixes up statements, which makes the database as good as
     /// unreachable.
     pub(crate) async fn is_mixed_up(&self) -> Result<bool> {
         match self.statements {
-            Statements::Named => self.pooler.is_mixed_up(&self.options.0).await,
+            Statements::Named => self.pooler.is_mixed_up(self.options()).await,
             Statements::OneTransaction => Ok(false),
         }
     }
 
     /// How many connections are open, and how many of them are idle.
     pub(crate) fn connections(&self) -> (u32, usize) {
-        self.pool.get().map_or((0, 0), |pool| (pool.size(), pool.num_idle()))
+        self.pool.count()
     }
 
     /// Closes what is open; connections in use are given back first.
     pub(crate) async fn close(&self) {
-        if let Some(pool) = self.pool.get() {
-            pool.close().await;
-        }
+        self.pool.close().await;
     }
 
     /// How statements are sent.
@@ -319,6 +279,6 @@ impl Database {
 
     /// The address, for a connection beside the pool.
     pub(crate) fn options(&self) -> &PgConnectOptions {
-        &self.options.0
+        self.pool.options()
     }
 }

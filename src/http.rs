@@ -4,6 +4,7 @@
 //! 6): route, declared length, key, body and JSON, schema, then what `operation::execute` does.
 use std::{
     convert::Infallible,
+    mem,
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
@@ -36,7 +37,7 @@ use crate::{
     operation::{Call, Meta, RequestInfo, admit_alone},
     probe,
     registry::{Operations, Registered},
-    telemetry::Noted,
+    telemetry::{Noted, record_status},
     waiting::{Granted, Patience},
 };
 
@@ -325,7 +326,8 @@ async fn dispatch(
     };
     let (name, response) = match &route.target {
         // It counts its messages itself.
-        Target::Mcp => return site.mcp.answer(&app, &id, request).await,
+        // Boxed, so that the other requests do not carry room for it.
+        Target::Mcp => return Box::pin(site.mcp.answer(&app, &id, request)).await,
         Target::Operation(op) => {
             id.noted.set_operation(op.meta.id);
             (op.meta.id, traced(&app, op, route.template, &id, request).await)
@@ -350,13 +352,13 @@ async fn traced(
 ) -> Response {
     let span = span(op.meta.id, id);
     let answered = operate(app, op, template, id, request).instrument(span.clone()).await;
-    span.record("agent.id", id.noted.agent());
     let response = span.in_scope(|| answered.unwrap_or_else(|error| error.respond(&id.id)));
-    span.record("http.response.status_code", response.status().as_u16());
+    record_status(&span, response.status());
     response
 }
 
-/// The span of a request.
+/// The span of a request, or of a tool call where a request carries several. Agent and resource become
+/// known on the way.
 pub(crate) fn span(operation: &'static str, id: &RequestId) -> tracing::Span {
     tracing::info_span!(
         "http",
@@ -365,6 +367,7 @@ pub(crate) fn span(operation: &'static str, id: &RequestId) -> tracing::Span {
         operation,
         request_id = id.id,
         agent.id = tracing::field::Empty,
+        resource = tracing::field::Empty,
         http.response.status_code = tracing::field::Empty,
     )
 }
@@ -464,7 +467,7 @@ async fn operate(
     let open = op.meta.open && app.config.public_reads;
     let (key, body) = admit_and_read(app, open, &parts.headers, body).await?;
     let has_body = ![Method::GET, Method::HEAD, Method::DELETE].contains(&parts.method);
-    let body = if has_body { parse(&parts.headers, &body)? } else { None };
+    let mut body = if has_body { parse(&parts.headers, &body)? } else { None };
 
     let (claims, mut issues) = Claims::from_headers(&parts.headers, op.meta.idempotent());
     let in_path: Vec<_> = capture(template, parts.uri.path()).unwrap_or_default();
@@ -473,8 +476,12 @@ async fn operate(
         true => "body",
         false => "query",
     };
-    let mut input = match &body {
-        Some(Value::Object(members)) => members.clone(),
+    let target = format!("{} {}", parts.method, parts.uri.path());
+    let key_given = claims.idempotency_key.is_some();
+    let mut fingerprint = (key_given && has_body)
+        .then(|| idempotency::fingerprint(&target, body.as_ref().unwrap_or(&Value::Null)));
+    let mut input = match &mut body {
+        Some(Value::Object(members)) => mem::take(members),
         _ => Map::new(),
     };
     let query = if has_body { "" } else { parts.uri.query().unwrap_or_default() };
@@ -514,14 +521,13 @@ async fn operate(
     }
 
     // Where there is no body, the members of the query take its place.
-    let said = body.as_ref().unwrap_or(if has_body { &Value::Null } else { &input });
-    let target = format!("{} {}", parts.method, parts.uri.path());
-    let key_given = claims.idempotency_key.is_some();
-    let fingerprint = key_given.then(|| idempotency::fingerprint(&target, said));
+    if key_given && !has_body {
+        fingerprint = Some(idempotency::fingerprint(&target, &input));
+    }
     let (request, patience) = (id.info(), Patience::new(&id.granted));
     let call = Call { app, key, claims, request, patience, fingerprint };
     let reply = op.call(&call, &input).await?;
-    let mut response = Json(reply.body).into_response();
+    let mut response = ([(header::CONTENT_TYPE, "application/json")], reply.body).into_response();
     if reply.replayed {
         response.headers_mut().insert(REPLAYED, const { HeaderValue::from_static("true") });
     }

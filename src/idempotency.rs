@@ -101,19 +101,17 @@ impl Once<'_> {
             let loc = [json!("header"), json!("idempotency-key")];
             return Err(Error::Invalid(vec![issue(value_error(text), &loc, &json!(self.key))]));
         }
-        let body = stored.body.unwrap_or_default();
-        let body = serde_json::from_str(&body).map_err(|error| Error::Internal(error.into()))?;
-        Ok(Reply { body, replayed: true, restanding: None })
+        Ok(Reply { body: stored.body.unwrap_or_default(), replayed: true, restanding: None })
     }
 
-    async fn keep(&self, db: &mut Db, body: &Value) -> Result<()> {
+    async fn keep(&self, db: &mut Db, body: &str) -> Result<()> {
         sqlx::query!(
             "update idempotency_key set body = $4
              where workspace = $1 and agent_id = $2 and key = $3",
             self.caller.workspace,
             self.caller.agent_id,
             self.key,
-            body.to_string(),
+            body,
         )
         .execute(db)
         .await?;

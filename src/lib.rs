@@ -33,6 +33,7 @@ mod openapi;
 pub mod operation;
 mod page;
 mod policy;
+mod pool;
 mod pooler;
 mod probe;
 pub mod registry;

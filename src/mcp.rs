@@ -46,6 +46,7 @@ use crate::{
     idempotency, input,
     operation::{Call, IdentityMode, Meta, Reply, admit_alone},
     registry::{Operations, Registered},
+    telemetry::record_status,
     waiting::Patience,
 };
 
@@ -129,10 +130,9 @@ impl Endpoint {
         let names: Vec<_> = counted.iter().map(|it| it.1).collect();
         for (_, name, status) in &counted {
             app.metrics.answered(name, status.as_u16(), id.elapsed());
-            span.record("http.response.status_code", status.as_u16());
+            record_status(&span, *status);
         }
         id.noted.set_operation(if let [only] = names[..] { only } else { META.name });
-        span.record("agent.id", id.noted.agent());
         let mut responses = counted.into_iter().map(|it| it.0);
         match responses.next() {
             Some(only) if !is_batch => only,
@@ -303,10 +303,11 @@ impl Visit {
         headers: &HeaderMap,
         op: &Registered,
         input: impl FnOnce(&Claims) -> Value,
-    ) -> Result<Result<Reply>, ErrorData> {
+    ) -> Result<Result<Value>, ErrorData> {
         let running = AssertUnwindSafe(self.run_to_end(headers, op, input)).catch_unwind();
+        let span = self.span.in_scope(|| door::span(op.meta.id, &self.id));
         let answered = tokio::select! {
-            answered = running.instrument(self.span.clone()) => answered,
+            answered = running.instrument(span) => answered,
             // Nobody reads this.
             () = cx.ct.cancelled() => {
                 return Err(ErrorData::internal_error("the client has gone", None));
@@ -320,7 +321,7 @@ impl Visit {
             replayed: answered.as_ref().is_ok_and(|it| it.replayed),
             has_ended: matches!(answered, Err(Error::ConnectionEnded)),
         });
-        Ok(answered)
+        Ok(answered.and_then(|it| it.value()))
     }
 
     async fn run_to_end(

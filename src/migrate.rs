@@ -12,7 +12,8 @@ use sqlx::{
 
 use crate::{
     Error, Result, audit,
-    db::{ACQUIRE_TIMEOUT, Database, Db, Statements},
+    db::{Database, Db, Statements},
+    pool::ACQUIRE_TIMEOUT,
 };
 
 /// All migrations, embedded in the binary.

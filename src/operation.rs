@@ -12,7 +12,6 @@ use std::{
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::{
@@ -304,7 +303,8 @@ pub(crate) struct Call<'a> {
 /// The answer of an operation.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    pub(crate) body: Value,
+    /// As JSON.
+    pub(crate) body: String,
     /// Whether the answer is that of an earlier request with the same idempotency key.
     pub(crate) replayed: bool,
     /// Workspace and id of the agent whose standing the answer changed.
@@ -316,21 +316,11 @@ pub(crate) struct Reply {
 pub(crate) async fn execute<O: Operation>(call: &Call<'_>, input: &Value) -> Result<Reply> {
     let operation: O = read(input)?;
     let resource = operation.resource().into_owned();
-    let span = tracing::info_span!(
-        "operation",
-        operation = O::META.id,
-        resource,
-        agent.id = tracing::field::Empty,
-        request_id = call.request.id,
-    );
     let wait = call.app.config.longest_wait(operation.wait_seconds());
-    let answered = async {
-        if wait.is_zero() {
-            return attempt(call, input, operation, &resource, None).await;
-        }
-        wait_and_run(call, input, operation, &resource, wait).await
-    };
-    answered.instrument(span).await
+    if wait.is_zero() {
+        return attempt(call, input, operation, &resource, None).await;
+    }
+    wait_and_run(call, input, operation, &resource, wait).await
 }
 
 fn read<O: Operation>(input: &Value) -> Result<O> {
@@ -436,7 +426,8 @@ async fn admit(
     if let Some(connection_id) = &call.claims.connection_id {
         connection::join(db, &mut caller, connection_id).await?;
     }
-    tracing::Span::current().record("agent.id", &caller.agent_id);
+    let span = tracing::Span::current();
+    tracing::record_all!(span, agent.id = caller.agent_id, resource);
     call.request.noted.set_agent(&caller.agent_id);
     if let Some(key) = call.key {
         app.authority.settle(db, config, key, &mut caller).await?;
@@ -510,9 +501,14 @@ async fn answer<O: Operation>(
 impl Reply {
     /// The answer of an operation that was run for this request.
     pub(crate) fn new<O: Operation>(answer: &O::Output, caller: &Caller) -> Result<Self> {
-        let body = serde_json::to_value(answer).map_err(|error| Error::Internal(error.into()))?;
+        let body = serde_json::to_string(answer).map_err(|error| Error::Internal(error.into()))?;
         let changed = O::changes_standing_of(answer);
         let restanding = changed.map(|agent_id| (caller.workspace.clone(), agent_id.to_owned()));
         Ok(Self { body, replayed: false, restanding })
+    }
+
+    /// The answer as a value, where a part of it is looked at.
+    pub(crate) fn value(&self) -> Result<Value> {
+        serde_json::from_str(&self.body).map_err(|error| Error::Internal(error.into()))
     }
 }

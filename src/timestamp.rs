@@ -1,7 +1,7 @@
 //! A point in time as the wire writes it.
 use std::borrow::Cow;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
@@ -14,10 +14,10 @@ pub struct Timestamp(DateTime<Utc>);
 impl std::fmt::Display for Timestamp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let format = match self.0.timestamp_subsec_micros() {
-            0 => "%Y-%m-%dT%H:%M:%S+00:00",
-            _ => "%Y-%m-%dT%H:%M:%S%.6f+00:00",
+            0 => SecondsFormat::Secs,
+            _ => SecondsFormat::Micros,
         };
-        write!(f, "{}", self.0.format(format))
+        f.write_str(&self.0.to_rfc3339_opts(format, false))
     }
 }
 

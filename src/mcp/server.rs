@@ -77,7 +77,7 @@ impl ServerHandler for Server {
         let arguments = request.arguments.unwrap_or_default();
         let input = |claims: &Claims| form.input(&arguments, visit.caller_id(claims).as_deref());
         let result = match visit.run(&cx, headers, op, input).await? {
-            Ok(reply) => answer(op, form.answer(reply.body)),
+            Ok(body) => answer(op, form.answer(body)),
             Err(Error::Invalid(issues)) => {
                 failure(&Error::Invalid(form.issues(issues, &arguments)), &visit.id.id)
             }
@@ -111,8 +111,8 @@ impl ServerHandler for Server {
             return Err(ErrorData::resource_not_found(text, Some(json!({ "uri": request.uri }))));
         };
         match visit.run(&cx, headers, op, |_| (resource.input)()).await? {
-            Ok(reply) => {
-                let text = text(resource, op, &reply.body);
+            Ok(body) => {
+                let text = text(resource, op, &body);
                 let contents = ResourceContents::text(text, resource.uri);
                 Ok(ReadResourceResult::new(vec![contents]).into())
             }

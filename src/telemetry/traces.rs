@@ -1,5 +1,6 @@
 //! Spans of operations, sent to an OTLP collector (feature `otel`). Without a collector in the
 //! configuration nothing of this is started: no thread, no connection.
+use http::StatusCode;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::{
@@ -50,6 +51,11 @@ fn provider(endpoint: &str, service: &str) -> Result<SdkTracerProvider, String> 
     let resource = Resource::builder().with_service_name(service.to_owned());
     let resource = resource.with_attribute(version).build();
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+}
+
+/// Adds the status of its answer to the span of a request.
+pub(crate) fn record_status(span: &tracing::Span, status: StatusCode) {
+    span.record("http.response.status_code", status.as_u16());
 }
 
 impl Traces {

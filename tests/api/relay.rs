@@ -40,6 +40,7 @@ pub(crate) async fn relayed(url: &str, more: &[(&str, &str)]) -> (Relay, Client,
 pub(crate) struct Relay {
     port: u16,
     round_trips: Arc<AtomicUsize>,
+    pings: Arc<AtomicUsize>,
     /// The latest connection.
     link: Arc<Mutex<Option<Arc<Link>>>>,
 }
@@ -66,8 +67,10 @@ impl Relay {
     async fn to(database_port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        let relay = Self { port, round_trips: Arc::default(), link: Arc::default() };
-        let (round_trips, latest) = (relay.round_trips.clone(), relay.link.clone());
+        let relay =
+            Self { port, round_trips: Arc::default(), pings: Arc::default(), link: Arc::default() };
+        let (round_trips, pings) = (relay.round_trips.clone(), relay.pings.clone());
+        let latest = relay.link.clone();
         #[expect(clippy::disallowed_methods, reason = "the relay runs beside the test")]
         tokio::spawn(async move {
             while let Ok((service, _)) = listener.accept().await {
@@ -85,9 +88,9 @@ impl Relay {
                     published: Notify::new(),
                 });
                 *lock(&latest) = Some(link.clone());
-                let count = round_trips.clone();
+                let (count, pings) = (round_trips.clone(), pings.clone());
                 tokio::spawn(async move {
-                    let there = forward(service_reads, &link, &count);
+                    let there = forward(service_reads, &link, &count, &pings);
                     let back = answer(database_reads, service_writes, &link, &asked);
                     tokio::select! { _ = there => {}, _ = back => {} }
                 });
@@ -98,6 +101,11 @@ impl Relay {
 
     pub(crate) fn count(&self) -> usize {
         self.round_trips.load(Ordering::SeqCst)
+    }
+
+    /// How often the service only asked whether the connection lives.
+    pub(crate) fn pings(&self) -> usize {
+        self.pings.load(Ordering::SeqCst)
     }
 
     /// Has the service's connection publish its statistics, which PostgreSQL does at most once a second
@@ -127,8 +135,13 @@ impl ToDatabase {
 }
 
 /// Forwards what the service says. A round trip is a simple query, or a Sync after at least one other
-/// message of the extended protocol; a Sync alone only asks an idle connection whether it lives.
-async fn forward(from: OwnedReadHalf, link: &Link, count: &AtomicUsize) -> Result<()> {
+/// message of the extended protocol; a Sync alone only asks whether the connection lives.
+async fn forward(
+    from: OwnedReadHalf,
+    link: &Link,
+    count: &AtomicUsize,
+    pings: &AtomicUsize,
+) -> Result<()> {
     let mut from = BufReader::new(from);
     // The first message has no kind.
     let start = body(&mut from).await?;
@@ -139,6 +152,8 @@ async fn forward(from: OwnedReadHalf, link: &Link, count: &AtomicUsize) -> Resul
         let body = body(&mut from).await?;
         if kind == b'Q' || (kind == b'S' && asked) {
             count.fetch_add(1, Ordering::SeqCst);
+        } else if kind == b'S' {
+            pings.fetch_add(1, Ordering::SeqCst);
         }
         asked = kind != b'S' && (asked || b"PBDEC".contains(&kind));
         link.to_database.lock().await.send(kind, &body, Asker::Service).await?;

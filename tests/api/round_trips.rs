@@ -1,4 +1,6 @@
 //! How many round trips to Postgres a request takes, counted on the wire.
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::{relay::relayed, support::Service};
@@ -197,4 +199,22 @@ async fn work_is_one_round_trip_a_step() {
         step("/work/complete", report).await;
         step("/work/cancel", json!({ "agent_id": "a", "task_id": id })).await;
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_was_just_used_is_not_asked_whether_it_lives() {
+    let service = Service::start().await;
+    let (relay, client, _) = relayed(&service.url, &[]).await;
+    client.acquire("a", "k", json!({})).await;
+    let before = relay.pings();
+    // It may be asked after half a second without a request, which is a pause of the machine.
+    let mut pauses = 0;
+    let mut answered = Instant::now();
+    for _ in 0..20 {
+        client.acquire("a", "k", json!({})).await;
+        pauses += usize::from(answered.elapsed() > Duration::from_millis(500));
+        answered = Instant::now();
+    }
+    let pings = relay.pings() - before;
+    assert!(pings <= 2 * pauses, "asked {pings} times in {pauses} pauses");
 }

@@ -10,11 +10,8 @@
 create or replace function acquire_lock(
     in_workspace text, cx request, in_key text, in_is_file boolean, in_reason text, in_ttl interval,
     in_refusal text, in_file_limit bigint, in_denial text, in_engine text, in_waiter uuid,
-    in_may_wait boolean,
-    out verdict text, out agent_id text, out agent_type text, out session_id text, out reason text,
-    out locked_at timestamptz, out expires_at timestamptz, out token bigint,
-    out queue_position bigint
-) language plpgsql as $$
+    in_may_wait boolean
+) returns lock_verdict language plpgsql as $$
 declare
     taken lock_verdict;
     is_granted boolean := false;
@@ -23,28 +20,19 @@ begin
     if in_is_file and in_file_limit is not null
         and count_other_file_locks(in_workspace, cx.agent_id, in_key, cx.silence) >= in_file_limit
     then
-        verdict := 'over_limit';
+        taken.verdict := 'over_limit';
         perform record_denial(
             in_workspace, cx, 'acquire_lock', in_key, in_engine, in_denial, '{}');
-        return;
+        return taken;
     end if;
 
-    verdict := in_refusal;
-    if in_refusal is null then
+    if in_refusal is not null then
+        taken.verdict := in_refusal;
+    else
         taken := take_lock(in_workspace, cx, in_key, in_is_file, in_reason, in_ttl, in_waiter);
-        verdict := taken.verdict;
-        is_granted := verdict in ('acquired', 'refreshed');
-        agent_id := (taken.lock).agent_id;
-        agent_type := (taken.lock).agent_type;
-        session_id := (taken.lock).session_id;
-        reason := (taken.lock).reason;
-        locked_at := (taken.lock).locked_at;
-        expires_at := (taken.lock).expires_at;
-        if is_granted then
-            token := (taken.lock).token;
-        end if;
+        is_granted := taken.verdict in ('acquired', 'refreshed');
         if in_waiter is not null then
-            queue_position := keep_queue_position(
+            taken.queue_position := keep_queue_position(
                 in_workspace, cx, in_key, in_reason, in_waiter, in_may_wait and not is_granted);
         end if;
     end if;
@@ -53,11 +41,12 @@ begin
             in_workspace, cx, 'acquire_lock',
             jsonb_build_object('file_path', in_key, 'reason', in_reason),
             case when is_granted
-                then jsonb_build_object('action', verdict, 'fencing_token', token, 'took_over_from',
-                    case when verdict = 'acquired' then (taken.lock).took_over_from end)
-                else jsonb_build_object('reason', verdict, 'locked_by', agent_id) end,
+                then jsonb_build_object('action', taken.verdict, 'fencing_token', taken.token,
+                    'took_over_from', taken.took_over_from)
+                else jsonb_build_object('reason', taken.verdict, 'locked_by', taken.agent_id) end,
             is_granted);
     end if;
+    return taken;
 end
 $$;
 
@@ -70,19 +59,16 @@ create or replace function take_lock(
     in_workspace text, cx request, in_key text, in_is_file boolean, in_reason text, in_ttl interval,
     in_waiter uuid
 ) returns lock_verdict language plpgsql as $$
-#variable_conflict use_column
 declare
     judged lock_verdict;
-    seen file_lock;
-    granted file_lock;
+    taken lock_verdict;
     at timestamptz;
 begin
-    while granted.key is null loop
+    while taken.verdict is null loop
         judged := judge_lock(in_workspace, cx, in_key, in_waiter);
-        seen := judged.lock;
         at := clock_timestamp();
-        if judged.verdict = 'free' and seen.key is null then
-            insert into file_lock (
+        if judged.verdict = 'free' and judged.token is null then
+            insert into file_lock as l (
                 workspace, key, token, is_file, agent_id, agent_type, session_id, reason, locked_at,
                 expires_at
             ) values (
@@ -90,66 +76,77 @@ begin
                 in_reason, at, at + in_ttl
             )
             on conflict (workspace, key) do nothing
-            returning * into granted;
+            returning 'acquired', l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at,
+                l.expires_at, l.token, null into taken;
         elsif judged.verdict = 'free' then
             update file_lock l set
                 token = l.token + 1, agent_id = cx.agent_id, agent_type = cx.agent_type,
                 session_id = cx.session_id, reason = in_reason, locked_at = at,
                 expires_at = at + in_ttl, refresh_count = 0, took_over_from = l.agent_id
-            where l.workspace = in_workspace and l.key = in_key and l.token = seen.token
-                and l.agent_id is not distinct from seen.agent_id
-                and l.expires_at is not distinct from seen.expires_at
-            returning * into granted;
+            where l.workspace = in_workspace and l.key = in_key and l.token = judged.token
+                and l.agent_id is not distinct from judged.agent_id
+                and l.expires_at is not distinct from judged.expires_at
+            returning 'acquired', l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at,
+                l.expires_at, l.token, l.took_over_from into taken;
         elsif judged.verdict = 'own' then
             update file_lock l set
                 expires_at = at + in_ttl, refresh_count = l.refresh_count + 1,
                 reason = coalesce(in_reason, l.reason)
-            where l.workspace = in_workspace and l.key = in_key and l.token = seen.token
-                and l.agent_id = seen.agent_id and l.expires_at = seen.expires_at
-            returning * into granted;
+            where l.workspace = in_workspace and l.key = in_key and l.token = judged.token
+                and l.agent_id = judged.agent_id and l.expires_at = judged.expires_at
+            returning 'refreshed', l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at,
+                l.expires_at, l.token, null into taken;
         else
             return judged;
         end if;
     end loop;
-    return row(case judged.verdict when 'own' then 'refreshed' else 'acquired' end, granted);
+    return taken;
 end
 $$;
 
 -- Says how a caller stands to a key: `own` when it holds the lock, `free` when it may take it, else
 -- `locked_by_other` or `locked_by_other_session` with what stands in its way. A free key is reserved
--- for the request that has waited longest; to other callers, that one is its holder. Where the key has
--- never been locked, `lock` is null.
+-- for the request that has waited longest; to other callers, that one is its holder. A key that has never
+-- been locked has no token, and nobody waits for it.
 create or replace function judge_lock(in_workspace text, cx request, in_key text, in_waiter uuid)
 returns lock_verdict language plpgsql stable as $$
 declare
-    lock file_lock;
+    judged lock_verdict;
     ahead lock_waiter;
 begin
-    select * into lock from file_lock l where l.workspace = in_workspace and l.key = in_key;
-    if is_live(in_workspace, lock.agent_id, lock.session_id, lock.locked_at, lock.expires_at, cx.silence)
-    then
-        return row(case
-            when not is_other_holder(lock.agent_id, lock.session_id, cx.agent_id, cx.session_id)
-                then 'own'
-            when lock.agent_id = cx.agent_id then 'locked_by_other_session'
-            else 'locked_by_other' end, lock)::lock_verdict;
+    select
+        case
+            when not is_live(in_workspace, l.agent_id, l.session_id, l.locked_at, l.expires_at, cx.silence)
+                then 'free'
+            when not is_other_holder(l.agent_id, l.session_id, cx.agent_id, cx.session_id) then 'own'
+            when l.agent_id = cx.agent_id then 'locked_by_other_session'
+            else 'locked_by_other'
+        end,
+        l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at, l.expires_at, l.token
+    into judged
+    from file_lock l where l.workspace = in_workspace and l.key = in_key;
+    if not found then
+        judged.verdict := 'free';
+        return judged;
+    elsif judged.verdict <> 'free' then
+        return judged;
     end if;
     perform from lock_waiter w where w.workspace = in_workspace and w.key = in_key limit 1;
     if found then
         select * into ahead from waiters_ahead(in_workspace, cx, in_key, in_waiter) limit 1;
     end if;
     if ahead.place is null then
-        return row('free', lock)::lock_verdict;
+        return judged;
     end if;
-    lock.agent_id := ahead.agent_id;
-    lock.agent_type := ahead.agent_type;
-    lock.session_id := ahead.session_id;
-    lock.reason := ahead.reason;
-    lock.locked_at := null;
-    lock.expires_at := ahead.alive_until;
-    return row(
-        case when ahead.agent_id = cx.agent_id then 'locked_by_other_session' else 'locked_by_other' end,
-        lock)::lock_verdict;
+    judged.verdict := case
+        when ahead.agent_id = cx.agent_id then 'locked_by_other_session' else 'locked_by_other' end;
+    judged.agent_id := ahead.agent_id;
+    judged.agent_type := ahead.agent_type;
+    judged.session_id := ahead.session_id;
+    judged.reason := ahead.reason;
+    judged.locked_at := null;
+    judged.expires_at := ahead.alive_until;
+    return judged;
 end
 $$;
 
