@@ -153,3 +153,34 @@ create type new_task as (
     patterns jsonb,
     violations jsonb
 );
+
+-- What became of a submission: the verdict, the task, and which of its dependencies is not known.
+create type submission as (
+    verdict text,
+    task_id uuid,
+    fault_place bigint -- starting at 1
+);
+
+-- A task as a claim hands it out, with the verdict of the claim; or a verdict without a task.
+create type claimed_task as (
+    verdict text,
+    id uuid,
+    task_type text,
+    description text,
+    input_data json,
+    priority smallint,
+    deadline timestamptz,
+    attempt smallint,
+    claim_token text,
+    lease_expires_at timestamptz,
+    reason text, -- why there is no task
+    texts json -- texts of tasks to judge first
+);
+
+-- A task to claim, whose row is locked; none where the id is null.
+create type picked_task as (
+    id uuid,
+    guard_version text,
+    guard_findings jsonb,
+    is_contended boolean -- others hold what is left
+);

@@ -12,18 +12,12 @@ create or replace function claim_tasks(
     in_workspace text, cx request, in_count integer, in_task_types jsonb, in_lease_minutes integer,
     in_trust integer, in_guard_version text, in_scans jsonb, in_may_rescan boolean,
     in_may_wait boolean, in_waits_for_rivals boolean
-) returns table (
-    verdict text, id uuid, task_type text, description text, input_data json, priority smallint,
-    deadline timestamptz, attempt smallint, claim_token text, lease_expires_at timestamptz,
-    reason text, texts json
-) language plpgsql set plan_cache_mode = force_generic_plan as $$
+) returns setof claimed_task language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
     task_types text[] := texts_of(in_task_types);
-    picked_id uuid;
-    picked_version text;
-    is_contended boolean := false;
-    task record;
-    stale uuid[];
+    picked picked_task;
+    task claimed_task;
+    texts json;
     claimed integer := 0;
 begin
     perform hear(in_workspace, cx);
@@ -31,53 +25,40 @@ begin
         perform store_scans(in_workspace, in_guard_version, in_scans);
     end if;
     if in_may_rescan then
-        stale := tasks_to_scan(in_workspace, in_guard_version, 100);
-        if stale <> '{}' then
-            texts := texts_to_scan(in_workspace, stale);
-        end if;
+        texts := texts_to_scan(in_workspace, tasks_to_scan(in_workspace, in_guard_version, 100));
     end if;
     while texts is null and claimed < in_count loop
-        select p.id, p.guard_version, p.is_contended into picked_id, picked_version, is_contended
-        from pick_task(
+        picked := pick_task(
             in_workspace, cx, task_types, in_trust,
-            in_waits_for_rivals and claimed = 0 and in_scans is null) p;
-        exit when picked_id is null;
-        if picked_version <> in_guard_version then
+            in_waits_for_rivals and claimed = 0 and in_scans is null);
+        exit when picked.id is null;
+        if picked.guard_version <> in_guard_version then
             if in_may_rescan then
                 texts := texts_to_scan(in_workspace, stale_candidates(
                     in_workspace, cx, in_trust, task_types, in_guard_version));
             end if;
             exit;
         end if;
-        task := lease_task(in_workspace, cx, picked_id, in_task_types, in_lease_minutes, in_trust);
-        verdict := 'claimed';
-        id := task.id;
-        task_type := task.task_type;
-        description := task.description;
-        input_data := task.input_data;
-        priority := task.priority;
-        deadline := task.deadline;
-        attempt := task.attempt;
-        claim_token := task.claim_token;
-        lease_expires_at := task.lease_expires_at;
-        return next;
+        task := lease_task(in_workspace, cx, picked, in_task_types, in_lease_minutes, in_trust);
+        return next task;
         claimed := claimed + 1;
     end loop;
     if claimed > 0 then
         return;
     end if;
 
-    verdict := case when texts is not null then 'rescan'
-        when is_contended and not in_waits_for_rivals then 'contended' else 'none' end;
-    if verdict = 'none' then
-        reason := why_no_task(in_workspace, cx, in_trust, task_types);
+    task.verdict := case when texts is not null then 'rescan'
+        when picked.is_contended and not in_waits_for_rivals then 'contended' else 'none' end;
+    task.texts := texts;
+    if task.verdict = 'none' then
+        task.reason := why_no_task(in_workspace, cx, in_trust, task_types);
         if not in_may_wait then
             perform record(
                 in_workspace, cx, 'claim_task', jsonb_build_object('task_types', in_task_types),
-                jsonb_build_object('reason', reason), false);
+                jsonb_build_object('reason', task.reason), false);
         end if;
     end if;
-    return next;
+    return next task;
 end
 $$;
 
@@ -88,10 +69,10 @@ $$;
 -- are skipped. With `in_waits`, and where rivals hold all that is left, waits for the first of it and
 -- looks again, because a rival may not take it; but not while holding rows that a rival may wait for.
 create or replace function pick_task(
-    in_workspace text, cx request, in_task_types text[], in_trust integer, in_waits boolean,
-    out id uuid, out guard_version text, out is_contended boolean
-) language plpgsql as $$
+    in_workspace text, cx request, in_task_types text[], in_trust integer, in_waits boolean
+) returns picked_task language plpgsql as $$
 declare
+    picked picked_task;
     at timestamptz;
     unnoticed uuid[];
     candidates uuid[];
@@ -99,7 +80,6 @@ declare
     newly_noticed bigint;
     noticed bigint := 0;
 begin
-    is_contended := false;
     for round in 1..32 loop
         newly_noticed := 0;
         unnoticed := tasks_to_notice(in_workspace, clock_timestamp(), 1);
@@ -113,42 +93,40 @@ begin
             order by c.priority, c.created_at, c.id);
         foreach candidate in array candidates loop
             -- Judged again on the locked row: a rival may have claimed it since. Its archetype is as it was.
-            select t.id, t.guard_version into id, guard_version from work_task t
+            select t.id, t.guard_version, t.guard_findings into picked from work_task t
             where t.workspace = in_workspace and t.id = candidate
                 and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
                     t.authored_by, null, cx.agent_id, in_trust, in_task_types, null, at)
             for update skip locked;
             exit when found;
         end loop;
-        exit when id is not null;
+        exit when picked.id is not null;
         if newly_noticed = 0 then
-            is_contended := candidates || unnoticed <> '{}';
-            exit when noticed > 0 or not in_waits or not is_contended;
+            picked.is_contended := candidates || unnoticed <> '{}';
+            exit when noticed > 0 or not in_waits or not picked.is_contended;
             perform from work_task t
             where t.workspace = in_workspace and t.id = (candidates || unnoticed)[1]
             for update;
         end if;
     end loop;
+    return picked;
 end
 $$;
 
 -- Hands a task, whose row is locked, to the caller as a lease, and records it together with what the
 -- guardrails found in it.
 create or replace function lease_task(
-    in_workspace text, cx request, in_id uuid, in_task_types jsonb, in_lease_minutes integer,
-    in_trust integer,
-    out id uuid, out task_type text, out description text, out input_data json,
-    out priority smallint, out deadline timestamptz, out attempt smallint, out claim_token text,
-    out lease_expires_at timestamptz
-) language plpgsql as $$
+    in_workspace text, cx request, picked picked_task, in_task_types jsonb, in_lease_minutes integer,
+    in_trust integer
+) returns claimed_task language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
     lease_ends_at timestamptz := at + make_interval(mins => in_lease_minutes);
     ends_at timestamptz := claim_end(
         lease_ends_at, session_silence(in_workspace, cx.agent_id, cx.session_id, cx.silence), at);
     token text := 'c_' || replace(gen_random_uuid()::text, '-', '');
-    findings jsonb;
-    found_patterns jsonb := jsonb_build_array();
+    leased claimed_task;
+    found_patterns jsonb := '[]';
 begin
     update work_task t set
         status = 'claimed', attempt = t.attempt + 1, is_parked = false, is_lapsed = false,
@@ -157,24 +135,25 @@ begin
         lease_minutes = in_lease_minutes, claim_lease_minutes = in_lease_minutes,
         lease_expires_at = lease_ends_at, held_until = ends_at,
         completion = null, result = null, error_message = null
-    where t.workspace = in_workspace and t.id = in_id
-    returning t.id, t.task_type, t.description, t.input_data, t.priority, t.deadline, t.attempt,
-        t.claim_token, t.lease_expires_at, t.guard_findings
-    into id, task_type, description, input_data, priority, deadline, attempt, claim_token,
-        lease_expires_at, findings;
-    if findings <> '[]' then
+    where t.workspace = in_workspace and t.id = picked.id
+    returning 'claimed', t.id, t.task_type, t.description, t.input_data, t.priority, t.deadline,
+        t.attempt, t.claim_token, t.lease_expires_at
+    into leased;
+    if picked.guard_findings <> '[]' then
         select coalesce(jsonb_agg(f -> 'pattern_name' order by n), '[]') into found_patterns
-        from jsonb_array_elements(findings) with ordinality x (f, n)
+        from jsonb_array_elements(picked.guard_findings) with ordinality x (f, n)
         where (f ->> 'bypass_trust')::integer > in_trust;
         perform record_guardrail_violations(in_workspace, cx, (
             select jsonb_agg(f || jsonb_build_object('trust_level', in_trust, 'blocked', false))
-            from jsonb_array_elements(findings) f
+            from jsonb_array_elements(picked.guard_findings) f
             where (f ->> 'bypass_trust')::integer > in_trust));
     end if;
     perform record(
         in_workspace, cx, 'claim_task', jsonb_build_object('task_types', in_task_types),
-        jsonb_build_object('task_id', in_id, 'attempt', attempt, 'guardrails', found_patterns),
+        jsonb_build_object(
+            'task_id', leased.id, 'attempt', leased.attempt, 'guardrails', found_patterns),
         true);
+    return leased;
 end
 $$;
 

@@ -4,17 +4,18 @@
 -- id of the live task that has this unique key), `blocked` by the guardrails, or a fault of the request,
 -- which is not recorded: `unknown_dependency` (`fault_place` says which, starting at 1),
 -- `not_replaceable`, `deadline_past`.
-create or replace function submit_task(
-    in_workspace text, cx request, task new_task,
-    out verdict text, out task_id uuid, out fault_place bigint
-) language plpgsql as $$
+create or replace function submit_task(in_workspace text, cx request, task new_task)
+returns submission language plpgsql as $$
+declare
+    submitted submission;
 begin
     perform hear(in_workspace, cx);
-    select s.verdict, s.task_id, s.fault_place into verdict, task_id, fault_place
-    from store_task(in_workspace, cx, task) s;
-    if verdict in ('created', 'deduplicated', 'blocked') then
-        perform record_submission(in_workspace, cx, task, verdict, task_id);
+    submitted := store_task(in_workspace, cx, task);
+    if submitted.verdict in ('created', 'deduplicated', 'blocked') then
+        perform record_submission(
+            in_workspace, cx, task, submitted.verdict, submitted.task_id);
     end if;
+    return submitted;
 end
 $$;
 
@@ -28,7 +29,7 @@ begin
     if task.change_id is not null then
         parameters := parameters || jsonb_build_object('change_id', task.change_id);
     end if;
-    if verdict <> 'deduplicated' then
+    if verdict <> 'deduplicated' and task.violations <> '[]' then
         perform record_guardrail_violations(in_workspace, cx, task.violations);
     end if;
     perform record(
@@ -43,28 +44,26 @@ $$;
 
 -- Judges and stores a task. The rows of its dependencies are locked while they are counted, in the order
 -- of their ids, so that none is completed unseen.
-create or replace function store_task(
-    in_workspace text, cx request, task new_task,
-    out verdict text, out task_id uuid, out fault_place bigint
-) language plpgsql as $$
-#variable_conflict use_column
+create or replace function store_task(in_workspace text, cx request, task new_task)
+returns submission language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
     dependencies uuid[] := dependencies_of(task.depends_on);
     open_count integer := 0;
+    stored submission := judge_submission(in_workspace, task, dependencies, at);
 begin
-    select j.verdict, j.fault_place into verdict, fault_place
-    from judge_submission(in_workspace, task, dependencies, at) j;
-    while verdict is null loop
-        task_id := live_task_with_key(in_workspace, task.unique_key);
-        if task_id is not null then
-            verdict := 'deduplicated';
-            return;
+    while stored.verdict is null loop
+        if task.unique_key is not null then
+            stored.task_id := live_task_with_key(in_workspace, task.unique_key);
+            if stored.task_id is not null then
+                stored.verdict := 'deduplicated';
+                return stored;
+            end if;
         end if;
         if dependencies <> '{}' then
             open_count := count_open_dependencies(in_workspace, dependencies);
         end if;
-        insert into work_task (
+        insert into work_task as t (
             workspace, task_type, description, input_data, priority, agent_requirements, archetype,
             min_trust, deadline, not_before, available_at, is_parked, max_attempts,
             retry_on_failure, unique_key, guard_version, guard_trust, guard_findings, needed_trust,
@@ -80,20 +79,18 @@ begin
         on conflict (workspace, unique_key)
             where unique_key is not null and status in ('pending', 'claimed', 'running')
             do nothing
-        returning id into task_id;
-        if found then
-            verdict := 'created';
-        end if;
+        returning 'created', t.id into stored;
     end loop;
-    if verdict = 'created' and dependencies <> '{}' then
+    if stored.verdict = 'created' and dependencies <> '{}' then
         insert into work_dependency (workspace, task_id, depends_on, place)
-        select in_workspace, store_task.task_id, asked.id, asked.place
+        select in_workspace, stored.task_id, asked.id, asked.place
         from unnest(dependencies) with ordinality as asked (id, place)
         on conflict (workspace, task_id, depends_on) do nothing;
     end if;
-    if verdict = 'created' and task.replaces is not null then
-        perform replace_dependency(in_workspace, task.replaces, task_id);
+    if stored.verdict = 'created' and task.replaces is not null then
+        perform replace_dependency(in_workspace, task.replaces, stored.task_id);
     end if;
+    return stored;
 end
 $$;
 
@@ -111,22 +108,22 @@ $$;
 -- Says what keeps a task from being stored, apart from its unique key; null when nothing does. The row of
 -- the task that it replaces stays locked.
 create or replace function judge_submission(
-    in_workspace text, task new_task, in_depends_on uuid[], at timestamptz,
-    out verdict text, out fault_place bigint
-) language plpgsql as $$
+    in_workspace text, task new_task, in_depends_on uuid[], at timestamptz
+) returns submission language plpgsql as $$
 declare
+    judged submission;
     replaced_status text;
 begin
     if in_depends_on <> '{}' then
-        select asked.place into fault_place
+        select asked.place into judged.fault_place
         from unnest(in_depends_on) with ordinality as asked (id, place)
         where not exists (
             select from work_task t where t.workspace = in_workspace and t.id = asked.id
         )
         order by asked.place limit 1;
         if found then
-            verdict := 'unknown_dependency';
-            return;
+            judged.verdict := 'unknown_dependency';
+            return judged;
         end if;
     end if;
     if task.replaces is not null then
@@ -135,19 +132,20 @@ begin
         from work_task t where t.workspace = in_workspace and t.id = task.replaces
         for update;
         if coalesce(replaced_status not in ('failed', 'cancelled'), true) then
-            verdict := 'not_replaceable';
-            return;
+            judged.verdict := 'not_replaceable';
+            return judged;
         end if;
     end if;
     if task.deadline <= at then
-        verdict := 'deadline_past';
+        judged.verdict := 'deadline_past';
     elsif task.refusal is not null then
-        verdict := 'blocked';
+        judged.verdict := 'blocked';
     end if;
+    return judged;
 end
 $$;
 
--- The task that has a unique key and is not over; null for none. One that time has ended is written down
+-- The task that has this unique key and is not over; null for none. One that time has ended is written down
 -- as failed, which frees the key.
 create or replace function live_task_with_key(in_workspace text, in_unique_key text) returns uuid
 language plpgsql as $$
@@ -155,9 +153,6 @@ declare
     twin record;
     at timestamptz := clock_timestamp();
 begin
-    if in_unique_key is null then
-        return null;
-    end if;
     select t.id, task_failure(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) as failure
     into twin
     from work_task t
