@@ -368,7 +368,7 @@ pub(crate) const ALL: [Operation; 9] = [
         requests: &[Request {
             method: "POST",
             path: "/memory/query",
-            body: r#"{"agent_id":"{agent}","agent_type":"claude_code","query":"topic-13 parser","limit":10}"#,
+            body: r#"{"agent_id":"{agent}","agent_type":"claude_code","query":"topic-13 parser","scope":"workspace","limit":10}"#,
             expected: r#""relevance_score""#,
         }],
         seed: Seed::Memories,
