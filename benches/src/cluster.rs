@@ -89,11 +89,17 @@ impl Cluster {
     pub(crate) async fn create(&self, name: &str, template: &str, seed: &str) -> Result<()> {
         let admin = self.url("postgres");
         execute(&admin, &format!("drop database if exists {name} with (force)")).await?;
-        execute(&admin, &format!("create database {name} template {template}")).await?;
+        execute(&admin, &format!("create database {name} template {template} strategy file_copy"))
+            .await?;
         if !seed.is_empty() {
             execute(&self.url(name), seed).await?;
         }
         Ok(())
+    }
+
+    /// Removes a database.
+    pub(crate) async fn drop(&self, name: &str) -> Result<()> {
+        execute(&self.url("postgres"), &format!("drop database {name} with (force)")).await
     }
 
     /// A number that a statement returns.

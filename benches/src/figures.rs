@@ -51,12 +51,11 @@ impl Figures {
             .map(|it| it.1.as_secs_f64() * 1000.0)
             .collect();
         took.sort_by(f64::total_cmp);
-        let at = |share: f64| took[((took.len() - 1) as f64 * share).round() as usize];
         Ok(Figures {
             rate: took.len() as f64 / measured.as_secs_f64(),
-            p50_ms: at(0.50),
-            p95_ms: at(0.95),
-            p99_ms: at(0.99),
+            p50_ms: percentile(&took, 0.50),
+            p95_ms: percentile(&took, 0.95),
+            p99_ms: percentile(&took, 0.99),
             ..Figures::default()
         })
     }
@@ -77,6 +76,11 @@ impl Figures {
     }
 }
 
+/// The value below which a share of sorted values lies.
+fn percentile(sorted: &[f64], share: f64) -> f64 {
+    sorted[((sorted.len() - 1) as f64 * share).round() as usize]
+}
+
 /// The median, and 0 of nothing.
 pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
@@ -85,5 +89,92 @@ pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
         0 => 0.0,
         n if n % 2 == 1 => values[n / 2],
         n => f64::midpoint(values[n / 2 - 1], values[n / 2]),
+    }
+}
+
+/// The median of what repetitions gave, with the least and the most.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) least: f64,
+    pub(crate) most: f64,
+}
+
+impl Spread {
+    /// Nothing of no values.
+    pub(crate) fn of(values: impl Iterator<Item = f64>) -> Option<Spread> {
+        let values: Vec<f64> = values.collect();
+        (!values.is_empty()).then(|| Spread {
+            median: median(values.iter().copied()),
+            least: values.iter().copied().fold(f64::INFINITY, f64::min),
+            most: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        })
+    }
+
+    /// Ratios of a figure of two series, each taken within one repetition.
+    pub(crate) fn of_ratios(
+        all: &[Figures],
+        others: &[Figures],
+        get: fn(&Figures) -> f64,
+    ) -> Option<Spread> {
+        Spread::of(all.iter().zip(others).map(|(it, other)| get(it) / get(other)))
+    }
+
+    /// The median, and the rest in parentheses, with so many digits after the point.
+    pub(crate) fn text(&self, digits: usize) -> String {
+        if self.least == self.most {
+            return format!("{:.digits$}", self.median);
+        }
+        format!("{:.digits$} ({:.digits$}–{:.digits$})", self.median, self.least, self.most)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn milliseconds(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    #[test]
+    fn the_median_lies_in_the_middle() {
+        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
+        assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), 2.5);
+        assert_eq!(median(std::iter::empty()), 0.0);
+    }
+
+    #[test]
+    fn percentiles_are_those_of_the_values_in_order() {
+        let values: Vec<f64> = (0..=100).map(f64::from).collect();
+        assert_eq!([0.5, 0.95, 0.99].map(|it| percentile(&values, it)), [50.0, 95.0, 99.0]);
+        assert_eq!(percentile(&[7.0], 0.99), 7.0);
+    }
+
+    #[test]
+    fn the_warm_up_is_left_out() {
+        let mut rounds = Rounds::default();
+        for n in 1..=100 {
+            // The first fifth is slow.
+            rounds.push(milliseconds(10 * n), milliseconds(if n <= 20 { 90 } else { 10 }));
+        }
+        let figures = Figures::of(&rounds, milliseconds(1000)).expect("rounds");
+        assert_eq!((figures.rate, figures.p99_ms), (100.0, 10.0));
+        assert!(Figures::of(&Rounds::default(), milliseconds(1000)).is_err());
+    }
+
+    #[test]
+    fn ratios_are_taken_within_repetitions() {
+        let rates = |all: [f64; 3]| all.map(|rate| Figures { rate, ..Figures::default() });
+        let ratio = Spread::of_ratios(&rates([50.0, 90.0, 30.0]), &rates([100.0; 3]), |it| it.rate)
+            .expect("ratios");
+        assert_eq!(ratio, Spread { median: 0.5, least: 0.3, most: 0.9 });
+        assert_eq!(ratio.text(2), "0.50 (0.30–0.90)");
+        assert_eq!(Spread::of_ratios(&[], &[], |it| it.rate), None);
+    }
+
+    #[test]
+    fn a_spread_of_one_value_is_that_value() {
+        assert_eq!(Spread::of([2.0].into_iter()).expect("a value").text(1), "2.0");
     }
 }

@@ -84,7 +84,13 @@ impl Client {
         Ok(rounds)
     }
 
+    /// The agent is named in the body, or in a header where the body leaves it out.
     fn message(&self, request: &Request, key: u64, previous: &Answer) -> String {
+        let header = if request.body.is_empty() || request.body.contains("{agent}") {
+            String::new()
+        } else {
+            format!("X-Agent-Id: {}\r\n", self.agent)
+        };
         let body = request
             .body
             .replace("{agent}", &self.agent)
@@ -92,7 +98,7 @@ impl Client {
             .replace("{task_id}", &previous.task_id)
             .replace("{claim_token}", &previous.claim_token);
         format!(
-            "{} {} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nX-API-Key: {KEY}\r\n\
+            "{} {} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nX-API-Key: {KEY}\r\n{header}\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             request.method,
             request.path,
@@ -173,4 +179,29 @@ pub(crate) async fn is_answered(port: u16, path: &str) -> bool {
     let Ok(mut connection) = Connection::open(port).await else { return false };
     let message = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: {KEY}\r\n\r\n");
     connection.ask(message.as_bytes()).await.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_complete_when_its_body_is() {
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody";
+        let (status, body) = split(answer).expect("right").expect("complete");
+        assert_eq!((status.as_str(), body.as_str()), ("200", "body"));
+        assert!(split(&answer[..answer.len() - 1]).expect("right").is_none());
+        assert!(split(&answer[..10]).expect("right").is_none());
+        assert!(split(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn members_are_found_by_name() {
+        let body = r#"{"success":true,"task_id":"t-1","claim_token":"c_2"}"#;
+        assert_eq!(
+            (member(body, "task_id"), member(body, "claim_token")),
+            ("t-1".into(), "c_2".into())
+        );
+        assert_eq!(member(body, "reason"), "");
+    }
 }

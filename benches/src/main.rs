@@ -5,15 +5,22 @@
 //! one time; what counts is the ratio of two that were taken alternately in one run.
 
 mod arguments;
+mod bounds;
+mod chart;
 mod cluster;
+mod compare;
 mod figures;
+mod growth;
 mod load;
+mod machine;
 mod measure;
 mod operations;
 mod pgbench;
 mod report;
+mod results;
 mod service;
 mod statements;
+mod table;
 mod usage;
 
 use std::process::ExitCode;
@@ -38,7 +45,10 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: &Arguments) -> Result<()> {
-    let results = measure::all(arguments).await?;
-    println!("{}", report::text(&results));
+    let (facts, results) = measure::all(arguments).await?;
+    println!("{}", report::text(&facts, &results));
+    if let Some(folder) = &arguments.report {
+        report::write(folder, &facts, &results)?;
+    }
     Ok(())
 }

@@ -10,10 +10,13 @@ use crate::{
     Result,
     arguments::Arguments,
     cluster::{BASE, Cluster},
+    compare,
     figures::Figures,
-    load,
-    operations::{ALL, Operation, Seed, variables},
-    pgbench::{self, Run},
+    growth, load,
+    machine::{self, Facts},
+    operations::{ALL, Operation, Request, Seed, variables},
+    pgbench::{self, Length, Run},
+    results::{Results, Way},
     service::Service,
     statements::Statements,
     usage,
@@ -23,48 +26,13 @@ use crate::{
 const FOLDER: &str = "target/bench";
 
 /// The database of the measurement that is running.
-const DATABASE: &str = "run";
+pub(crate) const DATABASE: &str = "run";
 
-/// How an operation is run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
-    Floor,
-    Transition,
-    Http,
-    Gathered,
-}
+/// A service whose memory has not grown for this long is idle.
+const QUIET: Duration = Duration::from_millis(500);
 
-/// All measurements of one operation in one way at one concurrency, in the order of repetitions.
-#[derive(Debug)]
-pub(crate) struct Series {
-    pub(crate) operation: &'static str,
-    pub(crate) way: Way,
-    pub(crate) clients: usize,
-    pub(crate) figures: Vec<Figures>,
-}
-
-/// What a run has measured.
-#[derive(Debug, Default)]
-pub(crate) struct Results {
-    pub(crate) series: Vec<Series>,
-}
-
-impl Results {
-    fn add(&mut self, operation: &'static str, way: Way, clients: usize, figures: Figures) {
-        let known = self
-            .series
-            .iter_mut()
-            .find(|it| it.operation == operation && it.way == way && it.clients == clients);
-        if let Some(series) = known {
-            series.figures.push(figures);
-        } else {
-            self.series.push(Series { operation, way, clients, figures: vec![figures] });
-        }
-    }
-}
-
-/// Measures all that is asked for.
-pub(crate) async fn all(arguments: &Arguments) -> Result<Results> {
+/// Measures all that is asked for, and tells what it was measured on.
+pub(crate) async fn all(arguments: &Arguments) -> Result<(Facts, Results)> {
     let folder = std::path::absolute(FOLDER)?;
     let cluster = Cluster::start(&folder.join("postgres")).await?;
     let measured = with(arguments, &cluster, &folder).await;
@@ -72,7 +40,7 @@ pub(crate) async fn all(arguments: &Arguments) -> Result<Results> {
     measured
 }
 
-async fn with(arguments: &Arguments, cluster: &Cluster, folder: &Path) -> Result<Results> {
+async fn with(arguments: &Arguments, cluster: &Cluster, folder: &Path) -> Result<(Facts, Results)> {
     cluster.prepare().await?;
     let bench = Bench {
         arguments,
@@ -80,25 +48,33 @@ async fn with(arguments: &Arguments, cluster: &Cluster, folder: &Path) -> Result
         statements: Statements::read(Path::new(".sqlx"))?,
         scratch: folder.join("pgbench"),
     };
+    let facts = machine::facts(cluster, arguments).await?;
     let mut results = Results::default();
     for repetition in 1..=arguments.repetitions {
-        for operation in &ALL {
-            let is_asked = arguments.operations.is_empty()
-                || arguments.operations.iter().any(|it| it == operation.name);
-            if is_asked {
-                eprintln!("repetition {repetition}: {}", operation.name);
-                bench.operation(operation, &mut results).await?;
-            }
+        for operation in ALL.iter().filter(|it| arguments.asks_for(it.name)) {
+            eprintln!("repetition {repetition}: {}", operation.name);
+            bench.operation(operation, &mut results).await?;
+        }
+        if arguments.has("http") {
+            results.idle_mb.push(bench.idle_memory().await?);
+        }
+        if let Some(other) = &arguments.compare {
+            eprintln!("repetition {repetition}: comparison with {}", other.name);
+            compare::repetition(&bench, other, &mut results).await?;
         }
     }
-    Ok(results)
+    growth::measure(&bench, &mut results).await?;
+    Ok((facts, results))
 }
 
-struct Bench<'a> {
-    arguments: &'a Arguments,
-    cluster: &'a Cluster,
-    statements: Statements,
-    scratch: PathBuf,
+/// What all measurements of a run share.
+#[derive(Debug)]
+pub(crate) struct Bench<'a> {
+    pub(crate) arguments: &'a Arguments,
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) statements: Statements,
+    /// The folder of pgbench's script and logs.
+    pub(crate) scratch: PathBuf,
 }
 
 impl Bench<'_> {
@@ -138,7 +114,7 @@ impl Bench<'_> {
             script,
             variables: &variables(clients),
             clients,
-            seconds: self.arguments.seconds,
+            length: Length::Seconds(self.arguments.seconds),
             flushed: true,
         };
         let figures = pgbench::run(self.cluster, &self.scratch, &run)?;
@@ -158,11 +134,21 @@ impl Bench<'_> {
         let version = self.guard_version(operation, &service).await?;
         crate::cluster::execute(&dsn, &operation.seed.sql(&version)).await?;
 
+        self.load(&service, operation.requests, clients).await
+    }
+
+    /// Sends requests to a service for a while.
+    pub(crate) async fn load(
+        &self,
+        service: &Service,
+        requests: &'static [Request],
+        clients: usize,
+    ) -> Result<Figures> {
         let length = Duration::from_secs(self.arguments.seconds);
         let (database, own) = (self.cluster.pid()?, std::process::id());
         let before = (usage::cpu_of_tree(database)?, usage::cpu(service.pid())?, usage::cpu(own)?);
         let started = Instant::now();
-        let rounds = load::run(operation.requests, service.port, clients, length).await?;
+        let rounds = load::run(requests, service.port, clients, length).await?;
         let elapsed = started.elapsed();
         let after = (usage::cpu_of_tree(database)?, usage::cpu(service.pid())?, usage::cpu(own)?);
         let each = |used: Duration| 1000.0 * used.as_secs_f64() / rounds.count() as f64;
@@ -173,6 +159,23 @@ impl Bench<'_> {
             memory_mb: usage::memory(service.pid())?,
             ..Figures::of(&rounds, length.min(elapsed))?
         })
+    }
+
+    /// The memory of a service that is asked for nothing but its health.
+    async fn idle_memory(&self) -> Result<f64> {
+        self.cluster.create(DATABASE, BASE, "").await?;
+        let dsn = self.cluster.url(DATABASE);
+        let service = Service::start(&self.arguments.coordinator, &dsn, true, "/health").await?;
+        let mut most = 0.0;
+        let mut since = Instant::now();
+        while since.elapsed() < QUIET {
+            let now = usage::memory(service.pid())?;
+            if now > most {
+                (most, since) = (now, Instant::now());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(most)
     }
 
     /// The set of patterns by which the service judges tasks: seeded ones must name the same.
@@ -186,7 +189,7 @@ impl Bench<'_> {
     }
 
     /// Every round has left its audit rows, and each says what it should.
-    async fn check_audit(&self, operation: &Operation) -> Result<()> {
+    pub(crate) async fn check_audit(&self, operation: &Operation) -> Result<()> {
         let count =
             format!("select count(*) from audit_log where success = {}", operation.succeeds);
         let (all, right) = (

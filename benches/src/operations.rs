@@ -1,7 +1,7 @@
 //! What is measured: for each operation its transition, its floor and its requests. The invariant: all
 //! three write the same rows, and every answer is known.
 
-use crate::{Result, statements::Statements};
+use crate::{Result, growth::Kind, statements::Statements};
 
 /// The workspace and the request, which come first in every call.
 const CALLER: [&str; 7] =
@@ -53,6 +53,16 @@ pub(crate) struct Operation {
     pub(crate) audit_rows: i64,
     /// Whether each of them says that the operation succeeded.
     pub(crate) succeeds: bool,
+    /// How its cost is measured among many rows.
+    pub(crate) growth: Option<Growth>,
+}
+
+/// How an operation is measured among many rows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Growth {
+    pub(crate) kind: Kind,
+    /// Rounds of one measurement: few enough that claims do not empty the smallest database.
+    pub(crate) rounds: u64,
 }
 
 /// What a measurement's database holds when it starts.
@@ -201,6 +211,7 @@ pub(crate) const ALL: [Operation; 9] = [
         seed: Seed::Nothing,
         audit_rows: 2,
         succeeds: true,
+        growth: Some(Growth { kind: Kind::Locks, rounds: 1000 }),
     },
     Operation {
         name: "contended acquire",
@@ -222,6 +233,7 @@ pub(crate) const ALL: [Operation; 9] = [
         seed: Seed::HeldLock,
         audit_rows: 1,
         succeeds: false,
+        growth: Some(Growth { kind: Kind::Locks, rounds: 1000 }),
     },
     Operation {
         name: "submit",
@@ -263,6 +275,7 @@ pub(crate) const ALL: [Operation; 9] = [
         seed: Seed::Nothing,
         audit_rows: 1,
         succeeds: true,
+        growth: Some(Growth { kind: Kind::Tasks, rounds: 1000 }),
     },
     Operation {
         name: "claim+complete",
@@ -317,6 +330,7 @@ pub(crate) const ALL: [Operation; 9] = [
         seed: Seed::Tasks,
         audit_rows: 2,
         succeeds: true,
+        growth: Some(Growth { kind: Kind::Tasks, rounds: 500 }),
     },
     Operation {
         name: "remember",
@@ -346,6 +360,7 @@ pub(crate) const ALL: [Operation; 9] = [
         seed: Seed::Nothing,
         audit_rows: 1,
         succeeds: true,
+        growth: Some(Growth { kind: Kind::Memories, rounds: 1000 }),
     },
     Operation {
         name: "recall",
@@ -374,6 +389,7 @@ pub(crate) const ALL: [Operation; 9] = [
         seed: Seed::Memories,
         audit_rows: 0,
         succeeds: true,
+        growth: Some(Growth { kind: Kind::Memories, rounds: 100 }),
     },
     Operation {
         name: "guardrails check",
@@ -392,6 +408,7 @@ pub(crate) const ALL: [Operation; 9] = [
         seed: Seed::Nothing,
         audit_rows: 1,
         succeeds: true,
+        growth: Some(Growth { kind: Kind::AuditRows, rounds: 1000 }),
     },
     Operation {
         name: "handoff write",
@@ -412,6 +429,7 @@ pub(crate) const ALL: [Operation; 9] = [
         seed: Seed::Nothing,
         audit_rows: 1,
         succeeds: true,
+        growth: Some(Growth { kind: Kind::Handoffs, rounds: 1000 }),
     },
     Operation {
         name: "/health",
@@ -421,5 +439,6 @@ pub(crate) const ALL: [Operation; 9] = [
         seed: Seed::Nothing,
         audit_rows: 0,
         succeeds: true,
+        growth: None,
     },
 ];

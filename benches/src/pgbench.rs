@@ -22,9 +22,17 @@ pub(crate) struct Run<'a> {
     /// Variables with their texts; `:client_id` is there without.
     pub(crate) variables: &'a [(&'static str, String)],
     pub(crate) clients: usize,
-    pub(crate) seconds: u64,
+    pub(crate) length: Length,
     /// Whether each commit waits for the disk.
     pub(crate) flushed: bool,
+}
+
+/// How long a run takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Length {
+    Seconds(u64),
+    /// So many rounds of each client.
+    Rounds(u64),
 }
 
 /// Runs a script over and over. Fails when any transaction failed.
@@ -38,8 +46,12 @@ pub(crate) fn run(cluster: &Cluster, folder: &Path, run: &Run<'_>) -> Result<Fig
         .args(["--no-vacuum", "--protocol=prepared", "--log", "--log-prefix"])
         .arg(folder.join("log"))
         .args(["--client", &run.clients.to_string(), "--jobs", "1"])
-        .args(["--time", &run.seconds.to_string(), "--file"])
+        .arg("--file")
         .arg(&script);
+    match run.length {
+        Length::Seconds(seconds) => command.args(["--time", &seconds.to_string()]),
+        Length::Rounds(rounds) => command.args(["--transactions", &rounds.to_string()]),
+    };
     for (name, value) in run.variables {
         command.args(["--define", &format!("{name}={value}")]);
     }
@@ -58,7 +70,11 @@ pub(crate) fn run(cluster: &Cluster, folder: &Path, run: &Run<'_>) -> Result<Fig
         return Err(format!("pgbench failed: {errors}\nwith this script:\n{}", run.script).into());
     }
     let rounds = read_logs(folder)?;
-    let mut figures = Figures::of(&rounds, Duration::from_secs(run.seconds).min(elapsed))?;
+    let length = match run.length {
+        Length::Seconds(seconds) => Duration::from_secs(seconds).min(elapsed),
+        Length::Rounds(_) => elapsed,
+    };
+    let mut figures = Figures::of(&rounds, length)?;
     figures.database_ms = 1000.0 * (after - before).as_secs_f64() / rounds.count() as f64;
     Ok(figures)
 }

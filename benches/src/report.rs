@@ -1,61 +1,279 @@
-//! The report as text.
+//! The report: `performance.md` and its plots.
 
-use std::fmt::Write as _;
+use std::{fs, path::Path};
 
 use crate::{
-    figures::{Figures, median},
-    measure::{Results, Series, Way},
+    Result,
+    bounds::{self, Limit},
+    chart::{Chart, Group, Panel},
+    figures::{Figures, Spread, median},
+    machine::Facts,
+    operations::ALL,
+    results::{Comparison, Grown, Results, Series, Way},
+    table::markdown,
 };
 
-/// All series, and the ratio of each to the floor and to the transition at the same concurrency.
-pub(crate) fn text(results: &Results) -> String {
-    let mut text = format!(
-        "{:18} {:11} {:>3} {:>9} {:>8} {:>8} {:>8} {:>9} {:>8} {:>8} {:>7} {:>8} {:>8}\n",
-        "operation",
-        "way",
-        "c",
-        "rounds/s",
+const INTRODUCTION: &str = "# Performance
+
+Written by `make bench`, which takes about half an hour on a machine of its own; `make bench-short` prints
+part of it within three minutes. Both need Linux and the PostgreSQL server programs with `pgbench`.
+
+";
+
+const HOW_TO_READ: &str = "## How to read the figures
+
+Each operation is run in up to four ways, one after the other, on a fresh database each time:
+
+- **floor**: `pgbench` calls a minimal database function that writes the same rows and checks nothing.
+- **transition**: `pgbench` sends the statement that the service sends, with all its checks.
+- **HTTP**: clients send requests over connections that they keep, to a service with `API_GATHER=false`.
+- **HTTP, gathered**: the same with gathering, which is the default.
+
+A round is one call, or the two calls that the name of the operation joins with a plus sign. Rates,
+latencies and CPU times are those of a round, and medians of the repetitions. The CPU time of PostgreSQL
+includes its background processes. Clients, service and PostgreSQL share the processors, and every commit
+waits for the disk.
+
+Figures of different machines or days cannot be compared. Ratios can: each is taken within one repetition,
+whose measurements follow one another. A ratio to the floor says what the checks cost. A ratio to the
+transition says what HTTP, keys, policy and JSON cost, or what gathering gains. In parentheses are the least
+and the most of the repetitions. A difference smaller than this spread means nothing.
+
+";
+
+/// Writes the report into a folder.
+pub(crate) fn write(folder: &Path, facts: &Facts, results: &Results) -> Result<()> {
+    let plots = folder.join("performance");
+    fs::create_dir_all(&plots)?;
+    fs::write(folder.join("performance.md"), text(facts, results))?;
+    if !results.series.is_empty() {
+        fs::write(plots.join("rates.svg"), rates_chart(results))?;
+    }
+    if !results.grown.is_empty() {
+        fs::write(plots.join("growth.svg"), growth_chart(results))?;
+    }
+    Ok(())
+}
+
+/// The text of the report. What was not measured is left out.
+pub(crate) fn text(facts: &Facts, results: &Results) -> String {
+    let facts: Vec<_> =
+        facts.iter().map(|(name, it)| vec![(*name).to_owned(), it.clone()]).collect();
+    let mut text = INTRODUCTION.to_owned()
+        + "## Machine and run\n\n"
+        + &markdown(&["Fact", "Value"], 2, &facts)
+        + "\n"
+        + HOW_TO_READ
+        + &bounds_section(results);
+    if !results.series.is_empty() {
+        text += &rates_section(results);
+    }
+    if !results.idle_mb.is_empty() {
+        text += &memory_section(results);
+    }
+    if let Some(comparison) = &results.comparison {
+        text += &comparison_section(comparison);
+    }
+    if !results.grown.is_empty() {
+        text += &growth_section(results);
+    }
+    text.trim_end().to_owned() + "\n"
+}
+
+fn bounds_section(results: &Results) -> String {
+    let bounds = bounds::all(results);
+    if bounds.is_empty() {
+        return String::new();
+    }
+    let reached = bounds.iter().filter(|it| it.is_reached()).count();
+    let rows: Vec<_> = bounds
+        .iter()
+        .map(|it| {
+            let limit = match it.limit {
+                Limit::AtLeast(limit) => format!("≥ {limit} {}", it.unit),
+                Limit::AtMost(limit) => format!("≤ {limit} {}", it.unit),
+            };
+            let verdict = if it.is_reached() { "reached" } else { "**missed**" };
+            vec![it.what.clone(), limit, it.measured.text(2), verdict.to_owned()]
+        })
+        .collect();
+    format!(
+        "## Bounds\n\n{reached} of {} bounds are reached.\n\n{}\n",
+        bounds.len(),
+        markdown(&["Bound", "Limit", "Measured", "Verdict"], 1, &rows)
+    )
+}
+
+fn rates_section(results: &Results) -> String {
+    let head = [
+        "Operation",
+        "Way",
+        "Clients",
+        "Rounds/s",
         "p50 ms",
         "p95 ms",
         "p99 ms",
-        "PG ms",
-        "own ms",
-        "asks ms",
-        "MB",
-        "/floor",
-        "/trans."
-    );
-    for series in &results.series {
-        let it = Figures::medians(&series.figures);
-        let _ = writeln!(
-            text,
-            "{:18} {:11} {:>3} {:>9.0} {:>8.2} {:>8.2} {:>8.2} {:>9.3} {:>8.3} {:>8.3} {:>7.1} {:>8} {:>8}",
-            series.operation,
-            format!("{:?}", series.way),
-            series.clients,
-            it.rate,
-            it.p50_ms,
-            it.p95_ms,
-            it.p99_ms,
-            it.database_ms,
-            it.service_ms,
-            it.asking_ms,
-            it.memory_mb,
-            ratio(results, series, Way::Floor),
-            ratio(results, series, Way::Transition),
-        );
-    }
-    text
+        "PostgreSQL CPU ms",
+        "Service CPU ms",
+        "Client CPU ms",
+        "Rate to floor",
+        "Rate to transition",
+    ];
+    let rows: Vec<_> = results.series.iter().map(|it| rates_row(results, it)).collect();
+    format!(
+        "## Rates, latencies and CPU time\n\n\
+         ![Bar charts, one for each operation: rounds per second by number of clients and way. The table \
+         below has the numbers.](performance/rates.svg)\n\n{}\n",
+        markdown(&head, 2, &rows)
+    )
 }
 
-/// The median of the ratios of rates, each taken within one repetition.
-fn ratio(results: &Results, series: &Series, way: Way) -> String {
-    let other = results.series.iter().find(|it| {
-        it.operation == series.operation && it.way == way && it.clients == series.clients
+fn rates_row(results: &Results, series: &Series) -> Vec<String> {
+    let it = Figures::medians(&series.figures);
+    let over_http = matches!(series.way, Way::Http | Way::Gathered);
+    let ratio_to = |way: Way| {
+        let others = results.figures(series.operation, way, series.clients);
+        let ratio = Spread::of_ratios(&series.figures, others, |it| it.rate);
+        ratio.filter(|_| way != series.way).map_or_else(String::new, |it| it.text(2))
+    };
+    let if_http = |value: f64| if over_http { format!("{value:.3}") } else { String::new() };
+    vec![
+        series.operation.to_owned(),
+        series.way.name().to_owned(),
+        series.clients.to_string(),
+        format!("{:.0}", it.rate),
+        format!("{:.2}", it.p50_ms),
+        format!("{:.2}", it.p95_ms),
+        format!("{:.2}", it.p99_ms),
+        format!("{:.3}", it.database_ms),
+        if_http(it.service_ms),
+        if_http(it.asking_ms),
+        ratio_to(Way::Floor),
+        if over_http { ratio_to(Way::Transition) } else { String::new() },
+    ]
+}
+
+fn memory_section(results: &Results) -> String {
+    let idle = Spread::of(results.idle_mb.iter().copied());
+    let rows: Vec<_> = [("after the start", idle), ("after load", results.loaded_mb())]
+        .into_iter()
+        .filter_map(|(when, it)| Some(vec![when.to_owned(), it?.text(1)]))
+        .collect();
+    format!(
+        "## Memory of the service\n\n\
+         Resident memory: of an idle service once it no longer grows, and at the end of each measurement \
+         over HTTP.\n\n{}\n",
+        markdown(&["When", "MB"], 1, &rows)
+    )
+}
+
+fn comparison_section(comparison: &Comparison) -> String {
+    let row = |name: &str, all: &[Figures]| {
+        let it = Figures::medians(all);
+        let ratio = Spread::of_ratios(all, &comparison.theirs, |it| it.service_ms);
+        vec![
+            name.to_owned(),
+            format!("{:.0}", it.rate),
+            format!("{:.3}", it.service_ms),
+            format!("{:.3}", it.database_ms),
+            ratio.map_or_else(String::new, |it| it.text(2)),
+        ]
+    };
+    let rows = [
+        row("this build, without gathering", &comparison.ours),
+        row("this build, gathered", &comparison.gathered),
+        row(&comparison.name, &comparison.theirs),
+    ];
+    let head =
+        ["Service", "Rounds/s", "Service CPU ms", "PostgreSQL CPU ms", "Service CPU to the last"];
+    format!(
+        "## Another build beside this one\n\nacquire+release with 16 clients, the same requests to \
+         all, one service after the other in each repetition.\n\n{}\n",
+        markdown(&head, 1, &rows)
+    )
+}
+
+fn growth_section(results: &Results) -> String {
+    let rows: Vec<_> = results.grown.iter().map(|it| growth_row(results, it)).collect();
+    let head = [
+        "Operation",
+        "Live rows",
+        "Of kind",
+        "PostgreSQL CPU ms",
+        "p50 ms",
+        "p95 ms",
+        "CPU to the fewest",
+    ];
+    format!(
+        "## Cost among many rows\n\n\
+         The transition alone, by `pgbench` with one client and `synchronous_commit = off`, so that the \
+         processor is what counts. One row in five is in another workspace. The CPU time is that of \
+         connections in use: what a new one costs is subtracted. `recall` searches a whole workspace for \
+         words that one memory in a hundred has.\n\n\
+         ![Bar charts, one for each operation: CPU time of PostgreSQL and p95 by number of live rows. The \
+         table below has the numbers.](performance/growth.svg)\n\n{}\n",
+        markdown(&head, 1, &rows)
+    )
+}
+
+fn growth_row(results: &Results, grown: &Grown) -> Vec<String> {
+    let it = Figures::medians(&grown.figures);
+    let rows = results.grown.iter().filter(|it| it.operation == grown.operation).map(|it| it.rows);
+    let fewest = rows.min().filter(|it| *it != grown.rows);
+    let ratio = fewest.and_then(|fewest| {
+        let few = results.grown(grown.operation, fewest);
+        Spread::of_ratios(&grown.figures, few, |it| it.database_ms)
     });
-    other.map_or_else(String::new, |other| {
-        let ratios =
-            series.figures.iter().zip(&other.figures).map(|(it, other)| it.rate / other.rate);
-        format!("{:.2}", median(ratios))
-    })
+    vec![
+        grown.operation.to_owned(),
+        grown.rows.to_string(),
+        grown.kind.to_owned(),
+        format!("{:.3}", it.database_ms),
+        format!("{:.3}", it.p50_ms),
+        format!("{:.3}", it.p95_ms),
+        ratio.map_or_else(String::new, |it| it.text(2)),
+    ]
+}
+
+fn rates_chart(results: &Results) -> String {
+    let mut clients: Vec<usize> = results.series.iter().map(|it| it.clients).collect();
+    clients.sort_unstable();
+    clients.dedup();
+    let bar = |operation: &str, way: Way, clients: usize| {
+        let figures = results.figures(operation, way, clients);
+        (!figures.is_empty()).then(|| median(figures.iter().map(|it| it.rate)))
+    };
+    let group = |operation: &str, clients: usize| Group {
+        label: format!("{clients} client{}", if clients == 1 { "" } else { "s" }),
+        bars: Way::ALL.map(|way| bar(operation, way, clients)).to_vec(),
+    };
+    let panels = ALL
+        .iter()
+        .filter(|it| results.series.iter().any(|series| series.operation == it.name))
+        .map(|it| Panel {
+            name: it.name.to_owned(),
+            groups: clients.iter().map(|clients| group(it.name, *clients)).collect(),
+        })
+        .collect();
+    Chart { heading: "Rounds per second", legend: &Way::ALL.map(Way::name), panels }.svg()
+}
+
+fn growth_chart(results: &Results) -> String {
+    let group = |it: &Grown| {
+        let figures = Figures::medians(&it.figures);
+        Group {
+            label: it.rows.to_string(),
+            bars: vec![Some(figures.database_ms), Some(figures.p95_ms)],
+        }
+    };
+    let panels = ALL
+        .iter()
+        .map(|operation| {
+            let grown = results.grown.iter().filter(|it| it.operation == operation.name);
+            Panel { name: operation.name.to_owned(), groups: grown.map(group).collect() }
+        })
+        .filter(|it| !it.groups.is_empty())
+        .collect();
+    let legend = ["CPU of PostgreSQL", "p95"];
+    Chart { heading: "Milliseconds for a transition, by live rows", legend: &legend, panels }.svg()
 }

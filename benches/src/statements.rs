@@ -112,3 +112,40 @@ fn fill(text: &str, arguments: &[String]) -> String {
     filled.push_str(rest);
     filled
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_stand_for_parameters() {
+        let arguments: Vec<_> = (1..=10).map(|n| format!(":v{n}")).collect();
+        assert_eq!(fill("select $1, $10::text, $2", &arguments), "select :v1, :v10::text, :v2");
+    }
+
+    #[test]
+    fn names_lose_what_only_the_compiler_reads() {
+        assert_eq!(
+            fill(r#"select a as "id!", b as "at: Timestamp""#, &[]),
+            "select a as id, b as at"
+        );
+    }
+
+    #[test]
+    fn a_null_gets_the_type_of_its_parameter() {
+        let statements = Statements(vec![Statement {
+            text: "select * from take($1, $2)".to_owned(),
+            types: vec!["text".to_owned(), type_name("TextArray")],
+        }]);
+        let filled = statements.with("take(", &[":key", "null"]).expect("one statement");
+        assert_eq!(filled, "select * from take(:key, null::text[])");
+        assert!(statements.with("take(", &[":key"]).is_err());
+        assert!(statements.with("give(", &[":key"]).is_err());
+    }
+
+    #[test]
+    fn a_call_is_not_the_end_of_a_longer_name() {
+        assert!(contains_call("from acquire_lock(", "acquire_lock("));
+        assert!(!contains_call("from floor_acquire_lock(", "acquire_lock("));
+    }
+}

@@ -1,0 +1,70 @@
+//! What the figures were measured on, and with which command.
+
+use std::{fs, process::Command};
+
+use crate::{
+    Result,
+    arguments::Arguments,
+    cluster::{Cluster, SETTINGS},
+};
+
+/// Facts of a run, by name.
+pub(crate) type Facts = Vec<(&'static str, String)>;
+
+/// Reads what the report says about machine and run.
+pub(crate) async fn facts(cluster: &Cluster, arguments: &Arguments) -> Result<Facts> {
+    let settings: Vec<_> =
+        SETTINGS.iter().map(|(name, value)| format!("`{name} = {value}`")).collect();
+    Ok(vec![
+        ("Date", cluster.text("postgres", "select to_char(now(), 'YYYY-MM-DD')").await?),
+        ("Commit", commit()?),
+        ("Processor", processor()?),
+        ("Memory", format!("{:.0} GB", total_memory()?)),
+        ("Kernel", format!("Linux {}", fs::read_to_string("/proc/sys/kernel/osrelease")?.trim())),
+        (
+            "PostgreSQL",
+            format!(
+                "{}, {}, else as by default",
+                cluster.text("postgres", "select current_setting('server_version')").await?,
+                settings.join(", ")
+            ),
+        ),
+        (
+            "Measurements",
+            format!(
+                "{} of {} s for each row of the table of rates",
+                arguments.repetitions, arguments.seconds
+            ),
+        ),
+    ])
+}
+
+/// The commit, and whether what it is built from differs from it.
+fn commit() -> Result<String> {
+    let git = |words: &[&str]| Command::new("git").args(words).output();
+    let known = git(&["rev-parse", "--short", "HEAD"])?;
+    let changes = git(&["status", "--porcelain", "src", "migrations", "benches", "Cargo.lock"])?;
+    let commit = String::from_utf8(known.stdout)?.trim().to_owned();
+    Ok(match (known.status.success(), changes.stdout.is_empty()) {
+        (false, _) => "unknown".to_owned(),
+        (true, true) => commit,
+        (true, false) => format!("{commit} with changes"),
+    })
+}
+
+fn processor() -> Result<String> {
+    let text = fs::read_to_string("/proc/cpuinfo")?;
+    let model = text
+        .lines()
+        .find_map(|it| it.strip_prefix("model name")?.split_once(": ").map(|it| it.1))
+        .unwrap_or("unknown");
+    Ok(format!("{model}, {} cores", std::thread::available_parallelism()?))
+}
+
+/// In gigabytes.
+fn total_memory() -> Result<f64> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let line = text.lines().find_map(|it| it.strip_prefix("MemTotal:")).ok_or("no MemTotal")?;
+    let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kilobytes * 1024.0 / 1e9)
+}
