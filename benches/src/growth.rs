@@ -106,11 +106,11 @@ async fn among(
     rows: u64,
 ) -> Result<Figures> {
     let seed =
-        if operation.seed == Seed::HeldLock { operation.seed.sql("") } else { String::new() };
+        if operation.seed == Seed::HeldLock { operation.seed.sql("", 0) } else { String::new() };
     bench.cluster.create(DATABASE, &template(rows), &seed).await?;
     let script = operation.transition(&bench.statements)?;
     let variables = variables(1);
-    let run = |rounds| {
+    let run = async |rounds| {
         let run = Run {
             database: DATABASE,
             script: &script,
@@ -119,12 +119,12 @@ async fn among(
             length: Length::Rounds(rounds),
             flushed: false,
         };
-        pgbench::run(bench.cluster, &bench.scratch, &run)
+        pgbench::run(bench.cluster, &bench.scratch, &run).await
     };
     let few = growth.rounds / 10;
     // The first run brings the database into memory.
-    run(few)?;
-    let (short, long) = (run(few)?, run(few + growth.rounds)?);
+    run(few).await?;
+    let (short, long) = (run(few).await?, run(few + growth.rounds).await?);
     bench.check_audit(operation).await?;
     let cost = |it: &Figures, rounds: u64| it.database_ms * rounds as f64;
     let difference = cost(&long, few + growth.rounds) - cost(&short, few);

@@ -108,7 +108,9 @@ impl Bench<'_> {
         script: &str,
         clients: usize,
     ) -> Result<Figures> {
-        self.cluster.create(DATABASE, BASE, &operation.seed.sql("bench")).await?;
+        self.cluster
+            .create(DATABASE, BASE, &operation.seed.sql("bench", self.arguments.seconds))
+            .await?;
         let run = Run {
             database: DATABASE,
             script,
@@ -117,7 +119,7 @@ impl Bench<'_> {
             length: Length::Seconds(self.arguments.seconds),
             flushed: true,
         };
-        let figures = pgbench::run(self.cluster, &self.scratch, &run)?;
+        let figures = pgbench::run(self.cluster, &self.scratch, &run).await?;
         self.check_audit(operation).await?;
         Ok(figures)
     }
@@ -132,7 +134,8 @@ impl Bench<'_> {
         let dsn = self.cluster.url(DATABASE);
         let service = Service::start(&self.arguments.coordinator, &dsn, gathers, "/health").await?;
         let version = self.guard_version(operation, &service).await?;
-        crate::cluster::execute(&dsn, &operation.seed.sql(&version)).await?;
+        crate::cluster::execute(&dsn, &operation.seed.sql(&version, self.arguments.seconds))
+            .await?;
 
         self.load(&service, operation.requests, clients).await
     }

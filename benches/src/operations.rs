@@ -78,8 +78,9 @@ pub(crate) enum Seed {
 }
 
 impl Seed {
-    /// The statements. `guard_version` names the set of guardrail patterns that the tasks were judged by.
-    pub(crate) fn sql(self, guard_version: &str) -> String {
+    /// The statements, for a measurement of so many seconds. `guard_version` names the set of guardrail
+    /// patterns that the tasks were judged by.
+    pub(crate) fn sql(self, guard_version: &str, seconds: u64) -> String {
         match self {
             Seed::Nothing => String::new(),
             Seed::HeldLock => "insert into file_lock (workspace, key, token, is_file, agent_id, agent_type,
@@ -92,8 +93,8 @@ impl Seed {
                 select 'default', ('00000000-0000-4000-8000-' || n)::uuid, 'implement',
                     'Write the parser of the configuration file and its tests', 5, 'submitter',
                     '{guard_version}', 0, '[]', 0, 3, true
-                from generate_series(100000000000, 100000060000) n;
-                analyze work_task"),
+                from generate_series(100000000000, {}) n;
+                analyze work_task", 100_000_000_000 + 15_000 * seconds),
             Seed::Memories => "insert into memory (workspace, agent_id, event_type, summary,
                     summary_digest, details, lessons, tags)
                 select 'default', 'agent-' || n % 50, 'decision',

@@ -1,9 +1,9 @@
 //! Runs pgbench and reads its log of single transactions.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -31,22 +31,56 @@ pub(crate) struct Run<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Length {
     Seconds(u64),
-    /// So many rounds of each client.
+    /// So many rounds of each client; the CPU time is then told more finely, at some cost.
     Rounds(u64),
 }
 
+/// How often the CPU time of backends is read while they run.
+const PERIOD: Duration = Duration::from_millis(2);
+
 /// Runs a script over and over. Fails when any transaction failed.
-pub(crate) fn run(cluster: &Cluster, folder: &Path, run: &Run<'_>) -> Result<Figures> {
+pub(crate) async fn run(cluster: &Cluster, folder: &Path, run: &Run<'_>) -> Result<Figures> {
     let _ = fs::remove_dir_all(folder);
     fs::create_dir_all(folder)?;
+    let mut command = command(cluster, folder, run)?;
+    let pid = cluster.pid()?;
+    let started = Instant::now();
+    let (errors, used) = match run.length {
+        Length::Seconds(_) => {
+            let before = usage::cpu_of_tree(pid)?;
+            let output = command.output()?;
+            let used = usage::cpu_of_tree(pid)? - before;
+            (failure(output.status, &output.stderr), used)
+        }
+        Length::Rounds(_) => {
+            let errors = folder.join("errors");
+            let child = command.stdout(Stdio::null()).stderr(File::create(&errors)?).spawn()?;
+            let (status, used) = watch(child, pid).await?;
+            (failure(status, &fs::read(&errors)?), used)
+        }
+    };
+    let elapsed = started.elapsed();
+    if let Some(errors) = errors {
+        return Err(format!("pgbench failed: {errors}\nwith this script:\n{}", run.script).into());
+    }
+    let rounds = read_logs(folder)?;
+    let length = match run.length {
+        Length::Seconds(seconds) => Duration::from_secs(seconds).min(elapsed),
+        Length::Rounds(_) => elapsed,
+    };
+    let mut figures = Figures::of(&rounds, length)?;
+    figures.database_ms = 1000.0 * used.as_secs_f64() / rounds.count() as f64;
+    Ok(figures)
+}
+
+fn command(cluster: &Cluster, folder: &Path, run: &Run<'_>) -> Result<Command> {
     let script = folder.join("script.sql");
     fs::write(&script, run.script)?;
     let mut command = Command::new(cluster.binaries.dir().join("pgbench"));
     command
         .args(["--no-vacuum", "--protocol=prepared", "--log", "--log-prefix"])
         .arg(folder.join("log"))
-        .args(["--client", &run.clients.to_string(), "--jobs", "1"])
-        .arg("--file")
+        .args(["--client", &run.clients.to_string(), "--jobs", "1", "--file"])
         .arg(&script);
     match run.length {
         Length::Seconds(seconds) => command.args(["--time", &seconds.to_string()]),
@@ -59,24 +93,30 @@ pub(crate) fn run(cluster: &Cluster, folder: &Path, run: &Run<'_>) -> Result<Fig
         command.env("PGOPTIONS", "-c synchronous_commit=off");
     }
     command.arg(cluster.url(run.database));
+    Ok(command)
+}
 
-    let before = usage::cpu_of_tree(cluster.pid()?)?;
-    let started = Instant::now();
-    let output = command.output()?;
-    let elapsed = started.elapsed();
-    let after = usage::cpu_of_tree(cluster.pid()?)?;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    if !output.status.success() || errors.contains("ERROR") || errors.contains("aborted") {
-        return Err(format!("pgbench failed: {errors}\nwith this script:\n{}", run.script).into());
+/// What pgbench complained of, if anything.
+fn failure(status: ExitStatus, errors: &[u8]) -> Option<String> {
+    let errors = String::from_utf8_lossy(errors);
+    let has_failed = !status.success() || errors.contains("ERROR") || errors.contains("aborted");
+    has_failed.then(|| errors.into_owned())
+}
+
+/// Waits for pgbench, and adds up what PostgreSQL's processes use meanwhile: finer than the hundredths of
+/// a second in which the kernel tells it of processes that have ended, which is too coarse for short runs.
+async fn watch(mut pgbench: Child, postgres: u32) -> Result<(ExitStatus, Duration)> {
+    let before = usage::nanoseconds_of_children(postgres)?;
+    let mut seen = before.clone();
+    loop {
+        let status = pgbench.try_wait()?;
+        seen.extend(usage::nanoseconds_of_children(postgres)?);
+        if let Some(status) = status {
+            let used = seen.iter().map(|(pid, now)| now - before.get(pid).unwrap_or(&0)).sum();
+            return Ok((status, Duration::from_nanos(used)));
+        }
+        tokio::time::sleep(PERIOD).await;
     }
-    let rounds = read_logs(folder)?;
-    let length = match run.length {
-        Length::Seconds(seconds) => Duration::from_secs(seconds).min(elapsed),
-        Length::Rounds(_) => elapsed,
-    };
-    let mut figures = Figures::of(&rounds, length)?;
-    figures.database_ms = 1000.0 * (after - before).as_secs_f64() / rounds.count() as f64;
-    Ok(figures)
 }
 
 /// Reads `client transaction microseconds script seconds microseconds` from each line.

@@ -45,6 +45,20 @@ pub(crate) fn cpu_of_tree(root: u32) -> Result<Duration> {
     Ok(TICK * u32::try_from(ticks)?)
 }
 
+/// CPU time of each child of a process in nanoseconds, by process id.
+pub(crate) fn nanoseconds_of_children(parent: u32) -> Result<HashMap<u32, u64>> {
+    let mut children = String::new();
+    for thread in fs::read_dir(format!("/proc/{parent}/task"))? {
+        children += &fs::read_to_string(thread?.path().join("children")).unwrap_or_default();
+    }
+    let time = |pid: u32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+        text.split(' ').next()?.parse().ok()
+    };
+    let pids = children.split_whitespace().filter_map(|it| it.parse().ok());
+    Ok(pids.filter_map(|pid| Some((pid, time(pid)?))).collect())
+}
+
 /// Resident memory of a process in megabytes.
 pub(crate) fn memory(pid: u32) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
@@ -65,4 +79,29 @@ fn read(pid: u32) -> Option<Stat> {
         own: number(11)? + number(12)?,
         reaped: number(13)? + number(14)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_has_used_time_and_memory() {
+        let own = std::process::id();
+        assert!(memory(own).expect("memory") > 0.5);
+        assert!(cpu_of_tree(own).expect("of the tree") >= cpu(own).expect("of the process"));
+        assert!(cpu(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn a_child_has_used_time_that_is_counted_finely() {
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .expect("`cat` starts");
+        let used = nanoseconds_of_children(std::process::id()).expect("children");
+        assert!(used.contains_key(&child.id()), "{used:?}");
+        drop(child.stdin.take());
+        child.wait().expect("`cat` ends");
+    }
 }
