@@ -56,11 +56,11 @@ figures: ## Measure start and memory of the release build; on Linux, and on a ma
 	$(WITH_POSTGRES) --migrations migrations --functions src -- benches/figures.py $(TARGET)/release/coordinator \
 		$(TARGET)/release/coord
 
-bench: ## Measure floor, transitions and HTTP side by side; Linux, with pgbench (20 to 30 minutes)
+bench: ## Measure floor, transitions and HTTP side by side into docs/performance.md; Linux, with pgbench (half an hour)
 	cargo build -q --release --bin coordinator && cargo build -q --release --package coordinator-bench
-	$(TARGET)/release/bench --coordinator $(TARGET)/release/coordinator $(ARGS)
+	$(TARGET)/release/bench --report docs --coordinator $(TARGET)/release/coordinator $(ARGS)
 
-bench-short: ## The same in less than three minutes: fewer and shorter measurements
+bench-short: ## Print part of it in less than three minutes: fewer and shorter measurements
 	cargo build -q --release --bin coordinator && cargo build -q --release --package coordinator-bench
 	$(TARGET)/release/bench --short --coordinator $(TARGET)/release/coordinator $(ARGS)
 

@@ -60,7 +60,7 @@ pub(crate) async fn measure(bench: &Bench<'_>, results: &mut Results) -> Result<
             .filter(|it| bench.arguments.asks_for(it.name))
             .filter_map(|it| Some((it, it.growth.filter(|growth| growth.kind == kind)?)))
             .collect();
-        if operations.is_empty() {
+        if operations.is_empty() || bench.arguments.growth.is_empty() {
             continue;
         }
         for &rows in &bench.arguments.growth {

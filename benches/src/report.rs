@@ -15,32 +15,40 @@ use crate::{
 
 const INTRODUCTION: &str = "# Performance
 
-Written by `make bench`, which takes about half an hour on a machine of its own; `make bench-short` prints
-part of it within three minutes. Both need Linux and the PostgreSQL server programs with `pgbench`.
+Written by `make bench`, which takes about half an hour on a machine at rest.
+`make bench-short` prints a part of it in less than three minutes.
+Both need Linux and the PostgreSQL server programs with `pgbench`; `make bench ARGS=--help` lists the options.
 
 ";
 
 const HOW_TO_READ: &str = "## How to read the figures
 
-Each operation is run in up to four ways, one after the other, on a fresh database each time:
+Each operation is run in up to four ways, one after the other, each time on a fresh database:
 
 - **floor**: `pgbench` calls a minimal database function that writes the same rows and checks nothing.
 - **transition**: `pgbench` sends the statement that the service sends, with all its checks.
-- **HTTP**: clients send requests over connections that they keep, to a service with `API_GATHER=false`.
-- **HTTP, gathered**: the same with gathering, which is the default.
+- **HTTP**: clients send requests over kept-alive connections to a service with `API_GATHER=false`.
+- **HTTP, gathered**: the same with gathering, which is on by default.
 
-A round is one call, or the two calls that the name of the operation joins with a plus sign. Rates,
-latencies and CPU times are those of a round, and medians of the repetitions. The CPU time of PostgreSQL
-includes its background processes. Clients, service and PostgreSQL share the processors, and every commit
-waits for the disk. `pgbench` opens a connection for each client, the service at most ten: with 64 clients
-PostgreSQL is slowed down by the many processes, and a request over HTTP can be faster than its transition.
+A round is one call, or the two calls that the operation's name joins with a plus sign.
+Rates, latencies and CPU times are those of rounds, and medians of the repetitions.
+The CPU time of PostgreSQL includes its background processes, and every commit waits for the disk.
+Clients, service and PostgreSQL share the processors.
+`pgbench` opens a connection for each client, the service ten at most: with 64 clients the many processes slow PostgreSQL down, and a request over HTTP can be faster than its transition.
 
-Figures of different machines or days cannot be compared. Ratios can: each is taken within one repetition,
-whose measurements follow one another. A ratio to the floor says what the checks cost. A ratio to the
-transition says what HTTP, keys, policy and JSON cost, or what gathering gains. In parentheses are the least
-and the most of the repetitions. A difference smaller than this spread means nothing.
+Compare ratios, not figures of other machines or days: a ratio is taken within one repetition, whose measurements follow one another.
+The rate to the floor shows what the checks cost.
+The rate to the transition shows what HTTP, keys, policy and JSON cost, or what gathering gains.
+The least and the most of the repetitions stand in parentheses; a difference smaller than this spread means nothing.
 
 ";
+
+const GROWTH: &str = "\
+The transition alone, by `pgbench` with one client, with `synchronous_commit = off`, so that the processor is what counts.
+Each figure is the median of three measurements at most.
+One row in five is in another workspace.
+What a new connection costs is subtracted from the CPU time, which is that of all processes of PostgreSQL.
+`recall` searches a whole workspace for words that one memory in a hundred contains, and ranks all of these.";
 
 /// Writes the report into a folder.
 pub(crate) fn write(folder: &Path, facts: &Facts, results: &Results) -> Result<()> {
@@ -94,8 +102,10 @@ fn bounds_section(results: &Results) -> String {
                 Limit::AtLeast(limit) => format!("≥ {limit} {}", it.unit),
                 Limit::AtMost(limit) => format!("≤ {limit} {}", it.unit),
             };
+            // A ratio just below its limit must not look like one that reaches it.
+            let digits = if it.unit == "×" { 3 } else { 1 };
             let verdict = if it.is_reached() { "reached" } else { "**missed**" };
-            vec![it.what.clone(), limit, it.measured.text(2), verdict.to_owned()]
+            vec![it.what.clone(), limit, it.measured.text(digits), verdict.to_owned()]
         })
         .collect();
     format!(
@@ -162,8 +172,8 @@ fn memory_section(results: &Results) -> String {
         .collect();
     format!(
         "## Memory of the service\n\n\
-         Resident memory: of an idle service once it no longer grows, and at the end of each measurement \
-         over HTTP.\n\n{}\n",
+         Resident memory of the process: once it no longer grows after the start, and at the end of each \
+         measurement over HTTP.\n\n{}\n",
         markdown(&["When", "MB"], 1, &rows)
     )
 }
@@ -188,8 +198,9 @@ fn comparison_section(comparison: &Comparison) -> String {
     let head =
         ["Service", "Rounds/s", "Service CPU ms", "PostgreSQL CPU ms", "Service CPU to the last"];
     format!(
-        "## Another build beside this one\n\nacquire+release with 16 clients, the same requests to \
-         all, one service after the other in each repetition.\n\n{}\n",
+        "## Another build beside this one\n\n\
+         acquire+release with 16 clients: the same requests to all, one service after the other in each \
+         repetition.\n\n{}\n",
         markdown(&head, 1, &rows)
     )
 }
@@ -206,11 +217,7 @@ fn growth_section(results: &Results) -> String {
         "CPU to the fewest",
     ];
     format!(
-        "## Cost among many rows\n\n\
-         The transition alone, by `pgbench` with one client and `synchronous_commit = off`, so that the \
-         processor is what counts. One row in five is in another workspace. The CPU time is that of \
-         connections in use: what a new one costs is subtracted. `recall` searches a whole workspace for \
-         words that one memory in a hundred has.\n\n\
+        "## Cost among many rows\n\n{GROWTH}\n\n\
          ![Bar charts, one for each operation: CPU time of PostgreSQL and p95 by number of live rows. The \
          table below has the numbers.](performance/growth.svg)\n\n{}\n",
         markdown(&head, 2, &rows)
