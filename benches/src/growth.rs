@@ -11,9 +11,6 @@ use crate::{
     results::Results,
 };
 
-/// Copies of large databases take their time.
-const REPETITIONS: usize = 3;
-
 /// The rows that an operation works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -66,7 +63,7 @@ pub(crate) async fn measure(bench: &Bench<'_>, results: &mut Results) -> Result<
         for &rows in &bench.arguments.growth {
             seed(bench, kind, rows).await?;
         }
-        for repetition in 1..=bench.arguments.repetitions.min(REPETITIONS) {
+        for repetition in 1..=bench.arguments.repetitions {
             for &(operation, growth) in &operations {
                 eprintln!("growth, repetition {repetition}: {}", operation.name);
                 for &rows in &bench.arguments.growth {

@@ -1,6 +1,6 @@
 //! What the figures were measured on, and with which command.
 
-use std::{fs, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use crate::{
     Result,
@@ -18,6 +18,7 @@ pub(crate) async fn facts(cluster: &Cluster, arguments: &Arguments) -> Result<Fa
     Ok(vec![
         ("Date", cluster.text("postgres", "select to_char(now(), 'YYYY-MM-DD')").await?),
         ("Commit", commit()?),
+        ("Command", format!("`{}`", command(std::env::args().skip(1)))),
         ("Processor", processor()?),
         ("Memory", format!("{:.0} GB", total_memory()?)),
         ("Kernel", format!("Linux {}", fs::read_to_string("/proc/sys/kernel/osrelease")?.trim())),
@@ -37,6 +38,22 @@ pub(crate) async fn facts(cluster: &Cluster, arguments: &Arguments) -> Result<Fa
             ),
         ),
     ])
+}
+
+/// The command without the folders of this machine.
+fn command(words: impl Iterator<Item = String>) -> String {
+    let mut text = "bench".to_owned();
+    for word in words {
+        let (name, path) = word.split_once('=').map_or(("", word.as_str()), |it| it);
+        let path = Path::new(path);
+        let shown = match path.file_name().and_then(|it| it.to_str()) {
+            Some(file) if path.is_absolute() && name.is_empty() => file.to_owned(),
+            Some(file) if path.is_absolute() => format!("{name}={file}"),
+            _ => word.clone(),
+        };
+        text += &if shown.contains(' ') { format!(" '{shown}'") } else { format!(" {shown}") };
+    }
+    text
 }
 
 /// The commit, and whether what it is built from differs from it.
@@ -67,4 +84,18 @@ fn total_memory() -> Result<f64> {
     let line = text.lines().find_map(|it| it.strip_prefix("MemTotal:")).ok_or("no MemTotal")?;
     let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kilobytes * 1024.0 / 1e9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_shown_without_folders_of_this_machine() {
+        let words = ["--report", "docs", "--compare", "release one=/opt/old/run", "/opt/run"];
+        assert_eq!(
+            command(words.into_iter().map(str::to_owned)),
+            "bench --report docs --compare 'release one=run' run"
+        );
+    }
 }

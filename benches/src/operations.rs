@@ -234,7 +234,7 @@ pub(crate) const ALL: [Operation; 9] = [
         seed: Seed::HeldLock,
         audit_rows: 1,
         succeeds: false,
-        growth: Some(Growth { kind: Kind::Locks, rounds: 1000 }),
+        growth: Some(Growth { kind: Kind::Locks, rounds: 4000 }),
     },
     Operation {
         name: "submit",
@@ -409,7 +409,7 @@ pub(crate) const ALL: [Operation; 9] = [
         seed: Seed::Nothing,
         audit_rows: 1,
         succeeds: true,
-        growth: Some(Growth { kind: Kind::AuditRows, rounds: 1000 }),
+        growth: Some(Growth { kind: Kind::AuditRows, rounds: 2000 }),
     },
     Operation {
         name: "handoff write",
@@ -430,7 +430,7 @@ pub(crate) const ALL: [Operation; 9] = [
         seed: Seed::Nothing,
         audit_rows: 1,
         succeeds: true,
-        growth: Some(Growth { kind: Kind::Handoffs, rounds: 1000 }),
+        growth: Some(Growth { kind: Kind::Handoffs, rounds: 2000 }),
     },
     Operation {
         name: "/health",

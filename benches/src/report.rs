@@ -45,7 +45,6 @@ The least and the most of the repetitions stand in parentheses; a difference sma
 
 const GROWTH: &str = "\
 The transition alone, by `pgbench` with one client, with `synchronous_commit = off`, so that the processor is what counts.
-Each figure is the median of three measurements at most.
 One row in five is in another workspace.
 What a new connection costs is subtracted from the CPU time, which is that of all processes of PostgreSQL.
 `recall` searches a whole workspace for words that one memory in a hundred contains, and ranks all of these.";
