@@ -59,9 +59,11 @@ end
 $$;
 
 -- What a memory is found by. Lists are taken as far as an index entry of limited size allows. The
--- search path is fixed, because a restored backup computes this with an empty one.
+-- search path is fixed, because a restored backup computes this with an empty one. One plan serves every
+-- text; by itself PostgreSQL would make another for each.
 create function memory_search(in_summary text, in_lessons text[], in_tags text[]) returns tsvector
-language plpgsql immutable parallel safe set search_path from current as $$
+language plpgsql immutable parallel safe
+set search_path from current set plan_cache_mode = force_generic_plan as $$
 begin
     return search_vector(in_summary, 'A')
         || search_vector(left(array_to_string(in_lessons, ' '), 30000), 'B')

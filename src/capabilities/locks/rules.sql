@@ -31,9 +31,11 @@ $$;
 -- Counts the live file locks that an agent holds besides one key. Acquisitions of one agent take turns; the
 -- count is a statement of its own and sees what the previous one committed. So a limit judged by it holds
 -- under any concurrency.
+--
+-- One plan serves every agent; in a small database PostgreSQL would make another for each call.
 create or replace function count_other_file_locks(
     in_workspace text, in_agent_id text, in_key text, silence interval
-) returns bigint language plpgsql as $$
+) returns bigint language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
     lock record;
     counted bigint := 0;
