@@ -1,5 +1,5 @@
 //! What a process shares between requests: configuration, the database and a few small caches.
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{future::pending, ops::Deref, sync::Arc, time::Duration};
 
 use crate::{
     Config, MigrateError, Result,
@@ -19,20 +19,32 @@ const SWEEPS_PER_RETENTION: u64 = 120;
 /// How long closing waits for connections in use.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Shared, cheaply cloned state. Nothing in it has to survive the process, and any replica may
+/// Shared state; a clone is the same state. Nothing in it has to survive the process, and any replica may
 /// answer any request.
 #[derive(Clone, Debug)]
-pub struct App {
+pub struct App(Arc<Shared>);
+
+/// What [`App`] gives access to.
+#[derive(Debug)]
+pub struct Shared {
     pub(crate) config: Arc<Config>,
     pub(crate) db: Arc<Database>,
-    pub(crate) authority: Arc<Authority>,
-    pub(crate) engine: Arc<Engine>,
-    pub(crate) gatherers: Arc<Gatherers>,
-    pub(crate) heartbeats: Arc<Heartbeats>,
-    pub(crate) guardrails: Arc<Guardrails>,
-    pub(crate) bm25: Arc<Bm25>,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) waiting: Arc<Waiting>,
+    pub(crate) authority: Authority,
+    pub(crate) engine: Engine,
+    pub(crate) gatherers: Gatherers,
+    pub(crate) heartbeats: Heartbeats,
+    pub(crate) guardrails: Guardrails,
+    pub(crate) bm25: Bm25,
+    pub(crate) metrics: Metrics,
+    pub(crate) waiting: Waiting,
+}
+
+impl Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
 }
 
 impl App {
@@ -41,18 +53,18 @@ impl App {
     pub fn new(config: Config) -> Self {
         let (db, engine) = (Database::new(&config), Engine::new(&config));
         let gatherers = Gatherers::new(config.gather_lanes());
-        Self {
+        Self(Arc::new(Shared {
             config: Arc::new(config),
             db: Arc::new(db),
-            authority: Arc::default(),
-            engine: Arc::new(engine),
-            gatherers: Arc::new(gatherers),
-            heartbeats: Arc::default(),
-            guardrails: Arc::default(),
-            bm25: Arc::default(),
-            metrics: Arc::default(),
-            waiting: Arc::default(),
-        }
+            authority: Authority::default(),
+            engine,
+            gatherers,
+            heartbeats: Heartbeats::default(),
+            guardrails: Guardrails::default(),
+            bm25: Bm25::default(),
+            metrics: Metrics::default(),
+            waiting: Waiting::default(),
+        }))
     }
 
     /// The configuration it was built with.
