@@ -107,7 +107,7 @@ $$;
 -- Says how a caller stands to a key: `own` when it holds the lock, `free` when it may take it, else
 -- `locked_by_other` or `locked_by_other_session` with what stands in its way. A free key is reserved
 -- for the request that has waited longest; to other callers, that one is its holder. A key that has never
--- been locked has no token, and nobody waits for it.
+-- been locked has no token.
 create or replace function judge_lock(in_workspace text, cx request, in_key text, in_waiter uuid)
 returns lock_verdict language plpgsql stable as $$
 declare
@@ -127,7 +127,6 @@ begin
     from file_lock l where l.workspace = in_workspace and l.key = in_key;
     if not found then
         judged.verdict := 'free';
-        return judged;
     elsif judged.verdict <> 'free' then
         return judged;
     end if;

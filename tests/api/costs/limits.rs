@@ -26,7 +26,7 @@ pub(super) const LIMITS: &[Limit] = &[
     ("acquire a released key",      [    1,   20,  881,    1,    1,    0,    5]),
     ("refresh a lock",              [    1,   15,  602,    1,    1,    0,    4]),
     ("acquire a held key",          [    1,   11,  481,    1,    0,    0,    4]),
-    ("release a lock",              [    1,   17,  609,    1,    1,    0,   12]),
+    ("release a lock",              [    1,   17,  609,    1,    1,    0,    4]),
     ("verify a lock",               [    1,    4,    0,    0,    0,    0,    2]),
     ("list 10 locks",               [    1,   22,    0,    0,    0,    0,   30]),
     ("submit a task",               [    1,   13, 1147,    2,    0,    0,    2]),

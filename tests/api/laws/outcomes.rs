@@ -308,7 +308,7 @@ fn words() -> BTreeMap<String, String> {
             let Some(found) = word.captures(&read[at]) else { continue };
             let (earlier, last, next) =
                 (read[at - 2].as_str(), read[at - 1].as_str(), read[at + 1].as_str());
-            let is_answered = ["then", "else", ":=", "return"].contains(&last)
+            let is_answered = ["then", "else", ":=", "return", "returning"].contains(&last)
                 || (earlier == "row" && last == "(")
                 || (["(", ","].contains(&last) && [")", "||"].contains(&next));
             if is_answered {
