@@ -352,7 +352,10 @@ async fn traced(
 ) -> Response {
     let span = span(op.meta.id, id);
     let answered = operate(app, op, template, id, request).instrument(span.clone()).await;
-    let response = span.in_scope(|| answered.unwrap_or_else(|error| error.respond(&id.id)));
+    let response = answered.unwrap_or_else(|error| {
+        span.record("agent.id", id.noted.agent());
+        span.in_scope(|| error.respond(&id.id))
+    });
     record_status(&span, response.status());
     response
 }

@@ -28,9 +28,11 @@ pub(crate) fn check(
     let mut issues = Vec::new();
     let Some(properties) = schema["properties"].as_object() else { return issues };
     let sent = input.clone();
+    let mut place = Vec::with_capacity(4);
     for (name, property) in properties {
-        let mut loc = vec![json!(root(name)), json!(name)];
-        member(schema, name, property, input, &mut loc, &mut issues);
+        place.clear();
+        place.extend([Step::Member(root(name)), Step::Member(name)]);
+        member(schema, name, property, input, &mut place, &mut issues);
     }
     // An object that lacks a member is repeated as it was sent, not as far as it was coerced.
     for issue in issues.iter_mut().filter(|it| it.kind == "missing") {
@@ -122,41 +124,61 @@ fn nullable_pair(any: &[Value]) -> Option<&Value> {
     }
 }
 
-fn member(
-    schema: &Value,
-    name: &str,
-    property: &Value,
+/// One step of the way to a value. It becomes JSON only where there is an issue to tell of.
+#[derive(Clone, Copy, Debug)]
+enum Step<'a> {
+    Member(&'a str),
+    Item(usize),
+}
+
+fn issue_at(problem: Problem, place: &[Step<'_>], input: &Value) -> Issue {
+    let steps = place.iter().map(|step| match step {
+        Step::Member(name) => json!(name),
+        Step::Item(index) => json!(index),
+    });
+    issue(problem, &steps.collect::<Vec<_>>(), input)
+}
+
+fn member<'a>(
+    schema: &'a Value,
+    name: &'a str,
+    property: &'a Value,
     object: &mut Value,
-    loc: &mut Vec<Value>,
+    place: &mut Vec<Step<'a>>,
     issues: &mut Vec<Issue>,
 ) {
     match object.get_mut(name) {
-        Some(value) => visit(property, value, loc, issues),
+        Some(value) => visit(property, value, place, issues),
         None if required(schema, name) => {
-            issues.push(issue(("missing", "Field required".into()), loc, object));
+            issues.push(issue_at(("missing", "Field required".into()), place, object));
         }
         None => {}
     }
 }
 
-fn visit(schema: &Value, input: &mut Value, loc: &mut Vec<Value>, issues: &mut Vec<Issue>) {
+fn visit<'a>(
+    schema: &'a Value,
+    input: &mut Value,
+    place: &mut Vec<Step<'a>>,
+    issues: &mut Vec<Issue>,
+) {
     if input.is_null() && accepts(schema, "null") {
         return;
     }
     let schema = schema["anyOf"].as_array().and_then(|any| nullable_pair(any)).unwrap_or(schema);
     if let Err(problem) = coerce(schema, input) {
-        return issues.push(issue(problem, loc, input));
+        return issues.push(issue_at(problem, place, input));
     }
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
-        loc.push(json!(name));
-        member(schema, name, property, input, loc, issues);
-        loc.pop();
+        place.push(Step::Member(name));
+        member(schema, name, property, input, place, issues);
+        place.pop();
     }
     if let (Some(items), Some(values)) = (schema.get("items"), input.as_array_mut()) {
         for (index, value) in values.iter_mut().enumerate() {
-            loc.push(json!(index));
-            visit(items, value, loc, issues);
-            loc.pop();
+            place.push(Step::Item(index));
+            visit(items, value, place, issues);
+            place.pop();
         }
     }
 }

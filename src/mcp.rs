@@ -315,6 +315,9 @@ impl Visit {
         };
         let answered =
             answered.unwrap_or_else(|panic| Err(Error::Internal(door::panic_text(&*panic).into())));
+        if answered.is_err() {
+            self.span.record("agent.id", self.id.noted.agent());
+        }
         self.outcome.get_or_init(|| Outcome {
             operation: op.meta.id,
             status: answered.as_ref().map_or_else(Error::status, |_| StatusCode::OK),

@@ -23,7 +23,7 @@ use crate::{
     gathering::{self, Acting, Transition},
     idempotency,
     policy::Question,
-    telemetry::Noted,
+    telemetry::{Noted, record_caller},
     tool::Tool,
     waiting::{Look, Patience, Ticket},
 };
@@ -426,8 +426,7 @@ async fn admit(
     if let Some(connection_id) = &call.claims.connection_id {
         connection::join(db, &mut caller, connection_id).await?;
     }
-    let span = tracing::Span::current();
-    tracing::record_all!(span, agent.id = caller.agent_id, resource);
+    record_caller(&caller.agent_id, resource);
     call.request.noted.set_agent(&caller.agent_id);
     if let Some(key) = call.key {
         app.authority.settle(db, config, key, &mut caller).await?;

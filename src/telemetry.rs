@@ -15,7 +15,7 @@ use crate::Config;
 mod traces;
 
 pub use traces::Traces;
-pub(crate) use traces::record_status;
+pub(crate) use traces::{record_caller, record_status};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -53,6 +53,12 @@ fn provider(endpoint: &str, service: &str) -> Result<SdkTracerProvider, String> 
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
 }
 
+/// Adds to the span of a request who has asked, and what the operation acts on.
+pub(crate) fn record_caller(agent_id: &str, resource: &str) {
+    let span = tracing::Span::current();
+    tracing::record_all!(span, agent.id = agent_id, resource);
+}
+
 /// Adds the status of its answer to the span of a request.
 pub(crate) fn record_status(span: &tracing::Span, status: StatusCode) {
     span.record("http.response.status_code", status.as_u16());

@@ -152,5 +152,7 @@ async fn the_log_names_the_function_that_failed_and_the_sqlstate() {
         assert_eq!(lines.len(), 1, "{log}");
         assert_eq!(lines[0]["sqlstate"], *sqlstate, "{}", lines[0]);
         assert_eq!(lines[0]["function"], "free_lock", "{}", lines[0]);
+        let span = &lines[0]["span"];
+        assert_eq!((&span["operation"], &span["agent.id"]), (&json!("release_lock"), &json!("a")));
     }
 }
