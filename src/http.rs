@@ -16,10 +16,10 @@ use axum::{
     extract::{Request, State},
     middleware::{Next, from_fn_with_state},
     response::{Html, IntoResponse, Response},
-    routing::{MethodRouter, any},
+    routing::{MethodFilter, MethodRouter},
 };
 use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request::Parts};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
@@ -56,16 +56,10 @@ pub fn router(app: App) -> Router {
     let operations = capabilities::all();
     let site = Arc::new(Site::new(&operations));
     let mut router = Router::new();
-    let answer = |path: &str| {
-        let (site, methods) = (site.clone(), Arc::new(site.methods_at(path)));
-        any(async move |State(app), Extension(id), request| {
-            dispatch(app, &site, &methods, id, request).await
-        })
-    };
     for path in site.paths().iter().filter(|it| *it != MCP) {
-        router = router.route(path, answer(path));
+        router = router.route(path, methods(&site, path));
     }
-    let mcp: MethodRouter<App> = answer(MCP)
+    let mcp: MethodRouter<App> = methods(&site, MCP)
         .layer::<_, Infallible>(from_fn_with_state(app.clone(), around))
         .layer(mcp_cors(&app.config));
     router
@@ -77,6 +71,38 @@ pub fn router(app: App) -> Router {
         .layer(cors(&app.config))
         .route(MCP, mcp)
         .with_state(app)
+}
+
+/// What answers the methods of one registered path: a handler for each route, and one for the others.
+fn methods(site: &Arc<Site>, path: &str) -> MethodRouter<App> {
+    let routes = site.routes_at(path);
+    let allowed: Vec<_> = routes.iter().map(|it| it.method.as_str()).collect();
+    let allowed = allowed.join(", ");
+    let mut methods = MethodRouter::new();
+    for Route { method, template, target } in routes {
+        let filter = MethodFilter::try_from(method).expect("a method of HTTP");
+        let site = site.clone();
+        methods = match target {
+            Target::Operation(op) => {
+                methods.on(filter, async move |State(app), Extension(id), request| {
+                    answer_operation(app, &op, template, id, request).await
+                })
+            }
+            Target::Page(page) => {
+                methods.on(filter, async move |State(app), Extension(id), headers| {
+                    answer_page(app, &site, page, template, id, headers).await
+                })
+            }
+            Target::Mcp => methods.on(filter, async move |State(app), Extension(id), request| {
+                site.mcp.answer(app, id, request).await
+            }),
+        };
+    }
+    let site = site.clone();
+    methods.fallback(async move |request: Request| {
+        let moved = redirect(&site, Some(request.method()), request.uri());
+        moved.unwrap_or_else(|| other_method(&allowed))
+    })
 }
 
 /// The same for the MCP endpoint: other pages, and the headers of its protocol besides.
@@ -199,21 +225,21 @@ impl Site {
         paths
     }
 
-    /// The routes of one registered path by method. A path that lies below an open-ended template
+    /// The routes of one registered path, one for each method. A path that lies below an open-ended template
     /// answers the methods of that one too: `DELETE /locks/acquire` frees the lock `acquire`.
-    fn methods_at(&self, path: &str) -> Vec<Route> {
+    fn routes_at(&self, path: &str) -> Vec<Route> {
         let below =
             |it: &&Route| open_end(it.template).is_some_and(|start| path.starts_with(start));
         let mut candidates: Vec<_> =
             self.routes.iter().filter(|it| it.template == path || below(it)).collect();
         candidates.sort_by_key(|it| std::cmp::Reverse((it.template == path, it.template.len())));
-        let mut methods: Vec<Route> = Vec::new();
+        let mut routes: Vec<Route> = Vec::new();
         for route in candidates {
-            if methods.iter().all(|it| it.method != route.method) {
-                methods.push(route.clone());
+            if routes.iter().all(|it| it.method != route.method) {
+                routes.push(route.clone());
             }
         }
-        methods
+        routes
     }
 }
 
@@ -312,51 +338,39 @@ fn request_id(headers: &HeaderMap) -> String {
     own.map(str::to_owned).unwrap_or_else(|| uuid::Uuid::new_v4().to_string())
 }
 
-async fn dispatch(
+/// Answers a request to an operation, as a span from its key to its answer. Failures are logged in it.
+async fn answer_operation(
     app: App,
-    site: &Site,
-    methods: &[Route],
+    op: &Registered,
+    template: &str,
     id: RequestId,
     request: Request,
 ) -> Response {
-    let asked = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
-    let Some(route) = methods.iter().find(|it| it.method == *asked) else {
-        let moved = redirect(site, Some(asked), request.uri());
-        return moved.unwrap_or_else(|| other_method(methods));
-    };
-    let (name, response) = match &route.target {
-        // It counts its messages itself.
-        // Boxed, so that the other requests do not carry room for it.
-        Target::Mcp => return Box::pin(site.mcp.answer(&app, &id, request)).await,
-        Target::Operation(op) => {
-            id.noted.set_operation(op.meta.id);
-            (op.meta.id, traced(&app, op, route.template, &id, request).await)
-        }
-        Target::Page(page) => {
-            id.noted.set_operation(route.template);
-            let shown = show(&app, site, *page, &id, request.headers()).await;
-            (route.template, shown.unwrap_or_else(|error| error.respond(&id.id)))
-        }
-    };
-    app.metrics.answered(name, response.status().as_u16(), id.elapsed());
-    response
-}
-
-/// One request to one operation, as a span from its key to its answer. Failures are logged in it.
-async fn traced(
-    app: &App,
-    op: &Registered,
-    template: &str,
-    id: &RequestId,
-    request: Request,
-) -> Response {
-    let span = span(op.meta.id, id);
-    let answered = operate(app, op, template, id, request).instrument(span.clone()).await;
+    id.noted.set_operation(op.meta.id);
+    let span = span(op.meta.id, &id);
+    let answered = operate(&app, op, template, &id, request).instrument(span.clone()).await;
     let response = answered.unwrap_or_else(|error| {
         span.record("agent.id", id.noted.agent());
         span.in_scope(|| error.respond(&id.id))
     });
     record_status(&span, response.status());
+    app.metrics.answered(op.meta.id, response.status().as_u16(), id.elapsed());
+    response
+}
+
+/// Answers a request to a page.
+async fn answer_page(
+    app: App,
+    site: &Site,
+    page: Page,
+    template: &'static str,
+    id: RequestId,
+    headers: HeaderMap,
+) -> Response {
+    id.noted.set_operation(template);
+    let shown = show(&app, site, page, &id, &headers).await;
+    let response = shown.unwrap_or_else(|error| error.respond(&id.id));
+    app.metrics.answered(template, response.status().as_u16(), id.elapsed());
     response
 }
 
@@ -376,9 +390,10 @@ pub(crate) fn span(operation: &'static str, id: &RequestId) -> tracing::Span {
 }
 
 /// `307` to the path without its trailing slash, where that one is answered (by `method`, if
-/// given). Not where the slash may belong to a lock key.
+/// given; a HEAD asks for what a GET does). Not where the slash may belong to a lock key.
 fn redirect(site: &Site, method: Option<&Method>, uri: &Uri) -> Option<Response> {
     let path = uri.path().strip_suffix('/')?;
+    let method = method.map(|it| if it == Method::HEAD { &Method::GET } else { it });
     let in_rest = |it: &Route| open_end(it.template).is_some_and(|start| path.starts_with(start));
     let known = |it: &Route| {
         method.is_none_or(|method| it.method == *method) && capture(it.template, path).is_some()
@@ -392,9 +407,8 @@ fn redirect(site: &Site, method: Option<&Method>, uri: &Uri) -> Option<Response>
 }
 
 /// `405`, which says what is allowed.
-fn other_method(methods: &[Route]) -> Response {
-    let allowed: Vec<_> = methods.iter().map(|it| it.method.as_str()).collect();
-    let allow = [(header::ALLOW, allowed.join(", "))];
+fn other_method(allowed: &str) -> Response {
+    let allow = [(header::ALLOW, allowed)];
     let body = Json(json!({ "detail": "Method Not Allowed" }));
     (StatusCode::METHOD_NOT_ALLOWED, allow, body).into_response()
 }
@@ -468,68 +482,12 @@ async fn operate(
 ) -> Result<Response> {
     let (parts, body) = request.into_parts();
     let open = op.meta.open && app.config.public_reads;
-    let (key, body) = admit_and_read(app, open, &parts.headers, body).await?;
-    let has_body = ![Method::GET, Method::HEAD, Method::DELETE].contains(&parts.method);
-    let mut body = if has_body { parse(&parts.headers, &body)? } else { None };
-
-    let (claims, mut issues) = Claims::from_headers(&parts.headers, op.meta.idempotent());
-    let in_path: Vec<_> = capture(template, parts.uri.path()).unwrap_or_default();
-    let root = |name: &str| match has_body {
-        _ if in_path.iter().any(|(it, _)| *it == name) => "path",
-        true => "body",
-        false => "query",
-    };
-    let target = format!("{} {}", parts.method, parts.uri.path());
-    let key_given = claims.idempotency_key.is_some();
-    let mut fingerprint = (key_given && has_body)
-        .then(|| idempotency::fingerprint(&target, body.as_ref().unwrap_or(&Value::Null)));
-    let mut input = match &mut body {
-        Some(Value::Object(members)) => mem::take(members),
-        _ => Map::new(),
-    };
-    let query = if has_body { "" } else { parts.uri.query().unwrap_or_default() };
-    let asked = pairs(query).filter(|(name, _)| root(name) == "query");
-    let named = in_path.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
-    for (name, text) in asked.chain(named) {
-        // What the operation does not read is ignored, however it is written.
-        if op.fields().all(|(it, _)| *it != name) {
-            continue;
-        }
-        match decode(&text) {
-            Some(text) => drop(input.insert(name, text.into())),
-            None => {
-                let loc = [json!(root(&name)), json!(name)];
-                let problem = value_error("expected percent-encoded UTF-8");
-                issues.push(issue(problem, &loc, &json!(text)));
-            }
-        }
-    }
-    let mut input = Value::Object(input);
-    let needs_body =
-        op.fields().any(|(name, _)| root(name) == "body" && input::required(&op.input, name));
-    if body.is_none() && needs_body {
-        let problem = ("missing", "Field required".to_owned());
-        issues.push(issue(problem, &[json!("body")], &Value::Null));
-    } else if let Some(body) = body.as_ref().filter(|it| !it.is_object()) {
-        issues.push(not_an_object(body));
-    } else {
-        let found = input::check(&op.input, &mut input, root);
-        // A member that could not even be decoded is not missing as well.
-        let news: Vec<_> =
-            found.into_iter().filter(|it| issues.iter().all(|known| known.loc != it.loc)).collect();
-        issues.extend(news);
-    }
-    if !issues.is_empty() {
-        return Err(Error::Invalid(issues));
-    }
-
-    // Where there is no body, the members of the query take its place.
-    if key_given && !has_body {
-        fingerprint = Some(idempotency::fingerprint(&target, &input));
-    }
+    let (key, body) = read_request(app, open, &parts.headers, body).await?;
+    let asked = Asked { op, template, parts: &parts, body: &body };
+    let (claims, issues) = Claims::from_headers(&parts.headers, op.meta.idempotent());
+    let (input, fingerprint) = asked.input(claims.idempotency_key.is_some(), issues)?;
     let (request, patience) = (id.info(), Patience::new(&id.granted));
-    let call = Call { app, key, claims, request, patience, fingerprint };
-    let reply = op.call(&call, &input).await?;
+    let reply = op.call(&Call { app, key, claims, request, patience, fingerprint }, &input).await?;
     let mut response = ([(header::CONTENT_TYPE, "application/json")], reply.body).into_response();
     if reply.replayed {
         response.headers_mut().insert(REPLAYED, const { HeaderValue::from_static("true") });
@@ -539,34 +497,111 @@ async fn operate(
 
 /// The key of a request, which may have none where it is `open`, and its body, which is not read for
 /// anybody else.
-pub(crate) async fn admit_and_read<'a>(
+pub(crate) async fn read_request<'a>(
     app: &'a App,
     open: bool,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(Option<&'a Key>, Bytes)> {
-    match admit_body(app, open, headers) {
-        Ok(key) => Ok((key, read(body, app.config.body_time).await?)),
-        Err(error) => {
+    let admitted = if declared_length(headers) > MAX_BODY_BYTES as u64 {
+        Err(Error::TooLarge)
+    } else {
+        authenticate(app, headers)
+    };
+    match admitted {
+        Ok(key) if key.is_some() || open => Ok((key, read(body, app.config.body_time).await?)),
+        refused => {
             // Who expects to be asked for the body has not sent any of it.
             if !headers.contains_key(header::EXPECT) {
                 discard(body).await;
             }
-            Err(error)
+            Err(refused.err().unwrap_or(Error::Unauthenticated))
         }
     }
 }
 
-/// Decides from a request's head whether its body is read at all.
-fn admit_body<'a>(app: &'a App, open: bool, headers: &HeaderMap) -> Result<Option<&'a Key>> {
-    if declared_length(headers) > MAX_BODY_BYTES as u64 {
-        return Err(Error::TooLarge);
+/// What a request says to an operation, and where.
+struct Asked<'a> {
+    op: &'a Registered,
+    template: &'a str,
+    parts: &'a Parts,
+    body: &'a [u8],
+}
+
+impl Asked<'_> {
+    /// The operation's input, checked; and what an idempotency key stands for, if one is `given`. `issues`
+    /// are those of the headers.
+    fn input(&self, given: bool, mut issues: Vec<Issue>) -> Result<(Value, Option<[u8; 32]>)> {
+        let (op, parts) = (self.op, self.parts);
+        let has_body = ![Method::GET, Method::HEAD, Method::DELETE].contains(&parts.method);
+        let mut body = if has_body { parse(&parts.headers, self.body)? } else { None };
+        let fingerprint = |said: &Value| {
+            let target = format!("{} {}", parts.method, parts.uri.path());
+            given.then(|| idempotency::fingerprint(&target, said))
+        };
+        let by_body = fingerprint(body.as_ref().unwrap_or(&Value::Null));
+
+        let in_path: Vec<_> = capture(self.template, parts.uri.path()).unwrap_or_default();
+        let root = |name: &str| match has_body {
+            _ if in_path.iter().any(|(it, _)| *it == name) => "path",
+            true => "body",
+            false => "query",
+        };
+        let mut members = match &mut body {
+            Some(Value::Object(members)) => mem::take(members),
+            _ => Map::new(),
+        };
+        self.add_named(&in_path, root, &mut members, &mut issues);
+        let mut input = Value::Object(members);
+        let needs_body =
+            op.fields().any(|(name, _)| root(name) == "body" && input::required(&op.input, name));
+        if body.is_none() && needs_body {
+            let problem = ("missing", "Field required".to_owned());
+            issues.push(issue(problem, &[json!("body")], &Value::Null));
+        } else if let Some(body) = body.as_ref().filter(|it| !it.is_object()) {
+            issues.push(not_an_object(body));
+        } else {
+            let found = input::check(&op.input, &mut input, root);
+            // A member that could not even be decoded is not missing as well.
+            let news =
+                found.into_iter().filter(|it| issues.iter().all(|known| known.loc != it.loc));
+            let news: Vec<_> = news.collect();
+            issues.extend(news);
+        }
+        if !issues.is_empty() {
+            return Err(Error::Invalid(issues));
+        }
+        // Where there is no body, the members of the query take its place.
+        let fingerprint = if has_body { by_body } else { fingerprint(&input) };
+        Ok((input, fingerprint))
     }
-    let key = authenticate(app, headers)?;
-    if key.is_none() && !open {
-        return Err(Error::Unauthenticated);
+
+    /// Adds what stands in the path and, where there is no body, in the query. What the operation does not
+    /// read is ignored, however it is written.
+    fn add_named(
+        &self,
+        in_path: &[(&str, &str)],
+        root: impl Fn(&str) -> &'static str,
+        members: &mut Map<String, Value>,
+        issues: &mut Vec<Issue>,
+    ) {
+        let query = pairs(self.parts.uri.query().unwrap_or_default());
+        let asked = query.filter(|(name, _)| root(name) == "query");
+        let named = in_path.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+        for (name, text) in asked.chain(named) {
+            if self.op.fields().all(|(it, _)| *it != name) {
+                continue;
+            }
+            match decode(&text) {
+                Some(text) => drop(members.insert(name, text.into())),
+                None => {
+                    let loc = [json!(root(&name)), json!(name)];
+                    let problem = value_error("expected percent-encoded UTF-8");
+                    issues.push(issue(problem, &loc, &json!(text)));
+                }
+            }
+        }
     }
-    Ok(key)
 }
 
 fn declared_length(headers: &HeaderMap) -> u64 {

@@ -122,9 +122,9 @@ impl Endpoint {
     }
 
     /// Answers a request, and counts each of its messages as what it asked for.
-    pub(crate) async fn answer(&self, app: &App, id: &RequestId, request: Request) -> Response {
-        let span = door::span(META.name, id);
-        let answered = self.receive(app, id, request, &span).instrument(span.clone()).await;
+    pub(crate) async fn answer(&self, app: App, id: RequestId, request: Request) -> Response {
+        let span = door::span(META.name, &id);
+        let answered = self.receive(&app, &id, request, &span).instrument(span.clone()).await;
         let Answers { counted, is_batch } = answered
             .unwrap_or_else(|error| Answers::to_one(span.in_scope(|| error.respond(&id.id))));
         let names: Vec<_> = counted.iter().map(|it| it.1).collect();
@@ -148,7 +148,7 @@ impl Endpoint {
         span: &Span,
     ) -> Result<Answers> {
         let (mut parts, body) = request.into_parts();
-        let (key, body) = door::admit_and_read(app, false, &parts.headers, body).await?;
+        let (key, body) = door::read_request(app, false, &parts.headers, body).await?;
         let key = key.ok_or(Error::Unauthenticated)?;
         app.config.mcp.admit(&parts.headers)?;
         let query = parts.uri.query().unwrap_or_default();

@@ -350,6 +350,7 @@ async fn wait_and_run<O: Operation>(
     }
 }
 
+/// One run of the operation, on a connection of its own.
 async fn attempt<O: Operation>(
     call: &Call<'_>,
     input: &Value,
@@ -358,7 +359,16 @@ async fn attempt<O: Operation>(
     wait: Option<Wait<'_>>,
 ) -> Result<Reply> {
     let mut db = call.app.db.lazily();
-    let answered = run_on(call, input, operation, resource, wait, &mut db).await;
+    let answered = async {
+        let caller = admit(call, &O::META, input, resource, &mut db).await?;
+        let answered = answer(call, operation, &caller, wait, &mut db).await;
+        // A transition records the heartbeat itself, unless it was not run.
+        if answered.as_ref().is_ok_and(|it| !O::META.is_audited() || it.replayed) {
+            hear(call, &mut db, &caller).await?;
+        }
+        answered
+    }
+    .await;
     // After a failure of the database nobody knows what state the connection is in.
     if matches!(answered, Err(Error::Unavailable(_) | Error::Internal(_))) {
         return answered;
@@ -367,25 +377,6 @@ async fn attempt<O: Operation>(
     // Committed by now, so whoever reads it next reads what holds.
     if let Ok(Reply { restanding: Some((workspace, agent_id)), .. }) = &answered {
         call.app.authority.forget(workspace, agent_id);
-    }
-    answered
-}
-
-async fn run_on<O: Operation>(
-    call: &Call<'_>,
-    input: &Value,
-    operation: O,
-    resource: &str,
-    wait: Option<Wait<'_>>,
-    db: &mut Db,
-) -> Result<Reply> {
-    let meta = O::META;
-    let caller = admit(call, &meta, input, resource, db).await?;
-    let answered = answer(call, operation, &caller, wait, db).await;
-    // A transition records the heartbeat itself, unless it was not run.
-    let is_unheard = answered.as_ref().is_ok_and(|it| !meta.is_audited() || it.replayed);
-    if is_unheard {
-        hear(call, db, &caller).await?;
     }
     answered
 }
