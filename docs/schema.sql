@@ -1248,7 +1248,6 @@ begin
     from file_lock l where l.workspace = in_workspace and l.key = in_key;
     if not found then
         judged.verdict := 'free';
-        return judged;
     elsif judged.verdict <> 'free' then
         return judged;
     end if;
@@ -1276,7 +1275,7 @@ CREATE FUNCTION public.judge_submission(in_workspace text, task public.new_task,
     AS $$
 declare
     judged submission;
-    replaced_status text;
+    replaced record;
 begin
     if in_depends_on <> '{}' then
         select asked.place into judged.fault_place
@@ -1291,11 +1290,13 @@ begin
         end if;
     end if;
     if task.replaces is not null then
-        select task_status(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at)
-        into replaced_status
+        select t.status, t.deadline, t.held_until, t.attempt, t.max_attempts into replaced
         from work_task t where t.workspace = in_workspace and t.id = task.replaces
         for update;
-        if coalesce(replaced_status not in ('failed', 'cancelled'), true) then
+        if coalesce(task_status(replaced.status, replaced.deadline, replaced.held_until,
+            replaced.attempt, replaced.max_attempts, clock_timestamp())
+            not in ('failed', 'cancelled'), true)
+        then
             judged.verdict := 'not_replaceable';
             return judged;
         end if;

@@ -100,7 +100,7 @@ impl Db {
     )]
     async fn control(&mut self, command: &'static str) -> Result<(), sqlx::Error> {
         if let Some(inner) = &mut self.inner {
-            sqlx::raw_sql(command).execute(&mut *inner.connection).await?;
+            sqlx::raw_sql(command).execute(inner.connection()?).await?;
         }
         Ok(())
     }
@@ -129,19 +129,11 @@ impl Db {
                 self.depth = 1;
             }
         }
-        self.inner.as_mut().map(|it| &mut *it.connection).ok_or(sqlx::Error::WorkerCrashed)
+        self.inner.as_mut().ok_or(sqlx::Error::WorkerCrashed)?.connection()
     }
 
     fn statements(&self) -> Statements {
         self.database.statements
-    }
-}
-
-impl Drop for Db {
-    fn drop(&mut self) {
-        if let Some(inner) = &mut self.inner {
-            inner.connection.close_on_drop();
-        }
     }
 }
 

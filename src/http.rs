@@ -16,7 +16,7 @@ use axum::{
     extract::{Request, State},
     middleware::{Next, from_fn_with_state},
     response::{Html, IntoResponse, Response},
-    routing::{MethodFilter, MethodRouter},
+    routing::{MethodFilter, MethodRouter, any},
 };
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request::Parts};
@@ -78,7 +78,11 @@ fn methods(site: &Arc<Site>, path: &str) -> MethodRouter<App> {
     let routes = site.routes_at(path);
     let allowed: Vec<_> = routes.iter().map(|it| it.method.as_str()).collect();
     let allowed = allowed.join(", ");
-    let mut methods = MethodRouter::new();
+    let all = site.clone();
+    let mut methods = any(async move |request: Request| {
+        let moved = redirect(&all, Some(request.method()), request.uri());
+        moved.unwrap_or_else(|| other_method(&allowed))
+    });
     for Route { method, template, target } in routes {
         let filter = MethodFilter::try_from(method).expect("a method of HTTP");
         let site = site.clone();
@@ -98,11 +102,7 @@ fn methods(site: &Arc<Site>, path: &str) -> MethodRouter<App> {
             }),
         };
     }
-    let site = site.clone();
-    methods.fallback(async move |request: Request| {
-        let moved = redirect(&site, Some(request.method()), request.uri());
-        moved.unwrap_or_else(|| other_method(&allowed))
-    })
+    methods
 }
 
 /// The same for the MCP endpoint: other pages, and the headers of its protocol besides.
@@ -551,7 +551,8 @@ impl Asked<'_> {
             Some(Value::Object(members)) => mem::take(members),
             _ => Map::new(),
         };
-        self.add_named(&in_path, root, &mut members, &mut issues);
+        let query = if has_body { "" } else { parts.uri.query().unwrap_or_default() };
+        self.add_named(query, &in_path, root, &mut members, &mut issues);
         let mut input = Value::Object(members);
         let needs_body =
             op.fields().any(|(name, _)| root(name) == "body" && input::required(&op.input, name));
@@ -576,17 +577,17 @@ impl Asked<'_> {
         Ok((input, fingerprint))
     }
 
-    /// Adds what stands in the path and, where there is no body, in the query. What the operation does not
-    /// read is ignored, however it is written.
+    /// Adds what stands in the query and in the path. What the operation does not read is ignored, however it
+    /// is written.
     fn add_named(
         &self,
+        query: &str,
         in_path: &[(&str, &str)],
         root: impl Fn(&str) -> &'static str,
         members: &mut Map<String, Value>,
         issues: &mut Vec<Issue>,
     ) {
-        let query = pairs(self.parts.uri.query().unwrap_or_default());
-        let asked = query.filter(|(name, _)| root(name) == "query");
+        let asked = pairs(query).filter(|(name, _)| root(name) == "query");
         let named = in_path.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
         for (name, text) in asked.chain(named) {
             if self.op.fields().all(|(it, _)| *it != name) {

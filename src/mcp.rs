@@ -307,7 +307,7 @@ impl Visit {
         let running = AssertUnwindSafe(self.run_to_end(headers, op, input)).catch_unwind();
         let span = self.span.in_scope(|| door::span(op.meta.id, &self.id));
         let answered = tokio::select! {
-            answered = running.instrument(span) => answered,
+            answered = running.instrument(span.clone()) => answered,
             // Nobody reads this.
             () = cx.ct.cancelled() => {
                 return Err(ErrorData::internal_error("the client has gone", None));
@@ -318,9 +318,11 @@ impl Visit {
         if answered.is_err() {
             self.span.record("agent.id", self.id.noted.agent());
         }
+        let status = answered.as_ref().map_or_else(Error::status, |_| StatusCode::OK);
+        record_status(&span, status);
         self.outcome.get_or_init(|| Outcome {
             operation: op.meta.id,
-            status: answered.as_ref().map_or_else(Error::status, |_| StatusCode::OK),
+            status,
             replayed: answered.as_ref().is_ok_and(|it| it.replayed),
             has_ended: matches!(answered, Err(Error::ConnectionEnded)),
         });

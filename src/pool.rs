@@ -1,17 +1,18 @@
 //! The connections to the database: sqlx's pool, and those that have just been used.
 //!
 //! Whenever a connection is given back to sqlx's pool, the pool asks the server whether it is sound: a
-//! round trip after each request, in which nobody else can use the connection. A connection on which all
-//! went well is therefore kept here, ready for the next request, and goes back to the pool when nothing
-//! has needed it for a second.
+//! round trip after each request, in which nobody else can use the connection, and without a time limit. A
+//! connection on which all went well is therefore kept here, ready for the next request. It goes back to the
+//! pool when nothing has needed it for a second and the server has answered on it.
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use once_cell::sync::OnceCell;
 use sqlx::{
-    Connection as _, PgPool, Postgres,
+    Connection as _, PgConnection, PgPool, Postgres,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -37,8 +38,8 @@ pub(crate) struct Pool {
     max: u32,
     idle_time: Duration,
     connections: OnceCell<PgPool>,
-    /// One permit for each connection in use, so that a free connection is in `ready` or in the pool, and
-    /// nobody waits at the pool for one that is in `ready`.
+    /// One permit for each connection in use. Who has one finds a connection in `ready`, or room for one in
+    /// the pool.
     permits: Arc<Semaphore>,
     ready: Arc<Mutex<Ready>>,
 }
@@ -58,13 +59,36 @@ struct Idle {
     idle_since: Instant,
 }
 
-/// A connection in use.
+/// A connection in use; closed when dropped, because nobody knows then what state it is in.
 #[derive(Debug)]
 pub(crate) struct InUse {
-    pub(crate) connection: PoolConnection<Postgres>,
+    connection: Option<PoolConnection<Postgres>>,
     /// When it was taken from sqlx's pool.
     taken_at: Instant,
-    permit: OwnedSemaphorePermit,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl InUse {
+    /// The connection itself. It is there until this value is given back.
+    pub(crate) fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
+        self.connection.as_deref_mut().ok_or(sqlx::Error::WorkerCrashed)
+    }
+
+    /// Whether the server answers on it.
+    async fn is_alive(&mut self) -> bool {
+        match &mut self.connection {
+            Some(connection) => connection.ping().await.is_ok(),
+            None => false,
+        }
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        if let Some(connection) = &mut self.connection {
+            connection.close_on_drop();
+        }
+    }
 }
 
 impl Pool {
@@ -90,29 +114,48 @@ impl Pool {
         let taken = tokio::time::timeout(ACQUIRE_TIMEOUT, async {
             let permits = self.permits.clone();
             let permit = permits.acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
-            if let Some(Idle { connection, taken_at, .. }) = self.pop_ready() {
-                return Ok(InUse { connection, taken_at, permit });
+            let mut permit = Some(permit);
+            while let Some(Idle { connection, taken_at, idle_since }) = self.pop_ready() {
+                let mut ready =
+                    InUse { connection: Some(connection), taken_at, permit: permit.take() };
+                if idle_since.elapsed() <= TRUSTED_IDLE || ready.is_alive().await {
+                    return Ok(ready);
+                }
+                permit = ready.permit.take();
             }
-            let connection = self.connections().acquire().await?;
+            let connection = Some(self.connections().acquire().await?);
             Ok(InUse { connection, taken_at: Instant::now(), permit })
         });
         taken.await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
     /// Takes back a connection on which all went well and nothing is under way.
-    pub(crate) fn give_back(&self, InUse { connection, taken_at, permit }: InUse) {
-        if taken_at.elapsed() < LONGEST_USE && !self.permits.is_closed() {
-            let idle_since = Instant::now();
-            let mut ready = lock(&self.ready);
-            ready.list.push(Idle { connection, taken_at, idle_since });
-            if !ready.is_watched {
-                ready.is_watched = true;
-                #[expect(clippy::disallowed_methods, reason = "it ends when nothing is ready")]
-                tokio::spawn(watch(self.ready.clone()));
-            }
+    pub(crate) fn give_back(&self, mut used: InUse) {
+        let (connection, permit) = (used.connection.take(), used.permit.take());
+        if let Some(connection) = connection
+            && used.taken_at.elapsed() < LONGEST_USE
+        {
+            self.keep_ready(Idle {
+                connection,
+                taken_at: used.taken_at,
+                idle_since: Instant::now(),
+            });
         }
         // Not earlier: who gets the permit must find the connection.
         drop(permit);
+    }
+
+    fn keep_ready(&self, idle: Idle) {
+        let mut ready = lock(&self.ready);
+        if self.permits.is_closed() {
+            return;
+        }
+        ready.list.push(idle);
+        if !ready.is_watched {
+            ready.is_watched = true;
+            #[expect(clippy::disallowed_methods, reason = "it ends when nothing is ready")]
+            tokio::spawn(watch(self.ready.clone()));
+        }
     }
 
     /// How many connections are open, and how many of them are idle.
@@ -130,14 +173,8 @@ impl Pool {
         }
     }
 
-    /// The connection that was used last. Where that one has been idle for too long to be trusted, so have
-    /// the others, and sqlx's pool gets them all.
     fn pop_ready(&self) -> Option<Idle> {
-        let mut ready = lock(&self.ready);
-        if ready.list.last().is_some_and(|it| it.idle_since.elapsed() > TRUSTED_IDLE) {
-            ready.list.clear();
-        }
-        ready.list.pop()
+        lock(&self.ready).list.pop()
     }
 
     fn connections(&self) -> &PgPool {
@@ -165,12 +202,28 @@ impl Pool {
 async fn watch(ready: Arc<Mutex<Ready>>) {
     loop {
         tokio::time::sleep(TRUSTED_IDLE).await;
-        let mut ready = lock(&ready);
-        ready.list.retain(|it| it.idle_since.elapsed() < TRUSTED_IDLE);
-        if ready.list.is_empty() {
-            ready.is_watched = false;
+        let unused: Vec<_> = {
+            let mut ready = lock(&ready);
+            let is_unused = |it: &mut Idle| it.idle_since.elapsed() >= TRUSTED_IDLE;
+            let unused = ready.list.extract_if(.., is_unused).collect();
+            if ready.list.is_empty() {
+                ready.is_watched = false;
+            }
+            unused
+        };
+        join_all(unused.into_iter().map(give_to_pool)).await;
+        if !lock(&ready).is_watched {
             return;
         }
+    }
+}
+
+/// Gives a connection back to sqlx's pool, or closes it where the server does not answer in time: the pool
+/// would wait for that without end.
+async fn give_to_pool(Idle { connection, taken_at, .. }: Idle) {
+    let mut idle = InUse { connection: Some(connection), taken_at, permit: None };
+    if let Ok(true) = tokio::time::timeout(ACQUIRE_TIMEOUT, idle.is_alive()).await {
+        drop(idle.connection.take());
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::{
+    relay::relayed,
     support::{Answer, Client, FREE, Service, config, execute, scalar, signal, variables},
     transport::Transport,
 };
@@ -224,4 +225,28 @@ async fn clients_that_hang_up_cost_nobody_a_lock() {
             format!("select count(*) from audit_log where parameters->>'file_path' = '{key}'");
         assert_eq!(service.scalar::<i64>(&count).await, 1, "{key} has no record");
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_fell_silent_while_nothing_used_it_is_replaced() {
+    let service = Service::start().await;
+    // The only connection that the service may have.
+    let (relay, client, _) = relayed(&service.url, &[]).await;
+    assert_eq!(client.acquire("a", "k", json!({})).await["success"], true);
+    relay.silence();
+    let replaced = async {
+        // After a second without requests the service asks whether the connection lives.
+        let before = relay.pings();
+        while relay.pings() == before {
+            tokio::task::yield_now().await;
+        }
+        let body = json!({ "file_path": "k", "agent_id": "a", "agent_type": "t" });
+        let mut refused = 0;
+        while client.post("/locks/acquire", body.clone()).await.status != 200 {
+            refused += 1;
+        }
+        refused
+    };
+    let refused = tokio::time::timeout(Duration::from_secs(60), replaced).await;
+    assert!(refused.expect("the connection is replaced") <= 3);
 }

@@ -4,7 +4,7 @@ use std::{
     io::Result,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -49,6 +49,8 @@ pub(crate) struct Relay {
 struct Link {
     to_database: AsyncMutex<ToDatabase>,
     published: Notify,
+    /// Whether nothing reaches the database any more.
+    is_silent: AtomicBool,
 }
 
 struct ToDatabase {
@@ -86,6 +88,7 @@ impl Relay {
                 let link = Arc::new(Link {
                     to_database: AsyncMutex::new(to_database),
                     published: Notify::new(),
+                    is_silent: AtomicBool::new(false),
                 });
                 *lock(&latest) = Some(link.clone());
                 let (count, pings) = (round_trips.clone(), pings.clone());
@@ -106,6 +109,13 @@ impl Relay {
     /// How often the service only asked whether the connection lives.
     pub(crate) fn pings(&self) -> usize {
         self.pings.load(Ordering::SeqCst)
+    }
+
+    /// Lets the service's connection fall silent, as where a network forgets it: it stays open, and nothing
+    /// is answered any more. Later connections are not concerned.
+    pub(crate) fn silence(&self) {
+        let link = lock(&self.link).clone().expect("a connection");
+        link.is_silent.store(true, Ordering::SeqCst);
     }
 
     /// Has the service's connection publish its statistics, which PostgreSQL does at most once a second
@@ -156,6 +166,9 @@ async fn forward(
             pings.fetch_add(1, Ordering::SeqCst);
         }
         asked = kind != b'S' && (asked || b"PBDEC".contains(&kind));
+        if link.is_silent.load(Ordering::SeqCst) {
+            continue;
+        }
         link.to_database.lock().await.send(kind, &body, Asker::Service).await?;
     }
 }

@@ -2,7 +2,7 @@
 
 -- Takes the lock on a key, or extends it for its holder, and records it. Returns the verdict (`acquired`,
 -- `refreshed`, `over_limit`, `locked_by_other`, `locked_by_other_session`, or `in_refusal`) and the
--- lock: the caller's, or the one that stands in its way.
+-- lock: the caller's, or the one that stands in its way. The token of another's lock is not for the caller.
 --
 -- `in_refusal` says what is wrong with the request, whoever holds the lock. `in_denial` is the reason of
 -- the denial when the agent holds `in_file_limit` other file locks. `in_waiter` identifies a

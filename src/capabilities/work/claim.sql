@@ -67,7 +67,8 @@ $$;
 --
 -- What time has made available is noticed first, when there is anything to notice. Rows that rivals hold
 -- are skipped. With `in_waits`, and where rivals hold all that is left, waits for the first of it and
--- looks again, because a rival may not take it; but not while holding rows that a rival may wait for.
+-- looks again, because a rival may not take it; but not while holding rows that a rival may wait for. After
+-- 32 looks it gives up: nobody is to wait for rivals without end.
 create or replace function pick_task(
     in_workspace text, cx request, in_task_types text[], in_trust integer, in_waits boolean
 ) returns picked_task language plpgsql as $$

@@ -112,7 +112,7 @@ create or replace function judge_submission(
 ) returns submission language plpgsql as $$
 declare
     judged submission;
-    replaced_status text;
+    replaced record;
 begin
     if in_depends_on <> '{}' then
         select asked.place into judged.fault_place
@@ -127,11 +127,13 @@ begin
         end if;
     end if;
     if task.replaces is not null then
-        select task_status(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at)
-        into replaced_status
+        select t.status, t.deadline, t.held_until, t.attempt, t.max_attempts into replaced
         from work_task t where t.workspace = in_workspace and t.id = task.replaces
         for update;
-        if coalesce(replaced_status not in ('failed', 'cancelled'), true) then
+        if coalesce(task_status(replaced.status, replaced.deadline, replaced.held_until,
+            replaced.attempt, replaced.max_attempts, clock_timestamp())
+            not in ('failed', 'cancelled'), true)
+        then
             judged.verdict := 'not_replaceable';
             return judged;
         end if;
