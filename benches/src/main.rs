@@ -39,7 +39,12 @@ async fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    match run(&arguments).await {
+    // What was started ends with the run, also where that is interrupted.
+    let finished = tokio::select! {
+        finished = run(&arguments) => finished,
+        _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+    };
+    match finished {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error}");

@@ -2,6 +2,7 @@
 use std::{
     cell::RefCell,
     collections::{BTreeSet, HashMap},
+    path::{Path, PathBuf},
 };
 
 use agent_coordinator::{
@@ -37,6 +38,40 @@ fn the_table_of_variables_is_fresh() {
 #[test]
 fn the_example_of_an_environment_is_fresh() {
     assert_fresh(".env.example", &env_example());
+}
+
+/// The Markdown files of a folder and, but for what is built or installed, of those in it.
+fn markdown(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().and_then(|it| it.to_str()).unwrap_or_default();
+        if path.is_dir() && !name.starts_with('.') && name != "target" && name != "node_modules" {
+            files.extend(markdown(&path));
+        } else if name.ends_with(".md") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+#[test]
+fn links_between_documents_lead_to_files() {
+    let link = regex::Regex::new(r"\]\(([^)\s]+)\)").expect("a pattern");
+    let mut followed = 0;
+    for document in markdown(Path::new(env!("CARGO_MANIFEST_DIR"))) {
+        let text = std::fs::read_to_string(&document).expect("a document");
+        for found in link.captures_iter(&text) {
+            let target = found[1].split('#').next().unwrap_or_default();
+            if target.is_empty() || target.contains(':') {
+                continue;
+            }
+            followed += 1;
+            let folder = document.parent().expect("a file is in a folder");
+            assert!(folder.join(target).exists(), "{}: {}", document.display(), &found[1]);
+        }
+    }
+    assert!(followed > 40, "{followed} links were found");
 }
 
 /// The variables of a section of the example, set or commented out, as `(name, value)`.
