@@ -74,7 +74,7 @@ const MEMORIES: &str = "
     from generate_series(1, 1000) n";
 
 pub(super) fn all() -> Vec<Case> {
-    [locks(), work(), memories(), others()].into_iter().flatten().collect()
+    [locks(), work(), memories(), others(), rarer()].into_iter().flatten().collect()
 }
 
 fn locks() -> Vec<Case> {
@@ -95,8 +95,20 @@ fn locks() -> Vec<Case> {
             .before(|n| vec![Step::Ask(acquire("a", n))]),
         Case::new("verify a lock", |_, _| verify(), ("valid", json!(true)))
             .prepare(|| vec![Step::Ask(acquire("a", 0))]),
-        Case::new("list 10 locks", |_, _| ("GET", "/locks", Value::Null), ("count", json!(10)))
+        Case::new("list 10 locks", |_, _| get("/locks"), ("count", json!(10)))
             .prepare(|| (0..10).map(|n| Step::Ask(acquire("b", n))).collect()),
+        Case::new(
+            "status of a lock",
+            |_, _| get("/locks/status/src/module_0.rs"),
+            ("locked", json!(true)),
+        )
+        .prepare(|| vec![Step::Ask(acquire("b", 0))]),
+        Case::new(
+            "free a lock of another",
+            |_, _| ("DELETE", "/locks/src/module_0.rs", Value::Null),
+            ("released", json!(true)),
+        )
+        .before(|_| vec![Step::Ask(acquire("b", 0))]),
     ]
 }
 
@@ -134,7 +146,63 @@ fn work() -> Vec<Case> {
             .prepare(|| vec![Step::Ask(submit(0)), Step::Ask(claim())]),
         Case::new("complete a task", |_, claimed| complete(claimed), completed)
             .before(|n| vec![Step::Ask(submit(n)), Step::Ask(claim())]),
+        Case::new("fail a task", |_, claimed| fail(claimed), ("status", json!("failed")))
+            .before(|n| vec![Step::Ask(submit(n)), Step::Ask(claim())]),
+        Case::new("cancel a task", |_, submitted| cancel(submitted), ("success", json!(true)))
+            .before(|n| vec![Step::Ask(submit(n))]),
+        Case::new("submit 10 tasks", |n, _| submit_batch(n), ("success", json!(true))),
+        Case::new("claim 10 of 1,000 tasks", |_, _| claim_batch(), ("success", json!(true)))
+            .prepare(|| [vec![Step::Ask(submit(0))], with_statistics(BACKLOG)].concat())
+            .after(|claimed| vec![Step::Ask(complete_batch(claimed))]),
+        Case::new(
+            "complete 10 tasks",
+            |_, claimed| complete_batch(claimed),
+            ("success", json!(true)),
+        )
+        .before(|n| vec![Step::Ask(submit_batch(n)), Step::Ask(claim_batch())]),
+        Case::new("look at a task", |_, submitted| look_at(submitted), ("success", json!(true)))
+            .prepare(|| vec![Step::Ask(submit(0))]),
+        Case::new(
+            "list 10 of 1,000 tasks",
+            |_, _| get("/work?status=pending&limit=10"),
+            ("count", json!(10)),
+        )
+        .prepare(|| [vec![Step::Ask(submit(0))], with_statistics(BACKLOG)].concat()),
     ]
+}
+
+fn fail(claimed: &Value) -> Ask {
+    let report = json!({
+        "task_id": claimed["task_id"], "claim_token": claimed["claim_token"], "success": false,
+        "error_message": "the disk is full", "retry": false,
+    });
+    ("POST", "/work/complete", body("a", report))
+}
+
+fn cancel(submitted: &Value) -> Ask {
+    ("POST", "/work/cancel", body("b", json!({ "task_id": submitted["task_id"] })))
+}
+
+fn submit_batch(n: usize) -> Ask {
+    let task =
+        |k: usize| json!({ "task_type": "test", "task_description": format!("run {n}.{k}") });
+    let tasks: Vec<_> = (0..10).map(task).collect();
+    ("POST", "/work/submit-batch", body("b", json!({ "tasks": tasks })))
+}
+
+fn claim_batch() -> Ask {
+    ("POST", "/work/claim", body("a", json!({ "agent_type": "t", "count": 10 })))
+}
+
+fn complete_batch(claimed: &Value) -> Ask {
+    let report = |task: &Value| json!({ "task_id": task["task_id"], "claim_token": task["claim_token"], "success": true });
+    let tasks = claimed["tasks"].as_array().expect("tasks");
+    let reports: Vec<_> = tasks.iter().map(report).collect();
+    ("POST", "/work/complete-batch", body("a", json!({ "completions": reports })))
+}
+
+fn look_at(submitted: &Value) -> Ask {
+    ("POST", "/work/get", json!({ "task_id": submitted["task_id"] }))
 }
 
 fn submit(n: usize) -> Ask {
@@ -205,10 +273,72 @@ fn others() -> Vec<Case> {
                 set last_heartbeat_at = clock_timestamp() - interval '1 minute' where agent_id = 'a'";
             vec![Step::Sql(silent.to_owned())]
         }),
-        Case::new("allocate ports", |_, _| ports("/ports/allocate"), done)
+        Case::new("allocate ports", |_, _| ports("/ports/allocate"), done.clone())
             .after(|_| vec![Step::Ask(ports("/ports/release"))]),
+        Case::new("release ports", |_, _| ports("/ports/release"), done.clone())
+            .before(|_| vec![Step::Ask(ports("/ports/allocate"))]),
         Case::new("check a policy", |_, _| policy(), ("allowed", json!(true))),
+        Case::new("check a domain", |_, _| domain(), ("allowed", json!(true))),
+        Case::new("end a session that holds a lock", |_, _| deregister(), ("success", json!(true)))
+            .before(|_| vec![Step::Ask(register(0)), Step::Ask(acquire_in("s-0"))]),
     ]
+}
+
+/// Lists and looks of few rows, and what administrators do.
+fn rarer() -> Vec<Case> {
+    let done = ("success", json!(true));
+    vec![
+        Case::new("list 2 agents", |_, _| get("/discovery/agents"), ("count", json!(2))),
+        Case::new(
+            "latest of 20 handoffs",
+            |_, _| get("/handoffs/latest?limit=1"),
+            ("count", json!(1)),
+        )
+        .prepare(|| (0..20).map(|n| Step::Ask(write_handoff(n))).collect()),
+        Case::new("own profile", |_, _| get("/profiles/me"), ("reason", json!("no_profile_found"))),
+        Case::new("list guardrail patterns", |_, _| get("/guardrails/patterns?limit=1"), one()),
+        Case::new("list keys", |_, _| get("/keys?limit=1"), one()),
+        Case::new("1 of 100 audit entries", |_, _| get("/audit?limit=1"), one())
+            .prepare(|| (0..100).map(|n| Step::Ask(remember(n))).collect()),
+        Case::new("assign a profile", |_, _| assign(), done.clone()),
+        Case::new(
+            "clean up nothing",
+            |_, _| ("POST", "/discovery/cleanup", json!({})),
+            done.clone(),
+        ),
+        Case::new("run maintenance of nothing", |_, _| maintain(), done),
+    ]
+}
+
+fn one() -> (&'static str, Value) {
+    ("count", json!(1))
+}
+
+fn get(path: &'static str) -> Ask {
+    ("GET", path, Value::Null)
+}
+
+fn domain() -> Ask {
+    ("POST", "/network/check", body("a", json!({ "domain": "github.com" })))
+}
+
+fn deregister() -> Ask {
+    ("POST", "/discovery/deregister", json!({ "agent_id": "a", "session_id": "s-0" }))
+}
+
+fn acquire_in(session: &str) -> Ask {
+    let (method, path, mut body) = acquire("a", 0);
+    body["session_id"] = json!(session);
+    (method, path, body)
+}
+
+fn assign() -> Ask {
+    let profile = "claude_code_web_implementer";
+    ("POST", "/profiles/assign", json!({ "target_agent_id": "b", "profile": profile }))
+}
+
+fn maintain() -> Ask {
+    ("POST", "/maintenance/run", json!({ "tasks": ["sessions", "locks", "work", "ports"] }))
 }
 
 fn check(text: &str) -> Ask {
