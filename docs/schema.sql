@@ -1235,20 +1235,19 @@ declare
     judged lock_verdict;
     ahead lock_waiter;
 begin
-    select
-        case
-            when not is_live(in_workspace, l.agent_id, l.session_id, l.locked_at, l.expires_at, cx.silence)
-                then 'free'
-            when not is_other_holder(l.agent_id, l.session_id, cx.agent_id, cx.session_id) then 'own'
-            when l.agent_id = cx.agent_id then 'locked_by_other_session'
-            else 'locked_by_other'
-        end,
-        l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at, l.expires_at, l.token
+    select null, l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at, l.expires_at, l.token
     into judged
     from file_lock l where l.workspace = in_workspace and l.key = in_key;
-    if not found then
-        judged.verdict := 'free';
-    elsif judged.verdict <> 'free' then
+    judged.verdict := case
+        when not is_live(in_workspace, judged.agent_id, judged.session_id, judged.locked_at,
+            judged.expires_at, cx.silence)
+            then 'free'
+        when not is_other_holder(judged.agent_id, judged.session_id, cx.agent_id, cx.session_id)
+            then 'own'
+        when judged.agent_id = cx.agent_id then 'locked_by_other_session'
+        else 'locked_by_other'
+    end;
+    if judged.verdict <> 'free' then
         return judged;
     end if;
     perform from lock_waiter w where w.workspace = in_workspace and w.key = in_key limit 1;
@@ -1897,20 +1896,19 @@ CREATE FUNCTION public.release_lock(in_workspace text, cx public.request, in_key
     LANGUAGE plpgsql
     AS $$
 declare
-    held_token bigint;
-    is_own boolean;
+    held record;
 begin
     perform hear(in_workspace, cx);
     -- By key alone: with the holder in the condition, an index of all that the holder has may be read.
-    select l.token,
-        not is_other_holder(l.agent_id, l.session_id, cx.agent_id, cx.session_id)
-        and is_live(in_workspace, l.agent_id, l.session_id, l.locked_at, l.expires_at, cx.silence)
-    into held_token, is_own
+    select l.agent_id, l.session_id, l.locked_at, l.expires_at, l.token into held
     from file_lock l where l.workspace = in_workspace and l.key = in_key;
     refusal := case
-        when is_own is not true then 'lock_not_found_or_not_owner'
-        when held_token <> in_token then 'stale_fencing_token'
-        when not free_lock(in_workspace, in_key, held_token) then 'lock_not_found_or_not_owner'
+        when is_other_holder(held.agent_id, held.session_id, cx.agent_id, cx.session_id) is not false
+            or not is_live(in_workspace, held.agent_id, held.session_id, held.locked_at,
+                held.expires_at, cx.silence)
+            then 'lock_not_found_or_not_owner'
+        when held.token <> in_token then 'stale_fencing_token'
+        when not free_lock(in_workspace, in_key, held.token) then 'lock_not_found_or_not_owner'
     end;
     perform record(
         in_workspace, cx, 'release_lock', jsonb_build_object('file_path', in_key),

@@ -114,20 +114,19 @@ declare
     judged lock_verdict;
     ahead lock_waiter;
 begin
-    select
-        case
-            when not is_live(in_workspace, l.agent_id, l.session_id, l.locked_at, l.expires_at, cx.silence)
-                then 'free'
-            when not is_other_holder(l.agent_id, l.session_id, cx.agent_id, cx.session_id) then 'own'
-            when l.agent_id = cx.agent_id then 'locked_by_other_session'
-            else 'locked_by_other'
-        end,
-        l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at, l.expires_at, l.token
+    select null, l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at, l.expires_at, l.token
     into judged
     from file_lock l where l.workspace = in_workspace and l.key = in_key;
-    if not found then
-        judged.verdict := 'free';
-    elsif judged.verdict <> 'free' then
+    judged.verdict := case
+        when not is_live(in_workspace, judged.agent_id, judged.session_id, judged.locked_at,
+            judged.expires_at, cx.silence)
+            then 'free'
+        when not is_other_holder(judged.agent_id, judged.session_id, cx.agent_id, cx.session_id)
+            then 'own'
+        when judged.agent_id = cx.agent_id then 'locked_by_other_session'
+        else 'locked_by_other'
+    end;
+    if judged.verdict <> 'free' then
         return judged;
     end if;
     perform from lock_waiter w where w.workspace = in_workspace and w.key = in_key limit 1;

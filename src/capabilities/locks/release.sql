@@ -6,20 +6,19 @@ create or replace function release_lock(
     in_workspace text, cx request, in_key text, in_token bigint, out refusal text
 ) language plpgsql as $$
 declare
-    held_token bigint;
-    is_own boolean;
+    held record;
 begin
     perform hear(in_workspace, cx);
     -- By key alone: with the holder in the condition, an index of all that the holder has may be read.
-    select l.token,
-        not is_other_holder(l.agent_id, l.session_id, cx.agent_id, cx.session_id)
-        and is_live(in_workspace, l.agent_id, l.session_id, l.locked_at, l.expires_at, cx.silence)
-    into held_token, is_own
+    select l.agent_id, l.session_id, l.locked_at, l.expires_at, l.token into held
     from file_lock l where l.workspace = in_workspace and l.key = in_key;
     refusal := case
-        when is_own is not true then 'lock_not_found_or_not_owner'
-        when held_token <> in_token then 'stale_fencing_token'
-        when not free_lock(in_workspace, in_key, held_token) then 'lock_not_found_or_not_owner'
+        when is_other_holder(held.agent_id, held.session_id, cx.agent_id, cx.session_id) is not false
+            or not is_live(in_workspace, held.agent_id, held.session_id, held.locked_at,
+                held.expires_at, cx.silence)
+            then 'lock_not_found_or_not_owner'
+        when held.token <> in_token then 'stale_fencing_token'
+        when not free_lock(in_workspace, in_key, held.token) then 'lock_not_found_or_not_owner'
     end;
     perform record(
         in_workspace, cx, 'release_lock', jsonb_build_object('file_path', in_key),
