@@ -1235,7 +1235,8 @@ declare
     judged lock_verdict;
     ahead lock_waiter;
 begin
-    select null, l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at, l.expires_at, l.token
+    select null, l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at, l.expires_at, l.token,
+        null, null::bigint
     into judged
     from file_lock l where l.workspace = in_workspace and l.key = in_key;
     judged.verdict := case
@@ -1391,7 +1392,7 @@ declare
         lease_ends_at, session_silence(in_workspace, cx.agent_id, cx.session_id, cx.silence), at);
     token text := 'c_' || replace(gen_random_uuid()::text, '-', '');
     leased claimed_task;
-    found_patterns jsonb := '[]';
+    found_patterns jsonb := jsonb_build_array();
 begin
     update work_task t set
         status = 'claimed', attempt = t.attempt + 1, is_parked = false, is_lapsed = false,
@@ -1402,7 +1403,7 @@ begin
         completion = null, result = null, error_message = null
     where t.workspace = in_workspace and t.id = picked.id
     returning 'claimed', t.id, t.task_type, t.description, t.input_data, t.priority, t.deadline,
-        t.attempt, t.claim_token, t.lease_expires_at
+        t.attempt, t.claim_token, t.lease_expires_at, null, null::json
     into leased;
     if picked.guard_findings <> '[]' then
         select coalesce(jsonb_agg(f -> 'pattern_name' order by n), '[]') into found_patterns
@@ -1605,7 +1606,8 @@ begin
             order by c.priority, c.created_at, c.id);
         foreach candidate in array candidates loop
             -- Judged again on the locked row: a rival may have claimed it since. Its archetype is as it was.
-            select t.id, t.guard_version, t.guard_findings into picked from work_task t
+            select t.id, t.guard_version, t.guard_findings, false into picked
+            from work_task t
             where t.workspace = in_workspace and t.id = candidate
                 and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
                     t.authored_by, null, cx.agent_id, in_trust, in_task_types, null, at)
@@ -2392,7 +2394,7 @@ begin
         on conflict (workspace, unique_key)
             where unique_key is not null and status in ('pending', 'claimed', 'running')
             do nothing
-        returning 'created', t.id into stored;
+        returning 'created', t.id, null::bigint into stored;
     end loop;
     if stored.verdict = 'created' and dependencies <> '{}' then
         insert into work_dependency (workspace, task_id, depends_on, place)
@@ -2531,7 +2533,7 @@ begin
             )
             on conflict (workspace, key) do nothing
             returning 'acquired', l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at,
-                l.expires_at, l.token, null into taken;
+                l.expires_at, l.token, null, null::bigint into taken;
         elsif judged.verdict = 'free' then
             update file_lock l set
                 token = l.token + 1, agent_id = cx.agent_id, agent_type = cx.agent_type,
@@ -2541,7 +2543,7 @@ begin
                 and l.agent_id is not distinct from judged.agent_id
                 and l.expires_at is not distinct from judged.expires_at
             returning 'acquired', l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at,
-                l.expires_at, l.token, l.took_over_from into taken;
+                l.expires_at, l.token, l.took_over_from, null::bigint into taken;
         elsif judged.verdict = 'own' then
             update file_lock l set
                 expires_at = at + in_ttl, refresh_count = l.refresh_count + 1,
@@ -2549,7 +2551,7 @@ begin
             where l.workspace = in_workspace and l.key = in_key and l.token = judged.token
                 and l.agent_id = judged.agent_id and l.expires_at = judged.expires_at
             returning 'refreshed', l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at,
-                l.expires_at, l.token, null into taken;
+                l.expires_at, l.token, null, null::bigint into taken;
         else
             return judged;
         end if;
@@ -2626,7 +2628,7 @@ begin
     where t.workspace = in_workspace and t.status = 'pending' and t.guard_trust > 0
     limit 1;
     if not found then
-        return '{}';
+        return '{}'::uuid[];
     end if;
     return array(
         (

@@ -77,7 +77,7 @@ begin
             )
             on conflict (workspace, key) do nothing
             returning 'acquired', l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at,
-                l.expires_at, l.token, null into taken;
+                l.expires_at, l.token, null, null::bigint into taken;
         elsif judged.verdict = 'free' then
             update file_lock l set
                 token = l.token + 1, agent_id = cx.agent_id, agent_type = cx.agent_type,
@@ -87,7 +87,7 @@ begin
                 and l.agent_id is not distinct from judged.agent_id
                 and l.expires_at is not distinct from judged.expires_at
             returning 'acquired', l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at,
-                l.expires_at, l.token, l.took_over_from into taken;
+                l.expires_at, l.token, l.took_over_from, null::bigint into taken;
         elsif judged.verdict = 'own' then
             update file_lock l set
                 expires_at = at + in_ttl, refresh_count = l.refresh_count + 1,
@@ -95,7 +95,7 @@ begin
             where l.workspace = in_workspace and l.key = in_key and l.token = judged.token
                 and l.agent_id = judged.agent_id and l.expires_at = judged.expires_at
             returning 'refreshed', l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at,
-                l.expires_at, l.token, null into taken;
+                l.expires_at, l.token, null, null::bigint into taken;
         else
             return judged;
         end if;
@@ -114,7 +114,8 @@ declare
     judged lock_verdict;
     ahead lock_waiter;
 begin
-    select null, l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at, l.expires_at, l.token
+    select null, l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at, l.expires_at, l.token,
+        null, null::bigint
     into judged
     from file_lock l where l.workspace = in_workspace and l.key = in_key;
     judged.verdict := case

@@ -94,7 +94,8 @@ begin
             order by c.priority, c.created_at, c.id);
         foreach candidate in array candidates loop
             -- Judged again on the locked row: a rival may have claimed it since. Its archetype is as it was.
-            select t.id, t.guard_version, t.guard_findings into picked from work_task t
+            select t.id, t.guard_version, t.guard_findings, false into picked
+            from work_task t
             where t.workspace = in_workspace and t.id = candidate
                 and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
                     t.authored_by, null, cx.agent_id, in_trust, in_task_types, null, at)
@@ -127,7 +128,7 @@ declare
         lease_ends_at, session_silence(in_workspace, cx.agent_id, cx.session_id, cx.silence), at);
     token text := 'c_' || replace(gen_random_uuid()::text, '-', '');
     leased claimed_task;
-    found_patterns jsonb := '[]';
+    found_patterns jsonb := jsonb_build_array();
 begin
     update work_task t set
         status = 'claimed', attempt = t.attempt + 1, is_parked = false, is_lapsed = false,
@@ -138,7 +139,7 @@ begin
         completion = null, result = null, error_message = null
     where t.workspace = in_workspace and t.id = picked.id
     returning 'claimed', t.id, t.task_type, t.description, t.input_data, t.priority, t.deadline,
-        t.attempt, t.claim_token, t.lease_expires_at
+        t.attempt, t.claim_token, t.lease_expires_at, null, null::json
     into leased;
     if picked.guard_findings <> '[]' then
         select coalesce(jsonb_agg(f -> 'pattern_name' order by n), '[]') into found_patterns

@@ -11,7 +11,7 @@ begin
     where t.workspace = in_workspace and t.status = 'pending' and t.guard_trust > 0
     limit 1;
     if not found then
-        return '{}';
+        return '{}'::uuid[];
     end if;
     return array(
         (

@@ -79,7 +79,7 @@ begin
         on conflict (workspace, unique_key)
             where unique_key is not null and status in ('pending', 'claimed', 'running')
             do nothing
-        returning 'created', t.id into stored;
+        returning 'created', t.id, null::bigint into stored;
     end loop;
     if stored.verdict = 'created' and dependencies <> '{}' then
         insert into work_dependency (workspace, task_id, depends_on, place)
