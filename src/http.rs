@@ -537,9 +537,11 @@ impl Asked<'_> {
         let mut body = if has_body { parse(&parts.headers, self.body)? } else { None };
         let fingerprint = |said: &Value| {
             let target = format!("{} {}", parts.method, parts.uri.path());
-            given.then(|| idempotency::fingerprint(&target, said))
+            idempotency::fingerprint(&target, said)
         };
-        let by_body = fingerprint(body.as_ref().unwrap_or(&Value::Null));
+        // Taken before the body's members become the input.
+        let by_body =
+            (given && has_body).then(|| fingerprint(body.as_ref().unwrap_or(&Value::Null)));
 
         let in_path: Vec<_> = capture(self.template, parts.uri.path()).unwrap_or_default();
         let root = |name: &str| match has_body {
@@ -573,7 +575,7 @@ impl Asked<'_> {
             return Err(Error::Invalid(issues));
         }
         // Where there is no body, the members of the query take its place.
-        let fingerprint = if has_body { by_body } else { fingerprint(&input) };
+        let fingerprint = by_body.or_else(|| given.then(|| fingerprint(&input)));
         Ok((input, fingerprint))
     }
 
