@@ -99,15 +99,31 @@ fn claims(results: &Results) -> Vec<Bound> {
 }
 
 fn http(results: &Results) -> Vec<Bound> {
+    without_gathering(results, "rate", Limit::AtLeast(0.75), rate)
+}
+
+fn tails(results: &Results) -> Vec<Bound> {
+    without_gathering(results, "p99", Limit::AtMost(3.0), |it| it.p99_ms)
+}
+
+/// A bound for each operation: a figure over HTTP to that of the transition.
+fn without_gathering(
+    results: &Results,
+    what: &str,
+    limit: Limit,
+    of: fn(&Figures) -> f64,
+) -> Vec<Bound> {
     let bound = |operation: &str| {
         Bound::new(
-            format!("{operation}, 16 clients: rate over HTTP without gathering to the transition"),
-            Limit::AtLeast(0.75),
+            format!(
+                "{operation}, 16 clients: {what} over HTTP without gathering to the transition"
+            ),
+            limit,
             "×",
             Spread::of_ratios(
                 results.figures(operation, Way::Http, 16),
                 results.figures(operation, Way::Transition, 16),
-                rate,
+                of,
             ),
         )
     };
@@ -145,22 +161,6 @@ fn service_cpu(results: &Results) -> Vec<Bound> {
             )
         })
         .collect()
-}
-
-fn tails(results: &Results) -> Vec<Bound> {
-    let bound = |operation: &str| {
-        Bound::new(
-            format!("{operation}, 16 clients: p99 over HTTP without gathering to the transition"),
-            Limit::AtMost(3.0),
-            "×",
-            Spread::of_ratios(
-                results.figures(operation, Way::Http, 16),
-                results.figures(operation, Way::Transition, 16),
-                |it| it.p99_ms,
-            ),
-        )
-    };
-    ALL.iter().filter_map(|it| bound(it.name)).collect()
 }
 
 fn health(results: &Results) -> Vec<Bound> {

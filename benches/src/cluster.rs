@@ -85,7 +85,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Makes a database anew as a copy of another one, and runs statements in it.
+    /// Replaces a database by a copy of another one, and runs statements in it.
     pub(crate) async fn create(&self, name: &str, template: &str, seed: &str) -> Result<()> {
         let admin = self.url("postgres");
         execute(&admin, &format!("drop database if exists {name} with (force)")).await?;

@@ -115,7 +115,7 @@ struct Answer {
     claim_token: String,
 }
 
-/// The text of a member of a JSON object, found without parsing the rest; empty where there is none.
+/// The value of a text member of a JSON object, or an empty text. Does not parse the object.
 fn member(body: &str, name: &str) -> String {
     let text =
         body.split_once(&format!("\"{name}\":\"")).and_then(|(_, rest)| rest.split('"').next());

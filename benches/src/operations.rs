@@ -149,7 +149,7 @@ pub(crate) fn variables(clients: usize) -> Vec<(&'static str, String)> {
 impl Operation {
     /// The script that calls the service's statements.
     pub(crate) fn transition(&self, statements: &Statements) -> Result<String> {
-        let mut script = self.start();
+        let mut script = START.to_owned();
         for call in self.calls {
             let arguments: Vec<_> = if call.mark == RECALL {
                 call.arguments.to_vec()
@@ -162,17 +162,13 @@ impl Operation {
         Ok(script)
     }
 
-    /// The script that calls the floor functions; none where there are none.
+    /// The script that calls the floor functions, if the operation has any.
     pub(crate) fn floor(&self) -> Option<String> {
         let calls = self.floor.iter().map(|call| {
             let (name, arguments) = call.split_once('(').unwrap_or((call, ")"));
             format!("select * from {name}({FLOOR_CALLER}, {arguments};\n")
         });
-        (!self.floor.is_empty()).then(|| self.start() + &calls.collect::<String>())
-    }
-
-    fn start(&self) -> String {
-        START.to_owned()
+        (!self.floor.is_empty()).then(|| START.to_owned() + &calls.collect::<String>())
     }
 }
 
