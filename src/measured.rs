@@ -3,15 +3,20 @@ use http::HeaderMap;
 use serde_json::Value;
 
 use crate::{
-    auth::{Caller, Identity, Keyring},
-    capabilities::guardrails,
-    input,
-    policy::{self, Question},
+    access::{
+        Caller, Keyring, TargetKind,
+        policy::{self, Question},
+    },
+    capabilities::{self, guardrails},
+    config::Identity,
+    operation::input,
 };
 
 /// Authenticates the headers of a request against a ring of keys named `key-0`, `key-1`, ….
 pub fn authentication(keys: usize) -> impl Fn(&HeaderMap) -> bool {
-    let ring = Keyring::new((0..keys).map(|n| (format!("key-{n}"), Identity::default())));
+    let keys: Vec<_> = (0..keys).map(|n| format!("key-{n}")).collect();
+    let keys = keys.iter().map(|key| (key.as_str(), Identity::default()));
+    let ring = Keyring::new(keys, false);
     move |headers| matches!(ring.authenticate(headers), Ok(Some(_)))
 }
 
@@ -23,9 +28,11 @@ pub fn input_check(schema: &Value, input: &mut Value) -> usize {
 /// Decides with the native engine whether a caller of trust 2 may run an operation.
 pub fn decision() -> impl Fn(&str) -> bool {
     let caller = Caller { trust: 2, ..Caller::anonymous() };
+    let known = capabilities::all().known();
     move |operation| {
-        let category = policy::category(operation);
-        let question = Question { operation, category, resource: "src/main.rs" };
+        let category = known.get(operation).map(|known| known.category);
+        let (target_kind, target) = (TargetKind::File, "src/main.rs");
+        let question = Question { operation, category, target_kind, target };
         policy::decide(&caller, &question, true).is_ok()
     }
 }

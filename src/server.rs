@@ -27,7 +27,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{App, Config};
+use crate::{app::App, config::Config};
 
 /// How long accepting pauses after it failed.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -133,7 +133,7 @@ impl<'a> Server<'a> {
     }
 
     fn has_room(&self) -> bool {
-        self.connections.len() < self.app.config.max_connections
+        self.connections.len() < self.app.config().max_connections
     }
 
     fn serve(&mut self, stream: TcpStream) {
@@ -155,7 +155,7 @@ impl<'a> Server<'a> {
         });
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
         let connection = self.stopping.watch(connection);
-        let present = self.app.metrics.connections.enter();
+        let present = self.app.0.metrics.connections.enter();
         self.connections.spawn(async move {
             let _present = present;
             if let Err(error) = connection.await {

@@ -8,16 +8,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    Error, Result, Timestamp,
-    input::{issue, value_error},
-    operation::{Context, Meta, Operation},
-    page::{Page, read_limit},
-    registry::{Operations, Resource, plain, word},
-    tool::Tool,
+    operation::{Context, McpResource, Meta, Operation, Operations, Tool},
+    values::{
+        Error, Issue, Limit, ListPage, Result, Timestamp,
+        issue::value_error,
+        text::{one_line, text_of},
+    },
 };
 
 pub(super) fn operations(operations: Operations) -> Operations {
-    operations.with::<QueryAudit>().resource(Resource {
+    operations.with::<QueryAudit>().resource(McpResource {
         uri: "audit://recent",
         description: "What was done last, 20 entries.",
         operation: "query_audit",
@@ -34,11 +34,11 @@ fn entry_lines(answer: &Value) -> Vec<String> {
         let error = told.iter().find_map(|it| it.as_str());
         format!(
             "{verdict} {} by {}, {} ms, {}{}",
-            word(&entry["operation"]),
-            word(&entry["agent_id"]),
+            text_of(&entry["operation"]),
+            text_of(&entry["agent_id"]),
             entry["duration_ms"],
-            word(&entry["created_at"]),
-            error.map(|it| format!(": {}", plain(it))).unwrap_or_default(),
+            text_of(&entry["created_at"]),
+            error.map(|it| format!(": {}", one_line(it))).unwrap_or_default(),
         )
     };
     answer["entries"].as_array().into_iter().flatten().map(line).collect()
@@ -89,7 +89,7 @@ pub struct AuditEntries {
     pub entries: Vec<AuditEntry>,
     /// How many there are and whether that is all.
     #[serde(flatten)]
-    pub page: Page,
+    pub page: ListPage,
 }
 
 /// One thing that was done, or refused.
@@ -176,7 +176,7 @@ impl Operation for QueryAudit {
     }
 
     async fn run(self, cx: Context<'_>) -> Result<AuditEntries> {
-        let limit = read_limit(self.limit);
+        let limit = Limit::new(self.limit);
         let times = (time("since", &self.since)?, time("until", &self.until)?);
         let workspace = &cx.caller.workspace;
         let rows = if given(&self.change_id).is_some() {
@@ -190,7 +190,7 @@ impl Operation for QueryAudit {
             let query = entries!("true", self, workspace, times, limit.rows());
             query.fetch_all(cx.db).await?
         };
-        let (entries, page) = limit.page(rows);
+        let (entries, page) = limit.cut(rows);
         Ok(AuditEntries { entries, page })
     }
 }
@@ -215,7 +215,7 @@ fn time(name: &'static str, filter: &Option<String>) -> Result<Option<DateTime<U
     if is_without_offset(&plain) {
         let problem = value_error("expected an ISO-8601 time with offset or Z");
         let loc = [json!("query"), json!(name)];
-        return Err(Error::Invalid(vec![issue(problem, &loc, &json!(text))]));
+        return Err(Error::Invalid(vec![Issue::new(problem, &loc, &json!(text))]));
     }
     Err(Error::BadRequest(format!("Invalid {name} format; use ISO-8601")))
 }

@@ -7,15 +7,16 @@ use serde_json::{Map, Value, json};
 use sqlx::types::Json;
 
 use crate::{
-    Result, Timestamp,
-    operation::{Context, IdentityMode, Meta, Operation},
-    page::{Page, read_limit},
-    registry::{Operations, Resource, list, word},
-    tool::Tool,
+    access::IdentityMode,
+    operation::{Context, McpResource, Meta, Operation, Operations, Tool},
+    values::{
+        Limit, ListPage, Result, Timestamp,
+        text::{joined, text_of},
+    },
 };
 
 pub(super) fn operations(operations: Operations) -> Operations {
-    operations.with::<WriteHandoff>().with::<ReadHandoff>().resource(Resource {
+    operations.with::<WriteHandoff>().with::<ReadHandoff>().resource(McpResource {
         uri: "handoffs://recent",
         description: "The last five handoffs.",
         operation: "read_handoff",
@@ -30,9 +31,9 @@ fn handoff_lines(answer: &Value) -> Vec<String> {
     for handoff in answer["handoffs"].as_array().into_iter().flatten() {
         lines.push(format!(
             "{} at {}: {}",
-            word(&handoff["agent_name"]),
-            word(&handoff["created_at"]),
-            word(&handoff["summary"]),
+            text_of(&handoff["agent_name"]),
+            text_of(&handoff["created_at"]),
+            text_of(&handoff["summary"]),
         ));
         for (name, member) in [
             ("Completed", "completed_work"),
@@ -41,7 +42,7 @@ fn handoff_lines(answer: &Value) -> Vec<String> {
             ("Next steps", "next_steps"),
             ("Relevant files", "relevant_files"),
         ] {
-            if let Some(items) = list(&handoff[member]) {
+            if let Some(items) = joined(&handoff[member]) {
                 lines.push(format!("  {name}: {items}"));
             }
         }
@@ -191,7 +192,7 @@ pub struct HandoffList {
     pub handoffs: Vec<Handoff>,
     /// How many there are and whether that is all.
     #[serde(flatten)]
-    pub page: Page,
+    pub page: ListPage,
 }
 
 type List = Json<Vec<Value>>;
@@ -242,7 +243,7 @@ impl Operation for ReadHandoff {
     }
 
     async fn run(self, cx: Context<'_>) -> Result<HandoffList> {
-        let limit = read_limit(self.limit);
+        let limit = Limit::new(self.limit);
         let agent_name = self.agent_name.as_ref().filter(|it| !it.is_empty());
         let handoffs = sqlx::query_as!(
             Handoff,
@@ -268,7 +269,7 @@ impl Operation for ReadHandoff {
         )
         .fetch_all(cx.db)
         .await?;
-        let (handoffs, page) = limit.page(handoffs);
+        let (handoffs, page) = limit.cut(handoffs);
         Ok(HandoffList { handoffs, page })
     }
 }

@@ -6,12 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    App, Result,
-    audit::MONTHS_AHEAD,
-    db::Db,
-    operation::{Context, Meta, Operation},
-    registry::Operations,
-    tool::Tool,
+    database::{Db, MONTHS_AHEAD},
+    operation::{Context, Meta, Operation, Operations, Services, Tool},
+    values::Result,
 };
 
 pub(super) fn operations(operations: Operations) -> Operations {
@@ -143,8 +140,8 @@ impl Task {
 
 /// What the server's sweep does: everything but retention in every workspace that holds something,
 /// each in a statement of its own so that none waits for the others.
-pub(crate) async fn sweep(app: &App) -> Result<()> {
-    let mut db = app.db.acquire().await?;
+pub(crate) async fn sweep(services: &Services) -> Result<()> {
+    let mut db = services.db.acquire().await?;
     let workspaces = sqlx::query_scalar!(
         r#"
         select workspace as "workspace!" from agent_session where ended_at is null
@@ -160,7 +157,7 @@ pub(crate) async fn sweep(app: &App) -> Result<()> {
         sqlx::query!(
             "select from tidy_up($1, $2, '{sessions,locks,work,ports}')",
             workspace,
-            app.config.session_timeout(),
+            services.config.session_timeout(),
         )
         .execute(&mut db)
         .await?;
@@ -170,9 +167,9 @@ pub(crate) async fn sweep(app: &App) -> Result<()> {
 }
 
 /// Retention: the server's sweep does it once an hour.
-pub(crate) async fn retain(app: &App) -> Result<()> {
-    let mut db = app.db.acquire().await?;
-    retention(&mut db, app.config.audit_retention_days).await?;
+pub(crate) async fn retain(services: &Services) -> Result<()> {
+    let mut db = services.db.acquire().await?;
+    retention(&mut db, services.config.audit_retention_days).await?;
     db.done().await?;
     Ok(())
 }

@@ -6,10 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    Domain, Result,
-    operation::{Context, IdentityMode, Meta, Operation},
-    registry::Operations,
-    tool::Tool,
+    access::{IdentityMode, TargetKind},
+    operation::{Context, Meta, Operation, Operations, Tool},
+    values::{Domain, Result},
 };
 
 pub(super) fn operations(operations: Operations) -> Operations {
@@ -44,6 +43,7 @@ pub struct NetworkAnswer {
 impl Operation for CheckNetwork {
     type Output = NetworkAnswer;
     const META: Meta = Meta::read("network_access")
+        .acts_on(TargetKind::Domain)
         .at(&["POST /network/check"])
         .identity(IdentityMode::Strict)
         .writes()
@@ -53,7 +53,7 @@ impl Operation for CheckNetwork {
         json!({ "domain": "api.github.com" })
     }
 
-    fn resource(&self) -> Cow<'_, str> {
+    fn target(&self) -> Cow<'_, str> {
         self.domain.as_str().into()
     }
 

@@ -8,10 +8,10 @@ use sha2::{Digest, Sha256};
 use sqlx::postgres::types::PgInterval;
 
 use crate::{
-    Config, Error, Result, Timestamp,
-    operation::{Context, IdentityMode, Meta, Operation},
-    registry::Operations,
-    tool::Tool,
+    access::IdentityMode,
+    config::Config,
+    operation::{Context, Meta, Operation, Operations, Tool},
+    values::{Error, Result, Timestamp},
 };
 
 pub(super) fn operations(operations: Operations) -> Operations {
@@ -87,7 +87,7 @@ impl Operation for AllocatePorts {
     }
 
     async fn run(self, cx: Context<'_>) -> Result<AllocatedPorts> {
-        let ttl_minutes = i64::from(cx.config.port_ttl_minutes);
+        let ttl_minutes = i64::from(cx.config.ports.ttl_minutes);
         let ttl = PgInterval { months: 0, days: 0, microseconds: ttl_minutes * 60_000_000 };
         let row = sqlx::query_as!(
             AllocatedRow,
@@ -103,7 +103,7 @@ impl Operation for AllocatePorts {
             cx.request.elapsed_ms(),
             cx.config.session_timeout(),
             self.session_id,
-            cx.config.port_slots,
+            cx.config.ports.slots,
             ttl,
         )
         .fetch_one(cx.db)
@@ -155,7 +155,7 @@ impl Allocation {
 
 /// The four ports of a slot. The configuration was checked: the last slot's are valid too.
 fn ports(config: &Config, slot: i32) -> [i32; 4] {
-    let base = config.port_base + slot * config.port_range;
+    let base = config.ports.base + slot * config.ports.range;
     [base, base + 1, base + 2, base + 3]
 }
 

@@ -6,18 +6,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    Result,
-    auth::Key,
-    authority::{self, ProfileSource},
-    operation::{Context, IdentityMode, Meta, Operation},
-    page::{Page, read_limit},
-    registry::{Operations, Resource, list, word},
-    tool::Tool,
+    access::{IdentityMode, Key, Profile, ProfileSource, max_unbound_trust},
+    operation::{Context, McpResource, Meta, Operation, Operations, Tool},
+    values::{
+        Limit, ListPage, Result,
+        text::{joined, text_of},
+    },
 };
 
 pub(super) fn operations(operations: Operations) -> Operations {
     operations.with::<GetMyProfile>().with::<AssignProfile>().with::<ManageKeys>().resource(
-        Resource {
+        McpResource {
             uri: "profiles://current",
             description: "Who you are and what you may do.",
             operation: "get_my_profile",
@@ -33,11 +32,12 @@ fn profile_lines(answer: &Value) -> Vec<String> {
     if profile.is_null() {
         return Vec::new();
     }
-    let all = |member: &str, none: &str| list(&profile[member]).unwrap_or_else(|| none.to_owned());
+    let all =
+        |member: &str, none: &str| joined(&profile[member]).unwrap_or_else(|| none.to_owned());
     vec![
-        format!("Profile: {} ({})", word(&profile["name"]), word(&answer["source"])),
+        format!("Profile: {} ({})", text_of(&profile["name"]), text_of(&answer["source"])),
         format!("Trust: {}", answer["identity"]["trust_level"]),
-        format!("Type: {}", word(&profile["agent_type"])),
+        format!("Type: {}", text_of(&profile["agent_type"])),
         format!("File locks at most: {}", profile["max_file_modifications"]),
         format!("Allowed: {}", all("allowed_operations", "everything that the trust allows")),
         format!("Blocked: {}", all("blocked_operations", "nothing")),
@@ -60,7 +60,7 @@ pub struct MyProfile {
     /// Whether the caller has a profile.
     pub success: bool,
     /// The profile, if there is one.
-    pub profile: Option<ProfileDetails>,
+    pub profile: Option<Profile>,
     /// Where it comes from: `assignment`, by an administrator or by the key, or `default`, by the
     /// type of the agent.
     pub source: Option<&'static str>,
@@ -68,27 +68,6 @@ pub struct MyProfile {
     pub reason: Option<&'static str>,
     /// Who the caller is.
     pub identity: CallerIdentity,
-}
-
-/// A profile.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct ProfileDetails {
-    /// Its name.
-    pub name: String,
-    /// Type of agent that it is made for.
-    pub agent_type: String,
-    /// Trust from 0 to 4 that it gives.
-    pub trust_level: u8,
-    /// The only operations allowed; empty allows all that the trust allows.
-    pub allowed_operations: Vec<String>,
-    /// Operations that are refused.
-    pub blocked_operations: Vec<String>,
-    /// How many live file locks an agent may hold.
-    pub max_file_modifications: i64,
-    /// How long one run of the agent should last; not enforced here.
-    pub max_execution_time_seconds: i64,
-    /// How many calls the agent should make in an hour; not enforced here.
-    pub max_api_calls_per_hour: i64,
 }
 
 /// Who a caller is.
@@ -119,16 +98,7 @@ impl Operation for GetMyProfile {
 
     async fn run(self, cx: Context<'_>) -> Result<MyProfile> {
         let caller = cx.caller;
-        let profile = caller.profile.as_deref().map(|it| ProfileDetails {
-            name: it.name.clone(),
-            agent_type: it.agent_type.clone(),
-            trust_level: it.trust,
-            allowed_operations: it.allowed_operations.clone(),
-            blocked_operations: it.blocked_operations.clone(),
-            max_file_modifications: it.max_file_modifications,
-            max_execution_time_seconds: it.max_execution_time_seconds,
-            max_api_calls_per_hour: it.max_api_calls_per_hour,
-        });
+        let profile = caller.profile.as_deref().cloned();
         Ok(MyProfile {
             success: profile.is_some(),
             reason: profile.is_none().then_some(NO_PROFILE_FOUND),
@@ -191,7 +161,7 @@ impl Operation for AssignProfile {
         json!({ "target_agent_id": "web-1", "profile": "claude_code_web_implementer" })
     }
 
-    fn resource(&self) -> Cow<'_, str> {
+    fn target(&self) -> Cow<'_, str> {
         self.target_agent_id.as_str().into()
     }
 
@@ -204,14 +174,14 @@ impl Operation for AssignProfile {
     }
 
     async fn run(self, cx: Context<'_>) -> Result<Assigned> {
-        let keys = cx.config.keys.of_workspace(&cx.caller.workspace);
+        let keys = cx.services.keys.of_workspace(&cx.caller.workspace);
         let bound: Vec<_> = keys
             .map(|it| &it.identity)
             .filter(|it| it.agent_id.as_ref() == Some(&self.target_agent_id))
             .collect();
         // Without a key of its own, the agent is one that unbound keys may act as.
         let most_trust = match bound.is_empty() {
-            true => authority::most_unbound_trust(cx.config.default_trust),
+            true => max_unbound_trust(cx.config.default_trust),
             false => MOST_TRUST,
         };
         let pad = bound.is_empty().then_some(None);
@@ -273,7 +243,7 @@ pub struct KeyList {
     pub keys: Vec<ListedKey>,
     /// How many there are and whether that is all.
     #[serde(flatten)]
-    pub page: Page,
+    pub page: ListPage,
 }
 
 /// A key without its secret.
@@ -322,8 +292,8 @@ impl Operation for ManageKeys {
     }
 
     async fn run(self, cx: Context<'_>) -> Result<KeyList> {
-        let keys = cx.config.keys.of_workspace(&cx.caller.workspace);
-        let (keys, page) = read_limit(self.limit).page(keys.map(ListedKey::from).collect());
+        let keys = cx.services.keys.of_workspace(&cx.caller.workspace);
+        let (keys, page) = Limit::new(self.limit).cut(keys.map(ListedKey::from).collect());
         sqlx::query!(
             "select record_key_list($1, row($2, $3, $4, $5, $6, $7)::request, $8)",
             cx.caller.workspace,

@@ -1,43 +1,43 @@
-//! By which names the MCP endpoint may be reached, and from which pages. A page that has its own name
-//! resolved to this machine must not reach a service that listens only here.
+//! Allowed hosts and origins of the MCP endpoint. Guards against DNS rebinding: a page whose name resolves to
+//! this machine must not reach a service that listens only on loopback.
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderValue, header, uri::Authority};
 
-use super::Reader;
-use crate::{Error, Result};
+use super::reader::Reader;
+use crate::values::{Error, Result};
 
-/// The names by which this machine calls itself.
+/// The names of the loopback interface.
 const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
-/// Which requests the MCP endpoint takes.
+/// Which requests the MCP endpoint accepts.
 #[derive(Clone, Debug)]
 pub(crate) struct McpSettings {
-    /// Names in `Host`; none: any.
+    /// Allowed names in `Host`. Empty allows any.
     hosts: Vec<Authority>,
-    /// Pages in `Origin`, each with its port.
+    /// Allowed origins, each with its port.
     origins: Vec<String>,
 }
 
 impl McpSettings {
-    /// Takes a request by its name and the page that it comes from. One that has no `Host` or no
-    /// `Origin` comes from no browser, which alone could be led astray.
+    /// Checks the `Host` and `Origin` of a request. Requests without them do not come from a browser, which
+    /// alone is open to DNS rebinding, and are allowed.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] says which variable would let it in.
-    pub(crate) fn admit(&self, headers: &HeaderMap) -> Result<()> {
-        if !headers.get_all(header::HOST).iter().all(|it| self.takes_host(it)) {
+    /// [`Error::Forbidden`] names the variable that would allow the request.
+    pub(crate) fn check_source(&self, headers: &HeaderMap) -> Result<()> {
+        if !headers.get_all(header::HOST).iter().all(|it| self.allows_host(it)) {
             let text = "Host is not allowed: it must be in COORDINATION_PUBLIC_HOSTS";
             return Err(Error::Forbidden(text.to_owned()));
         }
-        if !headers.get_all(header::ORIGIN).iter().all(|it| self.takes_origin(it)) {
+        if !headers.get_all(header::ORIGIN).iter().all(|it| self.allows_origin(it)) {
             let text = "Origin is not allowed: it must be in COORDINATION_ALLOWED_ORIGINS";
             return Err(Error::Forbidden(text.to_owned()));
         }
         Ok(())
     }
 
-    fn takes_host(&self, host: &HeaderValue) -> bool {
+    fn allows_host(&self, host: &HeaderValue) -> bool {
         if self.hosts.is_empty() {
             return true;
         }
@@ -50,8 +50,8 @@ impl McpSettings {
         })
     }
 
-    /// Whether pages of this origin may use the endpoint.
-    pub(crate) fn takes_origin(&self, origin: &HeaderValue) -> bool {
+    /// Whether pages of this origin can use the endpoint.
+    pub(crate) fn allows_origin(&self, origin: &HeaderValue) -> bool {
         let Ok(origin) = origin.to_str() else { return false };
         let own = origin.strip_prefix("http://").and_then(|it| it.parse::<Authority>().ok());
         let is_own = own.is_some_and(|it| LOOPBACK.contains(&it.host()));
@@ -60,7 +60,7 @@ impl McpSettings {
 }
 
 impl Reader<'_> {
-    /// The settings of a service that listens on `host`; pages in `cors` may call it anyway.
+    /// Reads the settings of a service that listens on `host`. Pages of the CORS origins can always use it.
     pub(super) fn mcp(&mut self, host: Option<IpAddr>, cors: &[HeaderValue]) -> McpSettings {
         let mut hosts: Vec<Authority> = Vec::new();
         for name in ["COORDINATION_PUBLIC_HOSTS", "RAILWAY_PUBLIC_DOMAIN", "RAILWAY_PRIVATE_DOMAIN"]
@@ -79,14 +79,14 @@ impl Reader<'_> {
     }
 }
 
-/// A host, perhaps with a port, and nothing else.
+/// Parses a host with an optional port and nothing else.
 fn host_name(text: &str) -> Option<Authority> {
     let authority: Authority = text.parse().ok()?;
     let plain = !authority.as_str().contains(['@', '*']) && !authority.host().is_empty();
     plain.then_some(authority)
 }
 
-/// An origin with the port that it means when it names none.
+/// Adds the default port of its scheme to an origin without a port.
 fn with_port(origin: &str) -> String {
     let (scheme, authority) = origin.split_once("://").unwrap_or_default();
     let bare = authority.rsplit_once(']').map_or(authority, |(_, rest)| rest);

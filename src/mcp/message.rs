@@ -1,5 +1,5 @@
-//! The messages of a request, as far as they must be known before the protocol reads them: who is to
-//! answer, and what to say of those that nobody can read.
+//! The messages of a request, parsed as far as is needed before the library gets them: which operation each
+//! one runs, and the refusal of those that are not valid JSON-RPC.
 use axum::{
     Json,
     body::Bytes,
@@ -12,17 +12,17 @@ const PARSE_ERROR: i64 = -32700;
 const INVALID_REQUEST: i64 = -32600;
 const INVALID_PARAMS: i64 = -32602;
 
-/// The last revision of the protocol in which a request may be a list of messages; the one that a
-/// request without a revision is in.
+/// The last revision of the protocol in which a request can be a list of messages. A request without a
+/// revision counts as this one.
 const LAST_WITH_BATCHES: &str = "2025-03-26";
 
-/// The most messages of a batch.
-const MOST_MESSAGES: usize = 100;
+/// The maximum number of messages of a batch.
+const MAX_MESSAGES: usize = 100;
 
-/// What a request holds.
+/// What a request contains.
 pub(super) struct Incoming {
     pub(super) messages: Vec<Message>,
-    /// Whether they came as a list, which is answered with one.
+    /// Whether they came as a list, which is answered with a list.
     pub(super) is_batch: bool,
 }
 
@@ -46,15 +46,15 @@ pub(super) enum Asks {
     },
 }
 
-/// A message that is not passed on.
-pub(super) struct Refused {
+/// The answer to a request that is not passed on to the library.
+pub(super) struct Refusal {
     status: StatusCode,
     id: Value,
     code: i64,
     text: String,
 }
 
-impl Refused {
+impl Refusal {
     pub(super) fn respond(&self) -> Response {
         let error = json!({ "code": self.code, "message": self.text });
         let body = json!({ "jsonrpc": "2.0", "id": self.id, "error": error });
@@ -62,50 +62,51 @@ impl Refused {
     }
 }
 
-fn unreadable(code: i64, text: impl Into<String>) -> Refused {
-    Refused { status: StatusCode::BAD_REQUEST, id: Value::Null, code, text: text.into() }
+fn invalid_request(code: i64, text: impl Into<String>) -> Refusal {
+    Refusal { status: StatusCode::BAD_REQUEST, id: Value::Null, code, text: text.into() }
 }
 
-/// The messages of a body. A body of another type is left to the library, which refuses it.
-pub(super) fn read(headers: &HeaderMap, body: Bytes) -> Result<Incoming, Refused> {
+/// Parses the messages of a body. A body of another type is left to the library, which refuses it.
+pub(super) fn parse(headers: &HeaderMap, body: Bytes) -> Result<Incoming, Refusal> {
     let single = |asks, body| Incoming { messages: vec![Message { asks, body }], is_batch: false };
-    let content = headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
-    if !content.is_some_and(|it| it.to_ascii_lowercase().starts_with("application/json")) {
+    let content = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    if !content.is_some_and(|content| content.to_ascii_lowercase().starts_with("application/json"))
+    {
         return Ok(single(Asks::Nothing { is_initialize: false }, body));
     }
     let message: Value = serde_json::from_slice(&body)
-        .map_err(|_| unreadable(PARSE_ERROR, "Parse error: the body is no valid JSON"))?;
+        .map_err(|_| invalid_request(PARSE_ERROR, "Parse error: the body is not valid JSON"))?;
     let Value::Array(messages) = message else {
         return Ok(single(asks(&message)?, body));
     };
     let revision = headers.get("mcp-protocol-version").map(|it| it.as_bytes());
     if revision.is_some_and(|it| it > LAST_WITH_BATCHES.as_bytes()) {
         let text = "Invalid Request: this revision has no batches; send one message";
-        return Err(unreadable(INVALID_REQUEST, text));
+        return Err(invalid_request(INVALID_REQUEST, text));
     }
-    if !(1..=MOST_MESSAGES).contains(&messages.len()) {
-        let text = format!("Invalid Request: expected 1 to {MOST_MESSAGES} messages");
-        return Err(unreadable(INVALID_REQUEST, text));
+    if !(1..=MAX_MESSAGES).contains(&messages.len()) {
+        let text = format!("Invalid Request: expected 1 to {MAX_MESSAGES} messages");
+        return Err(invalid_request(INVALID_REQUEST, text));
     }
     let messages = messages.iter().map(|it| match asks(it)? {
         Asks::Nothing { is_initialize: true } => {
-            Err(unreadable(INVALID_REQUEST, "Invalid Request: initialize stands alone"))
+            Err(invalid_request(INVALID_REQUEST, "Invalid Request: send initialize by itself"))
         }
         asks => Ok(Message { asks, body: it.to_string().into() }),
     });
     Ok(Incoming { messages: messages.collect::<Result<_, _>>()?, is_batch: true })
 }
 
-/// What a message asks for, if it is one.
-fn asks(message: &Value) -> Result<Asks, Refused> {
-    let invalid = |text: &str| unreadable(INVALID_REQUEST, format!("Invalid Request: {text}"));
+/// Returns what a message asks for, if it is a message.
+fn asks(message: &Value) -> Result<Asks, Refusal> {
+    let invalid = |text: &str| invalid_request(INVALID_REQUEST, format!("Invalid Request: {text}"));
     if !message.is_object() || message["jsonrpc"] != "2.0" {
         return Err(invalid("expected an object with `jsonrpc`: \"2.0\""));
     }
     let nothing = Asks::Nothing { is_initialize: false };
     let Some(method) = message.get("method") else { return Ok(nothing) };
     let method = method.as_str().ok_or_else(|| invalid("`method` must be text"))?;
-    // A notification: nobody would hear what comes of an operation.
+    // A notification has no answer, so it runs no operation.
     let Some(id) = message.get("id") else { return Ok(nothing) };
     if !(id.is_string() || id.is_i64()) {
         return Err(invalid("`id` must be text or an integer of 64 bits"));
@@ -113,7 +114,7 @@ fn asks(message: &Value) -> Result<Asks, Refused> {
     let params = &message["params"];
     let wrong = |text: &str| {
         let (status, id, code) = (StatusCode::OK, id.clone(), INVALID_PARAMS);
-        Refused { status, id, code, text: format!("Invalid params: {text}") }
+        Refusal { status, id, code, text: format!("Invalid params: {text}") }
     };
     let text = |name: &str| {
         let value = params[name].as_str().map(str::to_owned);

@@ -1,23 +1,23 @@
-//! Which tools are offered together. A tool that no operation has yet is left out of its sets, and a
-//! set without tools does not exist.
+//! Which tools are offered together, and in which order: `docs/agents.md#tools`. The order is part of the
+//! contract, so it stands here and not with the operations.
 use std::sync::Arc;
 
 use serde_json::json;
 
+use super::form::OfferedTool;
 use crate::{
-    Error, Result,
-    input::issue,
-    registry::{Operations, Registered},
+    operation::Operations,
+    values::{Error, Issue, Result, issue::Problem},
 };
 
-/// The set that is offered when none is asked for.
+/// The set that is offered when a client asks for none.
 const DEFAULT: &str = "core";
 
-/// The set of everything.
+/// The set of all tools.
 const ALL: &str = "all";
 
 /// The sets with their tools, in the order in which they are listed.
-const SETS: [(&str, &[&str]); 12] = [
+const SETS: [(&str, &[&str]); 8] = [
     (
         "core",
         &[
@@ -37,10 +37,6 @@ const SETS: [(&str, &[&str]); 12] = [
             "register_session",
             "heartbeat",
             "discover_agents",
-            "report_status",
-            "request_approval",
-            "check_approval",
-            "help",
         ],
     ),
     ("locks", &["acquire_lock", "release_lock", "check_locks", "verify_locks"]),
@@ -57,72 +53,21 @@ const SETS: [(&str, &[&str]); 12] = [
         ],
     ),
     (
-        "issues",
-        &[
-            "issue_create",
-            "issue_list",
-            "issue_show",
-            "issue_update",
-            "issue_close",
-            "issue_comment",
-            "issue_labels",
-            "issue_ready",
-            "issue_blocked",
-            "issue_search",
-        ],
-    ),
-    (
-        "features",
-        &[
-            "register_feature",
-            "deregister_feature",
-            "get_feature",
-            "list_active_features",
-            "analyze_feature_conflicts",
-        ],
-    ),
-    (
-        "merge",
-        &[
-            "enqueue_merge",
-            "get_merge_queue",
-            "get_next_merge",
-            "run_pre_merge_checks",
-            "mark_merged",
-            "remove_from_merge_queue",
-        ],
-    ),
-    (
-        "approvals",
-        &[
-            "request_approval",
-            "check_approval",
-            "list_approvals",
-            "decide_approval",
-            "request_permission",
-            "list_permissions",
-            "revoke_permission",
-        ],
-    ),
-    (
         "policy",
         &[
             "check_policy",
             "validate_cedar_policy",
-            "list_policy_versions",
-            "rollback_policy",
             "get_my_profile",
             "check_network",
             "list_guardrail_patterns",
         ],
     ),
-    ("watch", &["query_audit", "list_status", "ack_status", "poll_events"]),
+    ("watch", &["query_audit"]),
     ("ports", &["allocate_ports", "release_ports", "ports_status"]),
     (
         "admin",
         &[
             "force_release_lock",
-            "evict_agent",
             "cleanup_dead_agents",
             "deregister_session",
             "assign_profile",
@@ -159,79 +104,68 @@ const SETS: [(&str, &[&str]); 12] = [
     ),
 ];
 
-/// All tools that there are, in order, and the sets that have any.
-pub(super) struct Sets {
-    tools: Vec<Arc<Registered>>,
-    names: Vec<&'static str>,
-}
+/// All tools, in order.
+pub(super) struct ToolSets(Vec<Arc<OfferedTool>>);
 
-impl Sets {
+impl ToolSets {
     /// # Panics
-    /// When a tool is in no set: nobody would ever see it.
+    /// When a tool of a set does not exist, or a tool is in no set: no client would ever see it.
     pub(super) fn new(operations: &Operations) -> Self {
-        let mut sets = Self { tools: Vec::new(), names: Vec::new() };
-        for (set, tools) in SETS {
-            let find = |name: &&str| operations.iter().find(|it| it.is_tool(name));
-            let there: Vec<_> = tools.iter().filter_map(find).collect();
-            if !there.is_empty() {
-                sets.names.push(set);
+        let mut offered: Vec<_> =
+            operations.iter().filter_map(OfferedTool::new).map(Arc::new).collect();
+        let mut tools = Vec::new();
+        for name in SETS.iter().flat_map(|(_, names)| *names) {
+            if let Some(position) = offered.iter().position(|tool| tool.name() == *name) {
+                tools.push(offered.remove(position));
             }
-            for tool in there {
-                add(&mut sets.tools, tool);
-            }
+            let is_offered = tools.iter().any(|tool: &Arc<OfferedTool>| tool.name() == *name);
+            assert!(is_offered, "no operation is offered as the tool `{name}`");
         }
-        sets.names.push(ALL);
-        for op in operations.iter().filter(|it| it.tool.is_some()) {
-            let known = sets.tools.iter().any(|it| Arc::ptr_eq(it, op));
-            assert!(known, "the tool of `{}` is in no set", op.meta.id);
-        }
-        sets
+        let forgotten: Vec<_> = offered.iter().map(|tool| tool.name()).collect();
+        assert!(forgotten.is_empty(), "tools in no set: {forgotten:?}");
+        Self(tools)
     }
 
-    fn tool(&self, name: &str) -> Option<&Arc<Registered>> {
-        self.tools.iter().find(|it| it.is_tool(name))
-    }
-
-    /// The tools that a list of sets and tools asks for, in the order of that list.
+    /// Returns the tools that a list of sets and tools asks for, in the order of that list.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a name that is neither; it lists those that are.
-    pub(super) fn select(&self, asked: Option<&str>) -> Result<Vec<Arc<Registered>>> {
-        let asked = asked.unwrap_or_default().split(',').map(str::trim).filter(|it| !it.is_empty());
-        let mut asked: Vec<_> = asked.collect();
-        if asked.is_empty() {
-            asked.push(DEFAULT);
+    /// [`Error::Invalid`] for a name that is neither. The issue lists the names that are.
+    pub(super) fn select(&self, requested: Option<&str>) -> Result<Vec<Arc<OfferedTool>>> {
+        let requested = requested.unwrap_or_default().split(',').map(str::trim);
+        let mut requested: Vec<_> = requested.filter(|name| !name.is_empty()).collect();
+        if requested.is_empty() {
+            requested.push(DEFAULT);
         }
-        let mut selected: Vec<Arc<Registered>> = Vec::new();
+        let mut selected: Vec<Arc<OfferedTool>> = Vec::new();
         let mut issues = Vec::new();
-        for name in asked {
-            let tools: Vec<_> = match SETS.iter().find(|it| it.0 == name) {
-                _ if name == ALL => self.tools.iter().collect(),
-                Some((set, tools)) if self.names.contains(set) => {
-                    tools.iter().filter_map(|it| self.tool(it)).collect()
-                }
-                _ => self.tool(name).into_iter().collect(),
-            };
+        for name in requested {
+            let tools = self.named(name);
             if tools.is_empty() {
-                issues.push(issue(self.unknown(), &[json!("query"), json!("tools")], &json!(name)));
+                let loc = [json!("query"), json!("tools")];
+                issues.push(Issue::new(self.unknown_name(), &loc, &json!(name)));
             }
             for tool in tools {
-                add(&mut selected, tool);
+                if !selected.iter().any(|other| Arc::ptr_eq(other, tool)) {
+                    selected.push(tool.clone());
+                }
             }
         }
         if issues.is_empty() { Ok(selected) } else { Err(Error::Invalid(issues)) }
     }
 
-    fn unknown(&self) -> (&'static str, String) {
-        let tools = self.tools.iter().filter_map(|it| Some(it.tool.as_ref()?.name()));
-        let names: Vec<_> = self.names.iter().copied().chain(tools).collect();
-        ("enum", format!("Input should be one of {}", names.join(", ")))
+    /// Returns the tools of a set, or the one tool of a name.
+    fn named(&self, name: &str) -> Vec<&Arc<OfferedTool>> {
+        let tool = |name: &str| self.0.iter().find(|tool| tool.name() == name);
+        match SETS.iter().find(|(set, _)| *set == name) {
+            _ if name == ALL => self.0.iter().collect(),
+            Some((_, names)) => names.iter().filter_map(|name| tool(name)).collect(),
+            None => tool(name).into_iter().collect(),
+        }
     }
-}
 
-/// Adds a tool at the end of a list that has it once at most.
-fn add(tools: &mut Vec<Arc<Registered>>, tool: &Arc<Registered>) {
-    if !tools.iter().any(|it| Arc::ptr_eq(it, tool)) {
-        tools.push(tool.clone());
+    fn unknown_name(&self) -> Problem {
+        let sets = SETS.iter().map(|(set, _)| *set).chain([ALL]);
+        let names: Vec<_> = sets.chain(self.0.iter().map(|tool| tool.name())).collect();
+        ("enum", format!("Input should be one of {}", names.join(", ")))
     }
 }

@@ -1,5 +1,4 @@
 //! A build without the feature `otel`: no span is sent.
-use http::StatusCode;
 use tracing_subscriber::layer::Identity;
 
 use crate::config::TraceSettings;
@@ -11,13 +10,6 @@ pub struct Traces(());
 pub(super) fn layer(_: &TraceSettings) -> (Traces, Option<Identity>) {
     (Traces(()), None)
 }
-
-/// A span is not sent, and what would be added to it costs more than the rest of it. The log gets the agent
-/// of a request that failed.
-pub(crate) fn record_caller(_agent_id: &str, _resource: &str) {}
-
-/// As above.
-pub(crate) fn record_status(_: &tracing::Span, _: StatusCode) {}
 
 impl Traces {
     /// Says in the log when spans are asked for.

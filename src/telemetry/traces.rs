@@ -1,6 +1,5 @@
 //! Spans of operations, sent to an OTLP collector (feature `otel`). Without a collector in the
 //! configuration nothing of this is started: no thread, no connection.
-use http::StatusCode;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::{
@@ -11,7 +10,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_opentelemetry::OpenTelemetryLayer;
 use tracing_subscriber::{Layer, Registry, filter::Targets};
 
-use crate::{config::TraceSettings, probe};
+use crate::{config::TraceSettings, values::VERSION};
 
 /// The target of the spans that are sent: those of this library, and none of its dependencies.
 const TARGET: &str = "agent_coordinator";
@@ -47,21 +46,10 @@ fn provider(endpoint: &str, service: &str) -> Result<SdkTracerProvider, String> 
         .with_endpoint(format!("{endpoint}/v1/traces"))
         .build()
         .map_err(|error| error.to_string())?;
-    let version = opentelemetry::KeyValue::new("service.version", probe::VERSION);
+    let version = opentelemetry::KeyValue::new("service.version", VERSION);
     let resource = Resource::builder().with_service_name(service.to_owned());
     let resource = resource.with_attribute(version).build();
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
-}
-
-/// Adds to the span of a request who has asked, and what the operation acts on.
-pub(crate) fn record_caller(agent_id: &str, resource: &str) {
-    let span = tracing::Span::current();
-    tracing::record_all!(span, agent.id = agent_id, resource);
-}
-
-/// Adds the status of its answer to the span of a request.
-pub(crate) fn record_status(span: &tracing::Span, status: StatusCode) {
-    span.record("http.response.status_code", status.as_u16());
 }
 
 impl Traces {

@@ -234,7 +234,10 @@ async fn trust_comes_from_the_database_and_never_from_the_request() {
 #[tokio::test]
 async fn a_suspension_reaches_a_process_that_knew_the_agent() {
     // Age 0: every request asks the database, as after the five seconds of the real bound.
-    let service = Service::configured(&[], |it| it.with_authority_max_age(Duration::ZERO)).await;
+    let service = Service::configured(&[], |it| {
+        it.with_timings(|timings| timings.standing_max_age = Duration::ZERO)
+    })
+    .await;
     let client = service.client();
     client.acquire("a", "k", json!({})).await;
     service
@@ -404,7 +407,9 @@ async fn ready_names_what_fails() {
 #[tokio::test]
 async fn a_request_that_takes_too_long_is_answered_503() {
     let limit = Duration::from_millis(300);
-    let service = Service::configured(&[], |it| it.with_request_time(limit)).await;
+    let service =
+        Service::configured(&[], |it| it.with_timings(|timings| timings.request_time = limit))
+            .await;
     let mut blocker = service.db.begin().await.expect("a transaction");
     let client = service.client();
     client.acquire("a", "k", json!({})).await;

@@ -2,7 +2,7 @@
 //! database unchanged.
 use std::fmt::Write as _;
 
-use agent_coordinator::{capabilities, registry::Registered};
+use agent_coordinator::{capabilities, operation::Registered};
 use axum::body::Body;
 use http::Method;
 use serde_json::{Value, json};

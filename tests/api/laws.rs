@@ -8,7 +8,7 @@ mod workspaces;
 
 use std::collections::{BTreeSet, HashSet};
 
-use agent_coordinator::{App, capabilities, operation::Category, registry::Registered, router};
+use agent_coordinator::{App, Category, capabilities, operation::Registered, router};
 use axum::body::Body;
 use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -213,7 +213,11 @@ fn no_route_and_no_id_is_used_twice() {
     }
     for op in capabilities::all().iter() {
         assert!(seen.insert(op.meta.id.to_owned()), "{}", op.meta.id);
-        assert!(!op.meta.routes.is_empty() || op.tool.is_some(), "{} is not reached", op.meta.id);
+        assert!(
+            !op.meta.routes.is_empty() || op.meta.tool.is_some(),
+            "{} is not reached",
+            op.meta.id
+        );
     }
 }
 

@@ -1,7 +1,7 @@
 //! The MCP endpoint, spoken to as clients of each revision speak.
 use std::collections::BTreeSet;
 
-use agent_coordinator::{App, capabilities, operation::Category, registry::Registered, router};
+use agent_coordinator::{App, Category, capabilities, operation::Registered, router};
 use axum::body::Body;
 use http::Method;
 use serde_json::{Value, json};
@@ -143,21 +143,21 @@ fn meta() -> Value {
 /// The operations that are tools, with their names.
 fn tools() -> Vec<(std::sync::Arc<Registered>, &'static str)> {
     let operations = capabilities::all();
-    let tools = operations.iter().filter_map(|op| Some((op.clone(), op.tool.as_ref()?.name())));
+    let tools = operations.iter().filter_map(|op| Some((op.clone(), op.meta.tool?.name)));
     tools.collect()
 }
 
 /// The arguments of a tool that stand for its operation's example.
 fn arguments(op: &Registered) -> Value {
-    let schema = &op.tool.as_ref().expect("a tool").schema["properties"];
+    let (tool, identity) = (op.meta.tool.expect("a tool"), op.meta.identity);
     let renamed = |name: &str| match name {
         "task_description" => "description".to_owned(),
         "path" => "file_path".to_owned(),
         name => name.to_owned(),
     };
     let members = op.example.as_object().expect("an object").iter();
-    let members = members.map(|(name, value)| (renamed(name), value.clone()));
-    Value::Object(members.filter(|(name, _)| schema.get(name).is_some()).collect())
+    let members = members.filter(|(name, _)| !tool.hides(identity, name));
+    Value::Object(members.map(|(name, value)| (renamed(name), value.clone())).collect())
 }
 
 /// A client that may call an operation, as the agent that the examples name.

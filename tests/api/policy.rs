@@ -1,5 +1,5 @@
 //! Advice, denials and the two engines, literally as the contract has them.
-use agent_coordinator::{known_operations, operation::Category};
+use agent_coordinator::{Category, capabilities};
 use serde_json::{Value, json};
 
 use crate::support::{BOSS, CODEX, Client, FREE, REVIEWER, Service, TEAM};
@@ -201,9 +201,10 @@ async fn profiles_list_the_operations_of_each_category() {
         names
     };
     // `public` needs no key, so no profile speaks of it.
+    let known = capabilities::all().known();
     let of = |wanted: &[Category]| -> Vec<&'static str> {
         let known =
-            known_operations().filter(|(name, it)| wanted.contains(it) && *name != "public");
+            known.iter().filter(|(name, it)| wanted.contains(&it.category) && *name != "public");
         known.map(|(name, _)| name).collect()
     };
     let read = of(&[Category::Read]);
@@ -236,7 +237,7 @@ async fn profiles_list_the_operations_of_each_category() {
 #[tokio::test]
 async fn with_the_policies_of_the_database_both_engines_decide_alike() {
     let service = Service::start().await;
-    let all: Vec<_> = known_operations().map(|(name, _)| name).collect();
+    let all: Vec<_> = capabilities::all().known().iter().map(|(name, _)| name).collect();
     let others: Vec<_> = all.iter().copied().filter(|it| *it != "check_policy").collect();
     let array = |names: &[&str]| format!("'{{{}}}'", names.join(","));
     let lists = [

@@ -162,7 +162,8 @@ async fn an_assignment_with_an_idempotency_key_holds_at_once_too() {
 async fn other_replicas_follow_when_what_they_know_is_too_old() {
     let service = Service::start().await;
     let replica = |age| {
-        let config = config(&variables(&service.url)).with_authority_max_age(age);
+        let config =
+            config(&variables(&service.url)).with_timings(|timings| timings.standing_max_age = age);
         Client::new(router(App::new(config))).header("x-api-key", CODEX)
     };
     let (lasting, forgetful) = (replica(Duration::from_secs(3600)), replica(Duration::ZERO));

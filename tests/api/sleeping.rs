@@ -17,7 +17,9 @@ const ENDED: &str = "select count(*) from agent_session where ended_at is not nu
 /// Both services sweep every moment, if they sweep, and close connections after one.
 fn impatient(config: Config) -> Config {
     let moment = Duration::from_millis(5);
-    config.with_sleepy_idle_time(Duration::from_millis(100)).with_sweep_interval(moment)
+    config
+        .with_sleepy_idle_time(Duration::from_millis(100))
+        .with_timings(|timings| timings.sweep_interval = moment)
 }
 
 async fn service(more: &[(&str, &str)]) -> Service {

@@ -92,7 +92,8 @@ async fn api_workers_is_the_number_of_worker_threads() {
 #[tokio::test]
 async fn a_body_that_does_not_come_is_answered_408_and_the_connection_closed() {
     let limit = Duration::from_millis(300);
-    let app = App::new(config(&variables(&nowhere())).with_body_time(limit));
+    let app =
+        App::new(config(&variables(&nowhere())).with_timings(|timings| timings.body_time = limit));
     let (before, text) = served(&app, async |port| {
         let before = std::time::Instant::now();
         let mut stream = connect(port).await;
@@ -111,7 +112,9 @@ async fn a_request_that_waits_outlasts_the_keep_alive_and_the_body_time() {
     let service = Service::start().await;
     let mut variables = variables(&service.url);
     variables.insert("API_TIMEOUT_KEEP_ALIVE".to_owned(), "1".to_owned());
-    let app = App::new(config(&variables).with_body_time(Duration::from_millis(100)));
+    let app = App::new(
+        config(&variables).with_timings(|timings| timings.body_time = Duration::from_millis(100)),
+    );
     service.client().acquire("a", "k", json!({})).await;
     service.expire("k").await;
     let mut blocker = service.db.begin().await.expect("a transaction");

@@ -69,8 +69,8 @@ pub(crate) fn variables(url: &str) -> HashMap<String, String> {
 pub(crate) fn config(variables: &HashMap<String, String>) -> Config {
     Config::parse(Home::Server, |name| variables.get(name).cloned())
         .expect("a valid configuration")
-        .with_authority_max_age(Duration::from_secs(3600))
-        .with_heartbeat_interval(Duration::from_secs(3600))
+        .with_timings(|timings| timings.standing_max_age = Duration::from_secs(3600))
+        .with_timings(|timings| timings.heartbeat_interval = Duration::from_secs(3600))
 }
 
 /// The usual environment with more variables.

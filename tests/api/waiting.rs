@@ -254,7 +254,10 @@ async fn a_wait_has_an_upper_bound_and_does_not_count_as_slow() {
     }
 
     let limit = Duration::from_secs(1);
-    let service = Service::configured(&[], |config| config.with_request_time(limit)).await;
+    let service = Service::configured(&[], |config| {
+        config.with_timings(|timings| timings.request_time = limit)
+    })
+    .await;
     let client = service.client();
     assert_eq!(claim(&client, "b", 2).await["reason"], "no_tasks_available");
 }
@@ -352,8 +355,10 @@ async fn a_task_that_is_not_for_those_who_wait_does_not_end_their_wait() {
 
 #[tokio::test]
 async fn a_suspension_reaches_a_request_that_waits() {
-    let service =
-        Service::configured(&[], |config| config.with_authority_max_age(Duration::ZERO)).await;
+    let service = Service::configured(&[], |config| {
+        config.with_timings(|timings| timings.standing_max_age = Duration::ZERO)
+    })
+    .await;
     let client = service.client();
     client.acquire("a", "k", json!({})).await;
     let waits = async {
@@ -759,7 +764,10 @@ async fn when_waiting_is_stopped_everybody_is_answered_at_once() {
 #[tokio::test]
 async fn a_request_may_take_no_longer_than_its_limit_and_its_wait() {
     let limit = Duration::from_secs(1);
-    let service = Service::configured(&[], |config| config.with_request_time(limit)).await;
+    let service = Service::configured(&[], |config| {
+        config.with_timings(|timings| timings.request_time = limit)
+    })
+    .await;
     let client = service.client();
     client.acquire("a", "k", json!({})).await;
     client.release("a", "k", json!({})).await;

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::SESSION_NOT_FOUND;
 use crate::{
-    Result,
-    operation::{Context, IdentityMode, Meta, Operation},
-    tool::Tool,
+    access::IdentityMode,
+    operation::{Context, Meta, Operation, Tool},
+    values::Result,
 };
 
 /// End your session when your work is done: its locks, claims and ports are free at once. Your other

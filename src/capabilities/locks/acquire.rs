@@ -9,14 +9,11 @@ use uuid::Uuid;
 
 use super::INVALID_FILE_PATH;
 use crate::{
-    Config, Error, LockKey, Result, Timestamp,
-    capabilities::Gatherers,
-    db::Db,
-    gathering::{Acting, Gatherer, Transition, column},
-    operation::{Context, IdentityMode, Meta, Operation},
-    policy,
-    tool::Tool,
-    waiting::Ticket,
+    access::{IdentityMode, TargetKind, policy},
+    config::Config,
+    database::Db,
+    operation::{Actor, Context, Meta, Operation, Poll, Tool, Transition, Waiter, column},
+    values::{Error, LockKey, Result, Timestamp},
 };
 
 const INVALID_AGENT_ID: &str = "invalid_agent_id";
@@ -112,9 +109,12 @@ pub(crate) struct AcquireRow {
 impl Operation for AcquireLock {
     type Output = Acquired;
     const META: Meta = Meta::write("acquire_lock")
+        .acts_on(TargetKind::File)
         .at(&["POST /locks/acquire"])
         .identity(IdentityMode::Strict)
         .tool(Tool::named("acquire_lock").default(&[("ttl_minutes", "0")]));
+
+    const POLL: Option<Poll> = Some(Poll { kind: Self::META.name, find_ready: find_ready_waiters });
 
     fn example() -> Value {
         json!({
@@ -127,12 +127,16 @@ impl Operation for AcquireLock {
         })
     }
 
-    fn resource(&self) -> Cow<'_, str> {
+    fn target(&self) -> Cow<'_, str> {
         self.file_path.as_str().into()
     }
 
     fn wait_seconds(&self) -> i64 {
         self.wait_seconds
+    }
+
+    fn should_wait(answer: &Acquired) -> bool {
+        answer.locked_by.is_some()
     }
 
     fn took_effect(answer: &Acquired) -> bool {
@@ -143,7 +147,7 @@ impl Operation for AcquireLock {
         let acquisition = self.acquisition(&cx);
         let denial = acquisition.denial.clone();
         let row = cx.transition(acquisition).await?;
-        self.answer(&cx, row, denial)
+        self.answer(row, denial)
     }
 }
 
@@ -155,7 +159,7 @@ impl AcquireLock {
             minutes => minutes,
         };
         Acquisition {
-            acting: cx.acting(),
+            actor: cx.actor(),
             key: self.file_path.as_str().to_owned(),
             is_file: self.file_path.is_file(),
             reason: self.reason.clone(),
@@ -163,9 +167,9 @@ impl AcquireLock {
             refusal: self.refusal(cx),
             file_limit,
             denial: file_limit.map(policy::over_file_limit),
-            engine: cx.app.engine.name(),
-            waiter: cx.place(),
-            may_wait: cx.may_wait(),
+            engine: cx.services.engine.name(),
+            waiter: cx.waiter_id(),
+            can_wait: cx.can_wait(),
         }
     }
 
@@ -180,12 +184,7 @@ impl AcquireLock {
         (!(0..=MAX_TTL_MINUTES).contains(&self.ttl_minutes)).then_some(TTL_OUT_OF_RANGE)
     }
 
-    fn answer(
-        &self,
-        cx: &Context<'_>,
-        row: AcquireRow,
-        denial: Option<String>,
-    ) -> Result<Acquired> {
+    fn answer(&self, row: AcquireRow, denial: Option<String>) -> Result<Acquired> {
         let action = match row.verdict.as_str() {
             "acquired" => "acquired",
             "refreshed" => "refreshed",
@@ -194,7 +193,6 @@ impl AcquireLock {
                 return Ok(Acquired { reason: Some(row.verdict), ..Acquired::default() });
             }
             _ => {
-                cx.postpone(Self::META.name, None, look);
                 return Ok(Acquired {
                     reason: Some(row.verdict),
                     expires_at: row.expires_at,
@@ -225,7 +223,7 @@ impl AcquireLock {
 /// A call of the database function `acquire_lock`.
 #[derive(Debug)]
 pub(crate) struct Acquisition {
-    acting: Acting,
+    actor: Actor,
     key: String,
     is_file: bool,
     reason: Option<String>,
@@ -235,7 +233,7 @@ pub(crate) struct Acquisition {
     denial: Option<String>,
     engine: &'static str,
     waiter: Option<Uuid>,
-    may_wait: bool,
+    can_wait: bool,
 }
 
 impl Transition for Acquisition {
@@ -254,13 +252,13 @@ impl Transition for Acquisition {
                 $12, $13, $14, $15, $16, $17
             )
             "#,
-            self.acting.workspace,
-            self.acting.request_id,
-            self.acting.agent_id,
-            self.acting.agent_type,
-            self.acting.session_id,
-            self.acting.elapsed_ms(),
-            self.acting.silence,
+            self.actor.workspace,
+            self.actor.request_id,
+            self.actor.agent_id,
+            self.actor.agent_type,
+            self.actor.session_id,
+            self.actor.elapsed_ms(),
+            self.actor.session_timeout,
             self.key,
             self.is_file,
             self.reason,
@@ -270,7 +268,7 @@ impl Transition for Acquisition {
             self.denial,
             self.engine,
             self.waiter,
-            self.may_wait,
+            self.can_wait,
         )
         .fetch_one(db)
         .await?;
@@ -278,7 +276,7 @@ impl Transition for Acquisition {
     }
 
     async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<AcquireRow>> {
-        let limited = column(requests, |it| it.file_limit.map(|_| it.acting.agent_id.as_str()));
+        let limited = column(requests, |it| it.file_limit.map(|_| it.actor.agent_id.as_str()));
         let rows = sqlx::query_as!(
             AcquireRow,
             r#"
@@ -304,13 +302,13 @@ impl Transition for Acquisition {
             ) a
             order by r.n
             "#,
-            &column(requests, |it| it.acting.workspace.as_str()) as _,
-            &column(requests, |it| it.acting.request_id.as_str()) as _,
-            &column(requests, |it| it.acting.agent_id.as_str()) as _,
-            &column(requests, |it| it.acting.agent_type.as_str()) as _,
-            &column(requests, |it| it.acting.session_id.as_deref()) as _,
-            &column(requests, |it| it.acting.elapsed_ms()),
-            &column(requests, |it| it.acting.silence.clone()),
+            &column(requests, |it| it.actor.workspace.as_str()) as _,
+            &column(requests, |it| it.actor.request_id.as_str()) as _,
+            &column(requests, |it| it.actor.agent_id.as_str()) as _,
+            &column(requests, |it| it.actor.agent_type.as_str()) as _,
+            &column(requests, |it| it.actor.session_id.as_deref()) as _,
+            &column(requests, |it| it.actor.elapsed_ms()),
+            &column(requests, |it| it.actor.session_timeout.clone()),
             &column(requests, |it| it.key.as_str()) as _,
             &column(requests, |it| it.is_file),
             &column(requests, |it| it.reason.as_deref()) as _,
@@ -320,7 +318,7 @@ impl Transition for Acquisition {
             &column(requests, |it| it.denial.as_deref()) as _,
             &column(requests, |it| it.engine) as _,
             &column(requests, |it| it.waiter) as _,
-            &column(requests, |it| it.may_wait),
+            &column(requests, |it| it.can_wait),
             &limited as _,
         )
         .fetch_all(db)
@@ -328,32 +326,26 @@ impl Transition for Acquisition {
         Ok(rows)
     }
 
-    fn gatherer(all: &Gatherers) -> &Arc<Gatherer<Self>> {
-        &all.acquisitions
-    }
-
-    fn locks(&self) -> String {
-        format!("{}\n{}", self.acting.workspace, self.key)
+    fn lock_order(&self) -> String {
+        format!("{}\n{}", self.actor.workspace, self.key)
     }
 }
 
-/// Keeps the queue positions of the requests that wait, and finds those whose turn has come.
-fn look<'a>(
+/// Renews the queue positions of the waiters, and finds those whose lock is free.
+fn find_ready_waiters<'a>(
     db: &'a mut Db,
     config: &'a Config,
-    tickets: &'a [Arc<Ticket>],
+    waiters: &'a [Arc<Waiter>],
 ) -> BoxFuture<'a, Result<Vec<Uuid>>> {
     Box::pin(async move {
-        let workspace = tickets.first().map(|it| it.caller.workspace.as_str());
-        let places = column(tickets, |it| it.place);
-        let next = sqlx::query_scalar!(
+        let ready = sqlx::query_scalar!(
             r#"select place as "place!" from keep_lock_waiters($1, $2, $3) place"#,
-            workspace,
-            &places,
+            waiters.first().map(|waiter| waiter.caller.workspace.as_str()),
+            &column(waiters, |waiter| waiter.id),
             config.session_timeout(),
         )
         .fetch_all(db)
         .await?;
-        Ok(next)
+        Ok(ready)
     })
 }

@@ -6,12 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    LockKey, Result, Timestamp,
-    capabilities::Gatherers,
-    db::Db,
-    gathering::{Acting, Gatherer, Transition, column},
-    operation::{Context, IdentityMode, Meta, Operation},
-    tool::Tool,
+    access::{IdentityMode, TargetKind},
+    database::Db,
+    operation::{Actor, Context, Meta, Operation, Tool, Transition, column},
+    values::{LockKey, Result, Timestamp},
 };
 
 /// Give back a lock you hold, as soon as you are done with it.
@@ -45,6 +43,7 @@ pub struct Released {
 impl Operation for ReleaseLock {
     type Output = Released;
     const META: Meta = Meta::write("release_lock")
+        .acts_on(TargetKind::File)
         .at(&["POST /locks/release"])
         .identity(IdentityMode::StrictId)
         .tool(Tool::named("release_lock"));
@@ -53,7 +52,7 @@ impl Operation for ReleaseLock {
         json!({ "file_path": "src/main.rs", "agent_id": "claude-1" })
     }
 
-    fn resource(&self) -> Cow<'_, str> {
+    fn target(&self) -> Cow<'_, str> {
         self.file_path.as_str().into()
     }
 
@@ -63,7 +62,7 @@ impl Operation for ReleaseLock {
 
     async fn run(self, mut cx: Context<'_>) -> Result<Released> {
         let release = Release {
-            acting: cx.acting(),
+            actor: cx.actor(),
             key: self.file_path.as_str().to_owned(),
             token: self.fencing_token,
         };
@@ -81,7 +80,7 @@ impl Operation for ReleaseLock {
 /// A call of the database function `release_lock`, which returns why it refused.
 #[derive(Debug)]
 pub(crate) struct Release {
-    acting: Acting,
+    actor: Actor,
     key: String,
     token: Option<i64>,
 }
@@ -92,13 +91,13 @@ impl Transition for Release {
     async fn run(&self, db: &mut Db) -> Result<Option<String>> {
         let refusal = sqlx::query_scalar!(
             "select refusal from release_lock($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9)",
-            self.acting.workspace,
-            self.acting.request_id,
-            self.acting.agent_id,
-            self.acting.agent_type,
-            self.acting.session_id,
-            self.acting.elapsed_ms(),
-            self.acting.silence,
+            self.actor.workspace,
+            self.actor.request_id,
+            self.actor.agent_id,
+            self.actor.agent_type,
+            self.actor.session_id,
+            self.actor.elapsed_ms(),
+            self.actor.session_timeout,
             self.key,
             self.token,
         )
@@ -125,13 +124,13 @@ impl Transition for Release {
             ) a (refusal)
             order by r.n
             "#,
-            &column(requests, |it| it.acting.workspace.as_str()) as _,
-            &column(requests, |it| it.acting.request_id.as_str()) as _,
-            &column(requests, |it| it.acting.agent_id.as_str()) as _,
-            &column(requests, |it| it.acting.agent_type.as_str()) as _,
-            &column(requests, |it| it.acting.session_id.as_deref()) as _,
-            &column(requests, |it| it.acting.elapsed_ms()),
-            &column(requests, |it| it.acting.silence.clone()),
+            &column(requests, |it| it.actor.workspace.as_str()) as _,
+            &column(requests, |it| it.actor.request_id.as_str()) as _,
+            &column(requests, |it| it.actor.agent_id.as_str()) as _,
+            &column(requests, |it| it.actor.agent_type.as_str()) as _,
+            &column(requests, |it| it.actor.session_id.as_deref()) as _,
+            &column(requests, |it| it.actor.elapsed_ms()),
+            &column(requests, |it| it.actor.session_timeout.clone()),
             &column(requests, |it| it.key.as_str()) as _,
             &column(requests, |it| it.token) as _,
         )
@@ -140,12 +139,8 @@ impl Transition for Release {
         Ok(refusals)
     }
 
-    fn gatherer(all: &Gatherers) -> &Arc<Gatherer<Self>> {
-        &all.releases
-    }
-
-    fn locks(&self) -> String {
-        format!("{}\n{}", self.acting.workspace, self.key)
+    fn lock_order(&self) -> String {
+        format!("{}\n{}", self.actor.workspace, self.key)
     }
 }
 
@@ -175,6 +170,7 @@ pub struct ForceReleased {
 impl Operation for ForceReleaseLock {
     type Output = ForceReleased;
     const META: Meta = Meta::admin("force_release_lock")
+        .acts_on(TargetKind::File)
         .at(&["DELETE /locks/{*path}"])
         .tool(Tool::named("force_release_lock").rename(&[("path", "file_path")]));
 
@@ -182,7 +178,7 @@ impl Operation for ForceReleaseLock {
         json!({ "path": "src/main.rs" })
     }
 
-    fn resource(&self) -> Cow<'_, str> {
+    fn target(&self) -> Cow<'_, str> {
         self.path.as_str().into()
     }
 

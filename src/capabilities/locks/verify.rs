@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use super::{INVALID_FILE_PATH, NOT_LOCKED, STALE_FENCING_TOKEN};
 use crate::{
-    LockKey, Result, Timestamp,
-    operation::{Context, IdentityMode, Meta, Operation},
-    tool::Tool,
+    access::{IdentityMode, TargetKind},
+    operation::{Context, Meta, Operation, Tool},
+    values::{LockKey, Result, Timestamp},
 };
 
 /// Check that locks are still held with the fencing tokens you were given: before a commit, a push
@@ -58,6 +58,7 @@ pub struct VerifiedLock {
 impl Operation for VerifyLocks {
     type Output = Verified;
     const META: Meta = Meta::read("verify_locks")
+        .acts_on(TargetKind::File)
         .at(&["POST /locks/verify"])
         .identity(IdentityMode::Strict)
         .tool(Tool::named("verify_locks"));

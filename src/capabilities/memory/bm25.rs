@@ -2,26 +2,26 @@
 //!
 //! The index orders what the native search has found and decides nothing: one that fails, or
 //! silently lost rows, costs order and never a memory.
-use std::{
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use crate::{Result, db::Db};
+use crate::{
+    database::Db,
+    values::{Cache, Generation, Result},
+};
 
 /// How long a process believes what it found out about the index: that it exists, or that it does
 /// not, or that it failed.
-const BELIEVED: Duration = Duration::from_secs(300);
+const MAX_AGE: Duration = Duration::from_secs(300);
 
 /// How many memories of a workspace the index ranks; what is found beyond them follows in native
 /// order.
 const MOST_RANKED: i64 = 1000;
 
-/// What this process knows of the index.
-#[derive(Debug, Default)]
-pub(crate) struct Bm25(Mutex<Option<(Index, Instant)>>);
+/// What this process knows about the index.
+#[derive(Debug)]
+pub(crate) struct Bm25(Cache<(), Index>);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Index {
@@ -40,6 +40,10 @@ pub(super) struct Ranks {
 }
 
 impl Bm25 {
+    pub(crate) fn new() -> Self {
+        Self(Cache::new(1))
+    }
+
     /// Asks the index, unless there is none or it failed lately. Its failure is no error.
     pub(super) async fn rank(&self, db: &mut Db, workspace: &str, query: &str) -> Result<Ranks> {
         let words = words(query);
@@ -54,11 +58,12 @@ impl Bm25 {
     }
 
     async fn index(&self, db: &mut Db) -> Result<Index> {
-        if let Some(index) = self.believed(Instant::now()) {
-            return Ok(index);
-        }
-        let at = Instant::now();
-        let usable = sqlx::query_scalar!(
+        let generation = match self.0.get(&()) {
+            Ok(index) => return Ok(index),
+            Err(generation) => generation,
+        };
+        let read_at = Instant::now();
+        let is_usable = sqlx::query_scalar!(
             r#"
             select exists (
                 select from pg_index where indexrelid = to_regclass('memory_bm25') and indisvalid
@@ -67,8 +72,8 @@ impl Bm25 {
         )
         .fetch_one(db)
         .await?;
-        let index = if usable { Index::Usable } else { Index::Absent };
-        self.believe(index, at);
+        let index = if is_usable { Index::Usable } else { Index::Absent };
+        self.0.insert(generation, (), index, read_at, MAX_AGE);
         Ok(index)
     }
 
@@ -95,7 +100,7 @@ impl Bm25 {
         if let Err(error) = &asked {
             // Before anything else: an index that brings the server down must not be asked again by
             // the repetition of this request.
-            self.believe(Index::Failed, Instant::now());
+            self.0.insert(Generation::default(), (), Index::Failed, Instant::now(), MAX_AGE);
             tracing::warn!(%error, "the BM25 index failed; memories are ranked without it");
         }
         db.rollback().await?;
@@ -103,15 +108,6 @@ impl Bm25 {
             Ok(rows) => Ranks { scores: Some(scores(rows)), degraded: false },
             Err(_) => Ranks { scores: None, degraded: true },
         })
-    }
-
-    fn believed(&self, now: Instant) -> Option<Index> {
-        let known = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.filter(|(_, at)| now.duration_since(*at) < BELIEVED).map(|(index, _)| index)
-    }
-
-    fn believe(&self, index: Index, at: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((index, at));
     }
 }
 
@@ -129,17 +125,6 @@ fn scores(rows: Vec<(String, Option<f32>)>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_known_of_the_index_is_believed_for_minutes() {
-        let (bm25, now) = (Bm25::default(), Instant::now());
-        assert_eq!(bm25.believed(now), None);
-        for index in [Index::Absent, Index::Usable, Index::Failed] {
-            bm25.believe(index, now);
-            assert_eq!(bm25.believed(now + BELIEVED - Duration::from_millis(1)), Some(index));
-            assert_eq!(bm25.believed(now + BELIEVED), None);
-        }
-    }
 
     #[test]
     fn a_query_is_asked_for_by_its_segments() {

@@ -12,10 +12,9 @@ use super::{
     submit,
 };
 use crate::{
-    Error, Result,
-    gathering::Transition as _,
-    input::{issue, value_error},
-    operation::{Context, IdentityMode, Meta, Operation},
+    access::IdentityMode,
+    operation::{Context, Meta, Operation, Transition as _},
+    values::{Error, Issue, Result, issue::value_error},
 };
 
 /// Hand over a whole plan at once: up to 500 tasks, which may depend on one another. Either all of them are
@@ -128,7 +127,7 @@ impl SubmitBatch {
             if task.ends_before_it_begins() {
                 let loc = [json!("body"), json!("tasks"), json!(n), json!("deadline")];
                 let text = "expected a time after not_before";
-                issues.push(issue(value_error(text), &loc, &json!(task.deadline)));
+                issues.push(Issue::new(value_error(text), &loc, &json!(task.deadline)));
             }
         }
         if issues.is_empty() { Ok(()) } else { Err(Error::Invalid(issues)) }
@@ -182,7 +181,7 @@ impl Operation for CompleteBatch {
         }
         // In the order of their ids, so that two batches cannot wait for each other.
         let mut order: Vec<_> = (0..completions.len()).collect();
-        order.sort_by_cached_key(|n| completions[*n].locks());
+        order.sort_by_cached_key(|n| completions[*n].lock_order());
         let sorted: Vec<_> = order.iter().map(|n| completions[*n].clone()).collect();
         let rows = match Completion::run_all(&sorted, cx.db).await {
             // A row was held for too long, and nothing was done: each report then waits by itself.

@@ -9,14 +9,14 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::{
-    Config, Error, Result, Timestamp,
-    capabilities::{Gatherers, guardrails},
-    db::Db,
-    gathering::{Acting, Gatherer, Transition, column},
-    operation::{Context, IdentityMode, Meta, Operation},
-    registry::NULL_OR_ABSENT,
-    tool::Tool,
-    waiting::Ticket,
+    access::IdentityMode,
+    capabilities::guardrails,
+    config::Config,
+    database::Db,
+    operation::{
+        Actor, Context, Meta, NULL_OR_ABSENT, Operation, Poll, Tool, Transition, Waiter, column,
+    },
+    values::{Error, Result, Timestamp},
 };
 
 /// How often a claim scans the texts of tasks again, after the guardrail patterns have changed, before it
@@ -161,12 +161,18 @@ impl Operation for GetWork {
         .recorded_as("claim_task")
         .tool(Tool::named("get_work").hide(&["count"]));
 
+    const POLL: Option<Poll> = Some(Poll { kind: Self::META.name, find_ready: find_ready_waiters });
+
     fn example() -> Value {
         json!({ "agent_id": "claude-1", "agent_type": "claude_code", "task_types": ["test"] })
     }
 
     fn wait_seconds(&self) -> i64 {
         self.wait_seconds
+    }
+
+    fn should_wait(answer: &ClaimAnswer) -> bool {
+        !Self::took_effect(answer)
     }
 
     fn took_effect(answer: &ClaimAnswer) -> bool {
@@ -178,14 +184,14 @@ impl Operation for GetWork {
 
     async fn run(self, mut cx: Context<'_>) -> Result<ClaimAnswer> {
         let mut claim = Claim {
-            acting: cx.acting(),
+            actor: cx.actor(),
             task_types: json!(self.task_types),
             lease_minutes: self.lease_minutes.unwrap_or(cx.config.work_lease_minutes) as i32,
             trust: i32::from(cx.caller.trust),
             guard_version: guardrails::version(&mut cx).await?,
             scans: None,
             may_rescan: true,
-            may_wait: cx.may_wait(),
+            can_wait: cx.can_wait(),
         };
         let is_one = self.count == 1;
         let mut rows = if is_one {
@@ -207,7 +213,6 @@ impl Operation for GetWork {
         let reason = tasks.first().and_then(|it| it.reason.clone());
         let success = tasks.first().is_some_and(|it| it.success);
         if !success {
-            cx.postpone(Self::META.name, self.task_types.as_deref(), look);
             tasks.truncate(if is_one { 1 } else { 0 });
         }
         Ok(match tasks.pop() {
@@ -254,7 +259,7 @@ async fn rescan(cx: &mut Context<'_>, texts: Option<Json<Vec<TaskText>>>) -> Res
 /// A call of the database function `claim_tasks` for one task.
 #[derive(Clone, Debug)]
 pub(crate) struct Claim {
-    acting: Acting,
+    actor: Actor,
     /// A list of text as JSON, or null: a gathered call cannot pass lists of different lengths otherwise.
     task_types: Value,
     lease_minutes: i32,
@@ -262,7 +267,7 @@ pub(crate) struct Claim {
     guard_version: String,
     scans: Option<Value>,
     may_rescan: bool,
-    may_wait: bool,
+    can_wait: bool,
 }
 
 impl Claim {
@@ -281,20 +286,20 @@ impl Claim {
                 true
             )
             "#,
-            self.acting.workspace,
-            self.acting.request_id,
-            self.acting.agent_id,
-            self.acting.agent_type,
-            self.acting.session_id,
-            self.acting.elapsed_ms(),
-            self.acting.silence,
+            self.actor.workspace,
+            self.actor.request_id,
+            self.actor.agent_id,
+            self.actor.agent_type,
+            self.actor.session_id,
+            self.actor.elapsed_ms(),
+            self.actor.session_timeout,
             self.task_types,
             self.lease_minutes,
             self.trust,
             self.guard_version,
             self.scans,
             self.may_rescan,
-            self.may_wait,
+            self.can_wait,
             count,
         )
         .fetch_all(db)
@@ -338,52 +343,44 @@ impl Transition for Claim {
             ) a
             order by r.n
             "#,
-            &column(requests, |it| it.acting.workspace.as_str()) as _,
-            &column(requests, |it| it.acting.request_id.as_str()) as _,
-            &column(requests, |it| it.acting.agent_id.as_str()) as _,
-            &column(requests, |it| it.acting.agent_type.as_str()) as _,
-            &column(requests, |it| it.acting.session_id.as_deref()) as _,
-            &column(requests, |it| it.acting.elapsed_ms()),
-            &column(requests, |it| it.acting.silence.clone()),
+            &column(requests, |it| it.actor.workspace.as_str()) as _,
+            &column(requests, |it| it.actor.request_id.as_str()) as _,
+            &column(requests, |it| it.actor.agent_id.as_str()) as _,
+            &column(requests, |it| it.actor.agent_type.as_str()) as _,
+            &column(requests, |it| it.actor.session_id.as_deref()) as _,
+            &column(requests, |it| it.actor.elapsed_ms()),
+            &column(requests, |it| it.actor.session_timeout.clone()),
             &column(requests, |it| it.task_types.clone()),
             &column(requests, |it| it.lease_minutes),
             &column(requests, |it| it.trust),
             &column(requests, |it| it.guard_version.as_str()) as _,
-            &column(requests, |it| it.may_wait),
+            &column(requests, |it| it.can_wait),
         )
         .fetch_all(db)
         .await?;
         Ok(rows)
     }
 
-    fn gatherer(all: &Gatherers) -> &Arc<Gatherer<Self>> {
-        &all.claims
-    }
-
     /// It skips what others have locked.
-    fn locks(&self) -> String {
+    fn lock_order(&self) -> String {
         String::new()
     }
 }
 
-/// Finds the requests for which there may be a task now.
-fn look<'a>(
+/// Finds the waiters for which there can be a task now.
+fn find_ready_waiters<'a>(
     db: &'a mut Db,
     config: &'a Config,
-    tickets: &'a [Arc<Ticket>],
+    waiters: &'a [Arc<Waiter>],
 ) -> BoxFuture<'a, Result<Vec<Uuid>>> {
     Box::pin(async move {
-        let places = column(tickets, |it| it.place);
-        let agent_ids = column(tickets, |it| it.caller.agent_id.clone());
-        let trusts = column(tickets, |it| i32::from(it.caller.trust));
-        let task_types = column(tickets, |it| &it.task_types);
         let ready = sqlx::query_scalar!(
             r#"select place as "place!" from ready_work_waiters($1, $2, $3, $4, $5, $6) place"#,
-            tickets.first().map(|it| it.caller.workspace.as_str()),
-            &places,
-            &agent_ids,
-            &trusts,
-            json!(task_types),
+            waiters.first().map(|waiter| waiter.caller.workspace.as_str()),
+            &column(waiters, |waiter| waiter.id),
+            &column(waiters, |waiter| waiter.caller.agent_id.clone()),
+            &column(waiters, |waiter| i32::from(waiter.caller.trust)),
+            json!(column(waiters, |waiter| &waiter.input["task_types"])),
             config.session_timeout(),
         )
         .fetch_all(db)

@@ -7,15 +7,11 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::{
-    Result, Timestamp,
-    capabilities::{
-        Gatherers,
-        guardrails::{self, Scan},
-    },
-    db::Db,
-    gathering::{Acting, Gatherer, Transition, column},
-    operation::{Context, IdentityMode, Meta, Operation},
-    tool::Tool,
+    access::IdentityMode,
+    capabilities::guardrails::{self, Scan},
+    database::Db,
+    operation::{Actor, Context, Meta, Operation, Tool, Transition, column},
+    values::{Result, Timestamp},
 };
 
 /// Extend the lease of a task you have claimed, before a long step.
@@ -59,7 +55,7 @@ impl Operation for RenewWork {
         json!({ "task_id": "1d0b9f0e-5b1d-4c39-9a53-0d6ef0c6d7a1" })
     }
 
-    fn resource(&self) -> Cow<'_, str> {
+    fn target(&self) -> Cow<'_, str> {
         self.task_id.to_string().into()
     }
 
@@ -147,7 +143,7 @@ impl Operation for CompleteWork {
         })
     }
 
-    fn resource(&self) -> Cow<'_, str> {
+    fn target(&self) -> Cow<'_, str> {
         self.task_id.to_string().into()
     }
 
@@ -193,7 +189,7 @@ impl Report {
         };
         let trust = cx.caller.trust;
         Ok(Completion {
-            acting: cx.acting(),
+            actor: cx.actor(),
             task_id: self.task_id,
             success: self.success,
             result: result.map(|it| it.to_string()),
@@ -210,7 +206,7 @@ impl Report {
 /// bind it as `jsonb`, which does not keep the order of members.
 #[derive(Debug)]
 pub(crate) struct Completion {
-    acting: Acting,
+    actor: Actor,
     task_id: Uuid,
     success: bool,
     result: Option<String>,
@@ -235,13 +231,13 @@ impl Transition for Completion {
                 $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10::text::json, $11, $12, $13, $14, $15
             )
             "#,
-            self.acting.workspace,
-            self.acting.request_id,
-            self.acting.agent_id,
-            self.acting.agent_type,
-            self.acting.session_id,
-            self.acting.elapsed_ms(),
-            self.acting.silence,
+            self.actor.workspace,
+            self.actor.request_id,
+            self.actor.agent_id,
+            self.actor.agent_type,
+            self.actor.session_id,
+            self.actor.elapsed_ms(),
+            self.actor.session_timeout,
             self.task_id,
             self.success,
             self.result,
@@ -280,13 +276,13 @@ impl Transition for Completion {
             ) a
             order by r.n
             "#,
-            &column(requests, |it| it.acting.workspace.as_str()) as _,
-            &column(requests, |it| it.acting.request_id.as_str()) as _,
-            &column(requests, |it| it.acting.agent_id.as_str()) as _,
-            &column(requests, |it| it.acting.agent_type.as_str()) as _,
-            &column(requests, |it| it.acting.session_id.as_deref()) as _,
-            &column(requests, |it| it.acting.elapsed_ms()),
-            &column(requests, |it| it.acting.silence.clone()),
+            &column(requests, |it| it.actor.workspace.as_str()) as _,
+            &column(requests, |it| it.actor.request_id.as_str()) as _,
+            &column(requests, |it| it.actor.agent_id.as_str()) as _,
+            &column(requests, |it| it.actor.agent_type.as_str()) as _,
+            &column(requests, |it| it.actor.session_id.as_deref()) as _,
+            &column(requests, |it| it.actor.elapsed_ms()),
+            &column(requests, |it| it.actor.session_timeout.clone()),
             &column(requests, |it| it.task_id),
             &column(requests, |it| it.success),
             &column(requests, |it| it.result.as_deref()) as _,
@@ -301,11 +297,7 @@ impl Transition for Completion {
         Ok(completed)
     }
 
-    fn gatherer(all: &Gatherers) -> &Arc<Gatherer<Self>> {
-        &all.completions
-    }
-
-    fn locks(&self) -> String {
+    fn lock_order(&self) -> String {
         self.task_id.to_string()
     }
 }
@@ -345,7 +337,7 @@ impl Operation for CancelWork {
         json!({ "task_id": "1d0b9f0e-5b1d-4c39-9a53-0d6ef0c6d7a1", "reason": "not needed" })
     }
 
-    fn resource(&self) -> Cow<'_, str> {
+    fn target(&self) -> Cow<'_, str> {
         self.task_id.to_string().into()
     }
 

@@ -8,10 +8,9 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::{
-    Result, Timestamp,
-    operation::{Context, IdentityMode, Meta, Operation},
-    page::{Page, read_limit},
-    tool::Tool,
+    access::IdentityMode,
+    operation::{Context, Meta, Operation, Tool},
+    values::{Limit, ListPage, Result, Timestamp},
 };
 
 /// See one task: its state, its result, what blocks it.
@@ -162,7 +161,7 @@ impl Operation for GetTask {
         json!({ "task_id": "1d0b9f0e-5b1d-4c39-9a53-0d6ef0c6d7a1" })
     }
 
-    fn resource(&self) -> Cow<'_, str> {
+    fn target(&self) -> Cow<'_, str> {
         self.task_id.to_string().into()
     }
 
@@ -206,7 +205,7 @@ pub struct TaskList {
     pub tasks: Vec<Task>,
     /// How many there are and whether that is all.
     #[serde(flatten)]
-    pub page: Page,
+    pub page: ListPage,
 }
 
 impl Operation for ListWork {
@@ -219,7 +218,7 @@ impl Operation for ListWork {
     }
 
     async fn run(self, cx: Context<'_>) -> Result<TaskList> {
-        let limit = read_limit(self.limit);
+        let limit = Limit::new(self.limit);
         let given = |filter: Option<String>| filter.filter(|it| !it.is_empty());
         let rows = tasks!(
             "($2::text is null or it.status = $2)
@@ -237,7 +236,7 @@ impl Operation for ListWork {
         )
         .fetch_all(cx.db)
         .await?;
-        let (tasks, page) = limit.page(rows);
+        let (tasks, page) = limit.cut(rows);
         Ok(TaskList { tasks, page })
     }
 }

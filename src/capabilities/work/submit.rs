@@ -5,10 +5,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
-    Result, Timestamp,
-    capabilities::Gatherers,
-    db::Db,
-    gathering::{Acting, Gatherer, Transition, column},
+    database::Db,
+    operation::{Actor, Transition, column},
+    values::{Result, Timestamp},
 };
 
 /// What `submit_task` returns.
@@ -24,7 +23,7 @@ pub(crate) struct SubmitRow {
 /// of members.
 #[derive(Debug)]
 pub(crate) struct Submission {
-    pub(super) acting: Acting,
+    pub(super) actor: Actor,
     pub(super) task_type: String,
     pub(super) description: String,
     pub(super) input_data: Option<String>,
@@ -62,13 +61,13 @@ impl Transition for Submission {
                 $20, $21, $22, $23, $24, $25, $26, $27, $28, $29
             )::new_task)
             "#,
-            self.acting.workspace,
-            self.acting.request_id,
-            self.acting.agent_id,
-            self.acting.agent_type,
-            self.acting.session_id,
-            self.acting.elapsed_ms(),
-            self.acting.silence,
+            self.actor.workspace,
+            self.actor.request_id,
+            self.actor.agent_id,
+            self.actor.agent_type,
+            self.actor.session_id,
+            self.actor.elapsed_ms(),
+            self.actor.session_timeout,
             self.task_type,
             self.description,
             self.input_data,
@@ -130,13 +129,13 @@ impl Transition for Submission {
             ) a
             order by r.n
             "#,
-            &column(requests, |it| it.acting.workspace.as_str()) as _,
-            &column(requests, |it| it.acting.request_id.as_str()) as _,
-            &column(requests, |it| it.acting.agent_id.as_str()) as _,
-            &column(requests, |it| it.acting.agent_type.as_str()) as _,
-            &column(requests, |it| it.acting.session_id.as_deref()) as _,
-            &column(requests, |it| it.acting.elapsed_ms()),
-            &column(requests, |it| it.acting.silence.clone()),
+            &column(requests, |it| it.actor.workspace.as_str()) as _,
+            &column(requests, |it| it.actor.request_id.as_str()) as _,
+            &column(requests, |it| it.actor.agent_id.as_str()) as _,
+            &column(requests, |it| it.actor.agent_type.as_str()) as _,
+            &column(requests, |it| it.actor.session_id.as_deref()) as _,
+            &column(requests, |it| it.actor.elapsed_ms()),
+            &column(requests, |it| it.actor.session_timeout.clone()),
             &column(requests, |it| it.task_type.as_str()) as _,
             &column(requests, |it| it.description.as_str()) as _,
             &column(requests, |it| it.input_data.as_deref()) as _,
@@ -165,12 +164,8 @@ impl Transition for Submission {
         Ok(rows)
     }
 
-    fn gatherer(all: &Gatherers) -> &Arc<Gatherer<Self>> {
-        &all.submissions
-    }
-
-    fn locks(&self) -> String {
-        format!("{}\n{}", self.acting.workspace, self.unique_key.as_deref().unwrap_or_default())
+    fn lock_order(&self) -> String {
+        format!("{}\n{}", self.actor.workspace, self.unique_key.as_deref().unwrap_or_default())
     }
 }
 
@@ -189,7 +184,7 @@ pub(super) async fn run_batch(
     references: &[Option<String>],
     db: &mut Db,
 ) -> Result<Vec<BatchRow>> {
-    let Some(Submission { acting, .. }) = requests.first().map(|it| &**it) else {
+    let Some(Submission { actor, .. }) = requests.first().map(|it| &**it) else {
         return Ok(Vec::new());
     };
     let rows = sqlx::query_as!(
@@ -219,13 +214,13 @@ pub(super) async fn run_batch(
             )
         ), $30)
         "#,
-        acting.workspace,
-        acting.request_id,
-        acting.agent_id,
-        acting.agent_type,
-        acting.session_id,
-        acting.elapsed_ms(),
-        acting.silence,
+        actor.workspace,
+        actor.request_id,
+        actor.agent_id,
+        actor.agent_type,
+        actor.session_id,
+        actor.elapsed_ms(),
+        actor.session_timeout,
         &column(requests, |it| it.task_type.as_str()) as _,
         &column(requests, |it| it.description.as_str()) as _,
         &column(requests, |it| it.input_data.as_deref()) as _,

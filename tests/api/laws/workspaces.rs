@@ -2,7 +2,7 @@
 //! each of their outcomes: see `outcomes`.
 use std::collections::BTreeMap;
 
-use agent_coordinator::{capabilities, operation::Category};
+use agent_coordinator::{Category, capabilities};
 use serde_json::Value;
 
 use super::{Asked, ask, changed, request, routes};

@@ -1,0 +1,15 @@
+//! May this caller run this operation? `docs/api-design.md#authorisation`.
+#[cfg(feature = "cedar")]
+mod cedar;
+#[cfg(feature = "cedar")]
+mod cedar_text;
+mod decision;
+mod engine;
+mod names;
+mod native;
+
+pub(crate) use decision::Question;
+pub(crate) use engine::Engine;
+pub(crate) use native::{decide, file_limit, over_file_limit};
+
+pub use names::{KnownOperation, KnownOperations};

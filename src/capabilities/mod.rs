@@ -1,0 +1,60 @@
+//! What the service can do: one file or folder for each capability, one line here.
+pub mod audit_query;
+pub mod discovery;
+pub mod guardrails;
+pub mod handoffs;
+pub mod locks;
+pub mod maintenance;
+pub mod memory;
+pub mod network;
+pub mod policy;
+pub mod ports;
+pub mod profiles;
+pub mod work;
+
+use self::{
+    guardrails::{Check, Guardrails},
+    locks::{acquire::Acquisition, release::Release},
+    memory::{Storing, bm25::Bm25},
+    work::{claim::Claim, finish::Completion, submit::Submission},
+};
+use crate::{
+    config::Config,
+    operation::{Gatherer, Operations, State},
+};
+
+/// Returns what capabilities keep in the process: their caches, and a gatherer for each transition that
+/// every agent runs every minute.
+pub(crate) fn state(config: &Config) -> State {
+    let lanes = config.gather_lanes();
+    State::default()
+        .with(Guardrails::new())
+        .with(Bm25::new())
+        .with(Gatherer::<Acquisition>::new(lanes))
+        .with(Gatherer::<Release>::new(lanes))
+        .with(Gatherer::<Submission>::new(lanes))
+        .with(Gatherer::<Claim>::new(lanes))
+        .with(Gatherer::<Completion>::new(lanes))
+        .with(Gatherer::<Storing>::new(lanes))
+        .with(Gatherer::<Check>::new(lanes))
+}
+
+/// Returns all operations, in the order in which they are documented.
+pub fn all() -> Operations {
+    [
+        locks::operations,
+        memory::operations,
+        work::operations,
+        guardrails::operations,
+        profiles::operations,
+        audit_query::operations,
+        handoffs::operations,
+        policy::operations,
+        network::operations,
+        ports::operations,
+        discovery::operations,
+        maintenance::operations,
+    ]
+    .iter()
+    .fold(Operations::default(), |operations, add| add(operations))
+}

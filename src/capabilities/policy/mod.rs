@@ -1,0 +1,223 @@
+//! Advice about what the caller may do, and checks of policy texts.
+use std::borrow::Cow;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    access::{
+        IdentityMode, TargetKind,
+        policy::{self, Question},
+    },
+    operation::{Context, Meta, Operation, Operations, Tool},
+    values::{LockKey, Result},
+};
+
+pub(super) fn operations(operations: Operations) -> Operations {
+    operations.with::<CheckPolicy>().with::<ValidatePolicy>()
+}
+
+/// The most bytes of a context that are recorded.
+const MAX_CONTEXT_BYTES: usize = 4096;
+
+/// Ask whether you may do something before you do it: any operation of this service, or
+/// `force_push` and `delete_branch`. The answer says why. Nothing is done, and the question is
+/// recorded.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct CheckPolicy {
+    /// The calling agent; empty: the key's own. Advice is about the caller alone.
+    #[schemars(extend("x-max-bytes" = 256))]
+    pub agent_id: String,
+    /// Type of the calling agent; empty: the key's own.
+    #[schemars(extend("x-max-bytes" = 256))]
+    pub agent_type: String,
+    /// What you want to do, such as `acquire_lock`.
+    #[schemars(extend("x-max-bytes" = 256))]
+    pub operation: String,
+    /// What you want to do it to, such as a path or a branch.
+    #[serde(default)]
+    #[schemars(extend("x-max-bytes" = 1024))]
+    pub resource: String,
+    /// Recorded with the question. `files_modified`, an integer, counts like as many locked files;
+    /// nothing else in it changes the answer.
+    pub context: Option<Map<String, Value>>,
+}
+
+/// Whether the caller may do what it asked about.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Advice {
+    /// Whether it may.
+    pub allowed: bool,
+    /// Why, or why not.
+    pub reason: String,
+    /// What decided: `NativePolicyEngine` or `CedarPolicyEngine`.
+    pub engine: &'static str,
+    /// The policies that determined it; empty for the native engine.
+    pub diagnostics: Vec<String>,
+}
+
+struct AdviceRow {
+    allowed: bool,
+    reason: String,
+}
+
+impl Operation for CheckPolicy {
+    type Output = Advice;
+    const META: Meta = Meta::read("check_policy")
+        .at(&["POST /policy/check"])
+        .identity(IdentityMode::Strict)
+        .recorded_as("policy_decision")
+        .tool(Tool::named("check_policy"));
+
+    fn example() -> Value {
+        json!({
+            "agent_id": "claude-1",
+            "agent_type": "claude_code",
+            "operation": "force_push",
+            "resource": "main",
+        })
+    }
+
+    fn target(&self) -> Cow<'_, str> {
+        self.resource.as_str().into()
+    }
+
+    async fn run(self, cx: Context<'_>) -> Result<Advice> {
+        let known = cx.services.known.get(&self.operation);
+        let question = Question {
+            operation: &self.operation,
+            category: known.map(|operation| operation.category),
+            target_kind: known.map_or(TargetKind::Task, |operation| operation.target_kind),
+            target: &self.resource,
+        };
+        let decision = cx.services.engine.decide(cx.db, cx.config, cx.caller, &question).await?;
+        // Only this operation has a limit, and only on files.
+        let file = self.locked_file();
+        let limit = policy::file_limit(cx.caller, cx.config.enforce_profile_limits)
+            .filter(|_| decision.allowed && file.is_some());
+        let row = sqlx::query_as!(
+            AdviceRow,
+            r#"
+            select allowed as "allowed!", reason as "reason!"
+            from record_advice(
+                $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11, $12, $13
+            )
+            "#,
+            cx.caller.workspace,
+            cx.request.id,
+            cx.caller.agent_id,
+            cx.caller.agent_type,
+            cx.caller.session_id,
+            cx.request.elapsed_ms(),
+            cx.config.session_timeout(),
+            json!({
+                "operation": self.operation,
+                "resource": self.resource,
+                "engine": cx.services.engine.name(),
+                "context": self.context.as_ref().map(recorded),
+                "advisory": true,
+            }),
+            json!({
+                "allowed": decision.allowed,
+                "reason": decision.reason,
+                "diagnostics": decision.diagnostics,
+            }),
+            file.unwrap_or_default(),
+            limit,
+            self.files_modified(),
+            limit.map(policy::over_file_limit),
+        )
+        .fetch_one(cx.db)
+        .await?;
+        let over_limit = decision.allowed && !row.allowed;
+        Ok(Advice {
+            allowed: row.allowed,
+            reason: row.reason,
+            engine: cx.services.engine.title(),
+            diagnostics: if over_limit { vec![] } else { decision.diagnostics },
+        })
+    }
+}
+
+impl CheckPolicy {
+    /// The file whose lock is asked about; empty when the question names none.
+    fn locked_file(&self) -> Option<String> {
+        if self.operation != "acquire_lock" {
+            return None;
+        }
+        match LockKey::parse(&self.resource) {
+            Ok(key) if key.is_file() || key.as_str().is_empty() => Some(key.as_str().to_owned()),
+            Ok(_) => None,
+            Err(_) => Some(String::new()),
+        }
+    }
+
+    /// How many files the caller says that it has changed.
+    fn files_modified(&self) -> i64 {
+        match self.context.as_ref().and_then(|it| it.get("files_modified")) {
+            Some(Value::Number(number)) if number.is_u64() => number.as_i64().unwrap_or(i64::MAX),
+            _ => 0,
+        }
+    }
+}
+
+/// What is recorded of a context: all of it, or the beginning of its text where it is too long.
+fn recorded(context: &Map<String, Value>) -> Value {
+    let text = Value::Object(context.clone()).to_string();
+    if text.len() <= MAX_CONTEXT_BYTES {
+        return Value::Object(context.clone());
+    }
+    text[..text.floor_char_boundary(MAX_CONTEXT_BYTES)].into()
+}
+
+/// Check the text of Cedar policies before an operator stores them: its form, and whether it fits
+/// the schema. Nothing is stored.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct ValidatePolicy {
+    /// One or more policies in Cedar.
+    #[schemars(extend("x-max-bytes" = 16384))]
+    pub policy_text: String,
+}
+
+/// Whether a text is a valid policy.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Validated {
+    /// Whether it is.
+    pub valid: bool,
+    /// What is wrong with it.
+    pub errors: Vec<String>,
+}
+
+impl Operation for ValidatePolicy {
+    type Output = Validated;
+    const META: Meta = Meta::read("validate_policy")
+        .at(&["POST /policy/validate"])
+        .tool(Tool::named("validate_cedar_policy"));
+
+    fn example() -> Value {
+        json!({
+            "policy_text":
+                "forbid (principal, action == Action::\"force_push\", resource == File::\"main\");",
+        })
+    }
+
+    async fn run(self, cx: Context<'_>) -> Result<Validated> {
+        let errors = cx.services.engine.validate(&self.policy_text);
+        Ok(Validated { valid: errors.is_empty(), errors })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_context_is_cut() {
+        let context = |length: usize| Map::from_iter([("a".to_owned(), "ä".repeat(length).into())]);
+        assert_eq!(recorded(&context(100)), Value::Object(context(100)));
+        let cut = recorded(&context(3000));
+        let cut = cut.as_str().expect("a text");
+        assert!(cut.starts_with("{\"a\":\"ää") && (4093..=4096).contains(&cut.len()));
+    }
+}

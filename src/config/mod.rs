@@ -1,0 +1,31 @@
+//! The configuration: the only reader of the environment. Every problem is reported at once, with the
+//! variable's name and what it expects, and never with its value.
+mod database;
+mod env_example;
+mod home;
+pub(crate) mod identities;
+mod logging;
+mod mcp;
+mod network;
+mod policy;
+mod ports;
+mod reader;
+mod reference;
+mod settings;
+mod timings;
+mod variables;
+
+pub(crate) use database::{DatabaseSettings, Statements};
+pub(crate) use identities::Identity;
+pub(crate) use policy::{PolicyEngine, PolicySettings};
+
+pub use env_example::env_example;
+pub use home::Home;
+pub use logging::TraceSettings;
+pub use reader::ConfigError;
+pub use reference::configuration_table;
+pub use settings::Config;
+pub use timings::Timings;
+
+#[cfg(test)]
+mod tests;

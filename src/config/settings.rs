@@ -1,0 +1,174 @@
+//! Everything that is read from the environment, as the other rooms use it.
+use std::{net::IpAddr, time::Duration};
+
+use http::HeaderValue;
+use sqlx::postgres::types::PgInterval;
+
+use super::{
+    database::{DatabaseSettings, Statements},
+    home::Home,
+    identities::Identity,
+    logging::TraceSettings,
+    mcp::McpSettings,
+    policy::PolicySettings,
+    ports::PortSettings,
+    reader::{ConfigError, Reader},
+    timings::Timings,
+};
+use crate::values::Secret;
+
+/// Everything that is read from the environment, parsed and checked once at start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub(crate) database: DatabaseSettings,
+    /// The API keys with what each is bound to, in the order of the configuration.
+    pub(crate) keys: Vec<(Secret<String>, Identity)>,
+    pub(crate) public_reads: bool,
+    pub(crate) allow_workspace_header: bool,
+    pub(crate) lock_ttl_minutes: i64,
+    pub(crate) session_timeout_minutes: i32,
+    pub(crate) audit_retention_days: i32,
+    pub(crate) work_lease_minutes: i64,
+    pub(crate) ports: PortSettings,
+    pub(crate) default_trust: u8,
+    pub(crate) enforce_profile_limits: bool,
+    pub(crate) guardrails_max_age: Duration,
+    pub(crate) guardrails_code_fallback: bool,
+    pub(crate) policy: PolicySettings,
+    pub(crate) allow_unlisted_domains: bool,
+    pub(crate) access_log: bool,
+    pub(crate) public_metrics: bool,
+    pub(crate) cors_origins: Vec<HeaderValue>,
+    pub(crate) mcp: McpSettings,
+    pub(crate) timings: Timings,
+    pub(crate) sleep_friendly: bool,
+    pub(crate) max_connections: usize,
+    /// The longest time that a request waits for a lock or a task.
+    pub(crate) wait_max: Duration,
+    /// Address to listen on. `None` is every address, IPv6 and IPv4.
+    pub host: Option<IpAddr>,
+    /// Port to listen on.
+    pub port: u16,
+    /// Worker threads of the server.
+    pub workers: usize,
+    /// How long a connection can be idle, or take to send the head of a request.
+    pub keep_alive: Duration,
+    /// How long requests in flight can take to finish after a signal to stop.
+    pub shutdown_grace: Duration,
+    /// Whether calls of one transition that arrive at the same time go to the database together.
+    pub(crate) gather: bool,
+    /// Whether the server applies migrations at start.
+    pub auto_migrate: bool,
+    /// What to log, such as `info` or `info,sqlx=debug`.
+    pub log: tracing_subscriber::filter::Targets,
+    /// Where traces are sent, if anywhere.
+    pub traces: TraceSettings,
+}
+
+/// The longest wait on Lambda, where every second of it is billed: `docs/api-design.md#limits`.
+const LAMBDA_WAIT_MAX: Duration = Duration::from_secs(20);
+
+impl Config {
+    /// Reads and checks the environment of the process.
+    ///
+    /// # Errors
+    /// Names every variable with a wrong value.
+    pub fn from_env(home: Home) -> Result<Self, ConfigError> {
+        #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+        Self::parse(home, |name| {
+            // A value that is not UTF-8 is set and invalid, not missing.
+            std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+        })
+    }
+
+    /// Reads and checks an environment given as a function from name to value.
+    ///
+    /// # Errors
+    /// Names every variable with a wrong value.
+    pub fn parse(home: Home, lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let mut from = Reader::new(&lookup);
+        let is_server = home == Home::Server;
+        let sleep_friendly = from.bool("SLEEP_FRIENDLY");
+        let database = from.database(home, sleep_friendly);
+        let has_named_statements = database.statements == Statements::Named;
+        let (host, cors_origins) = (from.host(), from.cors_origins());
+        let wait_max = from.seconds("WAIT_MAX_SECONDS");
+        let config = Self {
+            database,
+            keys: from.keys(),
+            public_reads: from.bool("COORDINATION_PUBLIC_READS"),
+            allow_workspace_header: from.bool("COORDINATION_ALLOW_WORKSPACE_HEADER"),
+            lock_ttl_minutes: from.int("LOCK_TTL_MINUTES"),
+            session_timeout_minutes: from.int("SESSION_TIMEOUT_MINUTES"),
+            audit_retention_days: from.int("AUDIT_RETENTION_DAYS"),
+            work_lease_minutes: from.int("WORK_LEASE_MINUTES"),
+            ports: from.ports(),
+            default_trust: from.int("PROFILES_DEFAULT_TRUST"),
+            enforce_profile_limits: from.bool("PROFILES_ENFORCE_LIMITS"),
+            guardrails_max_age: from.seconds("GUARDRAILS_CACHE_TTL"),
+            guardrails_code_fallback: from.bool("GUARDRAILS_CODE_FALLBACK"),
+            policy: from.policy(),
+            allow_unlisted_domains: from.word("NETWORK_DEFAULT_POLICY") == "allow",
+            access_log: from.bool("API_ACCESS_LOG"),
+            public_metrics: from.bool("METRICS_PUBLIC"),
+            mcp: from.mcp(host, &cors_origins),
+            cors_origins,
+            timings: Timings::new(from.seconds("PROFILES_CACHE_TTL")),
+            sleep_friendly,
+            max_connections: from.int("API_MAX_CONNECTIONS"),
+            wait_max: if is_server { wait_max } else { wait_max.min(LAMBDA_WAIT_MAX) },
+            host,
+            port: from.port(),
+            workers: from.int("API_WORKERS"),
+            keep_alive: from.seconds("API_TIMEOUT_KEEP_ALIVE"),
+            shutdown_grace: from.seconds("SHUTDOWN_GRACE_SECONDS"),
+            gather: from.bool("API_GATHER") && is_server,
+            auto_migrate: from.bool("COORDINATION_AUTO_MIGRATE")
+                && is_server
+                && has_named_statements,
+            log: from.log(),
+            traces: from.traces(),
+        };
+        from.finish(config)
+    }
+
+    /// Returns the configuration with other timings, for tests that must not depend on how much time
+    /// passes.
+    #[doc(hidden)]
+    pub fn with_timings(mut self, change: impl FnOnce(&mut Timings)) -> Self {
+        change(&mut self.timings);
+        self
+    }
+
+    /// Returns the configuration with another time after which idle database connections are closed, where
+    /// `SLEEP_FRIENDLY` closes them early, for tests that must not wait a minute.
+    #[doc(hidden)]
+    pub fn with_sleepy_idle_time(mut self, limit: Duration) -> Self {
+        if self.sleep_friendly {
+            self.database.idle_time = limit;
+        }
+        self
+    }
+
+    /// Returns how long a request that asks to wait so many seconds can do so.
+    pub(crate) fn longest_wait(&self, seconds: i64) -> Duration {
+        Duration::from_secs(u64::try_from(seconds).unwrap_or_default()).min(self.wait_max)
+    }
+
+    /// Returns how many calls of one transition run at once before further ones are gathered: a fifth of
+    /// the connections, at least two.
+    pub(crate) fn gather_lanes(&self) -> usize {
+        usize::try_from(self.database.pool_max / 5).unwrap_or_default().max(2)
+    }
+
+    /// Returns the silence after which a session counts as ended, as the database takes it.
+    pub fn session_timeout(&self) -> PgInterval {
+        let minutes = i64::from(self.session_timeout_minutes);
+        PgInterval { months: 0, days: 0, microseconds: minutes * 60_000_000 }
+    }
+
+    /// Whether there is any key at all. Without a key, every route that needs one answers 401.
+    pub fn has_keys(&self) -> bool {
+        !self.keys.is_empty()
+    }
+}

@@ -1,0 +1,14 @@
+//! The database: connections and the schema. Nothing here knows what the service does with it.
+mod connection;
+mod executor;
+mod migrate;
+mod partitions;
+mod pool;
+mod pooler;
+
+pub(crate) use connection::{Database, Db};
+pub(crate) use migrate::{SchemaState, migrate, schema_state};
+pub(crate) use partitions::{MONTHS_AHEAD, ensure_partitions};
+pub(crate) use pooler::REMEDY;
+
+pub use migrate::{MigrateError, Schema, schema};

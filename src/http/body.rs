@@ -1,0 +1,96 @@
+//! The key and the body of a request.
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use http::{HeaderMap, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+
+use super::input::json_invalid;
+use crate::{
+    access::Key,
+    operation::Services,
+    values::{Error, Result, limits::MAX_BODY_BYTES},
+};
+
+/// How much of a refused body is read, and for how long, so that the client gets to read the refusal.
+const MAX_DISCARDED_BYTES: usize = 16 << 20;
+const MAX_DISCARDING_TIME: Duration = Duration::from_secs(2);
+
+/// Returns the key of a request and its body. The body is read only for clients that can go on.
+///
+/// # Errors
+/// 413 for a declared length over the limit, 401 for an unknown key or where a key is needed and missing,
+/// 408 and 413 for a body that is too slow or too long.
+pub(crate) async fn read_request<'a>(
+    services: &'a Services,
+    needs_key: bool,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Option<&'a Key>, Bytes)> {
+    let key = if declared_length(headers) > MAX_BODY_BYTES as u64 {
+        Err(Error::TooLarge)
+    } else {
+        authenticate(services, headers)
+    };
+    match key {
+        Ok(key) if key.is_some() || !needs_key => {
+            Ok((key, read(body, services.config.timings.body_time).await?))
+        }
+        refused => {
+            // A client that sent `Expect: 100-continue` has not started sending the body.
+            if !headers.contains_key(header::EXPECT) {
+                discard(body).await;
+            }
+            Err(refused.err().unwrap_or(Error::Unauthenticated))
+        }
+    }
+}
+
+/// Returns the key of a request, or `None` when it presents none. Counts unknown keys.
+pub(super) fn authenticate<'a>(
+    services: &'a Services,
+    headers: &HeaderMap,
+) -> Result<Option<&'a Key>> {
+    services.keys.authenticate(headers).inspect_err(|_| services.metrics.count_unknown_key())
+}
+
+fn declared_length(headers: &HeaderMap) -> u64 {
+    let value = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    value.and_then(|value| value.parse().ok()).unwrap_or_default()
+}
+
+async fn read(mut body: Body, limit: Duration) -> Result<Bytes> {
+    let whole = Limited::new(&mut body, MAX_BODY_BYTES).collect();
+    let Ok(read) = tokio::time::timeout(limit, whole).await else {
+        return Err(Error::TooSlow);
+    };
+    match read {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            discard(body).await;
+            Err(Error::TooLarge)
+        }
+        Err(error) => {
+            tracing::debug!(%error, "the body could not be read");
+            Err(Error::Invalid(vec![json_invalid(0)]))
+        }
+    }
+}
+
+/// Reads a part of the body and drops it. Closing a connection while its client still sends resets it, and
+/// most clients lose the answer then.
+async fn discard(mut body: Body) {
+    let reading = async {
+        let mut left = MAX_DISCARDED_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            left = match left.checked_sub(length) {
+                Some(left) => left,
+                None => break,
+            };
+        }
+    };
+    if tokio::time::timeout(MAX_DISCARDING_TIME, reading).await.is_err() {
+        tracing::debug!("a refused body was still being sent");
+    }
+}

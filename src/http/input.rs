@@ -1,0 +1,157 @@
+//! From the bytes of a request to the input of its operation: `docs/api-design.md#validation`.
+use std::mem;
+
+use http::{HeaderMap, Method, header, request::Parts};
+use serde_json::{Map, Value, json};
+
+use super::{
+    query::{decode, pairs},
+    routes::PathParameters,
+};
+use crate::{
+    operation::{
+        Registered, fingerprint,
+        input::{check, keywords::required},
+    },
+    values::{
+        Error, Issue, Result,
+        issue::{missing, value_error},
+    },
+};
+
+/// A request to an operation, before its input is known.
+pub(super) struct RequestInput<'a> {
+    pub(super) operation: &'a Registered,
+    pub(super) parameters: &'a PathParameters<'a>,
+    pub(super) parts: &'a Parts,
+    pub(super) body: &'a [u8],
+}
+
+impl RequestInput<'_> {
+    /// Merges body, query and path into the input and checks it against the schema. Also returns the
+    /// fingerprint of the request, where it has an idempotency key. `issues` are those of the headers.
+    pub(super) fn parse(
+        &self,
+        has_idempotency_key: bool,
+        mut issues: Vec<Issue>,
+    ) -> Result<(Value, Option<[u8; 32]>)> {
+        let has_body = self.has_body();
+        let mut body = if has_body { self.json_body()? } else { None };
+        // Computed before the members of the body are moved into the input.
+        let of_body = (has_idempotency_key && has_body)
+            .then(|| self.fingerprint(body.as_ref().unwrap_or(&Value::Null)));
+        let mut members = match &mut body {
+            Some(Value::Object(members)) => mem::take(members),
+            _ => Map::new(),
+        };
+        self.add_named_parameters(&mut members, &mut issues);
+        let mut input = Value::Object(members);
+        if body.is_none() && self.needs_body() {
+            issues.push(Issue::new(missing(), &[json!("body")], &Value::Null));
+        } else if let Some(body) = body.as_ref().filter(|body| !body.is_object()) {
+            issues.push(not_an_object(body));
+        } else {
+            let found = check(&self.operation.input, &mut input, |name| self.source(name));
+            // A parameter that could not be decoded is not missing as well.
+            let is_new = |issue: &Issue| issues.iter().all(|known| known.loc != issue.loc);
+            let found: Vec<_> = found.into_iter().filter(is_new).collect();
+            issues.extend(found);
+        }
+        if !issues.is_empty() {
+            return Err(Error::Invalid(issues));
+        }
+        // Without a body, the members of the query identify the request.
+        let of_input = || has_idempotency_key.then(|| self.fingerprint(&input));
+        let fingerprint = of_body.or_else(of_input);
+        Ok((input, fingerprint))
+    }
+
+    fn has_body(&self) -> bool {
+        ![Method::GET, Method::HEAD, Method::DELETE].contains(&self.parts.method)
+    }
+
+    fn needs_body(&self) -> bool {
+        self.operation
+            .fields()
+            .any(|(name, _)| self.source(name) == "body" && required(&self.operation.input, name))
+    }
+
+    /// Returns the part of the request that a member comes from.
+    fn source(&self, name: &str) -> &'static str {
+        match self.has_body() {
+            _ if self.parameters.iter().any(|(parameter, _)| *parameter == name) => "path",
+            true => "body",
+            false => "query",
+        }
+    }
+
+    fn fingerprint(&self, content: &Value) -> [u8; 32] {
+        let method_and_path = format!("{} {}", self.parts.method, self.parts.uri.path());
+        fingerprint(&method_and_path, content)
+    }
+
+    /// Adds the parameters of query and path. Those that the operation does not read are ignored, even
+    /// where they cannot be decoded.
+    fn add_named_parameters(&self, members: &mut Map<String, Value>, issues: &mut Vec<Issue>) {
+        let query = if self.has_body() { "" } else { self.parts.uri.query().unwrap_or_default() };
+        let in_query = pairs(query).filter(|(name, _)| self.source(name) == "query");
+        let in_path = self.parameters.iter();
+        let in_path = in_path.map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+        for (name, text) in in_query.chain(in_path) {
+            if self.operation.fields().all(|(field, _)| *field != name) {
+                continue;
+            }
+            match decode(&text) {
+                Some(text) => drop(members.insert(name, text.into())),
+                None => {
+                    let loc = [json!(self.source(&name)), json!(name)];
+                    let problem = value_error("expected percent-encoded UTF-8");
+                    issues.push(Issue::new(problem, &loc, &json!(text)));
+                }
+            }
+        }
+    }
+
+    /// Parses the body as JSON. Returns `None` for an empty body.
+    fn json_body(&self) -> Result<Option<Value>> {
+        if self.body.is_empty() {
+            return Ok(None);
+        }
+        if !is_json(&self.parts.headers) {
+            let text = String::from_utf8_lossy(self.body);
+            return Err(Error::Invalid(vec![not_an_object(&json!(text))]));
+        }
+        match serde_json::from_slice(self.body) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => Err(Error::Invalid(vec![json_invalid(offset(self.body, &error))])),
+        }
+    }
+}
+
+/// Whether a request declares JSON, or does not declare any type.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return true };
+    let Ok(value) = value.to_str() else { return false };
+    let media_type = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    media_type.is_empty() || media_type == "application/json" || media_type.ends_with("+json")
+}
+
+/// Returns the offset in bytes at which JSON stops being valid.
+fn offset(body: &[u8], error: &serde_json::Error) -> usize {
+    if error.is_eof() {
+        return body.len();
+    }
+    let lines = body.split_inclusive(|byte| *byte == b'\n');
+    let before: usize = lines.take(error.line().saturating_sub(1)).map(<[u8]>::len).sum();
+    before + error.column().saturating_sub(1)
+}
+
+pub(super) fn json_invalid(offset: usize) -> Issue {
+    let loc = [json!("body"), json!(offset)];
+    Issue::new(("json_invalid", "JSON decode error".to_owned()), &loc, &json!({}))
+}
+
+fn not_an_object(body: &Value) -> Issue {
+    let text = "Input should be a valid dictionary or object to extract fields from";
+    Issue::new(("model_attributes_type", text.to_owned()), &[json!("body")], body)
+}

@@ -1,0 +1,274 @@
+//! The MCP endpoint: from an HTTP request to the messages in it, and back.
+use std::{
+    collections::HashSet,
+    convert::Infallible,
+    sync::{Arc, OnceLock},
+};
+
+use axum::{
+    Extension, Json,
+    body::Body,
+    extract::Request,
+    middleware::from_fn_with_state,
+    response::{IntoResponse as _, Response},
+    routing::{MethodRouter, post},
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
+use http_body_util::BodyExt as _;
+use rmcp::transport::streamable_http_server::{
+    StreamableHttpServerConfig, StreamableHttpService, session::never::NeverSessionManager,
+};
+use serde_json::{Value, json};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use tracing::{Instrument as _, Span};
+
+use super::{
+    form::OfferedTool,
+    message::{self, Asks, Incoming, Message},
+    request::{CONNECTION_ID, McpRequest, call, claims},
+    server::Server,
+    sets::ToolSets,
+};
+use crate::{
+    access::{Key, end_connection},
+    config::Config,
+    http::{
+        EXPOSED_HEADERS, REPLAYED, cors, decode, method_not_allowed, pairs, read_request,
+        request_headers, respond, with_request_scope,
+    },
+    operation::{Meta, Operations, RequestInfo, Services, authorize_page, record_status},
+    values::{Error, Result, limits::MAX_BODY_BYTES},
+};
+
+/// What a request is authorized as, unless it calls a tool or reads a resource.
+const META: Meta = Meta::read("use_mcp").writes();
+
+/// The endpoint over a list of operations.
+struct Endpoint {
+    services: Arc<Services>,
+    protocol: StreamableHttpService<Server, NeverSessionManager>,
+    sets: ToolSets,
+    resources: HashSet<&'static str>,
+}
+
+/// Returns what answers the path of the endpoint.
+pub(crate) fn endpoint(services: &Arc<Services>, operations: &Operations) -> MethodRouter {
+    let endpoint = Arc::new(Endpoint::new(services.clone(), operations));
+    let answer = async move |Extension(info): Extension<RequestInfo>, request: Request| {
+        endpoint.answer(&info, request).await
+    };
+    post(answer.clone())
+        .delete(answer)
+        .fallback(async || method_not_allowed("POST, DELETE"))
+        .layer::<_, Infallible>(from_fn_with_state(services.clone(), with_request_scope))
+        .layer(mcp_cors(&services.config))
+}
+
+/// Returns the CORS layer of the endpoint, with its own origins and the headers of its protocol.
+fn mcp_cors(config: &Config) -> CorsLayer {
+    let own = ["mcp-protocol-version", "mcp-method", "mcp-name"].map(HeaderName::from_static);
+    let headers: Vec<_> = request_headers().into_iter().chain(own).chain([CONNECTION_ID]).collect();
+    let exposed: Vec<_> = EXPOSED_HEADERS.into_iter().chain([CONNECTION_ID]).collect();
+    let settings = config.mcp.clone();
+    cors(config)
+        .allow_origin(AllowOrigin::predicate(move |origin, _| settings.allows_origin(origin)))
+        .allow_headers(headers)
+        .expose_headers(exposed)
+}
+
+/// The answer to a message, with what to count it as.
+struct Answer {
+    response: Response,
+    operation: &'static str,
+    status: StatusCode,
+}
+
+/// The answers to the messages of a request.
+struct Answers {
+    list: Vec<Answer>,
+    is_batch: bool,
+}
+
+impl Answers {
+    fn single(response: Response) -> Self {
+        let (operation, status) = (META.name, response.status());
+        Self { list: vec![Answer { response, operation, status }], is_batch: false }
+    }
+}
+
+impl Endpoint {
+    fn new(services: Arc<Services>, operations: &Operations) -> Self {
+        // Host and Origin are checked here, for every method. The library checks them for some.
+        let mut transport = StreamableHttpServerConfig::default()
+            .with_legacy_session_mode(false)
+            .with_json_response(true)
+            .with_max_request_body_bytes(MAX_BODY_BYTES)
+            .disable_allowed_hosts()
+            .disable_allowed_origins();
+        transport.sse_keep_alive = None;
+        let server = Server { operations: operations.clone() };
+        let protocol =
+            StreamableHttpService::new(move || Ok(server.clone()), Arc::default(), transport);
+        let resources = operations.resources().map(|resource| resource.uri).collect();
+        Self { services, protocol, sets: ToolSets::new(operations), resources }
+    }
+
+    /// Answers a request, and counts each of its messages as what it asks for.
+    async fn answer(&self, info: &RequestInfo, request: Request) -> Response {
+        let span = info.span(META.name);
+        let result = self.receive(info, request, &span).instrument(span.clone()).await;
+        let Answers { list, is_batch } = result
+            .unwrap_or_else(|error| Answers::single(span.in_scope(|| respond(&error, &info.id))));
+        for Answer { operation, status, .. } in &list {
+            let metrics = &self.services.metrics;
+            metrics.count_answer(operation, status.as_u16(), info.started.elapsed());
+            record_status(&span, *status);
+        }
+        let only = if let [only] = &list[..] { only.operation } else { META.name };
+        info.log.set_operation(only);
+        let mut responses = list.into_iter().map(|answer| answer.response);
+        match responses.next() {
+            Some(only) if !is_batch => only,
+            first => combined(first.into_iter().chain(responses)).await,
+        }
+    }
+
+    async fn receive(&self, info: &RequestInfo, request: Request, span: &Span) -> Result<Answers> {
+        let (services, (mut parts, body)) = (&self.services, request.into_parts());
+        let (key, body) = read_request(services, true, &parts.headers, body).await?;
+        let key = key.ok_or(Error::Unauthenticated)?;
+        services.config.mcp.check_source(&parts.headers)?;
+        let tools = self.selected_tools(parts.uri.query().unwrap_or_default())?;
+        if parts.method == Method::DELETE {
+            return end(services, key, info, &parts.headers).await.map(Answers::single);
+        }
+        // The library requires a host name and accepts any.
+        let localhost = const { HeaderValue::from_static("localhost") };
+        parts.headers.entry(header::HOST).or_insert(localhost);
+        let Incoming { messages, is_batch } = match message::parse(&parts.headers, body) {
+            Ok(incoming) => incoming,
+            Err(refusal) => return Ok(Answers::single(refusal.respond())),
+        };
+        // A message that runs no operation is authorized here, before any message has an effect.
+        if !messages.iter().all(|message| self.runs_operation(message, &tools)) {
+            let claims = claims(&parts.headers, false)?;
+            authorize_page(&call(services, key, claims, info, None), &META).await?;
+        }
+        let mut list = Vec::new();
+        for message in messages {
+            let request = McpRequest {
+                services: services.clone(),
+                key: key.clone(),
+                info: info.clone(),
+                tools: tools.clone(),
+                path: parts.uri.path().into(),
+                span: span.clone(),
+                outcome: Arc::default(),
+            };
+            list.push(self.pass_on(request, &parts, message).await?);
+        }
+        Ok(Answers { list, is_batch })
+    }
+
+    /// Returns the tools that the query asks for.
+    fn selected_tools(&self, query: &str) -> Result<Arc<[Arc<OfferedTool>]>> {
+        let tools = pairs(query).find(|(name, _)| name == "tools");
+        let tools = tools.map(|(_, value)| decode(&value).unwrap_or(value));
+        Ok(self.sets.select(tools.as_deref())?.into())
+    }
+
+    fn runs_operation(&self, message: &Message, tools: &[Arc<OfferedTool>]) -> bool {
+        match &message.asks {
+            Asks::Tool(name) => tools.iter().any(|tool| tool.name() == name),
+            Asks::Resource(uri) => self.resources.contains(uri.as_str()),
+            Asks::Nothing { .. } => false,
+        }
+    }
+
+    /// Passes a message on to the library, which calls the handlers of [`Server`].
+    async fn pass_on(
+        &self,
+        request: McpRequest,
+        parts: &Parts,
+        message: Message,
+    ) -> Result<Answer> {
+        let outcome: Arc<OnceLock<_>> = request.outcome.clone();
+        let mut parts = parts.clone();
+        parts.extensions.insert(request);
+        let request = Request::from_parts(parts, Body::from(message.body));
+        let answered = self.protocol.handle(request).await.map(Body::new);
+        let mut response = failure_as_json(answered).await;
+        let is_initialize = message.asks == (Asks::Nothing { is_initialize: true });
+        if is_initialize && response.status().is_success() {
+            let id = uuid::Uuid::new_v4().to_string();
+            response.headers_mut().insert(CONNECTION_ID, id.parse().expect("plain ASCII"));
+        }
+        let Some(outcome) = outcome.get() else {
+            let (operation, status) = (META.name, response.status());
+            return Ok(Answer { response, operation, status });
+        };
+        if outcome.has_ended {
+            return Err(Error::ConnectionEnded);
+        }
+        if outcome.replayed {
+            let replayed = const { HeaderValue::from_static("true") };
+            response.headers_mut().insert(REPLAYED, replayed);
+        }
+        Ok(Answer { response, operation: outcome.operation, status: outcome.status })
+    }
+}
+
+/// Converts a failure that the library answers as plain text into JSON, like every other failure.
+async fn failure_as_json(response: Response) -> Response {
+    let content = response.headers().get(header::CONTENT_TYPE);
+    let is_json =
+        content.is_some_and(|content| content.as_bytes().starts_with(b"application/json"));
+    let status = response.status();
+    if is_json || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let text = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    parts.headers.remove(header::CONTENT_TYPE);
+    parts.headers.remove(header::CONTENT_LENGTH);
+    let mut response = (status, Json(json!({ "detail": text }))).into_response();
+    response.headers_mut().extend(parts.headers);
+    response
+}
+
+/// Combines the answers to a batch into one response. Notifications have no answer.
+async fn combined(responses: impl Iterator<Item = Response>) -> Response {
+    let mut bodies: Vec<Value> = Vec::new();
+    for response in responses {
+        let body =
+            response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        bodies.extend(serde_json::from_slice::<Value>(&body));
+    }
+    match bodies.is_empty() {
+        true => StatusCode::ACCEPTED.into_response(),
+        false => Json(bodies).into_response(),
+    }
+}
+
+/// Ends an MCP connection. Idempotent: a connection that has ended stays so.
+async fn end(
+    services: &Services,
+    key: &Key,
+    info: &RequestInfo,
+    headers: &HeaderMap,
+) -> Result<Response> {
+    let claims = claims(headers, false)?;
+    let Some(connection_id) = claims.connection_id.clone() else {
+        return Err(Error::BadRequest("Mcp-Session-Id: expected the connection to end".to_owned()));
+    };
+    let call = call(services, key, claims, info, None);
+    let caller = match authorize_page(&call, &META).await {
+        Err(Error::ConnectionEnded) => return Ok(StatusCode::NO_CONTENT.into_response()),
+        result => result?,
+    };
+    let mut db = services.db.acquire().await?;
+    end_connection(&mut db, &caller, &connection_id).await?;
+    db.done().await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}

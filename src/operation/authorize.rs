@@ -1,0 +1,103 @@
+//! Authorization: who calls, and whether the caller can run the operation.
+use serde_json::Value;
+
+use super::{
+    audit::{self, Denial},
+    meta::Meta,
+    request::{Call, record_caller},
+};
+use crate::{
+    access::{Caller, join_connection, policy::Question},
+    database::Db,
+    values::{Error, Result},
+};
+
+/// Resolves the caller and decides whether identity, workspace, trust and policy permit the operation.
+/// Records a denial.
+pub(super) async fn authorize(
+    call: &Call<'_>,
+    meta: &Meta,
+    input: &Value,
+    target: &str,
+    db: &mut Db,
+) -> Result<Caller> {
+    let services = call.services;
+    let resolved = match call.key {
+        None => Caller::resolve_anonymous(&call.claims),
+        Some(key) => Caller::resolve(key, &services.keys, meta.identity, input, &call.claims),
+    };
+    let mut caller = match resolved {
+        Ok(caller) => caller,
+        Err(denial) => {
+            let own = call.key.map_or_else(Caller::anonymous, Caller::of_key);
+            record_denial(call, meta, target, db, &own, &denial, &[]).await?;
+            return Err(denial);
+        }
+    };
+    if let Some(connection_id) = &call.claims.connection_id {
+        join_connection(db, &mut caller, connection_id).await?;
+    }
+    record_caller(&caller.agent_id, target);
+    call.request.log.set_agent(&caller.agent_id);
+    if let Some(key) = call.key {
+        services.standings.apply(db, &services.config, key, &mut caller).await?;
+    }
+    let question = Question {
+        operation: meta.name,
+        category: Some(meta.category),
+        target_kind: meta.target_kind,
+        target,
+    };
+    let decision = services.engine.decide(db, &services.config, &caller, &question).await?;
+    if decision.allowed {
+        return Ok(caller);
+    }
+    let denial = Error::Forbidden(decision.reason);
+    record_denial(call, meta, target, db, &caller, &denial, &decision.diagnostics).await?;
+    record_heartbeat(call, db, &caller).await?;
+    Err(denial)
+}
+
+/// Authorizes a request that does not run an operation, on a connection of its own, and records the
+/// heartbeat of its caller.
+pub(crate) async fn authorize_page(call: &Call<'_>, meta: &Meta) -> Result<Caller> {
+    let mut db = call.services.db.on_demand();
+    let result = async {
+        let caller = authorize(call, meta, &Value::Null, "", &mut db).await?;
+        record_heartbeat(call, &mut db, &caller).await?;
+        Ok(caller)
+    }
+    .await;
+    // The record of a denial is committed on this connection.
+    if !matches!(result, Err(Error::Unavailable(_) | Error::Internal(_))) {
+        db.done().await?;
+    }
+    result
+}
+
+/// Records the heartbeat of a caller that has shown a key.
+pub(super) async fn record_heartbeat(call: &Call<'_>, db: &mut Db, caller: &Caller) -> Result<()> {
+    if call.key.is_none() {
+        return Ok(());
+    }
+    call.services.heartbeats.record(db, &call.services.config, caller).await
+}
+
+async fn record_denial(
+    call: &Call<'_>,
+    meta: &Meta,
+    target: &str,
+    db: &mut Db,
+    caller: &Caller,
+    denial: &Error,
+    diagnostics: &[String],
+) -> Result<()> {
+    let denial = Denial {
+        operation: meta.name,
+        target,
+        engine: call.services.engine.name(),
+        reason: denial.to_string(),
+        diagnostics,
+    };
+    audit::record_denial(db, &call.services.config, caller, call.request, &denial).await
+}

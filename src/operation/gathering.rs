@@ -1,0 +1,197 @@
+//! Gathering: requests for one transition that arrive while others are in flight go to the database
+//! together, in one call that runs the function of the transition once for each.
+//!
+//! Invariant: a request gets the answer that it would have got alone. A single request is never delayed.
+//! A gathered call that fails had no effect, and each of its requests then runs alone.
+use std::{
+    collections::VecDeque,
+    fmt,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::{
+    database::{Database, Db},
+    values::{Error, Result},
+};
+
+/// The maximum number of requests in one call. More would delay the first ones by the work of the last ones.
+const MAX_GATHERED: usize = 64;
+
+/// A call that takes longer than this, because it waits for a row, gives its lane to another one.
+const LANE_TIME: Duration = Duration::from_millis(20);
+
+/// A transition that the database can run for several requests in one call.
+pub(crate) trait Transition: fmt::Debug + Send + Sync + Sized + 'static {
+    /// What the function returns.
+    type Row: fmt::Debug + Send + 'static;
+
+    /// Runs the function for one request.
+    fn run(&self, db: &mut Db) -> impl Future<Output = Result<Self::Row>> + Send;
+
+    /// Runs the function once for each request, in this order, in one statement.
+    fn run_all(
+        requests: &[Arc<Self>],
+        db: &mut Db,
+    ) -> impl Future<Output = Result<Vec<Self::Row>>> + Send;
+
+    /// Returns a name for the rows that the function locks. Gathered calls lock in the order of these
+    /// names, so that two calls cannot deadlock.
+    fn lock_order(&self) -> String;
+}
+
+/// Returns one column of a gathered call: a value from each of its requests.
+pub(crate) fn column<'a, T, V>(requests: &'a [Arc<T>], value: impl Fn(&'a T) -> V) -> Vec<V> {
+    requests.iter().map(|it| value(it)).collect()
+}
+
+/// The requests for one transition in this process.
+#[derive(Debug)]
+pub(crate) struct Gatherer<T: Transition> {
+    queue: Mutex<VecDeque<Entry<T>>>,
+    /// How many calls can be in flight before requests are gathered.
+    lanes: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+struct Entry<T: Transition> {
+    request: Arc<T>,
+    answer: oneshot::Sender<Answer<T::Row>>,
+}
+
+/// What a gathered call did for one of its requests.
+#[derive(Debug)]
+enum Answer<R> {
+    Done(R),
+    /// The call had no effect. The request runs alone.
+    Alone,
+    /// Whether the call had an effect is not known.
+    Failed(Error),
+}
+
+impl<T: Transition> Gatherer<T> {
+    /// Creates a gatherer with `lanes` calls that can be in flight at once. Without lanes nothing is gathered.
+    pub(crate) fn new(lanes: usize) -> Self {
+        Self { queue: Mutex::default(), lanes: Arc::new(Semaphore::new(lanes)) }
+    }
+}
+
+/// Runs a transition, together with others like it where no lane is free.
+pub(super) async fn run<T: Transition>(
+    gatherer: &Arc<Gatherer<T>>,
+    database: &Arc<Database>,
+    request: T,
+) -> Result<T::Row> {
+    if let Ok(lane) = gatherer.lanes.clone().try_acquire_owned() {
+        return within_lane(lane, run_alone(database, &request)).await;
+    }
+    let (answer, answered) = oneshot::channel();
+    let request = Arc::new(request);
+    gatherer.queue().push_back(Entry { request: request.clone(), answer });
+    match gatherer.wait(database, &request, answered).await {
+        Ok(Answer::Done(row)) => Ok(row),
+        Ok(Answer::Alone) => run_alone(database, &*request).await,
+        Ok(Answer::Failed(error)) => Err(error),
+        Err(lost) => Err(Error::Unavailable(lost.into())),
+    }
+}
+
+async fn run_alone<T: Transition>(database: &Arc<Database>, request: &T) -> Result<T::Row> {
+    let mut db = database.on_demand();
+    let row = request.run(&mut db).await?;
+    db.done().await?;
+    Ok(row)
+}
+
+/// Does the work, and gives its lane back at the end, or earlier when the work takes long.
+async fn within_lane<R>(lane: OwnedSemaphorePermit, work: impl Future<Output = R>) -> R {
+    let mut work = pin!(work);
+    tokio::select! {
+        biased;
+        done = &mut work => return done,
+        () = tokio::time::sleep(LANE_TIME) => drop(lane),
+    }
+    work.await
+}
+
+impl<T: Transition> Gatherer<T> {
+    /// Waits until a call has answered the request. The request that gets a free lane begins the next call.
+    async fn wait(
+        &self,
+        database: &Arc<Database>,
+        request: &Arc<T>,
+        answered: oneshot::Receiver<Answer<T::Row>>,
+    ) -> Result<Answer<T::Row>, oneshot::error::RecvError> {
+        let mut answered = pin!(answered);
+        while self.is_queued(request) {
+            tokio::select! {
+                biased;
+                answer = &mut answered => return answer,
+                lane = self.lanes.clone().acquire_owned() => {
+                    if let Ok(lane) = lane {
+                        self.begin_call(database, lane);
+                    }
+                }
+            }
+        }
+        answered.await
+    }
+
+    fn is_queued(&self, request: &Arc<T>) -> bool {
+        self.queue().iter().any(|it| Arc::ptr_eq(&it.request, request))
+    }
+
+    /// Runs the waiting requests as one call, in a task of its own: the client of the request that got the
+    /// lane can disconnect, and the other requests must not lose their answers because of that.
+    fn begin_call(&self, database: &Arc<Database>, lane: OwnedSemaphorePermit) {
+        let mut entries: Vec<_> = {
+            let mut queue = self.queue();
+            let count = queue.len().min(MAX_GATHERED);
+            queue.drain(..count).filter(|it| !it.answer.is_closed()).collect()
+        };
+        if entries.is_empty() {
+            return;
+        }
+        // The sort is stable: requests that lock the same row stay in the order of their arrival.
+        entries.sort_by_cached_key(|it| it.request.lock_order());
+        let database = database.clone();
+        #[expect(clippy::disallowed_methods, reason = "a call serves several requests")]
+        tokio::spawn(async move { within_lane(lane, call(&database, entries)).await });
+    }
+
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Entry<T>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn call<T: Transition>(database: &Arc<Database>, entries: Vec<Entry<T>>) {
+    let requests: Vec<_> = entries.iter().map(|it| it.request.clone()).collect();
+    let called = async {
+        let mut db = database.on_demand();
+        let rows = T::run_all(&requests, &mut db).await?;
+        db.done().await?;
+        Ok::<_, Error>(rows)
+    };
+    let entries = entries.into_iter();
+    match called.await {
+        Ok(rows) => {
+            // A client that has disconnected gets no answer, as without gathering.
+            for (entry, row) in entries.zip(rows) {
+                let _ = entry.answer.send(Answer::Done(row));
+            }
+        }
+        Err(error) if error.is_of_statement() => {
+            tracing::debug!(%error, "a gathered call failed; its requests run alone");
+            entries.for_each(|it| drop(it.answer.send(Answer::Alone)));
+        }
+        Err(error) => {
+            let text = format!("a gathered call failed: {error:?}");
+            entries.for_each(|it| {
+                drop(it.answer.send(Answer::Failed(Error::Unavailable(text.clone().into()))));
+            });
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Heartbeats: any call of an agent keeps its session and its claims alive.
+//!
+//! A transition records the heartbeat itself, in the database. For a read, whose statement writes nothing,
+//! it is recorded here.
+use std::time::Instant;
+
+use crate::{
+    access::Caller,
+    config::Config,
+    database::Db,
+    values::{Cache, Result},
+};
+
+/// How many callers are kept in memory: a request can name any text as its session.
+const CAPACITY: usize = 10_000;
+
+/// The callers of reads whose heartbeat this process recorded a short time ago. Database function
+/// `record_heartbeat` keeps the same interval for all replicas together.
+#[derive(Debug)]
+pub(crate) struct Heartbeats(Cache<Subject, ()>);
+
+/// Workspace, agent and session.
+type Subject = (String, String, Option<String>);
+
+impl Heartbeats {
+    pub(super) fn new() -> Self {
+        Self(Cache::new(CAPACITY))
+    }
+
+    /// Records the heartbeat of a caller, at most once in an interval.
+    pub(super) async fn record(&self, db: &mut Db, config: &Config, caller: &Caller) -> Result<()> {
+        let subject =
+            (caller.workspace.clone(), caller.agent_id.clone(), caller.session_id.clone());
+        let Err(generation) = self.0.get(&subject) else { return Ok(()) };
+        let recorded_at = Instant::now();
+        sqlx::query_scalar!(
+            "select hear($1, row(null, $2, $3, $4, null, $5)::request)",
+            caller.workspace,
+            caller.agent_id,
+            caller.agent_type,
+            caller.session_id,
+            config.session_timeout(),
+        )
+        .fetch_one(db)
+        .await?;
+        let interval = config.timings.heartbeat_interval;
+        self.0.insert(generation, subject, (), recorded_at, interval);
+        Ok(())
+    }
+}

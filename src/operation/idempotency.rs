@@ -1,0 +1,157 @@
+//! `Idempotency-Key`: a repeated request gets the stored answer and has no second effect. Key, effect and
+//! stored answer are one transaction: `docs/api-design.md#idempotency`.
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::{Operation, context::Context, reply::Reply};
+use crate::{
+    access::Caller,
+    database::Db,
+    values::{Error, Issue, Result, issue::value_error, json::canonical},
+};
+
+/// A key of a caller, with the request that it stands for.
+struct Reservation<'a> {
+    key: &'a str,
+    fingerprint: &'a [u8; 32],
+    caller: &'a Caller,
+}
+
+/// Runs an operation, or returns the answer that is stored for the key. A concurrent request with the
+/// same key waits at its insert until the first one has committed.
+///
+/// This is a transaction of several statements: what to store is known only after the operation has
+/// answered.
+pub(super) async fn run_once<O: Operation>(
+    key: &str,
+    fingerprint: &[u8; 32],
+    operation: O,
+    cx: Context<'_>,
+) -> Result<Reply> {
+    let reservation = Reservation { key, fingerprint, caller: cx.caller };
+    cx.db.begin().await?;
+    let Context { db, .. } = cx;
+    let cx = Context { db: &mut *db, ..cx };
+    let result = reservation.run(operation, cx).await;
+    match &result {
+        Ok(reply) if !reply.replayed => db.commit().await?,
+        // The transition has recorded the denial in this transaction.
+        Err(Error::Forbidden(_)) => db.commit().await?,
+        _ => db.rollback().await?,
+    }
+    result
+}
+
+impl Reservation<'_> {
+    async fn run<O: Operation>(&self, operation: O, cx: Context<'_>) -> Result<Reply> {
+        let Context { db, .. } = cx;
+        if !self.reserve(db).await? {
+            return self.stored_reply(db).await;
+        }
+        let answer = match operation.run(Context { db: &mut *db, ..cx }).await {
+            Err(denial @ Error::Forbidden(_)) => {
+                self.release(db).await?;
+                return Err(denial);
+            }
+            result => result?,
+        };
+        let reply = Reply::new::<O>(&answer, self.caller)?;
+        if O::took_effect(&answer) {
+            self.store(db, &reply.body).await?;
+        } else {
+            self.release(db).await?;
+        }
+        Ok(reply)
+    }
+
+    /// Takes the key, unless an answer is stored under it. An answer older than 24 hours does not count.
+    async fn reserve(&self, db: &mut Db) -> Result<bool> {
+        let reserved = sqlx::query_scalar!(
+            r#"select reserve_idempotency_key($1, $2, $3, $4) as "reserved!""#,
+            self.caller.workspace,
+            self.caller.agent_id,
+            self.key,
+            self.fingerprint.as_slice(),
+        )
+        .fetch_one(db)
+        .await?;
+        Ok(reserved)
+    }
+
+    async fn stored_reply(&self, db: &mut Db) -> Result<Reply> {
+        let stored = sqlx::query!(
+            "select fingerprint, body from idempotency_key
+             where workspace = $1 and agent_id = $2 and key = $3",
+            self.caller.workspace,
+            self.caller.agent_id,
+            self.key,
+        )
+        .fetch_optional(db)
+        .await?;
+        // Deleted between the two statements: the client can repeat its request.
+        let Some(stored) = stored else {
+            return Err(Error::Unavailable("the stored answer has just expired".into()));
+        };
+        if stored.fingerprint != self.fingerprint {
+            let problem = value_error("this key was used with another request");
+            let loc = [json!("header"), json!("idempotency-key")];
+            return Err(Error::Invalid(vec![Issue::new(problem, &loc, &json!(self.key))]));
+        }
+        Ok(Reply::stored(stored.body.unwrap_or_default()))
+    }
+
+    async fn store(&self, db: &mut Db, body: &str) -> Result<()> {
+        sqlx::query!(
+            "update idempotency_key set body = $4
+             where workspace = $1 and agent_id = $2 and key = $3",
+            self.caller.workspace,
+            self.caller.agent_id,
+            self.key,
+            body,
+        )
+        .execute(db)
+        .await?;
+        Ok(())
+    }
+
+    async fn release(&self, db: &mut Db) -> Result<()> {
+        sqlx::query!(
+            "delete from idempotency_key where workspace = $1 and agent_id = $2 and key = $3",
+            self.caller.workspace,
+            self.caller.agent_id,
+            self.key,
+        )
+        .execute(db)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Returns what an idempotency key stands for: a hash of method and path with the body in canonical form,
+/// so that neither white space nor the order of members makes another request.
+pub(crate) fn fingerprint(method_and_path: &str, body: &Value) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(method_and_path.as_bytes());
+    hash.update(b"\n");
+    hash.update(canonical(body).as_bytes());
+    hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_canonical_form_sorts_members_at_every_depth() {
+        let value = json!({ "b": [{ "d": 1, "c": "x\"y" }], "a": null });
+        assert_eq!(canonical(&value), r#"{"a":null,"b":[{"c":"x\"y","d":1}]}"#);
+    }
+
+    #[test]
+    fn target_and_body_both_count() {
+        let one = fingerprint("POST /a", &json!({ "x": 1, "y": 2 }));
+        assert_eq!(one, fingerprint("POST /a", &json!({ "y": 2, "x": 1 })));
+        assert_ne!(one, fingerprint("POST /b", &json!({ "x": 1, "y": 2 })));
+        assert_ne!(one, fingerprint("POST /a", &json!({ "x": 1, "y": 3 })));
+    }
+}

@@ -1,0 +1,14 @@
+//! From a JSON value to the input of an operation: coerces and checks the value against the schema that the
+//! struct of the operation derives. So what the documents promise and what is enforced cannot differ.
+//!
+//! Written by hand, because no library coerces, reports issues in the order of declaration and uses the
+//! words that existing clients know. It is a documented subset of JSON Schema: an operation whose schema uses
+//! another keyword is refused at start.
+mod check;
+mod coerce;
+pub(crate) mod keywords;
+
+pub(crate) use check::check;
+
+#[cfg(test)]
+mod tests;

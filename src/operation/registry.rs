@@ -1,0 +1,99 @@
+//! All operations with their types erased: what the doors and the documents are made of.
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+
+use super::{
+    Operation, execute::execute, meta::Meta, reply::Reply, request::Call, resource::McpResource,
+    schema,
+};
+use crate::{
+    access::policy::{KnownOperation, KnownOperations},
+    values::Result,
+};
+
+/// The operations in the order in which they are documented, and the MCP resources.
+#[derive(Clone, Default)]
+pub struct Operations {
+    list: Vec<Arc<Registered>>,
+    resources: Vec<Arc<McpResource>>,
+}
+
+/// One operation without its types.
+pub struct Registered {
+    /// Name, category, routes.
+    pub meta: Meta,
+    /// JSON Schema of the input: what the documents say and what is checked.
+    pub input: Value,
+    /// JSON Schema of the answer.
+    pub output: Value,
+    /// A valid input.
+    pub example: Value,
+    execute: for<'a> fn(&'a Call<'a>, &'a Value) -> BoxFuture<'a, Result<Reply>>,
+}
+
+impl Operations {
+    /// Adds an operation.
+    ///
+    /// # Panics
+    /// When its schema uses a keyword that the input check does not understand: the schema would promise
+    /// what nothing enforces.
+    pub fn with<O: Operation>(mut self) -> Self {
+        self.list.push(Arc::new(Registered {
+            meta: O::META,
+            input: schema::of_input::<O>(&O::META),
+            output: schema::of_output::<O::Output>(),
+            example: O::example(),
+            execute: |call, input| Box::pin(execute::<O>(call, input)),
+        }));
+        self
+    }
+
+    /// Adds an MCP resource.
+    pub fn resource(mut self, resource: McpResource) -> Self {
+        self.resources.push(Arc::new(resource));
+        self
+    }
+
+    /// Iterates over the operations in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Registered>> {
+        self.list.iter()
+    }
+
+    /// Iterates over the MCP resources in order.
+    pub fn resources(&self) -> impl Iterator<Item = &Arc<McpResource>> {
+        self.resources.iter()
+    }
+
+    /// Returns the names that policies know.
+    pub fn known(&self) -> KnownOperations {
+        KnownOperations::new(self.list.iter().map(|operation| {
+            let Meta { name, category, target_kind, .. } = operation.meta;
+            (name, KnownOperation { category, target_kind })
+        }))
+    }
+}
+
+impl Registered {
+    /// Executes the operation on an input that its schema accepts.
+    pub(crate) async fn execute(&self, call: &Call<'_>, input: &Value) -> Result<Reply> {
+        (self.execute)(call, input).await
+    }
+
+    /// Returns what the operation does and when to use it.
+    pub fn description(&self) -> &str {
+        self.input["description"].as_str().unwrap_or_default()
+    }
+
+    /// Returns the first sentence of the description.
+    pub fn summary(&self) -> &str {
+        let description = self.description();
+        description.split_inclusive(". ").next().unwrap_or_default().trim_end()
+    }
+
+    /// Iterates over the members of the input with their schemas, in the order of declaration.
+    pub fn fields(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.input["properties"].as_object().into_iter().flatten()
+    }
+}

@@ -1,0 +1,45 @@
+//! The answer of an operation on its way to the client.
+use serde_json::Value;
+
+use super::Operation;
+use crate::{
+    access::Caller,
+    values::{Error, Result},
+};
+
+/// The answer of an operation, with what is to be done about it.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    /// The body, as JSON text.
+    pub(crate) body: String,
+    /// Whether this is the stored answer of an earlier request with the same idempotency key.
+    pub(crate) replayed: bool,
+    /// Workspace and id of the agent whose standing the answer changed.
+    pub(super) changed_standing: Option<(String, String)>,
+    /// Whether a request that can wait does so instead of being sent this answer.
+    pub(super) should_wait: bool,
+}
+
+impl Reply {
+    /// Creates the reply of an operation that ran for this request.
+    pub(super) fn new<O: Operation>(answer: &O::Output, caller: &Caller) -> Result<Self> {
+        let body = serde_json::to_string(answer).map_err(|error| Error::Internal(error.into()))?;
+        let changed = O::changes_standing_of(answer);
+        Ok(Self {
+            body,
+            replayed: false,
+            changed_standing: changed.map(|id| (caller.workspace.clone(), id.to_owned())),
+            should_wait: O::should_wait(answer),
+        })
+    }
+
+    /// Creates the reply to a repeated request.
+    pub(super) fn stored(body: String) -> Self {
+        Self { body, replayed: true, changed_standing: None, should_wait: false }
+    }
+
+    /// Parses the body, for callers that read a part of it.
+    pub(crate) fn value(&self) -> Result<Value> {
+        serde_json::from_str(&self.body).map_err(|error| Error::Internal(error.into()))
+    }
+}

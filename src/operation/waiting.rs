@@ -1,0 +1,232 @@
+//! Requests that wait for something to become free instead of being refused at once:
+//! `docs/decisions/0011-waiting-by-polling.md`.
+//!
+//! Read from top to bottom: a request runs; when its answer is a refusal and there is time left, it becomes
+//! a waiter; one of the waiters of the process polls the database for all of them; a waiter that is ready
+//! runs its request again.
+//!
+//! Invariant: no waiter holds a database connection between two polls.
+use std::{
+    collections::BTreeMap,
+    pin::pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use tokio::{
+    sync::{Mutex as AsyncMutex, Notify, watch},
+    time::sleep_until,
+};
+use uuid::Uuid;
+
+use super::{reply::Reply, request::Call, services::Services};
+use crate::{access::Caller, config::Config, database::Db, values::Result};
+
+/// The time between two polls.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The longest time for which a waiter does not run its request. It bounds the delay by changes that polls
+/// do not see, such as new guardrail patterns.
+const MAX_SLEEP: Duration = Duration::from_secs(5);
+
+/// What one run of a waiting request knows about its wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wait {
+    pub(super) waiter_id: Uuid,
+    /// Whether there is time left to wait.
+    pub(super) can_wait: bool,
+}
+
+/// Runs a request, and again whenever it is ready, until its answer is not to be waited behind or the time
+/// to wait is over.
+pub(super) async fn run_until_answered<'a>(
+    call: &'a Call<'_>,
+    poll: Poll,
+    input: &Value,
+    time_to_wait: Duration,
+    run: &(dyn Fn(Wait) -> BoxFuture<'a, Result<(Reply, Caller)>> + Sync),
+) -> Result<Reply> {
+    let waiters = &call.services.waiters;
+    let deadline = call.request.started + time_to_wait;
+    call.request.time_limit.extend(time_to_wait);
+    let (waiter_id, number) = (Uuid::new_v4(), waiters.next_number());
+    loop {
+        let can_wait = Instant::now() < deadline && !waiters.are_stopped();
+        let (reply, caller) = run(Wait { waiter_id, can_wait }).await?;
+        if !(reply.should_wait && can_wait) {
+            return Ok(reply);
+        }
+        let waiter = Waiter { id: waiter_id, number, caller, input: input.clone(), poll };
+        waiters.wait_until_ready(call.services, waiter, deadline).await;
+    }
+}
+
+/// A request that waits.
+#[derive(Debug)]
+pub struct Waiter {
+    /// Identifies the request among all waiters of all replicas.
+    pub(crate) id: Uuid,
+    /// The order of arrival in this process.
+    number: u64,
+    pub(crate) caller: Caller,
+    /// The input of the operation.
+    pub(crate) input: Value,
+    poll: Poll,
+}
+
+/// How waiters of one kind are polled for, with one statement for all of them in a workspace.
+#[derive(Clone, Copy, Debug)]
+pub struct Poll {
+    /// Identifies the kind.
+    pub(crate) kind: &'static str,
+    /// Returns the ids of the waiters that are ready.
+    pub(crate) find_ready: FindReady,
+}
+
+type FindReady =
+    for<'a> fn(&'a mut Db, &'a Config, &'a [Arc<Waiter>]) -> BoxFuture<'a, Result<Vec<Uuid>>>;
+
+/// All waiters of this process.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    /// By order of arrival, so that the longest waiter comes first.
+    waiting: Mutex<BTreeMap<u64, Entry>>,
+    next_number: AtomicU64,
+    /// Held by the waiter that polls for all. Contains the start of the last poll.
+    polling: AsyncMutex<Option<Instant>>,
+    stopped: watch::Sender<bool>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    waiter: Arc<Waiter>,
+    ready: Arc<Notify>,
+}
+
+impl Waiters {
+    fn next_number(&self) -> u64 {
+        self.next_number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Returns when the waiter is ready, or at its deadline.
+    async fn wait_until_ready(&self, services: &Services, waiter: Waiter, deadline: Instant) {
+        let (number, ready) = (waiter.number, Arc::new(Notify::new()));
+        let entry = Entry { waiter: Arc::new(waiter), ready: ready.clone() };
+        self.waiting().insert(number, entry);
+        let _removed_at_the_end = Removal { waiters: self, number };
+        let mut stopped = self.stopped.subscribe();
+        let mut ended = pin!(async {
+            tokio::select! {
+                () = ready.notified() => {}
+                () = sleep_until(deadline.min(Instant::now() + MAX_SLEEP).into()) => {}
+                _ = stopped.wait_for(|is_stopped| *is_stopped) => {}
+            }
+        });
+        loop {
+            let mut last_poll = tokio::select! {
+                biased;
+                () = &mut ended => return,
+                last_poll = self.polling.lock() => last_poll,
+            };
+            // Counted from the last poll by any waiter, so that waiters that come and go delay nothing.
+            let next_poll = last_poll.map_or_else(Instant::now, |start| start + POLL_INTERVAL);
+            tokio::select! {
+                biased;
+                () = &mut ended => return,
+                () = sleep_until(next_poll.into()) => {}
+            }
+            *last_poll = Some(Instant::now());
+            // Not interrupted when this wait ends: the other waiters depend on the poll.
+            if let Err(error) = self.poll(services).await {
+                // Each waiter meets the same error when it runs its request again.
+                tracing::debug!(%error, "polling for the waiters failed");
+            }
+        }
+    }
+
+    /// Polls once for each workspace and kind, and wakes the waiters that are ready.
+    async fn poll(&self, services: &Services) -> Result<()> {
+        let entries: Vec<_> = self.waiting().values().cloned().collect();
+        let mut groups = BTreeMap::<_, Vec<_>>::new();
+        for Entry { waiter, .. } in &entries {
+            let group = (waiter.poll.kind, &waiter.caller.workspace);
+            groups.entry(group).or_default().push(waiter.clone());
+        }
+        for waiters in groups.into_values() {
+            let mut db = services.db.acquire().await?;
+            let find_ready = waiters[0].poll.find_ready;
+            let ready = find_ready(&mut db, &services.config, &waiters).await?;
+            db.done().await?;
+            for entry in entries.iter().filter(|entry| ready.contains(&entry.waiter.id)) {
+                entry.ready.notify_one();
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends every wait, and those that would begin later. Called when the process is asked to stop.
+    pub(crate) fn stop(&self) {
+        self.stopped.send_replace(true);
+    }
+
+    fn are_stopped(&self) -> bool {
+        *self.stopped.borrow()
+    }
+
+    /// Returns how many requests wait.
+    pub(crate) fn count(&self) -> usize {
+        self.waiting().len()
+    }
+
+    /// A panic while the lock is held leaves the map whole, so poisoning is ignored.
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<u64, Entry>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Removes a waiter when dropped, however its wait ends.
+struct Removal<'a> {
+    waiters: &'a Waiters,
+    number: u64,
+}
+
+impl Drop for Removal<'_> {
+    fn drop(&mut self) {
+        self.waiters.waiting().remove(&self.number);
+    }
+}
+
+/// The time limit of a request, which waiting extends. Clones are the same limit.
+#[derive(Clone, Debug)]
+pub(crate) struct TimeLimit {
+    without_waiting: Instant,
+    extension_ms: Arc<AtomicU64>,
+}
+
+impl TimeLimit {
+    pub(super) fn new(without_waiting: Instant) -> Self {
+        Self { without_waiting, extension_ms: Arc::default() }
+    }
+
+    fn extend(&self, time_to_wait: Duration) {
+        let millis = u64::try_from(time_to_wait.as_millis()).unwrap_or(u64::MAX);
+        self.extension_ms.store(millis, Ordering::Relaxed);
+    }
+
+    /// Resolves when the request has taken too long.
+    pub(crate) async fn exceeded(&self) {
+        loop {
+            let extension = Duration::from_millis(self.extension_ms.load(Ordering::Relaxed));
+            let end = self.without_waiting + extension;
+            if end <= Instant::now() {
+                return;
+            }
+            sleep_until(end.into()).await;
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Small types of the domain and of the wire, and helpers for texts and JSON. They use nothing of the
+//! other rooms.
+mod cache;
+mod domain;
+mod error;
+pub(crate) mod issue;
+pub(crate) mod json;
+pub(crate) mod limits;
+pub(crate) mod list_page;
+pub(crate) mod lock_key;
+mod secret;
+pub(crate) mod text;
+mod timestamp;
+mod version;
+
+pub(crate) use cache::{Cache, Generation};
+pub(crate) use list_page::{Limit, ListPage};
+pub(crate) use secret::Secret;
+pub(crate) use version::VERSION;
+
+pub use domain::{Domain, DomainError};
+pub use error::{Error, Result};
+pub use issue::Issue;
+pub use lock_key::{LockKey, LockKeyError};
+pub use timestamp::Timestamp;
