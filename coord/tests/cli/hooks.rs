@@ -539,7 +539,7 @@ async fn locks_that_are_got_at_once_are_all_recorded() {
 fn hooks_are_installed_once_and_beside_others() {
     let folder = Folder::new();
     let coord = Coord::at(&nowhere()).inside(folder.path());
-    coord.run(&["hook", "install"]).assert_code(2).assert_says("no git work tree");
+    coord.run(&["hook", "install"]).assert_code(2).assert_says("Expected a git work tree");
     coord.shell("git init -q . && rm -rf .git/hooks", "").assert_code(0);
     let hooks = folder.path().join(".git/hooks");
     let installed = || std::fs::read_to_string(hooks.join("pre-push")).expect("a hook");
@@ -550,7 +550,7 @@ fn hooks_are_installed_once_and_beside_others() {
     let foreign = "#!/bin/sh\ncat > seen-\"$1\"\n[ -z \"$FAIL\" ] || exit 7\n";
     std::fs::write(hooks.join("pre-push"), foreign).expect("a file");
     coord.shell("chmod +x .git/hooks/pre-push", "").assert_code(0);
-    coord.run(&["hook", "install"]).assert_code(1).assert_says("another origin");
+    coord.run(&["hook", "install"]).assert_code(1).assert_says("was not installed by coord");
     assert_eq!(installed(), foreign);
     coord.run(&["hook", "install", "--force"]).assert_code(0);
     assert_eq!(installed(), first);

@@ -4,6 +4,7 @@ mod commands;
 mod completions;
 mod configuration;
 mod documents;
+mod every_command;
 mod hooks;
 mod mcp;
 mod retries;

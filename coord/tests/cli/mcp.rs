@@ -1,18 +1,18 @@
 //! The MCP server on standard input and output, before a small server of the test's own.
 use std::{
-    io::{BufRead as _, BufReader, Lines, Write as _},
-    process::{Child, ChildStdin, ChildStdout, Stdio},
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Child, ChildStdin, Stdio},
     sync::{
         Arc, Condvar, Mutex,
-        mpsc::{Receiver, channel},
+        mpsc::{Receiver, RecvTimeoutError, channel},
     },
 };
 
 use serde_json::{Value, json};
 
-use coord::routes::Route;
-
-use crate::support::{Coord, Done, Reply, Request, Server, Service, Told, nowhere};
+use crate::support::{
+    Coord, Done, LIMIT, Reply, Request, Server, Service, Told, eventually, exit_code, nowhere,
+};
 
 fn method(request: &Request) -> (String, Value) {
     let message: Value = serde_json::from_str(&request.body).unwrap_or_default();
@@ -188,37 +188,41 @@ fn a_slow_request_holds_up_no_other_and_is_answered_at_the_end() {
         }
         usual(request)
     });
-    let mut command = Coord::at(&server.url).command(env!("CARGO_BIN_EXE_coord"));
-    let command = command.arg("mcp").stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.spawn().expect("it starts");
-    let mut stdin = child.stdin.take().expect("piped");
-    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-    let mut next = || -> Value {
-        serde_json::from_str(&lines.next().expect("a line").expect("a line")).expect("JSON")
-    };
-    write!(stdin, "{}\n{}\n", request(1, "slow"), request(2, "quick")).expect("it reads");
-    assert_eq!(next()["id"], 2);
-    drop(stdin);
+    let mut running = Running::start(&Coord::at(&server.url));
+    running.say(&request(1, "slow"));
+    running.say(&request(2, "quick"));
+    assert_eq!(running.next()["id"], 2);
+    running.end_input();
     *gate.0.lock().expect("not poisoned") = true;
     gate.1.notify_all();
-    assert_eq!(next()["id"], 1);
-    assert!(child.wait().expect("it ends").success());
+    assert_eq!(running.next()["id"], 1);
+    running.assert_ends(0);
 }
 
-/// The server as a program that goes on.
+/// The program while it runs.
 struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
-    lines: Lines<BufReader<ChildStdout>>,
+    /// Standard output, read by a thread so that a test can give up.
+    lines: Receiver<String>,
+}
+
+fn start(coord: &Coord) -> Child {
+    let mut command = coord.command(env!("CARGO_BIN_EXE_coord"));
+    let command = command.arg("mcp").stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.spawn().expect("it starts")
 }
 
 impl Running {
     fn start(coord: &Coord) -> Running {
-        let mut command = coord.command(env!("CARGO_BIN_EXE_coord"));
-        let command = command.arg("mcp").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("it starts");
+        let mut child = start(coord);
         let stdin = child.stdin.take();
-        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            let mut lines = stdout.lines().map_while(Result::ok);
+            lines.all(|line| sender.send(line).is_ok())
+        });
         Running { child, stdin, lines }
     }
 
@@ -227,9 +231,20 @@ impl Running {
         writeln!(stdin, "{message}").expect("it reads");
     }
 
+    /// The next message of the program.
     fn next(&mut self) -> Value {
-        let line = self.lines.next().expect("a line").expect("a line");
+        let line = self.lines.recv_timeout(LIMIT).expect("a line");
         serde_json::from_str(&line).expect("JSON")
+    }
+
+    fn end_input(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Waits for the end of the program, which writes no more messages.
+    fn assert_ends(mut self, code: i32) {
+        assert_eq!(self.lines.recv_timeout(LIMIT), Err(RecvTimeoutError::Disconnected));
+        assert_eq!(exit_code(&mut self.child), code);
     }
 }
 
@@ -269,18 +284,17 @@ fn a_cancelled_request_is_given_up_and_not_answered() {
     running.say(&request(1, "initialize"));
     assert_eq!(running.next()["id"], 1);
     running.say(&waiting(2, "a"));
-    told.recv().expect("it comes");
+    told.recv_timeout(LIMIT).expect("it comes");
     running.say(&cancelled(3));
     running.say(&request(4, "ping"));
     assert_eq!(running.next()["id"], 4);
     assert!(told.try_recv().is_err());
     running.say(&cancelled(2));
-    told.recv().expect("it goes");
+    told.recv_timeout(LIMIT).expect("it goes");
     running.say(&request(5, "ping"));
     assert_eq!(running.next()["id"], 5);
-    running.stdin = None;
-    assert!(running.lines.next().is_none());
-    assert!(running.child.wait().expect("it ends").success());
+    running.end_input();
+    running.assert_ends(0);
 }
 
 #[test]
@@ -288,24 +302,23 @@ fn what_waits_is_given_up_when_the_input_ends() {
     let (server, told) = patient();
     let mut running = Running::start(&Coord::at(&server.url));
     running.say(&waiting(1, "a"));
-    told.recv().expect("it comes");
-    running.stdin = None;
-    told.recv().expect("it goes");
-    assert!(running.lines.next().is_none());
-    assert!(running.child.wait().expect("it ends").success());
+    told.recv_timeout(LIMIT).expect("it comes");
+    running.end_input();
+    told.recv_timeout(LIMIT).expect("it goes");
+    running.assert_ends(0);
 }
 
 #[test]
 fn what_waits_is_given_up_when_nobody_reads_answers() {
     let (server, told) = patient();
-    let mut running = Running::start(&Coord::at(&server.url));
-    running.say(&waiting(1, "a"));
-    told.recv().expect("it comes");
-    let Running { mut child, stdin, lines } = running;
-    drop(lines);
-    writeln!(stdin.as_ref().expect("it is open"), "{}", request(2, "ping")).expect("it reads");
-    told.recv().expect("it goes");
-    assert_eq!(child.wait().expect("it ends").code(), Some(4));
+    let mut child = start(&Coord::at(&server.url));
+    let mut stdin = child.stdin.take().expect("piped");
+    writeln!(stdin, "{}", waiting(1, "a")).expect("it reads");
+    told.recv_timeout(LIMIT).expect("it comes");
+    drop(child.stdout.take());
+    writeln!(stdin, "{}", request(2, "ping")).expect("it reads");
+    told.recv_timeout(LIMIT).expect("it goes");
+    assert_eq!(exit_code(&mut child), 4);
 }
 
 #[test]
@@ -397,7 +410,9 @@ async fn nobody_gets_a_lock_that_is_not_waited_for_any_more() {
     let (alice, bob, carol) = (agent("alice"), agent("bob"), agent("carol"));
     let queue = |place: i64| {
         let lock = ["lock", "a", "--wait", "1", "--json"];
-        while carol.run(&lock).assert_code(1).json()["position"] != place {}
+        eventually(&format!("carol is at position {place}"), || {
+            carol.run(&lock).assert_code(1).json()["position"] == place
+        });
     };
     for ends in [false, true] {
         alice.json(&["lock", "a"]);
@@ -405,26 +420,20 @@ async fn nobody_gets_a_lock_that_is_not_waited_for_any_more() {
         running.say(&waiting(7, "a"));
         queue(2);
         if ends {
-            running.stdin = None;
-            assert!(running.lines.next().is_none());
+            running.end_input();
         } else {
             running.say(&cancelled(7));
         }
         queue(1);
         alice.json(&["unlock", "a"]);
         assert_eq!(carol.json(&["locks", "a"])["locked"], false);
-        running.stdin = None;
-        assert!(running.lines.next().is_none());
-        assert!(running.child.wait().expect("it ends").success());
+        running.end_input();
+        running.assert_ends(0);
     }
 }
 
-/// As soon as the service has the endpoint.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tools_of_the_service_are_called_in_both_ways() {
-    if Route::named("POST /mcp").is_none() {
-        return;
-    }
     let service = Service::start().await;
     let coord = service.coord().with("AGENT_ID", "me").with("SESSION_ID", "s-1");
     let client = json!({ "name": "test", "version": "1" });

@@ -1,8 +1,6 @@
 //! What happens when an answer does not come, or not the right one.
 use std::time::{Duration, Instant};
 
-use coord::routes::Route;
-
 use crate::support::{Coord, Reply, Server};
 
 const HELD: &str = r#"{"success":true,"file_path":"a","fencing_token":1,"expires_at":null}"#;
@@ -122,10 +120,6 @@ fn what_cannot_be_the_service_got_no_lock() {
     }
     let server = Server::start(|_, _| Reply::Json(200, "{}".to_owned()));
     Coord::at(&server.url).run(&["session", "start"]).assert_code(4);
-    // As soon as the service has them.
-    if Route::named("GET /events").is_some() {
-        Coord::at(&server.url).run(&["events", "--follow"]).assert_code(4);
-    }
     for body in ["[1,2]", "null", "5"] {
         let server = Server::start(move |_, _| Reply::Json(200, body.to_owned()));
         Coord::at(&server.url).run(&["whoami"]).assert_code(4);

@@ -1,7 +1,7 @@
 //! Sessions, and the lines that wire session hooks.
 use serde_json::json;
 
-use crate::support::{Coord, Folder, Reply, Server, Service, nowhere};
+use crate::support::{Coord, Folder, Reply, Server, Service, exit_code, nowhere};
 
 /// The two lines of settings.
 const START: &str = "coord session start --hook";
@@ -129,7 +129,7 @@ async fn an_input_that_nobody_closes_holds_nothing_up() {
     command.args(["session", "start", "--hook"]).stdin(std::process::Stdio::piped());
     let mut child = command.stdout(std::process::Stdio::null()).spawn().expect("it starts");
     let _open = child.stdin.take();
-    assert!(child.wait().expect("it ends").success());
+    assert_eq!(exit_code(&mut child), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,12 +5,13 @@ use std::{
     io::{BufRead, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use agent_coordinator::{App, Config, Home, listen, router, schema};
@@ -24,6 +25,9 @@ pub(crate) const FREE: &str = "free-key";
 pub(crate) const BOSS: &str = "boss-key";
 /// Bound to agent `reviewer`, who may only read.
 pub(crate) const REVIEWER: &str = "reviewer-key";
+
+/// How long a test waits for what must happen.
+pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 
 const IDENTITIES: &str = r#"{
     "boss-key": {"agent_id": "boss", "agent_type": "strands", "profile": "strands_orchestrator"},
@@ -83,7 +87,59 @@ impl Service {
     }
 }
 
-/// A folder that goes with the test.
+/// Three callers of one service.
+pub(crate) struct Agents {
+    pub(crate) me: Coord,
+    pub(crate) other: Coord,
+    /// Has every permission.
+    pub(crate) boss: Coord,
+}
+
+impl Agents {
+    pub(crate) fn of(service: &Service) -> Agents {
+        let agent = |id: &str| service.coord().with("AGENT_ID", id);
+        Agents { me: agent("me"), other: agent("other"), boss: service.coord_with(BOSS) }
+    }
+
+    /// Submits a task and returns its id.
+    pub(crate) fn task(&self, kind: &str) -> String {
+        self.task_id(&["submit", "--task-type", kind, "--description", "run it"])
+    }
+
+    /// Submits a task, claims it and returns its id.
+    pub(crate) fn claimed(&self, kind: &str) -> String {
+        self.task(kind);
+        self.task_id(&["claim", "--task-types", kind])
+    }
+
+    fn task_id(&self, arguments: &[&str]) -> String {
+        let answer = self.me.json(arguments);
+        answer["task_id"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+    }
+}
+
+/// Repeats a check until it is true. Fails after 10 s, so that a test never runs for ever.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_true() {
+        assert!(started.elapsed() < LIMIT, "not within {} s: {what}", LIMIT.as_secs());
+        thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// Waits for the end of a program and returns its exit code.
+#[track_caller]
+pub(crate) fn exit_code(child: &mut Child) -> i32 {
+    let mut code = None;
+    eventually("the program ends", || {
+        code = child.try_wait().expect("a status").map(|status| status.code().expect("a code"));
+        code.is_some()
+    });
+    code.expect("it has ended")
+}
+
+/// A folder that is removed with the test.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
