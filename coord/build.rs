@@ -70,7 +70,8 @@ fn route(path: &str, verb: &str, operation: &Value) -> String {
     let has_empty_security = operation["security"].as_array().is_some_and(Vec::is_empty);
     let method = verb.to_uppercase();
     format!(
-        "Route {{ name: \"{method} {path}\", method: {method:?}, path: {path:?}, id: {:?}, summary: {:?}, description: {:?}, \
+        "Route {{ name: \"{method} {path}\", method: {method:?}, path: {path:?}, \
+         id: {:?}, summary: {:?}, description: {:?}, \
          has_body: {}, is_repeatable: {is_repeatable}, is_open: {}, fields: &[{fields}] }}",
         text(&operation["operationId"]),
         text(&operation["summary"]),

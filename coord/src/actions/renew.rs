@@ -1,5 +1,5 @@
-//! `coord renew`. The invariant: it never acquires a lock that the caller had lost without saying so,
-//! and the record keeps the old fencing token until the caller locks the file again.
+//! `coord renew`. The invariant: it never acquires a lock that the caller had lost without saying
+//! so, and the record keeps the old fencing token until the caller locks the file again.
 use clap::ArgMatches;
 use serde_json::{Map, Value};
 
@@ -150,8 +150,8 @@ impl Renewal<'_> {
         }
     }
 
-    /// Reports a lock that is not the caller's. Returns `None` if it is. Without a known fencing token
-    /// this check is needed, because to extend a free lock would be to acquire it.
+    /// Reports a lock that is not the caller's. Returns `None` if it is. Without a known fencing
+    /// token this check is needed, because to extend a free lock would be to acquire it.
     fn check_holder(&self, key: &str) -> Result<Option<Renewed>, Problem> {
         let answer = self.cx().lock_status(key)?;
         if exit_code_of(&answer) != DONE {

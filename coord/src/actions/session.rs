@@ -1,5 +1,5 @@
-//! `coord session start` and `session end`, also as session hooks of agents. The invariant: as a hook
-//! they neither fail the agent's session nor delay it by more than two seconds.
+//! `coord session start` and `session end`, also as session hooks of agents. The invariant: as a
+//! hook they neither fail the agent's session nor delay it by more than two seconds.
 use std::{
     fs::OpenOptions,
     io::{self, IsTerminal as _, Write as _},
@@ -123,8 +123,8 @@ fn write_handoff(cx: &Context, summary: &str, matches: &ArgMatches) -> u8 {
     }
 }
 
-/// Reports a handoff that was not written. With `--json` the one line on standard output is the answer
-/// about the session.
+/// Reports a handoff that was not written. With `--json` the one line on standard output is the
+/// answer about the session.
 fn report_handoff_problem(cx: &Context, answer: &Answer) -> u8 {
     let code = exit_code_of(answer);
     match (&answer.json, code) {
@@ -137,8 +137,9 @@ fn report_handoff_problem(cx: &Context, answer: &Answer) -> u8 {
     code
 }
 
-/// Returns the session that an agent names to its hook on standard input, if nothing else names one.
-/// Without `--hook` standard input is not read, because a script may read its own lines from there.
+/// Returns the session that an agent names to its hook on standard input, if nothing else names
+/// one. Without `--hook` standard input is not read, because a script may read its own lines from
+/// there.
 fn session_of_input(cx: &Context, matches: &ArgMatches) -> Option<String> {
     let is_known = !cx.settings().identity.session_id.is_empty();
     let is_readable = !cx.stdin.is_read() && !io::stdin().is_terminal();

@@ -43,8 +43,8 @@ pub(crate) enum Argument {
     Rest(&'static str, &'static str, &'static str),
 }
 
-/// Creates a flag for a field of another route. A field that `docs/openapi.json` does not have is an
-/// error of the compiler.
+/// Creates a flag for a field of another route. A field that `docs/openapi.json` does not have is
+/// an error of the compiler.
 pub(crate) const fn field_of(route: &str, name: &str) -> Argument {
     match Route::named(route).field(name) {
         Some(field) => Argument::FieldOf(field),
@@ -57,7 +57,8 @@ pub(crate) const fn field_of(route: &str, name: &str) -> Argument {
 pub(crate) enum Run {
     /// Calls the route.
     Call,
-    /// Calls the route again until `--wait` is over, as long as the reason of the refusal is listed.
+    /// Calls the route again until `--wait` is over, as long as the reason of the refusal is
+    /// listed.
     CallWaiting(&'static [&'static str]),
     Lock,
     Unlock,
@@ -102,8 +103,8 @@ impl Command {
         }
     }
 
-    /// Whether a successful answer has the form that the service gives it. Another server at the URL
-    /// can answer 200 as well; without this check its page would count as a lock.
+    /// Whether a successful answer has the form that the service gives it. Another server at the
+    /// URL can answer 200 as well; without this check its page would count as a lock.
     pub(crate) fn accepts(&self, answer: &Answer) -> bool {
         let Some(json) = &answer.json else { return false };
         match (self.run, &self.show) {
@@ -117,9 +118,11 @@ impl Command {
 
     /// Returns the argument that is listed for a field of the route.
     pub(crate) fn argument(&self, field: &str) -> Option<&'static Argument> {
-        use Argument::{Hidden, Positional, Renamed};
-        self.arguments.iter().find(|argument| {
-            matches!(argument, Positional(name, _) | Renamed(name, _) | Hidden(name) if *name == field)
+        self.arguments.iter().find(|argument| match argument {
+            Argument::Positional(name, _) | Argument::Renamed(name, _) | Argument::Hidden(name) => {
+                *name == field
+            }
+            _ => false,
         })
     }
 }

@@ -1,4 +1,5 @@
-//! The table of commands. What the fields of a route mean comes from the service's OpenAPI document.
+//! The table of commands. What the fields of a route mean comes from the service's OpenAPI
+//! document.
 use super::{
     command::{
         Argument::{Hidden, Positional, Renamed, Rest, Switch, Value},

@@ -75,8 +75,8 @@ fn parse_json(field: &Field, text: &str) -> Result<Value, Problem> {
     }
 }
 
-/// Parses an item of a list whose items can have any type: JSON if it is an object or a list, else a
-/// text.
+/// Parses an item of a list whose items can have any type: JSON if it is an object or a list, else
+/// a text.
 pub(crate) fn parse_item(text: &str) -> Value {
     let json = text.starts_with(['{', '[']).then(|| serde_json::from_str(text).ok()).flatten();
     json.unwrap_or_else(|| text.into())

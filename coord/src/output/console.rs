@@ -17,8 +17,8 @@ pub(crate) const YELLOW: &str = "33";
 /// Whether a part of the result could not be written.
 static IS_OUTPUT_LOST: AtomicBool = AtomicBool::new(false);
 
-/// Reports that the result could not be written, once. A broken pipe is not reported: its reader has
-/// read as much as it wanted, as `head` does.
+/// Reports that the result could not be written, once. A broken pipe is not reported: its reader
+/// has read as much as it wanted, as `head` does.
 pub(crate) fn check_written(result: io::Result<()>) {
     if let Err(error) = result.and_then(|()| io::stdout().flush())
         && error.kind() != io::ErrorKind::BrokenPipe

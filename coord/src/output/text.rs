@@ -47,8 +47,9 @@ fn is_unprintable(character: char) -> bool {
     character.is_control() || is_invisible(character)
 }
 
-/// Whether a character changes the direction of writing, breaks a line, or has no width. The service
-/// has the same list for the texts of MCP resources; a test of the command line compares the two.
+/// Whether a character changes the direction of writing, breaks a line, or has no width. The
+/// service has the same list for the texts of MCP resources; a test of the command line compares
+/// the two.
 pub(crate) fn is_invisible(character: char) -> bool {
     matches!(
         character,

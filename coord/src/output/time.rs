@@ -3,8 +3,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use chrono::DateTime;
 
-/// Returns a timestamp of the service relative to now, such as `in 29 min` or `3 min ago`. `None` if
-/// the text is not a timestamp.
+/// Returns a timestamp of the service relative to now, such as `in 29 min` or `3 min ago`. `None`
+/// if the text is not a timestamp.
 pub(crate) fn relative_time(timestamp: &str) -> Option<String> {
     let seconds = DateTime::parse_from_rfc3339(timestamp).ok()?.timestamp();
     Some(describe_distance(seconds - now()))

@@ -61,8 +61,8 @@ struct Deadline {
     end: Instant,
 }
 
-/// Why there is no answer. Only after [`CallError::Lost`] and [`CallError::TimedOut`] the service may
-/// have received the request.
+/// Why there is no answer. Only after [`CallError::Lost`] and [`CallError::TimedOut`] the service
+/// may have received the request.
 #[derive(Debug, Error)]
 pub enum CallError {
     /// No connection could be opened.
@@ -106,7 +106,8 @@ pub struct Call {
     pub path: String,
     /// The body, if there is one.
     pub body: Option<String>,
-    /// Whether the request is a write that carries an idempotency key, so that it can be sent twice.
+    /// Whether the request is a write that carries an idempotency key, so that it can be sent
+    /// twice.
     pub is_repeatable: bool,
     /// How long the service is asked to wait, in addition to the time-out.
     pub wait: Duration,
@@ -196,8 +197,8 @@ impl Client {
         self.send(call)
     }
 
-    /// Sends a request and reads the whole answer. A write is sent again if the connection is lost or
-    /// the service answers 503 with a `Retry-After` that the time-out allows.
+    /// Sends a request and reads the whole answer. A write is sent again if the connection is lost
+    /// or the service answers 503 with a `Retry-After` that the time-out allows.
     pub fn send(&self, mut call: Call) -> Result<Answer, CallError> {
         if !call.is_repeatable {
             return Ok(self.send_once(&call)?.0);

@@ -1,5 +1,5 @@
-//! `.coord/locks.json`: the locks that were acquired in this work tree, with their fencing tokens. The
-//! invariant: commands that run at the same time do not overwrite each other's changes.
+//! `.coord/locks.json`: the locks that were acquired in this work tree, with their fencing tokens.
+//! The invariant: commands that run at the same time do not overwrite each other's changes.
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
@@ -47,8 +47,8 @@ impl Recorded {
     }
 
     /// Whether the lock was acquired at this service, in this workspace and by this agent. An empty
-    /// name stands for the one that the key is bound to, which is not known here. It matches any name,
-    /// and the service decides by the token.
+    /// name stands for the one that the key is bound to, which is not known here. It matches any
+    /// name, and the service decides by the token.
     pub(crate) fn counts_for(&self, url: &str, workspace: &str, agent_id: &str) -> bool {
         let matches = |recorded: &str, expected: &str| {
             recorded.is_empty() || expected.is_empty() || recorded == expected
@@ -230,9 +230,9 @@ fn parse_locks(text: &str) -> Result<Locks, String> {
     locks.iter().map(parse).collect()
 }
 
-/// Parses lock keys and fencing tokens that people and scripts write: a record, or an object of lock
-/// keys, each with a number or with an object that has one. The error names the entry that has another
-/// form, or that is from another service than the one at this URL.
+/// Parses lock keys and fencing tokens that people and scripts write: a record, or an object of
+/// lock keys, each with a number or with an object that has one. The error names the entry that has
+/// another form, or that is from another service than the one at this URL.
 pub(crate) fn parse_tokens(text: &str, url: &str) -> Result<Vec<(String, i64)>, String> {
     let document: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let is_record = document["locks"].is_object();

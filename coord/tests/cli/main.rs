@@ -1,4 +1,5 @@
-//! The program `coord`, run as it is, against the service and against small servers of the tests' own.
+//! The program `coord`, run as it is, against the service and against small servers of the tests'
+//! own.
 mod bridge;
 mod commands;
 mod completions;
@@ -8,5 +9,6 @@ mod every_command;
 mod hooks;
 mod mcp;
 mod retries;
+mod rooms;
 mod sessions;
 mod support;

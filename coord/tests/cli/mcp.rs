@@ -261,7 +261,8 @@ fn cancelled(id: i64) -> Value {
     json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": params })
 }
 
-/// A server that never answers calls of tools, and tells when one comes and when its caller is gone.
+/// A server that never answers calls of tools, and tells when one comes and when its caller is
+/// gone.
 fn patient() -> (Server, Receiver<()>) {
     let (sender, receiver) = channel();
     let server = Server::start(move |request, _| match method(request).0.as_str() {

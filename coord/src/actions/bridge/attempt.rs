@@ -33,7 +33,8 @@ pub(crate) fn attempt(matches: &ArgMatches, output: Output) -> Outcome {
     let payload: Map<String, Value> = serde_json::from_str(&text).map_err(|error| {
         Problem::invalid(format!("--payload: expected a JSON object: {error}."))
     })?;
-    // Checked first, so that an invalid payload is exit code 2 whether the service is available or not.
+    // Checked first, so that an invalid payload is exit code 2 whether the service is available or
+    // not.
     let path = operation.path_with_id(&payload)?;
     let result = match context_if_allowed(matches, output)? {
         None => skipped("coordinator_unavailable"),
@@ -112,8 +113,8 @@ impl Operation {
         Ok(self.path.replace(&format!("{{{name}}}"), &encode(id)))
     }
 
-    /// Returns the request: all fields of the operation, then the other members of the payload. Where
-    /// no member names the agent, headers do.
+    /// Returns the request: all fields of the operation, then the other members of the payload.
+    /// Where no member names the agent, headers do.
     fn call(&self, client: &Client, path: &str, mut payload: Map<String, Value>) -> Call {
         let settings = client.settings();
         if let Some(name) = self.id_name() {

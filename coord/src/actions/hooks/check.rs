@@ -1,5 +1,5 @@
-//! The check of files against the locks of the service. The invariant: a file whose recorded fencing
-//! token is no longer valid never passes.
+//! The check of files against the locks of the service. The invariant: a file whose recorded
+//! fencing token is no longer valid never passes.
 use std::collections::BTreeMap;
 
 use serde_json::Value;

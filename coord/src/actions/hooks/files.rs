@@ -16,7 +16,8 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Removes the files that cannot be locked, and those of `relied_on` that have no recorded lock.
+    /// Removes the files that cannot be locked, and those of `relied_on` that have no recorded
+    /// lock.
     pub(super) fn keep_relevant(&mut self, recorded: &BTreeMap<String, Recorded>) {
         self.changed.retain(|file| file.len() <= KEY_LIMIT);
         // The service normalises other characters, so the recorded key can differ from the path.

@@ -7,8 +7,8 @@ use std::{
 use super::files::Files;
 use crate::work_tree::git::WorkTree;
 
-/// Returns the files of a push. Git writes a line for each pushed reference to standard input: local
-/// name, local commit, remote name, remote commit.
+/// Returns the files of a push. Git writes a line for each pushed reference to standard input:
+/// local name, local commit, remote name, remote commit.
 pub(super) fn files_of_push(
     work_tree: &WorkTree,
     remote: Option<&str>,
@@ -69,10 +69,10 @@ impl<'a> Push<'a> {
         })
     }
 
-    /// Adds the files of a branch that moves from one commit to another. The files of its new commits
-    /// are checked even if another branch of the remote has these commits. Only commits of the default
-    /// branch are the work of other agents. The files of commits that the branch loses are checked as
-    /// well, and so are files that a merge left out.
+    /// Adds the files of a branch that moves from one commit to another. The files of its new
+    /// commits are checked even if another branch of the remote has these commits. Only commits of
+    /// the default branch are the work of other agents. The files of commits that the branch loses
+    /// are checked as well, and so are files that a merge left out.
     fn add_update(&self, local: &str, theirs: &str, files: &mut Files) -> Result<(), String> {
         let default_branch = self.default_branch.as_deref();
         let gained = [&[local, "--not", theirs], default_branch.as_slice()].concat();

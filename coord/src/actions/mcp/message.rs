@@ -23,8 +23,8 @@ pub(super) struct Message {
     /// The message as it is written.
     pub(super) line: String,
     pub(super) json: Value,
-    /// The id as it is written. `None` if the message gets no answer: a notification, or the answer to
-    /// a request of the server.
+    /// The id as it is written. `None` if the message gets no answer: a notification, or the answer
+    /// to a request of the server.
     pub(super) id: Option<String>,
     /// The id of the request that the message cancels, as it is written.
     pub(super) cancelled_id: Option<String>,

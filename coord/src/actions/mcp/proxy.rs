@@ -162,7 +162,8 @@ impl Proxy {
         state.in_flight.iter().any(|request| request.number == number && request.is_abandoned)
     }
 
-    /// Waits for running requests after standard input has ended, but not for longer than [`GRACE`].
+    /// Waits for running requests after standard input has ended, but not for longer than
+    /// [`GRACE`].
     fn finish_requests(&self) {
         self.abandon(|request| request.is_waiting);
         let ended = Instant::now();
@@ -309,8 +310,9 @@ impl Proxy {
         if written.is_ok() || std::mem::replace(&mut self.state().is_output_broken, true) {
             return;
         }
-        // The client has gone away, so no answer can reach it. Its end of standard input can stay open,
-        // and the thread that reads it can be ended in no other way than by the end of the process.
+        // The client has gone away, so no answer can reach it. Its end of standard input can stay
+        // open, and the thread that reads it can be ended in no other way than by the end of the
+        // process.
         self.abandon(|_| true);
         self.end_session();
         std::process::exit(UNANSWERED.into());
