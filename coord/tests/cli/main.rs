@@ -11,4 +11,5 @@ mod mcp;
 mod retries;
 mod rooms;
 mod sessions;
+mod shared_rules;
 mod support;
