@@ -49,7 +49,7 @@ fn route(path: &str, verb: &str, operation: &Value) -> String {
     let mut is_repeatable = false;
     for parameter in operation["parameters"].as_array().into_iter().flatten() {
         let name = text(&parameter["name"]);
-        let place = match text(&parameter["in"]) {
+        let location = match text(&parameter["in"]) {
             "path" => "Path",
             "query" => "Query",
             _ => {
@@ -58,7 +58,7 @@ fn route(path: &str, verb: &str, operation: &Value) -> String {
             }
         };
         let required = parameter["required"] == true;
-        fields += &field(name, place, required, &parameter["schema"]);
+        fields += &field(name, location, required, &parameter["schema"]);
     }
     let body = &operation["requestBody"]["content"]["application/json"]["schema"];
     for (name, schema) in members(&body["properties"]) {
@@ -81,7 +81,7 @@ fn route(path: &str, verb: &str, operation: &Value) -> String {
     )
 }
 
-fn field(name: &str, place: &str, required: bool, schema: &Value) -> String {
+fn field(name: &str, location: &str, required: bool, schema: &Value) -> String {
     let default = match &schema["default"] {
         Value::Null | Value::Object(_) => "None".to_owned(),
         Value::String(text) if text.is_empty() => "None".to_owned(),
@@ -91,7 +91,7 @@ fn field(name: &str, place: &str, required: bool, schema: &Value) -> String {
     let choices: Vec<_> =
         schema["enum"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     format!(
-        "Field {{ name: {name:?}, place: Place::{place}, kind: {}, is_required: {required}, \
+        "Field {{ name: {name:?}, location: Location::{location}, kind: {}, is_required: {required}, \
          default: {default}, choices: &{choices:?}, description: {:?} }}, ",
         kind(schema),
         text(&schema["description"]),

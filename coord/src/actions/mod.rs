@@ -88,7 +88,7 @@ fn run_parsed(matches: &ArgMatches, output: Output) -> Outcome {
     match name {
         "completions" => return Ok(print_completions(own)),
         "detect" => return bridge::detection::print_state(own, output),
-        "try" => return bridge::attempt::attempt(own, output),
+        "try" => return bridge::execution::try_operation(own, output),
         "mcp" => {
             let tools = own.get_one::<String>("tools").map(String::as_str);
             return mcp::proxy::serve(Context::new(own, output, DEFAULT_TIMEOUT)?.client, tools);

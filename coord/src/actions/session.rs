@@ -138,7 +138,7 @@ fn report_handoff_problem(cx: &Context, answer: &Answer) -> u8 {
 }
 
 /// Returns the session that an agent names to its hook on standard input, if nothing else names
-/// one. Without `--hook` standard input is not read, because a script may read its own lines from
+/// one. Without `--hook` standard input is not read, because a script can read its own lines from
 /// there.
 fn session_of_input(cx: &Context, matches: &ArgMatches) -> Option<String> {
     let is_known = !cx.settings().identity.session_id.is_empty();
@@ -146,7 +146,7 @@ fn session_of_input(cx: &Context, matches: &ArgMatches) -> Option<String> {
     if !matches.get_flag("hook") || is_known || !is_readable {
         return None;
     }
-    // Another thread reads it, because the agent may never write to it nor close it.
+    // A thread of its own reads it, because some agents neither write to it nor close it.
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let mut values = serde_json::Deserializer::from_reader(io::stdin()).into_iter::<Value>();

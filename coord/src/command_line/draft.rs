@@ -13,7 +13,7 @@ use crate::{
     service::{
         answer::as_text,
         client::{Call, encode, encode_rest_of_path},
-        routes::{Place, Route},
+        routes::{Location, Route},
         settings::Identity,
     },
 };
@@ -58,10 +58,10 @@ impl Draft {
                 continue;
             }
             let Some(value) = value_of(field, matches, stdin)? else { continue };
-            match field.place {
-                Place::Path => draft.set_path_parameter(field.name, &as_text(&value)),
-                Place::Query => draft.query.push((field.name, as_text(&value))),
-                Place::Body => {
+            match field.location {
+                Location::Path => draft.set_path_parameter(field.name, &as_text(&value)),
+                Location::Query => draft.query.push((field.name, as_text(&value))),
+                Location::Body => {
                     draft.body.insert(field.name.to_owned(), value);
                 }
             }

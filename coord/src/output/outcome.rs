@@ -91,7 +91,9 @@ pub(crate) fn describe_failure(answer: &Answer, settings: &Settings) -> String {
                      --key-file."
             .to_owned(),
         (403, detail) => format!("Not permitted (403): {detail}."),
-        (404, "") => format!("{url} has no such route (404): is it the service, and new enough?"),
+        (404, "") => {
+            format!("{url} has no such route (404): check the URL and the version of the service.")
+        }
         (_, "") => format!("{url} answered {status}."),
         (400..=499, detail) => format!("Not accepted ({status}): {detail}."),
         (_, detail) => format!("{url} answered {status}: {detail}."),

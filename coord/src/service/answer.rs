@@ -47,9 +47,9 @@ pub(crate) fn problem_detail(answer: &Value) -> String {
             let issues: Vec<_> = issues
                 .iter()
                 .map(|issue| {
-                    let place = issue["loc"].as_array().into_iter().flatten().skip(1);
-                    let place: Vec<_> = place.map(as_text).collect();
-                    format!("{}: {}", place.join("."), issue["msg"].as_str().unwrap_or_default())
+                    let location = issue["loc"].as_array().into_iter().flatten().skip(1);
+                    let location: Vec<_> = location.map(as_text).collect();
+                    format!("{}: {}", location.join("."), issue["msg"].as_str().unwrap_or_default())
                 })
                 .collect();
             issues.join("; ")

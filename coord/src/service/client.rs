@@ -61,8 +61,8 @@ struct Deadline {
     end: Instant,
 }
 
-/// Why there is no answer. Only after [`CallError::Lost`] and [`CallError::TimedOut`] the service
-/// may have received the request.
+/// Why there is no answer. It is possible that the service has received the request, but only after
+/// [`CallError::Lost`] and [`CallError::TimedOut`].
 #[derive(Debug, Error)]
 pub enum CallError {
     /// No connection could be opened.
@@ -321,7 +321,7 @@ pub(crate) fn encode_rest_of_path(value: &str) -> String {
     value.split('/').map(encode).collect::<Vec<_>>().join("/")
 }
 
-/// Blocks the thread. The client has nothing else to do before it may send the request again.
+/// Blocks the thread. The client has nothing else to do until it sends the request again.
 #[expect(clippy::disallowed_methods, reason = "the client has nothing else to do meanwhile")]
 pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);

@@ -2,7 +2,7 @@
 
 /// Where a request carries a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Location {
     /// In the path.
     Path,
     /// In the query.
@@ -38,7 +38,7 @@ pub struct Field {
     /// Name of the field.
     pub name: &'static str,
     /// Where the request carries the field.
-    pub place: Place,
+    pub location: Location,
     /// Type of the field.
     pub kind: Kind,
     /// Whether the service rejects a request without the field.
@@ -54,7 +54,8 @@ pub struct Field {
 impl Field {
     /// Whether the field names the caller: its agent or its session.
     pub(crate) fn is_identity(&self) -> bool {
-        self.place == Place::Body && matches!(self.name, "agent_id" | "agent_type" | "session_id")
+        self.location == Location::Body
+            && matches!(self.name, "agent_id" | "agent_type" | "session_id")
     }
 }
 

@@ -24,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_millis(1500);
 /// the flags of capabilities that the service does not offer stay, as false.
 pub(super) struct Flag {
     pub(super) name: &'static str,
-    /// The name among the capabilities; empty if the flag has none.
+    /// The name among the capabilities; empty if the flag is not among them.
     capability: &'static str,
     method: &'static str,
     path: &'static str,

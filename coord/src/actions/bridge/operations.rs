@@ -1,8 +1,9 @@
 //! The operations of `coord try`: the request of each, and its fields.
 //!
-//! Programs of existing clients call these operations by name, whether the service has them or not,
-//! and continue when the answer is `skipped`. So the table also has operations of which the service
-//! offers none: features, the merge queue, issues, code search and archetypes.
+//! Existing clients call all of these operations by name, and continue without them when the result
+//! is `skipped`. So the table also has operations that the service does not offer: features, the merge
+//! queue, issues, code search and archetypes. Without their rows, `coord try` would end with exit code
+//! 2, which these clients treat as a failure.
 
 /// An operation of `coord try`.
 pub(super) struct Operation {

@@ -270,7 +270,7 @@ impl Proxy {
             body.read_to_string(&mut text).map(|_| pass(&text))
         };
         match read {
-            Err(error) => Some(format!("the answer broke off: {error}")),
+            Err(error) => Some(format!("the answer ended early: {error}")),
             Ok(()) if count == 0 && (message.id.is_some() || status >= 400) => {
                 Some(describe_failure(status, &text))
             }
@@ -310,9 +310,8 @@ impl Proxy {
         if written.is_ok() || std::mem::replace(&mut self.state().is_output_broken, true) {
             return;
         }
-        // The client has gone away, so no answer can reach it. Its end of standard input can stay
-        // open, and the thread that reads it can be ended in no other way than by the end of the
-        // process.
+        // The client has gone away, so no answer can reach it. Standard input can stay open, and only
+        // the end of the process stops the thread that reads it.
         self.abandon(|_| true);
         self.end_session();
         std::process::exit(UNANSWERED.into());

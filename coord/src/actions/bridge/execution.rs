@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Runs an operation and prints its result.
-pub(crate) fn attempt(matches: &ArgMatches, output: Output) -> Outcome {
+pub(crate) fn try_operation(matches: &ArgMatches, output: Output) -> Outcome {
     let name = matches.get_one::<String>("operation").map(String::as_str).unwrap_or_default();
     let operation = Operation::find(name)
         .ok_or_else(|| Problem::invalid(format!("There is no operation {name}.")))?;
