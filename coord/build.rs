@@ -91,8 +91,9 @@ fn field(name: &str, location: &str, required: bool, schema: &Value) -> String {
     let choices: Vec<_> =
         schema["enum"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     format!(
-        "Field {{ name: {name:?}, location: Location::{location}, kind: {}, is_required: {required}, \
-         default: {default}, choices: &{choices:?}, description: {:?} }}, ",
+        "Field {{ name: {name:?}, location: Location::{location}, kind: {}, \
+         is_required: {required}, default: {default}, choices: &{choices:?}, \
+         description: {:?} }}, ",
         kind(schema),
         text(&schema["description"]),
     )

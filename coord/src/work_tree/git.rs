@@ -1,5 +1,5 @@
-//! The git work tree around the current folder. Runs the `git` program instead of a library, so that
-//! the hooks see what git sees.
+//! The git work tree around the current folder. Runs the `git` program instead of a library, so
+//! that the hooks see what git sees.
 use std::{
     path::{Component, PathBuf},
     process::{Command, Stdio},

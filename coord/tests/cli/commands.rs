@@ -4,7 +4,7 @@ use serde_json::json;
 use crate::support::{Agents, BOSS, Coord, Reply, Server, Service, nowhere};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn input_that_the_service_does_not_accept_is_exit_code_2() {
+async fn input_that_the_service_rejects_is_exit_code_2() {
     let service = Service::start().await;
     let coord = service.coord();
     let done = coord.run(&["task", "--task-id", "no-uuid"]);
@@ -39,7 +39,7 @@ async fn a_lock_shows_its_token_and_its_holder() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_is_waited_for_until_it_is_free() {
+async fn a_lock_waits_until_it_is_free() {
     let service = Service::start().await;
     let agents = Agents::of(&service);
     agents.other.json(&["lock", "src/a.rs"]);
@@ -49,6 +49,12 @@ async fn a_lock_is_waited_for_until_it_is_free() {
     let waiting = std::thread::spawn(move || waiting.json(&["lock", "src/a.rs", "--wait", "60"]));
     agents.other.json(&["unlock", "src/a.rs"]);
     assert_eq!(waiting.join().expect("it ends")["fencing_token"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_waits_for_a_task() {
+    let service = Service::start().await;
+    let agents = Agents::of(&service);
     let waiting = agents.me.clone();
     let waiting = std::thread::spawn(move || waiting.json(&["claim", "--wait", "60"]));
     let task = agents.task("test");
@@ -56,7 +62,7 @@ async fn a_lock_is_waited_for_until_it_is_free() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_asks_is_said_in_body_or_headers() {
+async fn the_caller_is_named_in_body_or_headers() {
     let service = Service::start().await;
     let coord = service.coord().with("AGENT_ID", "from-environment");
     let who = |more: &[&str]| {
@@ -74,7 +80,7 @@ async fn who_asks_is_said_in_body_or_headers() {
         (&lock["locked_by"], &lock["session_id"]),
         (&json!("from-environment"), &json!("s"))
     );
-    // An empty id is the key's own.
+    // Without an id, the key decides.
     let boss = service.coord_with(BOSS).json(&["lock", "y"]);
     assert_eq!(boss["success"], true);
     assert_eq!(coord.json(&["locks", "y"])["lock"]["locked_by"], "boss");
@@ -101,7 +107,7 @@ async fn texts_and_objects_can_come_from_standard_input() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_others_wrote_cannot_steer_a_terminal() {
+async fn untrusted_text_contains_no_control_sequences() {
     let service = Service::start().await;
     let agents = Agents::of(&service);
     agents.other.json(&["lock", "a", "--reason", "x\u{1b}]0;owned\u{7}\u{202e}y"]);
@@ -115,7 +121,7 @@ async fn what_others_wrote_cannot_steer_a_terminal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn locks_and_leases_are_renewed_unless_they_were_lost() {
+async fn locks_are_renewed_unless_they_were_lost() {
     let service = Service::start().await;
     let agents = Agents::of(&service);
     agents.me.json(&["lock", "a"]);
@@ -123,7 +129,7 @@ async fn locks_and_leases_are_renewed_unless_they_were_lost() {
     service.expire("a").await;
     let done = agents.me.run(&["renew", "a", "--fencing-token", "1"]);
     done.assert_code(1).assert_says("The lock on a is lost").assert_says("not_locked");
-    // To extend what one does not hold would be to take it.
+    // To extend a free lock would be to acquire it.
     agents.me.run(&["renew", "a"]).assert_code(1).assert_says("You do not hold the lock on a");
     assert_eq!(agents.me.json(&["locks", "a"])["locked"], false);
     agents.other.json(&["lock", "b"]);
@@ -131,6 +137,12 @@ async fn locks_and_leases_are_renewed_unless_they_were_lost() {
     agents.me.json(&["lock", "c", "--session-id", "s-1"]);
     agents.me.run(&["renew", "c", "--session-id", "s-2"]).assert_code(1).assert_says("by me");
     agents.me.run(&["renew", "c", "--session-id", "s-1"]).assert_code(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_are_renewed_with_the_claim_token() {
+    let service = Service::start().await;
+    let agents = Agents::of(&service);
     let id = agents.claimed("t");
     agents
         .me
@@ -150,7 +162,7 @@ async fn locks_are_verified_from_files() {
         coord.fed(&["verify", "--file", "-"], form).assert_code(0);
         coord.fed(&["verify", "--file", "-"], &form.replace('1', "2")).assert_code(1);
     }
-    // One entry that is not understood is enough.
+    // One invalid entry invalidates the file.
     for wrong in [
         "{",
         "[]",
@@ -185,7 +197,7 @@ async fn any_number_of_locks_is_verified() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn json_is_one_line_whatever_is_asked_for() {
+async fn json_is_always_one_line() {
     let service = Service::start().await;
     let coord = service.coord().with("AGENT_ID", "me");
     for path in ["a", "b"] {
@@ -210,7 +222,7 @@ async fn json_is_one_line_whatever_is_asked_for() {
 }
 
 #[test]
-fn wrong_usage_is_told_quietly_when_that_is_asked_for() {
+fn quiet_also_silences_usage_errors() {
     let coord = Coord::at(&nowhere());
     for wrong in [
         &["lock", "--quiet"][..],
@@ -227,7 +239,7 @@ fn wrong_usage_is_told_quietly_when_that_is_asked_for() {
 }
 
 #[test]
-fn results_that_cannot_be_written_are_no_success() {
+fn a_result_that_cannot_be_written_is_exit_code_4() {
     let server = Server::start(|_, _| Reply::Json(200, r#"{"status":"ok"}"#.to_owned()));
     let coord = Coord::at(&server.url);
     for command in ["coord health", "coord health --json", "coord completions bash"] {
@@ -235,7 +247,7 @@ fn results_that_cannot_be_written_are_no_success() {
         done.assert_code(4).assert_says("cannot be written");
     }
     coord.shell("coord session start --hook >/dev/full", "").assert_code(0);
-    // Whoever has read enough has what it wanted.
+    // A reader that closes the pipe has read enough.
     coord.shell("{ coord health; echo $? >&2; } | true", "").assert_code(0);
 }
 

@@ -162,7 +162,7 @@ fn commands_without_a_route_exist() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_command_does_what_it_is_asked() {
+async fn every_command_succeeds() {
     let service = Service::start().await;
     let agents = Agents::of(&service);
     for (row, _) in rows() {
@@ -174,7 +174,7 @@ async fn every_command_does_what_it_is_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_command_prints_the_answer_as_it_is_when_it_is_asked_to() {
+async fn with_json_every_command_prints_the_answer_unchanged() {
     let service = Service::start().await;
     let agents = Agents::of(&service);
     for (row, _) in rows() {
@@ -187,7 +187,7 @@ async fn every_command_prints_the_answer_as_it_is_when_it_is_asked_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_command_is_quiet_when_it_is_asked_to_be() {
+async fn with_quiet_every_command_prints_nothing() {
     let service = Service::start().await;
     let agents = Agents::of(&service);
     for (row, _) in rows() {
@@ -203,7 +203,7 @@ async fn every_command_is_quiet_when_it_is_asked_to_be() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_refusal_is_exit_code_1_and_says_why() {
+async fn every_refusal_is_exit_code_1_with_a_reason() {
     let service = Service::start().await;
     let agents = Agents::of(&service);
     for (row, _) in rows() {

@@ -1,5 +1,4 @@
-//! The program `coord`, run as it is, against the service and against small servers of the tests'
-//! own.
+//! Runs the program `coord` against the service, and against small servers of the tests.
 mod bridge;
 mod commands;
 mod completions;

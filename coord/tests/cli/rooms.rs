@@ -1,5 +1,5 @@
-//! The direction of imports in `coord/src`: a folder imports only from the folders before it, and the
-//! files of a folder do not import each other in a circle.
+//! The direction of imports in `coord/src`: a folder imports only from the folders before it, and
+//! the files of a folder do not import each other in a circle.
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -9,8 +9,8 @@ use std::{
 /// The folders of `coord/src`, each after those that it can import from.
 const FOLDERS: [&str; 5] = ["service", "output", "command_line", "work_tree", "actions"];
 
-/// Module paths such as `service::client`, each with the module paths that the file imports. The file
-/// `folder/mod.rs` is the module `folder`; `lib.rs` and `main.rs` are the empty path.
+/// Module paths such as `service::client`, each with the module paths that the file imports. The
+/// file `folder/mod.rs` is the module `folder`; `lib.rs` and `main.rs` are the empty path.
 type Imports = BTreeMap<String, BTreeSet<String>>;
 
 #[test]

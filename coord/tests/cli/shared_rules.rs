@@ -1,5 +1,5 @@
-//! Rules that the command line and the service both have, because the command line does not depend on
-//! the service. Each test compares what the two do.
+//! Rules that the command line and the service both have, because the command line does not depend
+//! on the service. Each test compares what the two do.
 use serde_json::json;
 
 use crate::support::{Agents, Coord, Folder, Service};

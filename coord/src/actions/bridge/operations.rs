@@ -1,9 +1,9 @@
 //! The operations of `coord try`: the request of each, and its fields.
 //!
-//! Existing clients call all of these operations by name, and continue without them when the result
-//! is `skipped`. So the table also has operations that the service does not offer: features, the merge
-//! queue, issues, code search and archetypes. Without their rows, `coord try` would end with exit code
-//! 2, which these clients treat as a failure.
+//! Existing clients call all of these operations by name, and continue without an operation when
+//! the result is `skipped`. So the table also has operations that the service does not offer:
+//! features, the merge queue, issues, code search and archetypes. Without their rows `coord try`
+//! would reject the name with exit code 2.
 
 /// An operation of `coord try`.
 pub(super) struct Operation {

@@ -11,7 +11,8 @@ const KEY_LIMIT: usize = 1024;
 pub(super) struct Files {
     /// Files that the caller changes. No other agent may hold their locks.
     pub(super) changed: BTreeSet<String>,
-    /// Files that other agents change, or possibly change. Only recorded locks are checked for them.
+    /// Files that other agents change, or possibly change. Only recorded locks are checked for
+    /// them.
     pub(super) relied_on: BTreeSet<String>,
 }
 

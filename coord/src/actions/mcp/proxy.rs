@@ -310,8 +310,8 @@ impl Proxy {
         if written.is_ok() || std::mem::replace(&mut self.state().is_output_broken, true) {
             return;
         }
-        // The client has gone away, so no answer can reach it. Standard input can stay open, and only
-        // the end of the process stops the thread that reads it.
+        // The client has gone away, so no answer can reach it. Standard input can stay open, and
+        // only the end of the process stops the thread that reads it.
         self.abandon(|_| true);
         self.end_session();
         std::process::exit(UNANSWERED.into());
