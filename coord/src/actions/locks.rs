@@ -62,7 +62,7 @@ pub(super) fn unlock(cx: &Context, command: &Command, matches: &ArgMatches) -> O
         }
     }
     if is_forced && !cx.output.is_json && exit_code_of(&answer) == DONE {
-        cx.output.print(&format!("Freed {}.", escape_text(&key)));
+        cx.output.print(&format!("Released {}.", escape_text(&key)));
         return Ok(DONE);
     }
     Ok(cx.print_answer(command, &answer))

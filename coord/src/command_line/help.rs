@@ -25,7 +25,7 @@ skipped, 1 for error. Read response.success: ok only means that there is an answ
 is held. A payload that is not an object, or lacks the id in the path, is exit code 2 in every case.
 
 Where no field of the request names the agent, AGENT_ID and AGENT_TYPE are sent as X-Agent-Id and
-X-Agent-Type. The service then refuses a key that is bound to another agent.";
+X-Agent-Type. The service then denies a request whose key is bound to another agent.";
 
 pub(crate) const GIT_HOOK: &str = "\
 A changed file whose lock was recorded by `coord lock` passes only while that lock is still held
@@ -62,17 +62,19 @@ When a request is cancelled, or is still waiting for a lock or for work when sta
 its connection is closed. The service then grants nothing to it.";
 
 pub(crate) const START_SESSION: &str = "\
-Register your session when you start work, and print the newest handoff. Other agents then see you.
+Register your session when you start work, and print the newest handoff.
 
-The session is --session-id, else SESSION_ID, else a new one. With --hook, the member `session_id`
-of a JSON object on standard input comes before a new one. As a hook of Claude Code, the command
-also sets SESSION_ID for the later commands of the session.";
+Other agents then see you. The session is --session-id, else SESSION_ID, else, with --hook, the
+member `session_id` of a JSON object on standard input, else a new one. As a hook of Claude Code,
+the command also sets SESSION_ID for the later commands of the session.";
 
 pub(crate) const END_SESSION: &str = "\
-End your session when your work is done, and write a handoff. Its locks, claims and ports are freed.
+End your session when your work is done. With --summary, first write a handoff.
 
-The session is --session-id, else SESSION_ID, else, with --hook, the member `session_id` of a JSON
-object on standard input. The two lines of settings for Claude Code and Codex are
+This releases the locks, claims and ports of the session. The session is --session-id, else
+SESSION_ID, else, with --hook, the member `session_id` of a JSON object on standard input.
+
+The two lines of settings for Claude Code and Codex are
 
   coord session start --hook
   coord session end --hook --summary \"Session ended.\"";

@@ -61,8 +61,8 @@ struct Deadline {
     end: Instant,
 }
 
-/// Why there is no answer. It is possible that the service has received the request, but only after
-/// [`CallError::Lost`] and [`CallError::TimedOut`].
+/// Why there is no answer. With [`CallError::Lost`] and [`CallError::TimedOut`] the service has
+/// possibly received the request.
 #[derive(Debug, Error)]
 pub enum CallError {
     /// No connection could be opened.

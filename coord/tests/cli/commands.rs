@@ -34,7 +34,7 @@ async fn a_lock_shows_its_token_and_its_holder() {
         .boss
         .run(&["unlock", "src/a.rs", "--force"])
         .assert_code(0)
-        .assert_says("Freed src/a.rs.");
+        .assert_says("Released src/a.rs.");
     agents.boss.run(&["unlock", "src/a.rs", "--force"]).assert_code(1).assert_says("not_locked");
 }
 
