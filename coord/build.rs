@@ -1,5 +1,5 @@
-//! Reduces the service's OpenAPI document to what the commands are made of, as constants: starting
-//! `coord` then parses nothing.
+//! Generates the routes of the service from its OpenAPI document, as constants, so that `coord`
+//! parses no document when it starts.
 use std::{collections::BTreeSet, env, fmt::Write as _, fs, path::PathBuf};
 
 use serde_json::Value;
@@ -17,21 +17,22 @@ fn main() {
     let mut routes = String::new();
     for (path, verbs) in members(&document["paths"]) {
         for (verb, operation) in members(verbs) {
-            writeln!(routes, "    {},", route(path, verb, operation)).expect("a String takes it");
+            writeln!(routes, "    {},", route(path, verb, operation))
+                .expect("a String takes any text");
             collect_times(&operation["responses"]["200"], "", &mut times);
         }
     }
     let code = format!(
         "/// Every route of the service.\npub static ROUTES: &[Route] = &[\n{routes}];\n\n\
-         /// The members of answers that are points in time.\n\
+         /// The members of answers that are timestamps.\n\
          pub(crate) static TIMES: &[&str] = &{:?};\n",
         Vec::from_iter(times)
     );
-    fs::write(target().join("routes.rs"), code).expect("the folder can be written");
+    fs::write(output_folder().join("routes.rs"), code).expect("the folder can be written");
 }
 
-#[expect(clippy::disallowed_methods, reason = "cargo says it in no other way")]
-fn target() -> PathBuf {
+#[expect(clippy::disallowed_methods, reason = "cargo passes the folder in the environment")]
+fn output_folder() -> PathBuf {
     env::var_os("OUT_DIR").expect("cargo sets it").into()
 }
 
@@ -48,7 +49,7 @@ fn route(path: &str, verb: &str, operation: &Value) -> String {
     let mut is_repeatable = false;
     for parameter in operation["parameters"].as_array().into_iter().flatten() {
         let name = text(&parameter["name"]);
-        let place = match text(&parameter["in"]) {
+        let location = match text(&parameter["in"]) {
             "path" => "Path",
             "query" => "Query",
             _ => {
@@ -57,47 +58,53 @@ fn route(path: &str, verb: &str, operation: &Value) -> String {
             }
         };
         let required = parameter["required"] == true;
-        fields += &field(name, place, required, &parameter["schema"]);
+        fields += &field(name, location, required, &parameter["schema"]);
     }
     let body = &operation["requestBody"]["content"]["application/json"]["schema"];
     for (name, schema) in members(&body["properties"]) {
-        let required = body["required"].as_array().is_some_and(|it| it.iter().any(|it| it == name));
+        let required = body["required"]
+            .as_array()
+            .is_some_and(|names| names.iter().any(|other| other == name));
         fields += &field(name, "Body", required, schema);
     }
-    let keyless = operation["security"].as_array().is_some_and(|it| it.is_empty());
+    let has_empty_security = operation["security"].as_array().is_some_and(Vec::is_empty);
+    let method = verb.to_uppercase();
     format!(
-        "Route {{ method: {:?}, path: {path:?}, id: {:?}, summary: {:?}, description: {:?}, \
+        "Route {{ name: \"{method} {path}\", method: {method:?}, path: {path:?}, \
+         id: {:?}, summary: {:?}, description: {:?}, \
          has_body: {}, is_repeatable: {is_repeatable}, is_open: {}, fields: &[{fields}] }}",
-        verb.to_uppercase(),
         text(&operation["operationId"]),
         text(&operation["summary"]),
         text(&operation["description"]),
         operation["requestBody"].is_object(),
-        keyless || operation["security"].is_null(),
+        has_empty_security || operation["security"].is_null(),
     )
 }
 
-fn field(name: &str, place: &str, required: bool, schema: &Value) -> String {
+fn field(name: &str, location: &str, required: bool, schema: &Value) -> String {
     let default = match &schema["default"] {
         Value::Null | Value::Object(_) => "None".to_owned(),
-        Value::String(it) if it.is_empty() => "None".to_owned(),
-        Value::String(it) => format!("Some({it:?})"),
+        Value::String(text) if text.is_empty() => "None".to_owned(),
+        Value::String(text) => format!("Some({text:?})"),
         other => format!("Some({:?})", other.to_string()),
     };
     let choices: Vec<_> =
         schema["enum"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     format!(
-        "Field {{ name: {name:?}, place: Place::{place}, kind: {}, is_required: {required}, \
-         default: {default}, choices: &{choices:?}, description: {:?} }}, ",
+        "Field {{ name: {name:?}, location: Location::{location}, kind: {}, \
+         is_required: {required}, default: {default}, choices: &{choices:?}, \
+         description: {:?} }}, ",
         kind(schema),
         text(&schema["description"]),
     )
 }
 
-/// The first type that is not null; what has no one type is taken as it comes.
+/// Returns the first type that is not null. A schema without a single type becomes `Any`.
 fn kind(schema: &Value) -> &'static str {
     let name = match &schema["type"] {
-        Value::Array(types) => types.iter().map(text).find(|it| *it != "null").unwrap_or_default(),
+        Value::Array(types) => {
+            types.iter().map(text).find(|name| *name != "null").unwrap_or_default()
+        }
         other => text(other),
     };
     match name {
@@ -112,6 +119,7 @@ fn kind(schema: &Value) -> &'static str {
     }
 }
 
+/// Collects the names of members whose format is `date-time`.
 fn collect_times(schema: &Value, name: &str, times: &mut BTreeSet<String>) {
     match schema {
         Value::Object(members) => {
@@ -129,7 +137,7 @@ fn collect_times(schema: &Value, name: &str, times: &mut BTreeSet<String>) {
                 }
             }
         }
-        Value::Array(values) => values.iter().for_each(|it| collect_times(it, name, times)),
+        Value::Array(values) => values.iter().for_each(|value| collect_times(value, name, times)),
         _ => {}
     }
 }

@@ -1,5 +1,8 @@
-//! The client of agent-coordinator: a small library to ask the service, and everything that the
-//! program `coord` is made of.
+//! The client of agent-coordinator: a library that sends requests to the service, and the program
+//! `coord`, which uses it.
+//!
+//! A folder imports only from the folders before it, which a test checks: `service`, `output`,
+//! `command_line`, `work_tree`, `actions`.
 //!
 //! ```no_run
 //! use coord::{Client, DEFAULT_TIMEOUT, Given, Settings};
@@ -12,29 +15,20 @@
 //! # Ok(())
 //! # }
 //! ```
-mod bridge;
-mod cli;
-mod client;
-mod commands;
-mod git;
-mod hooks;
-mod locks;
-mod mcp;
-mod outcome;
-mod record;
-mod request;
-pub mod routes;
-mod run;
-mod session;
-mod settings;
-mod show;
+mod actions;
+mod command_line;
+mod output;
+mod service;
+mod work_tree;
 
-pub use bridge::detect;
-pub use cli::command_line;
-pub use client::{Answer, Call, CallError, Client};
-pub use commands::commands;
-pub use run::run;
-pub use settings::{
-    DEFAULT_TIMEOUT, Given, HOSTS_VARIABLE, Identity, KEY_VARIABLES, Key, Settings, SettingsError,
-    URL_VARIABLES, Url, variable,
+pub use actions::{command_line, commands, detect, run};
+pub use service::{
+    answer::Answer,
+    client::{Call, CallError, Client},
+    routes,
+    settings::{
+        DEFAULT_TIMEOUT, Given, Identity, KEY_VARIABLES, Key, Settings, SettingsError,
+        URL_VARIABLES, variable,
+    },
+    url::{HOSTS_VARIABLE, Url},
 };

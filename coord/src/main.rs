@@ -1,4 +1,4 @@
-//! `coord`, the command line client of agent-coordinator. Everything it does is in the library.
+//! The program `coord`, the command line client of agent-coordinator.
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

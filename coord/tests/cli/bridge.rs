@@ -1,4 +1,4 @@
-//! `detect` and `try`: member by member what the bridge prints.
+//! `coord detect` and `coord try` print the same members as the HTTP bridge of existing clients.
 use serde_json::{Value, json};
 
 use crate::support::{BOSS, Coord, FREE, Reply, Request, Server, Service, nowhere};
@@ -15,7 +15,7 @@ const FLAGS: [(&str, &str, &str); 9] = [
     ("CAN_CODE_SEARCH", "code_search", "/search/code/status"),
 ];
 
-/// The state object, with the flags for which `has` says so.
+/// The state object, with the flags of the paths for which `has` is true.
 fn state(url: Option<&str>, reason: &str, has: impl Fn(&str) -> bool) -> Value {
     let available = reason == "http_reachable";
     let mut state = json!({
@@ -35,13 +35,13 @@ fn state(url: Option<&str>, reason: &str, has: impl Fn(&str) -> bool) -> Value {
     state
 }
 
-/// Whether the service has a route: what comes later is there as soon as the document names it.
+/// Whether the service has a route with this path. Its route for code search is never ready.
 fn is_served(path: &str) -> bool {
     path != "/search/code/status" && coord::routes::ROUTES.iter().any(|it| it.path == path)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_service_is_detected_with_all_it_has() {
+async fn detection_finds_the_capabilities_of_the_service() {
     let service = Service::start().await;
     for arguments in [&["detect"][..], &["detect", "--json"], &["--json", "detect"]] {
         let done = service.coord().run(arguments);
@@ -56,7 +56,7 @@ async fn the_service_is_detected_with_all_it_has() {
 }
 
 #[test]
-fn a_service_that_is_not_there_is_detected_as_such() {
+fn detection_finds_that_the_service_is_not_available() {
     let url = nowhere();
     let done = Coord::at(&url).run(&["detect"]);
     let expected = state(Some(&url), "health_unreachable", |_| false);
@@ -72,7 +72,7 @@ fn a_service_that_is_not_there_is_detected_as_such() {
     assert_eq!(done.assert_code(1).json(), state(None, "missing_http_url", |_| false));
 }
 
-/// A server that answers each path with a status, and its health with 401.
+/// A server that answers 401 for `/health`, and this status for every other path.
 fn with_status(status: u16) -> Server {
     Server::start(move |request, _| {
         let status = if request.path == "/health" { 401 } else { status };
@@ -81,7 +81,7 @@ fn with_status(status: u16) -> Server {
 }
 
 #[test]
-fn a_capability_is_there_unless_its_probe_says_otherwise() {
+fn the_status_of_a_probe_decides_about_the_capability() {
     for (status, is_there) in [
         (200, true),
         (400, true),
@@ -115,7 +115,7 @@ fn a_capability_is_there_unless_its_probe_says_otherwise() {
 }
 
 #[test]
-fn code_search_is_there_only_when_it_is_ready() {
+fn code_search_is_available_only_when_it_is_ready() {
     let ready =
         json!({ "available": true, "state": "ready", "reason": "ready", "usable_index_count": 1 });
     let but = |name: &str, value: Value| {
@@ -138,7 +138,7 @@ fn code_search_is_there_only_when_it_is_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn operations_of_the_bridge_are_tried() {
+async fn the_operations_of_the_service_succeed() {
     let service = Service::start().await;
     let coord = service.coord().with("AGENT_ID", "me");
     let attempt = |operation: &str, payload: Value| {
@@ -165,10 +165,10 @@ async fn operations_of_the_bridge_are_tried() {
     assert_eq!(attempt("check_guardrails", json!({ "operation_text": "rm -rf /" }))["safe"], false);
     attempt("handoff_write", json!({ "summary": "half way" }));
     assert_eq!(attempt("handoff_read", json!({}))["handoffs"][0]["summary"], "half way");
-    // A lock that others hold is an answer too.
+    // A refusal is an answer with status 200.
     attempt("lock", json!({ "file_path": "b", "agent_id": "other" }));
     assert_eq!(attempt("lock", json!({ "file_path": "b" }))["success"], false);
-    // Only now is there an input that the service does not accept.
+    // The service rejects this one.
     let done = coord.run(&["try", "lock", "--payload", "{}"]);
     let error = done.assert_code(1).json();
     assert_eq!((&error["status"], &error["status_code"]), (&json!("error"), &json!(422)));
@@ -177,7 +177,7 @@ async fn operations_of_the_bridge_are_tried() {
     assert_eq!(done.json()["response"]["file_path"], "c");
 }
 
-/// What `try recall` makes of these answers: of the health, of the probe, of the operation.
+/// The result of `coord try recall` for these answers to `/health`, the probe and the operation.
 fn tried(health: u16, probe: u16, operation: Reply) -> (Value, Vec<Request>) {
     let server = Server::start(move |request, number| match (request.path.as_str(), number) {
         ("/health", _) => Reply::Json(health, "{}".to_owned()),
@@ -191,7 +191,7 @@ fn tried(health: u16, probe: u16, operation: Reply) -> (Value, Vec<Request>) {
 }
 
 #[test]
-fn each_kind_of_result_is_told_apart() {
+fn the_answer_decides_the_kind_of_result() {
     let json = |status| Reply::Json(status, r#"{"detail":"x"}"#.to_owned());
     let skipped = |reason: &str| json!({ "status": "skipped", "reason": reason });
     for health in [404, 500] {
@@ -231,7 +231,7 @@ fn each_kind_of_result_is_told_apart() {
 }
 
 #[test]
-fn archetypes_are_asked_for_without_detection() {
+fn archetypes_are_requested_without_detection() {
     let server = Server::start(|_, _| Reply::Json(404, r#"{"detail":{}}"#.to_owned()));
     let coord = Coord::at(&server.url);
     let done =
@@ -242,7 +242,7 @@ fn archetypes_are_asked_for_without_detection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_asks_is_known_where_no_field_says_it() {
+async fn headers_name_the_caller_where_no_field_does() {
     let service = Service::start().await;
     let coord = service.coord().with("AGENT_ID", "me").with("AGENT_TYPE", "codex");
     let attempt = |coord: &Coord, operation: &str, payload: Value| {
@@ -255,7 +255,7 @@ async fn who_asks_is_known_where_no_field_says_it() {
     assert_eq!(task_of_mine["task"]["submitted_by"], "me");
     attempt(&coord, "handoff_write", json!({ "summary": "half way" }));
     assert_eq!(coord.json(&["handoff", "read"])["handoffs"][0]["agent_name"], "me");
-    // A key that is another's is not mistaken for it.
+    // The key is bound to another agent.
     let boss = coord.with("COORDINATION_API_KEY", BOSS);
     assert_eq!(attempt(&boss, "submit_work", task)["reason"], "unauthorized");
 
@@ -277,7 +277,7 @@ async fn who_asks_is_known_where_no_field_says_it() {
 }
 
 #[test]
-fn a_wrong_payload_is_told_before_anything_else() {
+fn an_invalid_payload_is_reported_before_anything_else() {
     let failing = Server::start(|_, _| Reply::Json(500, "{}".to_owned()));
     for coord in [
         Coord::at(&nowhere()),
@@ -299,7 +299,7 @@ fn a_wrong_payload_is_told_before_anything_else() {
 }
 
 #[test]
-fn what_is_tried_cannot_steer_a_terminal() {
+fn results_contain_no_control_sequences() {
     let text = "a\u{9b}2J\u{202e}b\u{e0041}é";
     let body = json!({ "reason": text }).to_string();
     let server = Server::start(move |_, _| Reply::Json(200, body.clone()));

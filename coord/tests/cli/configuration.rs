@@ -1,4 +1,4 @@
-//! Where the program looks for the service, and what it takes for a key.
+//! The URL of the service, the key and the identity, from flags and the environment.
 use serde_json::json;
 
 use crate::support::{Coord, FREE, Folder, Reply, Server, Service, nowhere};
@@ -15,7 +15,7 @@ fn ok() -> Server {
 }
 
 #[test]
-fn the_first_url_that_is_set_is_asked() {
+fn the_first_url_that_is_set_is_used() {
     let servers: Vec<_> = VARIABLES.iter().map(|_| ok()).collect();
     for start in 0..VARIABLES.len() {
         let mut coord = Coord::new();
@@ -38,7 +38,7 @@ fn the_first_url_that_is_set_is_asked() {
 }
 
 #[test]
-fn a_url_that_is_not_allowed_is_asked_for_nothing() {
+fn a_url_that_is_not_allowed_gets_no_request() {
     let server = ok();
     let port = server.url.rsplit(':').next().expect("a port").to_owned();
     for url in [
@@ -72,7 +72,7 @@ fn a_url_that_is_not_allowed_is_asked_for_nothing() {
 
 #[test]
 fn a_host_is_allowed_by_name_or_by_wildcard() {
-    // No name server is asked for these names: they end in what is set aside for examples.
+    // These names end in domains that are reserved for examples, so no request leaves the machine.
     for (list, url, is_allowed) in [
         ("a.invalid", "http://a.invalid", true),
         ("b.invalid, A.Invalid", "http://a.INVALID", true),
@@ -108,12 +108,12 @@ async fn the_key_comes_from_the_environment_or_a_file() {
     let done = coord.clone().with("COORDINATION_API_KEY", "s3c\nret").run(&["locks"]);
     done.assert_code(2).assert_says("COORDINATION_API_KEY");
     assert!(!done.err.contains("s3c"), "{done:?}");
-    // There is no flag that takes one.
+    // A key is never an argument.
     coord.run(&["locks", "--key", FREE]).assert_code(2);
 }
 
 #[test]
-fn what_is_set_wrongly_is_named() {
+fn an_invalid_setting_is_named() {
     let coord = Coord::at(&nowhere());
     for (name, value) in [
         ("COORDINATION_HTTP_TIMEOUT", "soon"),
@@ -125,7 +125,7 @@ fn what_is_set_wrongly_is_named() {
     coord.run(&["locks", "--timeout", "0"]).assert_code(2).assert_says("--timeout");
     let done = Coord::new().with("AGENT_COORDINATOR_REST_PORT", "0").run(&["locks"]);
     done.assert_code(2).assert_says("AGENT_COORDINATOR_REST_PORT");
-    // These two have a way to say it.
+    // These two report an invalid URL in their JSON.
     let coord = Coord::new().with("AGENT_COORDINATOR_REST_PORT", "99999");
     assert_eq!(coord.run(&["detect"]).assert_code(1).json()["reason"], "missing_http_url");
     let skipped = json!({ "status": "skipped", "reason": "coordinator_unavailable" });
@@ -133,7 +133,7 @@ fn what_is_set_wrongly_is_named() {
 }
 
 #[test]
-fn redirects_are_not_followed_and_take_no_key_along() {
+fn redirects_are_not_followed() {
     let target = ok();
     let location = target.url.clone();
     let server = Server::start(move |_, _| {
@@ -147,7 +147,7 @@ fn redirects_are_not_followed_and_take_no_key_along() {
 }
 
 #[test]
-fn every_request_says_who_asks() {
+fn every_request_names_the_caller() {
     let server = ok();
     let coord = Coord::at(&server.url).with("COORDINATION_API_KEY", "key");
     coord.run(&["locks", "--workspace", "team", "--prefix", "a b&c/ä"]);

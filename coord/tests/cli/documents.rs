@@ -1,4 +1,5 @@
-//! What docs/agents.md tells people to set and to type is set and typed here.
+//! The settings and commands in docs/agents.md and in the skill work, and print what these
+//! documents show.
 use std::{collections::HashMap, process::Stdio, thread::JoinHandle};
 
 use serde_json::{Value, json};
@@ -8,10 +9,10 @@ use crate::support::{Coord, Folder, Service, finish};
 const GUIDE: &str = include_str!("../../../docs/agents.md");
 const SKILL: &str = include_str!("../../../skills/setup-coordinator/SKILL.md");
 
-/// Where the guide puts its example.
-const PLACE: &str = "/tmp/coord-demo";
+/// The folder of the example in the guide.
+const EXAMPLE_FOLDER: &str = "/tmp/coord-demo";
 
-/// A fenced block, with what the comment on the line before it says.
+/// A fenced block, with the text of the comment on the line before it.
 #[derive(Debug)]
 struct Block {
     comment: String,
@@ -47,7 +48,7 @@ fn blocks(document: &str) -> Vec<Block> {
     found
 }
 
-/// The settings in JSON of both documents.
+/// The JSON settings in both documents.
 fn settings() -> impl Iterator<Item = Value> {
     let all = [GUIDE, SKILL].into_iter().flat_map(blocks).filter(|it| it.language == "json");
     all.map(|it| serde_json::from_str(&it.text()).unwrap_or_else(|error| panic!("{error}: {it:?}")))
@@ -84,7 +85,7 @@ async fn the_session_hooks_of_the_guide_start_and_end_sessions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_servers_in_the_settings_of_clients_are_there() {
+async fn the_mcp_servers_in_the_settings_of_clients_exist() {
     let service = Service::start().await;
     let (mut over_http, mut started) = (0, 0);
     for settings in settings() {
@@ -111,13 +112,13 @@ async fn the_servers_in_the_settings_of_clients_are_there() {
     assert_eq!((over_http, started), (3, 2));
 }
 
-/// The recipe is typed in by three agents at once, and each sees what stands there.
+/// Runs the recipe as three agents. Each command prints what the guide shows.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_recipe_shows_what_the_agents_see() {
     let service = Service::start().await;
     let folder = Folder::new();
     let place = folder.path().display().to_string();
-    let guide = GUIDE.replace(PLACE, &place);
+    let guide = GUIDE.replace(EXAMPLE_FOLDER, &place);
     let agent = |name: &str| {
         let kind = match name.split('-').next() {
             Some("claude") => "claude_code",
@@ -130,7 +131,7 @@ async fn the_recipe_shows_what_the_agents_see() {
             .fold(coord, |coord, variable| coord.with(variable, "demo@example.org"))
             .inside(&folder.path().join(name))
     };
-    let (mut seen, mut waiting, mut steps) = (Seen::default(), None::<Waiting>, 0);
+    let (mut seen, mut waiting, mut steps) = (Ids::default(), None::<Waiting>, 0);
     for block in blocks(&guide) {
         match &*block.comment {
             "recipe: repository" => {
@@ -147,11 +148,11 @@ async fn the_recipe_shows_what_the_agents_see() {
             steps += 1;
             if line.contains("--wait") {
                 let (coord, script) = (agent(&name), line.clone());
-                let running = std::thread::spawn(move || said(&coord, &script));
+                let running = std::thread::spawn(move || output_of(&coord, &script));
                 waiting = Some(Waiting { line, shown, running });
                 continue;
             }
-            let said = said(&agent(&name), &line);
+            let said = output_of(&agent(&name), &line);
             seen.compare(&line, &shown, &said);
         }
         if block.comment == "recipe: meanwhile" {
@@ -168,27 +169,27 @@ struct Waiting {
     running: JoinHandle<String>,
 }
 
-/// What a line prints, as a terminal shows it.
-fn said(coord: &Coord, line: &str) -> String {
+/// What a line of a shell prints on both streams.
+fn output_of(coord: &Coord, line: &str) -> String {
     coord.shell(&format!("exec 2>&1\n{line}"), "").out
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_skill_shows_what_a_good_service_answers() {
+async fn the_skill_shows_the_answers_of_the_service() {
     let service = Service::start().await;
     let skill = SKILL.replace("http://localhost:8081", &service.url);
     let coord = service.coord().with("AGENT_ID", "claude-1").with("AGENT_TYPE", "claude_code");
-    let (mut seen, mut steps) = (Seen::default(), 0);
+    let (mut seen, mut steps) = (Ids::default(), 0);
     for block in blocks(&skill).iter().filter(|it| it.comment == "checked") {
         for (_, line, shown) in steps_of(block) {
-            seen.compare(&line, &shown, &said(&coord, &line));
+            seen.compare(&line, &shown, &output_of(&coord, &line));
             steps += 1;
         }
     }
     assert_eq!(steps, 6);
 }
 
-/// Who types what, and what is shown then.
+/// Terminal, command and shown output of each step of a block.
 fn steps_of(block: &Block) -> Vec<(String, String, Vec<String>)> {
     let mut steps: Vec<(String, String, Vec<String>)> = Vec::new();
     for line in &block.lines {
@@ -197,22 +198,22 @@ fn steps_of(block: &Block) -> Vec<(String, String, Vec<String>)> {
         match (prompt, steps.last_mut()) {
             (Some((name, line)), _) => steps.push((name.to_owned(), line.to_owned(), Vec::new())),
             (None, Some(step)) => step.2.push(line.clone()),
-            (None, None) => panic!("nobody typed {line}"),
+            (None, None) => panic!("no prompt before {line}"),
         }
     }
     steps
 }
 
-/// Which id stands for which of the guide.
+/// The real id for each id in the document.
 #[derive(Default)]
-struct Seen(HashMap<String, String>);
+struct Ids(HashMap<String, String>);
 
-impl Seen {
+impl Ids {
     fn translate(&self, line: String) -> String {
         self.0.iter().fold(line, |line, (shown, real)| line.replace(shown, real))
     }
 
-    /// Line by line and word by word, but for ids and times.
+    /// Compares line by line and word by word, except for ids and times.
     #[track_caller]
     fn compare(&mut self, line: &str, shown: &[String], said: &str) {
         let said: Vec<_> = said.lines().collect();
@@ -237,14 +238,14 @@ impl Seen {
     }
 }
 
-/// Ids of tasks and handoffs, and tokens of claims.
+/// Whether a word is the id of a task or of a handoff, or a claim token.
 fn is_id(word: &str) -> bool {
     let is_hex = |it: &str| it.bytes().all(|it| it.is_ascii_hexdigit());
     let uuid = word.len() == 36 && word.split('-').count() == 5 && word.split('-').all(is_hex);
     uuid || word.strip_prefix("c_").is_some_and(|it| it.len() == 32 && is_hex(it))
 }
 
-/// The words of a line, where every time is the same word.
+/// The words of a line. All relative times become the same word.
 fn words(line: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for word in line.split_whitespace() {
@@ -271,9 +272,9 @@ fn words(line: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_is_not_the_same_is_seen() {
+fn compare_finds_differences() {
     let same = |shown: &str, said: &str| {
-        let mut seen = Seen::default();
+        let mut seen = Ids::default();
         let compared = std::panic::catch_unwind(move || {
             seen.compare("", &[shown.to_owned()], said);
         });

@@ -1,11 +1,11 @@
-//! The record of locks and the git hooks, in repositories of the tests' own.
+//! The record of locks and the git hooks, in repositories of the tests.
 use std::{os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use serde_json::{Value, json};
 
 use crate::support::{BOSS, Coord, Done, FREE, Folder, Reply, Server, Service, nowhere};
 
-/// A clone that an agent works in.
+/// The clone of an agent.
 struct Clone {
     coord: Coord,
     path: PathBuf,
@@ -32,7 +32,7 @@ impl Clone {
         self.must(&["add", "-A"]);
     }
 
-    /// Commits without the hook.
+    /// Commits without running the hook.
     fn commit(&self, file: &str, text: &str) {
         self.write(file, text);
         self.must(&["commit", "-q", "--no-verify", "-m", text]);
@@ -58,7 +58,16 @@ impl World {
     async fn new() -> World {
         let world = World { service: Service::start().await, folder: Folder::new() };
         let coord = world.service.coord().inside(world.folder.path());
-        let script = "git init -q --bare -b main origin.git && git clone -q origin.git first && cd first && git checkout -q -b main && mkdir src && echo a > src/a.rs && git add -A && git -c user.name=x -c user.email=x@example.org commit -q -m first && git push -q origin main";
+        let script = "set -e
+            git init -q --bare -b main origin.git
+            git clone -q origin.git first
+            cd first
+            git checkout -q -b main
+            mkdir src
+            echo a > src/a.rs
+            git add -A
+            git -c user.name=x -c user.email=x@example.org commit -q -m first
+            git push -q origin main";
         coord.shell(script, "").assert_code(0);
         world
     }
@@ -75,12 +84,12 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_push_with_a_stale_token_is_stopped_and_the_other_goes_through() {
+async fn a_push_with_a_stale_token_is_stopped() {
     let world = World::new().await;
     let (late, quick) = (world.clone("late"), world.clone("quick"));
     late.coord.json(&["lock", "src/a.rs"]);
     late.commit("src/a.rs", "late");
-    // It was away for too long, and the other took over.
+    // The lock expires, and another agent acquires it.
     world.service.expire("src/a.rs").await;
     quick.coord.json(&["lock", "src/a.rs"]);
     quick.commit("src/a.rs", "quick");
@@ -93,15 +102,15 @@ async fn a_push_with_a_stale_token_is_stopped_and_the_other_goes_through() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_push_is_judged_by_the_files_of_its_commits_alone() {
+async fn a_push_is_checked_by_the_files_of_its_commits() {
     let world = World::new().await;
     let (me, other) = (world.clone("me"), world.clone("other"));
     other.coord.json(&["lock", "src/b.rs"]);
     other.coord.json(&["lock", "src/c.rs"]);
-    // Nobody holds this one.
+    // No agent holds this lock.
     me.commit("src/d.rs", "d");
     me.push().assert_code(0);
-    // A new branch; the file was only there in between.
+    // A new branch, in which an earlier commit has the file.
     me.must(&["checkout", "-q", "-b", "side"]);
     me.commit("src/b.rs", "b");
     me.must(&["rm", "-q", "src/b.rs"]);
@@ -111,19 +120,19 @@ async fn a_push_is_judged_by_the_files_of_its_commits_alone() {
     other.commit("src/b.rs", "b");
     other.must(&["pull", "-q", "--rebase", "origin", "main"]);
     other.push().assert_code(0);
-    // What comes from the remote is the others' business.
+    // Changes from the default branch are the work of other agents.
     me.must(&["checkout", "-q", "main"]);
     me.commit("src/e.rs", "e");
     me.must(&["pull", "-q", "--no-rebase", "--no-edit", "origin", "main"]);
     me.push().assert_code(0);
     me.must(&["push", "-q", "origin", "HEAD:refs/heads/new"]);
-    // A moved file has two paths.
+    // A moved file changes two paths.
     other.must(&["fetch", "-q"]);
     me.must(&["mv", "src/b.rs", "src/f.rs"]);
     me.must(&["commit", "-q", "--no-verify", "-m", "move"]);
     me.push().assert_code(1).assert_says("src/b.rs");
     me.must(&["reset", "-q", "--hard", "HEAD~"]);
-    // To delete a branch, or to push what is there, changes no file.
+    // Deleting a branch, or pushing nothing, changes no file.
     me.must(&["push", "-q", "--no-verify", "origin", "HEAD:refs/heads/gone"]);
     let lost = me.coord.clone().with("COORDINATION_API_URL", &nowhere());
     let lost = Clone { coord: lost, path: me.path.clone() };
@@ -132,7 +141,7 @@ async fn a_push_is_judged_by_the_files_of_its_commits_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commits_that_are_on_another_branch_of_the_remote_are_judged_again() {
+async fn commits_on_another_branch_of_the_remote_are_checked_again() {
     let world = World::new().await;
     let (late, quick) = (world.clone("late"), world.clone("quick"));
     late.must(&["checkout", "-q", "-b", "side"]);
@@ -146,7 +155,7 @@ async fn commits_that_are_on_another_branch_of_the_remote_are_judged_again() {
     let stale = "src/a.rs: your lock (fencing token 1) is no longer valid; quick holds it now";
     let done = late.git(&["push", "-q", "origin", "side:main"]);
     done.assert_code(1).assert_says(stale).assert_says("src/b.rs: it is locked by quick");
-    // Also where nothing but the recorded lock can be judged.
+    // Here only the recorded lock can be checked.
     late.git(&["push", "-q", "origin", "side:new"]).assert_code(1).assert_says(stale);
     quick.commit("src/c.rs", "quick");
     quick.push().assert_code(0);
@@ -156,7 +165,7 @@ async fn commits_that_are_on_another_branch_of_the_remote_are_judged_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commits_that_a_branch_loses_are_judged() {
+async fn commits_that_a_branch_loses_are_checked() {
     let world = World::new().await;
     let (me, other) = (world.clone("me"), world.clone("other"));
     other.coord.json(&["lock", "src/b.rs"]);
@@ -166,7 +175,7 @@ async fn commits_that_a_branch_loses_are_judged() {
     let locked = "src/b.rs: it is locked by other";
     me.push().assert_code(1);
     me.git(&["push", "-q", "--force", "origin", "HEAD:main"]).assert_code(1).assert_says(locked);
-    // A merge may leave out what the other side did.
+    // A merge can leave out the changes of the other side.
     me.commit("src/c.rs", "c");
     me.must(&["merge", "-q", "-s", "ours", "-m", "ours", "origin/main"]);
     me.push().assert_code(1).assert_says(locked);
@@ -175,7 +184,7 @@ async fn commits_that_a_branch_loses_are_judged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_from_the_default_branch_is_the_work_of_others() {
+async fn changes_from_the_default_branch_are_not_checked() {
     let world = World::new().await;
     let (me, other) = (world.clone("me"), world.clone("other"));
     me.must(&["checkout", "-q", "-b", "side"]);
@@ -186,7 +195,7 @@ async fn what_comes_from_the_default_branch_is_the_work_of_others() {
     other.push().assert_code(0);
     me.must(&["pull", "-q", "--no-rebase", "--no-edit", "origin", "main"]);
     me.must(&["push", "-q", "origin", "side"]);
-    // Without it the branches cannot be told apart.
+    // Without `HEAD` of the remote the default branch is unknown.
     me.must(&["remote", "set-head", "origin", "--delete"]);
     me.must(&["reset", "-q", "--hard", "HEAD~"]);
     me.must(&["push", "-q", "--force", "--no-verify", "origin", "side"]);
@@ -195,7 +204,7 @@ async fn what_comes_from_the_default_branch_is_the_work_of_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_push_by_url_is_one_to_the_remote_with_that_url() {
+async fn a_push_by_url_is_a_push_to_the_remote_with_that_url() {
     let world = World::new().await;
     let (me, other) = (world.clone("me"), world.clone("other"));
     other.coord.json(&["lock", "src/b.rs"]);
@@ -216,7 +225,7 @@ async fn a_push_by_url_is_one_to_the_remote_with_that_url() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn how_somebody_likes_logs_changes_nothing() {
+async fn settings_for_git_log_change_nothing() {
     let world = World::new().await;
     let (me, other) = (world.clone("me"), world.clone("other"));
     other.coord.json(&["lock", "src/b.rs"]);
@@ -228,7 +237,7 @@ async fn how_somebody_likes_logs_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_is_stopped_by_the_locks_of_others_and_by_lost_ones() {
+async fn a_commit_is_stopped_by_locks_of_other_agents_and_by_lost_locks() {
     let world = World::new().await;
     let (me, other) = (world.clone("me"), world.clone("other"));
     other.coord.json(&["lock", "src/a.rs"]);
@@ -245,7 +254,7 @@ async fn a_commit_is_stopped_by_the_locks_of_others_and_by_lost_ones() {
     commit(&me).assert_code(1).assert_says("nobody holds it now");
     me.coord.json(&["lock", "src/a.rs"]);
     commit(&me).assert_code(0);
-    // A deletion is a change; `unlock` gives up the claim even when the lock is gone.
+    // A deletion is a change. `unlock` removes the lock from the record even after it was lost.
     world.service.expire("src/a.rs").await;
     me.must(&["rm", "-q", "src/a.rs"]);
     commit(&me).assert_code(1);
@@ -254,7 +263,7 @@ async fn a_commit_is_stopped_by_the_locks_of_others_and_by_lost_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_others_wrote_cannot_forge_a_line() {
+async fn a_file_name_cannot_forge_a_line() {
     let world = World::new().await;
     let (me, other) = (world.clone("me"), world.clone("other"));
     let file = "src/\nx: fine";
@@ -265,7 +274,7 @@ async fn what_others_wrote_cannot_forge_a_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_service_is_asked_once_who_calls() {
+async fn the_identity_is_requested_once() {
     let world = World::new().await;
     let me = world.clone("me");
     let server = Server::start(|request, _| match request.path.as_str() {
@@ -275,7 +284,10 @@ async fn the_service_is_asked_once_who_calls() {
         }
         "/locks/verify" => {
             let asked: Value = serde_json::from_str(&request.body).expect("JSON");
-            let result = |it: &Value| json!({ "file_path": it["file_path"], "valid": false, "locked_by": "other" });
+            let result = |lock: &Value| {
+                let file = &lock["file_path"];
+                json!({ "file_path": file, "valid": false, "locked_by": "other" })
+            };
             let asked = asked["locks"].as_array().expect("a list");
             let results: Vec<_> = asked.iter().map(result).collect();
             Reply::Json(200, json!({ "valid": false, "results": results }).to_string())
@@ -297,7 +309,7 @@ async fn the_service_is_asked_once_who_calls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_of_ones_own_needs_no_record() {
+async fn a_lock_that_was_acquired_elsewhere_needs_no_record() {
     let world = World::new().await;
     let me = world.clone("me");
     let elsewhere = world.service.coord().with("AGENT_ID", "me");
@@ -314,10 +326,10 @@ async fn a_lock_of_ones_own_needs_no_record() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_path_that_the_service_writes_in_another_way_is_the_same_file() {
+async fn a_path_that_the_service_normalises_is_the_same_file() {
     let world = World::new().await;
     let me = world.clone("me");
-    // The letter and its accent are two characters for git, and one for the service.
+    // Two characters for git, one for the service (Unicode NFC).
     let file = "src/e\u{301}.rs";
     me.coord.json(&["lock", file]);
     me.write(file, "x");
@@ -329,7 +341,7 @@ async fn a_path_that_the_service_writes_in_another_way_is_the_same_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_merge_brings_along_is_not_judged_again() {
+async fn the_other_side_of_a_merge_is_not_checked_again() {
     let world = World::new().await;
     let (me, other) = (world.clone("me"), world.clone("other"));
     other.coord.json(&["lock", "src/b.rs"]);
@@ -340,7 +352,7 @@ async fn what_a_merge_brings_along_is_not_judged_again() {
     me.git(&["pull", "-q", "--no-rebase", "origin", "main"]).assert_code(1);
     me.write("src/a.rs", "both");
     me.must(&["commit", "-q", "-m", "merge"]);
-    // What only the merge itself changes is judged.
+    // Changes of the merge commit itself are checked.
     other.coord.json(&["lock", "src/z.rs"]);
     me.write("src/z.rs", "z");
     me.must(&["commit", "-q", "--no-verify", "--amend", "-m", "merge"]);
@@ -350,7 +362,7 @@ async fn what_a_merge_brings_along_is_not_judged_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_passes_unchecked_unless_that_is_configured() {
+async fn an_unreachable_service_stops_commits_unless_configured() {
     let world = World::new().await;
     let me = world.clone("me");
     let with = |name: &str, value: &str| Clone {
@@ -366,7 +378,7 @@ async fn nothing_passes_unchecked_unless_that_is_configured() {
     me.must(&["config", "coord.unreachable", "maybe"]);
     lost.git(&commit).assert_code(1);
     me.must(&["config", "coord.unreachable", "allow"]);
-    // Only for a service that is not there, not for a key that is wrong.
+    // Only an unreachable service is allowed, not an unknown key.
     let stranger = with("COORDINATION_API_KEY", "wrong");
     stranger.git(&commit).assert_code(1).assert_says("401");
     stranger.coord.run(&["hook", "pre-commit"]).assert_code(3);
@@ -374,7 +386,7 @@ async fn nothing_passes_unchecked_unless_that_is_configured() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_that_is_not_understood_lets_nothing_pass() {
+async fn an_invalid_record_stops_every_commit() {
     let world = World::new().await;
     let me = world.clone("me");
     me.coord.json(&["lock", "src/a.rs"]);
@@ -403,7 +415,7 @@ async fn a_record_that_is_not_understood_lets_nothing_pass() {
         assert_eq!(done.code, 2, "{record}: {done:?}");
         done.assert_says("locks.json").assert_says("damaged");
         me.git(&["commit", "-q", "-m", "x"]).assert_code(1);
-        // What is not understood is not written over either.
+        // An invalid record is not overwritten.
         me.coord.run(&["lock", "src/b.rs"]).assert_says("could not be recorded");
         assert_eq!(std::fs::read_to_string(&file).expect("a file"), record);
     }
@@ -412,7 +424,7 @@ async fn a_record_that_is_not_understood_lets_nothing_pass() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recorded_lock_counts_for_its_agent_alone() {
+async fn a_recorded_lock_counts_only_for_its_agent() {
     let world = World::new().await;
     let me = world.clone("me");
     let commit =
@@ -422,10 +434,10 @@ async fn a_recorded_lock_counts_for_its_agent_alone() {
     me.write("src/a.rs", "mine");
     let done = commit(me.coord.clone());
     done.assert_code(1).assert_says("src/a.rs: it is locked by other").assert_says("agent other");
-    // To give up what is the other's own changes nothing in the record.
+    // To unlock the lock of another agent does not change the record.
     me.coord.run(&["unlock", "src/a.rs"]).assert_code(1);
     commit(other.clone()).assert_code(0);
-    // Whose key it was is not known before the service is asked.
+    // Only the service knows the agent of this key.
     other.json(&["unlock", "src/a.rs"]);
     let boss = me.coord.clone().with("COORDINATION_API_KEY", BOSS).with("AGENT_ID", "");
     boss.json(&["lock", "src/a.rs"]);
@@ -435,13 +447,13 @@ async fn a_recorded_lock_counts_for_its_agent_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recorded_lock_counts_at_its_service_alone() {
+async fn a_recorded_lock_counts_only_at_its_service() {
     let world = World::new().await;
     let me = world.clone("me");
     let second = Service::start().await;
     let moved = me.coord.clone().with("COORDINATION_API_URL", &second.url);
     let moved = Clone { coord: moved, path: me.path.clone() };
-    // The same token by chance.
+    // Both services give token 1.
     me.coord.json(&["lock", "src/a.rs"]);
     let other = second.coord().with("AGENT_ID", "other");
     other.json(&["lock", "src/a.rs"]);
@@ -454,7 +466,7 @@ async fn a_recorded_lock_counts_at_its_service_alone() {
     me.coord.run(&verify).assert_code(0);
     other.json(&["unlock", "src/a.rs"]);
     moved.must(&["commit", "-q", "-m", "x"]).assert_says("does not count here");
-    // The same service under another name of this machine.
+    // The same service by another name of this machine.
     world.service.expire("src/a.rs").await;
     me.write("src/a.rs", "late");
     let renamed = world.service.url.replace("127.0.0.1", "LocalHost");
@@ -463,7 +475,7 @@ async fn a_recorded_lock_counts_at_its_service_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn locks_are_recorded_where_git_does_not_see_it() {
+async fn the_record_is_private_and_ignored_by_git() {
     let world = World::new().await;
     let me = world.clone("me");
     let inside = me.coord.clone().inside(&me.path.join("src")).with("SESSION_ID", "s-1");
@@ -481,7 +493,7 @@ async fn locks_are_recorded_where_git_does_not_see_it() {
     me.coord.json(&["verify", "--file", ".coord/locks.json"]);
     inside.json(&["unlock", "src//a.rs"]);
     assert_eq!(me.record(), json!({ "src/b.rs": lock }));
-    // A refused lock changes nothing, and freeing one by force forgets it.
+    // A refused lock is not recorded, and a forced unlock removes the lock from the record.
     world.service.coord_with(BOSS).json(&["lock", "src/c.rs"]);
     me.coord.run(&["lock", "src/c.rs"]).assert_code(1);
     let boss = me.coord.clone().with("COORDINATION_API_KEY", BOSS).with("AGENT_ID", "");
@@ -490,7 +502,7 @@ async fn locks_are_recorded_where_git_does_not_see_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_are_named_from_where_one_is() {
+async fn paths_are_relative_to_the_current_folder() {
     let world = World::new().await;
     let me = world.clone("me");
     me.write("src/deep/b.rs", "b");
@@ -502,7 +514,7 @@ async fn files_are_named_from_where_one_is() {
         ("deep/../a.rs", "src/a.rs"),
         ("deep", "src/deep"),
         ("../src/a.rs", "src/a.rs"),
-        // Not there from here, so it is a key already.
+        // These do not exist below the current folder, so they are keys.
         ("src/a.rs", "src/a.rs"),
         ("new.rs", "new.rs"),
         ("db:schema:a.rs", "db:schema:a.rs"),
@@ -515,12 +527,12 @@ async fn files_are_named_from_where_one_is() {
     assert_eq!(inside.json(&["renew", "a.rs"])["file_path"], "src/a.rs");
     assert_eq!(inside.json(&["unlock", "a.rs"])["file_path"], "src/a.rs");
     assert!(me.record().get("src/a.rs").is_none());
-    // From the top folder everything is a key.
+    // In the top folder every path is a key.
     assert_eq!(me.coord.json(&["lock", "a.rs"])["file_path"], "a.rs");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn locks_that_are_got_at_once_are_all_recorded() {
+async fn concurrent_locks_are_all_recorded() {
     let world = World::new().await;
     let me = world.clone("me");
     let started: Vec<_> = (0..20)
@@ -536,10 +548,10 @@ async fn locks_that_are_got_at_once_are_all_recorded() {
 }
 
 #[test]
-fn hooks_are_installed_once_and_beside_others() {
+fn hooks_are_installed_next_to_hooks_of_other_programs() {
     let folder = Folder::new();
     let coord = Coord::at(&nowhere()).inside(folder.path());
-    coord.run(&["hook", "install"]).assert_code(2).assert_says("no git work tree");
+    coord.run(&["hook", "install"]).assert_code(2).assert_says("Expected a git work tree");
     coord.shell("git init -q . && rm -rf .git/hooks", "").assert_code(0);
     let hooks = folder.path().join(".git/hooks");
     let installed = || std::fs::read_to_string(hooks.join("pre-push")).expect("a hook");
@@ -550,23 +562,23 @@ fn hooks_are_installed_once_and_beside_others() {
     let foreign = "#!/bin/sh\ncat > seen-\"$1\"\n[ -z \"$FAIL\" ] || exit 7\n";
     std::fs::write(hooks.join("pre-push"), foreign).expect("a file");
     coord.shell("chmod +x .git/hooks/pre-push", "").assert_code(0);
-    coord.run(&["hook", "install"]).assert_code(1).assert_says("another origin");
+    coord.run(&["hook", "install"]).assert_code(1).assert_says("was not installed by coord");
     assert_eq!(installed(), foreign);
     coord.run(&["hook", "install", "--force"]).assert_code(0);
     assert_eq!(installed(), first);
-    // Both get what git says; when the first one says no, that is the end.
+    // Both hooks get the input of git. When the first one fails, the second does not run.
     let zero = "0".repeat(40);
     let line = format!("x {zero} y {zero}\n");
     coord.shell(".git/hooks/pre-push origin url", &line).assert_code(0);
     assert_eq!(std::fs::read_to_string(folder.path().join("seen-origin")).expect("a file"), line);
     coord.clone().with("FAIL", "1").shell(".git/hooks/pre-push origin url", &line).assert_code(7);
-    // A second foreign hook does not replace the one that is kept.
+    // A second foreign hook does not overwrite the kept one.
     std::fs::write(hooks.join("pre-push"), foreign).expect("a file");
     coord.run(&["hook", "install", "--force"]).assert_code(2).assert_says("before-coord");
 }
 
 #[test]
-fn hooks_go_where_git_looks_for_them() {
+fn hooks_are_installed_in_the_folder_that_git_uses() {
     let folder = Folder::new();
     let coord = Coord::at(&nowhere()).with("COORDINATION_API_KEY", FREE).inside(folder.path());
     coord.shell("git init -q . && git config core.hooksPath my/hooks", "").assert_code(0);

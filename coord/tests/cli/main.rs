@@ -1,11 +1,14 @@
-//! The program `coord`, run as it is, against the service and against small servers of the tests' own.
+//! Runs the program `coord` against the service, and against small servers of the tests.
 mod bridge;
 mod commands;
 mod completions;
 mod configuration;
 mod documents;
+mod every_command;
 mod hooks;
 mod mcp;
 mod retries;
+mod rooms;
 mod sessions;
+mod shared_rules;
 mod support;

@@ -1,30 +1,31 @@
-//! The MCP server on standard input and output, before a small server of the test's own.
+//! `coord mcp`, in front of the service and of small servers of the tests.
 use std::{
-    io::{BufRead as _, BufReader, Lines, Write as _},
-    process::{Child, ChildStdin, ChildStdout, Stdio},
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Child, ChildStdin, Stdio},
     sync::{
         Arc, Condvar, Mutex,
-        mpsc::{Receiver, channel},
+        mpsc::{Receiver, RecvTimeoutError, channel},
     },
 };
 
 use serde_json::{Value, json};
 
-use coord::routes::Route;
-
-use crate::support::{Coord, Done, Reply, Request, Server, Service, Told, nowhere};
+use crate::support::{
+    Callback, Coord, Done, LIMIT, Reply, Request, Server, Service, eventually, exit_code, nowhere,
+};
 
 fn method(request: &Request) -> (String, Value) {
     let message: Value = serde_json::from_str(&request.body).unwrap_or_default();
     (message["method"].as_str().unwrap_or_default().to_owned(), message["id"].clone())
 }
 
-/// Answers as a server that keeps sessions does.
+/// Answers like a server with MCP sessions.
 fn usual(request: &Request) -> Reply {
     let (method, id) = method(request);
     let with = |more: &str, body: &str| {
         Reply::Raw(format!(
-            "HTTP/1.1 200 X\r\n{more}content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            "HTTP/1.1 200 X\r\n{more}content-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
             body.len()
         ))
     };
@@ -68,7 +69,7 @@ fn request(id: i64, method: &str) -> Value {
 }
 
 #[test]
-fn messages_are_passed_on_with_what_was_agreed() {
+fn messages_are_forwarded_with_negotiated_headers() {
     let server = Server::start(|request, _| usual(request));
     let coord = Coord::at(&server.url)
         .with("COORDINATION_API_KEY", "key")
@@ -111,10 +112,13 @@ fn messages_are_passed_on_with_what_was_agreed() {
 }
 
 #[test]
-fn a_message_that_names_its_revision_is_described_in_headers() {
+fn the_revision_in_a_message_comes_before_the_negotiated_one() {
     let server = Server::start(|request, _| usual(request));
     let meta = json!({ "io.modelcontextprotocol/protocolVersion": "2026-07-28" });
-    let call = |method: &str, name: &str, value: &str| json!({ "jsonrpc": "2.0", "id": value, "method": method, "params": { name: value, "_meta": meta } });
+    let call = |method: &str, name: &str, value: &str| {
+        let params = json!({ name: value, "_meta": meta });
+        json!({ "jsonrpc": "2.0", "id": value, "method": method, "params": params })
+    };
     let messages = [
         call("tools/call", "name", "acquire_lock"),
         call("resources/read", "uri", "locks://current"),
@@ -125,7 +129,7 @@ fn a_message_that_names_its_revision_is_described_in_headers() {
     let late = Server::start(|request, _| usual(request));
     talk(&Coord::at(&late.url), &[request(1, "initialize"), messages[0].clone()]);
     assert_eq!(late.requests()[1].headers["mcp-protocol-version"], "2026-07-28");
-    // No session began, so none is ended.
+    // Without a session, there is no DELETE.
     assert_eq!(server.requests().len(), 3);
     for request in server.requests() {
         let (method, id) = method(&request);
@@ -165,7 +169,7 @@ fn every_request_gets_an_answer_of_the_protocol() {
 }
 
 #[test]
-fn the_sets_of_tools_are_passed_on() {
+fn tool_sets_are_forwarded() {
     let server = Server::start(|request, _| usual(request));
     let coord = Coord::at(&server.url);
     coord
@@ -177,7 +181,7 @@ fn the_sets_of_tools_are_passed_on() {
 }
 
 #[test]
-fn a_slow_request_holds_up_no_other_and_is_answered_at_the_end() {
+fn a_slow_request_delays_no_other_and_is_answered_at_the_end() {
     let gate = Arc::new((Mutex::new(false), Condvar::new()));
     let there = gate.clone();
     let server = Server::start(move |request, _| {
@@ -188,37 +192,41 @@ fn a_slow_request_holds_up_no_other_and_is_answered_at_the_end() {
         }
         usual(request)
     });
-    let mut command = Coord::at(&server.url).command(env!("CARGO_BIN_EXE_coord"));
-    let command = command.arg("mcp").stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.spawn().expect("it starts");
-    let mut stdin = child.stdin.take().expect("piped");
-    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-    let mut next = || -> Value {
-        serde_json::from_str(&lines.next().expect("a line").expect("a line")).expect("JSON")
-    };
-    write!(stdin, "{}\n{}\n", request(1, "slow"), request(2, "quick")).expect("it reads");
-    assert_eq!(next()["id"], 2);
-    drop(stdin);
+    let mut running = Running::start(&Coord::at(&server.url));
+    running.say(&request(1, "slow"));
+    running.say(&request(2, "quick"));
+    assert_eq!(running.next()["id"], 2);
+    running.end_input();
     *gate.0.lock().expect("not poisoned") = true;
     gate.1.notify_all();
-    assert_eq!(next()["id"], 1);
-    assert!(child.wait().expect("it ends").success());
+    assert_eq!(running.next()["id"], 1);
+    running.assert_ends(0);
 }
 
-/// The server as a program that goes on.
+/// The program while it runs.
 struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
-    lines: Lines<BufReader<ChildStdout>>,
+    /// Standard output, read by a thread so that a test can give up.
+    lines: Receiver<String>,
+}
+
+fn start(coord: &Coord) -> Child {
+    let mut command = coord.command(env!("CARGO_BIN_EXE_coord"));
+    let command = command.arg("mcp").stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.spawn().expect("it starts")
 }
 
 impl Running {
     fn start(coord: &Coord) -> Running {
-        let mut command = coord.command(env!("CARGO_BIN_EXE_coord"));
-        let command = command.arg("mcp").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("it starts");
+        let mut child = start(coord);
         let stdin = child.stdin.take();
-        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            let mut lines = stdout.lines().map_while(Result::ok);
+            lines.all(|line| sender.send(line).is_ok())
+        });
         Running { child, stdin, lines }
     }
 
@@ -227,13 +235,24 @@ impl Running {
         writeln!(stdin, "{message}").expect("it reads");
     }
 
+    /// The next message of the program.
     fn next(&mut self) -> Value {
-        let line = self.lines.next().expect("a line").expect("a line");
+        let line = self.lines.recv_timeout(LIMIT).expect("a line");
         serde_json::from_str(&line).expect("JSON")
+    }
+
+    fn end_input(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Waits for the end of the program, which writes no more messages.
+    fn assert_ends(mut self, code: i32) {
+        assert_eq!(self.lines.recv_timeout(LIMIT), Err(RecvTimeoutError::Disconnected));
+        assert_eq!(exit_code(&mut self.child), code);
     }
 }
 
-/// A call in which the service waits for a lock.
+/// A tool call in which the service waits for a lock.
 fn waiting(id: i64, file: &str) -> Value {
     let arguments = json!({ "file_path": file, "wait_seconds": 30 });
     let mut call = request(id, "tools/call");
@@ -246,14 +265,15 @@ fn cancelled(id: i64) -> Value {
     json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": params })
 }
 
-/// A server that never answers calls of tools, and tells when one comes and when its caller is gone.
-fn patient() -> (Server, Receiver<()>) {
+/// A server that never answers tool calls. The receiver gets a value when a call comes, and when
+/// its connection is closed.
+fn silent_server() -> (Server, Receiver<()>) {
     let (sender, receiver) = channel();
     let server = Server::start(move |request, _| match method(request).0.as_str() {
         "tools/call" => {
             let _ = sender.send(());
             let sender = sender.clone();
-            Reply::SilenceUntilGone(Told(Arc::new(move || {
+            Reply::SilenceUntilClosed(Callback(Arc::new(move || {
                 let _ = sender.send(());
             })))
         }
@@ -263,54 +283,52 @@ fn patient() -> (Server, Receiver<()>) {
 }
 
 #[test]
-fn a_cancelled_request_is_given_up_and_not_answered() {
-    let (server, told) = patient();
+fn a_cancelled_request_is_abandoned_and_not_answered() {
+    let (server, events) = silent_server();
     let mut running = Running::start(&Coord::at(&server.url));
     running.say(&request(1, "initialize"));
     assert_eq!(running.next()["id"], 1);
     running.say(&waiting(2, "a"));
-    told.recv().expect("it comes");
+    events.recv_timeout(LIMIT).expect("it comes");
     running.say(&cancelled(3));
     running.say(&request(4, "ping"));
     assert_eq!(running.next()["id"], 4);
-    assert!(told.try_recv().is_err());
+    assert!(events.try_recv().is_err());
     running.say(&cancelled(2));
-    told.recv().expect("it goes");
+    events.recv_timeout(LIMIT).expect("it goes");
     running.say(&request(5, "ping"));
     assert_eq!(running.next()["id"], 5);
-    running.stdin = None;
-    assert!(running.lines.next().is_none());
-    assert!(running.child.wait().expect("it ends").success());
+    running.end_input();
+    running.assert_ends(0);
 }
 
 #[test]
-fn what_waits_is_given_up_when_the_input_ends() {
-    let (server, told) = patient();
+fn a_waiting_request_is_abandoned_when_standard_input_ends() {
+    let (server, events) = silent_server();
     let mut running = Running::start(&Coord::at(&server.url));
     running.say(&waiting(1, "a"));
-    told.recv().expect("it comes");
-    running.stdin = None;
-    told.recv().expect("it goes");
-    assert!(running.lines.next().is_none());
-    assert!(running.child.wait().expect("it ends").success());
+    events.recv_timeout(LIMIT).expect("it comes");
+    running.end_input();
+    events.recv_timeout(LIMIT).expect("it goes");
+    running.assert_ends(0);
 }
 
 #[test]
-fn what_waits_is_given_up_when_nobody_reads_answers() {
-    let (server, told) = patient();
-    let mut running = Running::start(&Coord::at(&server.url));
-    running.say(&waiting(1, "a"));
-    told.recv().expect("it comes");
-    let Running { mut child, stdin, lines } = running;
-    drop(lines);
-    writeln!(stdin.as_ref().expect("it is open"), "{}", request(2, "ping")).expect("it reads");
-    told.recv().expect("it goes");
-    assert_eq!(child.wait().expect("it ends").code(), Some(4));
+fn a_waiting_request_is_abandoned_when_standard_output_is_closed() {
+    let (server, events) = silent_server();
+    let mut child = start(&Coord::at(&server.url));
+    let mut stdin = child.stdin.take().expect("piped");
+    writeln!(stdin, "{}", waiting(1, "a")).expect("it reads");
+    events.recv_timeout(LIMIT).expect("it comes");
+    drop(child.stdout.take());
+    writeln!(stdin, "{}", request(2, "ping")).expect("it reads");
+    events.recv_timeout(LIMIT).expect("it goes");
+    assert_eq!(exit_code(&mut child), 4);
 }
 
 #[test]
-fn the_time_to_wait_comes_on_top_of_the_time_out() {
-    let (server, _told) = patient();
+fn the_wait_is_added_to_the_time_out() {
+    let (server, _events) = silent_server();
     let coord = Coord::at(&server.url).with("COORDINATION_HTTP_TIMEOUT", "0.2");
     for (wait, text) in [(json!(1), "within 1.2 s"), (json!(0), "within 0.2 s")] {
         let mut running = Running::start(&coord);
@@ -324,7 +342,7 @@ fn the_time_to_wait_comes_on_top_of_the_time_out() {
 }
 
 #[test]
-fn what_is_no_request_is_told_apart() {
+fn an_invalid_message_is_answered_with_an_error() {
     let server = Server::start(|request, _| usual(request));
     let ping = request(1, "ping").to_string();
     for (line, id, code) in [
@@ -340,7 +358,7 @@ fn what_is_no_request_is_told_apart() {
         assert_eq!((&answer["id"], &answer["error"]["code"]), (&id, &json!(code)), "{line}");
     }
     assert_eq!(server.requests().len(), 0);
-    // One bad line is not the end, not even when it is no text.
+    // The program continues after an invalid line, even one that is not UTF-8.
     let script = format!("printf '\\377\\n%s\\n' '{ping}' | coord mcp");
     let done = Coord::at(&server.url).shell(&script, "");
     let answers: Vec<Value> =
@@ -351,7 +369,7 @@ fn what_is_no_request_is_told_apart() {
 }
 
 #[test]
-fn an_id_comes_back_as_it_was_written() {
+fn an_id_is_returned_as_it_was_written() {
     let server = Server::start(|request, _| match method(request).0.as_str() {
         "odd" => {
             let error = json!({ "code": -32600, "message": "odd" });
@@ -377,7 +395,7 @@ fn an_id_comes_back_as_it_was_written() {
 }
 
 #[test]
-fn the_words_of_the_service_are_passed_on() {
+fn the_detail_of_the_service_is_in_the_error() {
     for (status, body, text) in [
         (403, r#"{"detail":"profile is suspended"}"#, "profile is suspended"),
         (422, r#"{"detail":[{"loc":["query","tools"],"msg":"expected one of core"}]}"#, "core"),
@@ -391,13 +409,15 @@ fn the_words_of_the_service_are_passed_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_gets_a_lock_that_is_not_waited_for_any_more() {
+async fn an_abandoned_wait_gets_no_lock() {
     let service = Service::start().await;
     let agent = |id: &str| service.coord().with("AGENT_ID", id);
     let (alice, bob, carol) = (agent("alice"), agent("bob"), agent("carol"));
     let queue = |place: i64| {
         let lock = ["lock", "a", "--wait", "1", "--json"];
-        while carol.run(&lock).assert_code(1).json()["position"] != place {}
+        eventually(&format!("carol is at position {place}"), || {
+            carol.run(&lock).assert_code(1).json()["position"] == place
+        });
     };
     for ends in [false, true] {
         alice.json(&["lock", "a"]);
@@ -405,33 +425,31 @@ async fn nobody_gets_a_lock_that_is_not_waited_for_any_more() {
         running.say(&waiting(7, "a"));
         queue(2);
         if ends {
-            running.stdin = None;
-            assert!(running.lines.next().is_none());
+            running.end_input();
         } else {
             running.say(&cancelled(7));
         }
         queue(1);
         alice.json(&["unlock", "a"]);
         assert_eq!(carol.json(&["locks", "a"])["locked"], false);
-        running.stdin = None;
-        assert!(running.lines.next().is_none());
-        assert!(running.child.wait().expect("it ends").success());
+        running.end_input();
+        running.assert_ends(0);
     }
 }
 
-/// As soon as the service has the endpoint.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_tools_of_the_service_are_called_in_both_ways() {
-    if Route::named("POST /mcp").is_none() {
-        return;
-    }
+async fn tools_are_called_with_both_revisions_of_mcp() {
     let service = Service::start().await;
     let coord = service.coord().with("AGENT_ID", "me").with("SESSION_ID", "s-1");
     let client = json!({ "name": "test", "version": "1" });
     let initialize = json!({
         "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client,
     });
-    let request = |id: i64, method: &str, params: Value| json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
+    let request = |id: i64, method: &str, params: Value| {
+        let mut request = request(id, method);
+        request["params"] = params;
+        request
+    };
     let call = json!({ "name": "acquire_lock", "arguments": { "file_path": "a" } });
     let first = [
         request(1, "initialize", initialize),
@@ -456,7 +474,7 @@ async fn the_tools_of_the_service_are_called_in_both_ways() {
     });
     let (_, answers) = talk(&coord, &[request(1, "tools/call", params)]);
     assert_eq!(answers[0]["result"]["structuredContent"]["action"], "refreshed", "{answers:?}");
-    // What the service says of a wrong set, and an id that it may not be able to read.
+    // An unknown tool set, and an id that is too large for the service.
     let line = request(1, "tools/list", json!({})).to_string();
     let done = coord.fed(&["mcp", "--tools", "nonsense"], &format!("{line}\n"));
     let message = done.json()["error"]["message"].as_str().expect("a text").to_owned();

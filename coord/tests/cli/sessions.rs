@@ -1,9 +1,9 @@
-//! Sessions, and the lines that wire session hooks.
+//! Sessions and session hooks.
 use serde_json::json;
 
-use crate::support::{Coord, Folder, Reply, Server, Service, nowhere};
+use crate::support::{Coord, Folder, Reply, Server, Service, exit_code, nowhere};
 
-/// The two lines of settings.
+/// The two lines of an agent's settings.
 const START: &str = "coord session start --hook";
 const END: &str = "coord session end --hook --summary \"Session ended.\"";
 
@@ -70,7 +70,7 @@ async fn a_hook_never_fails_its_session() {
     ] {
         good.shell(wrong, "").assert_code(0);
     }
-    // All others do what they do at any time.
+    // These are not session hooks.
     for wrong in [
         "coord lock a --hook",
         "coord session heartbeat --hook",
@@ -85,9 +85,9 @@ async fn a_hook_never_fails_its_session() {
     done.assert_code(0).assert_says("session_not_found");
     let slow = Coord::at(&silent.url).with("COORDINATION_HTTP_TIMEOUT", "60");
     slow.shell(START, &input("SessionStart")).assert_says("did not answer within 1.5 s");
-    // The second request has what the first one left.
+    // The second request has the time that the first one left.
     slow.shell(END, &input("SessionEnd")).assert_says("1.5 s").assert_says("within 2 s");
-    // Without `--hook` the same is told by the exit code.
+    // Without `--hook` the exit code reports the failure.
     Coord::at(&nowhere()).run(&["session", "start"]).assert_code(4);
 }
 
@@ -107,7 +107,7 @@ async fn a_session_is_named_by_flag_environment_or_input() {
     let with = coord.clone().with("SESSION_ID", "s-2");
     assert_eq!(start(&with, &[], &named), "s-2");
     assert_eq!(start(&with, &["--session-id", "s-3"], &named), "s-3");
-    // Whatever else is there, the session gets an id of its own.
+    // For any other input the service creates an id.
     for input in ["", "hello", "{", "[1]", r#"{"session_id": 1}"#, r#"{"session_id": " "}"#] {
         let id = start(&coord, &[], input);
         assert!(id.starts_with("me-"), "{input}: {id}");
@@ -115,7 +115,7 @@ async fn a_session_is_named_by_flag_environment_or_input() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_input_of_a_script_is_left_to_it() {
+async fn standard_input_of_a_script_is_not_read() {
     let service = Service::start().await;
     let script = "coord session start --quiet; coord session end --session-id x --quiet; cat";
     let done = service.coord().shell(script, &input("SessionStart"));
@@ -123,17 +123,17 @@ async fn the_input_of_a_script_is_left_to_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_input_that_nobody_closes_holds_nothing_up() {
+async fn an_open_standard_input_does_not_delay_a_hook() {
     let service = Service::start().await;
     let mut command = service.coord().command(env!("CARGO_BIN_EXE_coord"));
     command.args(["session", "start", "--hook"]).stdin(std::process::Stdio::piped());
     let mut child = command.stdout(std::process::Stdio::null()).spawn().expect("it starts");
     let _open = child.stdin.take();
-    assert!(child.wait().expect("it ends").success());
+    assert_eq!(exit_code(&mut child), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_commands_of_a_session_know_it_afterwards() {
+async fn later_commands_of_the_session_have_its_id() {
     let service = Service::start().await;
     let folder = Folder::new();
     let file = folder.path().join("environment").display().to_string();
@@ -146,7 +146,7 @@ async fn the_commands_of_a_session_know_it_afterwards() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_record_forgets_the_locks_of_an_ended_session() {
+async fn ending_a_session_removes_its_locks_from_the_record() {
     let service = Service::start().await;
     let folder = Folder::new();
     let coord = service.coord().with("AGENT_ID", "me").inside(folder.path());

@@ -1,16 +1,17 @@
-//! The service on a database of its own, servers that answer as they are told, and the program.
+//! The service with a database of its own, servers with given answers, and the program.
 use std::{
     collections::HashMap,
     ffi::OsStr,
     io::{BufRead, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use agent_coordinator::{App, Config, Home, listen, router, schema};
@@ -18,12 +19,15 @@ use managed_postgres::throwaway;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgPool};
 
-/// A key that is bound to no agent: trust 2.
+/// A key that is not bound to an agent: trust 2.
 pub(crate) const FREE: &str = "free-key";
-/// Bound to agent `boss` with every operation.
+/// A key that is bound to agent `boss`, with every operation.
 pub(crate) const BOSS: &str = "boss-key";
-/// Bound to agent `reviewer`, who may only read.
+/// A key that is bound to agent `reviewer`, which may only read.
 pub(crate) const REVIEWER: &str = "reviewer-key";
+
+/// How long a test waits before it fails.
+pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 
 const IDENTITIES: &str = r#"{
     "boss-key": {"agent_id": "boss", "agent_type": "strands", "profile": "strands_orchestrator"},
@@ -72,7 +76,7 @@ impl Service {
         Coord::at(&self.url).with("COORDINATION_API_KEY", key)
     }
 
-    /// Ends the life of a lock, as time would.
+    /// Makes a lock expire.
     #[expect(clippy::disallowed_methods, reason = "a test moves time where no operation can")]
     pub(crate) async fn expire(&self, key: &str) {
         let sql = format!(
@@ -83,7 +87,59 @@ impl Service {
     }
 }
 
-/// A folder that goes with the test.
+/// Three callers of one service.
+pub(crate) struct Agents {
+    pub(crate) me: Coord,
+    pub(crate) other: Coord,
+    /// Has every permission.
+    pub(crate) boss: Coord,
+}
+
+impl Agents {
+    pub(crate) fn of(service: &Service) -> Agents {
+        let agent = |id: &str| service.coord().with("AGENT_ID", id);
+        Agents { me: agent("me"), other: agent("other"), boss: service.coord_with(BOSS) }
+    }
+
+    /// Submits a task and returns its id.
+    pub(crate) fn task(&self, kind: &str) -> String {
+        self.task_id(&["submit", "--task-type", kind, "--description", "run it"])
+    }
+
+    /// Submits a task, claims it and returns its id.
+    pub(crate) fn claimed(&self, kind: &str) -> String {
+        self.task(kind);
+        self.task_id(&["claim", "--task-types", kind])
+    }
+
+    fn task_id(&self, arguments: &[&str]) -> String {
+        let answer = self.me.json(arguments);
+        answer["task_id"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+    }
+}
+
+/// Repeats a check until it is true. Fails after 10 s, so that a test never runs for ever.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_true() {
+        assert!(started.elapsed() < LIMIT, "not within {} s: {what}", LIMIT.as_secs());
+        thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// Waits for the end of a program and returns its exit code.
+#[track_caller]
+pub(crate) fn exit_code(child: &mut Child) -> i32 {
+    let mut code = None;
+    eventually("the program ends", || {
+        code = child.try_wait().expect("a status").map(|status| status.code().expect("a code"));
+        code.is_some()
+    });
+    code.expect("it has ended")
+}
+
+/// A folder that is removed with the test.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -106,14 +162,14 @@ impl Drop for Folder {
     }
 }
 
-/// The program with an environment of its own.
+/// The program in an environment and a folder.
 #[derive(Clone)]
 pub(crate) struct Coord {
     variables: HashMap<String, String>,
     folder: PathBuf,
 }
 
-/// What became of a run.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) code: i32,
@@ -123,7 +179,7 @@ pub(crate) struct Done {
 
 impl Coord {
     pub(crate) fn new() -> Coord {
-        // Outside every repository.
+        // A folder outside of every git work tree.
         Coord { variables: HashMap::new(), folder: std::env::temp_dir() }
     }
 
@@ -170,12 +226,12 @@ impl Coord {
         )
     }
 
-    /// A line as a shell runs it.
+    /// Runs a line in a shell.
     pub(crate) fn shell(&self, line: &str, input: &str) -> Done {
         finish(self.command("sh").args(["-c", line]).stdin(Stdio::piped()), input)
     }
 
-    /// The answer of a command that succeeds.
+    /// Runs a command that succeeds, and returns its JSON.
     #[track_caller]
     pub(crate) fn json<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Value {
         let mut all: Vec<&OsStr> = arguments.iter().map(AsRef::as_ref).collect();
@@ -190,7 +246,7 @@ pub(crate) fn finish(command: &mut Command, input: &str) -> Done {
     let mut child =
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     if let Some(mut stdin) = child.stdin.take() {
-        // Whoever does not read it does not want it.
+        // A program that does not read its input closes the pipe.
         let _ = stdin.write_all(input.as_bytes());
     }
     let output = child.wait_with_output().expect("it ends");
@@ -202,7 +258,7 @@ pub(crate) fn finish(command: &mut Command, input: &str) -> Done {
 }
 
 impl Done {
-    /// Standard output, which is one line of JSON.
+    /// Parses standard output, which is one line of JSON.
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
         assert_eq!(self.out.lines().count(), 1, "{self:?}");
@@ -222,7 +278,7 @@ impl Done {
     }
 }
 
-/// A request that a [`Server`] got.
+/// A request that a [`Server`] received.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) method: String,
@@ -231,32 +287,32 @@ pub(crate) struct Request {
     pub(crate) body: String,
 }
 
-/// What a [`Server`] answers.
+/// The answer of a [`Server`].
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
     /// A status with a JSON body.
     Json(u16, String),
-    /// A whole answer, head included; then the connection ends.
+    /// An answer with its head; then the connection ends.
     Raw(String),
     /// The connection ends without an answer.
     Hang,
-    /// There is no answer, and the connection stays.
+    /// There is no answer, and the connection stays open.
     Silence,
-    /// The same, and the end of the connection is told.
-    SilenceUntilGone(Told),
+    /// There is no answer, and the callback is called when the client closes the connection.
+    SilenceUntilClosed(Callback),
 }
 
-/// What is called when something has happened.
+/// A function that a [`Server`] calls.
 #[derive(Clone)]
-pub(crate) struct Told(pub(crate) Arc<dyn Fn() + Send + Sync>);
+pub(crate) struct Callback(pub(crate) Arc<dyn Fn() + Send + Sync>);
 
-impl std::fmt::Debug for Told {
+impl std::fmt::Debug for Callback {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Told")
+        f.write_str("Callback")
     }
 }
 
-/// A server that answers each request as it is told, and remembers the requests.
+/// A server that answers each request with a function, and keeps the requests.
 pub(crate) struct Server {
     pub(crate) url: String,
     seen: Arc<Mutex<Vec<Request>>>,
@@ -298,7 +354,8 @@ fn serve(
         };
         let text = match answer(&request, number) {
             Reply::Json(status, body) => format!(
-                "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+                "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n\
+                 content-length: {}\r\n\r\n{body}",
                 body.len()
             ),
             Reply::Raw(text) => {
@@ -310,9 +367,9 @@ fn serve(
                 let _ = reader.read(&mut [0]);
                 return;
             }
-            Reply::SilenceUntilGone(Told(gone)) => {
+            Reply::SilenceUntilClosed(Callback(closed)) => {
                 let _ = reader.read(&mut [0]);
-                gone();
+                closed();
                 return;
             }
         };
@@ -341,7 +398,7 @@ fn read(reader: &mut impl BufRead) -> Option<Request> {
     Some(Request { method, path, headers, body: String::from_utf8(body).expect("UTF-8") })
 }
 
-/// A URL where nobody listens.
+/// A URL without a server.
 pub(crate) fn nowhere() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     format!("http://{}", listener.local_addr().expect("an address"))

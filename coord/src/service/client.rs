@@ -1,5 +1,5 @@
-//! Requests to the service. The invariants: no redirect is followed, the key goes to nobody but the
-//! service, and a write is sent at most twice, both times under one idempotency key.
+//! The HTTP client. The invariants: it follows no redirect, so that the key goes to the service
+//! alone, and it sends a write at most twice, both times with the same idempotency key.
 use std::{
     io,
     time::{Duration, Instant},
@@ -14,21 +14,26 @@ use ureq::{
 };
 use uuid::Uuid;
 
-use crate::{routes::Route, run::pause, settings::Settings};
+use super::{answer::Answer, routes::Route, settings::Settings};
 
-/// The largest answer that is read.
-const MOST_BYTES: u64 = 64 * 1024 * 1024;
+/// The largest body that is read, in bytes.
+const BODY_LIMIT: u64 = 64 * 1024 * 1024;
 
-/// No time at all would mean any time.
-const SHORTEST: Duration = Duration::from_millis(1);
+/// The shortest time-out. `ureq` takes zero for "without a time-out".
+const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
 
-/// What may not stand in a path as it is. The slash may: some parameters are the rest of the path.
-const IN_PATH: &AsciiSet = &CONTROLS
+/// The characters that are percent-encoded in a segment of a path and in a query.
+const ENCODED: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
     .add(b'#')
     .add(b'%')
+    .add(b'&')
+    .add(b'+')
+    .add(b'/')
+    .add(b';')
     .add(b'<')
+    .add(b'=')
     .add(b'>')
     .add(b'?')
     .add(b'[')
@@ -40,91 +45,80 @@ const IN_PATH: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 
-/// What may not stand in a segment of a path, or in a query.
-const IN_SEGMENT: &AsciiSet = &IN_PATH.add(b'/').add(b'&').add(b'+').add(b'=').add(b';');
-
-/// Asks the service. Cloning is cheap, and the clones share their connections.
+/// A client of the service. Cloning is cheap, and clones share their connections.
 #[derive(Clone, Debug)]
 pub struct Client {
     agent: Agent,
     settings: Settings,
-    limit: Option<Limit>,
+    deadline: Option<Deadline>,
 }
 
-/// How long all requests of a client may take together.
+/// The time at which all requests of a client have to be done.
 #[derive(Clone, Copy, Debug)]
-struct Limit {
+struct Deadline {
+    /// The time between the creation of the client and `end`, for messages.
     total: Duration,
     end: Instant,
 }
 
-/// What the service answered, whatever the status.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// The HTTP status.
-    pub status: u16,
-    /// The body as it came.
-    pub text: String,
-    /// The body as JSON; `None` when it is something else.
-    pub json: Option<Value>,
-}
-
-/// Why there is no answer. Where the request may have reached the service the text says so.
+/// Why there is no answer. With [`CallError::Lost`] and [`CallError::TimedOut`] the service has
+/// possibly received the request.
 #[derive(Debug, Error)]
 pub enum CallError {
-    /// No connection came about.
+    /// No connection could be opened.
     #[error("the service at {url} cannot be reached: {reason}")]
     Unreachable {
-        /// Where it was looked for.
+        /// URL of the service.
         url: String,
-        /// What went wrong.
+        /// Description of the failure.
         reason: String,
     },
-    /// The connection ended before the answer was there.
+    /// The connection ended before the answer was complete.
     #[error("the connection to {url} was lost before the answer came: {reason}")]
     Lost {
-        /// Where the request went.
+        /// URL of the service.
         url: String,
-        /// What went wrong.
+        /// Description of the failure.
         reason: String,
     },
-    /// The answer took too long.
+    /// The time-out ended before the answer was complete.
     #[error("the service at {url} did not answer within {seconds} s")]
     TimedOut {
-        /// Where the request went.
+        /// URL of the service.
         url: String,
-        /// How long it was waited for.
+        /// The time-out in seconds.
         seconds: f64,
     },
-    /// The request could not be put together.
+    /// The request is not valid HTTP.
     #[error("the request cannot be sent: {reason}")]
     Invalid {
-        /// What is wrong with it.
+        /// Description of the failure.
         reason: String,
     },
 }
 
-/// A request that can be sent.
+/// A request.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// The HTTP verb.
+    /// The HTTP method.
     pub method: String,
     /// Path and query, below the URL of the settings.
     pub path: String,
     /// The body, if there is one.
     pub body: Option<String>,
-    /// Whether it is a write that carries an idempotency key and may be sent a second time.
+    /// Whether the request is a write that carries an idempotency key, so that it can be sent
+    /// twice.
     pub is_repeatable: bool,
-    /// How long the service may wait before it answers, on top of the time-out.
+    /// How long the service is asked to wait, in addition to the time-out.
     pub wait: Duration,
-    /// Further headers.
+    /// Headers in addition to the key, `Accept` and `Content-Type`.
     pub headers: Vec<(&'static str, String)>,
-    /// Whether the key is sent.
+    /// Whether the request carries the key.
     pub with_key: bool,
 }
 
 impl Call {
-    /// A request with the key and without anything else.
+    /// Creates a request with the key, without a body.
     pub fn new(method: &str, path: &str) -> Call {
         Call {
             method: method.to_owned(),
@@ -137,7 +131,7 @@ impl Call {
         }
     }
 
-    /// The same with a JSON body.
+    /// Sets a JSON body.
     pub fn json(mut self, body: &Value) -> Call {
         self.body = Some(body.to_string());
         self
@@ -145,50 +139,50 @@ impl Call {
 }
 
 impl Client {
-    /// A client with these settings.
+    /// Creates a client.
     pub fn new(settings: Settings) -> Client {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
             .user_agent(concat!("coord/", env!("CARGO_PKG_VERSION")));
-        // A proxy of the environment leads out of a sandbox, never to this machine.
+        // A proxy that the environment names cannot reach a service on this machine.
         let config = match settings.url.is_this_machine() {
             true => config.proxy(None),
             false => config,
         };
-        Client { agent: config.build().new_agent(), settings, limit: None }
+        Client { agent: config.build().new_agent(), settings, deadline: None }
     }
 
-    /// A client with the same settings and connections of its own.
-    pub(crate) fn apart(&self) -> Client {
-        self.with(self.settings.clone())
+    /// Returns a client with the same settings and with connections of its own.
+    pub(crate) fn with_own_connections(&self) -> Client {
+        self.with_settings(self.settings.clone())
     }
 
-    /// A client with other settings that ends as this one does.
-    pub(crate) fn with(&self, settings: Settings) -> Client {
-        Client { limit: self.limit, ..Client::new(settings) }
+    /// Returns a client with other settings and the same deadline.
+    pub(crate) fn with_settings(&self, settings: Settings) -> Client {
+        Client { deadline: self.deadline, ..Client::new(settings) }
     }
 
-    /// The same, but no request takes longer than until the end of this time.
-    pub(crate) fn within(self, total: Duration) -> Client {
-        Client { limit: Some(Limit { total, end: Instant::now() + total }), ..self }
+    /// Sets a deadline for all requests of the client together.
+    pub(crate) fn with_deadline(self, total: Duration) -> Client {
+        let deadline = Some(Deadline { total, end: Instant::now() + total });
+        Client { deadline, ..self }
     }
 
-    /// Ends the connections of this client and its clones, and with them the requests that run. They
-    /// send nothing any more.
+    /// Closes the connections of this client and of its clones, which ends their running requests.
+    /// Later requests of these clients fail.
     pub(crate) fn shut_down(&self) {
         self.agent.clone().shutdown();
     }
 
-    /// The settings of this client.
+    /// Returns the settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Asks for a path with a verb and, where there is one, a JSON body. A write of the service is
-    /// sent under a fresh idempotency key, and once more when the connection is lost or the service
-    /// answers 503.
+    /// Sends a request with a method, a path and an optional JSON body. A write carries a new
+    /// idempotency key, and is sent again if the connection is lost or the service answers 503.
     pub fn call(
         &self,
         method: &str,
@@ -196,62 +190,63 @@ impl Client {
         body: Option<&Value>,
     ) -> Result<Answer, CallError> {
         let mut call = Call::new(method, path);
-        call.is_repeatable = Route::serving(method, path).is_some_and(|it| it.is_repeatable);
+        call.is_repeatable = Route::serving(method, path).is_some_and(|route| route.is_repeatable);
         if let Some(body) = body {
             call = call.json(body);
         }
         self.send(call)
     }
 
-    /// Sends a request and reads the whole answer.
+    /// Sends a request and reads the whole answer. A write is sent again if the connection is lost
+    /// or the service answers 503 with a `Retry-After` that the time-out allows.
     pub fn send(&self, mut call: Call) -> Result<Answer, CallError> {
         if !call.is_repeatable {
-            return Ok(self.once(&call)?.0);
+            return Ok(self.send_once(&call)?.0);
         }
         call.headers.push(("idempotency-key", Uuid::new_v4().to_string()));
         let started = Instant::now();
-        match self.once(&call) {
-            Err(CallError::Lost { .. }) => Ok(self.once(&call)?.0),
-            Ok((answer, after)) if answer.status == 503 => {
-                let after = after.unwrap_or_default();
-                if after >= self.time_for(&call).saturating_sub(started.elapsed()) {
+        match self.send_once(&call) {
+            Err(CallError::Lost { .. }) => Ok(self.send_once(&call)?.0),
+            Ok((answer, retry_after)) if answer.status == 503 => {
+                let retry_after = retry_after.unwrap_or_default();
+                if retry_after >= self.timeout_of(&call).saturating_sub(started.elapsed()) {
                     return Ok(answer);
                 }
-                pause(after);
-                Ok(self.once(&call)?.0)
+                pause(retry_after);
+                Ok(self.send_once(&call)?.0)
             }
-            settled => Ok(settled?.0),
+            done => Ok(done?.0),
         }
     }
 
-    /// How long an answer may take.
-    fn time_for(&self, call: &Call) -> Duration {
+    /// Returns the time-out of a request.
+    fn timeout_of(&self, call: &Call) -> Duration {
         let time = self.settings.timeout + call.wait;
-        match self.limit {
-            Some(limit) => time.min(limit.end.saturating_duration_since(Instant::now())),
+        match self.deadline {
+            Some(deadline) => time.min(deadline.end.saturating_duration_since(Instant::now())),
             None => time,
         }
     }
 
-    /// An answer, and when the service wants to be asked again.
-    fn once(&self, call: &Call) -> Result<(Answer, Option<Duration>), CallError> {
-        let mut response = self.open(call)?;
+    /// Sends a request once. Returns the answer and the value of `Retry-After`.
+    fn send_once(&self, call: &Call) -> Result<(Answer, Option<Duration>), CallError> {
+        let mut response = self.send_unread(call)?;
         let bytes = response
             .body_mut()
             .with_config()
-            .limit(MOST_BYTES)
+            .limit(BODY_LIMIT)
             .read_to_vec()
-            .map_err(|error| self.explain(call, error))?;
+            .map_err(|error| self.call_error(call, error))?;
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let json = serde_json::from_str(&text).ok();
-        let after = response.headers().get(header::RETRY_AFTER);
-        let after = after.and_then(|it| it.to_str().ok()).and_then(|it| it.parse().ok());
+        let retry_after = response.headers().get(header::RETRY_AFTER);
+        let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
         let answer = Answer { status: response.status().as_u16(), text, json };
-        Ok((answer, after.map(Duration::from_secs)))
+        Ok((answer, retry_after.map(Duration::from_secs)))
     }
 
-    /// Sends a request and returns the answer with its body still to be read.
-    pub(crate) fn open(&self, call: &Call) -> Result<Response<Body>, CallError> {
+    /// Sends a request. Returns the response with its body still to be read.
+    pub(crate) fn send_unread(&self, call: &Call) -> Result<Response<Body>, CallError> {
         let invalid = |error: ureq::http::Error| CallError::Invalid { reason: error.to_string() };
         let url = format!("{}{}", self.settings.url, call.path);
         let mut request = Request::builder()
@@ -267,9 +262,9 @@ impl Client {
             }
             request = request.header(*name, value);
         }
-        // Only for an answer it is worth waiting longer.
+        // The service may wait before it answers, but not before it accepts the connection.
         let agent = &self.agent;
-        let timeout = Some(self.time_for(call).max(SHORTEST));
+        let timeout = Some(self.timeout_of(call).max(SHORTEST_TIMEOUT));
         let connect = Some(self.settings.timeout);
         let answered = match &call.body {
             Some(body) => {
@@ -286,13 +281,13 @@ impl Client {
                 agent.run(request.timeout_global(timeout).build())
             }
         };
-        answered.map_err(|error| self.explain(call, error))
+        answered.map_err(|error| self.call_error(call, error))
     }
 
-    fn explain(&self, call: &Call, error: ureq::Error) -> CallError {
+    fn call_error(&self, call: &Call, error: ureq::Error) -> CallError {
         let url = self.settings.url.to_string();
-        let time = match self.limit {
-            Some(limit) if limit.end <= Instant::now() => limit.total,
+        let time = match self.deadline {
+            Some(deadline) if deadline.end <= Instant::now() => deadline.total,
             _ => self.settings.timeout + call.wait,
         };
         let seconds = time.as_secs_f64();
@@ -316,12 +311,18 @@ impl Client {
     }
 }
 
-/// A value as it may stand in a path; slashes stay when it is the rest of the path.
-pub(crate) fn in_path(value: &str, is_rest: bool) -> String {
-    utf8_percent_encode(value, if is_rest { IN_PATH } else { IN_SEGMENT }).to_string()
+/// Encodes a value for a segment of a path, or for a query.
+pub(crate) fn encode(value: &str) -> String {
+    utf8_percent_encode(value, ENCODED).to_string()
 }
 
-/// A value as it may stand in a query.
-pub(crate) fn in_query(value: &str) -> String {
-    utf8_percent_encode(value, IN_SEGMENT).to_string()
+/// Encodes a value for the rest of a path. Its slashes stay.
+pub(crate) fn encode_rest_of_path(value: &str) -> String {
+    value.split('/').map(encode).collect::<Vec<_>>().join("/")
+}
+
+/// Blocks the thread. The client has nothing else to do until it sends the request again.
+#[expect(clippy::disallowed_methods, reason = "the client has nothing else to do meanwhile")]
+pub(crate) fn pause(time: Duration) {
+    std::thread::sleep(time);
 }

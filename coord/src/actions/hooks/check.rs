@@ -1,0 +1,149 @@
+//! The check of files against the locks of the service. The invariant: a file whose recorded
+//! fencing token is no longer valid never passes.
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::files::Files;
+use crate::{
+    actions::{
+        caller::Caller,
+        verify::{LOCKS_PER_REQUEST, verify_tokens},
+    },
+    command_line::context::Context,
+    output::{
+        outcome::{DONE, Problem, exit_code_of},
+        time::relative_time,
+    },
+    work_tree::record::Recorded,
+};
+
+/// A token that no lock has. A request with it asks for the holder without claiming to be it.
+const NO_TOKEN: i64 = 0;
+
+/// The recorded locks, and those of them that the caller acquired at this service.
+struct Check<'a> {
+    caller: Caller<'a>,
+    recorded: &'a BTreeMap<String, Recorded>,
+    tokens: BTreeMap<&'a str, i64>,
+}
+
+/// Returns a complaint for each file that must not be committed or pushed.
+pub(super) fn check_files(
+    cx: &Context,
+    recorded: &BTreeMap<String, Recorded>,
+    files: &Files,
+) -> Result<Vec<String>, Problem> {
+    let caller = Caller::new(cx);
+    let mut tokens = BTreeMap::new();
+    for (key, lock) in recorded {
+        if caller.has_recorded(lock)? {
+            tokens.insert(key.as_str(), lock.token);
+        }
+    }
+    let check = Check { caller, recorded, tokens };
+    let mut complaints = Vec::new();
+    let all: Vec<_> = files.changed.iter().chain(&files.relied_on).map(String::as_str).collect();
+    for chunk in all.chunks(LOCKS_PER_REQUEST) {
+        let locks: Vec<_> = chunk
+            .iter()
+            .map(|file| (*file, check.tokens.get(file).copied().unwrap_or(NO_TOKEN)))
+            .collect();
+        for (file, result) in chunk.iter().zip(results_of(cx, &locks)?) {
+            complaints.extend(check.judge(file, files.changed.contains(*file), &result)?);
+        }
+    }
+    Ok(complaints)
+}
+
+/// Returns what the service says about locks with these tokens, in the same order.
+fn results_of(cx: &Context, locks: &[(&str, i64)]) -> Result<Vec<Value>, Problem> {
+    let answer = verify_tokens(cx, locks)?;
+    let is_complete = |results: &&Vec<Value>| {
+        results.len() == locks.len() && results.iter().all(|result| result["valid"].is_boolean())
+    };
+    match answer.member("results").as_array().filter(is_complete) {
+        Some(results) => Ok(results.clone()),
+        None => Err(Problem::unusable(&answer, cx.settings())),
+    }
+}
+
+impl Check<'_> {
+    /// Returns the complaint about a file, if there is one.
+    fn judge(
+        &self,
+        file: &str,
+        is_changed: bool,
+        result: &Value,
+    ) -> Result<Option<String>, Problem> {
+        // The service normalises paths, and the record has its form.
+        let key = result["file_path"].as_str().unwrap_or(file);
+        match (self.tokens.get(file), self.tokens.get(key)) {
+            (Some(token), _) => self.judge_recorded(file, *token, result),
+            (None, Some(token)) => {
+                let results = results_of(self.caller.cx, &[(file, *token)])?;
+                self.judge_recorded(file, *token, results.first().unwrap_or(&Value::Null))
+            }
+            (None, None) if !is_changed => Ok(None),
+            (None, None) => {
+                if let Some(lock) = self.recorded.get(file).or_else(|| self.recorded.get(key)) {
+                    self.caller.cx.output.print_problem(&format!(
+                        "{file}: the recorded lock does not count here, it is from {}.",
+                        lock.origin()
+                    ));
+                }
+                self.judge_unrecorded(file, result)
+            }
+        }
+    }
+
+    /// Returns the complaint about a file whose recorded lock the caller no longer holds.
+    fn judge_recorded(
+        &self,
+        file: &str,
+        token: i64,
+        result: &Value,
+    ) -> Result<Option<String>, Problem> {
+        let holder = result["locked_by"].as_str();
+        if result["valid"] == true {
+            return match holder.map(|holder| self.caller.is(holder)).transpose()? {
+                Some(true) => Ok(None),
+                // Fencing tokens are not secret: a valid one can be that of another agent.
+                _ => Ok(Some(locked_by(file, holder.unwrap_or("another agent"), result))),
+            };
+        }
+        let now = match holder {
+            Some(holder) => format!("{holder} holds it now{}", expiry_of(result)),
+            None => "nobody holds it now".to_owned(),
+        };
+        Ok(Some(format!(
+            "{file}: your lock (fencing token {token}) is no longer valid; {now}. Look at what was \
+             changed meanwhile, then lock it again with: coord lock {file}"
+        )))
+    }
+
+    /// Returns the complaint about a file without a recorded lock that another agent has locked.
+    fn judge_unrecorded(&self, file: &str, result: &Value) -> Result<Option<String>, Problem> {
+        let Some(holder) = result["locked_by"].as_str() else { return Ok(None) };
+        if self.caller.is(holder)? && self.is_locked_in_session(file)? {
+            return Ok(None);
+        }
+        Ok(Some(locked_by(file, holder, result)))
+    }
+
+    /// Whether a lock that the caller acquired elsewhere counts in the caller's session.
+    fn is_locked_in_session(&self, file: &str) -> Result<bool, Problem> {
+        let answer = self.caller.cx.lock_status(file)?;
+        let session = answer.member("lock")["session_id"].as_str();
+        Ok(exit_code_of(&answer) == DONE && self.caller.is_in_session(session))
+    }
+}
+
+fn locked_by(file: &str, holder: &str, result: &Value) -> String {
+    format!("{file}: it is locked by {holder}{}.", expiry_of(result))
+}
+
+fn expiry_of(result: &Value) -> String {
+    let time = result["expires_at"].as_str().and_then(relative_time);
+    time.map(|time| format!(", it expires {time}")).unwrap_or_default()
+}

@@ -1,0 +1,4 @@
+//! `coord mcp`: an MCP server on standard input and output that forwards to the service.
+mod events;
+mod message;
+pub(super) mod proxy;

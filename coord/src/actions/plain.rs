@@ -1,0 +1,23 @@
+//! Commands that call one route and print its answer.
+use clap::ArgMatches;
+
+use crate::{
+    command_line::{command::Command, context::Context},
+    output::outcome::Outcome,
+};
+
+pub(super) fn call(cx: &Context, command: &Command, matches: &ArgMatches) -> Outcome {
+    let answer = cx.send(&cx.draft(command, matches)?)?;
+    Ok(cx.print_answer(command, &answer))
+}
+
+/// Calls the route, and waits as long as it is refused for one of these reasons.
+pub(super) fn call_waiting(
+    cx: &Context,
+    command: &Command,
+    matches: &ArgMatches,
+    reasons: &[&str],
+) -> Outcome {
+    let answer = cx.send_waiting(cx.draft(command, matches)?, reasons)?;
+    Ok(cx.print_answer(command, &answer))
+}

@@ -1,0 +1,114 @@
+//! The arguments of a command, from the fields of its route.
+use clap::{Arg, ArgAction, Command as Clap, builder::PossibleValuesParser, value_parser};
+
+use super::command::{Argument, Command};
+use crate::service::routes::{Field, Kind};
+
+/// Returns the parser of a command, with its arguments and their help texts.
+pub(crate) fn parser_of(command: &Command) -> Clap {
+    let route = command.route;
+    let name = command.words.rsplit(' ').next().unwrap_or_default();
+    let summary = match command.about {
+        Some(about) => about.lines().next().unwrap_or_default(),
+        None => route.summary,
+    };
+    Clap::new(name)
+        .about(without_full_stop(summary))
+        .long_about(command.about.unwrap_or(route.description))
+        .args_conflicts_with_subcommands(true)
+        .args(route.fields.iter().filter_map(|field| argument_of_field(command, field)))
+        .args(command.arguments.iter().filter_map(additional_argument))
+}
+
+/// Returns the argument that is not a field of the command's route, if it is one.
+fn additional_argument(argument: &Argument) -> Option<Arg> {
+    match argument {
+        Argument::Switch(name, help) => {
+            Some(Arg::new(*name).long(*name).action(ArgAction::SetTrue).help(*help))
+        }
+        Argument::Value(name, value, help) => {
+            Some(Arg::new(*name).long(*name).value_name(*value).help(*help))
+        }
+        Argument::Rest(name, value, help) => Some(
+            Arg::new(*name).value_name(*value).help(*help).num_args(0..).action(ArgAction::Append),
+        ),
+        Argument::FieldOf(field) => Some(flag(field, &dashed(field.name)).required(false)),
+        Argument::Positional(..) | Argument::Renamed(..) | Argument::Hidden(_) => None,
+    }
+}
+
+/// Returns the argument for a field of the command's route. `None` if the command fills the field.
+fn argument_of_field(command: &Command, field: &'static Field) -> Option<Arg> {
+    match command.argument(field.name) {
+        Some(Argument::Hidden(_)) => None,
+        Some(Argument::Positional(_, name)) => Some(positional(field, name)),
+        Some(Argument::Renamed(_, name)) => Some(flag(field, name)),
+        _ if field.is_identity() => None,
+        _ => Some(flag(field, &flag_name(field))),
+    }
+}
+
+/// Returns the name of the flag for a field. The names of the global options stay free.
+fn flag_name(field: &Field) -> String {
+    match field.name {
+        "agent_id" => "of-agent".to_owned(),
+        "agent_type" => "of-type".to_owned(),
+        "session_id" => "of-session".to_owned(),
+        "wait_seconds" => "wait".to_owned(),
+        name => dashed(name),
+    }
+}
+
+fn dashed(name: &str) -> String {
+    name.replace('_', "-")
+}
+
+fn positional(field: &'static Field, name: &'static str) -> Arg {
+    let arg = with_type(Arg::new(field.name).value_name(name), field);
+    arg.help(help_text(field)).required(field.is_required)
+}
+
+fn flag(field: &'static Field, name: &str) -> Arg {
+    let value = match field.kind {
+        Kind::Integer | Kind::Number => "N",
+        Kind::Boolean => "BOOL",
+        Kind::Object | Kind::Any => "JSON",
+        Kind::Text | Kind::Texts | Kind::Values => "TEXT",
+    };
+    with_type(Arg::new(field.name).long(name.to_owned()).value_name(value), field)
+        .help(help_text(field))
+        .required(field.is_required)
+}
+
+fn help_text(field: &Field) -> String {
+    let text = without_full_stop(field.description);
+    match field.default {
+        Some(default) if field.kind != Kind::Boolean => format!("{text} [default: {default}]"),
+        _ => text.to_owned(),
+    }
+}
+
+/// Help texts of arguments end without a full stop.
+fn without_full_stop(text: &str) -> &str {
+    text.strip_suffix('.').unwrap_or(text)
+}
+
+fn with_type(arg: Arg, field: &'static Field) -> Arg {
+    if !field.choices.is_empty() {
+        return arg.value_parser(PossibleValuesParser::new(field.choices.iter().copied()));
+    }
+    match field.kind {
+        Kind::Integer => arg.value_parser(value_parser!(i64)).allow_negative_numbers(true),
+        Kind::Number => arg.value_parser(value_parser!(f64)).allow_negative_numbers(true),
+        // With a default, the flag alone means true, as in `--dry-run`.
+        Kind::Boolean => {
+            let arg = arg.value_parser(value_parser!(bool));
+            match field.default {
+                Some(_) => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+                None => arg,
+            }
+        }
+        Kind::Texts | Kind::Values => arg.num_args(1..).action(ArgAction::Append),
+        Kind::Text | Kind::Object | Kind::Any => arg,
+    }
+}

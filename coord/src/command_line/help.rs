@@ -1,0 +1,83 @@
+//! The longer help texts. Agents read them, so they name the mechanism and the exit codes.
+
+pub(crate) const ABOUT: &str =
+    "Locks, work, handoffs and guardrails for AI coding agents that share a codebase.";
+
+pub(crate) const CONFIGURATION: &str = "\
+URL of the service: --url, else the first of COORDINATION_API_URL, COORDINATOR_HTTP_URL,
+AGENT_COORDINATOR_API_URL and AGENT_COORDINATOR_HTTP_URL that is set, else this machine, with the
+port AGENT_COORDINATOR_REST_PORT (default 8081). Any other host must be listed in
+COORDINATION_ALLOWED_HOSTS, separated by commas. `*.example.org` allows every name below
+example.org.
+
+API key: COORDINATION_API_KEY, else COORDINATOR_API_KEY, else --key-file.
+
+A text or object given as - is read from standard input.
+
+Exit codes: 0 done, 1 refused or not found, 2 invalid usage, configuration or input,
+3 not permitted (401, 403), 4 no answer, timed out, or an error of the service.";
+
+pub(crate) const TRY: &str = "\
+Prints one JSON object. {\"status\":\"ok\",…} contains the answer of the service.
+{\"status\":\"skipped\",…} means that the service or the capability is not available.
+{\"status\":\"error\",…} means that the service rejected the request. Exit code 0 for ok and
+skipped, 1 for error. Read response.success: ok only means that there is an answer, not that a lock
+is held. A payload that is not an object, or lacks the id in the path, is exit code 2 in every case.
+
+Where no field of the request names the agent, AGENT_ID and AGENT_TYPE are sent as X-Agent-Id and
+X-Agent-Type. The service then denies a request whose key is bound to another agent.";
+
+pub(crate) const GIT_HOOK: &str = "\
+A changed file whose lock was recorded by `coord lock` passes only while that lock is still held
+with the same fencing token. Any other changed file passes unless another agent holds its lock.
+
+A recorded lock counts only for the service, the workspace and the agent that acquired it. A record
+that cannot be parsed stops every commit and push.
+
+pre-commit checks the files of the commit.
+
+pre-push to a branch that the remote has checks the files that its new commits change, and those
+changed by commits that the branch loses. Changes that come from the remote's default branch
+(refs/remotes/<remote>/HEAD, see `git remote set-head`) are the work of other agents, so only
+recorded locks are checked for them.
+
+pre-push to a new branch, or to one whose commit was not fetched yet, checks the commits that no
+branch of the remote has, and the recorded locks of all files that differ from the merge base with
+the default branch.
+
+When the service cannot be reached, commits and pushes are stopped, unless the repository allows
+them:
+
+  git config coord.unreachable allow";
+
+pub(crate) const HOOK_INSTALL: &str = "\
+A hook that `coord` did not install is left alone unless --force is given. With --force it is kept
+as <hook>.before-coord, and runs first.";
+
+pub(crate) const MCP: &str = "\
+For agents that start MCP servers as programs. Forwards every message to /mcp of the service, with
+the key and the identity of the environment.
+
+When a request is cancelled, or is still waiting for a lock or for work when standard input ends,
+its connection is closed. The service then grants nothing to it.";
+
+pub(crate) const START_SESSION: &str = "\
+Register your session when you start work, and print the newest handoff.
+
+Other agents then see you. The session is --session-id, else SESSION_ID, else, with --hook, the
+member `session_id` of a JSON object on standard input, else a new one. As a hook of Claude Code,
+the command also sets SESSION_ID for the later commands of the session.";
+
+pub(crate) const END_SESSION: &str = "\
+End your session when your work is done. With --summary, first write a handoff.
+
+This releases the locks, claims and ports of the session. The session is --session-id, else
+SESSION_ID, else, with --hook, the member `session_id` of a JSON object on standard input.
+
+The two lines of settings for Claude Code and Codex are
+
+  coord session start --hook
+  coord session end --hook --summary \"Session ended.\"";
+
+pub(crate) const SESSION_HOOK: &str =
+    "Behave as a session hook: exit code 0 in every case, problems on standard error, at most 2 s";

@@ -1,0 +1,101 @@
+//! Exit codes, and the problems with which a command ends.
+use serde_json::Value;
+
+use crate::service::{
+    answer::{Answer, problem_detail, refusing_member},
+    client::CallError,
+    settings::{Settings, SettingsError},
+};
+
+/// Exit code: the command is done.
+pub(crate) const DONE: u8 = 0;
+/// Exit code: the service refused, or found nothing.
+pub(crate) const REFUSED: u8 = 1;
+/// Exit code: usage, configuration or input is invalid.
+pub(crate) const INVALID: u8 = 2;
+/// Exit code: the caller is not permitted (401, 403).
+pub(crate) const DENIED: u8 = 3;
+/// Exit code: no answer, timed out, or an error of the service.
+pub(crate) const UNANSWERED: u8 = 4;
+
+/// Why a command ends without an answer to show.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    pub(crate) code: u8,
+    pub(crate) text: String,
+}
+
+impl Problem {
+    pub(crate) fn invalid(text: impl Into<String>) -> Problem {
+        Problem { code: INVALID, text: text.into() }
+    }
+
+    /// Returns the problem with an answer that a command cannot use.
+    pub(crate) fn unusable(answer: &Answer, settings: &Settings) -> Problem {
+        let code = match exit_code_of(answer) {
+            // The status is that of a usable answer, so the body is not what the command expects.
+            DONE | REFUSED => UNANSWERED,
+            code => code,
+        };
+        Problem { code, text: describe_failure(answer, settings) }
+    }
+}
+
+impl From<SettingsError> for Problem {
+    fn from(error: SettingsError) -> Problem {
+        Problem::invalid(error.to_string())
+    }
+}
+
+impl From<CallError> for Problem {
+    fn from(error: CallError) -> Problem {
+        let code = if matches!(error, CallError::Invalid { .. }) { INVALID } else { UNANSWERED };
+        let mut text = error.to_string();
+        if let Some(first) = text.get_mut(..1) {
+            first.make_ascii_uppercase();
+        }
+        Problem { code, text: text + "." }
+    }
+}
+
+/// The exit code of a command, or why it ends without an answer.
+pub(crate) type Outcome = Result<u8, Problem>;
+
+/// Returns the exit code that an answer means.
+pub(crate) fn exit_code_of(answer: &Answer) -> u8 {
+    match (answer.status, &answer.json) {
+        (200..=299, None) => UNANSWERED,
+        (200..=299, Some(json)) => match refusing_member(json) {
+            Some(_) => REFUSED,
+            None => DONE,
+        },
+        (401 | 403, _) => DENIED,
+        (404, _) => REFUSED,
+        (408 | 429 | 500.., _) => UNANSWERED,
+        _ => INVALID,
+    }
+}
+
+/// Describes in one sentence why an answer cannot be used.
+pub(crate) fn describe_failure(answer: &Answer, settings: &Settings) -> String {
+    let (status, url) = (answer.status, settings.url.as_str());
+    let detail = problem_detail(answer.json.as_ref().unwrap_or(&Value::Null));
+    match (status, detail.as_str()) {
+        (200..=299, _) => {
+            format!("{url} answered something that is not an answer of the service; check the URL.")
+        }
+        (300..=399, _) => {
+            format!("{url} answered {status}, a redirect, which is not followed; check the URL.")
+        }
+        (401, _) => "The API key is missing or unknown (401): set COORDINATION_API_KEY, or give \
+                     --key-file."
+            .to_owned(),
+        (403, detail) => format!("Not permitted (403): {detail}."),
+        (404, "") => {
+            format!("{url} has no such route (404): check the URL and the version of the service.")
+        }
+        (_, "") => format!("{url} answered {status}."),
+        (400..=499, detail) => format!("Not accepted ({status}): {detail}."),
+        (_, detail) => format!("{url} answered {status}: {detail}."),
+    }
+}

@@ -1,0 +1,6 @@
+//! The service: where it is, which routes it has, and how a request is sent to it.
+pub(crate) mod answer;
+pub(crate) mod client;
+pub mod routes;
+pub(crate) mod settings;
+pub(crate) mod url;

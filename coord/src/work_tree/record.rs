@@ -1,0 +1,252 @@
+//! `.coord/locks.json`: the locks that were acquired in this work tree, with their fencing tokens.
+//! The invariant: commands that run at the same time do not overwrite each other's changes.
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Map, Value, json};
+
+use super::git::WorkTree;
+use crate::service::settings::Settings;
+
+/// The version of the format. A file of another version is rejected as a whole.
+const VERSION: i64 = 1;
+
+/// The record of a work tree.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    folder: PathBuf,
+    work_tree: WorkTree,
+}
+
+/// A recorded lock. Different services give out the same fencing tokens, so a token counts only
+/// together with its service, workspace and agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Recorded {
+    pub(crate) token: i64,
+    url: String,
+    workspace: String,
+    agent_id: String,
+    session_id: String,
+}
+
+impl Recorded {
+    fn new(token: i64, settings: &Settings) -> Recorded {
+        let identity = &settings.identity;
+        Recorded {
+            token,
+            url: settings.url.as_str().to_owned(),
+            workspace: identity.workspace.clone(),
+            agent_id: identity.agent_id.clone(),
+            session_id: identity.session_id.clone(),
+        }
+    }
+
+    /// Whether the lock was acquired at this service, in this workspace and by this agent. An empty
+    /// name stands for the one that the key is bound to, which is not known here. It matches any
+    /// name, and the service decides by the token.
+    pub(crate) fn counts_for(&self, url: &str, workspace: &str, agent_id: &str) -> bool {
+        let matches = |recorded: &str, expected: &str| {
+            recorded.is_empty() || expected.is_empty() || recorded == expected
+        };
+        canonical_url(&self.url) == canonical_url(url)
+            && matches(&self.workspace, workspace)
+            && matches(&self.agent_id, agent_id)
+    }
+
+    /// Whether the lock was acquired with these settings.
+    pub(crate) fn counts_with(&self, settings: &Settings) -> bool {
+        let identity = &settings.identity;
+        self.counts_for(settings.url.as_str(), &identity.workspace, &identity.agent_id)
+    }
+
+    /// Describes the service, the workspace and the agent of the lock.
+    pub(crate) fn origin(&self) -> String {
+        let named = |what: &str, name: &str| match name {
+            "" => String::new(),
+            name => format!(", {what} {name}"),
+        };
+        format!(
+            "{}{}{}",
+            self.url,
+            named("workspace", &self.workspace),
+            named("agent", &self.agent_id)
+        )
+    }
+
+    fn from_json(lock: &Value) -> Option<Recorded> {
+        let text = |name: &str| lock[name].as_str().map(str::to_owned);
+        Some(Recorded {
+            token: lock["fencing_token"].as_i64()?,
+            url: text("url")?,
+            workspace: text("workspace")?,
+            agent_id: text("agent_id")?,
+            session_id: text("session_id")?,
+        })
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "fencing_token": self.token,
+            "url": self.url,
+            "workspace": self.workspace,
+            "agent_id": self.agent_id,
+            "session_id": self.session_id,
+        })
+    }
+}
+
+/// Returns the form of a URL that is equal for all of its spellings, for comparisons.
+fn canonical_url(url: &str) -> String {
+    let url = url.to_ascii_lowercase();
+    ["://127.0.0.1", "://[::1]"]
+        .iter()
+        .fold(url, |url, address| url.replace(address, "://localhost"))
+}
+
+/// Recorded locks by lock key.
+type Locks = BTreeMap<String, Recorded>;
+
+impl Record {
+    /// Returns the record of the work tree around the current folder.
+    pub(crate) fn of_current_folder() -> Option<Record> {
+        WorkTree::of_current_folder().map(Record::of)
+    }
+
+    /// Returns the record of a work tree.
+    pub(crate) fn of(work_tree: WorkTree) -> Record {
+        Record { folder: work_tree.top.join(".coord"), work_tree }
+    }
+
+    pub(crate) fn work_tree(&self) -> &WorkTree {
+        &self.work_tree
+    }
+
+    /// Records a lock that was acquired with these settings.
+    pub(crate) fn add(&self, key: &str, token: i64, settings: &Settings) -> io::Result<()> {
+        self.change(|locks| {
+            locks.insert(key.to_owned(), Recorded::new(token, settings));
+        })
+    }
+
+    /// Removes a lock, if it was acquired with these settings.
+    pub(crate) fn remove(&self, key: &str, settings: &Settings) -> io::Result<()> {
+        match self.path().exists() {
+            true => self.change(|locks| {
+                locks.retain(|name, lock| name != key || !lock.counts_with(settings));
+            }),
+            false => Ok(()),
+        }
+    }
+
+    /// Removes the locks of a session.
+    pub(crate) fn remove_session(&self, session_id: &str) -> io::Result<()> {
+        match self.path().exists() {
+            true => self.change(|locks| locks.retain(|_, lock| lock.session_id != session_id)),
+            false => Ok(()),
+        }
+    }
+
+    /// Reads the recorded locks.
+    pub(crate) fn locks(&self) -> io::Result<Locks> {
+        read_locks(&self.path())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.join("locks.json")
+    }
+
+    /// Changes the record while a file lock is held. The file is replaced by a rename, so that a
+    /// process that reads it at the same time sees either the old locks or the new ones.
+    fn change(&self, edit: impl FnOnce(&mut Locks)) -> io::Result<()> {
+        fs::create_dir_all(&self.folder)?;
+        let guard = open_private(&self.folder.join("locks.lock"))?;
+        guard.lock()?;
+        self.exclude_from_git()?;
+        let mut locks = read_locks(&self.path())?;
+        edit(&mut locks);
+        let locks: Map<_, _> =
+            locks.iter().map(|(key, lock)| (key.clone(), lock.to_json())).collect();
+        let text = format!("{:#}\n", json!({ "version": VERSION, "locks": locks }));
+        let fresh = self.folder.join("locks.new");
+        let _ = fs::remove_file(&fresh);
+        let mut file = open_private(&fresh)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&fresh, self.path())
+    }
+
+    /// Keeps the folder out of commits, without a change to a tracked file.
+    fn exclude_from_git(&self) -> io::Result<()> {
+        if self.work_tree.git_succeeds(&["check-ignore", "-q", ".coord/locks.json"]) {
+            return Ok(());
+        }
+        let exclude = self.work_tree.repository_file("info/exclude").map_err(io::Error::other)?;
+        if let Some(folder) = exclude.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let mut file = OpenOptions::new().append(true).create(true).open(exclude)?;
+        file.write_all(b"\n/.coord/\n")
+    }
+}
+
+/// Opens a file that only its owner can read.
+fn open_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+fn read_locks(path: &Path) -> io::Result<Locks> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Locks::new()),
+        Err(error) => {
+            return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())));
+        }
+    };
+    parse_locks(&text).map_err(|reason| {
+        let path = path.display();
+        io::Error::other(format!(
+            "{path} is damaged ({reason}); remove it, and lock your files again"
+        ))
+    })
+}
+
+/// Parses a record. It is rejected as a whole if any part of it has another form than `change`
+/// writes.
+fn parse_locks(text: &str) -> Result<Locks, String> {
+    let document: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if document["version"] != VERSION {
+        return Err(format!("expected version {VERSION}"));
+    }
+    let locks = document["locks"].as_object().ok_or("`locks` is not an object")?;
+    let parse = |(key, lock): (&String, &Value)| match Recorded::from_json(lock) {
+        Some(lock) => Ok((key.clone(), lock)),
+        None => Err(format!("the lock on {key} lacks a member or has one of another type")),
+    };
+    locks.iter().map(parse).collect()
+}
+
+/// Parses lock keys and fencing tokens that people and scripts write: a record, or an object of
+/// lock keys, each with a number or with an object that has one. The error names the entry that has
+/// another form, or that is from another service than the one at this URL.
+pub(crate) fn parse_tokens(text: &str, url: &str) -> Result<Vec<(String, i64)>, String> {
+    let document: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let is_record = document["locks"].is_object();
+    if is_record && document.get("version").is_some_and(|version| *version != VERSION) {
+        return Err(format!("expected a record of version {VERSION}"));
+    }
+    let locks = if is_record { &document["locks"] } else { &document };
+    let token = |lock: &Value| lock.as_i64().or_else(|| lock["fencing_token"].as_i64());
+    let parse = |(key, lock): (&String, &Value)| match (token(lock), lock["url"].as_str()) {
+        (Some(_), Some(other)) if canonical_url(other) != canonical_url(url) => {
+            Err(format!("the lock on {key} is from {other}, not from {url}"))
+        }
+        (Some(token), _) => Ok((key.clone(), token)),
+        (None, _) => Err(format!("expected a number as the fencing token of {key}")),
+    };
+    locks.as_object().ok_or("expected an object")?.iter().map(parse).collect()
+}
