@@ -11,7 +11,7 @@ use crate::{Config, Result, auth::Caller, db::Db};
 /// How many callers are remembered at most; any text may be named as a session.
 const MOST_KNOWN: usize = 10_000;
 
-/// When this process last recorded a heartbeat for each caller of reads. Function `hear` in the database
+/// When this process last recorded a heartbeat for each caller of reads. Function `record_heartbeat` in the database
 /// keeps the same bound for all replicas together.
 #[derive(Debug, Default)]
 pub(crate) struct Heartbeats {
@@ -30,7 +30,7 @@ impl Heartbeats {
         }
         let at = Instant::now();
         sqlx::query_scalar!(
-            "select hear($1, row(null, $2, $3, $4, null, $5)::request)",
+            "select record_heartbeat($1, row(null, $2, $3, $4, null, $5)::request)",
             caller.workspace,
             caller.agent_id,
             caller.agent_type,

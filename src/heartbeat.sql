@@ -5,20 +5,20 @@
 --
 -- Writes only what is due: a session or a claim at most once in ten seconds. A session that is not
 -- registered is not an error and changes nothing.
-create or replace function hear(in_workspace text, cx request) returns void language plpgsql as $$
+create or replace function record_heartbeat(in_workspace text, cx request) returns void language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
     is_due boolean;
     session_silence interval;
 begin
     if cx.session_id is not null then
-        select is_session_due(s.ended_at, s.last_heartbeat_at, at), cx.silence
+        select is_heartbeat_due(s.ended_at, s.last_heartbeat_at, at), cx.silence
         into is_due, session_silence
         from agent_session s
         where s.workspace = in_workspace and s.agent_id = cx.agent_id
             and s.session_id = cx.session_id;
         if is_due then
-            perform touch_session(in_workspace, cx.agent_id, cx.session_id, cx.silence);
+            perform mark_session_alive(in_workspace, cx.agent_id, cx.session_id, cx.silence);
         end if;
     end if;
     perform from work_task t
@@ -34,7 +34,7 @@ end
 $$;
 
 -- Whether a call writes its session's heartbeat: not within ten seconds of the last one.
-create or replace function is_session_due(
+create or replace function is_heartbeat_due(
     ended_at timestamptz, last_heartbeat_at timestamptz, at timestamptz
 ) returns boolean language sql stable parallel safe as $$
     select ended_at is not null or last_heartbeat_at < at - interval '10 seconds'
@@ -45,7 +45,7 @@ $$;
 --
 -- The row of a live session is skipped when another call holds it: that call writes the same. The row of
 -- an ended one is waited for, because what the caller takes next counts only once the session is live.
-create or replace function touch_session(
+create or replace function mark_session_alive(
     in_workspace text, in_agent_id text, in_session_id text, silence interval
 ) returns void language plpgsql as $$
 declare

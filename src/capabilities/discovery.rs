@@ -166,7 +166,7 @@ impl Operation for Heartbeat {
 
     async fn run(self, cx: Context<'_>) -> Result<Heard> {
         let session_id = sqlx::query_scalar!(
-            "select session_id from heartbeat_session($1, row($2, $3, $4, $5, $6, $7)::request, $8)",
+            "select session_id from record_session_heartbeat($1, row($2, $3, $4, $5, $6, $7)::request, $8)",
             cx.caller.workspace,
             cx.request.id,
             cx.caller.agent_id,

@@ -7,7 +7,7 @@ create or replace function write_handoff(
     in_content json, out handoff_id uuid
 ) language plpgsql as $$
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     if in_refusal is null then
         insert into handoff (
             workspace, agent_id, agent_type, session_id, summary, completed_work, in_progress,
@@ -35,7 +35,7 @@ create or replace function read_handoffs(
 declare
     found_rows bigint;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     if in_agent_id is null then
         return query
         select * from handoff h where h.workspace = in_workspace

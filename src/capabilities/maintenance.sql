@@ -11,7 +11,7 @@ create or replace function run_maintenance(
     out duration_ms bigint
 ) language plpgsql as $$
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     select t.* into sessions_expired, locks_expired, locks_released, tasks_requeued, tasks_failed,
         ports_released
     from tidy_up(in_workspace, cx.silence, in_tasks) t;

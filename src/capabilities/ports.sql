@@ -11,7 +11,7 @@ declare
     at timestamptz;
     own record;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     perform from take_turn(in_workspace, 'ports', '');
     at := clock_timestamp();
     expires_at := at + in_ttl;
@@ -75,7 +75,7 @@ declare
     at timestamptz;
     block port_block;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     at := clock_timestamp();
     select p.* into block from port_block p
     left join lateral (

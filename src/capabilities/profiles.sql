@@ -18,7 +18,7 @@ declare
     asked_trust integer;
     target_trust integer;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     perform from take_turn(in_workspace, 'profiles', in_target);
     select p.trust_level into asked_trust from profile p
     where p.workspace = home and p.name = in_profile and p.enabled;
@@ -69,7 +69,7 @@ $$;
 create or replace function record_key_list(in_workspace text, cx request, in_count bigint) returns void
 language plpgsql as $$
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     perform record(
         in_workspace, cx, 'manage_keys', '{}', jsonb_build_object('count', in_count), true);
 end

@@ -551,7 +551,7 @@ async fn those_who_wait_do_not_try_while_there_is_nothing_for_them() {
         )
         .await;
     let attempts = "select coalesce(sum(calls), 0)::bigint from pg_stat_user_functions
-        where funcname = 'hear'";
+        where funcname = 'record_heartbeat'";
     let expired = |agent: String, key: &'static str, client: Client| async move {
         let refused = client.acquire(&agent, key, json!({ "wait_seconds": 3 })).await;
         assert_eq!(refused["reason"], "locked_by_other");

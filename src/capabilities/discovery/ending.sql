@@ -185,7 +185,7 @@ create or replace function cleanup_sessions(
     out ports_released bigint
 ) language plpgsql as $$
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     select e.* into agents, sessions, locks_released, tasks_requeued, ports_released
     from end_sessions(in_workspace, null, null, make_interval(mins => in_minutes), in_dry_run) e;
     perform record(

@@ -20,7 +20,7 @@ begin
     )
     on conflict (workspace, agent_id, session_id) do nothing;
     if not found then
-        perform touch_session(in_workspace, cx.agent_id, in_session_id, cx.silence);
+        perform mark_session_alive(in_workspace, cx.agent_id, in_session_id, cx.silence);
         update agent_session s set
             agent_type = cx.agent_type, capabilities = in_capabilities,
             current_task = in_current_task, delegated_from = in_delegated_from,
@@ -47,7 +47,7 @@ $$;
 
 -- Records the heartbeat of the named session or, without a name, of the caller's live session that was
 -- heard last. Returns its name, null where there is none. Not recorded in the audit log.
-create or replace function heartbeat_session(
+create or replace function record_session_heartbeat(
     in_workspace text, cx request, in_phase_archetype text, out session_id text
 ) language plpgsql as $$
 declare
@@ -63,7 +63,7 @@ begin
         return;
     end if;
     cx.session_id := session_id;
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     if in_phase_archetype is not null then
         update agent_session s set phase_archetype = in_phase_archetype
         where s.workspace = in_workspace and s.agent_id = cx.agent_id

@@ -28,7 +28,7 @@ create or replace function check_guardrails(
     in_workspace text, cx request, in_audited_text text, in_violations jsonb, in_result jsonb
 ) returns void language plpgsql as $$
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     perform record_guardrail_violations(in_workspace, cx, in_violations);
     perform record(
         in_workspace, cx,

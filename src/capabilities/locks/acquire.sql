@@ -16,7 +16,7 @@ declare
     taken lock_verdict;
     is_granted boolean := false;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     if in_is_file and in_file_limit is not null
         and count_other_file_locks(in_workspace, cx.agent_id, in_key, cx.silence) >= in_file_limit
     then

@@ -8,7 +8,7 @@ create or replace function release_lock(
 declare
     held record;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     -- By key alone: with the holder in the condition, an index of all that the holder has may be read.
     select l.agent_id, l.session_id, l.locked_at, l.expires_at, l.token into held
     from file_lock l where l.workspace = in_workspace and l.key = in_key;
@@ -36,7 +36,7 @@ create or replace function force_release_lock(
 declare
     held file_lock;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     select * into held from file_lock l
     where l.workspace = in_workspace and l.key = in_key for update;
     if not is_live(in_workspace, held.agent_id, held.session_id, held.locked_at, held.expires_at, cx.silence)

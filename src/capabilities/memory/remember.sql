@@ -13,7 +13,7 @@ declare
     new_lessons text[] := texts_of(in_lessons);
     new_tags text[] := texts_of(in_tags);
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     -- A memory too old to be merged into is no longer the current one, and the insert meets no conflict.
     update memory m set is_current = false
     where m.workspace = in_workspace and m.agent_id = cx.agent_id and m.event_type = in_event_type

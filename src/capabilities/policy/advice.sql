@@ -12,7 +12,7 @@ create or replace function record_advice(
 declare
     is_over_limit boolean := false;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     if in_file_limit is not null then
         is_over_limit := in_file_limit <= greatest(
             in_files_modified, count_other_file_locks(in_workspace, cx.agent_id, in_key, cx.silence));

@@ -14,7 +14,7 @@ declare
     stored record;
     is_accepted boolean := true;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     begin
         for n in 1..cardinality(in_tasks) loop
             task := in_tasks[n];

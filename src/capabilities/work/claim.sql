@@ -20,7 +20,7 @@ declare
     texts json;
     claimed integer := 0;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     if in_scans is not null then
         perform store_scans(in_workspace, in_guard_version, in_scans);
     end if;

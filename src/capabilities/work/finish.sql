@@ -12,7 +12,7 @@ declare
     minutes integer;
     claim_ends_at timestamptz;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     select * into task from work_task t where t.workspace = in_workspace and t.id = in_id for update;
     at := clock_timestamp();
     reason := claim_fault(
@@ -82,7 +82,7 @@ declare
     report jsonb := jsonb_build_object('agent_id', cx.agent_id, 'success', in_success,
         'result', in_result, 'error_message', in_error_message);
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     select t.id, t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, t.claimed_by,
         t.claimed_session_id, t.claim_token, t.retry_on_failure, t.completion
     into task
@@ -181,7 +181,7 @@ declare
     at timestamptz;
     task work_task;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     select * into task from work_task t where t.workspace = in_workspace and t.id = in_id for update;
     at := clock_timestamp();
     reason := case

@@ -9,7 +9,7 @@ returns submission language plpgsql as $$
 declare
     submitted submission;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     submitted := store_task(in_workspace, cx, task);
     if submitted.verdict in ('created', 'deduplicated', 'blocked') then
         perform record_submission(

@@ -36,7 +36,7 @@ const RULES: [Rule; 7] = [
             "is_session_live",
             "session_status",
             "is_in_force",
-            "is_session_due",
+            "is_heartbeat_due",
             // Ends what has not ended: how long it was silent is asked of the rule.
             "end_sessions",
         ],
@@ -109,7 +109,7 @@ const RULES: [Rule; 7] = [
     Rule {
         name: "how a session ends and is revived",
         states: |sql| sql.windows(2).any(|it| it == ["ended_at", "="]),
-        owners: &["end_sessions", "touch_session"],
+        owners: &["end_sessions", "mark_session_alive"],
         repeats: &["update agent_session s set last_heartbeat_at = at, ended_at = at"],
         resembles: "select is_session_live(ended_at, last_heartbeat_at, silence, at)",
     },
