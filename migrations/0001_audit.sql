@@ -43,15 +43,15 @@ create index audit_log_by_change on audit_log (
     workspace, (parameters ->> 'change_id'), created_at
 ) where parameters ->> 'change_id' is not null;
 
-create function audit_log_refuse() returns trigger
+create function refuse_audit_log_change() returns trigger
 language plpgsql as $$
 begin
     raise exception 'audit_log is append-only: % is refused', tg_op using errcode = 'restrict_violation';
 end
 $$;
 
--- A statement trigger is not inherited, so each partition gets its own (audit_log_ensure_partitions).
+-- A statement trigger is not inherited, so each partition gets its own (ensure_audit_partitions).
 -- ALWAYS holds even where a superuser switches triggers off with session_replication_role.
 create trigger audit_log_append_only before update or delete or truncate on audit_log
-for each statement execute function audit_log_refuse();
+for each statement execute function refuse_audit_log_change();
 alter table audit_log enable always trigger audit_log_append_only;

@@ -1,7 +1,7 @@
 -- The audit log: one row for each transition, written by the transition itself.
 
 -- Writes the audit row of one transition. Called exactly once on every path, refusals included.
-create or replace function record(
+create or replace function record_audit(
     in_workspace text, cx request, operation text, parameters jsonb, result jsonb, success boolean
 ) returns void language plpgsql as $$
 begin
@@ -21,7 +21,7 @@ create or replace function record_denial(
     diagnostics text[]
 ) returns void language plpgsql as $$
 begin
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'policy_decision',
         jsonb_build_object(
             'operation', operation, 'resource', resource, 'engine', engine, 'context', null,
@@ -40,7 +40,7 @@ $$;
 -- this and is run again, so no background task is needed. A partition is created apart and then
 -- attached, which does not block writers. Runs with its owner's rights, so that the service's role
 -- need not own the table.
-create or replace function audit_log_ensure_partitions(months_ahead integer) returns integer
+create or replace function ensure_audit_partitions(months_ahead integer) returns integer
 language plpgsql security definer set search_path from current as $$
 declare
     this_month timestamp := date_trunc('month', clock_timestamp() at time zone 'UTC');
@@ -49,7 +49,7 @@ declare
     partition text;
     made integer := 0;
 begin
-    perform pg_advisory_xact_lock(hashtextextended('audit_log_ensure_partitions', 0));
+    perform pg_advisory_xact_lock(hashtextextended('ensure_audit_partitions', 0));
     -- Without this, Citus refuses to distribute a partition that has a trigger. Elsewhere it has no effect.
     perform set_config('citus.enable_unsafe_triggers', 'on', true);
     for n in 0..least(months_ahead, 24) loop
@@ -60,7 +60,7 @@ begin
         execute format('create table %I (like audit_log including defaults)', partition);
         execute format(
             'create trigger audit_log_append_only before update or delete or truncate on %I
-             for each statement execute function audit_log_refuse()', partition);
+             for each statement execute function refuse_audit_log_change()', partition);
         execute format('alter table %I enable always trigger audit_log_append_only', partition);
         execute format(
             'alter table audit_log attach partition %I for values from (%L) to (%L)',
@@ -74,14 +74,14 @@ $$;
 -- Drops the audit log's months that lie wholly before the days to keep, and returns how many. Runs with
 -- its owner's rights, so that the service's role need not own the table. A second caller at the same
 -- time does nothing.
-create or replace function audit_log_drop_partitions(retention_days integer) returns bigint
+create or replace function drop_audit_partitions(retention_days integer) returns bigint
 language plpgsql security definer set search_path from current as $$
 declare
     oldest_kept date := (clock_timestamp() at time zone 'UTC')::date - greatest(retention_days, 1);
     month record;
     dropped bigint := 0;
 begin
-    if not pg_try_advisory_xact_lock(hashtextextended('audit_log_drop_partitions', 0)) then
+    if not pg_try_advisory_xact_lock(hashtextextended('drop_audit_partitions', 0)) then
         return 0;
     end if;
     for month in

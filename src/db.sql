@@ -19,7 +19,7 @@ begin
     delete from installed_functions;
     insert into installed_functions (digest) values (in_digest);
     perform distribute_what_is_new();
-    perform audit_log_ensure_partitions(3);
+    perform ensure_audit_partitions(3);
     if to_regclass('memory_bm25') is null then
         perform make_memory_bm25();
     end if;

@@ -18,7 +18,7 @@ begin
         )
         returning id into handoff_id;
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'write_handoff',
         jsonb_build_object('summary_length', length(in_summary)),
         case when in_refusal is null then jsonb_build_object('handoff_id', handoff_id)
@@ -46,7 +46,7 @@ begin
         order by h.created_at desc, h.id desc limit in_limit + 1;
     end if;
     get diagnostics found_rows = row_count;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'read_handoff', in_asked,
         jsonb_build_object('count', least(found_rows, in_limit)), true);
 end

@@ -17,7 +17,7 @@ begin
     from tidy_up(in_workspace, cx.silence, in_tasks) t;
     duration_ms := cx.elapsed_ms
         + 1000 * extract(epoch from clock_timestamp() - statement_timestamp());
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'run_maintenance', jsonb_build_object('tasks', in_asked),
         jsonb_build_object(
             'sessions_expired', sessions_expired, 'locks_expired', locks_expired,
@@ -37,9 +37,9 @@ create or replace function retain(
     out rows_deleted bigint, out audit_partitions_dropped bigint
 ) language plpgsql as $$
 begin
-    perform audit_log_ensure_partitions(months_ahead);
+    perform ensure_audit_partitions(months_ahead);
     rows_deleted := delete_old_records(retention_days);
-    audit_partitions_dropped := audit_log_drop_partitions(retention_days);
+    audit_partitions_dropped := drop_audit_partitions(retention_days);
 end
 $$;
 

@@ -37,7 +37,7 @@ begin
     if refusal is not null then
         expires_at := null;
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'allocate_ports', jsonb_build_object('session_id', in_session_id),
         case when refusal is null then jsonb_build_object('slot', slot)
             else jsonb_build_object('reason', refusal) end,
@@ -93,7 +93,7 @@ begin
     elsif block.slot is not null then
         refusal := 'not_owner';
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'release_ports', jsonb_build_object('session_id', in_session_id),
         case when refusal is null then jsonb_build_object('slot', slot)
             else jsonb_build_object('reason', refusal) end,

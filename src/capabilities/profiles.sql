@@ -48,7 +48,7 @@ begin
         on conflict (workspace, agent_id) do update set
             profile = excluded.profile, suspended = excluded.suspended, assigned_at = at;
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'assign_profile',
         jsonb_build_object(
             'target_agent_id', in_target, 'profile', in_profile, 'suspended', in_suspended),
@@ -70,7 +70,7 @@ create or replace function record_key_list(in_workspace text, cx request, in_cou
 language plpgsql as $$
 begin
     perform record_heartbeat(in_workspace, cx);
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'manage_keys', '{}', jsonb_build_object('count', in_count), true);
 end
 $$;

@@ -169,7 +169,7 @@ begin
     select e.sessions, e.locks_released, e.tasks_requeued, e.ports_released
     into sessions, locks_released, tasks_requeued, ports_released
     from end_sessions(in_workspace, cx.agent_id, in_session_id, null, false) e;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'deregister_agent',
         jsonb_build_object('session_id', in_session_id, 'capabilities', null),
         case when is_known then '{}'::jsonb else jsonb_build_object('reason', 'session_not_found') end,
@@ -188,7 +188,7 @@ begin
     perform record_heartbeat(in_workspace, cx);
     select e.* into agents, sessions, locks_released, tasks_requeued, ports_released
     from end_sessions(in_workspace, null, null, make_interval(mins => in_minutes), in_dry_run) e;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'cleanup_dead_agents',
         jsonb_build_object('stale_threshold_minutes', in_minutes, 'dry_run', in_dry_run),
         jsonb_build_object(

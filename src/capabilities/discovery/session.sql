@@ -38,7 +38,7 @@ begin
         on conflict (workspace, agent_id, connection_id) do update set
             session_id = excluded.session_id, bound_at = excluded.bound_at;
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'register_agent',
         jsonb_build_object('session_id', in_session_id, 'capabilities', to_jsonb(in_capabilities)),
         '{}', true);

@@ -30,7 +30,7 @@ create or replace function check_guardrails(
 begin
     perform record_heartbeat(in_workspace, cx);
     perform record_guardrail_violations(in_workspace, cx, in_violations);
-    perform record(
+    perform record_audit(
         in_workspace, cx,
         case when in_violations = '[]' then 'check_guardrails' else 'guardrail_violation' end,
         jsonb_build_object('operation_text', in_audited_text), in_result,

@@ -37,7 +37,7 @@ begin
         end if;
     end if;
     if is_granted or in_refusal is not null or not in_may_wait then
-        perform record(
+        perform record_audit(
             in_workspace, cx, 'acquire_lock',
             jsonb_build_object('file_path', in_key, 'reason', in_reason),
             case when is_granted

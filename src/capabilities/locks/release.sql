@@ -20,7 +20,7 @@ begin
         when held.token <> in_token then 'stale_fencing_token'
         when not free_lock(in_workspace, in_key, held.token) then 'lock_not_found_or_not_owner'
     end;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'release_lock', jsonb_build_object('file_path', in_key),
         case when refusal is null then jsonb_build_object('action', 'released')
             else jsonb_build_object('reason', refusal) end,
@@ -50,7 +50,7 @@ begin
         perform free_lock(in_workspace, in_key, held.token);
     end if;
     released := reason is null;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'force_release_lock', jsonb_build_object('file_path', in_key),
         case when released
             then jsonb_build_object(

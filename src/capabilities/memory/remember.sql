@@ -34,7 +34,7 @@ begin
         merge_count = m.merge_count + 1
     returning m.id, m.merge_count into memory_id, merge_count;
     action := case when merge_count = 0 then 'created' else 'deduplicated' end;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'remember',
         jsonb_build_object('event_type', in_event_type, 'tags', in_tags),
         jsonb_build_object('action', action, 'memory_id', memory_id),

@@ -19,7 +19,7 @@ begin
     end if;
     allowed := (in_decision -> 'allowed')::boolean and not is_over_limit;
     reason := case when is_over_limit then in_denial else in_decision ->> 'reason' end;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'policy_decision', in_parameters,
         jsonb_build_object(
             'allowed', allowed, 'reason', reason, 'policy_id', null,

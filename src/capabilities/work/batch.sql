@@ -47,14 +47,14 @@ begin
         if is_accepted or verdict = 'blocked' then
             perform record_submission(in_workspace, cx, task, verdict, task_id);
         else
-            perform record(
+            perform record_audit(
                 in_workspace, cx, 'submit_task',
                 jsonb_build_object('task_type', task.task_type, 'priority', task.priority),
                 jsonb_build_object('reason', reason), false);
         end if;
         return next;
     end loop;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'submit_task_batch',
         jsonb_build_object('tasks', cardinality(in_tasks)),
         case when is_accepted then jsonb_build_object('task_ids', to_jsonb(ids))

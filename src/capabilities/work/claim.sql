@@ -53,7 +53,7 @@ begin
     if task.verdict = 'none' then
         task.reason := why_no_task(in_workspace, cx, in_trust, task_types);
         if not in_may_wait then
-            perform record(
+            perform record_audit(
                 in_workspace, cx, 'claim_task', jsonb_build_object('task_types', in_task_types),
                 jsonb_build_object('reason', task.reason), false);
         end if;
@@ -150,7 +150,7 @@ begin
             from jsonb_array_elements(picked.guard_findings) f
             where (f ->> 'bypass_trust')::integer > in_trust));
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'claim_task', jsonb_build_object('task_types', in_task_types),
         jsonb_build_object(
             'task_id', leased.id, 'attempt', leased.attempt, 'guardrails', found_patterns),

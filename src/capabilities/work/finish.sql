@@ -35,7 +35,7 @@ begin
             held_until = claim_ends_at
         where t.workspace = in_workspace and t.id = in_id;
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'renew_task', jsonb_build_object('task_id', in_id),
         case when success then jsonb_build_object('lease_expires_at', lease_expires_at)
             else jsonb_build_object('reason', reason) end,
@@ -119,7 +119,7 @@ begin
     if status is not null then
         task_id := in_id;
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'complete_task',
         jsonb_build_object('task_id', in_id, 'success', in_success),
         case
@@ -199,7 +199,7 @@ begin
             lease_expires_at = null, held_until = null
         where t.workspace = in_workspace and t.id = in_id;
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'cancel_task',
         jsonb_build_object('task_id', in_id, 'reason', in_reason),
         case when success then jsonb_build_object('status', status)

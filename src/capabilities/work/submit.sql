@@ -32,7 +32,7 @@ begin
     if verdict <> 'deduplicated' and task.violations <> '[]' then
         perform record_guardrail_violations(in_workspace, cx, task.violations);
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'submit_task', parameters,
         case when verdict = 'blocked'
             then jsonb_build_object('reason', task.refusal, 'guardrails', task.patterns)

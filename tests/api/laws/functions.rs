@@ -14,8 +14,8 @@ const MOST_LINES: usize = 80;
 /// Functions that touch tables of workspaces without being told which, each with its reason.
 const EVERY_WORKSPACE: [(&str, &str); 4] = [
     ("delete_old_records", "retention covers the whole installation"),
-    ("audit_log_ensure_partitions", "a month of the audit log is one partition for all workspaces"),
-    ("audit_log_drop_partitions", "a month of the audit log is one partition for all workspaces"),
+    ("ensure_audit_partitions", "a month of the audit log is one partition for all workspaces"),
+    ("drop_audit_partitions", "a month of the audit log is one partition for all workspaces"),
     ("make_memory_bm25", "the index is one for all workspaces"),
 ];
 
