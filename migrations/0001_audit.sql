@@ -9,7 +9,7 @@ create type request as (
     agent_type text,
     session_id text,
     elapsed_ms double precision, -- from the request's arrival to this call
-    silence interval             -- a session without a call for this long has ended
+    session_timeout interval             -- a session without a call for this long has ended
 );
 
 -- The functions that are installed, as the digest of their text. One row; see migrations/README.md.

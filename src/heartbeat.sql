@@ -9,26 +9,26 @@ create or replace function record_heartbeat(in_workspace text, cx request) retur
 declare
     at timestamptz := clock_timestamp();
     is_due boolean;
-    session_silence interval;
+    session_timeout interval;
 begin
     if cx.session_id is not null then
-        select is_heartbeat_due(s.ended_at, s.last_heartbeat_at, at), cx.silence
-        into is_due, session_silence
+        select is_heartbeat_due(s.ended_at, s.last_heartbeat_at, at), cx.session_timeout
+        into is_due, session_timeout
         from agent_session s
         where s.workspace = in_workspace and s.agent_id = cx.agent_id
             and s.session_id = cx.session_id;
         if is_due then
-            perform mark_session_alive(in_workspace, cx.agent_id, cx.session_id, cx.silence);
+            perform mark_session_alive(in_workspace, cx.agent_id, cx.session_id, cx.session_timeout);
         end if;
     end if;
     perform from work_task t
     where t.workspace = in_workspace and t.claimed_by = cx.agent_id
         and t.status in ('claimed', 'running')
         and is_claim_due(
-            t.claimed_session_id, t.held_until, t.lease_minutes, cx.session_id, session_silence, at)
+            t.claimed_session_id, t.held_until, t.lease_minutes, cx.session_id, session_timeout, at)
     limit 1;
     if found then
-        perform renew_claims(in_workspace, cx, session_silence);
+        perform renew_claims(in_workspace, cx, session_timeout);
     end if;
 end
 $$;
@@ -46,13 +46,13 @@ $$;
 -- The row of a live session is skipped when another call holds it: that call writes the same. The row of
 -- an ended one is waited for, because what the caller takes next counts only once the session is live.
 create or replace function mark_session_alive(
-    in_workspace text, in_agent_id text, in_session_id text, silence interval
+    in_workspace text, in_agent_id text, in_session_id text, session_timeout interval
 ) returns void language plpgsql as $$
 declare
     at timestamptz;
     is_live boolean;
 begin
-    select is_session_live(s.ended_at, s.last_heartbeat_at, silence, clock_timestamp()) into is_live
+    select is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, clock_timestamp()) into is_live
     from agent_session s
     where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
     if is_live then
@@ -64,7 +64,7 @@ begin
         end if;
     end if;
 
-    select is_session_live(s.ended_at, s.last_heartbeat_at, silence, clock_timestamp()) into is_live
+    select is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, clock_timestamp()) into is_live
     from agent_session s
     where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id
     for update;

@@ -14,7 +14,7 @@ begin
     perform record_heartbeat(in_workspace, cx);
     select t.* into sessions_expired, locks_expired, locks_released, tasks_requeued, tasks_failed,
         ports_released
-    from tidy_up(in_workspace, cx.silence, in_tasks) t;
+    from tidy_up(in_workspace, cx.session_timeout, in_tasks) t;
     duration_ms := cx.elapsed_ms
         + 1000 * extract(epoch from clock_timestamp() - statement_timestamp());
     perform record_audit(
@@ -46,7 +46,7 @@ $$;
 -- Ends silent sessions, clears expired locks, finishes lost tasks and frees expired ports of a workspace:
 -- those of them that `in_tasks` names (`sessions`, `locks`, `work`, `ports`).
 create or replace function tidy_up(
-    in_workspace text, silence interval, in_tasks text[],
+    in_workspace text, session_timeout interval, in_tasks text[],
     out sessions_expired bigint, out locks_expired bigint, out locks_released bigint,
     out tasks_requeued bigint, out tasks_failed bigint, out ports_released bigint
 ) language plpgsql as $$
@@ -58,10 +58,10 @@ begin
     if 'sessions' = any(in_tasks) then
         select e.sessions, e.locks_released, e.tasks_requeued, e.ports_released
         into sessions_expired, locks_released, tasks_requeued, ports_released
-        from end_sessions(in_workspace, null, null, silence, false) e;
+        from end_sessions(in_workspace, null, null, session_timeout, false) e;
     end if;
     if 'locks' = any(in_tasks) then
-        locks_expired := clear_expired_locks(in_workspace, silence);
+        locks_expired := clear_expired_locks(in_workspace, session_timeout);
     end if;
     if 'work' = any(in_tasks) then
         loop
@@ -71,7 +71,7 @@ begin
         end loop;
     end if;
     if 'ports' = any(in_tasks) then
-        ports_released := ports_released + free_expired_ports(in_workspace, silence);
+        ports_released := ports_released + free_expired_ports(in_workspace, session_timeout);
     end if;
 end
 $$;
@@ -79,7 +79,7 @@ $$;
 -- Clears locks that are no longer in force; the keys' counters stay. Rows that another call holds are
 -- skipped. The search sees sessions as they were when it began, so each lock is judged again once its row is
 -- locked: a session that came back may have taken it since.
-create or replace function clear_expired_locks(in_workspace text, silence interval) returns bigint
+create or replace function clear_expired_locks(in_workspace text, session_timeout interval) returns bigint
 language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
@@ -94,13 +94,13 @@ begin
             limit 1
         ) s on true
         where l.workspace = in_workspace and l.agent_id is not null
-            and not is_in_force(l.locked_at, l.expires_at, silence, at,
+            and not is_in_force(l.locked_at, l.expires_at, session_timeout, at,
                 s.ended_at, s.last_heartbeat_at, s.revived_at)
         order by l.key
         for update of l skip locked
     loop
         continue when is_live(in_workspace, lock.agent_id, lock.session_id, lock.locked_at,
-            lock.expires_at, silence);
+            lock.expires_at, session_timeout);
         perform free_lock(in_workspace, lock.key, lock.token);
         cleared := cleared + 1;
     end loop;
@@ -109,7 +109,7 @@ end
 $$;
 
 -- Frees port blocks that are no longer in force, each judged again once its row is locked.
-create or replace function free_expired_ports(in_workspace text, silence interval) returns bigint
+create or replace function free_expired_ports(in_workspace text, session_timeout interval) returns bigint
 language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
@@ -124,13 +124,13 @@ begin
             limit 1
         ) s on true
         where p.workspace = in_workspace
-            and not is_in_force(p.allocated_at, p.expires_at, silence, at,
+            and not is_in_force(p.allocated_at, p.expires_at, session_timeout, at,
                 s.ended_at, s.last_heartbeat_at, s.revived_at)
         order by p.slot
         for update of p skip locked
     loop
         continue when is_live(in_workspace, block.agent_id, block.session_id, block.allocated_at,
-            block.expires_at, silence);
+            block.expires_at, session_timeout);
         delete from port_block p where p.workspace = in_workspace and p.slot = block.slot;
         freed := freed + 1;
     end loop;

@@ -195,12 +195,12 @@ impl Transition for Storing {
                 $5::text[], $6::float8[], $7::interval[], $8::text[], $9::text[], $10::bytea[],
                 $11::jsonb[], $12::text[], $13::jsonb[], $14::jsonb[]
             ) with ordinality as r (
-                workspace, id, agent_id, agent_type, session_id, elapsed_ms, silence, event_type,
+                workspace, id, agent_id, agent_type, session_id, elapsed_ms, session_timeout, event_type,
                 summary, digest, details, outcome, lessons, tags, n
             ),
             remember(
                 r.workspace,
-                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.silence)::request,
+                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.session_timeout)::request,
                 r.event_type, r.summary, r.digest, r.details, r.outcome, r.lessons, r.tags
             ) a
             order by r.n

@@ -15,7 +15,7 @@ begin
     perform from take_turn(in_workspace, 'ports', '');
     at := clock_timestamp();
     expires_at := at + in_ttl;
-    select b.slot, b.agent_id into own from live_port_blocks(in_workspace, cx.silence) b
+    select b.slot, b.agent_id into own from live_port_blocks(in_workspace, cx.session_timeout) b
     where b.session_id = in_session_id;
     if own.agent_id <> cx.agent_id then
         refusal := 'session_owned_by_other_agent';
@@ -25,7 +25,7 @@ begin
         where p.workspace = in_workspace and p.slot = allocate_ports.slot;
     else
         select min(n) into slot from generate_series(0, in_slots - 1) n
-        where n not in (select b.slot from live_port_blocks(in_workspace, cx.silence) b);
+        where n not in (select b.slot from live_port_blocks(in_workspace, cx.session_timeout) b);
         if slot is null then
             refusal := 'no_ports_available';
         else
@@ -46,7 +46,7 @@ end
 $$;
 
 -- The blocks of ports in force, in the order of allocation.
-create or replace function live_port_blocks(in_workspace text, silence interval) returns setof port_block
+create or replace function live_port_blocks(in_workspace text, session_timeout interval) returns setof port_block
 language plpgsql stable as $$
 declare
     at timestamptz := clock_timestamp();
@@ -59,7 +59,7 @@ begin
         limit 1
     ) s on true
     where p.workspace = in_workspace
-        and is_in_force(p.allocated_at, p.expires_at, silence, at,
+        and is_in_force(p.allocated_at, p.expires_at, session_timeout, at,
             s.ended_at, s.last_heartbeat_at, s.revived_at)
     order by p.allocated_at, p.slot;
 end
@@ -84,7 +84,7 @@ begin
         limit 1
     ) s on true
     where p.workspace = in_workspace and p.session_id = in_session_id
-        and is_in_force(p.allocated_at, p.expires_at, cx.silence, at,
+        and is_in_force(p.allocated_at, p.expires_at, cx.session_timeout, at,
             s.ended_at, s.last_heartbeat_at, s.revived_at)
     for update of p;
     if block.agent_id = cx.agent_id or (block.slot is not null and in_any_owner) then

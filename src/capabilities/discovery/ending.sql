@@ -10,7 +10,7 @@
 -- locked in the order sessions, locks, tasks, ports, each by its key, and judged once they are locked: a
 -- session that calls meanwhile lives on. What a session had already lost is cleared but not counted.
 create or replace function end_sessions(
-    in_workspace text, in_agent_id text, in_session_id text, in_silence interval, in_dry_run boolean,
+    in_workspace text, in_agent_id text, in_session_id text, in_session_timeout interval, in_dry_run boolean,
     out agents bigint, out sessions bigint, out locks_released bigint, out tasks_requeued bigint,
     out ports_released bigint
 ) language plpgsql as $$
@@ -29,8 +29,8 @@ begin
         where s.workspace = in_workspace and s.ended_at is null
             and (in_agent_id is null or s.agent_id = in_agent_id)
             and (in_session_id is null or s.session_id = in_session_id)
-            and (in_silence is null
-                or not is_session_live(s.ended_at, s.last_heartbeat_at, in_silence, at))
+            and (in_session_timeout is null
+                or not is_session_live(s.ended_at, s.last_heartbeat_at, in_session_timeout, at))
         order by s.agent_id, s.session_id
         for update
     loop
@@ -53,7 +53,7 @@ end
 $$;
 
 -- However long a session was silent, what it holds counts until it is ended.
-create or replace function any_silence() returns interval language sql immutable parallel safe as $$
+create or replace function unlimited_session_timeout() returns interval language sql immutable parallel safe as $$
     select interval '1000 years'
 $$;
 
@@ -72,7 +72,7 @@ begin
         for update
     loop
         released := released + is_live(in_workspace, in_agent_id, in_session_id,
-            lock.locked_at, lock.expires_at, any_silence())::integer;
+            lock.locked_at, lock.expires_at, unlimited_session_timeout())::integer;
         if not in_dry_run then
             perform free_lock(in_workspace, lock.key, lock.token);
         end if;
@@ -145,7 +145,7 @@ begin
         for update
     loop
         freed := freed + is_live(in_workspace, in_agent_id, in_session_id,
-            block.allocated_at, block.expires_at, any_silence())::integer;
+            block.allocated_at, block.expires_at, unlimited_session_timeout())::integer;
         if not in_dry_run then
             delete from port_block p where p.workspace = in_workspace and p.slot = block.slot;
         end if;

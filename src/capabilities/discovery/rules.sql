@@ -2,17 +2,17 @@
 
 -- Whether a session is live: it has not ended, and its last call is not older than `silence`.
 create or replace function is_session_live(
-    ended_at timestamptz, last_heartbeat_at timestamptz, silence interval, at timestamptz
+    ended_at timestamptz, last_heartbeat_at timestamptz, session_timeout interval, at timestamptz
 ) returns boolean language sql stable parallel safe as $$
-    select ended_at is null and last_heartbeat_at > at - silence
+    select ended_at is null and last_heartbeat_at > at - session_timeout
 $$;
 
 -- The state of a session: `active`, `idle` after 15 minutes without a call, or `disconnected`.
 create or replace function session_status(
-    ended_at timestamptz, last_heartbeat_at timestamptz, silence interval, at timestamptz
+    ended_at timestamptz, last_heartbeat_at timestamptz, session_timeout interval, at timestamptz
 ) returns text language sql stable parallel safe as $$
     select case
-        when not is_session_live(ended_at, last_heartbeat_at, silence, at) then 'disconnected'
+        when not is_session_live(ended_at, last_heartbeat_at, session_timeout, at) then 'disconnected'
         when last_heartbeat_at <= at - interval '15 minutes' then 'idle'
         else 'active'
     end
@@ -26,20 +26,20 @@ $$;
 -- A condition on rows calls this on a joined session and not `is_live`: Citus refuses a condition whose
 -- function reads a table.
 create or replace function is_in_force(
-    since timestamptz, expires_at timestamptz, silence interval, at timestamptz,
+    since timestamptz, expires_at timestamptz, session_timeout interval, at timestamptz,
     ended_at timestamptz, last_heartbeat_at timestamptz, revived_at timestamptz
 ) returns boolean language sql stable parallel safe as $$
     select coalesce(
         expires_at > at
         and not coalesce(
-            not is_session_live(ended_at, last_heartbeat_at, silence, at) or revived_at > since, false),
+            not is_session_live(ended_at, last_heartbeat_at, session_timeout, at) or revived_at > since, false),
         false)
 $$;
 
 -- `is_in_force` for one holder, now. Null-safe: without a holder nothing is in force.
 create or replace function is_live(
     in_workspace text, in_agent_id text, in_session_id text, since timestamptz, expires_at timestamptz,
-    silence interval
+    session_timeout interval
 ) returns boolean language plpgsql stable as $$
 declare
     at timestamptz := clock_timestamp();
@@ -53,6 +53,6 @@ begin
         from agent_session s
         where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
     end if;
-    return is_in_force(since, expires_at, silence, at, ended_at, last_heartbeat_at, revived_at);
+    return is_in_force(since, expires_at, session_timeout, at, ended_at, last_heartbeat_at, revived_at);
 end
 $$;

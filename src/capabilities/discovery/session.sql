@@ -9,7 +9,7 @@ create or replace function register_session(
 #variable_conflict use_column
 declare
     at timestamptz := clock_timestamp();
-    ends_at timestamptz := claim_end(null, cx.silence, at);
+    ends_at timestamptz := claim_end(null, cx.session_timeout, at);
 begin
     insert into agent_session as s (
         workspace, agent_id, session_id, agent_type, capabilities, current_task, delegated_from,
@@ -20,7 +20,7 @@ begin
     )
     on conflict (workspace, agent_id, session_id) do nothing;
     if not found then
-        perform mark_session_alive(in_workspace, cx.agent_id, in_session_id, cx.silence);
+        perform mark_session_alive(in_workspace, cx.agent_id, in_session_id, cx.session_timeout);
         update agent_session s set
             agent_type = cx.agent_type, capabilities = in_capabilities,
             current_task = in_current_task, delegated_from = in_delegated_from,
@@ -56,7 +56,7 @@ begin
     select s.session_id into session_id from agent_session s
     where s.workspace = in_workspace and s.agent_id = cx.agent_id
         and case when cx.session_id is null
-            then is_session_live(s.ended_at, s.last_heartbeat_at, cx.silence, at)
+            then is_session_live(s.ended_at, s.last_heartbeat_at, cx.session_timeout, at)
             else s.session_id = cx.session_id end
     order by s.last_heartbeat_at desc limit 1;
     if session_id is null then

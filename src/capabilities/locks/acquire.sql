@@ -18,7 +18,7 @@ declare
 begin
     perform record_heartbeat(in_workspace, cx);
     if in_is_file and in_file_limit is not null
-        and count_other_file_locks(in_workspace, cx.agent_id, in_key, cx.silence) >= in_file_limit
+        and count_other_file_locks(in_workspace, cx.agent_id, in_key, cx.session_timeout) >= in_file_limit
     then
         taken.verdict := 'over_limit';
         perform record_denial(
@@ -120,7 +120,7 @@ begin
     from file_lock l where l.workspace = in_workspace and l.key = in_key;
     judged.verdict := case
         when not is_live(in_workspace, judged.agent_id, judged.session_id, judged.locked_at,
-            judged.expires_at, cx.silence)
+            judged.expires_at, cx.session_timeout)
             then 'free'
         when not is_other_holder(judged.agent_id, judged.session_id, cx.agent_id, cx.session_id)
             then 'own'
@@ -202,7 +202,7 @@ $$;
 -- Keeps the positions of requests that wait, and returns those whose turn has come: the key is free for
 -- them, and no other request has waited for it longer. Deletes positions that nothing has kept for a
 -- minute.
-create or replace function keep_lock_waiters(in_workspace text, in_places uuid[], silence interval)
+create or replace function keep_lock_waiters(in_workspace text, in_places uuid[], session_timeout interval)
 returns setof uuid language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
@@ -229,7 +229,7 @@ begin
             ) s on true
             where l.workspace = in_workspace and l.key = own.key
                 and is_other_holder(l.agent_id, l.session_id, own.agent_id, own.session_id)
-                and is_in_force(l.locked_at, l.expires_at, silence, at,
+                and is_in_force(l.locked_at, l.expires_at, session_timeout, at,
                     s.ended_at, s.last_heartbeat_at, s.revived_at)
         );
 end

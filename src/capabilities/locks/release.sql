@@ -15,7 +15,7 @@ begin
     refusal := case
         when is_other_holder(held.agent_id, held.session_id, cx.agent_id, cx.session_id) is not false
             or not is_live(in_workspace, held.agent_id, held.session_id, held.locked_at,
-                held.expires_at, cx.silence)
+                held.expires_at, cx.session_timeout)
             then 'lock_not_found_or_not_owner'
         when held.token <> in_token then 'stale_fencing_token'
         when not free_lock(in_workspace, in_key, held.token) then 'lock_not_found_or_not_owner'
@@ -39,7 +39,7 @@ begin
     perform record_heartbeat(in_workspace, cx);
     select * into held from file_lock l
     where l.workspace = in_workspace and l.key = in_key for update;
-    if not is_live(in_workspace, held.agent_id, held.session_id, held.locked_at, held.expires_at, cx.silence)
+    if not is_live(in_workspace, held.agent_id, held.session_id, held.locked_at, held.expires_at, cx.session_timeout)
     then
         reason := 'not_locked';
     elsif held.token <> in_token then

@@ -34,7 +34,7 @@ $$;
 --
 -- One plan serves every agent; in a small database PostgreSQL would make another for each call.
 create or replace function count_other_file_locks(
-    in_workspace text, in_agent_id text, in_key text, silence interval
+    in_workspace text, in_agent_id text, in_key text, session_timeout interval
 ) returns bigint language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
     lock record;
@@ -46,7 +46,7 @@ begin
         where l.workspace = in_workspace and l.agent_id = in_agent_id and l.key <> in_key and l.is_file
     loop
         counted := counted + is_live(in_workspace, in_agent_id, lock.session_id, lock.locked_at,
-            lock.expires_at, silence)::integer;
+            lock.expires_at, session_timeout)::integer;
     end loop;
     return counted;
 end

@@ -15,7 +15,7 @@ begin
     perform record_heartbeat(in_workspace, cx);
     if in_file_limit is not null then
         is_over_limit := in_file_limit <= greatest(
-            in_files_modified, count_other_file_locks(in_workspace, cx.agent_id, in_key, cx.silence));
+            in_files_modified, count_other_file_locks(in_workspace, cx.agent_id, in_key, cx.session_timeout));
     end if;
     allowed := (in_decision -> 'allowed')::boolean and not is_over_limit;
     reason := case when is_over_limit then in_denial else in_decision ->> 'reason' end;

@@ -44,7 +44,7 @@ begin
         return query
         select * from claimable_tasks_of_archetypes(
             in_workspace, cx.agent_id, in_trust, in_task_types,
-            declared_capabilities(in_workspace, cx.agent_id, cx.silence), at);
+            declared_capabilities(in_workspace, cx.agent_id, cx.session_timeout), at);
     end if;
 end
 $$;
@@ -120,7 +120,7 @@ $$;
 -- noticed yet, the first request is woken to notice it.
 create or replace function ready_work_waiters(
     in_workspace text, in_places uuid[], in_agent_ids text[], in_trusts integer[],
-    in_task_types jsonb, silence interval
+    in_task_types jsonb, session_timeout interval
 ) returns setof uuid language plpgsql stable set plan_cache_mode = force_generic_plan as $$
 declare
     at timestamptz := clock_timestamp();
@@ -133,7 +133,7 @@ begin
     for n in 1..cardinality(in_places) loop
         task_types := texts_of(in_task_types -> (n - 1));
         cx.agent_id := in_agent_ids[n];
-        cx.silence := silence;
+        cx.session_timeout := session_timeout;
         select c.id into task
         from claimable_tasks(in_workspace, cx, in_trusts[n], task_types, at) c
         where c.id <> all(woken)

@@ -327,12 +327,12 @@ impl Transition for Claim {
                 $5::text[], $6::float8[], $7::interval[], $8::jsonb[], $9::int[], $10::int[],
                 $11::text[], $12::bool[]
             ) with ordinality as r (
-                workspace, id, agent_id, agent_type, session_id, elapsed_ms, silence, task_types,
+                workspace, id, agent_id, agent_type, session_id, elapsed_ms, session_timeout, task_types,
                 lease_minutes, trust, guard_version, may_wait, n
             ),
             claim_tasks(
                 r.workspace,
-                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.silence)::request,
+                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.session_timeout)::request,
                 1, r.task_types, r.lease_minutes, r.trust, r.guard_version, null, true, r.may_wait,
                 false
             ) a

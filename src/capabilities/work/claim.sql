@@ -125,7 +125,7 @@ declare
     at timestamptz := clock_timestamp();
     lease_ends_at timestamptz := at + make_interval(mins => in_lease_minutes);
     ends_at timestamptz := claim_end(
-        lease_ends_at, session_silence(in_workspace, cx.agent_id, cx.session_id, cx.silence), at);
+        lease_ends_at, registered_session_timeout(in_workspace, cx.agent_id, cx.session_id, cx.session_timeout), at);
     token text := 'c_' || replace(gen_random_uuid()::text, '-', '');
     leased claimed_task;
     found_patterns jsonb := jsonb_build_array();
@@ -165,7 +165,7 @@ create or replace function why_no_task(
     in_workspace text, cx request, in_trust integer, in_task_types text[]
 ) returns text language plpgsql stable as $$
 declare
-    able text[] := declared_capabilities(in_workspace, cx.agent_id, cx.silence);
+    able text[] := declared_capabilities(in_workspace, cx.agent_id, cx.session_timeout);
     at timestamptz := clock_timestamp();
     findings jsonb;
     patterns text;
@@ -187,7 +187,7 @@ end
 $$;
 
 -- The capabilities that an agent's live sessions declare, null where they declare none.
-create or replace function declared_capabilities(in_workspace text, in_agent_id text, silence interval)
+create or replace function declared_capabilities(in_workspace text, in_agent_id text, session_timeout interval)
 returns text[] language plpgsql stable as $$
 declare
     at timestamptz := clock_timestamp();
@@ -196,7 +196,7 @@ begin
         select array_agg(capability)
         from agent_session s, unnest(s.capabilities) capability
         where s.workspace = in_workspace and s.agent_id = in_agent_id
-            and is_session_live(s.ended_at, s.last_heartbeat_at, silence, at)
+            and is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, at)
     );
 end
 $$;

@@ -28,7 +28,7 @@ begin
         -- Not within the update: Citus sends that to a worker, where the function could not read sessions.
         claim_ends_at := claim_end(
             lease_expires_at,
-            session_silence(in_workspace, cx.agent_id, task.claimed_session_id, cx.silence), at);
+            registered_session_timeout(in_workspace, cx.agent_id, task.claimed_session_id, cx.session_timeout), at);
         update work_task t set
             status = renew_task.status, is_lapsed = false, lease_minutes = minutes,
             lease_expires_at = renew_task.lease_expires_at,

@@ -73,37 +73,37 @@ $$;
 -- is the silence that ends the calling session, null when it is not registered.
 create or replace function is_claim_due(
     claimed_session_id text, held_until timestamptz, lease_minutes integer, caller_session_id text,
-    session_silence interval, at timestamptz
+    session_timeout interval, at timestamptz
 ) returns boolean language sql stable parallel safe as $$
     select coalesce(claimed_session_id = caller_session_id, claimed_session_id is null)
         and held_until > at
         and (
             held_until < at - interval '10 seconds' + least(
                 make_interval(mins => lease_minutes),
-                case when claimed_session_id is not null then session_silence end)
+                case when claimed_session_id is not null then session_timeout end)
             or held_until > at + interval '10 seconds'
-                + case when claimed_session_id is not null then session_silence end
+                + case when claimed_session_id is not null then session_timeout end
         )
 $$;
 
 -- When a claim made or renewed now ends: with its lease, or earlier with its session's silence.
 create or replace function claim_end(
-    lease_ends_at timestamptz, session_silence interval, at timestamptz
+    lease_ends_at timestamptz, session_timeout interval, at timestamptz
 ) returns timestamptz language sql stable parallel safe as $$
-    select least(lease_ends_at, at + session_silence)
+    select least(lease_ends_at, at + session_timeout)
 $$;
 
 -- The silence that ends a session, or null when the session is not registered: what is claimed in it
 -- then ends with its lease alone.
-create or replace function session_silence(
-    in_workspace text, in_agent_id text, in_session_id text, silence interval
+create or replace function registered_session_timeout(
+    in_workspace text, in_agent_id text, in_session_id text, session_timeout interval
 ) returns interval language plpgsql stable as $$
 begin
     if in_session_id is not null and exists (
         select from agent_session s
         where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id
     ) then
-        return silence;
+        return session_timeout;
     end if;
     return null;
 end
@@ -112,7 +112,7 @@ $$;
 -- Renews the leases of the claims that a call keeps alive: those of its session, and those that its agent
 -- made without one. A lease is never shortened. A row that another call holds is skipped: that call does
 -- the same.
-create or replace function renew_claims(in_workspace text, cx request, session_silence interval)
+create or replace function renew_claims(in_workspace text, cx request, session_timeout interval)
 returns void language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
@@ -126,7 +126,7 @@ begin
             and t.status in ('claimed', 'running')
             and is_claim_due(
                 t.claimed_session_id, t.held_until, t.lease_minutes, cx.session_id,
-                session_silence, at)
+                session_timeout, at)
         order by t.id
         for update skip locked
     loop
@@ -134,7 +134,7 @@ begin
             lease_expires_at = claim.lease_ends_at,
             held_until = claim_end(
                 claim.lease_ends_at,
-                case when claim.claimed_session_id is not null then session_silence end, at)
+                case when claim.claimed_session_id is not null then session_timeout end, at)
         where t.workspace = in_workspace and t.id = claim.id;
     end loop;
 end

@@ -111,7 +111,7 @@ impl Transition for Submission {
                 $21::uuid[], $22::text[], $23::text[], $24::text[], $25::smallint[], $26::jsonb[],
                 $27::text[], $28::jsonb[], $29::jsonb[]
             ) with ordinality as r (
-                workspace, id, agent_id, agent_type, session_id, elapsed_ms, silence, task_type,
+                workspace, id, agent_id, agent_type, session_id, elapsed_ms, session_timeout, task_type,
                 description, input_data, priority, depends_on, agent_requirements, archetype,
                 min_trust, deadline, not_before, max_attempts, retry_on_failure, unique_key,
                 replaces, authored_by, change_id, guard_version, guard_trust, guard_findings,
@@ -119,7 +119,7 @@ impl Transition for Submission {
             ),
             submit_task(
                 r.workspace,
-                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.silence)::request,
+                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.session_timeout)::request,
                 row(
                     r.task_type, r.description, r.input_data::json, r.priority, r.depends_on,
                     r.agent_requirements::json, r.archetype, r.min_trust, r.deadline, r.not_before,

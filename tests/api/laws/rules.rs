@@ -111,7 +111,7 @@ const RULES: [Rule; 7] = [
         states: |sql| sql.windows(2).any(|it| it == ["ended_at", "="]),
         owners: &["end_sessions", "mark_session_alive"],
         repeats: &["update agent_session s set last_heartbeat_at = at, ended_at = at"],
-        resembles: "select is_session_live(ended_at, last_heartbeat_at, silence, at)",
+        resembles: "select is_session_live(ended_at, last_heartbeat_at, session_timeout, at)",
     },
 ];
 
