@@ -1,9 +1,9 @@
 -- What all capabilities share: turns of transactions, and the installation.
 
 -- Makes transactions of a workspace that name the same thing take turns: waits until no other has its
--- turn, and keeps it until the transaction ends. Always called in FROM (`perform from take_turn(…)`), because
+-- turn, and keeps it until the transaction ends. Always called in FROM (`perform from acquire_advisory_lock(…)`), because
 -- a distributed database can then send the call to where the workspace's rows are (see `distribute`).
-create or replace function take_turn(in_workspace text, in_kind text, in_name text) returns void
+create or replace function acquire_advisory_lock(in_workspace text, in_kind text, in_name text) returns void
 language plpgsql as $$
 begin
     perform pg_advisory_xact_lock(
@@ -18,7 +18,7 @@ create or replace function finish_installation(in_digest text) returns void lang
 begin
     delete from installed_functions;
     insert into installed_functions (digest) values (in_digest);
-    perform distribute_what_is_new();
+    perform distribute_new_objects();
     perform ensure_audit_partitions(3);
     if to_regclass('memory_bm25') is null then
         perform make_memory_bm25();
@@ -27,7 +27,7 @@ end
 $$;
 
 -- The members of a JSON list of texts; null for null. Most lists are empty and cost no query.
-create or replace function texts_of(in_list jsonb) returns text[] language plpgsql immutable as $$
+create or replace function to_text_array(in_list jsonb) returns text[] language plpgsql immutable as $$
 begin
     if in_list is null or in_list = 'null' then
         return null;

@@ -15,7 +15,7 @@ begin
         where r.agent_id is not null
         order by r.workspace, r.agent_id
     loop
-        perform from take_turn(turn.workspace, 'locks', turn.agent_id);
+        perform from acquire_advisory_lock(turn.workspace, 'locks', turn.agent_id);
     end loop;
     return true;
 end

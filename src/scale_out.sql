@@ -4,7 +4,7 @@
 -- on one worker; `everywhere`, a copy on each server, for configuration whose workspace `default` serves
 -- other workspaces too; `coordinator`, on the one server that clients connect to. Nothing else in the
 -- code says what is distributed. A table comes after those that it refers to.
-create or replace function table_places() returns table (name text, place text)
+create or replace function table_placements() returns table (name text, placement text)
 language sql immutable as $$
     values
         ('agent_session', 'by workspace'),
@@ -55,7 +55,7 @@ end
 $$;
 
 -- Distributes what is new in a database that is distributed; does nothing in any other.
-create or replace function distribute_what_is_new() returns void language plpgsql as $$
+create or replace function distribute_new_objects() returns void language plpgsql as $$
 begin
     if is_distributed('agent_session') then
         perform distribute();
@@ -87,10 +87,10 @@ declare
     distributed integer := 0;
 begin
     for item in
-        select p.name, p.place, is_distributed(p.name::regclass) as is_done
-        from table_places() p where p.place <> 'coordinator'
+        select p.name, p.placement, is_distributed(p.name::regclass) as is_done
+        from table_placements() p where p.placement <> 'coordinator'
     loop
-        if not item.is_done and item.place = 'everywhere' then
+        if not item.is_done and item.placement = 'everywhere' then
             execute format('select create_reference_table(%L)', item.name);
         elsif not item.is_done then
             execute format(
@@ -98,7 +98,7 @@ begin
                 item.name, home);
         end if;
         distributed := distributed + (not item.is_done)::integer;
-        if home = 'none' and item.place = 'by workspace' then
+        if home = 'none' and item.placement = 'by workspace' then
             home := item.name;
         end if;
     end loop;
@@ -108,12 +108,12 @@ $$;
 
 -- Distributes the functions that are not distributed yet and returns how many. A call of a transition is
 -- sent to its workspace's worker, except in a transaction of several statements, whose statements are sent
--- there one by one. `take_turn` is always sent: such a transaction and a call on the worker must wait for
+-- there one by one. `acquire_advisory_lock` is always sent: such a transaction and a call on the worker must wait for
 -- one another.
 create or replace function distribute_functions() returns integer language plpgsql as $$
 declare
     catalog regclass := to_regclass('pg_catalog.pg_dist_object');
-    home text := (select p.name from table_places() p where p.place = 'by workspace' limit 1);
+    home text := (select p.name from table_placements() p where p.placement = 'by workspace' limit 1);
     copied oid[];
     sent oid[];
     item record;
@@ -137,7 +137,7 @@ begin
         execute format(
             'select create_distributed_function(
                 %L, ''in_workspace'', colocate_with := %L, force_delegation := %L)',
-            item.name, home, item.name = 'take_turn(text, text, text)'::regprocedure);
+            item.name, home, item.name = 'acquire_advisory_lock(text, text, text)'::regprocedure);
         distributed := distributed + 1;
     end loop;
     -- Citus cannot route a plan that was made without the values of its parameters. Each installation sets

@@ -12,7 +12,7 @@ declare
     own record;
 begin
     perform record_heartbeat(in_workspace, cx);
-    perform from take_turn(in_workspace, 'ports', '');
+    perform from acquire_advisory_lock(in_workspace, 'ports', '');
     at := clock_timestamp();
     expires_at := at + in_ttl;
     select b.slot, b.agent_id into own from live_port_blocks(in_workspace, cx.session_timeout) b

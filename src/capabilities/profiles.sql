@@ -19,7 +19,7 @@ declare
     target_trust integer;
 begin
     perform record_heartbeat(in_workspace, cx);
-    perform from take_turn(in_workspace, 'profiles', in_target);
+    perform from acquire_advisory_lock(in_workspace, 'profiles', in_target);
     select p.trust_level into asked_trust from profile p
     where p.workspace = home and p.name = in_profile and p.enabled;
     select least(in_most_trust, max(

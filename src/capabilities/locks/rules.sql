@@ -40,7 +40,7 @@ declare
     lock record;
     counted bigint := 0;
 begin
-    perform from take_turn(in_workspace, 'locks', in_agent_id);
+    perform from acquire_advisory_lock(in_workspace, 'locks', in_agent_id);
     for lock in
         select l.session_id, l.locked_at, l.expires_at from file_lock l
         where l.workspace = in_workspace and l.agent_id = in_agent_id and l.key <> in_key and l.is_file

@@ -10,8 +10,8 @@ create or replace function remember(
 #variable_conflict use_column
 declare
     merge_count integer;
-    new_lessons text[] := texts_of(in_lessons);
-    new_tags text[] := texts_of(in_tags);
+    new_lessons text[] := to_text_array(in_lessons);
+    new_tags text[] := to_text_array(in_tags);
 begin
     perform record_heartbeat(in_workspace, cx);
     -- A memory too old to be merged into is no longer the current one, and the insert meets no conflict.

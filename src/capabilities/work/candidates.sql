@@ -131,7 +131,7 @@ declare
     task uuid;
 begin
     for n in 1..cardinality(in_places) loop
-        task_types := texts_of(in_task_types -> (n - 1));
+        task_types := to_text_array(in_task_types -> (n - 1));
         cx.agent_id := in_agent_ids[n];
         cx.session_timeout := session_timeout;
         select c.id into task

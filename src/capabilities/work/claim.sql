@@ -14,7 +14,7 @@ create or replace function claim_tasks(
     in_may_wait boolean, in_waits_for_rivals boolean
 ) returns setof claimed_task language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
-    task_types text[] := texts_of(in_task_types);
+    task_types text[] := to_text_array(in_task_types);
     picked picked_task;
     task claimed_task;
     texts json;

@@ -48,7 +48,7 @@ create or replace function store_task(in_workspace text, cx request, task new_ta
 returns submission language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
-    dependencies uuid[] := dependencies_of(task.depends_on);
+    dependencies uuid[] := to_uuid_array(task.depends_on);
     open_count integer := 0;
     stored submission := judge_submission(in_workspace, task, dependencies, at);
 begin
@@ -95,7 +95,7 @@ end
 $$;
 
 -- The ids of a JSON list.
-create or replace function dependencies_of(ids jsonb) returns uuid[] language plpgsql immutable as $$
+create or replace function to_uuid_array(ids jsonb) returns uuid[] language plpgsql immutable as $$
 begin
     if ids = '[]' then
         return '{}'::uuid[];
