@@ -1,7 +1,7 @@
 -- Tidying up what time has ended. Nothing depends on it: every statement compares for itself.
 
 -- Tidies up a workspace, and records it. `in_tasks` names what to do. Retention concerns every workspace,
--- so it is not done here: `retain` has done it before, where it was asked for, and the counts that it
+-- so it is not done here: `apply_retention` has done it before, where it was asked for, and the counts that it
 -- returned are recorded.
 create or replace function run_maintenance(
     in_workspace text, cx request, in_asked jsonb, in_tasks text[], in_rows_deleted bigint,
@@ -14,7 +14,7 @@ begin
     perform record_heartbeat(in_workspace, cx);
     select t.* into sessions_expired, locks_expired, locks_released, tasks_requeued, tasks_failed,
         ports_released
-    from tidy_up(in_workspace, cx.session_timeout, in_tasks) t;
+    from sweep_workspace(in_workspace, cx.session_timeout, in_tasks) t;
     duration_ms := cx.elapsed_ms
         + 1000 * extract(epoch from clock_timestamp() - statement_timestamp());
     perform record_audit(
@@ -32,7 +32,7 @@ $$;
 -- Retention, for all workspaces: creates the audit log's coming months, deletes old records and drops old
 -- months. Called before a transaction writes to the audit log: a partition cannot be attached by the
 -- statement that does.
-create or replace function retain(
+create or replace function apply_retention(
     retention_days integer, months_ahead integer,
     out rows_deleted bigint, out audit_partitions_dropped bigint
 ) language plpgsql as $$
@@ -45,7 +45,7 @@ $$;
 
 -- Ends silent sessions, clears expired locks, finishes lost tasks and frees expired ports of a workspace:
 -- those of them that `in_tasks` names (`sessions`, `locks`, `work`, `ports`).
-create or replace function tidy_up(
+create or replace function sweep_workspace(
     in_workspace text, session_timeout interval, in_tasks text[],
     out sessions_expired bigint, out locks_expired bigint, out locks_released bigint,
     out tasks_requeued bigint, out tasks_failed bigint, out ports_released bigint
@@ -71,7 +71,7 @@ begin
         end loop;
     end if;
     if 'ports' = any(in_tasks) then
-        ports_released := ports_released + free_expired_ports(in_workspace, session_timeout);
+        ports_released := ports_released + release_expired_ports(in_workspace, session_timeout);
     end if;
 end
 $$;
@@ -94,7 +94,7 @@ begin
             limit 1
         ) s on true
         where l.workspace = in_workspace and l.agent_id is not null
-            and not is_in_force(l.locked_at, l.expires_at, session_timeout, at,
+            and not is_live_with_session(l.locked_at, l.expires_at, session_timeout, at,
                 s.ended_at, s.last_heartbeat_at, s.revived_at)
         order by l.key
         for update of l skip locked
@@ -109,7 +109,7 @@ end
 $$;
 
 -- Frees port blocks that are no longer in force, each judged again once its row is locked.
-create or replace function free_expired_ports(in_workspace text, session_timeout interval) returns bigint
+create or replace function release_expired_ports(in_workspace text, session_timeout interval) returns bigint
 language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
@@ -124,7 +124,7 @@ begin
             limit 1
         ) s on true
         where p.workspace = in_workspace
-            and not is_in_force(p.allocated_at, p.expires_at, session_timeout, at,
+            and not is_live_with_session(p.allocated_at, p.expires_at, session_timeout, at,
                 s.ended_at, s.last_heartbeat_at, s.revived_at)
         order by p.slot
         for update of p skip locked

@@ -59,7 +59,7 @@ begin
         limit 1
     ) s on true
     where p.workspace = in_workspace
-        and is_in_force(p.allocated_at, p.expires_at, session_timeout, at,
+        and is_live_with_session(p.allocated_at, p.expires_at, session_timeout, at,
             s.ended_at, s.last_heartbeat_at, s.revived_at)
     order by p.allocated_at, p.slot;
 end
@@ -84,7 +84,7 @@ begin
         limit 1
     ) s on true
     where p.workspace = in_workspace and p.session_id = in_session_id
-        and is_in_force(p.allocated_at, p.expires_at, cx.session_timeout, at,
+        and is_live_with_session(p.allocated_at, p.expires_at, cx.session_timeout, at,
             s.ended_at, s.last_heartbeat_at, s.revived_at)
     for update of p;
     if block.agent_id = cx.agent_id or (block.slot is not null and in_any_owner) then

@@ -38,11 +38,11 @@ begin
         agents := agents + (session.agent_id is distinct from last_agent_id)::integer;
         last_agent_id := session.agent_id;
         locks_released := locks_released
-            + release_locks_of(in_workspace, session.agent_id, session.session_id, in_dry_run);
+            + release_session_locks(in_workspace, session.agent_id, session.session_id, in_dry_run);
         tasks_requeued := tasks_requeued
-            + requeue_claims_of(in_workspace, session.agent_id, session.session_id, in_dry_run);
+            + requeue_session_claims(in_workspace, session.agent_id, session.session_id, in_dry_run);
         ports_released := ports_released
-            + free_ports_of(in_workspace, session.agent_id, session.session_id, in_dry_run);
+            + release_session_ports(in_workspace, session.agent_id, session.session_id, in_dry_run);
         if not in_dry_run then
             update agent_session s set ended_at = at
             where s.workspace = in_workspace and s.agent_id = session.agent_id
@@ -58,7 +58,7 @@ create or replace function unlimited_session_timeout() returns interval language
 $$;
 
 -- Releases the locks of a session and returns how many were live.
-create or replace function release_locks_of(
+create or replace function release_session_locks(
     in_workspace text, in_agent_id text, in_session_id text, in_dry_run boolean
 ) returns bigint language plpgsql as $$
 declare
@@ -83,7 +83,7 @@ $$;
 
 -- Returns the claims of a session to the queue and returns how many. A task out of attempts fails instead;
 -- one that has failed by the passing of time is left alone.
-create or replace function requeue_claims_of(
+create or replace function requeue_session_claims(
     in_workspace text, in_agent_id text, in_session_id text, in_dry_run boolean
 ) returns bigint language plpgsql as $$
 declare
@@ -103,7 +103,7 @@ begin
     loop
         requeued := requeued + (not task.is_out)::integer;
         if not in_dry_run then
-            perform requeue_task(in_workspace, task.id, task.is_out);
+            perform requeue_or_fail_task(in_workspace, task.id, task.is_out);
         end if;
     end loop;
     return requeued;
@@ -111,7 +111,7 @@ end
 $$;
 
 -- Ends a claim without a report: the task is pending again, or has failed when it is out of attempts.
-create or replace function requeue_task(in_workspace text, in_id uuid, in_is_out boolean)
+create or replace function requeue_or_fail_task(in_workspace text, in_id uuid, in_is_out boolean)
 returns void language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
@@ -131,7 +131,7 @@ end
 $$;
 
 -- Frees the ports of a session and returns how many blocks were live.
-create or replace function free_ports_of(
+create or replace function release_session_ports(
     in_workspace text, in_agent_id text, in_session_id text, in_dry_run boolean
 ) returns bigint language plpgsql as $$
 declare

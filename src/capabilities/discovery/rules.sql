@@ -25,7 +25,7 @@ $$;
 --
 -- A condition on rows calls this on a joined session and not `is_live`: Citus refuses a condition whose
 -- function reads a table.
-create or replace function is_in_force(
+create or replace function is_live_with_session(
     since timestamptz, expires_at timestamptz, session_timeout interval, at timestamptz,
     ended_at timestamptz, last_heartbeat_at timestamptz, revived_at timestamptz
 ) returns boolean language sql stable parallel safe as $$
@@ -36,7 +36,7 @@ create or replace function is_in_force(
         false)
 $$;
 
--- `is_in_force` for one holder, now. Null-safe: without a holder nothing is in force.
+-- `is_live_with_session` for one holder, now. Null-safe: without a holder nothing is in force.
 create or replace function is_live(
     in_workspace text, in_agent_id text, in_session_id text, since timestamptz, expires_at timestamptz,
     session_timeout interval
@@ -53,6 +53,6 @@ begin
         from agent_session s
         where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
     end if;
-    return is_in_force(since, expires_at, session_timeout, at, ended_at, last_heartbeat_at, revived_at);
+    return is_live_with_session(since, expires_at, session_timeout, at, ended_at, last_heartbeat_at, revived_at);
 end
 $$;

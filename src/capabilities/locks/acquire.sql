@@ -229,7 +229,7 @@ begin
             ) s on true
             where l.workspace = in_workspace and l.key = own.key
                 and is_other_holder(l.agent_id, l.session_id, own.agent_id, own.session_id)
-                and is_in_force(l.locked_at, l.expires_at, session_timeout, at,
+                and is_live_with_session(l.locked_at, l.expires_at, session_timeout, at,
                     s.ended_at, s.last_heartbeat_at, s.revived_at)
         );
 end

@@ -93,7 +93,7 @@ impl Operation for VerifyLocks {
                     limit 1
                 ) s on true
                 where l.workspace = $1 and l.key = asked.key
-                    and is_in_force(l.locked_at, l.expires_at, $7, statement_timestamp(),
+                    and is_live_with_session(l.locked_at, l.expires_at, $7, statement_timestamp(),
                         s.ended_at, s.last_heartbeat_at, s.revived_at)
                 limit 1
             ) held on true

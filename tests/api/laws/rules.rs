@@ -17,7 +17,7 @@ const RULES: [Rule; 7] = [
     Rule {
         name: "whether a lock or a block of ports is in force",
         states: |sql| compares(sql, &["expires_at"], &ORDER),
-        owners: &["is_in_force", "is_live"],
+        owners: &["is_live_with_session", "is_live"],
         repeats: &[
             "select from file_lock l where l.expires_at > now()",
             "select clock_timestamp() >= least(expires_at, $1)",
@@ -35,7 +35,7 @@ const RULES: [Rule; 7] = [
         owners: &[
             "is_session_live",
             "session_status",
-            "is_in_force",
+            "is_live_with_session",
             "is_heartbeat_due",
             // Ends what has not ended: how long it was silent is asked of the rule.
             "end_sessions",
