@@ -29,7 +29,7 @@ create index file_lock_held_by_agent on file_lock (workspace, agent_id) where ag
 -- `alive_until`; the position of a request that broke off ends a moment later and holds nobody up.
 create table lock_waiter (
     workspace text collate "C" not null,
-    place uuid not null,
+    id uuid not null,
     key text collate "C" not null,
     agent_id text collate "C" not null,
     agent_type text not null,
@@ -37,10 +37,10 @@ create table lock_waiter (
     reason text,
     waiting_since timestamptz not null default clock_timestamp(),
     alive_until timestamptz not null,
-    primary key (workspace, place)
+    primary key (workspace, id)
 );
 
-create index lock_waiter_queue on lock_waiter (workspace, key, waiting_since, place);
+create index lock_waiter_queue on lock_waiter (workspace, key, waiting_since, id);
 
 -- What a function says of a key: a verdict, and the lock that it is about.
 create type lock_verdict as (

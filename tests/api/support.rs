@@ -167,7 +167,7 @@ impl Service {
             if self.transport.is_router() { "s" } else { "to_jsonb(s) - 'last_heartbeat_at'" };
         let sql = format!("select concat(
             (select json_agg(l order by workspace, key) from file_lock l),
-            (select json_agg(q order by workspace, place) from lock_waiter q),
+            (select json_agg(q order by workspace, id) from lock_waiter q),
             (select json_agg({session} order by workspace, agent_id, session_id) from agent_session s),
             (select json_agg(i order by workspace, agent_id, key) from idempotency_key i),
             (select json_agg(a order by workspace, agent_id) from agent_assignment a),

@@ -133,7 +133,7 @@ async fn a_free_lock_is_kept_for_whoever_waits_for_it() {
     let client = service.client();
     let place = |seconds: i64| {
         format!(
-            "insert into lock_waiter (workspace, place, key, agent_id, agent_type, session_id,
+            "insert into lock_waiter (workspace, id, key, agent_id, agent_type, session_id,
                 reason, alive_until)
              values ('default', gen_random_uuid(), 'k', 'w', 'codex', 's', 'patient',
                 clock_timestamp() + interval '{seconds} seconds')"
@@ -401,7 +401,7 @@ async fn abandoned_places_are_cleared_away() {
     let client = service.client();
     execute(
         &service.db,
-        "insert into lock_waiter (workspace, place, key, agent_id, agent_type, alive_until)
+        "insert into lock_waiter (workspace, id, key, agent_id, agent_type, alive_until)
          select 'default', gen_random_uuid(), 'old', 'x', 't',
             clock_timestamp() - interval '2 minutes' from generate_series(1, 50)",
     )
@@ -607,7 +607,7 @@ async fn those_who_wait_do_not_try_while_there_is_nothing_for_them() {
 async fn place(service: &Service, agent: &str, seconds_left: i32) {
     service
         .execute(&format!(
-            "insert into lock_waiter (workspace, place, key, agent_id, agent_type, alive_until)
+            "insert into lock_waiter (workspace, id, key, agent_id, agent_type, alive_until)
              values ('default', gen_random_uuid(), 'k', '{agent}', 't',
                 clock_timestamp() + interval '{seconds_left} seconds')"
         ))

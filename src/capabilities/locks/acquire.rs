@@ -347,7 +347,7 @@ fn look<'a>(
         let workspace = tickets.first().map(|it| it.caller.workspace.as_str());
         let places = column(tickets, |it| it.place);
         let next = sqlx::query_scalar!(
-            r#"select place as "place!" from keep_lock_waiters($1, $2, $3) place"#,
+            r#"select id as "id!" from poll_lock_waiters($1, $2, $3) id"#,
             workspace,
             &places,
             config.session_timeout(),

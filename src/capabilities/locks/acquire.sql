@@ -5,11 +5,11 @@
 -- lock: the caller's, or the one that stands in its way. The token of another's lock is not for the caller.
 --
 -- `in_refusal` says what is wrong with the request, whoever holds the lock. `in_denial` is the reason of
--- the denial when the agent holds `in_file_limit` other file locks. `in_waiter` identifies a
+-- the denial when the agent holds `in_file_limit` other file locks. `in_waiter_id` identifies a
 -- request that waits; `in_may_wait` is false in its last attempt, the one whose refusal is recorded.
 create or replace function acquire_lock(
     in_workspace text, cx request, in_key text, in_is_file boolean, in_reason text, in_ttl interval,
-    in_refusal text, in_file_limit bigint, in_denial text, in_engine text, in_waiter uuid,
+    in_refusal text, in_file_limit bigint, in_denial text, in_engine text, in_waiter_id uuid,
     in_may_wait boolean
 ) returns lock_verdict language plpgsql as $$
 declare
@@ -29,11 +29,11 @@ begin
     if in_refusal is not null then
         taken.verdict := in_refusal;
     else
-        taken := take_lock(in_workspace, cx, in_key, in_is_file, in_reason, in_ttl, in_waiter);
+        taken := grant_lock(in_workspace, cx, in_key, in_is_file, in_reason, in_ttl, in_waiter_id);
         is_granted := taken.verdict in ('acquired', 'refreshed');
-        if in_waiter is not null then
-            taken.queue_position := keep_queue_position(
-                in_workspace, cx, in_key, in_reason, in_waiter, in_may_wait and not is_granted);
+        if in_waiter_id is not null then
+            taken.queue_position := update_queue_position(
+                in_workspace, cx, in_key, in_reason, in_waiter_id, in_may_wait and not is_granted);
         end if;
     end if;
     if is_granted or in_refusal is not null or not in_may_wait then
@@ -55,9 +55,9 @@ $$;
 -- A held key is refused after one read, so callers that are refused do not queue behind one another.
 -- Otherwise the row is written only while it is as it was judged, and is judged again when another call
 -- was faster: each statement of a volatile function has a snapshot of its own.
-create or replace function take_lock(
+create or replace function grant_lock(
     in_workspace text, cx request, in_key text, in_is_file boolean, in_reason text, in_ttl interval,
-    in_waiter uuid
+    in_waiter_id uuid
 ) returns lock_verdict language plpgsql as $$
 declare
     judged lock_verdict;
@@ -65,7 +65,7 @@ declare
     at timestamptz;
 begin
     while taken.verdict is null loop
-        judged := judge_lock(in_workspace, cx, in_key, in_waiter);
+        judged := check_lock_availability(in_workspace, cx, in_key, in_waiter_id);
         at := clock_timestamp();
         if judged.verdict = 'free' and judged.token is null then
             insert into file_lock as l (
@@ -108,7 +108,7 @@ $$;
 -- `locked_by_other` or `locked_by_other_session` with what stands in its way. A free key is reserved
 -- for the request that has waited longest; to other callers, that one is its holder. A key that has never
 -- been locked has no token.
-create or replace function judge_lock(in_workspace text, cx request, in_key text, in_waiter uuid)
+create or replace function check_lock_availability(in_workspace text, cx request, in_key text, in_waiter_id uuid)
 returns lock_verdict language plpgsql stable as $$
 declare
     judged lock_verdict;
@@ -122,7 +122,7 @@ begin
         when not is_live(in_workspace, judged.agent_id, judged.session_id, judged.locked_at,
             judged.expires_at, cx.session_timeout)
             then 'free'
-        when not is_other_holder(judged.agent_id, judged.session_id, cx.agent_id, cx.session_id)
+        when not is_owned_by_other(judged.agent_id, judged.session_id, cx.agent_id, cx.session_id)
             then 'own'
         when judged.agent_id = cx.agent_id then 'locked_by_other_session'
         else 'locked_by_other'
@@ -132,9 +132,9 @@ begin
     end if;
     perform from lock_waiter w where w.workspace = in_workspace and w.key = in_key limit 1;
     if found then
-        select * into ahead from waiters_ahead(in_workspace, cx, in_key, in_waiter) limit 1;
+        select * into ahead from waiters_ahead(in_workspace, cx, in_key, in_waiter_id) limit 1;
     end if;
-    if ahead.place is null then
+    if ahead.id is null then
         return judged;
     end if;
     judged.verdict := case
@@ -151,44 +151,44 @@ $$;
 
 -- The requests of others that go before a caller in the queue of a key, the longest waiting first.
 create or replace function waiters_ahead(
-    in_workspace text, cx request, in_key text, in_waiter uuid
+    in_workspace text, cx request, in_key text, in_waiter_id uuid
 ) returns setof lock_waiter language plpgsql stable as $$
 declare
     own lock_waiter;
     at timestamptz := clock_timestamp();
 begin
-    if in_waiter is not null then
-        select * into own from lock_waiter w where w.workspace = in_workspace and w.place = in_waiter;
+    if in_waiter_id is not null then
+        select * into own from lock_waiter w where w.workspace = in_workspace and w.id = in_waiter_id;
     end if;
     return query
     select * from lock_waiter w
-    where w.workspace = in_workspace and w.key = in_key and is_waiting(w.alive_until, at)
-        and is_other_holder(w.agent_id, w.session_id, cx.agent_id, cx.session_id)
-        and (own.place is null or (w.waiting_since, w.place) < (own.waiting_since, own.place))
-    order by w.waiting_since, w.place;
+    where w.workspace = in_workspace and w.key = in_key and is_waiter_alive(w.alive_until, at)
+        and is_owned_by_other(w.agent_id, w.session_id, cx.agent_id, cx.session_id)
+        and (own.id is null or (w.waiting_since, w.id) < (own.waiting_since, own.id))
+    order by w.waiting_since, w.id;
 end
 $$;
 
 -- Keeps a waiting request's position in the queue of a key, or gives it up. Returns the position,
 -- starting at 1.
-create or replace function keep_queue_position(
-    in_workspace text, cx request, in_key text, in_reason text, in_waiter uuid, in_is_kept boolean
+create or replace function update_queue_position(
+    in_workspace text, cx request, in_key text, in_reason text, in_waiter_id uuid, in_is_kept boolean
 ) returns bigint language plpgsql as $$
 declare
     alive_until timestamptz := clock_timestamp() + waiter_lifetime();
     queue_position bigint;
 begin
-    select count(*) + 1 into queue_position from waiters_ahead(in_workspace, cx, in_key, in_waiter);
+    select count(*) + 1 into queue_position from waiters_ahead(in_workspace, cx, in_key, in_waiter_id);
     if in_is_kept then
         insert into lock_waiter as w (
-            workspace, place, key, agent_id, agent_type, session_id, reason, alive_until
+            workspace, id, key, agent_id, agent_type, session_id, reason, alive_until
         ) values (
-            in_workspace, in_waiter, in_key, cx.agent_id, cx.agent_type, cx.session_id, in_reason,
+            in_workspace, in_waiter_id, in_key, cx.agent_id, cx.agent_type, cx.session_id, in_reason,
             alive_until
         )
         on conflict on constraint lock_waiter_pkey do update set alive_until = excluded.alive_until;
     else
-        delete from lock_waiter w where w.workspace = in_workspace and w.place = in_waiter;
+        delete from lock_waiter w where w.workspace = in_workspace and w.id = in_waiter_id;
     end if;
     return queue_position;
 end
@@ -202,23 +202,23 @@ $$;
 -- Keeps the positions of requests that wait, and returns those whose turn has come: the key is free for
 -- them, and no other request has waited for it longer. Deletes positions that nothing has kept for a
 -- minute.
-create or replace function keep_lock_waiters(in_workspace text, in_places uuid[], session_timeout interval)
+create or replace function poll_lock_waiters(in_workspace text, in_waiter_ids uuid[], session_timeout interval)
 returns setof uuid language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
 begin
     update lock_waiter w set alive_until = at + waiter_lifetime()
-    where w.workspace = in_workspace and w.place = any(in_places);
+    where w.workspace = in_workspace and w.id = any(in_waiter_ids);
     delete from lock_waiter w
-    where w.workspace = in_workspace and not is_waiting(w.alive_until, at - interval '1 minute');
+    where w.workspace = in_workspace and not is_waiter_alive(w.alive_until, at - interval '1 minute');
     return query
-    select own.place from lock_waiter own
-    where own.workspace = in_workspace and own.place = any(in_places)
+    select own.id from lock_waiter own
+    where own.workspace = in_workspace and own.id = any(in_waiter_ids)
         and not exists (
             select from lock_waiter w
-            where w.workspace = in_workspace and w.key = own.key and is_waiting(w.alive_until, at)
-                and is_other_holder(w.agent_id, w.session_id, own.agent_id, own.session_id)
-                and (w.waiting_since, w.place) < (own.waiting_since, own.place)
+            where w.workspace = in_workspace and w.key = own.key and is_waiter_alive(w.alive_until, at)
+                and is_owned_by_other(w.agent_id, w.session_id, own.agent_id, own.session_id)
+                and (w.waiting_since, w.id) < (own.waiting_since, own.id)
         ) and not exists (
             select from file_lock l
             left join lateral (
@@ -228,7 +228,7 @@ begin
                 limit 1
             ) s on true
             where l.workspace = in_workspace and l.key = own.key
-                and is_other_holder(l.agent_id, l.session_id, own.agent_id, own.session_id)
+                and is_owned_by_other(l.agent_id, l.session_id, own.agent_id, own.session_id)
                 and is_live_with_session(l.locked_at, l.expires_at, session_timeout, at,
                     s.ended_at, s.last_heartbeat_at, s.revived_at)
         );

@@ -13,7 +13,7 @@ begin
     select l.agent_id, l.session_id, l.locked_at, l.expires_at, l.token into held
     from file_lock l where l.workspace = in_workspace and l.key = in_key;
     refusal := case
-        when is_other_holder(held.agent_id, held.session_id, cx.agent_id, cx.session_id) is not false
+        when is_owned_by_other(held.agent_id, held.session_id, cx.agent_id, cx.session_id) is not false
             or not is_live(in_workspace, held.agent_id, held.session_id, held.locked_at,
                 held.expires_at, cx.session_timeout)
             then 'lock_not_found_or_not_owner'

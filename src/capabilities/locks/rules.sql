@@ -2,14 +2,14 @@
 
 -- Whether a caller is another holder than the one named: another agent, or another session where both
 -- name one.
-create or replace function is_other_holder(
+create or replace function is_owned_by_other(
     agent_id text, session_id text, caller_agent_id text, caller_session_id text
 ) returns boolean language sql immutable parallel safe as $$
     select agent_id <> caller_agent_id or coalesce(session_id <> caller_session_id, false)
 $$;
 
 -- Whether a position in a queue still counts: its request is still being served.
-create or replace function is_waiting(alive_until timestamptz, at timestamptz) returns boolean
+create or replace function is_waiter_alive(alive_until timestamptz, at timestamptz) returns boolean
 language sql immutable parallel safe as $$
     select alive_until > at
 $$;

@@ -119,7 +119,7 @@ $$;
 -- to try again now. Each task wakes one request. Where time has changed something that nothing has
 -- noticed yet, the first request is woken to notice it.
 create or replace function ready_work_waiters(
-    in_workspace text, in_places uuid[], in_agent_ids text[], in_trusts integer[],
+    in_workspace text, in_waiter_ids uuid[], in_agent_ids text[], in_trusts integer[],
     in_task_types jsonb, session_timeout interval
 ) returns setof uuid language plpgsql stable set plan_cache_mode = force_generic_plan as $$
 declare
@@ -130,7 +130,7 @@ declare
     task_types text[];
     task uuid;
 begin
-    for n in 1..cardinality(in_places) loop
+    for n in 1..cardinality(in_waiter_ids) loop
         task_types := to_text_array(in_task_types -> (n - 1));
         cx.agent_id := in_agent_ids[n];
         cx.session_timeout := session_timeout;
@@ -141,7 +141,7 @@ begin
         if task is not null or is_unnoticed then
             woken := woken || task;
             is_unnoticed := is_unnoticed and task is not null;
-            return next in_places[n];
+            return next in_waiter_ids[n];
         end if;
     end loop;
 end

@@ -54,7 +54,7 @@ begin
         when in_id is null then 'task_not_found_or_not_claimed_by_agent'
         when in_claim_token <> coalesce(claim_token, '') then 'claim_superseded'
         when claimed_by is null
-            or is_other_holder(claimed_by, claimed_session_id, cx.agent_id, cx.session_id)
+            or is_owned_by_other(claimed_by, claimed_session_id, cx.agent_id, cx.session_id)
             then 'task_not_found_or_not_claimed_by_agent'
         when status_now not in ('claimed', 'running') then 'task_already_finished'
     end;

@@ -92,9 +92,9 @@ const RULES: [Rule; 7] = [
     Rule {
         name: "whether a position in a queue counts",
         states: |sql| compares(sql, &["alive_until"], &ORDER),
-        owners: &["is_waiting"],
+        owners: &["is_waiter_alive"],
         repeats: &["delete from lock_waiter where alive_until + interval '1 minute' < now()"],
-        resembles: "update lock_waiter set alive_until = now() where place = $1",
+        resembles: "update lock_waiter set alive_until = now() where id = $1",
     },
     Rule {
         name: "how a lock is freed",

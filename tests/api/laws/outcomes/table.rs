@@ -95,7 +95,7 @@ fn acquire_with(agent: &str, more: Value) -> Step {
 
 /// A request of agent `a` in session `s` waits for the key.
 const WAITER: Step = Step::Sql(
-    "insert into lock_waiter (workspace, place, key, agent_id, agent_type, session_id, alive_until)
+    "insert into lock_waiter (workspace, id, key, agent_id, agent_type, session_id, alive_until)
      values ('$w', gen_random_uuid(), 'k', 'a', 't', 's', clock_timestamp() + interval '1 hour')",
 );
 
