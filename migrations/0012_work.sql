@@ -22,7 +22,7 @@ create table work_task (
     -- Not handed out before; the later of `not_before` and the end of a retry's delay. While it was
     -- in the future when written, the task is parked outside the index of ready tasks.
     available_at timestamptz,
-    is_parked boolean not null default false,
+    is_delayed boolean not null default false,
 
     agent_requirements json,
     archetype text,
@@ -50,14 +50,14 @@ create table work_task (
     claim_lease_minutes integer,
     lease_expires_at timestamptz,
     -- When the claim ends by itself: with its lease, or earlier with its session's silence.
-    held_until timestamptz,
+    claim_expires_at timestamptz,
     -- Whether somebody has noticed that the claim has ended. It may still be completed, and is
     -- among the tasks that are handed out.
-    is_lapsed boolean not null default false,
+    is_expiry_recorded boolean not null default false,
     -- Whether the task is in the index that claims read.
     is_ready boolean not null generated always as (
-        (status = 'pending' and open_dependencies = 0 and not is_parked)
-        or (status in ('claimed', 'running') and is_lapsed and attempt < max_attempts)
+        (status = 'pending' and open_dependencies = 0 and not is_delayed)
+        or (status in ('claimed', 'running') and is_expiry_recorded and attempt < max_attempts)
     ) stored,
 
     completed_at timestamptz,
@@ -79,7 +79,7 @@ create table work_task (
         status not in ('claimed', 'running')
         or num_nulls(
             claim_token, claimed_by, claimed_at, lease_minutes, claim_lease_minutes,
-            lease_expires_at, held_until) = 0
+            lease_expires_at, claim_expires_at) = 0
     )
 );
 
@@ -105,10 +105,10 @@ create index work_task_guarded on work_task (workspace, priority, created_at, id
 where is_ready and guard_trust > 0;
 -- What time has changed and nobody has noticed yet: parked tasks that are due, claims that have
 -- ended, deadlines that passed.
-create index work_task_parked on work_task (workspace, available_at)
-where status = 'pending' and open_dependencies = 0 and is_parked;
-create index work_task_held on work_task (workspace, held_until)
-where status in ('claimed', 'running') and not is_lapsed;
+create index work_task_delayed on work_task (workspace, available_at)
+where status = 'pending' and open_dependencies = 0 and is_delayed;
+create index work_task_claim_expiry on work_task (workspace, claim_expires_at)
+where status in ('claimed', 'running') and not is_expiry_recorded;
 -- Tasks that some set of patterns has forbidden to somebody: those that another set is to judge.
 create index work_task_forbidden on work_task (workspace, guard_version)
 where status = 'pending' and guard_trust > 0;
@@ -122,14 +122,14 @@ create table work_dependency (
     workspace text collate "C" not null,
     task_id uuid not null,
     depends_on uuid not null,
-    place integer not null,
+    list_order integer not null,
     primary key (workspace, task_id, depends_on)
 );
 create index work_dependency_on on work_dependency (workspace, depends_on);
 
 -- A task as it is submitted, with what the guardrails say of it. `refusal` is why its submitter may not
 -- submit it, `patterns` and `violations` are what counts against the submitter.
-create type new_task as (
+create type task_submission as (
     task_type text,
     description text,
     input_data json,
@@ -155,14 +155,14 @@ create type new_task as (
 );
 
 -- What became of a submission: the verdict, the task, and which of its dependencies is not known.
-create type submission as (
+create type submission_verdict as (
     verdict text,
     task_id uuid,
-    fault_place bigint -- starting at 1
+    dependency_number bigint -- starting at 1
 );
 
 -- A task as a claim hands it out, with the verdict of the claim; or a verdict without a task.
-create type claimed_task as (
+create type claim_verdict as (
     verdict text,
     id uuid,
     task_type text,
@@ -178,7 +178,7 @@ create type claimed_task as (
 );
 
 -- A task to claim, whose row is locked; none where the id is null.
-create type picked_task as (
+create type next_task as (
     id uuid,
     guard_version text,
     guard_findings jsonb,

@@ -24,8 +24,8 @@ begin
     perform from work_task t
     where t.workspace = in_workspace and t.claimed_by = cx.agent_id
         and t.status in ('claimed', 'running')
-        and is_claim_due(
-            t.claimed_session_id, t.held_until, t.lease_minutes, cx.session_id, session_timeout, at)
+        and is_renewal_due(
+            t.claimed_session_id, t.claim_expires_at, t.lease_minutes, cx.session_id, session_timeout, at)
     limit 1;
     if found then
         perform renew_claims(in_workspace, cx, session_timeout);

@@ -65,7 +65,7 @@ begin
     end if;
     if 'work' = any(in_tasks) then
         loop
-            select * into batch from notice_time_passed(in_workspace, 1000);
+            select * into batch from update_overdue_tasks(in_workspace, 1000);
             tasks_failed := tasks_failed + batch.failed;
             exit when batch.noticed = 0;
         end loop;

@@ -173,7 +173,7 @@ impl Service {
             (select json_agg(a order by workspace, agent_id) from agent_assignment a),
             (select json_agg(p order by workspace, name) from profile p),
             (select json_agg(t order by workspace, id) from work_task t),
-            (select json_agg(d order by workspace, task_id, place) from work_dependency d),
+            (select json_agg(d order by workspace, task_id, list_order) from work_dependency d),
             (select json_agg(g order by workspace, name) from guardrail_pattern g),
             (select json_agg(v order by workspace, id) from guardrail_violation v),
             (select json_agg(m order by workspace, id) from memory m),

@@ -320,7 +320,7 @@ async fn a_waiting_claim_takes_notice_of_what_time_has_changed() {
         while client.waiting().await == 0 {
             tokio::task::yield_now().await;
         }
-        service.execute("update work_task set held_until = now()").await;
+        service.execute("update work_task set claim_expires_at = now()").await;
     };
     let (got, ()) = join(waits, ends).await;
     assert_eq!((&got["task_id"], &got["attempt"]), (&parked, &json!(2)));
@@ -481,7 +481,7 @@ async fn whoever_waits_for_work_is_called_when_there_is_some() {
     client.acquire("a", "k", json!({})).await;
     let lock = client.acquire("b", "k", json!({ "wait_seconds": 50 }));
     let work = async {
-        for (n, change) in ["submitted", "update work_task set held_until = now()", "parked"]
+        for (n, change) in ["submitted", "update work_task set claim_expires_at = now()", "parked"]
             .into_iter()
             .enumerate()
         {

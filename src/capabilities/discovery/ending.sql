@@ -96,8 +96,8 @@ begin
         from work_task t
         where t.workspace = in_workspace and t.claimed_by = in_agent_id
             and t.claimed_session_id = in_session_id and t.status in ('claimed', 'running')
-            and task_failure(
-                t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) is null
+            and task_expiry_reason(
+                t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at) is null
         order by t.id
         for update
     loop
@@ -124,8 +124,8 @@ begin
         claimed_by = case when in_is_out then t.claimed_by end,
         claimed_session_id = case when in_is_out then t.claimed_session_id end,
         claimed_at = case when in_is_out then t.claimed_at end,
-        lease_expires_at = null, held_until = null, available_at = null, is_parked = false,
-        is_lapsed = false
+        lease_expires_at = null, claim_expires_at = null, available_at = null, is_delayed = false,
+        is_expiry_recorded = false
     where t.workspace = in_workspace and t.id = in_id;
 end
 $$;

@@ -9,7 +9,7 @@ create or replace function register_session(
 #variable_conflict use_column
 declare
     at timestamptz := clock_timestamp();
-    ends_at timestamptz := claim_end(null, cx.session_timeout, at);
+    ends_at timestamptz := claim_expiry(null, cx.session_timeout, at);
 begin
     insert into agent_session as s (
         workspace, agent_id, session_id, agent_type, capabilities, current_task, delegated_from,
@@ -28,10 +28,10 @@ begin
         where s.workspace = in_workspace and s.agent_id = cx.agent_id
             and s.session_id = in_session_id;
     end if;
-    update work_task t set held_until = ends_at
+    update work_task t set claim_expires_at = ends_at
     where t.workspace = in_workspace and t.claimed_by = cx.agent_id
         and t.claimed_session_id = in_session_id and t.status in ('claimed', 'running')
-        and t.held_until <> least(t.held_until, ends_at);
+        and t.claim_expires_at <> least(t.claim_expires_at, ends_at);
     if in_connection_id is not null then
         insert into mcp_connection (workspace, agent_id, connection_id, session_id)
         values (in_workspace, cx.agent_id, in_connection_id, in_session_id)

@@ -4,13 +4,13 @@
 -- one of the batch by `ref:<name>`, where `in_references` holds the names. Returns a row for each task, in
 -- order.
 create or replace function submit_tasks(
-    in_workspace text, cx request, in_tasks new_task[], in_references text[]
+    in_workspace text, cx request, in_tasks task_submission[], in_references text[]
 ) returns table (is_stored boolean, verdict text, task_id uuid, reason text) language plpgsql as $$
 declare
     verdicts text[] := array[]::text[];
     ids uuid[] := array[]::uuid[];
     named jsonb := '{}'::jsonb;
-    task new_task;
+    task task_submission;
     stored record;
     is_accepted boolean := true;
 begin

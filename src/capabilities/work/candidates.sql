@@ -118,13 +118,13 @@ $$;
 -- For each of the requests that wait for work, given in the order of arrival as parallel arrays: whether
 -- to try again now. Each task wakes one request. Where time has changed something that nothing has
 -- noticed yet, the first request is woken to notice it.
-create or replace function ready_work_waiters(
+create or replace function poll_work_waiters(
     in_workspace text, in_waiter_ids uuid[], in_agent_ids text[], in_trusts integer[],
     in_task_types jsonb, session_timeout interval
 ) returns setof uuid language plpgsql stable set plan_cache_mode = force_generic_plan as $$
 declare
     at timestamptz := clock_timestamp();
-    is_unnoticed boolean := tasks_to_notice(in_workspace, at, 1) <> '{}';
+    is_unnoticed boolean := overdue_tasks(in_workspace, at, 1) <> '{}';
     cx request;
     woken uuid[] := array[]::uuid[];
     task_types text[];

@@ -378,7 +378,7 @@ fn look<'a>(
         let trusts = column(tickets, |it| i32::from(it.caller.trust));
         let task_types = column(tickets, |it| &it.task_types);
         let ready = sqlx::query_scalar!(
-            r#"select id as "id!" from ready_work_waiters($1, $2, $3, $4, $5, $6) id"#,
+            r#"select id as "id!" from poll_work_waiters($1, $2, $3, $4, $5, $6) id"#,
             tickets.first().map(|it| it.caller.workspace.as_str()),
             &places,
             &agent_ids,

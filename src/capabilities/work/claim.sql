@@ -12,34 +12,34 @@ create or replace function claim_tasks(
     in_workspace text, cx request, in_count integer, in_task_types jsonb, in_lease_minutes integer,
     in_trust integer, in_guard_version text, in_scans jsonb, in_may_rescan boolean,
     in_may_wait boolean, in_waits_for_rivals boolean
-) returns setof claimed_task language plpgsql set plan_cache_mode = force_generic_plan as $$
+) returns setof claim_verdict language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
     task_types text[] := to_text_array(in_task_types);
-    picked picked_task;
-    task claimed_task;
+    picked next_task;
+    task claim_verdict;
     texts json;
     claimed integer := 0;
 begin
     perform record_heartbeat(in_workspace, cx);
     if in_scans is not null then
-        perform store_scans(in_workspace, in_guard_version, in_scans);
+        perform store_scan_results(in_workspace, in_guard_version, in_scans);
     end if;
     if in_may_rescan then
         texts := texts_to_scan(in_workspace, tasks_to_scan(in_workspace, in_guard_version, 100));
     end if;
     while texts is null and claimed < in_count loop
-        picked := pick_task(
+        picked := lock_next_task(
             in_workspace, cx, task_types, in_trust,
             in_waits_for_rivals and claimed = 0 and in_scans is null);
         exit when picked.id is null;
         if picked.guard_version <> in_guard_version then
             if in_may_rescan then
-                texts := texts_to_scan(in_workspace, stale_candidates(
+                texts := texts_to_scan(in_workspace, candidates_to_scan(
                     in_workspace, cx, in_trust, task_types, in_guard_version));
             end if;
             exit;
         end if;
-        task := lease_task(in_workspace, cx, picked, in_task_types, in_lease_minutes, in_trust);
+        task := grant_claim(in_workspace, cx, picked, in_task_types, in_lease_minutes, in_trust);
         return next task;
         claimed := claimed + 1;
     end loop;
@@ -51,7 +51,7 @@ begin
         when picked.is_contended and not in_waits_for_rivals then 'contended' else 'none' end;
     task.texts := texts;
     if task.verdict = 'none' then
-        task.reason := why_no_task(in_workspace, cx, in_trust, task_types);
+        task.reason := explain_empty_claim(in_workspace, cx, in_trust, task_types);
         if not in_may_wait then
             perform record_audit(
                 in_workspace, cx, 'claim_task', jsonb_build_object('task_types', in_task_types),
@@ -69,11 +69,11 @@ $$;
 -- are skipped. With `in_waits`, and where rivals hold all that is left, waits for the first of it and
 -- looks again, because a rival may not take it; but not while holding rows that a rival may wait for. After
 -- 32 looks it gives up: nobody is to wait for rivals without end.
-create or replace function pick_task(
+create or replace function lock_next_task(
     in_workspace text, cx request, in_task_types text[], in_trust integer, in_waits boolean
-) returns picked_task language plpgsql as $$
+) returns next_task language plpgsql as $$
 declare
-    picked picked_task;
+    picked next_task;
     at timestamptz;
     unnoticed uuid[];
     candidates uuid[];
@@ -83,9 +83,9 @@ declare
 begin
     for round in 1..32 loop
         newly_noticed := 0;
-        unnoticed := tasks_to_notice(in_workspace, clock_timestamp(), 1);
+        unnoticed := overdue_tasks(in_workspace, clock_timestamp(), 1);
         if unnoticed <> '{}' then
-            select n.noticed into newly_noticed from notice_time_passed(in_workspace, 100) n;
+            select n.noticed into newly_noticed from update_overdue_tasks(in_workspace, 100) n;
             noticed := noticed + newly_noticed;
         end if;
         at := clock_timestamp();
@@ -117,25 +117,25 @@ $$;
 
 -- Hands a task, whose row is locked, to the caller as a lease, and records it together with what the
 -- guardrails found in it.
-create or replace function lease_task(
-    in_workspace text, cx request, picked picked_task, in_task_types jsonb, in_lease_minutes integer,
+create or replace function grant_claim(
+    in_workspace text, cx request, picked next_task, in_task_types jsonb, in_lease_minutes integer,
     in_trust integer
-) returns claimed_task language plpgsql as $$
+) returns claim_verdict language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
     lease_ends_at timestamptz := at + make_interval(mins => in_lease_minutes);
-    ends_at timestamptz := claim_end(
+    ends_at timestamptz := claim_expiry(
         lease_ends_at, registered_session_timeout(in_workspace, cx.agent_id, cx.session_id, cx.session_timeout), at);
     token text := 'c_' || replace(gen_random_uuid()::text, '-', '');
-    leased claimed_task;
+    leased claim_verdict;
     found_patterns jsonb := jsonb_build_array();
 begin
     update work_task t set
-        status = 'claimed', attempt = t.attempt + 1, is_parked = false, is_lapsed = false,
+        status = 'claimed', attempt = t.attempt + 1, is_delayed = false, is_expiry_recorded = false,
         claim_token = token, claimed_by = cx.agent_id, claimed_session_id = cx.session_id,
         claimed_at = at, started_at = coalesce(t.started_at, at),
         lease_minutes = in_lease_minutes, claim_lease_minutes = in_lease_minutes,
-        lease_expires_at = lease_ends_at, held_until = ends_at,
+        lease_expires_at = lease_ends_at, claim_expires_at = ends_at,
         completion = null, result = null, error_message = null
     where t.workspace = in_workspace and t.id = picked.id
     returning 'claimed', t.id, t.task_type, t.description, t.input_data, t.priority, t.deadline,
@@ -161,7 +161,7 @@ $$;
 
 -- Says why an agent gets no task: the first ready task that only the guardrails keep from it, or that
 -- there is none.
-create or replace function why_no_task(
+create or replace function explain_empty_claim(
     in_workspace text, cx request, in_trust integer, in_task_types text[]
 ) returns text language plpgsql stable as $$
 declare

@@ -15,9 +15,9 @@ begin
     perform record_heartbeat(in_workspace, cx);
     select * into task from work_task t where t.workspace = in_workspace and t.id = in_id for update;
     at := clock_timestamp();
-    reason := claim_fault(
+    reason := check_claim(
         task.id, task.claimed_by, task.claimed_session_id, task.claim_token,
-        task_status(task.status, task.deadline, task.held_until, task.attempt, task.max_attempts, at),
+        task_status(task.status, task.deadline, task.claim_expires_at, task.attempt, task.max_attempts, at),
         cx, in_claim_token);
     success := reason is null;
     if success then
@@ -26,13 +26,13 @@ begin
         task_id := in_id;
         lease_expires_at := at + make_interval(mins => minutes);
         -- Not within the update: Citus sends that to a worker, where the function could not read sessions.
-        claim_ends_at := claim_end(
+        claim_ends_at := claim_expiry(
             lease_expires_at,
             registered_session_timeout(in_workspace, cx.agent_id, task.claimed_session_id, cx.session_timeout), at);
         update work_task t set
-            status = renew_task.status, is_lapsed = false, lease_minutes = minutes,
+            status = renew_task.status, is_expiry_recorded = false, lease_minutes = minutes,
             lease_expires_at = renew_task.lease_expires_at,
-            held_until = claim_ends_at
+            claim_expires_at = claim_ends_at
         where t.workspace = in_workspace and t.id = in_id;
     end if;
     perform record_audit(
@@ -45,7 +45,7 @@ $$;
 
 -- Why a caller may not renew or complete a claim; null when it may. A token that is not the latest
 -- claim's is refused whoever sends it.
-create or replace function claim_fault(
+create or replace function check_claim(
     in_id uuid, claimed_by text, claimed_session_id text, claim_token text, status_now text,
     cx request, in_claim_token text
 ) returns text language plpgsql immutable as $$
@@ -83,7 +83,7 @@ declare
         'result', in_result, 'error_message', in_error_message);
 begin
     perform record_heartbeat(in_workspace, cx);
-    select t.id, t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, t.claimed_by,
+    select t.id, t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, t.claimed_by,
         t.claimed_session_id, t.claim_token, t.retry_on_failure, t.completion
     into task
     from work_task t where t.workspace = in_workspace and t.id = in_id for update;
@@ -95,13 +95,13 @@ begin
         retry_at := (task.completion ->> 'retry_at')::timestamptz;
     else
         reason := coalesce(
-            claim_fault(task.id, task.claimed_by, task.claimed_session_id, task.claim_token,
-                task_status(task.status, task.deadline, task.held_until, task.attempt,
+            check_claim(task.id, task.claimed_by, task.claimed_session_id, task.claim_token,
+                task_status(task.status, task.deadline, task.claim_expires_at, task.attempt,
                     task.max_attempts, at),
                 cx, in_claim_token),
             in_refusal);
         if reason is null then
-            finished := finish_task(
+            finished := finish_claim(
                 in_workspace, in_id, in_success, in_result, in_error_message, report,
                 task.claimed_session_id,
                 case when not in_success and task.retry_on_failure
@@ -133,7 +133,7 @@ $$;
 
 -- Ends a claim, whose row is locked, with its claimant's report. With `in_retry_attempt`, the attempt that
 -- failed, the task comes back after a delay.
-create or replace function finish_task(
+create or replace function finish_claim(
     in_workspace text, in_id uuid, in_success boolean, in_result json, in_error_message text,
     report jsonb, in_claimed_session_id text, in_retry_attempt smallint,
     out status text, out retry_at timestamptz
@@ -152,7 +152,7 @@ begin
     answered := jsonb_build_object('report', report, 'session_id', in_claimed_session_id,
         'status', status, 'retry_at', retry_at);
     update work_task t set
-        status = finish_task.status,
+        status = finish_claim.status,
         result = in_result,
         error_message = in_error_message,
         completed_at = case when not will_retry then at end,
@@ -160,14 +160,14 @@ begin
         claimed_by = case when not will_retry then t.claimed_by end,
         claimed_session_id = case when not will_retry then t.claimed_session_id end,
         lease_expires_at = null,
-        held_until = null,
-        is_lapsed = false,
-        available_at = coalesce(finish_task.retry_at, t.available_at),
-        is_parked = will_retry,
+        claim_expires_at = null,
+        is_expiry_recorded = false,
+        available_at = coalesce(finish_claim.retry_at, t.available_at),
+        is_delayed = will_retry,
         completion = answered
     where t.workspace = in_workspace and t.id = in_id;
     if in_success then
-        perform release_dependents(in_workspace, in_id);
+        perform decrement_open_dependencies(in_workspace, in_id);
     end if;
 end
 $$;
@@ -187,7 +187,7 @@ begin
     reason := case
         when task.id is null then 'task_not_found'
         when task.submitted_by <> cx.agent_id and in_trust < 3 then 'not_submitter'
-        when task_status(task.status, task.deadline, task.held_until, task.attempt, task.max_attempts, at)
+        when task_status(task.status, task.deadline, task.claim_expires_at, task.attempt, task.max_attempts, at)
             in ('completed', 'failed', 'cancelled') then 'task_already_finished'
     end;
     success := reason is null;
@@ -196,7 +196,7 @@ begin
         task_id := in_id;
         update work_task t set
             status = 'cancelled', error_message = in_reason, completed_at = at,
-            lease_expires_at = null, held_until = null
+            lease_expires_at = null, claim_expires_at = null
         where t.workspace = in_workspace and t.id = in_id;
     end if;
     perform record_audit(

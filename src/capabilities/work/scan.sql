@@ -31,7 +31,7 @@ end
 $$;
 
 -- Tasks at the head of the queue of an agent that another set of patterns has judged.
-create or replace function stale_candidates(
+create or replace function candidates_to_scan(
     in_workspace text, cx request, in_trust integer, in_task_types text[], in_guard_version text
 ) returns uuid[] language plpgsql stable as $$
 declare
@@ -68,7 +68,7 @@ $$;
 
 -- Stores what a set of patterns found in the texts of tasks: an array of objects with `id`, `guard_trust`
 -- and `findings`. Rows that another call holds are skipped: that call does the same, or claims the task.
-create or replace function store_scans(in_workspace text, in_guard_version text, in_scans jsonb)
+create or replace function store_scan_results(in_workspace text, in_guard_version text, in_scans jsonb)
 returns void language plpgsql as $$
 declare
     scan record;

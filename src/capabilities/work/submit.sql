@@ -2,12 +2,12 @@
 
 -- Stores a task, or says why not, and records it. Returns the verdict: `created`, `deduplicated` (with the
 -- id of the live task that has this unique key), `blocked` by the guardrails, or a fault of the request,
--- which is not recorded: `unknown_dependency` (`fault_place` says which, starting at 1),
+-- which is not recorded: `unknown_dependency` (`dependency_number` says which, starting at 1),
 -- `not_replaceable`, `deadline_past`.
-create or replace function submit_task(in_workspace text, cx request, task new_task)
-returns submission language plpgsql as $$
+create or replace function submit_task(in_workspace text, cx request, task task_submission)
+returns submission_verdict language plpgsql as $$
 declare
-    submitted submission;
+    submitted submission_verdict;
 begin
     perform record_heartbeat(in_workspace, cx);
     submitted := store_task(in_workspace, cx, task);
@@ -21,7 +21,7 @@ $$;
 
 -- Records a submission that was judged, with what the guardrails found in its text.
 create or replace function record_submission(
-    in_workspace text, cx request, task new_task, verdict text, in_task_id uuid
+    in_workspace text, cx request, task task_submission, verdict text, in_task_id uuid
 ) returns void language plpgsql as $$
 declare
     parameters jsonb := jsonb_build_object('task_type', task.task_type, 'priority', task.priority);
@@ -44,17 +44,17 @@ $$;
 
 -- Judges and stores a task. The rows of its dependencies are locked while they are counted, in the order
 -- of their ids, so that none is completed unseen.
-create or replace function store_task(in_workspace text, cx request, task new_task)
-returns submission language plpgsql as $$
+create or replace function store_task(in_workspace text, cx request, task task_submission)
+returns submission_verdict language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
     dependencies uuid[] := to_uuid_array(task.depends_on);
     open_count integer := 0;
-    stored submission := judge_submission(in_workspace, task, dependencies, at);
+    stored submission_verdict := check_submission(in_workspace, task, dependencies, at);
 begin
     while stored.verdict is null loop
         if task.unique_key is not null then
-            stored.task_id := live_task_with_key(in_workspace, task.unique_key);
+            stored.task_id := find_unfinished_task(in_workspace, task.unique_key);
             if stored.task_id is not null then
                 stored.verdict := 'deduplicated';
                 return stored;
@@ -65,7 +65,7 @@ begin
         end if;
         insert into work_task as t (
             workspace, task_type, description, input_data, priority, agent_requirements, archetype,
-            min_trust, deadline, not_before, available_at, is_parked, max_attempts,
+            min_trust, deadline, not_before, available_at, is_delayed, max_attempts,
             retry_on_failure, unique_key, guard_version, guard_trust, guard_findings, needed_trust,
             authored_by, change_id, submitted_by, submitted_session_id, open_dependencies
         ) values (
@@ -82,9 +82,9 @@ begin
         returning 'created', t.id, null::bigint into stored;
     end loop;
     if stored.verdict = 'created' and dependencies <> '{}' then
-        insert into work_dependency (workspace, task_id, depends_on, place)
-        select in_workspace, stored.task_id, asked.id, asked.place
-        from unnest(dependencies) with ordinality as asked (id, place)
+        insert into work_dependency (workspace, task_id, depends_on, list_order)
+        select in_workspace, stored.task_id, asked.id, asked.list_order
+        from unnest(dependencies) with ordinality as asked (id, list_order)
         on conflict (workspace, task_id, depends_on) do nothing;
     end if;
     if stored.verdict = 'created' and task.replaces is not null then
@@ -107,30 +107,30 @@ $$;
 
 -- Says what keeps a task from being stored, apart from its unique key; null when nothing does. The row of
 -- the task that it replaces stays locked.
-create or replace function judge_submission(
-    in_workspace text, task new_task, in_depends_on uuid[], at timestamptz
-) returns submission language plpgsql as $$
+create or replace function check_submission(
+    in_workspace text, task task_submission, in_depends_on uuid[], at timestamptz
+) returns submission_verdict language plpgsql as $$
 declare
-    judged submission;
+    judged submission_verdict;
     replaced record;
 begin
     if in_depends_on <> '{}' then
-        select asked.place into judged.fault_place
-        from unnest(in_depends_on) with ordinality as asked (id, place)
+        select asked.list_order into judged.dependency_number
+        from unnest(in_depends_on) with ordinality as asked (id, list_order)
         where not exists (
             select from work_task t where t.workspace = in_workspace and t.id = asked.id
         )
-        order by asked.place limit 1;
+        order by asked.list_order limit 1;
         if found then
             judged.verdict := 'unknown_dependency';
             return judged;
         end if;
     end if;
     if task.replaces is not null then
-        select t.status, t.deadline, t.held_until, t.attempt, t.max_attempts into replaced
+        select t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts into replaced
         from work_task t where t.workspace = in_workspace and t.id = task.replaces
         for update;
-        if coalesce(task_status(replaced.status, replaced.deadline, replaced.held_until,
+        if coalesce(task_status(replaced.status, replaced.deadline, replaced.claim_expires_at,
             replaced.attempt, replaced.max_attempts, clock_timestamp())
             not in ('failed', 'cancelled'), true)
         then
@@ -149,13 +149,13 @@ $$;
 
 -- The task that has this unique key and is not over; null for none. One that time has ended is written down
 -- as failed, which frees the key.
-create or replace function live_task_with_key(in_workspace text, in_unique_key text) returns uuid
+create or replace function find_unfinished_task(in_workspace text, in_unique_key text) returns uuid
 language plpgsql as $$
 declare
     twin record;
     at timestamptz := clock_timestamp();
 begin
-    select t.id, task_failure(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) as failure
+    select t.id, task_expiry_reason(t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at) as failure
     into twin
     from work_task t
     where t.workspace = in_workspace and t.unique_key = in_unique_key
@@ -164,7 +164,7 @@ begin
         return twin.id;
     end if;
     perform from work_task t where t.workspace = in_workspace and t.id = twin.id for update;
-    perform notice_task(in_workspace, twin.id);
+    perform update_overdue_task(in_workspace, twin.id);
     return null;
 end
 $$;
@@ -198,6 +198,6 @@ begin
     from work_task t
     where d.workspace = in_workspace and d.depends_on = in_old
         and t.workspace = in_workspace and t.id = d.task_id
-        and task_status(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) = 'pending';
+        and task_status(t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at) = 'pending';
 end
 $$;

@@ -287,12 +287,12 @@ const NOT_OUTCOMES: [(&str, &str); 12] = [
     ("none", "claim_tasks: comes with a reason"),
     ("contended", "claim_tasks: the request runs once more, and waits for its rivals"),
     ("default", "profile_home and check_network: a workspace"),
-    ("review", "is_open_to: a kind of task"),
+    ("review", "is_eligible: a kind of task"),
     ("active", "session_status"),
     ("idle", "session_status"),
     ("disconnected", "session_status"),
-    ("deadline_exceeded", "task_failure: the reason of a task that has failed"),
-    ("max_attempts_exceeded", "task_failure: the reason of a task that has failed"),
+    ("deadline_exceeded", "task_expiry_reason: the reason of a task that has failed"),
+    ("max_attempts_exceeded", "task_expiry_reason: the reason of a task that has failed"),
     ("check_guardrails", "check_guardrails: the name of its audit row"),
 ];
 

@@ -49,24 +49,24 @@ const RULES: [Rule; 7] = [
     },
     Rule {
         name: "whether a claim has ended or a task has failed",
-        states: |sql| compares(sql, &["held_until", "deadline", "available_at"], &ORDER),
+        states: |sql| compares(sql, &["claim_expires_at", "deadline", "available_at"], &ORDER),
         owners: &[
-            "is_claim_over",
-            "is_claim_due",
-            "is_open_to",
-            "task_failure",
+            "is_claim_expired",
+            "is_renewal_due",
+            "is_eligible",
+            "task_expiry_reason",
             // Look into indexes whose order is that of these times.
-            "tasks_to_notice",
-            "notice_task",
+            "overdue_tasks",
+            "update_overdue_task",
             // Judges the deadline of a task that is not stored yet.
-            "judge_submission",
+            "check_submission",
         ],
         repeats: &[
-            "select from work_task where held_until < now()",
+            "select from work_task where claim_expires_at < now()",
             "select coalesce(t.deadline, 'infinity') <= $2 from work_task t",
             "select from work_task where $1 > available_at",
         ],
-        resembles: "select greatest(deadline, held_until), attempt >= max_attempts from work_task",
+        resembles: "select greatest(deadline, claim_expires_at), attempt >= max_attempts from work_task",
     },
     Rule {
         name: "whether a task may be taken",
@@ -77,7 +77,7 @@ const RULES: [Rule; 7] = [
         },
         owners: &[
             "is_claimable",
-            "is_open_to",
+            "is_eligible",
             // Look into the indexes of ready tasks, by one degree of trust after the other.
             "claimable_tasks",
             "claimable_tasks_of_archetypes",
