@@ -21,7 +21,7 @@ begin
     perform distribute_new_objects();
     perform ensure_audit_partitions(3);
     if to_regclass('memory_bm25') is null then
-        perform make_memory_bm25();
+        perform create_bm25_index();
     end if;
 end
 $$;

@@ -14,7 +14,7 @@ create or replace function assign_profile(
 #variable_conflict use_column
 declare
     at timestamptz := clock_timestamp();
-    home text := profile_home(in_workspace);
+    home text := profile_workspace(in_workspace);
     asked_trust integer;
     target_trust integer;
 begin
@@ -58,7 +58,7 @@ end
 $$;
 
 -- The workspace whose profiles serve a workspace: its own, or `default` where it has none.
-create or replace function profile_home(in_workspace text) returns text language plpgsql stable as $$
+create or replace function profile_workspace(in_workspace text) returns text language plpgsql stable as $$
 begin
     return case when exists (select from profile p where p.workspace = in_workspace) then in_workspace
         else 'default' end;

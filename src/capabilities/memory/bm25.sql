@@ -11,7 +11,7 @@ $$;
 
 -- Keeps the words of a memory. Whatever goes wrong leaves it without words, which costs it its rank
 -- and nothing else.
-create or replace function keep_memory_words() returns trigger
+create or replace function store_memory_words() returns trigger
 language plpgsql set search_path from current as $$
 begin
     insert into memory_words (workspace, id, words)
@@ -27,7 +27,7 @@ $$;
 -- Makes the index anew, where pg_search is installed in a version that recovers from crashes: 0.24 or
 -- later. Otherwise, and when it fails, everything stays as it was. Called once when migrating; to be
 -- called by hand when the extension is installed later or the index is broken.
-create or replace function make_memory_bm25() returns boolean
+create or replace function create_bm25_index() returns boolean
 language plpgsql set search_path from current as $$
 declare
     installed integer[] := (
@@ -41,9 +41,9 @@ begin
     drop index if exists memory_bm25;
     -- From here on nothing is stored unseen: the trigger waits for whoever is storing, and whoever
     -- comes later waits for this.
-    create or replace trigger memory_words_kept
+    create or replace trigger memory_words_stored
         after insert or update of summary, lessons, tags on memory
-        for each row execute function keep_memory_words();
+        for each row execute function store_memory_words();
     insert into memory_words (workspace, id, words)
     select workspace, id, search_terms(search) from memory
     on conflict (workspace, id) do update set words = excluded.words;

@@ -4,7 +4,7 @@
 -- and `diagnostics`. Where it allows to lock a file (`in_file_limit` is then the most file locks that
 -- the agent may hold), the limit is judged here: at `in_files_modified` or as many other locks,
 -- whichever is more, the answer is `in_denial`.
-create or replace function record_advice(
+create or replace function record_policy_check(
     in_workspace text, cx request, in_parameters jsonb, in_decision jsonb, in_key text,
     in_file_limit bigint, in_files_modified bigint, in_denial text,
     out allowed boolean, out reason text

@@ -286,7 +286,7 @@ const NOT_OUTCOMES: [(&str, &str); 12] = [
     ("own", "check_lock_availability: becomes `refreshed`"),
     ("none", "claim_tasks: comes with a reason"),
     ("contended", "claim_tasks: the request runs once more, and waits for its rivals"),
-    ("default", "profile_home and check_network: a workspace"),
+    ("default", "profile_workspace and check_network: a workspace"),
     ("review", "is_eligible: a kind of task"),
     ("active", "session_status"),
     ("idle", "session_status"),
