@@ -59,8 +59,8 @@ end
 $$;
 
 -- What a memory is found by. Lists are taken as far as an index entry of limited size allows. The
--- search path is fixed, because a restored backup computes this with an empty one. One plan serves every
--- text; by itself PostgreSQL would make another for each.
+-- search path is fixed, because a restored backup computes this with an empty one. One plan serves
+-- every text; by itself PostgreSQL would make another for each.
 create function memory_search(in_summary text, in_lessons text[], in_tags text[]) returns tsvector
 language plpgsql immutable parallel safe
 set search_path from current set plan_cache_mode = force_generic_plan as $$
@@ -99,8 +99,9 @@ create index memory_by_time on memory (workspace, created_at desc, id);
 create index memory_by_word on memory using gin (search);
 create index memory_by_tag on memory using gin (tags);
 
--- The words of each memory as the native search sees them, for ranking by BM25. They stand in a table of
--- their own, so that an index that refuses a row refuses no memory. Empty without extension pg_search.
+-- The words of each memory as the native search sees them, for ranking by BM25. They stand in a table
+-- of their own, so that an index that refuses a row refuses no memory. Empty without extension
+-- pg_search.
 create table memory_words (
     workspace text collate "C" not null,
     id uuid not null,

@@ -1,6 +1,6 @@
--- Handoffs. Lists and content come as json and not as jsonb, which does not keep the order of members.
+-- Handoffs. Lists and content are json and not jsonb, which does not keep the order of members.
 
--- Stores a handoff, or refuses it for `in_refusal`, and records it.
+-- Stores a handoff, unless `in_refusal` says why it is refused.
 create or replace function write_handoff(
     in_workspace text, cx request, in_refusal text, in_summary text, in_completed_work json,
     in_in_progress json, in_decisions json, in_next_steps json, in_relevant_files json,
@@ -27,13 +27,14 @@ begin
 end
 $$;
 
--- Reads the newest handoffs, of one agent or of all (null), and records that they were read. Asks for one
--- more than `in_limit`, which tells whether there are more; `in_asked` is what the audit row keeps.
+-- Reads the newest handoffs, of one agent or of all (null), and records that they were read. Asks for
+-- one more than `in_limit`, which tells whether there are more; `in_parameters` is what the audit row
+-- keeps.
 create or replace function read_handoffs(
-    in_workspace text, cx request, in_agent_id text, in_limit bigint, in_asked jsonb
+    in_workspace text, cx request, in_agent_id text, in_limit bigint, in_parameters jsonb
 ) returns setof handoff language plpgsql as $$
 declare
-    found_rows bigint;
+    found_count bigint;
 begin
     perform record_heartbeat(in_workspace, cx);
     if in_agent_id is null then
@@ -45,9 +46,9 @@ begin
         select * from handoff h where h.workspace = in_workspace and h.agent_id = in_agent_id
         order by h.created_at desc, h.id desc limit in_limit + 1;
     end if;
-    get diagnostics found_rows = row_count;
+    get diagnostics found_count = row_count;
     perform record_audit(
-        in_workspace, cx, 'read_handoff', in_asked,
-        jsonb_build_object('count', least(found_rows, in_limit)), true);
+        in_workspace, cx, 'read_handoff', in_parameters,
+        jsonb_build_object('count', least(found_count, in_limit)), true);
 end
 $$;

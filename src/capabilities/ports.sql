@@ -1,26 +1,28 @@
 -- Blocks of ports.
 
--- Gives a session the lowest free slot, or the one it has for longer, or says why not, and records it.
+-- Allocates the lowest free slot to a session, or extends the block that the session has. Returns a
+-- refusal when the session belongs to another agent or no slot is free.
 --
--- Allocations of one workspace take turns; each then sees what the previous one committed.
+-- Allocations of one workspace run one after the other under an advisory lock. Each sees what the
+-- previous one committed, so no slot is allocated twice.
 create or replace function allocate_ports(
     in_workspace text, cx request, in_session_id text, in_slots integer, in_ttl interval,
     out refusal text, out slot integer, out expires_at timestamptz
 ) language plpgsql as $$
 declare
     at timestamptz;
-    own record;
+    held record;
 begin
     perform record_heartbeat(in_workspace, cx);
     perform from acquire_advisory_lock(in_workspace, 'ports', '');
     at := clock_timestamp();
     expires_at := at + in_ttl;
-    select b.slot, b.agent_id into own from live_port_blocks(in_workspace, cx.session_timeout) b
+    select b.slot, b.agent_id into held from live_port_blocks(in_workspace, cx.session_timeout) b
     where b.session_id = in_session_id;
-    if own.agent_id <> cx.agent_id then
+    if held.agent_id <> cx.agent_id then
         refusal := 'session_owned_by_other_agent';
-    elsif own.slot is not null then
-        slot := own.slot;
+    elsif held.slot is not null then
+        slot := held.slot;
         update port_block p set expires_at = allocate_ports.expires_at
         where p.workspace = in_workspace and p.slot = allocate_ports.slot;
     else
@@ -45,9 +47,9 @@ begin
 end
 $$;
 
--- The blocks of ports in force, in the order of allocation.
-create or replace function live_port_blocks(in_workspace text, session_timeout interval) returns setof port_block
-language plpgsql stable as $$
+-- Lists the live blocks of ports in the order of allocation.
+create or replace function live_port_blocks(in_workspace text, session_timeout interval)
+returns setof port_block language plpgsql stable as $$
 declare
     at timestamptz := clock_timestamp();
 begin
@@ -65,8 +67,8 @@ begin
 end
 $$;
 
--- Frees a session's block, when it is the caller's or `in_any_owner`, and records it. A session without a
--- block is not refused; `slot` is then null.
+-- Releases a session's block when it belongs to the caller, or to anybody with `in_any_owner`. A
+-- session without a block is not refused; `slot` is then null.
 create or replace function release_ports(
     in_workspace text, cx request, in_session_id text, in_any_owner boolean,
     out refusal text, out slot integer

@@ -1,11 +1,12 @@
 -- Taking a lock, or extending one.
 
--- Takes the lock on a key, or extends it for its holder, and records it. Returns the verdict (`acquired`,
--- `refreshed`, `over_limit`, `locked_by_other`, `locked_by_other_session`, or `in_refusal`) and the
--- lock: the caller's, or the one that stands in its way. The token of another's lock is not for the caller.
+-- Takes the lock on a key, or extends it for its holder, and records it. Returns the verdict
+-- (`acquired`, `refreshed`, `over_limit`, `locked_by_other`, `locked_by_other_session`, or
+-- `in_refusal`) and the lock: the caller's, or the one that stands in its way. The token of another's
+-- lock is not for the caller.
 --
--- `in_refusal` says what is wrong with the request, whoever holds the lock. `in_denial` is the reason of
--- the denial when the agent holds `in_file_limit` other file locks. `in_waiter_id` identifies a
+-- `in_refusal` says what is wrong with the request, whoever holds the lock. `in_denial` is the reason
+-- of the denial when the agent holds `in_file_limit` other file locks. `in_waiter_id` identifies a
 -- request that waits; `in_may_wait` is false in its last attempt, the one whose refusal is recorded.
 create or replace function acquire_lock(
     in_workspace text, cx request, in_key text, in_is_file boolean, in_reason text, in_ttl interval,
@@ -106,8 +107,8 @@ $$;
 
 -- Says how a caller stands to a key: `own` when it holds the lock, `free` when it may take it, else
 -- `locked_by_other` or `locked_by_other_session` with what stands in its way. A free key is reserved
--- for the request that has waited longest; to other callers, that one is its holder. A key that has never
--- been locked has no token.
+-- for the request that has waited longest; to other callers, that one is its holder. A key that has
+-- never been locked has no token.
 create or replace function check_lock_availability(in_workspace text, cx request, in_key text, in_waiter_id uuid)
 returns lock_verdict language plpgsql stable as $$
 declare

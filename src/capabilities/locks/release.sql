@@ -1,7 +1,7 @@
 -- Giving a lock back, and freeing one that another agent holds.
 
--- Gives back the caller's lock on a key. Returns why it was refused, or null. The row is written only while
--- the caller's grant stands, so a call that is refused locks nothing and delays nobody.
+-- Gives back the caller's lock on a key. Returns why it was refused, or null. The row is written only
+-- while the caller's grant stands, so a call that is refused locks nothing and delays nobody.
 create or replace function release_lock(
     in_workspace text, cx request, in_key text, in_token bigint, out refusal text
 ) language plpgsql as $$

@@ -14,8 +14,8 @@ language sql immutable parallel safe as $$
     select alive_until > at
 $$;
 
--- Ends the grant of a key that has this token; the token stays, as the key's counter. Returns false when the
--- grant has ended before.
+-- Ends the grant of a key that has this token; the token stays, as the key's counter. Returns false
+-- when the grant has ended before.
 create or replace function free_lock(in_workspace text, in_key text, in_token bigint) returns boolean
 language plpgsql as $$
 begin
@@ -28,9 +28,9 @@ begin
 end
 $$;
 
--- Counts the live file locks that an agent holds besides one key. Acquisitions of one agent take turns; the
--- count is a statement of its own and sees what the previous one committed. So a limit judged by it holds
--- under any concurrency.
+-- Counts the live file locks that an agent holds besides one key. Acquisitions of one agent take turns;
+-- the count is a statement of its own and sees what the previous one committed. So a limit judged by it
+-- holds under any concurrency.
 --
 -- One plan serves every agent; in a small database PostgreSQL would make another for each call.
 create or replace function count_other_file_locks(

@@ -1,5 +1,5 @@
--- Ranking of memories by BM25, for a database with extension pg_search. The index orders what the native
--- search finds and decides nothing; without the extension nothing here is ever used.
+-- Ranking of memories by BM25, for a database with extension pg_search. The index orders what the
+-- native search finds and decides nothing; without the extension nothing here is ever used.
 
 -- What a memory is found by, as plain text: each term as often as it occurs, in order of places.
 create or replace function search_terms(in_search tsvector) returns text

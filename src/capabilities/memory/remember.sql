@@ -1,7 +1,7 @@
 -- Storing memories.
 
--- Stores a memory, or merges it into the one that the agent stored with the same type and summary within
--- the last hour, and records it. Of two calls at once, one waits for the other and then merges.
+-- Stores a memory, or merges it into the one that the agent stored with the same type and summary
+-- within the last hour, and records it. Of two calls at once, one waits for the other and then merges.
 create or replace function remember(
     in_workspace text, cx request, in_event_type text, in_summary text, in_summary_digest bytea,
     in_details jsonb, in_outcome text, in_lessons jsonb, in_tags jsonb,
@@ -14,7 +14,8 @@ declare
     new_tags text[] := to_text_array(in_tags);
 begin
     perform record_heartbeat(in_workspace, cx);
-    -- A memory too old to be merged into is no longer the current one, and the insert meets no conflict.
+    -- A memory too old to be merged into is no longer the current one, and the insert meets no
+    -- conflict.
     update memory m set is_current = false
     where m.workspace = in_workspace and m.agent_id = cx.agent_id and m.event_type = in_event_type
         and m.summary_digest = in_summary_digest and m.is_current
@@ -55,8 +56,8 @@ begin
 end
 $$;
 
--- The search for all words of a text: each as a whole or, as part of a longer one, its segments in a row.
--- The last word may be the beginning of one. Null when there is no word.
+-- The search for all words of a text: each as a whole or, as part of a longer one, its segments in a
+-- row. The last word may be the beginning of one. Null when there is no word.
 create or replace function search_query(in_text text) returns tsquery
 language plpgsql immutable parallel safe as $$
 begin

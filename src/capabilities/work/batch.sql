@@ -1,8 +1,8 @@
 -- Submitting many tasks at once.
 
--- Stores all tasks or none, and records the batch and each of its tasks. A task may depend on an earlier
--- one of the batch by `ref:<name>`, where `in_references` holds the names. Returns a row for each task, in
--- order.
+-- Stores all tasks or none, and records the batch and each of its tasks. A task may depend on an
+-- earlier one of the batch by `ref:<name>`, where `in_references` holds the names. Returns a row for
+-- each task, in order.
 create or replace function submit_tasks(
     in_workspace text, cx request, in_tasks task_submission[], in_references text[]
 ) returns table (is_stored boolean, verdict text, task_id uuid, reason text) language plpgsql as $$
@@ -63,8 +63,8 @@ begin
 end
 $$;
 
--- Puts the ids of earlier tasks of a batch in the place of `ref:<name>`. A name that no earlier task has
--- becomes an id that no task has.
+-- Puts the ids of earlier tasks of a batch in the place of `ref:<name>`. A name that no earlier task
+-- has becomes an id that no task has.
 create or replace function resolve_references(in_dependencies jsonb, named jsonb) returns jsonb
 language plpgsql immutable as $$
 begin

@@ -1,12 +1,13 @@
--- The head of the queue: the first tasks that an agent may take, read from the indexes of ready tasks in
--- the order of handing out, so that neither blocked nor forbidden tasks are walked over.
+-- The head of the queue: the first tasks that an agent may take, read from the indexes of ready tasks
+-- in the order of handing out, so that neither blocked nor forbidden tasks are walked over.
 
 -- The first ready tasks that an agent may take: a few for each degree of trust up to its own, for each
 -- kind of work it asks for (null: any), and for each archetype it may serve (null: any).
 --
 -- Each column of an index of ready tasks is asked for by a range and ordered by, although one value is
--- wanted: no other index then gives this order. For an equality the planner may choose `work_task_listed`,
--- which has the same order at the end, and walk over the whole backlog where a degree has no task.
+-- wanted: no other index then gives this order. For an equality the planner may choose
+-- `work_task_listed`, which has the same order at the end, and walk over the whole backlog where a
+-- degree has no task.
 create or replace function claimable_tasks(
     in_workspace text, cx request, in_trust integer, in_task_types text[], at timestamptz
 ) returns table (id uuid, priority smallint, created_at timestamptz) language plpgsql stable as $$
@@ -115,9 +116,9 @@ begin
 end
 $$;
 
--- For each of the requests that wait for work, given in the order of arrival as parallel arrays: whether
--- to try again now. Each task wakes one request. Where time has changed something that nothing has
--- noticed yet, the first request is woken to notice it.
+-- For each of the requests that wait for work, given in the order of arrival as parallel arrays:
+-- whether to try again now. Each task wakes one request. Where time has changed something that nothing
+-- has noticed yet, the first request is woken to notice it.
 create or replace function poll_work_waiters(
     in_workspace text, in_waiter_ids uuid[], in_agent_ids text[], in_trusts integer[],
     in_task_types jsonb, session_timeout interval

@@ -1,13 +1,13 @@
 -- Claiming tasks.
 
--- Claims up to `in_count` tasks for the caller, each as a lease, and records each. Returns a row for each
--- claimed task (verdict `claimed`), or one row that says why there is none (verdict `none`).
+-- Claims up to `in_count` tasks for the caller, each as a lease, and records each. Returns a row for
+-- each claimed task (verdict `claimed`), or one row that says why there is none (verdict `none`).
 --
--- A task whose text was judged by another set of guardrail patterns than `in_guard_version` is not handed
--- out: the verdict `rescan` returns such texts, and the caller repeats the call with what it found in
--- them (`in_scans`). With `in_may_rescan` false they are left alone. With `in_may_wait`, finding nothing
--- is not recorded: the request waits. Without `in_waits_for_rivals` the verdict is `contended`, and
--- nothing is recorded, where rivals hold all that is left.
+-- A task whose text was judged by another set of guardrail patterns than `in_guard_version` is not
+-- handed out: the verdict `rescan` returns such texts, and the caller repeats the call with what it
+-- found in them (`in_scans`). With `in_may_rescan` false they are left alone. With `in_may_wait`,
+-- finding nothing is not recorded: the request waits. Without `in_waits_for_rivals` the verdict is
+-- `contended`, and nothing is recorded, where rivals hold all that is left.
 create or replace function claim_tasks(
     in_workspace text, cx request, in_count integer, in_task_types jsonb, in_lease_minutes integer,
     in_trust integer, in_guard_version text, in_scans jsonb, in_may_rescan boolean,
@@ -62,13 +62,13 @@ begin
 end
 $$;
 
--- Finds the first task that an agent may take and locks its row; null where there is none. `is_contended`:
--- rivals hold what is left.
+-- Finds the first task that an agent may take and locks its row; null where there is none.
+-- `is_contended`: rivals hold what is left.
 --
--- What time has made available is noticed first, when there is anything to notice. Rows that rivals hold
--- are skipped. With `in_waits`, and where rivals hold all that is left, waits for the first of it and
--- looks again, because a rival may not take it; but not while holding rows that a rival may wait for. After
--- 32 looks it gives up: nobody is to wait for rivals without end.
+-- What time has made available is noticed first, when there is anything to notice. Rows that rivals
+-- hold are skipped. With `in_waits`, and where rivals hold all that is left, waits for the first of it
+-- and looks again, because a rival may not take it; but not while holding rows that a rival may wait
+-- for. After 32 looks it gives up: nobody is to wait for rivals without end.
 create or replace function lock_next_task(
     in_workspace text, cx request, in_task_types text[], in_trust integer, in_waits boolean
 ) returns next_task language plpgsql as $$
@@ -93,7 +93,8 @@ begin
             select c.id from claimable_tasks(in_workspace, cx, in_trust, in_task_types, at) c
             order by c.priority, c.created_at, c.id);
         foreach candidate in array candidates loop
-            -- Judged again on the locked row: a rival may have claimed it since. Its archetype is as it was.
+            -- Judged again on the locked row: a rival may have claimed it since. Its archetype is as it
+            -- was.
             select t.id, t.guard_version, t.guard_findings, false into picked
             from work_task t
             where t.workspace = in_workspace and t.id = candidate

@@ -25,7 +25,8 @@ begin
         status := 'running';
         task_id := in_id;
         lease_expires_at := at + make_interval(mins => minutes);
-        -- Not within the update: Citus sends that to a worker, where the function could not read sessions.
+        -- Not within the update: Citus sends that to a worker, where the function could not read
+        -- sessions.
         claim_ends_at := claim_expiry(
             lease_expires_at,
             registered_session_timeout(in_workspace, cx.agent_id, task.claimed_session_id, cx.session_timeout), at);
@@ -61,9 +62,10 @@ begin
 end
 $$;
 
--- Takes a claimant's report of a task: done, or failed. The same report again gets the same answer until
--- another agent claims the task. A completed task counts down in those that wait for it. A failure that is
--- tried again comes back after 30 s, doubled with each attempt up to an hour, give or take a fifth.
+-- Takes a claimant's report of a task: done, or failed. The same report again gets the same answer
+-- until another agent claims the task. A completed task counts down in those that wait for it. A
+-- failure that is tried again comes back after 30 s, doubled with each attempt up to an hour, give or
+-- take a fifth.
 --
 -- `in_refusal` is why the guardrails block the result; `in_patterns` and `in_violations` are what they
 -- found in it.
@@ -131,8 +133,8 @@ begin
 end
 $$;
 
--- Ends a claim, whose row is locked, with its claimant's report. With `in_retry_attempt`, the attempt that
--- failed, the task comes back after a delay.
+-- Ends a claim, whose row is locked, with its claimant's report. With `in_retry_attempt`, the attempt
+-- that failed, the task comes back after a delay.
 create or replace function finish_claim(
     in_workspace text, in_id uuid, in_success boolean, in_result json, in_error_message text,
     report jsonb, in_claimed_session_id text, in_retry_attempt smallint,

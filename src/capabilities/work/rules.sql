@@ -7,8 +7,8 @@ returns boolean language sql immutable parallel safe as $$
 $$;
 
 -- Why a task has failed by the passing of time, whether or not that has been written down; null when it
--- has not. A task that nobody has claimed fails at its deadline; a claimed one fails when its claim ends
--- and it is out of attempts or past its deadline.
+-- has not. A task that nobody has claimed fails at its deadline; a claimed one fails when its claim
+-- ends and it is out of attempts or past its deadline.
 create or replace function task_expiry_reason(
     status text, deadline timestamptz, claim_expires_at timestamptz, attempt smallint, max_attempts smallint,
     at timestamptz
@@ -41,8 +41,8 @@ create or replace function task_status(
         else status end
 $$;
 
--- Whether a task may be handed to an agent, as far as its row says. `is_ready` is a column of the table:
--- the task is pending without open dependencies, or its claim has ended and that was noticed.
+-- Whether a task may be handed to an agent, as far as its row says. `is_ready` is a column of the
+-- table: the task is pending without open dependencies, or its claim has ended and that was noticed.
 -- `capabilities` are those that the agent's live sessions declare, null where they declare none.
 -- `task_types` null means any.
 create or replace function is_claimable(
@@ -56,8 +56,8 @@ create or replace function is_claimable(
             at)
 $$;
 
--- The part of `is_claimable` that does not depend on the guardrails: the deadline has not passed, reviews
--- do not go to their author, and the agent has the archetype asked for.
+-- The part of `is_claimable` that does not depend on the guardrails: the deadline has not passed,
+-- reviews do not go to their author, and the agent has the archetype asked for.
 create or replace function is_eligible(
     task_type text, deadline timestamptz, submitted_by text, authored_by text, archetype text,
     claimant text, capabilities text[], at timestamptz
@@ -68,9 +68,9 @@ create or replace function is_eligible(
         and (archetype is null or coalesce(archetype = any(capabilities), true))
 $$;
 
--- Whether a call renews a claim: the claim has not ended, belongs to the calling session or to none, and
--- was not renewed within ten seconds, or its session was registered after it was made. `session_silence`
--- is the silence that ends the calling session, null when it is not registered.
+-- Whether a call renews a claim: the claim has not ended, belongs to the calling session or to none,
+-- and was not renewed within ten seconds, or its session was registered after it was made.
+-- `session_silence` is the silence that ends the calling session, null when it is not registered.
 create or replace function is_renewal_due(
     claimed_session_id text, claim_expires_at timestamptz, lease_minutes integer, caller_session_id text,
     session_timeout interval, at timestamptz
@@ -109,9 +109,9 @@ begin
 end
 $$;
 
--- Renews the leases of the claims that a call keeps alive: those of its session, and those that its agent
--- made without one. A lease is never shortened. A row that another call holds is skipped: that call does
--- the same.
+-- Renews the leases of the claims that a call keeps alive: those of its session, and those that its
+-- agent made without one. A lease is never shortened. A row that another call holds is skipped: that
+-- call does the same.
 create or replace function renew_claims(in_workspace text, cx request, session_timeout interval)
 returns void language plpgsql as $$
 declare
@@ -192,8 +192,8 @@ begin
 end
 $$;
 
--- Writes down what time has changed in a task whose row is locked: it is no longer parked, its claim has
--- lapsed, or it has failed. Returns its status now, null when nothing has changed.
+-- Writes down what time has changed in a task whose row is locked: it is no longer parked, its claim
+-- has lapsed, or it has failed. Returns its status now, null when nothing has changed.
 create or replace function update_overdue_task(in_workspace text, in_id uuid) returns text
 language plpgsql as $$
 declare
@@ -222,9 +222,9 @@ begin
 end
 $$;
 
--- Counts a completed dependency down in the tasks that wait for it, in the order of their ids. A statement
--- of its own, so that it sees dependents that were committed while the caller waited for the completed
--- task's row.
+-- Counts a completed dependency down in the tasks that wait for it, in the order of their ids. A
+-- statement of its own, so that it sees dependents that were committed while the caller waited for the
+-- completed task's row.
 create or replace function decrement_open_dependencies(in_workspace text, in_task_id uuid) returns void
 language plpgsql as $$
 declare

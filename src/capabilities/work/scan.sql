@@ -1,5 +1,5 @@
--- Tasks whose text another set of guardrail patterns has judged: the service scans the text anew, because
--- the patterns are regular expressions of its own.
+-- Tasks whose text another set of guardrail patterns has judged: the service scans the text anew,
+-- because the patterns are regular expressions of its own.
 
 -- Tasks that another set of patterns than `in_guard_version` has forbidden to some agents, at most
 -- `in_limit`.
@@ -66,8 +66,9 @@ begin
 end
 $$;
 
--- Stores what a set of patterns found in the texts of tasks: an array of objects with `id`, `guard_trust`
--- and `findings`. Rows that another call holds are skipped: that call does the same, or claims the task.
+-- Stores what a set of patterns found in the texts of tasks: an array of objects with `id`,
+-- `guard_trust` and `findings`. Rows that another call holds are skipped: that call does the same, or
+-- claims the task.
 create or replace function store_scan_results(in_workspace text, in_guard_version text, in_scans jsonb)
 returns void language plpgsql as $$
 declare

@@ -1,8 +1,8 @@
 -- Submitting tasks.
 
--- Stores a task, or says why not, and records it. Returns the verdict: `created`, `deduplicated` (with the
--- id of the live task that has this unique key), `blocked` by the guardrails, or a fault of the request,
--- which is not recorded: `unknown_dependency` (`dependency_number` says which, starting at 1),
+-- Stores a task, or says why not, and records it. Returns the verdict: `created`, `deduplicated` (with
+-- the id of the live task that has this unique key), `blocked` by the guardrails, or a fault of the
+-- request, which is not recorded: `unknown_dependency` (`dependency_number` says which, starting at 1),
 -- `not_replaceable`, `deadline_past`.
 create or replace function submit_task(in_workspace text, cx request, task task_submission)
 returns submission_verdict language plpgsql as $$
@@ -42,8 +42,8 @@ begin
 end
 $$;
 
--- Judges and stores a task. The rows of its dependencies are locked while they are counted, in the order
--- of their ids, so that none is completed unseen.
+-- Judges and stores a task. The rows of its dependencies are locked while they are counted, in the
+-- order of their ids, so that none is completed unseen.
 create or replace function store_task(in_workspace text, cx request, task task_submission)
 returns submission_verdict language plpgsql as $$
 declare
@@ -105,8 +105,8 @@ begin
 end
 $$;
 
--- Says what keeps a task from being stored, apart from its unique key; null when nothing does. The row of
--- the task that it replaces stays locked.
+-- Says what keeps a task from being stored, apart from its unique key; null when nothing does. The row
+-- of the task that it replaces stays locked.
 create or replace function check_submission(
     in_workspace text, task task_submission, in_depends_on uuid[], at timestamptz
 ) returns submission_verdict language plpgsql as $$
@@ -147,8 +147,8 @@ begin
 end
 $$;
 
--- The task that has this unique key and is not over; null for none. One that time has ended is written down
--- as failed, which frees the key.
+-- The task that has this unique key and is not over; null for none. One that time has ended is written
+-- down as failed, which frees the key.
 create or replace function find_unfinished_task(in_workspace text, in_unique_key text) returns uuid
 language plpgsql as $$
 declare
