@@ -6,7 +6,8 @@
 --
 -- Writes only what is due: a session or a claim at most once per `heartbeat_interval`. A session that
 -- is not registered is not an error: nothing is written for it.
-create or replace function record_heartbeat(in_workspace text, cx request) returns void language plpgsql as $$
+create or replace function record_heartbeat(in_workspace text, cx request) returns void
+language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
     is_due boolean;
@@ -60,7 +61,8 @@ declare
     at timestamptz;
     was_live boolean;
 begin
-    select is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, clock_timestamp()) into was_live
+    select is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, clock_timestamp())
+    into was_live
     from agent_session s
     where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
     if was_live then
@@ -73,7 +75,8 @@ begin
     end if;
 
     -- Read again with the row locked: another call may have ended or revived the session since.
-    select is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, clock_timestamp()) into was_live
+    select is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, clock_timestamp())
+    into was_live
     from agent_session s
     where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id
     for update;

@@ -1,7 +1,7 @@
--- Giving a lock back, and freeing one that another agent holds.
+-- Release of locks, by their holder or by an administrator.
 
--- Gives back the caller's lock on a key. Returns why it was refused, or null. The row is written only
--- while the caller's grant stands, so a call that is refused locks nothing and delays nobody.
+-- Releases the caller's lock on a key. Returns why this was refused, or null. The row is written only
+-- while it still has the token that was read, so a refused call locks no row and delays no other call.
 create or replace function release_lock(
     in_workspace text, cx request, in_key text, in_token bigint, out refusal text
 ) language plpgsql as $$
@@ -9,7 +9,8 @@ declare
     held record;
 begin
     perform record_heartbeat(in_workspace, cx);
-    -- By key alone: with the holder in the condition, an index of all that the holder has may be read.
+    -- The condition names the key alone. With the holder in it, the planner may read the index of all
+    -- locks that the agent holds.
     select l.agent_id, l.session_id, l.locked_at, l.expires_at, l.token into held
     from file_lock l where l.workspace = in_workspace and l.key = in_key;
     refusal := case
@@ -28,7 +29,8 @@ begin
 end
 $$;
 
--- Frees a key for an administrator, whoever holds it; with a token, only while that is the current one.
+-- Releases a lock for an administrator, whichever agent holds it; with a token, only if that is the
+-- current one.
 create or replace function force_release_lock(
     in_workspace text, cx request, in_key text, in_token bigint,
     out released boolean, out prior_agent_id text, out prior_locked_at timestamptz, out reason text
@@ -39,7 +41,8 @@ begin
     perform record_heartbeat(in_workspace, cx);
     select * into held from file_lock l
     where l.workspace = in_workspace and l.key = in_key for update;
-    if not is_live(in_workspace, held.agent_id, held.session_id, held.locked_at, held.expires_at, cx.session_timeout)
+    if not is_live(in_workspace, held.agent_id, held.session_id, held.locked_at, held.expires_at,
+        cx.session_timeout)
     then
         reason := 'not_locked';
     elsif held.token <> in_token then

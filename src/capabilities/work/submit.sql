@@ -1,9 +1,9 @@
--- Submitting tasks.
+-- Submission of tasks.
 
--- Stores a task, or says why not, and records it. Returns the verdict: `created`, `deduplicated` (with
--- the id of the live task that has this unique key), `blocked` by the guardrails, or a fault of the
--- request, which is not recorded: `unknown_dependency` (`dependency_number` says which, starting at 1),
--- `not_replaceable`, `deadline_past`.
+-- Stores a submitted task, unless it is refused. Returns the verdict: `created`, `deduplicated` (with
+-- the id of the unfinished task that has this unique key), `blocked` by the guardrails, or an issue of
+-- the input, which is not recorded: `unknown_dependency` (`dependency_number` says which, starting at
+-- 1), `not_replaceable`, `deadline_past`.
 create or replace function submit_task(in_workspace text, cx request, task task_submission)
 returns submission_verdict language plpgsql as $$
 declare
@@ -19,7 +19,7 @@ begin
 end
 $$;
 
--- Records a submission that was judged, with what the guardrails found in its text.
+-- Records a submission and its verdict, with what the guardrails found in the task's text.
 create or replace function record_submission(
     in_workspace text, cx request, task task_submission, verdict text, in_task_id uuid
 ) returns void language plpgsql as $$
@@ -42,8 +42,10 @@ begin
 end
 $$;
 
--- Judges and stores a task. The rows of its dependencies are locked while they are counted, in the
--- order of their ids, so that none is completed unseen.
+-- Checks a submitted task and stores it. The rows of its dependencies stay locked from the count of the
+-- open ones until the end of the transaction, so that no completion goes uncounted. They are locked in
+-- the order of their ids, which prevents deadlocks. When another call stores a task with the same
+-- unique key meanwhile, the loop finds that task.
 create or replace function store_task(in_workspace text, cx request, task task_submission)
 returns submission_verdict language plpgsql as $$
 declare
@@ -94,36 +96,25 @@ begin
 end
 $$;
 
--- The ids of a JSON list.
-create or replace function to_uuid_array(ids jsonb) returns uuid[] language plpgsql immutable as $$
-begin
-    if ids = '[]' then
-        return '{}'::uuid[];
-    end if;
-    return array(
-        select id::uuid from jsonb_array_elements_text(ids) with ordinality as it (id, n) order by n);
-end
-$$;
-
--- Says what keeps a task from being stored, apart from its unique key; null when nothing does. The row
+-- Checks whether a task can be stored, its unique key aside. The verdict is null when it can. The row
 -- of the task that it replaces stays locked.
 create or replace function check_submission(
     in_workspace text, task task_submission, in_depends_on uuid[], at timestamptz
 ) returns submission_verdict language plpgsql as $$
 declare
-    judged submission_verdict;
+    checked submission_verdict;
     replaced record;
 begin
     if in_depends_on <> '{}' then
-        select asked.list_order into judged.dependency_number
+        select asked.list_order into checked.dependency_number
         from unnest(in_depends_on) with ordinality as asked (id, list_order)
         where not exists (
             select from work_task t where t.workspace = in_workspace and t.id = asked.id
         )
         order by asked.list_order limit 1;
         if found then
-            judged.verdict := 'unknown_dependency';
-            return judged;
+            checked.verdict := 'unknown_dependency';
+            return checked;
         end if;
     end if;
     if task.replaces is not null then
@@ -134,43 +125,44 @@ begin
             replaced.attempt, replaced.max_attempts, clock_timestamp())
             not in ('failed', 'cancelled'), true)
         then
-            judged.verdict := 'not_replaceable';
-            return judged;
+            checked.verdict := 'not_replaceable';
+            return checked;
         end if;
     end if;
     if task.deadline <= at then
-        judged.verdict := 'deadline_past';
+        checked.verdict := 'deadline_past';
     elsif task.refusal is not null then
-        judged.verdict := 'blocked';
+        checked.verdict := 'blocked';
     end if;
-    return judged;
+    return checked;
 end
 $$;
 
--- The task that has this unique key and is not over; null for none. One that time has ended is written
--- down as failed, which frees the key.
+-- Finds the unfinished task that has this unique key; null without one. An expired task is updated to
+-- failed, which frees the key.
 create or replace function find_unfinished_task(in_workspace text, in_unique_key text) returns uuid
 language plpgsql as $$
 declare
-    twin record;
+    found_task record;
     at timestamptz := clock_timestamp();
 begin
-    select t.id, task_expiry_reason(t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at) as failure
-    into twin
+    select t.id, task_expiry_reason(
+        t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at) as expiry_reason
+    into found_task
     from work_task t
     where t.workspace = in_workspace and t.unique_key = in_unique_key
         and t.status in ('pending', 'claimed', 'running');
-    if twin.failure is null then
-        return twin.id;
+    if found_task.expiry_reason is null then
+        return found_task.id;
     end if;
-    perform from work_task t where t.workspace = in_workspace and t.id = twin.id for update;
-    perform update_overdue_task(in_workspace, twin.id);
+    perform from work_task t where t.workspace = in_workspace and t.id = found_task.id for update;
+    perform update_overdue_task(in_workspace, found_task.id);
     return null;
 end
 $$;
 
--- Counts the dependencies that are not completed; their rows are locked against completion until the
--- transaction ends.
+-- Counts the dependencies that are not completed, and locks their rows (`for share`) so that none is
+-- completed until the transaction ends.
 create or replace function count_open_dependencies(in_workspace text, in_task_ids uuid[])
 returns integer language plpgsql as $$
 declare
@@ -188,7 +180,7 @@ begin
 end
 $$;
 
--- Makes pending tasks wait for a new task instead of one that failed or was cancelled.
+-- Replaces a failed or cancelled task by a new one among the dependencies of pending tasks.
 create or replace function replace_dependency(in_workspace text, in_old uuid, in_new uuid)
 returns void language plpgsql as $$
 declare
@@ -198,6 +190,7 @@ begin
     from work_task t
     where d.workspace = in_workspace and d.depends_on = in_old
         and t.workspace = in_workspace and t.id = d.task_id
-        and task_status(t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at) = 'pending';
+        and task_status(t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at)
+            = 'pending';
 end
 $$;
