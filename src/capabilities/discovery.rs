@@ -284,7 +284,7 @@ impl Operation for DiscoverAgents {
                     order by last_heartbeat_at desc, agent_id, session_id
                     limit $4
                 )
-            ) judged
+            ) listed
             where $3::text is null or status = $3
             order by last_heartbeat_at desc, agent_id, session_id
             limit $4

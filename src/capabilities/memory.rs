@@ -353,13 +353,13 @@ impl Operation for Recall {
                     extract(epoch from statement_timestamp() - m.created_at) / 86400
                 ))::float8) as relevance
             ) score
-            cross join (select search_query($6) as words) asked
+            cross join (select search_query($6) as words) query
             where m.workspace = $1
                 and ($2::text is null or m.agent_id = $2)
                 and ($3::text[] is null or m.tags && $3)
                 and ($4::text is null or m.event_type = $4)
                 and ($5::timestamptz is null or m.created_at >= $5)
-                and (asked.words is null or m.search @@ asked.words)
+                and (query.words is null or m.search @@ query.words)
                 and m.created_at >= coalesce(
                     statement_timestamp()
                         - case when $7::float8 > 0 then make_interval(secs => -864000 * ln($7)) end,
@@ -368,8 +368,8 @@ impl Operation for Recall {
             order by
                 case when $9::jsonb is not null
                     then score.relevance * coalesce(($9 ->> m.id::text)::float8, 0) end desc,
-                case when asked.words is not null
-                    then score.relevance * ts_rank(m.search, asked.words) end desc,
+                case when query.words is not null
+                    then score.relevance * ts_rank(m.search, query.words) end desc,
                 m.created_at desc, m.id
             limit $8
             "#,

@@ -83,7 +83,7 @@ impl Operation for VerifyLocks {
                 end as reason,
                 held.agent_id as "locked_by?",
                 held.expires_at as "expires_at?: Timestamp"
-            from unnest($2::text[], $3::bigint[]) with ordinality as asked (key, token, place)
+            from unnest($2::text[], $3::bigint[]) with ordinality as asked (key, token, n)
             left join lateral (
                 select l.token, l.agent_id, l.expires_at from file_lock l
                 left join lateral (
@@ -97,7 +97,7 @@ impl Operation for VerifyLocks {
                         s.ended_at, s.last_heartbeat_at, s.revived_at)
                 limit 1
             ) held on true
-            order by asked.place
+            order by asked.n
             "#,
             cx.caller.workspace,
             &keys,

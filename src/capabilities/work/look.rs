@@ -109,15 +109,15 @@ macro_rules! tasks {
             Task,
             r#"
             select
-                t.id, t.task_type, t.description, it.status as "status!", t.priority,
+                t.id, t.task_type, t.description, computed.status as "status!", t.priority,
                 t.input_data, t.claimed_by, t.claimed_at as "claimed_at: Timestamp",
-                t.result, coalesce(it.failure, t.error_message) as error_message,
+                t.result, coalesce(computed.expiry_reason, t.error_message) as error_message,
                 array(
                     select d.depends_on from work_dependency d
                     where d.workspace = $1 and d.task_id = t.id order by d.list_order
                 ) as "depends_on!",
                 t.deadline as "deadline: Timestamp", t.created_at as "created_at: Timestamp",
-                case when it.failure is null then t.completed_at
+                case when computed.expiry_reason is null then t.completed_at
                     else task_expired_at(
                         t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts)
                     end as "completed_at: Timestamp",
@@ -143,8 +143,8 @@ macro_rules! tasks {
                         statement_timestamp()) as status,
                     task_expiry_reason(
                         t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts,
-                        statement_timestamp()) as failure
-            ) it
+                        statement_timestamp()) as expiry_reason
+            ) computed
             where t.workspace = $1 and "# + $condition
             $(, $argument)*
         )
@@ -222,7 +222,7 @@ impl Operation for ListWork {
         let limit = read_limit(self.limit);
         let given = |filter: Option<String>| filter.filter(|it| !it.is_empty());
         let rows = tasks!(
-            "($2::text is null or it.status = $2)
+            "($2::text is null or computed.status = $2)
                 and ($3::text is null or t.task_type = $3)
                 and ($4::text is null or t.claimed_by = $4)
                 and ($5::text is null or t.submitted_by = $5)
