@@ -862,8 +862,8 @@ begin
             using errcode = 'feature_not_supported',
                 hint = 'Install Citus, run "create extension citus" and add the workers: docs/scale-out.md.';
     end if;
-    -- Citus distributes functions in the transaction that distributed tables only over one connection a
-    -- worker.
+    -- One transaction distributes tables and functions, for which Citus must use one connection to each
+    -- worker (sequential mode).
     perform set_config('citus.multi_shard_modify_mode', 'sequential', true);
     -- Citus refuses tables with triggers without this. The audit log's triggers only raise an error.
     perform set_config('citus.enable_unsafe_triggers', 'on', true);

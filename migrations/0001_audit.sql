@@ -43,7 +43,8 @@ create index audit_log_by_change on audit_log (
     workspace, (parameters ->> 'change_id'), created_at
 ) where parameters ->> 'change_id' is not null;
 
--- Refuses to change or delete audit rows. Dropping a whole partition fires no such trigger.
+-- Refuses changes and deletions of audit rows. Retention drops whole partitions, which does not fire a
+-- trigger.
 create function refuse_audit_log_change() returns trigger
 language plpgsql as $$
 begin

@@ -1,6 +1,6 @@
 -- Sessions of agents, and the MCP connections that are bound to them.
 
--- Any call that names a registered session is a heartbeat of it. What a session holds is lost when the
+-- Any call that names a registered session records its heartbeat. What a session holds is lost when the
 -- session ends, and stays lost when a later call revives the session (`revived_at`).
 create table agent_session (
     workspace text collate "C" not null,
@@ -25,8 +25,8 @@ create index agent_session_not_ended on agent_session (workspace, last_heartbeat
 where ended_at is null;
 
 -- The session that an MCP connection is bound to, which is the session that its agent registered over
--- it. The protocol forbids to use a connection again that its client has ended. Any replica can answer
--- any request of a connection, so this cannot be kept in memory.
+-- it. The protocol forbids using a connection again after its client has ended it. Any replica can
+-- answer any request of a connection, so this cannot be kept in memory.
 create table mcp_connection (
     workspace text collate "C" not null,
     agent_id text collate "C" not null,

@@ -26,7 +26,7 @@ create index file_lock_held on file_lock (workspace, key) where agent_id is not 
 create index file_lock_held_by_agent on file_lock (workspace, agent_id) where agent_id is not null;
 
 -- Waiters in the queues of keys. The replica that serves a waiting request extends `alive_until`, so a
--- waiter whose client disconnected or whose replica crashed soon stops to block those behind it.
+-- waiter whose client disconnected or whose replica crashed soon stops blocking those behind it.
 create table lock_waiter (
     workspace text collate "C" not null,
     id uuid not null,

@@ -27,9 +27,9 @@ begin
 end
 $$;
 
--- Reads the newest handoffs, of one agent or of all (null), and records that they were read. Asks for
--- one more than `in_limit`, which tells whether there are more; `in_parameters` is what the audit row
--- keeps.
+-- Returns the newest handoffs of one agent, or of all agents (null), and records that they were read.
+-- Returns up to one more than `in_limit`: the extra row tells the service that there are more.
+-- `in_parameters` is for the audit row.
 create or replace function read_handoffs(
     in_workspace text, cx request, in_agent_id text, in_limit bigint, in_parameters jsonb
 ) returns setof handoff language plpgsql as $$

@@ -67,7 +67,7 @@ begin
 end
 $$;
 
--- Releases a session's block when it belongs to the caller, or to anybody with `in_any_owner`. A
+-- Releases a session's block when it belongs to the caller, or to any agent with `in_any_owner`. A
 -- session without a block is not refused; `slot` is then null.
 create or replace function release_ports(
     in_workspace text, cx request, in_session_id text, in_any_owner boolean,

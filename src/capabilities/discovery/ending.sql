@@ -86,7 +86,7 @@ end
 $$;
 
 -- Requeues the claimed tasks of a session and returns how many. A task out of attempts fails instead. A
--- task that has expired is left as it is: its failure is recorded elsewhere, with another reason.
+-- task that has expired is left as it is: a later claim or sweep records its failure, with that reason.
 create or replace function requeue_session_claims(
     in_workspace text, in_agent_id text, in_session_id text, in_dry_run boolean
 ) returns bigint language plpgsql as $$

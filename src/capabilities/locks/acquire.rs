@@ -294,13 +294,13 @@ impl Transition for Acquisition {
                 $17::bool[]
             ) with ordinality as r (
                 workspace, id, agent_id, agent_type, session_id, elapsed_ms, session_timeout, key, is_file,
-                reason, ttl_minutes, refusal, file_limit, denial, engine, waiter, may_wait, n
+                reason, ttl_minutes, refusal, file_limit, denial, engine, waiter_id, may_wait, n
             ),
             acquire_lock(
                 r.workspace,
                 row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.session_timeout)::request,
                 r.key, r.is_file, r.reason, make_interval(mins => r.ttl_minutes), r.refusal,
-                r.file_limit, r.denial, r.engine, r.waiter, r.may_wait
+                r.file_limit, r.denial, r.engine, r.waiter_id, r.may_wait
             ) a
             order by r.n
             "#,

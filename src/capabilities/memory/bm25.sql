@@ -26,8 +26,8 @@ $$;
 
 -- Creates the BM25 index again from all memories, where pg_search 0.24 or later is installed; the index
 -- of an older version does not recover from crashes. Returns whether it did. An error is caught and
--- leaves everything as it was. A migration calls this when there is no index; an operator calls it
--- after installing the extension later, or when the index is broken.
+-- leaves everything as it was. `finish_installation` calls this when there is no index. An operator
+-- calls it after installing the extension later, or when the index is broken.
 create or replace function create_bm25_index() returns boolean
 language plpgsql set search_path from current as $$
 declare

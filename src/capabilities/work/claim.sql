@@ -67,9 +67,9 @@ $$;
 --
 -- Overdue tasks are updated first, because time may have made them claimable. Rows that rivals have
 -- locked are skipped. With `in_waits`, and where rivals have locked all remaining tasks, waits for the
--- first of them and searches again, because the rival may leave it. It does not wait while it has
--- locked rows itself, which would allow a deadlock. It gives up after 32 searches, so that no claim
--- waits for rivals without end.
+-- first of them and searches again, because the rival may leave it. The
+-- function does not wait while it has locked rows itself, which would allow a deadlock. It gives up
+-- after 32 searches, so that no claim waits for rivals without end.
 create or replace function lock_next_task(
     in_workspace text, cx request, in_task_types text[], in_trust integer, in_waits boolean
 ) returns next_task language plpgsql as $$

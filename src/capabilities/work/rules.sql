@@ -8,7 +8,7 @@ $$;
 
 -- Returns why a task has expired, whether or not its row says so yet; null while it has not. An expired
 -- task has failed. A pending task expires at its deadline. A claimed task expires with its claim, when
--- it is out of attempts or past its deadline; before that its claimant may still complete it.
+-- it is out of attempts or past its deadline; otherwise it can then be claimed again.
 create or replace function task_expiry_reason(
     status text, deadline timestamptz, claim_expires_at timestamptz, attempt smallint,
     max_attempts smallint, at timestamptz
@@ -44,7 +44,7 @@ $$;
 -- Whether an agent may claim a task, as far as the task's row says. `is_ready` is a column of the
 -- table: the task is pending without open dependencies or delay, or its claim has expired and its row
 -- says so. `capabilities` are those that the agent's live sessions declare, null where they declare
--- none. With `task_types` null, any type will do.
+-- none. `task_types` null means any type.
 create or replace function is_claimable(
     is_ready boolean, needed_trust smallint, task_type text, deadline timestamptz, submitted_by text,
     authored_by text, archetype text, claimant text, trust integer, task_types text[],
