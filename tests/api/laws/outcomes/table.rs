@@ -275,7 +275,8 @@ fn claim_with(more: Value) -> Step {
 }
 
 /// The claim has ended by itself.
-const LAPSED: Step = Step::Sql("update work_task set claim_expires_at = now() where workspace = '$w'");
+const LAPSED: Step =
+    Step::Sql("update work_task set claim_expires_at = now() where workspace = '$w'");
 
 fn claims() -> Vec<Outcome> {
     // As if another set of patterns had judged the task's text.
