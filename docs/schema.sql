@@ -4,7 +4,7 @@
 -- Written by `make docs` with pg_dump 15 from a freshly migrated database, compared by `make schema`.
 -- Left out are the settings of a session, and the monthly partitions of audit_log, which a function makes.
 
-CREATE TYPE public.claimed_task AS (
+CREATE TYPE public.claim_verdict AS (
 	verdict text,
 	id uuid,
 	task_type text,
@@ -32,7 +32,29 @@ CREATE TYPE public.lock_verdict AS (
 	queue_position bigint
 );
 
-CREATE TYPE public.new_task AS (
+CREATE TYPE public.next_task AS (
+	id uuid,
+	guard_version text,
+	guard_findings jsonb,
+	is_contended boolean
+);
+
+CREATE TYPE public.request AS (
+	id text,
+	agent_id text,
+	agent_type text,
+	session_id text,
+	elapsed_ms double precision,
+	session_timeout interval
+);
+
+CREATE TYPE public.submission_verdict AS (
+	verdict text,
+	task_id uuid,
+	dependency_number bigint
+);
+
+CREATE TYPE public.task_submission AS (
 	task_type text,
 	description text,
 	input_data json,
@@ -57,66 +79,53 @@ CREATE TYPE public.new_task AS (
 	violations jsonb
 );
 
-CREATE TYPE public.picked_task AS (
-	id uuid,
-	guard_version text,
-	guard_findings jsonb,
-	is_contended boolean
-);
+CREATE FUNCTION public.acquire_advisory_lock(in_workspace text, in_kind text, in_name text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    perform pg_advisory_xact_lock(
+        hashtextextended(concat_ws(chr(10), in_workspace, in_kind, in_name), 0));
+end
+$$;
 
-CREATE TYPE public.request AS (
-	id text,
-	agent_id text,
-	agent_type text,
-	session_id text,
-	elapsed_ms double precision,
-	silence interval
-);
-
-CREATE TYPE public.submission AS (
-	verdict text,
-	task_id uuid,
-	fault_place bigint
-);
-
-CREATE FUNCTION public.acquire_lock(in_workspace text, cx public.request, in_key text, in_is_file boolean, in_reason text, in_ttl interval, in_refusal text, in_file_limit bigint, in_denial text, in_engine text, in_waiter uuid, in_may_wait boolean) RETURNS public.lock_verdict
+CREATE FUNCTION public.acquire_lock(in_workspace text, cx public.request, in_key text, in_is_file boolean, in_reason text, in_ttl interval, in_refusal text, in_file_limit bigint, in_denial text, in_engine text, in_waiter_id uuid, in_may_wait boolean) RETURNS public.lock_verdict
     LANGUAGE plpgsql
     AS $$
 declare
-    taken lock_verdict;
+    answer lock_verdict;
     is_granted boolean := false;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     if in_is_file and in_file_limit is not null
-        and count_other_file_locks(in_workspace, cx.agent_id, in_key, cx.silence) >= in_file_limit
+        and count_other_file_locks(in_workspace, cx.agent_id, in_key, cx.session_timeout) >= in_file_limit
     then
-        taken.verdict := 'over_limit';
+        answer.verdict := 'over_limit';
         perform record_denial(
             in_workspace, cx, 'acquire_lock', in_key, in_engine, in_denial, '{}');
-        return taken;
+        return answer;
     end if;
 
     if in_refusal is not null then
-        taken.verdict := in_refusal;
+        answer.verdict := in_refusal;
     else
-        taken := take_lock(in_workspace, cx, in_key, in_is_file, in_reason, in_ttl, in_waiter);
-        is_granted := taken.verdict in ('acquired', 'refreshed');
-        if in_waiter is not null then
-            taken.queue_position := keep_queue_position(
-                in_workspace, cx, in_key, in_reason, in_waiter, in_may_wait and not is_granted);
+        answer := grant_lock(in_workspace, cx, in_key, in_is_file, in_reason, in_ttl, in_waiter_id);
+        is_granted := answer.verdict in ('acquired', 'refreshed');
+        if in_waiter_id is not null then
+            answer.queue_position := update_queue_position(
+                in_workspace, cx, in_key, in_reason, in_waiter_id, in_may_wait and not is_granted);
         end if;
     end if;
     if is_granted or in_refusal is not null or not in_may_wait then
-        perform record(
+        perform record_audit(
             in_workspace, cx, 'acquire_lock',
             jsonb_build_object('file_path', in_key, 'reason', in_reason),
             case when is_granted
-                then jsonb_build_object('action', taken.verdict, 'fencing_token', taken.token,
-                    'took_over_from', taken.took_over_from)
-                else jsonb_build_object('reason', taken.verdict, 'locked_by', taken.agent_id) end,
+                then jsonb_build_object('action', answer.verdict, 'fencing_token', answer.token,
+                    'took_over_from', answer.took_over_from)
+                else jsonb_build_object('reason', answer.verdict, 'locked_by', answer.agent_id) end,
             is_granted);
     end if;
-    return taken;
+    return answer;
 end
 $$;
 
@@ -125,23 +134,23 @@ CREATE FUNCTION public.allocate_ports(in_workspace text, cx public.request, in_s
     AS $$
 declare
     at timestamptz;
-    own record;
+    held record;
 begin
-    perform hear(in_workspace, cx);
-    perform from take_turn(in_workspace, 'ports', '');
+    perform record_heartbeat(in_workspace, cx);
+    perform from acquire_advisory_lock(in_workspace, 'ports', '');
     at := clock_timestamp();
     expires_at := at + in_ttl;
-    select b.slot, b.agent_id into own from live_port_blocks(in_workspace, cx.silence) b
+    select b.slot, b.agent_id into held from live_port_blocks(in_workspace, cx.session_timeout) b
     where b.session_id = in_session_id;
-    if own.agent_id <> cx.agent_id then
+    if held.agent_id <> cx.agent_id then
         refusal := 'session_owned_by_other_agent';
-    elsif own.slot is not null then
-        slot := own.slot;
+    elsif held.slot is not null then
+        slot := held.slot;
         update port_block p set expires_at = allocate_ports.expires_at
         where p.workspace = in_workspace and p.slot = allocate_ports.slot;
     else
         select min(n) into slot from generate_series(0, in_slots - 1) n
-        where n not in (select b.slot from live_port_blocks(in_workspace, cx.silence) b);
+        where n not in (select b.slot from live_port_blocks(in_workspace, cx.session_timeout) b);
         if slot is null then
             refusal := 'no_ports_available';
         else
@@ -153,7 +162,7 @@ begin
     if refusal is not null then
         expires_at := null;
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'allocate_ports', jsonb_build_object('session_id', in_session_id),
         case when refusal is null then jsonb_build_object('slot', slot)
             else jsonb_build_object('reason', refusal) end,
@@ -161,127 +170,62 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.any_silence() RETURNS interval
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+CREATE FUNCTION public.apply_retention(retention_days integer, months_ahead integer, OUT rows_deleted bigint, OUT audit_partitions_dropped bigint) RETURNS record
+    LANGUAGE plpgsql
     AS $$
-    select interval '1000 years'
+begin
+    perform ensure_audit_partitions(months_ahead);
+    rows_deleted := delete_old_records(retention_days);
+    audit_partitions_dropped := drop_audit_partitions(retention_days);
+end
 $$;
 
-CREATE FUNCTION public.assign_profile(in_workspace text, cx public.request, in_target text, in_profile text, in_suspended boolean, in_key_types text[], in_key_profiles text[], in_most_trust integer, in_default_trust integer, in_trust integer, OUT refusal text) RETURNS text
+CREATE FUNCTION public.assign_profile(in_workspace text, cx public.request, in_target_agent_id text, in_profile text, in_suspended boolean, in_key_types text[], in_key_profiles text[], in_max_trust integer, in_default_trust integer, in_caller_trust integer, OUT refusal text) RETURNS text
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_column
 declare
     at timestamptz := clock_timestamp();
-    home text := profile_home(in_workspace);
-    asked_trust integer;
+    home_workspace text := profile_workspace(in_workspace);
+    profile_trust integer;
     target_trust integer;
 begin
-    perform hear(in_workspace, cx);
-    perform from take_turn(in_workspace, 'profiles', in_target);
-    select p.trust_level into asked_trust from profile p
-    where p.workspace = home and p.name = in_profile and p.enabled;
-    select least(in_most_trust, max(
-        case when wanted.name is null then in_default_trust else coalesce(p.trust_level, 0) end))
+    perform record_heartbeat(in_workspace, cx);
+    perform from acquire_advisory_lock(in_workspace, 'profiles', in_target_agent_id);
+    select p.trust_level into profile_trust from profile p
+    where p.workspace = home_workspace and p.name = in_profile and p.enabled;
+    select least(in_max_trust, max(
+        case when effective.name is null then in_default_trust else coalesce(p.trust_level, 0) end))
     into target_trust
     from (
         select coalesce(
             (select a.profile from agent_assignment a
-                where a.workspace = in_workspace and a.agent_id = in_target),
+                where a.workspace = in_workspace and a.agent_id = in_target_agent_id),
             key.profile,
             (select d.name from profile d
-                where d.workspace = home and d.agent_type = key.agent_type
+                where d.workspace = home_workspace and d.agent_type = key.agent_type
                     and d.is_type_default and d.enabled)
         ) as name
         from unnest(in_key_types, in_key_profiles) as key (agent_type, profile)
-    ) wanted
-    left join profile p on p.workspace = home and p.name = wanted.name and p.enabled;
+    ) effective
+    left join profile p on p.workspace = home_workspace and p.name = effective.name and p.enabled;
     refusal := case
-        when in_profile is not null and asked_trust is null then 'profile_not_found'
-        when in_target = cx.agent_id then 'cannot_assign_self'
-        when greatest(target_trust, asked_trust) > in_trust then 'trust_above_caller'
+        when in_profile is not null and profile_trust is null then 'profile_not_found'
+        when in_target_agent_id = cx.agent_id then 'cannot_assign_self'
+        when greatest(target_trust, profile_trust) > in_caller_trust then 'trust_above_caller'
     end;
     if refusal is null then
         insert into agent_assignment (workspace, agent_id, profile, suspended)
-        values (in_workspace, in_target, in_profile, in_suspended)
+        values (in_workspace, in_target_agent_id, in_profile, in_suspended)
         on conflict (workspace, agent_id) do update set
             profile = excluded.profile, suspended = excluded.suspended, assigned_at = at;
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'assign_profile',
         jsonb_build_object(
-            'target_agent_id', in_target, 'profile', in_profile, 'suspended', in_suspended),
+            'target_agent_id', in_target_agent_id, 'profile', in_profile, 'suspended', in_suspended),
         case when refusal is null then '{}'::jsonb else jsonb_build_object('reason', refusal) end,
         refusal is null);
-end
-$$;
-
-CREATE FUNCTION public.audit_log_drop_partitions(retention_days integer) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '$user', 'public'
-    AS $$
-declare
-    oldest_kept date := (clock_timestamp() at time zone 'UTC')::date - greatest(retention_days, 1);
-    month record;
-    dropped bigint := 0;
-begin
-    if not pg_try_advisory_xact_lock(hashtextextended('audit_log_drop_partitions', 0)) then
-        return 0;
-    end if;
-    for month in
-        select
-            c.oid::regclass as name,
-            (to_date(right(c.relname, 7), 'YYYY_MM') + interval '1 month')::date as ended
-        from pg_inherits i
-        join pg_class c on c.oid = i.inhrelid
-        where i.inhparent = 'audit_log'::regclass
-    loop
-        continue when month.ended > oldest_kept;
-        execute format('drop table %s', month.name);
-        dropped := dropped + 1;
-    end loop;
-    return dropped;
-end
-$$;
-
-CREATE FUNCTION public.audit_log_ensure_partitions(months_ahead integer) RETURNS integer
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '$user', 'public'
-    AS $$
-declare
-    this_month timestamp := date_trunc('month', clock_timestamp() at time zone 'UTC');
-    lower_bound timestamptz;
-    upper_bound timestamptz;
-    partition text;
-    made integer := 0;
-begin
-    perform pg_advisory_xact_lock(hashtextextended('audit_log_ensure_partitions', 0));
-    -- Without this, Citus refuses to distribute a partition that has a trigger. Elsewhere it has no effect.
-    perform set_config('citus.enable_unsafe_triggers', 'on', true);
-    for n in 0..least(months_ahead, 24) loop
-        lower_bound := (this_month + make_interval(months => n)) at time zone 'UTC';
-        upper_bound := (this_month + make_interval(months => n + 1)) at time zone 'UTC';
-        partition := 'audit_log_' || to_char(this_month + make_interval(months => n), 'YYYY_MM');
-        continue when to_regclass(quote_ident(partition)) is not null;
-        execute format('create table %I (like audit_log including defaults)', partition);
-        execute format(
-            'create trigger audit_log_append_only before update or delete or truncate on %I
-             for each statement execute function audit_log_refuse()', partition);
-        execute format('alter table %I enable always trigger audit_log_append_only', partition);
-        execute format(
-            'alter table audit_log attach partition %I for values from (%L) to (%L)',
-            partition, lower_bound, upper_bound);
-        made := made + 1;
-    end loop;
-    return made;
-end
-$$;
-
-CREATE FUNCTION public.audit_log_refuse() RETURNS trigger
-    LANGUAGE plpgsql
-    AS $$
-begin
-    raise exception 'audit_log is append-only: % is refused', tg_op using errcode = 'restrict_violation';
 end
 $$;
 
@@ -289,16 +233,16 @@ CREATE FUNCTION public.begin_gathered_call(in_workspaces text[], in_agent_ids te
     LANGUAGE plpgsql
     AS $$
 declare
-    turn record;
+    limited record;
 begin
     perform set_config('lock_timeout', '200ms', true);
-    for turn in
+    for limited in
         select distinct r.workspace, r.agent_id
         from unnest(in_workspaces, in_agent_ids) as r (workspace, agent_id)
         where r.agent_id is not null
         order by r.workspace, r.agent_id
     loop
-        perform from take_turn(turn.workspace, 'locks', turn.agent_id);
+        perform from acquire_advisory_lock(limited.workspace, 'locks', limited.agent_id);
     end loop;
     return true;
 end
@@ -311,13 +255,14 @@ declare
     at timestamptz;
     task work_task;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     select * into task from work_task t where t.workspace = in_workspace and t.id = in_id for update;
     at := clock_timestamp();
     reason := case
         when task.id is null then 'task_not_found'
         when task.submitted_by <> cx.agent_id and in_trust < 3 then 'not_submitter'
-        when task_status(task.status, task.deadline, task.held_until, task.attempt, task.max_attempts, at)
+        when task_status(
+            task.status, task.deadline, task.claim_expires_at, task.attempt, task.max_attempts, at)
             in ('completed', 'failed', 'cancelled') then 'task_already_finished'
     end;
     success := reason is null;
@@ -326,10 +271,10 @@ begin
         task_id := in_id;
         update work_task t set
             status = 'cancelled', error_message = in_reason, completed_at = at,
-            lease_expires_at = null, held_until = null
+            lease_expires_at = null, claim_expires_at = null
         where t.workspace = in_workspace and t.id = in_id;
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'cancel_task',
         jsonb_build_object('task_id', in_id, 'reason', in_reason),
         case when success then jsonb_build_object('status', status)
@@ -338,13 +283,51 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.candidates_per_range() RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select 16::bigint
+$$;
+
+CREATE FUNCTION public.candidates_to_scan(in_workspace text, cx public.request, in_trust integer, in_task_types text[], in_guard_version text) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+    candidates uuid[] := array(
+        select c.id
+        from claimable_tasks(in_workspace, cx, in_trust, in_task_types, clock_timestamp()) c);
+begin
+    return array(
+        select candidate from unnest(candidates) candidate, lateral (
+            select t.guard_version from work_task t
+            where t.workspace = in_workspace and t.id = candidate limit 1
+        ) task
+        where task.guard_version <> in_guard_version);
+end
+$$;
+
+CREATE FUNCTION public.check_claim(in_id uuid, claimed_by text, claimed_session_id text, claim_token text, current_status text, cx public.request, in_claim_token text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    AS $$
+begin
+    return case
+        when in_id is null then 'task_not_found_or_not_claimed_by_agent'
+        when in_claim_token <> coalesce(claim_token, '') then 'claim_superseded'
+        when claimed_by is null
+            or is_owned_by_other(claimed_by, claimed_session_id, cx.agent_id, cx.session_id)
+            then 'task_not_found_or_not_claimed_by_agent'
+        when current_status not in ('claimed', 'running') then 'task_already_finished'
+    end;
+end
+$$;
+
 CREATE FUNCTION public.check_guardrails(in_workspace text, cx public.request, in_audited_text text, in_violations jsonb, in_result jsonb) RETURNS void
     LANGUAGE plpgsql
     AS $$
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     perform record_guardrail_violations(in_workspace, cx, in_violations);
-    perform record(
+    perform record_audit(
         in_workspace, cx,
         case when in_violations = '[]' then 'check_guardrails' else 'guardrail_violation' end,
         jsonb_build_object('operation_text', in_audited_text), in_result,
@@ -352,16 +335,58 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.check_lock_availability(in_workspace text, cx public.request, in_key text, in_waiter_id uuid) RETURNS public.lock_verdict
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+    checked lock_verdict;
+    ahead lock_waiter;
+begin
+    select null, l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at, l.expires_at, l.token,
+        null, null::bigint
+    into checked
+    from file_lock l where l.workspace = in_workspace and l.key = in_key;
+    checked.verdict := case
+        when not is_live(in_workspace, checked.agent_id, checked.session_id, checked.locked_at,
+            checked.expires_at, cx.session_timeout)
+            then 'free'
+        when not is_owned_by_other(checked.agent_id, checked.session_id, cx.agent_id, cx.session_id)
+            then 'own'
+        when checked.agent_id = cx.agent_id then 'locked_by_other_session'
+        else 'locked_by_other'
+    end;
+    if checked.verdict <> 'free' then
+        return checked;
+    end if;
+    perform from lock_waiter w where w.workspace = in_workspace and w.key = in_key limit 1;
+    if found then
+        select * into ahead from waiters_ahead(in_workspace, cx, in_key, in_waiter_id) limit 1;
+    end if;
+    if ahead.id is null then
+        return checked;
+    end if;
+    checked.verdict := case
+        when ahead.agent_id = cx.agent_id then 'locked_by_other_session' else 'locked_by_other' end;
+    checked.agent_id := ahead.agent_id;
+    checked.agent_type := ahead.agent_type;
+    checked.session_id := ahead.session_id;
+    checked.reason := ahead.reason;
+    checked.locked_at := null;
+    checked.expires_at := ahead.alive_until;
+    return checked;
+end
+$$;
+
 CREATE FUNCTION public.check_network(in_workspace text, cx public.request, in_profile text, in_domain text, in_default boolean, in_default_reason text, OUT allowed boolean, OUT reason text, OUT policy_id uuid) RETURNS record
     LANGUAGE plpgsql
     AS $$
 declare
-    home text := case when exists (select from domain_rule r where r.workspace = in_workspace)
+    rule_workspace text := case when exists (select from domain_rule r where r.workspace = in_workspace)
         then in_workspace else 'default' end;
 begin
     select r.action = 'allow', r.action, r.id into allowed, reason, policy_id
     from domain_rule r
-    where r.workspace = home and r.enabled
+    where r.workspace = rule_workspace and r.enabled
         and (r.profile is null or r.profile = in_profile)
         and (
             r.pattern in ('*', in_domain)
@@ -382,77 +407,102 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.claim_end(lease_ends_at timestamp with time zone, session_silence interval, at timestamp with time zone) RETURNS timestamp with time zone
-    LANGUAGE sql STABLE PARALLEL SAFE
+CREATE FUNCTION public.check_submission(in_workspace text, task public.task_submission, in_depends_on uuid[], at timestamp with time zone) RETURNS public.submission_verdict
+    LANGUAGE plpgsql
     AS $$
-    select least(lease_ends_at, at + session_silence)
-$$;
-
-CREATE FUNCTION public.claim_fault(in_id uuid, claimed_by text, claimed_session_id text, claim_token text, status_now text, cx public.request, in_claim_token text) RETURNS text
-    LANGUAGE plpgsql IMMUTABLE
-    AS $$
+declare
+    checked submission_verdict;
+    replaced record;
 begin
-    return case
-        when in_id is null then 'task_not_found_or_not_claimed_by_agent'
-        when in_claim_token <> coalesce(claim_token, '') then 'claim_superseded'
-        when claimed_by is null
-            or is_other_holder(claimed_by, claimed_session_id, cx.agent_id, cx.session_id)
-            then 'task_not_found_or_not_claimed_by_agent'
-        when status_now not in ('claimed', 'running') then 'task_already_finished'
-    end;
+    if in_depends_on <> '{}' then
+        select asked.list_order into checked.dependency_number
+        from unnest(in_depends_on) with ordinality as asked (id, list_order)
+        where not exists (
+            select from work_task t where t.workspace = in_workspace and t.id = asked.id
+        )
+        order by asked.list_order limit 1;
+        if found then
+            checked.verdict := 'unknown_dependency';
+            return checked;
+        end if;
+    end if;
+    if task.replaces is not null then
+        select t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts into replaced
+        from work_task t where t.workspace = in_workspace and t.id = task.replaces
+        for update;
+        if coalesce(task_status(replaced.status, replaced.deadline, replaced.claim_expires_at,
+            replaced.attempt, replaced.max_attempts, clock_timestamp())
+            not in ('failed', 'cancelled'), true)
+        then
+            checked.verdict := 'not_replaceable';
+            return checked;
+        end if;
+    end if;
+    if task.deadline <= at then
+        checked.verdict := 'deadline_past';
+    elsif task.refusal is not null then
+        checked.verdict := 'blocked';
+    end if;
+    return checked;
 end
 $$;
 
-CREATE FUNCTION public.claim_tasks(in_workspace text, cx public.request, in_count integer, in_task_types jsonb, in_lease_minutes integer, in_trust integer, in_guard_version text, in_scans jsonb, in_may_rescan boolean, in_may_wait boolean, in_waits_for_rivals boolean) RETURNS SETOF public.claimed_task
+CREATE FUNCTION public.claim_expiry(lease_ends_at timestamp with time zone, session_timeout interval, at timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select least(lease_ends_at, at + session_timeout)
+$$;
+
+CREATE FUNCTION public.claim_tasks(in_workspace text, cx public.request, in_count integer, in_task_types jsonb, in_lease_minutes integer, in_trust integer, in_guard_version text, in_scans jsonb, in_may_rescan boolean, in_may_wait boolean, in_waits_for_rivals boolean) RETURNS SETOF public.claim_verdict
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
-    task_types text[] := texts_of(in_task_types);
-    picked picked_task;
-    task claimed_task;
+    task_types text[] := to_text_array(in_task_types);
+    picked next_task;
+    answer claim_verdict;
     texts json;
     claimed integer := 0;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     if in_scans is not null then
-        perform store_scans(in_workspace, in_guard_version, in_scans);
+        perform store_scan_results(in_workspace, in_guard_version, in_scans);
     end if;
     if in_may_rescan then
         texts := texts_to_scan(in_workspace, tasks_to_scan(in_workspace, in_guard_version, 100));
     end if;
     while texts is null and claimed < in_count loop
-        picked := pick_task(
+        picked := lock_next_task(
             in_workspace, cx, task_types, in_trust,
             in_waits_for_rivals and claimed = 0 and in_scans is null);
         exit when picked.id is null;
         if picked.guard_version <> in_guard_version then
             if in_may_rescan then
-                texts := texts_to_scan(in_workspace, stale_candidates(
+                texts := texts_to_scan(in_workspace, candidates_to_scan(
                     in_workspace, cx, in_trust, task_types, in_guard_version));
             end if;
             exit;
         end if;
-        task := lease_task(in_workspace, cx, picked, in_task_types, in_lease_minutes, in_trust);
-        return next task;
+        answer := grant_claim(in_workspace, cx, picked, in_task_types, in_lease_minutes, in_trust);
+        return next answer;
         claimed := claimed + 1;
     end loop;
     if claimed > 0 then
         return;
     end if;
 
-    task.verdict := case when texts is not null then 'rescan'
+    answer.verdict := case when texts is not null then 'rescan'
         when picked.is_contended and not in_waits_for_rivals then 'contended' else 'none' end;
-    task.texts := texts;
-    if task.verdict = 'none' then
-        task.reason := why_no_task(in_workspace, cx, in_trust, task_types);
+    answer.texts := texts;
+    if answer.verdict = 'none' then
+        answer.reason := explain_empty_claim(in_workspace, cx, in_trust, task_types);
         if not in_may_wait then
-            perform record(
+            perform record_audit(
                 in_workspace, cx, 'claim_task', jsonb_build_object('task_types', in_task_types),
-                jsonb_build_object('reason', task.reason), false);
+                jsonb_build_object('reason', answer.reason), false);
         end if;
     end if;
-    return next task;
+    return next answer;
 end
 $$;
 
@@ -463,28 +513,30 @@ CREATE FUNCTION public.claimable_tasks(in_workspace text, cx public.request, in_
 begin
     if in_task_types is null then
         return query
-        select it.* from (values (0), (1), (2), (3), (4)) degree (needed) cross join lateral (
+        select candidate.* from (values (0), (1), (2), (3), (4)) trust (level) cross join lateral (
             select t.id, t.priority, t.created_at from work_task t
             where t.workspace = in_workspace and t.is_ready and t.archetype is null
-                and t.needed_trust between needed and needed
+                and t.needed_trust between level and level
                 and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
                     t.authored_by, null, cx.agent_id, in_trust, in_task_types, null, at)
-            order by t.needed_trust, t.priority, t.created_at, t.id limit 16
-        ) it
-        where needed <= in_trust;
+            order by t.needed_trust, t.priority, t.created_at, t.id limit candidates_per_range()
+        ) candidate
+        where level <= in_trust;
     else
         return query
-        select it.* from (values (0), (1), (2), (3), (4)) degree (needed)
-        cross join unnest(in_task_types) wanted
+        select candidate.* from (values (0), (1), (2), (3), (4)) trust (level)
+        cross join unnest(in_task_types) wanted_type
         cross join lateral (
             select t.id, t.priority, t.created_at from work_task t
             where t.workspace = in_workspace and t.is_ready and t.archetype is null
-                and t.task_type between wanted and wanted and t.needed_trust between needed and needed
+                and t.task_type between wanted_type and wanted_type
+                and t.needed_trust between level and level
                 and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
                     t.authored_by, null, cx.agent_id, in_trust, in_task_types, null, at)
-            order by t.task_type, t.needed_trust, t.priority, t.created_at, t.id limit 16
-        ) it
-        where needed <= in_trust;
+            order by t.task_type, t.needed_trust, t.priority, t.created_at, t.id
+            limit candidates_per_range()
+        ) candidate
+        where level <= in_trust;
     end if;
     if exists (
         select from work_task t
@@ -493,61 +545,64 @@ begin
         return query
         select * from claimable_tasks_of_archetypes(
             in_workspace, cx.agent_id, in_trust, in_task_types,
-            declared_capabilities(in_workspace, cx.agent_id, cx.silence), at);
+            declared_capabilities(in_workspace, cx.agent_id, cx.session_timeout), at);
     end if;
 end
 $$;
 
-CREATE FUNCTION public.claimable_tasks_of_archetypes(in_workspace text, in_agent_id text, in_trust integer, in_task_types text[], able text[], at timestamp with time zone) RETURNS TABLE(id uuid, priority smallint, created_at timestamp with time zone)
+CREATE FUNCTION public.claimable_tasks_of_archetypes(in_workspace text, in_agent_id text, in_trust integer, in_task_types text[], in_capabilities text[], at timestamp with time zone) RETURNS TABLE(id uuid, priority smallint, created_at timestamp with time zone)
     LANGUAGE plpgsql STABLE
     AS $$
 #variable_conflict use_column
 declare
-    served text;
-    wanted text;
+    served_archetype text;
+    wanted_type text;
 begin
-    foreach served in array coalesce(able, array(select ready_archetypes(in_workspace))) loop
-        for needed in 0..in_trust loop
+    foreach served_archetype in array
+        coalesce(in_capabilities, array(select ready_archetypes(in_workspace)))
+    loop
+        for level in 0..in_trust loop
             if in_task_types is null then
                 return query
                 select t.id, t.priority, t.created_at from work_task t
                 where t.workspace = in_workspace and t.is_ready and t.archetype is not null
-                    and t.archetype between served and served
-                    and t.needed_trust between needed and needed
+                    and t.archetype between served_archetype and served_archetype
+                    and t.needed_trust between level and level
                     and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline,
                         t.submitted_by, t.authored_by, t.archetype, in_agent_id, in_trust,
-                        in_task_types, able, at)
-                order by t.archetype, t.needed_trust, t.priority, t.created_at, t.id limit 16;
+                        in_task_types, in_capabilities, at)
+                order by t.archetype, t.needed_trust, t.priority, t.created_at, t.id
+                limit candidates_per_range();
                 continue;
             end if;
-            foreach wanted in array in_task_types loop
+            foreach wanted_type in array in_task_types loop
                 return query
                 select t.id, t.priority, t.created_at from work_task t
                 where t.workspace = in_workspace and t.is_ready and t.archetype is not null
-                    and t.archetype between served and served
-                    and t.task_type between wanted and wanted
-                    and t.needed_trust between needed and needed
+                    and t.archetype between served_archetype and served_archetype
+                    and t.task_type between wanted_type and wanted_type
+                    and t.needed_trust between level and level
                     and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline,
                         t.submitted_by, t.authored_by, t.archetype, in_agent_id, in_trust,
-                        in_task_types, able, at)
+                        in_task_types, in_capabilities, at)
                 order by t.archetype, t.task_type, t.needed_trust, t.priority, t.created_at, t.id
-                limit 16;
+                limit candidates_per_range();
             end loop;
         end loop;
     end loop;
 end
 $$;
 
-CREATE FUNCTION public.cleanup_sessions(in_workspace text, cx public.request, in_minutes integer, in_dry_run boolean, OUT agents bigint, OUT sessions bigint, OUT locks_released bigint, OUT tasks_requeued bigint, OUT ports_released bigint) RETURNS record
+CREATE FUNCTION public.cleanup_sessions(in_workspace text, cx public.request, in_threshold_minutes integer, in_dry_run boolean, OUT agents bigint, OUT sessions bigint, OUT locks_released bigint, OUT tasks_requeued bigint, OUT ports_released bigint) RETURNS record
     LANGUAGE plpgsql
     AS $$
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     select e.* into agents, sessions, locks_released, tasks_requeued, ports_released
-    from end_sessions(in_workspace, null, null, make_interval(mins => in_minutes), in_dry_run) e;
-    perform record(
+    from end_sessions(in_workspace, null, null, make_interval(mins => in_threshold_minutes), in_dry_run) e;
+    perform record_audit(
         in_workspace, cx, 'cleanup_dead_agents',
-        jsonb_build_object('stale_threshold_minutes', in_minutes, 'dry_run', in_dry_run),
+        jsonb_build_object('stale_threshold_minutes', in_threshold_minutes, 'dry_run', in_dry_run),
         jsonb_build_object(
             'agents_cleaned', agents, 'locks_released', locks_released, 'sessions_cleaned', sessions,
             'tasks_requeued', tasks_requeued, 'ports_released', ports_released),
@@ -555,7 +610,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.clear_expired_locks(in_workspace text, silence interval) RETURNS bigint
+CREATE FUNCTION public.clear_expired_locks(in_workspace text, session_timeout interval) RETURNS bigint
     LANGUAGE plpgsql
     AS $$
 declare
@@ -571,13 +626,13 @@ begin
             limit 1
         ) s on true
         where l.workspace = in_workspace and l.agent_id is not null
-            and not is_in_force(l.locked_at, l.expires_at, silence, at,
+            and not is_live_with_session(l.locked_at, l.expires_at, session_timeout, at,
                 s.ended_at, s.last_heartbeat_at, s.revived_at)
         order by l.key
         for update of l skip locked
     loop
         continue when is_live(in_workspace, lock.agent_id, lock.session_id, lock.locked_at,
-            lock.expires_at, silence);
+            lock.expires_at, session_timeout);
         perform free_lock(in_workspace, lock.key, lock.token);
         cleared := cleared + 1;
     end loop;
@@ -596,8 +651,8 @@ declare
     report jsonb := jsonb_build_object('agent_id', cx.agent_id, 'success', in_success,
         'result', in_result, 'error_message', in_error_message);
 begin
-    perform hear(in_workspace, cx);
-    select t.id, t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, t.claimed_by,
+    perform record_heartbeat(in_workspace, cx);
+    select t.id, t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, t.claimed_by,
         t.claimed_session_id, t.claim_token, t.retry_on_failure, t.completion
     into task
     from work_task t where t.workspace = in_workspace and t.id = in_id for update;
@@ -609,13 +664,13 @@ begin
         retry_at := (task.completion ->> 'retry_at')::timestamptz;
     else
         reason := coalesce(
-            claim_fault(task.id, task.claimed_by, task.claimed_session_id, task.claim_token,
-                task_status(task.status, task.deadline, task.held_until, task.attempt,
+            check_claim(task.id, task.claimed_by, task.claimed_session_id, task.claim_token,
+                task_status(task.status, task.deadline, task.claim_expires_at, task.attempt,
                     task.max_attempts, at),
                 cx, in_claim_token),
             in_refusal);
         if reason is null then
-            finished := finish_task(
+            finished := finish_claim(
                 in_workspace, in_id, in_success, in_result, in_error_message, report,
                 task.claimed_session_id,
                 case when not in_success and task.retry_on_failure
@@ -633,7 +688,7 @@ begin
     if status is not null then
         task_id := in_id;
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'complete_task',
         jsonb_build_object('task_id', in_id, 'success', in_success),
         case
@@ -663,7 +718,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.count_other_file_locks(in_workspace text, in_agent_id text, in_key text, silence interval) RETURNS bigint
+CREATE FUNCTION public.count_other_file_locks(in_workspace text, in_agent_id text, in_key text, session_timeout interval) RETURNS bigint
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
@@ -671,19 +726,50 @@ declare
     lock record;
     counted bigint := 0;
 begin
-    perform from take_turn(in_workspace, 'locks', in_agent_id);
+    perform from acquire_advisory_lock(in_workspace, 'locks', in_agent_id);
     for lock in
         select l.session_id, l.locked_at, l.expires_at from file_lock l
         where l.workspace = in_workspace and l.agent_id = in_agent_id and l.key <> in_key and l.is_file
     loop
         counted := counted + is_live(in_workspace, in_agent_id, lock.session_id, lock.locked_at,
-            lock.expires_at, silence)::integer;
+            lock.expires_at, session_timeout)::integer;
     end loop;
     return counted;
 end
 $$;
 
-CREATE FUNCTION public.declared_capabilities(in_workspace text, in_agent_id text, silence interval) RETURNS text[]
+CREATE FUNCTION public.create_bm25_index() RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO '$user', 'public'
+    AS $$
+declare
+    installed integer[] := (
+        select regexp_match(extversion, '^(\d+)\.(\d+)')::integer[]
+        from pg_extension where extname = 'pg_search'
+    );
+begin
+    if installed is null or installed < array[0, 24] then
+        return false;
+    end if;
+    drop index if exists memory_bm25;
+    -- Creating the trigger locks the table: it waits for transactions that are storing memories, and
+    -- later ones wait for this transaction. So no memory is missing from the index.
+    create or replace trigger memory_words_stored
+        after insert or update of summary, lessons, tags on memory
+        for each row execute function store_memory_words();
+    insert into memory_words (workspace, id, words)
+    select workspace, id, search_terms(search) from memory
+    on conflict (workspace, id) do update set words = excluded.words;
+    create index memory_bm25 on memory_words
+        using bm25 (id, (words::pdb.whitespace)) with (key_field = 'id');
+    return true;
+exception when others then
+    raise warning 'memories are not ranked by BM25: %', sqlerrm;
+    return false;
+end
+$$;
+
+CREATE FUNCTION public.declared_capabilities(in_workspace text, in_agent_id text, session_timeout interval) RETURNS text[]
     LANGUAGE plpgsql STABLE
     AS $$
 declare
@@ -693,8 +779,25 @@ begin
         select array_agg(capability)
         from agent_session s, unnest(s.capabilities) capability
         where s.workspace = in_workspace and s.agent_id = in_agent_id
-            and is_session_live(s.ended_at, s.last_heartbeat_at, silence, at)
+            and is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, at)
     );
+end
+$$;
+
+CREATE FUNCTION public.decrement_open_dependencies(in_workspace text, in_task_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    dependent uuid;
+begin
+    for dependent in
+        select d.task_id from work_dependency d
+        where d.workspace = in_workspace and d.depends_on = in_task_id
+        order by d.task_id
+    loop
+        update work_task t set open_dependencies = t.open_dependencies - 1
+        where t.workspace = in_workspace and t.id = dependent;
+    end loop;
 end
 $$;
 
@@ -704,40 +807,29 @@ CREATE FUNCTION public.delete_old_records(retention_days integer) RETURNS bigint
 declare
     at timestamptz := statement_timestamp();
     oldest_kept timestamptz := date_trunc('month', at - make_interval(days => retention_days));
-    step bigint;
+    connection_retention constant interval := interval '7 days';
+    step_count bigint;
     deleted bigint := 0;
 begin
-    delete from idempotency_key k where k.created_at <= at - interval '24 hours';
-    get diagnostics step = row_count;
-    deleted := deleted + step;
+    delete from idempotency_key k where k.created_at <= at - idempotency_key_lifetime();
+    get diagnostics step_count = row_count;
+    deleted := deleted + step_count;
     delete from mcp_connection c
-    where c.bound_at <= at - interval '7 days'
+    where c.bound_at <= at - connection_retention
         and not exists (
             select from agent_session s
             where s.workspace = c.workspace and s.agent_id = c.agent_id
                 and s.session_id = c.session_id
-                and is_session_live(s.ended_at, s.last_heartbeat_at, interval '7 days', at)
+                and is_session_live(s.ended_at, s.last_heartbeat_at, connection_retention, at)
         );
-    get diagnostics step = row_count;
-    deleted := deleted + step;
+    get diagnostics step_count = row_count;
+    deleted := deleted + step_count;
     delete from guardrail_violation v where v.created_at < oldest_kept;
-    get diagnostics step = row_count;
-    deleted := deleted + step;
+    get diagnostics step_count = row_count;
+    deleted := deleted + step_count;
     delete from network_log n where n.created_at < oldest_kept;
-    get diagnostics step = row_count;
-    return deleted + step;
-end
-$$;
-
-CREATE FUNCTION public.dependencies_of(ids jsonb) RETURNS uuid[]
-    LANGUAGE plpgsql IMMUTABLE
-    AS $$
-begin
-    if ids = '[]' then
-        return '{}'::uuid[];
-    end if;
-    return array(
-        select id::uuid from jsonb_array_elements_text(ids) with ordinality as it (id, n) order by n);
+    get diagnostics step_count = row_count;
+    return deleted + step_count;
 end
 $$;
 
@@ -753,7 +845,7 @@ begin
     select e.sessions, e.locks_released, e.tasks_requeued, e.ports_released
     into sessions, locks_released, tasks_requeued, ports_released
     from end_sessions(in_workspace, cx.agent_id, in_session_id, null, false) e;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'deregister_agent',
         jsonb_build_object('session_id', in_session_id, 'capabilities', null),
         case when is_known then '{}'::jsonb else jsonb_build_object('reason', 'session_not_found') end,
@@ -770,9 +862,10 @@ begin
             using errcode = 'feature_not_supported',
                 hint = 'Install Citus, run "create extension citus" and add the workers: docs/scale-out.md.';
     end if;
-    -- Tables and functions are distributed in one transaction, which then needs one connection to a worker.
+    -- One transaction distributes tables and functions, for which Citus must use one connection to each
+    -- worker (sequential mode).
     perform set_config('citus.multi_shard_modify_mode', 'sequential', true);
-    -- The triggers of the audit log only refuse.
+    -- Citus refuses tables with triggers without this. The audit log's triggers only raise an error.
     perform set_config('citus.enable_unsafe_triggers', 'on', true);
     -- A function may call one that comes later, also while a worker creates it.
     perform set_config('check_function_bodies', 'off', true);
@@ -787,9 +880,10 @@ CREATE FUNCTION public.distribute_functions() RETURNS integer
     AS $$
 declare
     catalog regclass := to_regclass('pg_catalog.pg_dist_object');
-    home text := (select p.name from table_places() p where p.place = 'by workspace' limit 1);
+    colocated_table text := (
+        select p.name from table_placements() p where p.placement = 'by workspace' limit 1);
     copied oid[];
-    sent oid[];
+    delegated oid[];
     item record;
     distributed integer := 0;
 begin
@@ -797,25 +891,25 @@ begin
         'select coalesce(array_agg(objid), ''{}''),
             coalesce(array_agg(objid) filter (where distribution_argument_index = 0), ''{}'')
         from %s where classid = ''pg_proc''::regclass', catalog)
-    into copied, sent;
-    -- Citus copies a function to the workers when it is created, unless that was before Citus was there, or
-    -- it takes or returns rows of a table that was not distributed yet.
+    into copied, delegated;
+    -- Citus copies a function to the workers when it is created, unless that was before Citus was
+    -- there, or it takes or returns rows of a table that was not distributed yet.
     for item in select f.name from own_functions() f where f.name <> all(copied) loop
         execute pg_get_functiondef(item.name);
         distributed := distributed + 1;
     end loop;
     for item in
         select f.name from own_functions() f
-        where f.first_argument = 'in_workspace' and f.name <> all(sent)
+        where f.first_argument = 'in_workspace' and f.name <> all(delegated)
     loop
         execute format(
             'select create_distributed_function(
                 %L, ''in_workspace'', colocate_with := %L, force_delegation := %L)',
-            item.name, home, item.name = 'take_turn(text, text, text)'::regprocedure);
+            item.name, colocated_table,
+            item.name = 'acquire_advisory_lock(text, text, text)'::regprocedure);
         distributed := distributed + 1;
     end loop;
-    -- Citus cannot route a plan that was made without the values of its parameters. Each installation sets
-    -- this anew.
+    -- Citus cannot route a generic plan to one worker, and each installation sets this again.
     for item in
         select f.name from own_functions() f
         where 'plan_cache_mode=force_generic_plan' = any(f.settings)
@@ -826,41 +920,69 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.distribute_tables() RETURNS integer
-    LANGUAGE plpgsql
-    AS $$
-declare
-    item record;
-    home text := 'none';
-    distributed integer := 0;
-begin
-    for item in
-        select p.name, p.place, is_distributed(p.name::regclass) as is_done
-        from table_places() p where p.place <> 'coordinator'
-    loop
-        if not item.is_done and item.place = 'everywhere' then
-            execute format('select create_reference_table(%L)', item.name);
-        elsif not item.is_done then
-            execute format(
-                'select create_distributed_table(%L, ''workspace'', colocate_with := %L)',
-                item.name, home);
-        end if;
-        distributed := distributed + (not item.is_done)::integer;
-        if home = 'none' and item.place = 'by workspace' then
-            home := item.name;
-        end if;
-    end loop;
-    return distributed;
-end
-$$;
-
-CREATE FUNCTION public.distribute_what_is_new() RETURNS void
+CREATE FUNCTION public.distribute_new_objects() RETURNS void
     LANGUAGE plpgsql
     AS $$
 begin
     if is_distributed('agent_session') then
         perform distribute();
     end if;
+end
+$$;
+
+CREATE FUNCTION public.distribute_tables() RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+declare
+    item record;
+    colocated_table text := 'none';
+    distributed integer := 0;
+begin
+    for item in
+        select p.name, p.placement, is_distributed(p.name::regclass) as is_done
+        from table_placements() p where p.placement <> 'coordinator'
+    loop
+        if not item.is_done and item.placement = 'everywhere' then
+            execute format('select create_reference_table(%L)', item.name);
+        elsif not item.is_done then
+            execute format(
+                'select create_distributed_table(%L, ''workspace'', colocate_with := %L)',
+                item.name, colocated_table);
+        end if;
+        distributed := distributed + (not item.is_done)::integer;
+        if colocated_table = 'none' and item.placement = 'by workspace' then
+            colocated_table := item.name;
+        end if;
+    end loop;
+    return distributed;
+end
+$$;
+
+CREATE FUNCTION public.drop_audit_partitions(retention_days integer) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '$user', 'public'
+    AS $$
+declare
+    oldest_kept date := (clock_timestamp() at time zone 'UTC')::date - greatest(retention_days, 1);
+    month record;
+    dropped bigint := 0;
+begin
+    if not pg_try_advisory_xact_lock(hashtextextended('drop_audit_partitions', 0)) then
+        return 0;
+    end if;
+    for month in
+        select
+            c.oid::regclass as name,
+            (to_date(right(c.relname, 7), 'YYYY_MM') + interval '1 month')::date as ended
+        from pg_inherits i
+        join pg_class c on c.oid = i.inhrelid
+        where i.inhparent = 'audit_log'::regclass
+    loop
+        continue when month.ended > oldest_kept;
+        execute format('drop table %s', month.name);
+        dropped := dropped + 1;
+    end loop;
+    return dropped;
 end
 $$;
 
@@ -878,13 +1000,13 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.end_sessions(in_workspace text, in_agent_id text, in_session_id text, in_silence interval, in_dry_run boolean, OUT agents bigint, OUT sessions bigint, OUT locks_released bigint, OUT tasks_requeued bigint, OUT ports_released bigint) RETURNS record
+CREATE FUNCTION public.end_sessions(in_workspace text, in_agent_id text, in_session_id text, in_session_timeout interval, in_dry_run boolean, OUT agents bigint, OUT sessions bigint, OUT locks_released bigint, OUT tasks_requeued bigint, OUT ports_released bigint) RETURNS record
     LANGUAGE plpgsql
     AS $$
 declare
     at timestamptz := clock_timestamp();
     session record;
-    last_agent_id text;
+    previous_agent_id text;
 begin
     agents := 0;
     sessions := 0;
@@ -896,20 +1018,20 @@ begin
         where s.workspace = in_workspace and s.ended_at is null
             and (in_agent_id is null or s.agent_id = in_agent_id)
             and (in_session_id is null or s.session_id = in_session_id)
-            and (in_silence is null
-                or not is_session_live(s.ended_at, s.last_heartbeat_at, in_silence, at))
+            and (in_session_timeout is null
+                or not is_session_live(s.ended_at, s.last_heartbeat_at, in_session_timeout, at))
         order by s.agent_id, s.session_id
         for update
     loop
         sessions := sessions + 1;
-        agents := agents + (session.agent_id is distinct from last_agent_id)::integer;
-        last_agent_id := session.agent_id;
+        agents := agents + (session.agent_id is distinct from previous_agent_id)::integer;
+        previous_agent_id := session.agent_id;
         locks_released := locks_released
-            + release_locks_of(in_workspace, session.agent_id, session.session_id, in_dry_run);
+            + release_session_locks(in_workspace, session.agent_id, session.session_id, in_dry_run);
         tasks_requeued := tasks_requeued
-            + requeue_claims_of(in_workspace, session.agent_id, session.session_id, in_dry_run);
+            + requeue_session_claims(in_workspace, session.agent_id, session.session_id, in_dry_run);
         ports_released := ports_released
-            + free_ports_of(in_workspace, session.agent_id, session.session_id, in_dry_run);
+            + release_session_ports(in_workspace, session.agent_id, session.session_id, in_dry_run);
         if not in_dry_run then
             update agent_session s set ended_at = at
             where s.workspace = in_workspace and s.agent_id = session.agent_id
@@ -919,38 +1041,105 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.finish_installation(in_digest text) RETURNS void
-    LANGUAGE plpgsql
+CREATE FUNCTION public.ensure_audit_partitions(months_ahead integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '$user', 'public'
     AS $$
+declare
+    this_month timestamp := date_trunc('month', clock_timestamp() at time zone 'UTC');
+    lower_bound timestamptz;
+    upper_bound timestamptz;
+    partition text;
+    created integer := 0;
 begin
-    delete from installed_functions;
-    insert into installed_functions (digest) values (in_digest);
-    perform distribute_what_is_new();
-    perform audit_log_ensure_partitions(3);
-    if to_regclass('memory_bm25') is null then
-        perform make_memory_bm25();
-    end if;
+    perform pg_advisory_xact_lock(hashtextextended('ensure_audit_partitions', 0));
+    -- Without this, Citus refuses to distribute a partition that has a trigger. Elsewhere it has no
+    -- effect.
+    perform set_config('citus.enable_unsafe_triggers', 'on', true);
+    for n in 0..least(months_ahead, 24) loop
+        lower_bound := (this_month + make_interval(months => n)) at time zone 'UTC';
+        upper_bound := (this_month + make_interval(months => n + 1)) at time zone 'UTC';
+        partition := 'audit_log_' || to_char(this_month + make_interval(months => n), 'YYYY_MM');
+        continue when to_regclass(quote_ident(partition)) is not null;
+        execute format('create table %I (like audit_log including defaults)', partition);
+        execute format(
+            'create trigger audit_log_append_only before update or delete or truncate on %I
+             for each statement execute function refuse_audit_log_change()', partition);
+        execute format('alter table %I enable always trigger audit_log_append_only', partition);
+        execute format(
+            'alter table audit_log attach partition %I for values from (%L) to (%L)',
+            partition, lower_bound, upper_bound);
+        created := created + 1;
+    end loop;
+    return created;
 end
 $$;
 
-CREATE FUNCTION public.finish_task(in_workspace text, in_id uuid, in_success boolean, in_result json, in_error_message text, report jsonb, in_claimed_session_id text, in_retry_attempt smallint, OUT status text, OUT retry_at timestamp with time zone) RETURNS record
+CREATE FUNCTION public.explain_empty_claim(in_workspace text, cx public.request, in_trust integer, in_task_types text[]) RETURNS text
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+    capabilities text[] := declared_capabilities(in_workspace, cx.agent_id, cx.session_timeout);
+    at timestamptz := clock_timestamp();
+    findings jsonb;
+    patterns text;
+begin
+    select t.guard_findings into findings
+    from work_task t
+    where t.workspace = in_workspace and t.is_ready and t.guard_trust > 0
+        and t.guard_trust > in_trust
+        and is_claimable(t.is_ready, t.min_trust, t.task_type, t.deadline, t.submitted_by, t.authored_by,
+            t.archetype, cx.agent_id, in_trust, in_task_types, capabilities, at)
+    order by t.priority, t.created_at, t.id limit 1;
+    if findings is not null then
+        select string_agg(finding ->> 'pattern_name', ', ' order by n) into patterns
+        from jsonb_array_elements(findings) with ordinality as list (finding, n)
+        where finding ->> 'severity' = 'block' and (finding ->> 'bypass_trust')::integer > in_trust;
+    end if;
+    return coalesce('destructive_operation_blocked: ' || patterns, 'no_tasks_available');
+end
+$$;
+
+CREATE FUNCTION public.find_unfinished_task(in_workspace text, in_unique_key text) RETURNS uuid
+    LANGUAGE plpgsql
+    AS $$
+declare
+    found_task record;
+    at timestamptz := clock_timestamp();
+begin
+    select t.id, task_expiry_reason(
+        t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at) as expiry_reason
+    into found_task
+    from work_task t
+    where t.workspace = in_workspace and t.unique_key = in_unique_key
+        and t.status in ('pending', 'claimed', 'running');
+    if found_task.expiry_reason is null then
+        return found_task.id;
+    end if;
+    perform from work_task t where t.workspace = in_workspace and t.id = found_task.id for update;
+    perform update_overdue_task(in_workspace, found_task.id);
+    return null;
+end
+$$;
+
+CREATE FUNCTION public.finish_claim(in_workspace text, in_id uuid, in_success boolean, in_result json, in_error_message text, report jsonb, in_claimed_session_id text, in_retry_attempt smallint, OUT status text, OUT retry_at timestamp with time zone) RETURNS record
     LANGUAGE plpgsql
     AS $$
 declare
     at timestamptz := clock_timestamp();
     jitter double precision := 0.8 + 0.4 * random();
     will_retry boolean := in_retry_attempt is not null;
-    answered jsonb;
+    new_completion jsonb;
 begin
     status := case when in_success then 'completed' when will_retry then 'pending' else 'failed' end;
     if will_retry then
         retry_at := at + jitter * least(
             interval '60 minutes', interval '30 seconds' * 2 ^ (in_retry_attempt - 1));
     end if;
-    answered := jsonb_build_object('report', report, 'session_id', in_claimed_session_id,
+    new_completion := jsonb_build_object('report', report, 'session_id', in_claimed_session_id,
         'status', status, 'retry_at', retry_at);
     update work_task t set
-        status = finish_task.status,
+        status = finish_claim.status,
         result = in_result,
         error_message = in_error_message,
         completed_at = case when not will_retry then at end,
@@ -958,14 +1147,28 @@ begin
         claimed_by = case when not will_retry then t.claimed_by end,
         claimed_session_id = case when not will_retry then t.claimed_session_id end,
         lease_expires_at = null,
-        held_until = null,
-        is_lapsed = false,
-        available_at = coalesce(finish_task.retry_at, t.available_at),
-        is_parked = will_retry,
-        completion = answered
+        claim_expires_at = null,
+        is_expiry_recorded = false,
+        available_at = coalesce(finish_claim.retry_at, t.available_at),
+        is_delayed = will_retry,
+        completion = new_completion
     where t.workspace = in_workspace and t.id = in_id;
     if in_success then
-        perform release_dependents(in_workspace, in_id);
+        perform decrement_open_dependencies(in_workspace, in_id);
+    end if;
+end
+$$;
+
+CREATE FUNCTION public.finish_installation(in_digest text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    delete from installed_functions;
+    insert into installed_functions (digest) values (in_digest);
+    perform distribute_new_objects();
+    perform ensure_audit_partitions(3);
+    if to_regclass('memory_bm25') is null then
+        perform create_bm25_index();
     end if;
 end
 $$;
@@ -976,10 +1179,11 @@ CREATE FUNCTION public.force_release_lock(in_workspace text, cx public.request, 
 declare
     held file_lock;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     select * into held from file_lock l
     where l.workspace = in_workspace and l.key = in_key for update;
-    if not is_live(in_workspace, held.agent_id, held.session_id, held.locked_at, held.expires_at, cx.silence)
+    if not is_live(in_workspace, held.agent_id, held.session_id, held.locked_at, held.expires_at,
+        cx.session_timeout)
     then
         reason := 'not_locked';
     elsif held.token <> in_token then
@@ -990,43 +1194,13 @@ begin
         perform free_lock(in_workspace, in_key, held.token);
     end if;
     released := reason is null;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'force_release_lock', jsonb_build_object('file_path', in_key),
         case when released
             then jsonb_build_object(
                 'prior_holder_agent_id', prior_agent_id, 'fencing_token', held.token)
             else jsonb_build_object('reason', reason) end,
         released);
-end
-$$;
-
-CREATE FUNCTION public.free_expired_ports(in_workspace text, silence interval) RETURNS bigint
-    LANGUAGE plpgsql
-    AS $$
-declare
-    at timestamptz := clock_timestamp();
-    block port_block;
-    freed bigint := 0;
-begin
-    for block in
-        select p.* from port_block p
-        left join lateral (
-            select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
-            where s.workspace = in_workspace and s.agent_id = p.agent_id and s.session_id = p.session_id
-            limit 1
-        ) s on true
-        where p.workspace = in_workspace
-            and not is_in_force(p.allocated_at, p.expires_at, silence, at,
-                s.ended_at, s.last_heartbeat_at, s.revived_at)
-        order by p.slot
-        for update of p skip locked
-    loop
-        continue when is_live(in_workspace, block.agent_id, block.session_id, block.allocated_at,
-            block.expires_at, silence);
-        delete from port_block p where p.workspace = in_workspace and p.slot = block.slot;
-        freed := freed + 1;
-    end loop;
-    return freed;
 end
 $$;
 
@@ -1043,103 +1217,112 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.free_ports_of(in_workspace text, in_agent_id text, in_session_id text, in_dry_run boolean) RETURNS bigint
+CREATE FUNCTION public.grant_claim(in_workspace text, cx public.request, picked public.next_task, in_task_types jsonb, in_lease_minutes integer, in_trust integer) RETURNS public.claim_verdict
     LANGUAGE plpgsql
     AS $$
 declare
-    block record;
-    freed bigint := 0;
+    at timestamptz := clock_timestamp();
+    lease_ends_at timestamptz := at + make_interval(mins => in_lease_minutes);
+    expires_at timestamptz := claim_expiry(
+        lease_ends_at,
+        registered_session_timeout(in_workspace, cx.agent_id, cx.session_id, cx.session_timeout), at);
+    token text := 'c_' || replace(gen_random_uuid()::text, '-', '');
+    granted claim_verdict;
+    pattern_names jsonb := jsonb_build_array();
+    violations jsonb;
 begin
-    for block in
-        select p.slot, p.allocated_at, p.expires_at from port_block p
-        where p.workspace = in_workspace and p.agent_id = in_agent_id and p.session_id = in_session_id
-        order by p.slot
-        for update
-    loop
-        freed := freed + is_live(in_workspace, in_agent_id, in_session_id,
-            block.allocated_at, block.expires_at, any_silence())::integer;
-        if not in_dry_run then
-            delete from port_block p where p.workspace = in_workspace and p.slot = block.slot;
+    update work_task t set
+        status = 'claimed', attempt = t.attempt + 1, is_delayed = false, is_expiry_recorded = false,
+        claim_token = token, claimed_by = cx.agent_id, claimed_session_id = cx.session_id,
+        claimed_at = at, started_at = coalesce(t.started_at, at),
+        lease_minutes = in_lease_minutes, claim_lease_minutes = in_lease_minutes,
+        lease_expires_at = lease_ends_at, claim_expires_at = expires_at,
+        completion = null, result = null, error_message = null
+    where t.workspace = in_workspace and t.id = picked.id
+    returning 'claimed', t.id, t.task_type, t.description, t.input_data, t.priority, t.deadline,
+        t.attempt, t.claim_token, t.lease_expires_at, null, null::json
+    into granted;
+    if picked.guard_findings <> '[]' then
+        select coalesce(jsonb_agg(finding -> 'pattern_name' order by n), '[]'),
+            jsonb_agg(finding || jsonb_build_object('trust_level', in_trust, 'blocked', false) order by n)
+        into pattern_names, violations
+        from jsonb_array_elements(picked.guard_findings) with ordinality as list (finding, n)
+        where (finding ->> 'bypass_trust')::integer > in_trust;
+        perform record_guardrail_violations(in_workspace, cx, violations);
+    end if;
+    perform record_audit(
+        in_workspace, cx, 'claim_task', jsonb_build_object('task_types', in_task_types),
+        jsonb_build_object(
+            'task_id', granted.id, 'attempt', granted.attempt, 'guardrails', pattern_names),
+        true);
+    return granted;
+end
+$$;
+
+CREATE FUNCTION public.grant_lock(in_workspace text, cx public.request, in_key text, in_is_file boolean, in_reason text, in_ttl interval, in_waiter_id uuid) RETURNS public.lock_verdict
+    LANGUAGE plpgsql
+    AS $$
+declare
+    checked lock_verdict;
+    granted lock_verdict;
+    at timestamptz;
+begin
+    while granted.verdict is null loop
+        checked := check_lock_availability(in_workspace, cx, in_key, in_waiter_id);
+        at := clock_timestamp();
+        if checked.verdict = 'free' and checked.token is null then
+            insert into file_lock as l (
+                workspace, key, token, is_file, agent_id, agent_type, session_id, reason, locked_at,
+                expires_at
+            ) values (
+                in_workspace, in_key, 1, in_is_file, cx.agent_id, cx.agent_type, cx.session_id,
+                in_reason, at, at + in_ttl
+            )
+            on conflict (workspace, key) do nothing
+            returning 'acquired', l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at,
+                l.expires_at, l.token, null, null::bigint into granted;
+        elsif checked.verdict = 'free' then
+            update file_lock l set
+                token = l.token + 1, agent_id = cx.agent_id, agent_type = cx.agent_type,
+                session_id = cx.session_id, reason = in_reason, locked_at = at,
+                expires_at = at + in_ttl, refresh_count = 0, took_over_from = l.agent_id
+            where l.workspace = in_workspace and l.key = in_key and l.token = checked.token
+                and l.agent_id is not distinct from checked.agent_id
+                and l.expires_at is not distinct from checked.expires_at
+            returning 'acquired', l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at,
+                l.expires_at, l.token, l.took_over_from, null::bigint into granted;
+        elsif checked.verdict = 'own' then
+            update file_lock l set
+                expires_at = at + in_ttl, refresh_count = l.refresh_count + 1,
+                reason = coalesce(in_reason, l.reason)
+            where l.workspace = in_workspace and l.key = in_key and l.token = checked.token
+                and l.agent_id = checked.agent_id and l.expires_at = checked.expires_at
+            returning 'refreshed', l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at,
+                l.expires_at, l.token, null, null::bigint into granted;
+        else
+            return checked;
         end if;
     end loop;
-    return freed;
+    return granted;
 end
 $$;
 
-CREATE FUNCTION public.hear(in_workspace text, cx public.request) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-declare
-    at timestamptz := clock_timestamp();
-    is_due boolean;
-    session_silence interval;
-begin
-    if cx.session_id is not null then
-        select is_session_due(s.ended_at, s.last_heartbeat_at, at), cx.silence
-        into is_due, session_silence
-        from agent_session s
-        where s.workspace = in_workspace and s.agent_id = cx.agent_id
-            and s.session_id = cx.session_id;
-        if is_due then
-            perform touch_session(in_workspace, cx.agent_id, cx.session_id, cx.silence);
-        end if;
-    end if;
-    perform from work_task t
-    where t.workspace = in_workspace and t.claimed_by = cx.agent_id
-        and t.status in ('claimed', 'running')
-        and is_claim_due(
-            t.claimed_session_id, t.held_until, t.lease_minutes, cx.session_id, session_silence, at)
-    limit 1;
-    if found then
-        perform renew_claims(in_workspace, cx, session_silence);
-    end if;
-end
-$$;
-
-CREATE FUNCTION public.heartbeat_session(in_workspace text, cx public.request, in_phase_archetype text, OUT session_id text) RETURNS text
-    LANGUAGE plpgsql
-    AS $$
-declare
-    at timestamptz := clock_timestamp();
-begin
-    select s.session_id into session_id from agent_session s
-    where s.workspace = in_workspace and s.agent_id = cx.agent_id
-        and case when cx.session_id is null
-            then is_session_live(s.ended_at, s.last_heartbeat_at, cx.silence, at)
-            else s.session_id = cx.session_id end
-    order by s.last_heartbeat_at desc limit 1;
-    if session_id is null then
-        return;
-    end if;
-    cx.session_id := session_id;
-    perform hear(in_workspace, cx);
-    if in_phase_archetype is not null then
-        update agent_session s set phase_archetype = in_phase_archetype
-        where s.workspace = in_workspace and s.agent_id = cx.agent_id
-            and s.session_id = cx.session_id
-            and s.phase_archetype is distinct from in_phase_archetype;
-    end if;
-end
-$$;
-
-CREATE FUNCTION public.is_claim_due(claimed_session_id text, held_until timestamp with time zone, lease_minutes integer, caller_session_id text, session_silence interval, at timestamp with time zone) RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$
-    select coalesce(claimed_session_id = caller_session_id, claimed_session_id is null)
-        and held_until > at
-        and (
-            held_until < at - interval '10 seconds' + least(
-                make_interval(mins => lease_minutes),
-                case when claimed_session_id is not null then session_silence end)
-            or held_until > at + interval '10 seconds'
-                + case when claimed_session_id is not null then session_silence end
-        )
-$$;
-
-CREATE FUNCTION public.is_claim_over(status text, held_until timestamp with time zone, at timestamp with time zone) RETURNS boolean
+CREATE FUNCTION public.heartbeat_interval() RETURNS interval
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
-    select status in ('claimed', 'running') and held_until <= at
+    select interval '10 seconds'
+$$;
+
+CREATE FUNCTION public.idempotency_key_lifetime() RETURNS interval
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select interval '24 hours'
+$$;
+
+CREATE FUNCTION public.is_claim_expired(status text, claim_expires_at timestamp with time zone, at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select status in ('claimed', 'running') and claim_expires_at <= at
 $$;
 
 CREATE FUNCTION public.is_claimable(is_ready boolean, needed_trust smallint, task_type text, deadline timestamp with time zone, submitted_by text, authored_by text, archetype text, claimant text, trust integer, task_types text[], capabilities text[], at timestamp with time zone) RETURNS boolean
@@ -1147,8 +1330,8 @@ CREATE FUNCTION public.is_claimable(is_ready boolean, needed_trust smallint, tas
     AS $$
     select is_ready and needed_trust <= trust
         and (task_types is null or task_type = any(task_types))
-        and is_open_to(task_type, deadline, submitted_by, authored_by, archetype, claimant, capabilities,
-            at)
+        and is_eligible(
+            task_type, deadline, submitted_by, authored_by, archetype, claimant, capabilities, at)
 $$;
 
 CREATE FUNCTION public.is_distributed(in_table regclass) RETURNS boolean
@@ -1156,27 +1339,32 @@ CREATE FUNCTION public.is_distributed(in_table regclass) RETURNS boolean
     AS $_$
 declare
     catalog regclass := to_regclass('pg_catalog.pg_dist_partition');
-    answer boolean := false;
+    is_listed boolean := false;
 begin
     if catalog is not null then
         execute format('select exists (select from %s where logicalrelid = $1)', catalog)
-        into answer using in_table;
+        into is_listed using in_table;
     end if;
-    return answer;
+    return is_listed;
 end
 $_$;
 
-CREATE FUNCTION public.is_in_force(since timestamp with time zone, expires_at timestamp with time zone, silence interval, at timestamp with time zone, ended_at timestamp with time zone, last_heartbeat_at timestamp with time zone, revived_at timestamp with time zone) RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
+CREATE FUNCTION public.is_eligible(task_type text, deadline timestamp with time zone, submitted_by text, authored_by text, archetype text, claimant text, capabilities text[], at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
-    select coalesce(
-        expires_at > at
-        and not coalesce(
-            not is_session_live(ended_at, last_heartbeat_at, silence, at) or revived_at > since, false),
-        false)
+    select (deadline is null or deadline > at)
+        and not (task_type in ('evaluate', 'review')
+            and (submitted_by = claimant or authored_by is not distinct from claimant))
+        and (archetype is null or coalesce(archetype = any(capabilities), true))
 $$;
 
-CREATE FUNCTION public.is_live(in_workspace text, in_agent_id text, in_session_id text, since timestamp with time zone, expires_at timestamp with time zone, silence interval) RETURNS boolean
+CREATE FUNCTION public.is_heartbeat_due(ended_at timestamp with time zone, last_heartbeat_at timestamp with time zone, at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select ended_at is not null or last_heartbeat_at < at - heartbeat_interval()
+$$;
+
+CREATE FUNCTION public.is_live(in_workspace text, in_agent_id text, in_session_id text, since timestamp with time zone, expires_at timestamp with time zone, session_timeout interval) RETURNS boolean
     LANGUAGE plpgsql STABLE
     AS $$
 declare
@@ -1191,236 +1379,52 @@ begin
         from agent_session s
         where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
     end if;
-    return is_in_force(since, expires_at, silence, at, ended_at, last_heartbeat_at, revived_at);
+    return is_live_with_session(
+        since, expires_at, session_timeout, at, ended_at, last_heartbeat_at, revived_at);
 end
 $$;
 
-CREATE FUNCTION public.is_open_to(task_type text, deadline timestamp with time zone, submitted_by text, authored_by text, archetype text, claimant text, capabilities text[], at timestamp with time zone) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+CREATE FUNCTION public.is_live_with_session(since timestamp with time zone, expires_at timestamp with time zone, session_timeout interval, at timestamp with time zone, ended_at timestamp with time zone, last_heartbeat_at timestamp with time zone, revived_at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-    select (deadline is null or deadline > at)
-        and not (task_type in ('evaluate', 'review')
-            and (submitted_by = claimant or authored_by is not distinct from claimant))
-        and (archetype is null or coalesce(archetype = any(capabilities), true))
+    select coalesce(
+        expires_at > at
+        and not coalesce(
+            not is_session_live(ended_at, last_heartbeat_at, session_timeout, at) or revived_at > since,
+            false),
+        false)
 $$;
 
-CREATE FUNCTION public.is_other_holder(agent_id text, session_id text, caller_agent_id text, caller_session_id text) RETURNS boolean
+CREATE FUNCTION public.is_owned_by_other(agent_id text, session_id text, caller_agent_id text, caller_session_id text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     select agent_id <> caller_agent_id or coalesce(session_id <> caller_session_id, false)
 $$;
 
-CREATE FUNCTION public.is_session_due(ended_at timestamp with time zone, last_heartbeat_at timestamp with time zone, at timestamp with time zone) RETURNS boolean
+CREATE FUNCTION public.is_renewal_due(claimed_session_id text, claim_expires_at timestamp with time zone, lease_minutes integer, caller_session_id text, session_timeout interval, at timestamp with time zone) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-    select ended_at is not null or last_heartbeat_at < at - interval '10 seconds'
+    select coalesce(claimed_session_id = caller_session_id, claimed_session_id is null)
+        and claim_expires_at > at
+        and (
+            claim_expires_at < at - heartbeat_interval() + least(
+                make_interval(mins => lease_minutes),
+                case when claimed_session_id is not null then session_timeout end)
+            or claim_expires_at > at + heartbeat_interval()
+                + case when claimed_session_id is not null then session_timeout end
+        )
 $$;
 
-CREATE FUNCTION public.is_session_live(ended_at timestamp with time zone, last_heartbeat_at timestamp with time zone, silence interval, at timestamp with time zone) RETURNS boolean
+CREATE FUNCTION public.is_session_live(ended_at timestamp with time zone, last_heartbeat_at timestamp with time zone, session_timeout interval, at timestamp with time zone) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-    select ended_at is null and last_heartbeat_at > at - silence
+    select ended_at is null and last_heartbeat_at > at - session_timeout
 $$;
 
-CREATE FUNCTION public.is_waiting(alive_until timestamp with time zone, at timestamp with time zone) RETURNS boolean
+CREATE FUNCTION public.is_waiter_alive(alive_until timestamp with time zone, at timestamp with time zone) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     select alive_until > at
-$$;
-
-CREATE FUNCTION public.judge_lock(in_workspace text, cx public.request, in_key text, in_waiter uuid) RETURNS public.lock_verdict
-    LANGUAGE plpgsql STABLE
-    AS $$
-declare
-    judged lock_verdict;
-    ahead lock_waiter;
-begin
-    select null, l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at, l.expires_at, l.token,
-        null, null::bigint
-    into judged
-    from file_lock l where l.workspace = in_workspace and l.key = in_key;
-    judged.verdict := case
-        when not is_live(in_workspace, judged.agent_id, judged.session_id, judged.locked_at,
-            judged.expires_at, cx.silence)
-            then 'free'
-        when not is_other_holder(judged.agent_id, judged.session_id, cx.agent_id, cx.session_id)
-            then 'own'
-        when judged.agent_id = cx.agent_id then 'locked_by_other_session'
-        else 'locked_by_other'
-    end;
-    if judged.verdict <> 'free' then
-        return judged;
-    end if;
-    perform from lock_waiter w where w.workspace = in_workspace and w.key = in_key limit 1;
-    if found then
-        select * into ahead from waiters_ahead(in_workspace, cx, in_key, in_waiter) limit 1;
-    end if;
-    if ahead.place is null then
-        return judged;
-    end if;
-    judged.verdict := case
-        when ahead.agent_id = cx.agent_id then 'locked_by_other_session' else 'locked_by_other' end;
-    judged.agent_id := ahead.agent_id;
-    judged.agent_type := ahead.agent_type;
-    judged.session_id := ahead.session_id;
-    judged.reason := ahead.reason;
-    judged.locked_at := null;
-    judged.expires_at := ahead.alive_until;
-    return judged;
-end
-$$;
-
-CREATE FUNCTION public.judge_submission(in_workspace text, task public.new_task, in_depends_on uuid[], at timestamp with time zone) RETURNS public.submission
-    LANGUAGE plpgsql
-    AS $$
-declare
-    judged submission;
-    replaced record;
-begin
-    if in_depends_on <> '{}' then
-        select asked.place into judged.fault_place
-        from unnest(in_depends_on) with ordinality as asked (id, place)
-        where not exists (
-            select from work_task t where t.workspace = in_workspace and t.id = asked.id
-        )
-        order by asked.place limit 1;
-        if found then
-            judged.verdict := 'unknown_dependency';
-            return judged;
-        end if;
-    end if;
-    if task.replaces is not null then
-        select t.status, t.deadline, t.held_until, t.attempt, t.max_attempts into replaced
-        from work_task t where t.workspace = in_workspace and t.id = task.replaces
-        for update;
-        if coalesce(task_status(replaced.status, replaced.deadline, replaced.held_until,
-            replaced.attempt, replaced.max_attempts, clock_timestamp())
-            not in ('failed', 'cancelled'), true)
-        then
-            judged.verdict := 'not_replaceable';
-            return judged;
-        end if;
-    end if;
-    if task.deadline <= at then
-        judged.verdict := 'deadline_past';
-    elsif task.refusal is not null then
-        judged.verdict := 'blocked';
-    end if;
-    return judged;
-end
-$$;
-
-CREATE FUNCTION public.keep_lock_waiters(in_workspace text, in_places uuid[], silence interval) RETURNS SETOF uuid
-    LANGUAGE plpgsql
-    AS $$
-declare
-    at timestamptz := clock_timestamp();
-begin
-    update lock_waiter w set alive_until = at + waiter_lifetime()
-    where w.workspace = in_workspace and w.place = any(in_places);
-    delete from lock_waiter w
-    where w.workspace = in_workspace and not is_waiting(w.alive_until, at - interval '1 minute');
-    return query
-    select own.place from lock_waiter own
-    where own.workspace = in_workspace and own.place = any(in_places)
-        and not exists (
-            select from lock_waiter w
-            where w.workspace = in_workspace and w.key = own.key and is_waiting(w.alive_until, at)
-                and is_other_holder(w.agent_id, w.session_id, own.agent_id, own.session_id)
-                and (w.waiting_since, w.place) < (own.waiting_since, own.place)
-        ) and not exists (
-            select from file_lock l
-            left join lateral (
-                select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
-                where s.workspace = in_workspace and s.agent_id = l.agent_id
-                    and s.session_id = l.session_id
-                limit 1
-            ) s on true
-            where l.workspace = in_workspace and l.key = own.key
-                and is_other_holder(l.agent_id, l.session_id, own.agent_id, own.session_id)
-                and is_in_force(l.locked_at, l.expires_at, silence, at,
-                    s.ended_at, s.last_heartbeat_at, s.revived_at)
-        );
-end
-$$;
-
-CREATE FUNCTION public.keep_memory_words() RETURNS trigger
-    LANGUAGE plpgsql
-    SET search_path TO '$user', 'public'
-    AS $$
-begin
-    insert into memory_words (workspace, id, words)
-    values (new.workspace, new.id, search_terms(new.search))
-    on conflict (workspace, id) do update set words = excluded.words;
-    return null;
-exception when others then
-    raise warning 'the BM25 index does not take memory %: %', new.id, sqlerrm;
-    return null;
-end
-$$;
-
-CREATE FUNCTION public.keep_queue_position(in_workspace text, cx public.request, in_key text, in_reason text, in_waiter uuid, in_is_kept boolean) RETURNS bigint
-    LANGUAGE plpgsql
-    AS $$
-declare
-    alive_until timestamptz := clock_timestamp() + waiter_lifetime();
-    queue_position bigint;
-begin
-    select count(*) + 1 into queue_position from waiters_ahead(in_workspace, cx, in_key, in_waiter);
-    if in_is_kept then
-        insert into lock_waiter as w (
-            workspace, place, key, agent_id, agent_type, session_id, reason, alive_until
-        ) values (
-            in_workspace, in_waiter, in_key, cx.agent_id, cx.agent_type, cx.session_id, in_reason,
-            alive_until
-        )
-        on conflict on constraint lock_waiter_pkey do update set alive_until = excluded.alive_until;
-    else
-        delete from lock_waiter w where w.workspace = in_workspace and w.place = in_waiter;
-    end if;
-    return queue_position;
-end
-$$;
-
-CREATE FUNCTION public.lease_task(in_workspace text, cx public.request, picked public.picked_task, in_task_types jsonb, in_lease_minutes integer, in_trust integer) RETURNS public.claimed_task
-    LANGUAGE plpgsql
-    AS $$
-declare
-    at timestamptz := clock_timestamp();
-    lease_ends_at timestamptz := at + make_interval(mins => in_lease_minutes);
-    ends_at timestamptz := claim_end(
-        lease_ends_at, session_silence(in_workspace, cx.agent_id, cx.session_id, cx.silence), at);
-    token text := 'c_' || replace(gen_random_uuid()::text, '-', '');
-    leased claimed_task;
-    found_patterns jsonb := jsonb_build_array();
-begin
-    update work_task t set
-        status = 'claimed', attempt = t.attempt + 1, is_parked = false, is_lapsed = false,
-        claim_token = token, claimed_by = cx.agent_id, claimed_session_id = cx.session_id,
-        claimed_at = at, started_at = coalesce(t.started_at, at),
-        lease_minutes = in_lease_minutes, claim_lease_minutes = in_lease_minutes,
-        lease_expires_at = lease_ends_at, held_until = ends_at,
-        completion = null, result = null, error_message = null
-    where t.workspace = in_workspace and t.id = picked.id
-    returning 'claimed', t.id, t.task_type, t.description, t.input_data, t.priority, t.deadline,
-        t.attempt, t.claim_token, t.lease_expires_at, null, null::json
-    into leased;
-    if picked.guard_findings <> '[]' then
-        select coalesce(jsonb_agg(f -> 'pattern_name' order by n), '[]') into found_patterns
-        from jsonb_array_elements(picked.guard_findings) with ordinality x (f, n)
-        where (f ->> 'bypass_trust')::integer > in_trust;
-        perform record_guardrail_violations(in_workspace, cx, (
-            select jsonb_agg(f || jsonb_build_object('trust_level', in_trust, 'blocked', false))
-            from jsonb_array_elements(picked.guard_findings) f
-            where (f ->> 'bypass_trust')::integer > in_trust));
-    end if;
-    perform record(
-        in_workspace, cx, 'claim_task', jsonb_build_object('task_types', in_task_types),
-        jsonb_build_object(
-            'task_id', leased.id, 'attempt', leased.attempt, 'guardrails', found_patterns),
-        true);
-    return leased;
-end
 $$;
 
 CREATE TABLE public.port_block (
@@ -1433,7 +1437,7 @@ CREATE TABLE public.port_block (
     CONSTRAINT port_block_slot_range CHECK ((slot >= 0))
 );
 
-CREATE FUNCTION public.live_port_blocks(in_workspace text, silence interval) RETURNS SETOF public.port_block
+CREATE FUNCTION public.live_port_blocks(in_workspace text, session_timeout interval) RETURNS SETOF public.port_block
     LANGUAGE plpgsql STABLE
     AS $$
 declare
@@ -1447,61 +1451,91 @@ begin
         limit 1
     ) s on true
     where p.workspace = in_workspace
-        and is_in_force(p.allocated_at, p.expires_at, silence, at,
+        and is_live_with_session(p.allocated_at, p.expires_at, session_timeout, at,
             s.ended_at, s.last_heartbeat_at, s.revived_at)
     order by p.allocated_at, p.slot;
 end
 $$;
 
-CREATE FUNCTION public.live_task_with_key(in_workspace text, in_unique_key text) RETURNS uuid
+CREATE FUNCTION public.lock_next_task(in_workspace text, cx public.request, in_task_types text[], in_trust integer, in_waits boolean) RETURNS public.next_task
     LANGUAGE plpgsql
     AS $$
 declare
-    twin record;
-    at timestamptz := clock_timestamp();
+    picked next_task;
+    at timestamptz;
+    overdue uuid[];
+    candidates uuid[];
+    candidate uuid;
+    newly_updated bigint;
+    updated bigint := 0;
 begin
-    select t.id, task_failure(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) as failure
-    into twin
-    from work_task t
-    where t.workspace = in_workspace and t.unique_key = in_unique_key
-        and t.status in ('pending', 'claimed', 'running');
-    if twin.failure is null then
-        return twin.id;
-    end if;
-    perform from work_task t where t.workspace = in_workspace and t.id = twin.id for update;
-    perform notice_task(in_workspace, twin.id);
-    return null;
+    for round in 1..32 loop
+        newly_updated := 0;
+        overdue := overdue_tasks(in_workspace, clock_timestamp(), 1);
+        if overdue <> '{}' then
+            select u.updated into newly_updated from update_overdue_tasks(in_workspace, 100) u;
+            updated := updated + newly_updated;
+        end if;
+        at := clock_timestamp();
+        candidates := array(
+            select c.id from claimable_tasks(in_workspace, cx, in_trust, in_task_types, at) c
+            order by c.priority, c.created_at, c.id);
+        foreach candidate in array candidates loop
+            -- Checked again on the locked row: a rival may have claimed it since. Its archetype never
+            -- changes.
+            select t.id, t.guard_version, t.guard_findings, false into picked
+            from work_task t
+            where t.workspace = in_workspace and t.id = candidate
+                and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
+                    t.authored_by, null, cx.agent_id, in_trust, in_task_types, null, at)
+            for update skip locked;
+            exit when found;
+        end loop;
+        exit when picked.id is not null;
+        if newly_updated = 0 then
+            picked.is_contended := candidates || overdue <> '{}';
+            exit when updated > 0 or not in_waits or not picked.is_contended;
+            perform from work_task t
+            where t.workspace = in_workspace and t.id = (candidates || overdue)[1]
+            for update;
+        end if;
+    end loop;
+    return picked;
 end
 $$;
 
-CREATE FUNCTION public.make_memory_bm25() RETURNS boolean
+CREATE FUNCTION public.mark_session_alive(in_workspace text, in_agent_id text, in_session_id text, session_timeout interval) RETURNS void
     LANGUAGE plpgsql
-    SET search_path TO '$user', 'public'
     AS $$
 declare
-    installed integer[] := (
-        select regexp_match(extversion, '^(\d+)\.(\d+)')::integer[]
-        from pg_extension where extname = 'pg_search'
-    );
+    at timestamptz;
+    was_live boolean;
 begin
-    if installed is null or installed < array[0, 24] then
-        return false;
+    select is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, clock_timestamp())
+    into was_live
+    from agent_session s
+    where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
+    if was_live then
+        perform from agent_session s
+        where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id
+        for update skip locked;
+        if not found then
+            return;
+        end if;
     end if;
-    drop index if exists memory_bm25;
-    -- From here on nothing is stored unseen: the trigger waits for whoever is storing, and whoever
-    -- comes later waits for this.
-    create or replace trigger memory_words_kept
-        after insert or update of summary, lessons, tags on memory
-        for each row execute function keep_memory_words();
-    insert into memory_words (workspace, id, words)
-    select workspace, id, search_terms(search) from memory
-    on conflict (workspace, id) do update set words = excluded.words;
-    create index memory_bm25 on memory_words
-        using bm25 (id, (words::pdb.whitespace)) with (key_field = 'id');
-    return true;
-exception when others then
-    raise warning 'memories are not ranked by BM25: %', sqlerrm;
-    return false;
+
+    -- Read again with the row locked: another call may have ended or revived the session since.
+    select is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, clock_timestamp())
+    into was_live
+    from agent_session s
+    where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id
+    for update;
+    at := clock_timestamp();
+    update agent_session s set
+        last_heartbeat_at = at,
+        ended_at = null,
+        revived_at = case when was_live then s.revived_at else at end
+    where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
 end
 $$;
 
@@ -1517,55 +1551,38 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.notice_task(in_workspace text, in_id uuid) RETURNS text
-    LANGUAGE plpgsql
+CREATE FUNCTION public.merge_distinct(in_first text[], in_second text[]) RETURNS text[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     AS $$
-declare
-    at timestamptz := clock_timestamp();
-    status_now text;
 begin
-    update work_task t set
-        is_parked = false,
-        is_lapsed = is_claim_over(t.status, t.held_until, at) and task_failure(
-            t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) is null,
-        status = task_status(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at),
-        error_message = coalesce(
-            task_failure(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at),
-            t.error_message),
-        completed_at = case when task_failure(
-                t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) is not null
-            then task_failed_at(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts)
-            else t.completed_at end
-    where t.workspace = in_workspace and t.id = in_id
-        and (
-            is_claim_over(t.status, t.held_until, at)
-            or (t.status = 'pending' and (t.deadline <= at or (t.is_parked and t.available_at <= at)))
-        )
-    returning t.status into status_now;
-    return status_now;
+    return coalesce((
+        select array_agg(element order by first_position) from (
+            select element, min(n) as first_position
+            from unnest(in_first || in_second) with ordinality as list (element, n)
+            group by element
+        ) as elements), '{}');
 end
 $$;
 
-CREATE FUNCTION public.notice_time_passed(in_workspace text, in_limit integer, OUT noticed bigint, OUT failed bigint) RETURNS record
-    LANGUAGE plpgsql
+CREATE FUNCTION public.overdue_tasks(in_workspace text, at timestamp with time zone, in_limit integer) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE
     AS $$
-declare
-    passed uuid[] := array(
-        select id from unnest(tasks_to_notice(in_workspace, clock_timestamp(), in_limit)) id
-        order by id);
-    task_id uuid;
-    status_now text;
 begin
-    noticed := 0;
-    failed := 0;
-    foreach task_id in array passed loop
-        perform from work_task t where t.workspace = in_workspace and t.id = task_id
-        for update skip locked;
-        continue when not found;
-        status_now := notice_task(in_workspace, task_id);
-        noticed := noticed + (status_now is not null)::integer;
-        failed := failed + coalesce(status_now = 'failed', false)::integer;
-    end loop;
+    return array((
+        select t.id from work_task t
+        where t.workspace = in_workspace and t.status = 'pending' and t.deadline <= at
+        order by t.deadline limit in_limit
+    ) union all (
+        select t.id from work_task t
+        where t.workspace = in_workspace and t.status = 'pending' and t.open_dependencies = 0
+            and t.is_delayed and t.available_at <= at
+        order by t.available_at limit in_limit
+    ) union all (
+        select t.id from work_task t
+        where t.workspace = in_workspace and not t.is_expiry_recorded
+            and is_claim_expired(t.status, t.claim_expires_at, at)
+        order by t.claim_expires_at limit in_limit
+    ));
 end
 $$;
 
@@ -1581,53 +1598,70 @@ CREATE FUNCTION public.own_functions() RETURNS TABLE(name regprocedure, first_ar
     order by p.oid
 $$;
 
-CREATE FUNCTION public.pick_task(in_workspace text, cx public.request, in_task_types text[], in_trust integer, in_waits boolean) RETURNS public.picked_task
+CREATE FUNCTION public.poll_lock_waiters(in_workspace text, in_waiter_ids uuid[], session_timeout interval) RETURNS SETOF uuid
     LANGUAGE plpgsql
     AS $$
 declare
-    picked picked_task;
-    at timestamptz;
-    unnoticed uuid[];
-    candidates uuid[];
-    candidate uuid;
-    newly_noticed bigint;
-    noticed bigint := 0;
+    at timestamptz := clock_timestamp();
 begin
-    for round in 1..32 loop
-        newly_noticed := 0;
-        unnoticed := tasks_to_notice(in_workspace, clock_timestamp(), 1);
-        if unnoticed <> '{}' then
-            select n.noticed into newly_noticed from notice_time_passed(in_workspace, 100) n;
-            noticed := noticed + newly_noticed;
-        end if;
-        at := clock_timestamp();
-        candidates := array(
-            select c.id from claimable_tasks(in_workspace, cx, in_trust, in_task_types, at) c
-            order by c.priority, c.created_at, c.id);
-        foreach candidate in array candidates loop
-            -- Judged again on the locked row: a rival may have claimed it since. Its archetype is as it was.
-            select t.id, t.guard_version, t.guard_findings, false into picked
-            from work_task t
-            where t.workspace = in_workspace and t.id = candidate
-                and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
-                    t.authored_by, null, cx.agent_id, in_trust, in_task_types, null, at)
-            for update skip locked;
-            exit when found;
-        end loop;
-        exit when picked.id is not null;
-        if newly_noticed = 0 then
-            picked.is_contended := candidates || unnoticed <> '{}';
-            exit when noticed > 0 or not in_waits or not picked.is_contended;
-            perform from work_task t
-            where t.workspace = in_workspace and t.id = (candidates || unnoticed)[1]
-            for update;
-        end if;
-    end loop;
-    return picked;
+    update lock_waiter w set alive_until = at + waiter_lifetime()
+    where w.workspace = in_workspace and w.id = any(in_waiter_ids);
+    delete from lock_waiter w
+    where w.workspace = in_workspace and not is_waiter_alive(w.alive_until, at - interval '1 minute');
+    return query
+    select waiter.id from lock_waiter waiter
+    where waiter.workspace = in_workspace and waiter.id = any(in_waiter_ids)
+        and not exists (
+            select from lock_waiter w
+            where w.workspace = in_workspace and w.key = waiter.key and is_waiter_alive(w.alive_until, at)
+                and is_owned_by_other(w.agent_id, w.session_id, waiter.agent_id, waiter.session_id)
+                and (w.waiting_since, w.id) < (waiter.waiting_since, waiter.id)
+        ) and not exists (
+            select from file_lock l
+            left join lateral (
+                select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
+                where s.workspace = in_workspace and s.agent_id = l.agent_id
+                    and s.session_id = l.session_id
+                limit 1
+            ) s on true
+            where l.workspace = in_workspace and l.key = waiter.key
+                and is_owned_by_other(l.agent_id, l.session_id, waiter.agent_id, waiter.session_id)
+                and is_live_with_session(l.locked_at, l.expires_at, session_timeout, at,
+                    s.ended_at, s.last_heartbeat_at, s.revived_at)
+        );
 end
 $$;
 
-CREATE FUNCTION public.profile_home(in_workspace text) RETURNS text
+CREATE FUNCTION public.poll_work_waiters(in_workspace text, in_waiter_ids uuid[], in_agent_ids text[], in_trusts integer[], in_task_types jsonb, session_timeout interval) RETURNS SETOF uuid
+    LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    has_overdue_tasks boolean := overdue_tasks(in_workspace, at, 1) <> '{}';
+    cx request;
+    taken_tasks uuid[] := array[]::uuid[];
+    task_types text[];
+    task_id uuid;
+begin
+    for n in 1..cardinality(in_waiter_ids) loop
+        task_types := to_text_array(in_task_types -> (n - 1));
+        cx.agent_id := in_agent_ids[n];
+        cx.session_timeout := session_timeout;
+        select c.id into task_id
+        from claimable_tasks(in_workspace, cx, in_trusts[n], task_types, at) c
+        where c.id <> all(taken_tasks)
+        limit 1;
+        if task_id is not null or has_overdue_tasks then
+            taken_tasks := taken_tasks || task_id;
+            has_overdue_tasks := has_overdue_tasks and task_id is not null;
+            return next in_waiter_ids[n];
+        end if;
+    end loop;
+end
+$$;
+
+CREATE FUNCTION public.profile_workspace(in_workspace text) RETURNS text
     LANGUAGE plpgsql STABLE
     AS $$
 begin
@@ -1652,13 +1686,13 @@ CREATE TABLE public.handoff (
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
-CREATE FUNCTION public.read_handoffs(in_workspace text, cx public.request, in_agent_id text, in_limit bigint, in_asked jsonb) RETURNS SETOF public.handoff
+CREATE FUNCTION public.read_handoffs(in_workspace text, cx public.request, in_agent_id text, in_limit bigint, in_parameters jsonb) RETURNS SETOF public.handoff
     LANGUAGE plpgsql
     AS $$
 declare
-    found_rows bigint;
+    found_count bigint;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     if in_agent_id is null then
         return query
         select * from handoff h where h.workspace = in_workspace
@@ -1668,10 +1702,10 @@ begin
         select * from handoff h where h.workspace = in_workspace and h.agent_id = in_agent_id
         order by h.created_at desc, h.id desc limit in_limit + 1;
     end if;
-    get diagnostics found_rows = row_count;
-    perform record(
-        in_workspace, cx, 'read_handoff', in_asked,
-        jsonb_build_object('count', least(found_rows, in_limit)), true);
+    get diagnostics found_count = row_count;
+    perform record_audit(
+        in_workspace, cx, 'read_handoff', in_parameters,
+        jsonb_build_object('count', least(found_count, in_limit)), true);
 end
 $$;
 
@@ -1699,68 +1733,19 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.ready_work_waiters(in_workspace text, in_places uuid[], in_agent_ids text[], in_trusts integer[], in_task_types jsonb, silence interval) RETURNS SETOF uuid
-    LANGUAGE plpgsql STABLE
-    SET plan_cache_mode TO 'force_generic_plan'
-    AS $$
-declare
-    at timestamptz := clock_timestamp();
-    is_unnoticed boolean := tasks_to_notice(in_workspace, at, 1) <> '{}';
-    cx request;
-    woken uuid[] := array[]::uuid[];
-    task_types text[];
-    task uuid;
-begin
-    for n in 1..cardinality(in_places) loop
-        task_types := texts_of(in_task_types -> (n - 1));
-        cx.agent_id := in_agent_ids[n];
-        cx.silence := silence;
-        select c.id into task
-        from claimable_tasks(in_workspace, cx, in_trusts[n], task_types, at) c
-        where c.id <> all(woken)
-        limit 1;
-        if task is not null or is_unnoticed then
-            woken := woken || task;
-            is_unnoticed := is_unnoticed and task is not null;
-            return next in_places[n];
-        end if;
-    end loop;
-end
-$$;
-
-CREATE FUNCTION public.record(in_workspace text, cx public.request, operation text, parameters jsonb, result jsonb, success boolean) RETURNS void
+CREATE FUNCTION public.record_audit(in_workspace text, cx public.request, operation text, parameters jsonb, result jsonb, success boolean) RETURNS void
     LANGUAGE plpgsql
     AS $$
+declare
+    duration_ms double precision := request_duration_ms(cx);
 begin
     insert into audit_log (
         workspace, agent_id, agent_type, session_id, request_id, operation, parameters, result,
         success, duration_ms
     ) values (
         in_workspace, cx.agent_id, cx.agent_type, cx.session_id, cx.id, operation, parameters, result,
-        success, cx.elapsed_ms + 1000 * extract(epoch from clock_timestamp() - statement_timestamp())
+        success, duration_ms
     );
-end
-$$;
-
-CREATE FUNCTION public.record_advice(in_workspace text, cx public.request, in_parameters jsonb, in_decision jsonb, in_key text, in_file_limit bigint, in_files_modified bigint, in_denial text, OUT allowed boolean, OUT reason text) RETURNS record
-    LANGUAGE plpgsql
-    AS $$
-declare
-    is_over_limit boolean := false;
-begin
-    perform hear(in_workspace, cx);
-    if in_file_limit is not null then
-        is_over_limit := in_file_limit <= greatest(
-            in_files_modified, count_other_file_locks(in_workspace, cx.agent_id, in_key, cx.silence));
-    end if;
-    allowed := (in_decision -> 'allowed')::boolean and not is_over_limit;
-    reason := case when is_over_limit then in_denial else in_decision ->> 'reason' end;
-    perform record(
-        in_workspace, cx, 'policy_decision', in_parameters,
-        jsonb_build_object(
-            'allowed', allowed, 'reason', reason, 'policy_id', null,
-            'diagnostics', case when is_over_limit then '[]' else in_decision -> 'diagnostics' end),
-        allowed);
 end
 $$;
 
@@ -1768,7 +1753,7 @@ CREATE FUNCTION public.record_denial(in_workspace text, cx public.request, opera
     LANGUAGE plpgsql
     AS $$
 begin
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'policy_decision',
         jsonb_build_object(
             'operation', operation, 'resource', resource, 'engine', engine, 'context', null,
@@ -1803,17 +1788,96 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.record_heartbeat(in_workspace text, cx public.request) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    is_due boolean;
+    session_timeout interval;
+begin
+    if cx.session_id is not null then
+        select is_heartbeat_due(s.ended_at, s.last_heartbeat_at, at), cx.session_timeout
+        into is_due, session_timeout
+        from agent_session s
+        where s.workspace = in_workspace and s.agent_id = cx.agent_id
+            and s.session_id = cx.session_id;
+        if is_due then
+            perform mark_session_alive(in_workspace, cx.agent_id, cx.session_id, cx.session_timeout);
+        end if;
+    end if;
+    perform from work_task t
+    where t.workspace = in_workspace and t.claimed_by = cx.agent_id
+        and t.status in ('claimed', 'running')
+        and is_renewal_due(
+            t.claimed_session_id, t.claim_expires_at, t.lease_minutes, cx.session_id, session_timeout, at)
+    limit 1;
+    if found then
+        perform renew_claims(in_workspace, cx, session_timeout);
+    end if;
+end
+$$;
+
 CREATE FUNCTION public.record_key_list(in_workspace text, cx public.request, in_count bigint) RETURNS void
     LANGUAGE plpgsql
     AS $$
 begin
-    perform hear(in_workspace, cx);
-    perform record(
+    perform record_heartbeat(in_workspace, cx);
+    perform record_audit(
         in_workspace, cx, 'manage_keys', '{}', jsonb_build_object('count', in_count), true);
 end
 $$;
 
-CREATE FUNCTION public.record_submission(in_workspace text, cx public.request, task public.new_task, verdict text, in_task_id uuid) RETURNS void
+CREATE FUNCTION public.record_policy_check(in_workspace text, cx public.request, in_parameters jsonb, in_decision jsonb, in_key text, in_file_limit bigint, in_files_modified bigint, in_denial text, OUT allowed boolean, OUT reason text) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+    is_over_limit boolean := false;
+begin
+    perform record_heartbeat(in_workspace, cx);
+    if in_file_limit is not null then
+        is_over_limit := in_file_limit <= greatest(
+            in_files_modified,
+            count_other_file_locks(in_workspace, cx.agent_id, in_key, cx.session_timeout));
+    end if;
+    allowed := (in_decision -> 'allowed')::boolean and not is_over_limit;
+    reason := case when is_over_limit then in_denial else in_decision ->> 'reason' end;
+    perform record_audit(
+        in_workspace, cx, 'policy_decision', in_parameters,
+        jsonb_build_object(
+            'allowed', allowed, 'reason', reason, 'policy_id', null,
+            'diagnostics', case when is_over_limit then '[]' else in_decision -> 'diagnostics' end),
+        allowed);
+end
+$$;
+
+CREATE FUNCTION public.record_session_heartbeat(in_workspace text, cx public.request, in_phase_archetype text, OUT session_id text) RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+begin
+    select s.session_id into session_id from agent_session s
+    where s.workspace = in_workspace and s.agent_id = cx.agent_id
+        and case when cx.session_id is null
+            then is_session_live(s.ended_at, s.last_heartbeat_at, cx.session_timeout, at)
+            else s.session_id = cx.session_id end
+    order by s.last_heartbeat_at desc limit 1;
+    if session_id is null then
+        return;
+    end if;
+    cx.session_id := session_id;
+    perform record_heartbeat(in_workspace, cx);
+    if in_phase_archetype is not null then
+        update agent_session s set phase_archetype = in_phase_archetype
+        where s.workspace = in_workspace and s.agent_id = cx.agent_id
+            and s.session_id = cx.session_id
+            and s.phase_archetype is distinct from in_phase_archetype;
+    end if;
+end
+$$;
+
+CREATE FUNCTION public.record_submission(in_workspace text, cx public.request, task public.task_submission, verdict text, in_task_id uuid) RETURNS void
     LANGUAGE plpgsql
     AS $$
 declare
@@ -1825,7 +1889,7 @@ begin
     if verdict <> 'deduplicated' and task.violations <> '[]' then
         perform record_guardrail_violations(in_workspace, cx, task.violations);
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'submit_task', parameters,
         case when verdict = 'blocked'
             then jsonb_build_object('reason', task.refusal, 'guardrails', task.patterns)
@@ -1835,13 +1899,21 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.refuse_audit_log_change() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    raise exception 'audit_log is append-only: % is refused', tg_op using errcode = 'restrict_violation';
+end
+$$;
+
 CREATE FUNCTION public.register_session(in_workspace text, cx public.request, in_session_id text, in_capabilities text[], in_current_task text, in_delegated_from text, in_metadata jsonb, in_phase_archetype text, in_connection_id text) RETURNS void
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_column
 declare
     at timestamptz := clock_timestamp();
-    ends_at timestamptz := claim_end(null, cx.silence, at);
+    claims_expire_at timestamptz := claim_expiry(null, cx.session_timeout, at);
 begin
     insert into agent_session as s (
         workspace, agent_id, session_id, agent_type, capabilities, current_task, delegated_from,
@@ -1852,7 +1924,7 @@ begin
     )
     on conflict (workspace, agent_id, session_id) do nothing;
     if not found then
-        perform touch_session(in_workspace, cx.agent_id, in_session_id, cx.silence);
+        perform mark_session_alive(in_workspace, cx.agent_id, in_session_id, cx.session_timeout);
         update agent_session s set
             agent_type = cx.agent_type, capabilities = in_capabilities,
             current_task = in_current_task, delegated_from = in_delegated_from,
@@ -1860,37 +1932,64 @@ begin
         where s.workspace = in_workspace and s.agent_id = cx.agent_id
             and s.session_id = in_session_id;
     end if;
-    update work_task t set held_until = ends_at
+    update work_task t set claim_expires_at = claims_expire_at
     where t.workspace = in_workspace and t.claimed_by = cx.agent_id
         and t.claimed_session_id = in_session_id and t.status in ('claimed', 'running')
-        and t.held_until <> least(t.held_until, ends_at);
+        and t.claim_expires_at <> least(t.claim_expires_at, claims_expire_at);
     if in_connection_id is not null then
         insert into mcp_connection (workspace, agent_id, connection_id, session_id)
         values (in_workspace, cx.agent_id, in_connection_id, in_session_id)
         on conflict (workspace, agent_id, connection_id) do update set
             session_id = excluded.session_id, bound_at = excluded.bound_at;
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'register_agent',
         jsonb_build_object('session_id', in_session_id, 'capabilities', to_jsonb(in_capabilities)),
         '{}', true);
 end
 $$;
 
-CREATE FUNCTION public.release_dependents(in_workspace text, in_task_id uuid) RETURNS void
+CREATE FUNCTION public.registered_session_timeout(in_workspace text, in_agent_id text, in_session_id text, session_timeout interval) RETURNS interval
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+    if in_session_id is not null and exists (
+        select from agent_session s
+        where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id
+    ) then
+        return session_timeout;
+    end if;
+    return null;
+end
+$$;
+
+CREATE FUNCTION public.release_expired_ports(in_workspace text, session_timeout interval) RETURNS bigint
     LANGUAGE plpgsql
     AS $$
 declare
-    dependent uuid;
+    at timestamptz := clock_timestamp();
+    block port_block;
+    released bigint := 0;
 begin
-    for dependent in
-        select d.task_id from work_dependency d
-        where d.workspace = in_workspace and d.depends_on = in_task_id
-        order by d.task_id
+    for block in
+        select p.* from port_block p
+        left join lateral (
+            select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
+            where s.workspace = in_workspace and s.agent_id = p.agent_id and s.session_id = p.session_id
+            limit 1
+        ) s on true
+        where p.workspace = in_workspace
+            and not is_live_with_session(p.allocated_at, p.expires_at, session_timeout, at,
+                s.ended_at, s.last_heartbeat_at, s.revived_at)
+        order by p.slot
+        for update of p skip locked
     loop
-        update work_task t set open_dependencies = t.open_dependencies - 1
-        where t.workspace = in_workspace and t.id = dependent;
+        continue when is_live(in_workspace, block.agent_id, block.session_id, block.allocated_at,
+            block.expires_at, session_timeout);
+        delete from port_block p where p.workspace = in_workspace and p.slot = block.slot;
+        released := released + 1;
     end loop;
+    return released;
 end
 $$;
 
@@ -1900,19 +1999,20 @@ CREATE FUNCTION public.release_lock(in_workspace text, cx public.request, in_key
 declare
     held record;
 begin
-    perform hear(in_workspace, cx);
-    -- By key alone: with the holder in the condition, an index of all that the holder has may be read.
+    perform record_heartbeat(in_workspace, cx);
+    -- The condition names the key alone. With the holder in it, the planner may read the index of all
+    -- locks that the agent holds.
     select l.agent_id, l.session_id, l.locked_at, l.expires_at, l.token into held
     from file_lock l where l.workspace = in_workspace and l.key = in_key;
     refusal := case
-        when is_other_holder(held.agent_id, held.session_id, cx.agent_id, cx.session_id) is not false
+        when is_owned_by_other(held.agent_id, held.session_id, cx.agent_id, cx.session_id) is not false
             or not is_live(in_workspace, held.agent_id, held.session_id, held.locked_at,
-                held.expires_at, cx.silence)
+                held.expires_at, cx.session_timeout)
             then 'lock_not_found_or_not_owner'
         when held.token <> in_token then 'stale_fencing_token'
         when not free_lock(in_workspace, in_key, held.token) then 'lock_not_found_or_not_owner'
     end;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'release_lock', jsonb_build_object('file_path', in_key),
         case when refusal is null then jsonb_build_object('action', 'released')
             else jsonb_build_object('reason', refusal) end,
@@ -1920,7 +2020,40 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.release_locks_of(in_workspace text, in_agent_id text, in_session_id text, in_dry_run boolean) RETURNS bigint
+CREATE FUNCTION public.release_ports(in_workspace text, cx public.request, in_session_id text, in_any_owner boolean, OUT refusal text, OUT slot integer) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz;
+    block port_block;
+begin
+    perform record_heartbeat(in_workspace, cx);
+    at := clock_timestamp();
+    select p.* into block from port_block p
+    left join lateral (
+        select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
+        where s.workspace = in_workspace and s.agent_id = p.agent_id and s.session_id = p.session_id
+        limit 1
+    ) s on true
+    where p.workspace = in_workspace and p.session_id = in_session_id
+        and is_live_with_session(p.allocated_at, p.expires_at, cx.session_timeout, at,
+            s.ended_at, s.last_heartbeat_at, s.revived_at)
+    for update of p;
+    if block.agent_id = cx.agent_id or (block.slot is not null and in_any_owner) then
+        slot := block.slot;
+        delete from port_block p where p.workspace = in_workspace and p.slot = release_ports.slot;
+    elsif block.slot is not null then
+        refusal := 'not_owner';
+    end if;
+    perform record_audit(
+        in_workspace, cx, 'release_ports', jsonb_build_object('session_id', in_session_id),
+        case when refusal is null then jsonb_build_object('slot', slot)
+            else jsonb_build_object('reason', refusal) end,
+        refusal is null);
+end
+$$;
+
+CREATE FUNCTION public.release_session_locks(in_workspace text, in_agent_id text, in_session_id text, in_dry_run boolean) RETURNS bigint
     LANGUAGE plpgsql
     AS $$
 declare
@@ -1934,7 +2067,7 @@ begin
         for update
     loop
         released := released + is_live(in_workspace, in_agent_id, in_session_id,
-            lock.locked_at, lock.expires_at, any_silence())::integer;
+            lock.locked_at, lock.expires_at, unlimited_session_timeout())::integer;
         if not in_dry_run then
             perform free_lock(in_workspace, lock.key, lock.token);
         end if;
@@ -1943,36 +2076,26 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.release_ports(in_workspace text, cx public.request, in_session_id text, in_any_owner boolean, OUT refusal text, OUT slot integer) RETURNS record
+CREATE FUNCTION public.release_session_ports(in_workspace text, in_agent_id text, in_session_id text, in_dry_run boolean) RETURNS bigint
     LANGUAGE plpgsql
     AS $$
 declare
-    at timestamptz;
-    block port_block;
+    block record;
+    released bigint := 0;
 begin
-    perform hear(in_workspace, cx);
-    at := clock_timestamp();
-    select p.* into block from port_block p
-    left join lateral (
-        select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
-        where s.workspace = in_workspace and s.agent_id = p.agent_id and s.session_id = p.session_id
-        limit 1
-    ) s on true
-    where p.workspace = in_workspace and p.session_id = in_session_id
-        and is_in_force(p.allocated_at, p.expires_at, cx.silence, at,
-            s.ended_at, s.last_heartbeat_at, s.revived_at)
-    for update of p;
-    if block.agent_id = cx.agent_id or (block.slot is not null and in_any_owner) then
-        slot := block.slot;
-        delete from port_block p where p.workspace = in_workspace and p.slot = release_ports.slot;
-    elsif block.slot is not null then
-        refusal := 'not_owner';
-    end if;
-    perform record(
-        in_workspace, cx, 'release_ports', jsonb_build_object('session_id', in_session_id),
-        case when refusal is null then jsonb_build_object('slot', slot)
-            else jsonb_build_object('reason', refusal) end,
-        refusal is null);
+    for block in
+        select p.slot, p.allocated_at, p.expires_at from port_block p
+        where p.workspace = in_workspace and p.agent_id = in_agent_id and p.session_id = in_session_id
+        order by p.slot
+        for update
+    loop
+        released := released + is_live(in_workspace, in_agent_id, in_session_id,
+            block.allocated_at, block.expires_at, unlimited_session_timeout())::integer;
+        if not in_dry_run then
+            delete from port_block p where p.workspace = in_workspace and p.slot = block.slot;
+        end if;
+    end loop;
+    return released;
 end
 $$;
 
@@ -1982,11 +2105,12 @@ CREATE FUNCTION public.remember(in_workspace text, cx public.request, in_event_t
 #variable_conflict use_column
 declare
     merge_count integer;
-    new_lessons text[] := texts_of(in_lessons);
-    new_tags text[] := texts_of(in_tags);
+    new_lessons text[] := to_text_array(in_lessons);
+    new_tags text[] := to_text_array(in_tags);
 begin
-    perform hear(in_workspace, cx);
-    -- A memory too old to be merged into is no longer the current one, and the insert meets no conflict.
+    perform record_heartbeat(in_workspace, cx);
+    -- A memory that is too old to be merged into stops being the current one, so the insert has no
+    -- conflict.
     update memory m set is_current = false
     where m.workspace = in_workspace and m.agent_id = cx.agent_id and m.event_type = in_event_type
         and m.summary_digest = in_summary_digest and m.is_current
@@ -2001,12 +2125,12 @@ begin
     on conflict (workspace, agent_id, event_type, summary_digest) where is_current do update set
         details = case when excluded.details = '{}' then m.details else excluded.details end,
         outcome = coalesce(excluded.outcome, m.outcome),
-        lessons = union_first_seen(m.lessons, excluded.lessons),
-        tags = union_first_seen(m.tags, excluded.tags),
+        lessons = merge_distinct(m.lessons, excluded.lessons),
+        tags = merge_distinct(m.tags, excluded.tags),
         merge_count = m.merge_count + 1
     returning m.id, m.merge_count into memory_id, merge_count;
     action := case when merge_count = 0 then 'created' else 'deduplicated' end;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'remember',
         jsonb_build_object('event_type', in_event_type, 'tags', in_tags),
         jsonb_build_object('action', action, 'memory_id', memory_id),
@@ -2014,7 +2138,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.renew_claims(in_workspace text, cx public.request, session_silence interval) RETURNS void
+CREATE FUNCTION public.renew_claims(in_workspace text, cx public.request, session_timeout interval) RETURNS void
     LANGUAGE plpgsql
     AS $$
 declare
@@ -2027,17 +2151,17 @@ begin
         from work_task t
         where t.workspace = in_workspace and t.claimed_by = cx.agent_id
             and t.status in ('claimed', 'running')
-            and is_claim_due(
-                t.claimed_session_id, t.held_until, t.lease_minutes, cx.session_id,
-                session_silence, at)
+            and is_renewal_due(
+                t.claimed_session_id, t.claim_expires_at, t.lease_minutes, cx.session_id,
+                session_timeout, at)
         order by t.id
         for update skip locked
     loop
         update work_task t set
             lease_expires_at = claim.lease_ends_at,
-            held_until = claim_end(
+            claim_expires_at = claim_expiry(
                 claim.lease_ends_at,
-                case when claim.claimed_session_id is not null then session_silence end, at)
+                case when claim.claimed_session_id is not null then session_timeout end, at)
         where t.workspace = in_workspace and t.id = claim.id;
     end loop;
 end
@@ -2050,14 +2174,14 @@ declare
     at timestamptz;
     task work_task;
     minutes integer;
-    claim_ends_at timestamptz;
+    new_claim_expires_at timestamptz;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     select * into task from work_task t where t.workspace = in_workspace and t.id = in_id for update;
     at := clock_timestamp();
-    reason := claim_fault(
+    reason := check_claim(
         task.id, task.claimed_by, task.claimed_session_id, task.claim_token,
-        task_status(task.status, task.deadline, task.held_until, task.attempt, task.max_attempts, at),
+        task_status(task.status, task.deadline, task.claim_expires_at, task.attempt, task.max_attempts, at),
         cx, in_claim_token);
     success := reason is null;
     if success then
@@ -2065,17 +2189,19 @@ begin
         status := 'running';
         task_id := in_id;
         lease_expires_at := at + make_interval(mins => minutes);
-        -- Not within the update: Citus sends that to a worker, where the function could not read sessions.
-        claim_ends_at := claim_end(
+        -- Not within the update: on Citus it runs on a shard, where the function cannot read sessions.
+        new_claim_expires_at := claim_expiry(
             lease_expires_at,
-            session_silence(in_workspace, cx.agent_id, task.claimed_session_id, cx.silence), at);
+            registered_session_timeout(
+                in_workspace, cx.agent_id, task.claimed_session_id, cx.session_timeout),
+            at);
         update work_task t set
-            status = renew_task.status, is_lapsed = false, lease_minutes = minutes,
+            status = renew_task.status, is_expiry_recorded = false, lease_minutes = minutes,
             lease_expires_at = renew_task.lease_expires_at,
-            held_until = claim_ends_at
+            claim_expires_at = new_claim_expires_at
         where t.workspace = in_workspace and t.id = in_id;
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'renew_task', jsonb_build_object('task_id', in_id),
         case when success then jsonb_build_object('lease_expires_at', lease_expires_at)
             else jsonb_build_object('reason', reason) end,
@@ -2093,11 +2219,40 @@ begin
     from work_task t
     where d.workspace = in_workspace and d.depends_on = in_old
         and t.workspace = in_workspace and t.id = d.task_id
-        and task_status(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) = 'pending';
+        and task_status(t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at)
+            = 'pending';
 end
 $$;
 
-CREATE FUNCTION public.requeue_claims_of(in_workspace text, in_agent_id text, in_session_id text, in_dry_run boolean) RETURNS bigint
+CREATE FUNCTION public.request_duration_ms(cx public.request) RETURNS double precision
+    LANGUAGE plpgsql
+    AS $$
+begin
+    return cx.elapsed_ms + 1000 * extract(epoch from clock_timestamp() - statement_timestamp());
+end
+$$;
+
+CREATE FUNCTION public.requeue_or_fail_task(in_workspace text, in_id uuid, in_is_exhausted boolean) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+begin
+    update work_task t set
+        status = case when in_is_exhausted then 'failed' else 'pending' end,
+        error_message = case when in_is_exhausted then 'max_attempts_exceeded' else t.error_message end,
+        completed_at = case when in_is_exhausted then at end,
+        claim_token = case when in_is_exhausted then t.claim_token end,
+        claimed_by = case when in_is_exhausted then t.claimed_by end,
+        claimed_session_id = case when in_is_exhausted then t.claimed_session_id end,
+        claimed_at = case when in_is_exhausted then t.claimed_at end,
+        lease_expires_at = null, claim_expires_at = null, available_at = null, is_delayed = false,
+        is_expiry_recorded = false
+    where t.workspace = in_workspace and t.id = in_id;
+end
+$$;
+
+CREATE FUNCTION public.requeue_session_claims(in_workspace text, in_agent_id text, in_session_id text, in_dry_run boolean) RETURNS bigint
     LANGUAGE plpgsql
     AS $$
 declare
@@ -2106,41 +2261,21 @@ declare
     requeued bigint := 0;
 begin
     for task in
-        select t.id, t.attempt >= t.max_attempts as is_out
+        select t.id, t.attempt >= t.max_attempts as is_exhausted
         from work_task t
         where t.workspace = in_workspace and t.claimed_by = in_agent_id
             and t.claimed_session_id = in_session_id and t.status in ('claimed', 'running')
-            and task_failure(
-                t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) is null
+            and task_expiry_reason(
+                t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at) is null
         order by t.id
         for update
     loop
-        requeued := requeued + (not task.is_out)::integer;
+        requeued := requeued + (not task.is_exhausted)::integer;
         if not in_dry_run then
-            perform requeue_task(in_workspace, task.id, task.is_out);
+            perform requeue_or_fail_task(in_workspace, task.id, task.is_exhausted);
         end if;
     end loop;
     return requeued;
-end
-$$;
-
-CREATE FUNCTION public.requeue_task(in_workspace text, in_id uuid, in_is_out boolean) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-declare
-    at timestamptz := clock_timestamp();
-begin
-    update work_task t set
-        status = case when in_is_out then 'failed' else 'pending' end,
-        error_message = case when in_is_out then 'max_attempts_exceeded' else t.error_message end,
-        completed_at = case when in_is_out then at end,
-        claim_token = case when in_is_out then t.claim_token end,
-        claimed_by = case when in_is_out then t.claimed_by end,
-        claimed_session_id = case when in_is_out then t.claimed_session_id end,
-        claimed_at = case when in_is_out then t.claimed_at end,
-        lease_expires_at = null, held_until = null, available_at = null, is_parked = false,
-        is_lapsed = false
-    where t.workspace = in_workspace and t.id = in_id;
 end
 $$;
 
@@ -2159,12 +2294,12 @@ begin
     at := clock_timestamp();
     update idempotency_key k set fingerprint = in_fingerprint, body = null, created_at = at
     where k.workspace = in_workspace and k.agent_id = in_agent_id and k.key = in_key
-        and k.created_at <= at - interval '24 hours';
+        and k.created_at <= at - idempotency_key_lifetime();
     return found;
 end
 $$;
 
-CREATE FUNCTION public.resolve_references(in_dependencies jsonb, named jsonb) RETURNS jsonb
+CREATE FUNCTION public.resolve_references(in_dependencies jsonb, in_ids jsonb) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE
     AS $$
 begin
@@ -2173,35 +2308,24 @@ begin
     end if;
     return (
         select jsonb_agg(case
-            when it not like 'ref:%' then it
-            else coalesce(named ->> it, '00000000-0000-0000-0000-000000000000') end order by n)
-        from jsonb_array_elements_text(in_dependencies) with ordinality as d (it, n)
+            when dependency not like 'ref:%' then dependency
+            else coalesce(in_ids ->> dependency, '00000000-0000-0000-0000-000000000000') end order by n)
+        from jsonb_array_elements_text(in_dependencies) with ordinality as list (dependency, n)
     );
 end
 $$;
 
-CREATE FUNCTION public.retain(retention_days integer, months_ahead integer, OUT rows_deleted bigint, OUT audit_partitions_dropped bigint) RETURNS record
+CREATE FUNCTION public.run_maintenance(in_workspace text, cx public.request, in_requested jsonb, in_tasks text[], in_rows_deleted bigint, in_audit_partitions_dropped bigint, OUT sessions_expired bigint, OUT locks_expired bigint, OUT locks_released bigint, OUT tasks_requeued bigint, OUT tasks_failed bigint, OUT ports_released bigint, OUT duration_ms bigint) RETURNS record
     LANGUAGE plpgsql
     AS $$
 begin
-    perform audit_log_ensure_partitions(months_ahead);
-    rows_deleted := delete_old_records(retention_days);
-    audit_partitions_dropped := audit_log_drop_partitions(retention_days);
-end
-$$;
-
-CREATE FUNCTION public.run_maintenance(in_workspace text, cx public.request, in_asked jsonb, in_tasks text[], in_rows_deleted bigint, in_audit_partitions_dropped bigint, OUT sessions_expired bigint, OUT locks_expired bigint, OUT locks_released bigint, OUT tasks_requeued bigint, OUT tasks_failed bigint, OUT ports_released bigint, OUT duration_ms bigint) RETURNS record
-    LANGUAGE plpgsql
-    AS $$
-begin
-    perform hear(in_workspace, cx);
-    select t.* into sessions_expired, locks_expired, locks_released, tasks_requeued, tasks_failed,
+    perform record_heartbeat(in_workspace, cx);
+    select s.* into sessions_expired, locks_expired, locks_released, tasks_requeued, tasks_failed,
         ports_released
-    from tidy_up(in_workspace, cx.silence, in_tasks) t;
-    duration_ms := cx.elapsed_ms
-        + 1000 * extract(epoch from clock_timestamp() - statement_timestamp());
-    perform record(
-        in_workspace, cx, 'run_maintenance', jsonb_build_object('tasks', in_asked),
+    from sweep_workspace(in_workspace, cx.session_timeout, in_tasks) s;
+    duration_ms := request_duration_ms(cx);
+    perform record_audit(
+        in_workspace, cx, 'run_maintenance', jsonb_build_object('tasks', in_requested),
         jsonb_build_object(
             'sessions_expired', sessions_expired, 'locks_expired', locks_expired,
             'locks_released', locks_released, 'tasks_requeued', tasks_requeued,
@@ -2219,17 +2343,18 @@ begin
     return (
         with terms as (
             select
-                word_place, word, place, search_quote(left(lower(segment), 200))
-                    || case when place = max(place) over () then ':*' else '' end as segment,
-                case when word_place = max(word_place) over () then ':*' else '' end as ending
+                word_position, word, segment_position, search_quote(left(lower(segment), 200))
+                    || case when segment_position = max(segment_position) over () then ':*' else '' end
+                    as segment,
+                case when word_position = max(word_position) over () then ':*' else '' end as ending
             from search_words(in_text)
         ), words as (
-            select word_place, '(' || search_quote(word) || ending || ' | '
-                || string_agg(segment, ' <-> ' order by place) || ')' as either
+            select word_position, '(' || search_quote(word) || ending || ' | '
+                || string_agg(segment, ' <-> ' order by segment_position) || ')' as alternatives
             from terms
-            group by word_place, word, ending
+            group by word_position, word, ending
         )
-        select string_agg(either, ' & ' order by word_place)::tsquery from words
+        select string_agg(alternatives, ' & ' order by word_position)::tsquery from words
     );
 end
 $$;
@@ -2243,9 +2368,9 @@ $$;
 CREATE FUNCTION public.search_terms(in_search tsvector) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
-    select coalesce(string_agg(term, ' ' order by place, term), '')
-    from unnest(in_search) as found_by (term, places, weights)
-    cross join lateral unnest(places) as place
+    select coalesce(string_agg(lexeme, ' ' order by lexeme_position, lexeme), '')
+    from unnest(in_search) as vector (lexeme, positions, weights)
+    cross join lateral unnest(positions) as lexeme_position
 $$;
 
 CREATE FUNCTION public.search_vector(in_text text, in_weight text) RETURNS tsvector
@@ -2257,10 +2382,12 @@ begin
     end if;
     return (
         select coalesce(
-            string_agg(search_quote(left(term, 200)) || ':' || least(place, 16383) || in_weight, ' '), ''
+            string_agg(
+                search_quote(left(term, 200)) || ':' || least(segment_position, 16383) || in_weight, ' '),
+            ''
         )::tsvector
         from (
-            select *, place = min(place) over (partition by word_place) as is_first
+            select *, segment_position = min(segment_position) over (partition by word_position) as is_first
             from search_words(in_text)
         ) as words
         cross join lateral unnest(
@@ -2270,72 +2397,56 @@ begin
                     regexp_replace(segment, '([a-z0-9])([A-Z])', '\1 \2', 'g'),
                     '([A-Z])([A-Z][a-z])', '\1 \2', 'g'
                 )), ' ') end
-        ) as found_by (term)
+        ) as terms (term)
         where term is not null
     );
 end
 $$;
 
-CREATE FUNCTION public.search_words(in_text text) RETURNS TABLE(word_place bigint, word text, place bigint, segment text)
+CREATE FUNCTION public.search_words(in_text text) RETURNS TABLE(word_position bigint, word text, segment_position bigint, segment text)
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $_$
     with trimmed as materialized (
-        select place, btrim(raw, '!"#$%&''()*+,-./:;<=>?@[\]^_`{|}~') as word
+        select word_position, btrim(raw, '!"#$%&''()*+,-./:;<=>?@[\]^_`{|}~') as word
         from unnest(regexp_split_to_array(
             in_text, '[\s\u00a0\u2009\u202f\u3000‘’“”„«»‹›–—…、。，：；！？（）「」]+'
-        )) with ordinality as split (raw, place)
+        )) with ordinality as split (raw, word_position)
     ), words as materialized (
-        select place, left(lower(left(word, 200)), 200) as word,
+        select word_position, left(lower(left(word, 200)), 200) as word,
             regexp_split_to_array(word, '[!-/:-@\[-`{-~]+') as segments
         from trimmed
         where word <> ''
     )
-    select w.place, w.word, row_number() over (order by w.place, s.place), s.segment
-    from words w cross join lateral unnest(w.segments) with ordinality as s (segment, place)
+    select w.word_position, w.word, row_number() over (order by w.word_position, s.n), s.segment
+    from words w cross join lateral unnest(w.segments) with ordinality as s (segment, n)
 $_$;
 
-CREATE FUNCTION public.session_silence(in_workspace text, in_agent_id text, in_session_id text, silence interval) RETURNS interval
-    LANGUAGE plpgsql STABLE
-    AS $$
-begin
-    if in_session_id is not null and exists (
-        select from agent_session s
-        where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id
-    ) then
-        return silence;
-    end if;
-    return null;
-end
-$$;
-
-CREATE FUNCTION public.session_status(ended_at timestamp with time zone, last_heartbeat_at timestamp with time zone, silence interval, at timestamp with time zone) RETURNS text
+CREATE FUNCTION public.session_status(ended_at timestamp with time zone, last_heartbeat_at timestamp with time zone, session_timeout interval, at timestamp with time zone) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     select case
-        when not is_session_live(ended_at, last_heartbeat_at, silence, at) then 'disconnected'
+        when not is_session_live(ended_at, last_heartbeat_at, session_timeout, at) then 'disconnected'
         when last_heartbeat_at <= at - interval '15 minutes' then 'idle'
         else 'active'
     end
 $$;
 
-CREATE FUNCTION public.stale_candidates(in_workspace text, cx public.request, in_trust integer, in_task_types text[], in_guard_version text) RETURNS uuid[]
-    LANGUAGE plpgsql STABLE
+CREATE FUNCTION public.store_memory_words() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO '$user', 'public'
     AS $$
-declare
-    candidates uuid[] := array(
-        select c.id
-        from claimable_tasks(in_workspace, cx, in_trust, in_task_types, clock_timestamp()) c);
 begin
-    return array(
-        select candidate from unnest(candidates) candidate, lateral (
-            select t.guard_version from work_task t
-            where t.workspace = in_workspace and t.id = candidate limit 1
-        ) it
-        where it.guard_version <> in_guard_version);
+    insert into memory_words (workspace, id, words)
+    values (new.workspace, new.id, search_terms(new.search))
+    on conflict (workspace, id) do update set words = excluded.words;
+    return null;
+exception when others then
+    raise warning 'the BM25 index does not take memory %: %', new.id, sqlerrm;
+    return null;
 end
 $$;
 
-CREATE FUNCTION public.store_scans(in_workspace text, in_guard_version text, in_scans jsonb) RETURNS void
+CREATE FUNCTION public.store_scan_results(in_workspace text, in_guard_version text, in_scans jsonb) RETURNS void
     LANGUAGE plpgsql
     AS $$
 declare
@@ -2358,18 +2469,18 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.store_task(in_workspace text, cx public.request, task public.new_task) RETURNS public.submission
+CREATE FUNCTION public.store_task(in_workspace text, cx public.request, task public.task_submission) RETURNS public.submission_verdict
     LANGUAGE plpgsql
     AS $$
 declare
     at timestamptz := clock_timestamp();
-    dependencies uuid[] := dependencies_of(task.depends_on);
+    dependencies uuid[] := to_uuid_array(task.depends_on);
     open_count integer := 0;
-    stored submission := judge_submission(in_workspace, task, dependencies, at);
+    stored submission_verdict := check_submission(in_workspace, task, dependencies, at);
 begin
     while stored.verdict is null loop
         if task.unique_key is not null then
-            stored.task_id := live_task_with_key(in_workspace, task.unique_key);
+            stored.task_id := find_unfinished_task(in_workspace, task.unique_key);
             if stored.task_id is not null then
                 stored.verdict := 'deduplicated';
                 return stored;
@@ -2380,7 +2491,7 @@ begin
         end if;
         insert into work_task as t (
             workspace, task_type, description, input_data, priority, agent_requirements, archetype,
-            min_trust, deadline, not_before, available_at, is_parked, max_attempts,
+            min_trust, deadline, not_before, available_at, is_delayed, max_attempts,
             retry_on_failure, unique_key, guard_version, guard_trust, guard_findings, needed_trust,
             authored_by, change_id, submitted_by, submitted_session_id, open_dependencies
         ) values (
@@ -2397,9 +2508,9 @@ begin
         returning 'created', t.id, null::bigint into stored;
     end loop;
     if stored.verdict = 'created' and dependencies <> '{}' then
-        insert into work_dependency (workspace, task_id, depends_on, place)
-        select in_workspace, stored.task_id, asked.id, asked.place
-        from unnest(dependencies) with ordinality as asked (id, place)
+        insert into work_dependency (workspace, task_id, depends_on, list_order)
+        select in_workspace, stored.task_id, asked.id, asked.list_order
+        from unnest(dependencies) with ordinality as asked (id, list_order)
         on conflict (workspace, task_id, depends_on) do nothing;
     end if;
     if stored.verdict = 'created' and task.replaces is not null then
@@ -2409,13 +2520,13 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.submit_task(in_workspace text, cx public.request, task public.new_task) RETURNS public.submission
+CREATE FUNCTION public.submit_task(in_workspace text, cx public.request, task public.task_submission) RETURNS public.submission_verdict
     LANGUAGE plpgsql
     AS $$
 declare
-    submitted submission;
+    submitted submission_verdict;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     submitted := store_task(in_workspace, cx, task);
     if submitted.verdict in ('created', 'deduplicated', 'blocked') then
         perform record_submission(
@@ -2425,35 +2536,36 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.submit_tasks(in_workspace text, cx public.request, in_tasks public.new_task[], in_references text[]) RETURNS TABLE(is_stored boolean, verdict text, task_id uuid, reason text)
+CREATE FUNCTION public.submit_tasks(in_workspace text, cx public.request, in_tasks public.task_submission[], in_references text[]) RETURNS TABLE(is_stored boolean, verdict text, task_id uuid, reason text)
     LANGUAGE plpgsql
     AS $$
 declare
     verdicts text[] := array[]::text[];
     ids uuid[] := array[]::uuid[];
-    named jsonb := '{}'::jsonb;
-    task new_task;
+    ids_by_reference jsonb := '{}'::jsonb;
+    task task_submission;
     stored record;
     is_accepted boolean := true;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     begin
         for n in 1..cardinality(in_tasks) loop
             task := in_tasks[n];
-            task.depends_on := resolve_references(task.depends_on, named);
+            task.depends_on := resolve_references(task.depends_on, ids_by_reference);
             stored := store_task(in_workspace, cx, task);
             verdicts := verdicts || stored.verdict;
             ids := ids || stored.task_id;
             is_accepted := is_accepted and stored.verdict in ('created', 'deduplicated');
             if in_references[n] is not null and stored.task_id is not null then
-                named := named || jsonb_build_object('ref:' || in_references[n], stored.task_id);
+                ids_by_reference := ids_by_reference
+                    || jsonb_build_object('ref:' || in_references[n], stored.task_id);
             end if;
         end loop;
         if not is_accepted then
             raise exception 'batch_refused' using errcode = 'AC001';
         end if;
     exception when sqlstate 'AC001' then
-        null; -- what was stored is undone
+        null; -- The subtransaction has rolled back the stored tasks.
     end;
 
     for n in 1..cardinality(in_tasks) loop
@@ -2469,14 +2581,14 @@ begin
         if is_accepted or verdict = 'blocked' then
             perform record_submission(in_workspace, cx, task, verdict, task_id);
         else
-            perform record(
+            perform record_audit(
                 in_workspace, cx, 'submit_task',
                 jsonb_build_object('task_type', task.task_type, 'priority', task.priority),
                 jsonb_build_object('reason', reason), false);
         end if;
         return next;
     end loop;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'submit_task_batch',
         jsonb_build_object('tasks', cardinality(in_tasks)),
         case when is_accepted then jsonb_build_object('task_ids', to_jsonb(ids))
@@ -2485,7 +2597,36 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.table_places() RETURNS TABLE(name text, place text)
+CREATE FUNCTION public.sweep_workspace(in_workspace text, session_timeout interval, in_tasks text[], OUT sessions_expired bigint, OUT locks_expired bigint, OUT locks_released bigint, OUT tasks_requeued bigint, OUT tasks_failed bigint, OUT ports_released bigint) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+    batch record;
+begin
+    select 0, 0, 0, 0, 0, 0
+    into sessions_expired, locks_expired, locks_released, tasks_requeued, tasks_failed, ports_released;
+    if 'sessions' = any(in_tasks) then
+        select e.sessions, e.locks_released, e.tasks_requeued, e.ports_released
+        into sessions_expired, locks_released, tasks_requeued, ports_released
+        from end_sessions(in_workspace, null, null, session_timeout, false) e;
+    end if;
+    if 'locks' = any(in_tasks) then
+        locks_expired := clear_expired_locks(in_workspace, session_timeout);
+    end if;
+    if 'work' = any(in_tasks) then
+        loop
+            select * into batch from update_overdue_tasks(in_workspace, 1000);
+            tasks_failed := tasks_failed + batch.failed;
+            exit when batch.updated = 0;
+        end loop;
+    end if;
+    if 'ports' = any(in_tasks) then
+        ports_released := ports_released + release_expired_ports(in_workspace, session_timeout);
+    end if;
+end
+$$;
+
+CREATE FUNCTION public.table_placements() RETURNS TABLE(name text, placement text)
     LANGUAGE sql IMMUTABLE
     AS $$
     values
@@ -2512,118 +2653,39 @@ CREATE FUNCTION public.table_places() RETURNS TABLE(name text, place text)
         ('installed_functions', 'coordinator')
 $$;
 
-CREATE FUNCTION public.take_lock(in_workspace text, cx public.request, in_key text, in_is_file boolean, in_reason text, in_ttl interval, in_waiter uuid) RETURNS public.lock_verdict
-    LANGUAGE plpgsql
-    AS $$
-declare
-    judged lock_verdict;
-    taken lock_verdict;
-    at timestamptz;
-begin
-    while taken.verdict is null loop
-        judged := judge_lock(in_workspace, cx, in_key, in_waiter);
-        at := clock_timestamp();
-        if judged.verdict = 'free' and judged.token is null then
-            insert into file_lock as l (
-                workspace, key, token, is_file, agent_id, agent_type, session_id, reason, locked_at,
-                expires_at
-            ) values (
-                in_workspace, in_key, 1, in_is_file, cx.agent_id, cx.agent_type, cx.session_id,
-                in_reason, at, at + in_ttl
-            )
-            on conflict (workspace, key) do nothing
-            returning 'acquired', l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at,
-                l.expires_at, l.token, null, null::bigint into taken;
-        elsif judged.verdict = 'free' then
-            update file_lock l set
-                token = l.token + 1, agent_id = cx.agent_id, agent_type = cx.agent_type,
-                session_id = cx.session_id, reason = in_reason, locked_at = at,
-                expires_at = at + in_ttl, refresh_count = 0, took_over_from = l.agent_id
-            where l.workspace = in_workspace and l.key = in_key and l.token = judged.token
-                and l.agent_id is not distinct from judged.agent_id
-                and l.expires_at is not distinct from judged.expires_at
-            returning 'acquired', l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at,
-                l.expires_at, l.token, l.took_over_from, null::bigint into taken;
-        elsif judged.verdict = 'own' then
-            update file_lock l set
-                expires_at = at + in_ttl, refresh_count = l.refresh_count + 1,
-                reason = coalesce(in_reason, l.reason)
-            where l.workspace = in_workspace and l.key = in_key and l.token = judged.token
-                and l.agent_id = judged.agent_id and l.expires_at = judged.expires_at
-            returning 'refreshed', l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at,
-                l.expires_at, l.token, null, null::bigint into taken;
-        else
-            return judged;
-        end if;
-    end loop;
-    return taken;
-end
-$$;
-
-CREATE FUNCTION public.take_turn(in_workspace text, in_kind text, in_name text) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-begin
-    perform pg_advisory_xact_lock(
-        hashtextextended(concat_ws(chr(10), in_workspace, in_kind, in_name), 0));
-end
-$$;
-
-CREATE FUNCTION public.task_failed_at(status text, deadline timestamp with time zone, held_until timestamp with time zone, attempt smallint, max_attempts smallint) RETURNS timestamp with time zone
+CREATE FUNCTION public.task_expired_at(status text, deadline timestamp with time zone, claim_expires_at timestamp with time zone, attempt smallint, max_attempts smallint) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     select case when status = 'pending' then deadline
-        when attempt >= max_attempts then held_until
-        else greatest(deadline, held_until) end
+        when attempt >= max_attempts then claim_expires_at
+        else greatest(deadline, claim_expires_at) end
 $$;
 
-CREATE FUNCTION public.task_failure(status text, deadline timestamp with time zone, held_until timestamp with time zone, attempt smallint, max_attempts smallint, at timestamp with time zone) RETURNS text
+CREATE FUNCTION public.task_expiry_reason(status text, deadline timestamp with time zone, claim_expires_at timestamp with time zone, attempt smallint, max_attempts smallint, at timestamp with time zone) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     select case
         when status = 'pending' and deadline <= at then 'deadline_exceeded'
-        when is_claim_over(status, held_until, at) and attempt >= max_attempts
+        when is_claim_expired(status, claim_expires_at, at) and attempt >= max_attempts
             then 'max_attempts_exceeded'
-        when is_claim_over(status, held_until, at) and deadline <= at then 'deadline_exceeded'
+        when is_claim_expired(status, claim_expires_at, at) and deadline <= at then 'deadline_exceeded'
     end
 $$;
 
-CREATE FUNCTION public.task_status(status text, deadline timestamp with time zone, held_until timestamp with time zone, attempt smallint, max_attempts smallint, at timestamp with time zone) RETURNS text
+CREATE FUNCTION public.task_status(status text, deadline timestamp with time zone, claim_expires_at timestamp with time zone, attempt smallint, max_attempts smallint, at timestamp with time zone) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     select case
-        when task_failure(status, deadline, held_until, attempt, max_attempts, at) is not null
+        when task_expiry_reason(status, deadline, claim_expires_at, attempt, max_attempts, at) is not null
             then 'failed'
         else status end
-$$;
-
-CREATE FUNCTION public.tasks_to_notice(in_workspace text, at timestamp with time zone, in_limit integer) RETURNS uuid[]
-    LANGUAGE plpgsql STABLE
-    AS $$
-begin
-    return array((
-        select t.id from work_task t
-        where t.workspace = in_workspace and t.status = 'pending' and t.deadline <= at
-        order by t.deadline limit in_limit
-    ) union all (
-        select t.id from work_task t
-        where t.workspace = in_workspace and t.status = 'pending' and t.open_dependencies = 0
-            and t.is_parked and t.available_at <= at
-        order by t.available_at limit in_limit
-    ) union all (
-        select t.id from work_task t
-        where t.workspace = in_workspace and not t.is_lapsed
-            and is_claim_over(t.status, t.held_until, at)
-        order by t.held_until limit in_limit
-    ));
-end
 $$;
 
 CREATE FUNCTION public.tasks_to_scan(in_workspace text, in_guard_version text, in_limit integer) RETURNS uuid[]
     LANGUAGE plpgsql STABLE
     AS $$
 begin
-    -- Most queues have no such task, whichever patterns have judged it.
+    -- Most queues have no forbidden task at all, and one look at the index tells.
     perform from work_task t
     where t.workspace = in_workspace and t.status = 'pending' and t.guard_trust > 0
     limit 1;
@@ -2647,7 +2709,25 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.texts_of(in_list jsonb) RETURNS text[]
+CREATE FUNCTION public.texts_to_scan(in_workspace text, in_ids uuid[]) RETURNS json
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+    if in_ids = '{}' then
+        return null;
+    end if;
+    return (
+        select json_agg(task.text) from unnest(in_ids) task_id, lateral (
+            select json_build_object(
+                'id', t.id, 'description', t.description, 'input_data', t.input_data) as text
+            from work_task t
+            where t.workspace = in_workspace and t.id = task_id limit 1
+        ) task
+    );
+end
+$$;
+
+CREATE FUNCTION public.to_text_array(in_list jsonb) RETURNS text[]
     LANGUAGE plpgsql IMMUTABLE
     AS $$
 begin
@@ -2657,99 +2737,102 @@ begin
         return '{}'::text[];
     end if;
     return array(
-        select member from jsonb_array_elements_text(in_list) with ordinality as it (member, n) order by n);
+        select element from jsonb_array_elements_text(in_list) with ordinality as list (element, n)
+        order by n);
 end
 $$;
 
-CREATE FUNCTION public.texts_to_scan(in_workspace text, in_ids uuid[]) RETURNS json
-    LANGUAGE plpgsql STABLE
+CREATE FUNCTION public.to_uuid_array(in_list jsonb) RETURNS uuid[]
+    LANGUAGE plpgsql IMMUTABLE
     AS $$
 begin
-    if in_ids = '{}' then
-        return null;
+    if in_list = '[]' then
+        return '{}'::uuid[];
     end if;
-    return (
-        select json_agg(it.text) from unnest(in_ids) task_id, lateral (
-            select json_build_object(
-                'id', t.id, 'description', t.description, 'input_data', t.input_data) as text
-            from work_task t
-            where t.workspace = in_workspace and t.id = task_id limit 1
-        ) it
-    );
+    return array(
+        select element::uuid from jsonb_array_elements_text(in_list) with ordinality as list (element, n)
+        order by n);
 end
 $$;
 
-CREATE FUNCTION public.tidy_up(in_workspace text, silence interval, in_tasks text[], OUT sessions_expired bigint, OUT locks_expired bigint, OUT locks_released bigint, OUT tasks_requeued bigint, OUT tasks_failed bigint, OUT ports_released bigint) RETURNS record
+CREATE FUNCTION public.unlimited_session_timeout() RETURNS interval
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select interval '1000 years'
+$$;
+
+CREATE FUNCTION public.update_overdue_task(in_workspace text, in_id uuid) RETURNS text
     LANGUAGE plpgsql
     AS $$
 declare
-    batch record;
+    at timestamptz := clock_timestamp();
+    new_status text;
 begin
-    select 0, 0, 0, 0, 0, 0
-    into sessions_expired, locks_expired, locks_released, tasks_requeued, tasks_failed, ports_released;
-    if 'sessions' = any(in_tasks) then
-        select e.sessions, e.locks_released, e.tasks_requeued, e.ports_released
-        into sessions_expired, locks_released, tasks_requeued, ports_released
-        from end_sessions(in_workspace, null, null, silence, false) e;
-    end if;
-    if 'locks' = any(in_tasks) then
-        locks_expired := clear_expired_locks(in_workspace, silence);
-    end if;
-    if 'work' = any(in_tasks) then
-        loop
-            select * into batch from notice_time_passed(in_workspace, 1000);
-            tasks_failed := tasks_failed + batch.failed;
-            exit when batch.noticed = 0;
-        end loop;
-    end if;
-    if 'ports' = any(in_tasks) then
-        ports_released := ports_released + free_expired_ports(in_workspace, silence);
-    end if;
+    update work_task t set
+        is_delayed = false,
+        is_expiry_recorded = is_claim_expired(t.status, t.claim_expires_at, at) and task_expiry_reason(
+            t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at) is null,
+        status = task_status(t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at),
+        error_message = coalesce(
+            task_expiry_reason(t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at),
+            t.error_message),
+        completed_at = case when task_expiry_reason(
+                t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at) is not null
+            then task_expired_at(t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts)
+            else t.completed_at end
+    where t.workspace = in_workspace and t.id = in_id
+        and (
+            is_claim_expired(t.status, t.claim_expires_at, at)
+            or (t.status = 'pending' and (t.deadline <= at or (t.is_delayed and t.available_at <= at)))
+        )
+    returning t.status into new_status;
+    return new_status;
 end
 $$;
 
-CREATE FUNCTION public.touch_session(in_workspace text, in_agent_id text, in_session_id text, silence interval) RETURNS void
+CREATE FUNCTION public.update_overdue_tasks(in_workspace text, in_limit integer, OUT updated bigint, OUT failed bigint) RETURNS record
     LANGUAGE plpgsql
     AS $$
 declare
-    at timestamptz;
-    is_live boolean;
+    overdue uuid[] := array(
+        select id from unnest(overdue_tasks(in_workspace, clock_timestamp(), in_limit)) id
+        order by id);
+    task_id uuid;
+    new_status text;
 begin
-    select is_session_live(s.ended_at, s.last_heartbeat_at, silence, clock_timestamp()) into is_live
-    from agent_session s
-    where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
-    if is_live then
-        perform from agent_session s
-        where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id
+    updated := 0;
+    failed := 0;
+    foreach task_id in array overdue loop
+        perform from work_task t where t.workspace = in_workspace and t.id = task_id
         for update skip locked;
-        if not found then
-            return;
-        end if;
-    end if;
-
-    select is_session_live(s.ended_at, s.last_heartbeat_at, silence, clock_timestamp()) into is_live
-    from agent_session s
-    where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id
-    for update;
-    at := clock_timestamp();
-    update agent_session s set
-        last_heartbeat_at = at,
-        ended_at = null,
-        revived_at = case when is_live then s.revived_at else at end
-    where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
+        continue when not found;
+        new_status := update_overdue_task(in_workspace, task_id);
+        updated := updated + (new_status is not null)::integer;
+        failed := failed + coalesce(new_status = 'failed', false)::integer;
+    end loop;
 end
 $$;
 
-CREATE FUNCTION public.union_first_seen(one text[], other text[]) RETURNS text[]
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+CREATE FUNCTION public.update_queue_position(in_workspace text, cx public.request, in_key text, in_reason text, in_waiter_id uuid, in_is_waiting boolean) RETURNS bigint
+    LANGUAGE plpgsql
     AS $$
+declare
+    alive_until timestamptz := clock_timestamp() + waiter_lifetime();
+    queue_position bigint;
 begin
-    return coalesce((
-        select array_agg(it order by first_seen) from (
-            select it, min(place) as first_seen
-            from unnest(one || other) with ordinality as u (it, place)
-            group by it
-        ) as seen), '{}');
+    select count(*) + 1 into queue_position from waiters_ahead(in_workspace, cx, in_key, in_waiter_id);
+    if in_is_waiting then
+        insert into lock_waiter as w (
+            workspace, id, key, agent_id, agent_type, session_id, reason, alive_until
+        ) values (
+            in_workspace, in_waiter_id, in_key, cx.agent_id, cx.agent_type, cx.session_id, in_reason,
+            alive_until
+        )
+        on conflict on constraint lock_waiter_pkey do update set alive_until = excluded.alive_until;
+    else
+        delete from lock_waiter w where w.workspace = in_workspace and w.id = in_waiter_id;
+    end if;
+    return queue_position;
 end
 $$;
 
@@ -2761,7 +2844,7 @@ $$;
 
 CREATE TABLE public.lock_waiter (
     workspace text NOT NULL COLLATE pg_catalog."C",
-    place uuid NOT NULL,
+    id uuid NOT NULL,
     key text NOT NULL COLLATE pg_catalog."C",
     agent_id text NOT NULL COLLATE pg_catalog."C",
     agent_type text NOT NULL,
@@ -2771,47 +2854,22 @@ CREATE TABLE public.lock_waiter (
     alive_until timestamp with time zone NOT NULL
 );
 
-CREATE FUNCTION public.waiters_ahead(in_workspace text, cx public.request, in_key text, in_waiter uuid) RETURNS SETOF public.lock_waiter
+CREATE FUNCTION public.waiters_ahead(in_workspace text, cx public.request, in_key text, in_waiter_id uuid) RETURNS SETOF public.lock_waiter
     LANGUAGE plpgsql STABLE
     AS $$
 declare
     own lock_waiter;
     at timestamptz := clock_timestamp();
 begin
-    if in_waiter is not null then
-        select * into own from lock_waiter w where w.workspace = in_workspace and w.place = in_waiter;
+    if in_waiter_id is not null then
+        select * into own from lock_waiter w where w.workspace = in_workspace and w.id = in_waiter_id;
     end if;
     return query
     select * from lock_waiter w
-    where w.workspace = in_workspace and w.key = in_key and is_waiting(w.alive_until, at)
-        and is_other_holder(w.agent_id, w.session_id, cx.agent_id, cx.session_id)
-        and (own.place is null or (w.waiting_since, w.place) < (own.waiting_since, own.place))
-    order by w.waiting_since, w.place;
-end
-$$;
-
-CREATE FUNCTION public.why_no_task(in_workspace text, cx public.request, in_trust integer, in_task_types text[]) RETURNS text
-    LANGUAGE plpgsql STABLE
-    AS $$
-declare
-    able text[] := declared_capabilities(in_workspace, cx.agent_id, cx.silence);
-    at timestamptz := clock_timestamp();
-    findings jsonb;
-    patterns text;
-begin
-    select t.guard_findings into findings
-    from work_task t
-    where t.workspace = in_workspace and t.is_ready and t.guard_trust > 0
-        and t.guard_trust > in_trust
-        and is_claimable(t.is_ready, t.min_trust, t.task_type, t.deadline, t.submitted_by, t.authored_by,
-            t.archetype, cx.agent_id, in_trust, in_task_types, able, at)
-    order by t.priority, t.created_at, t.id limit 1;
-    if findings is not null then
-        select string_agg(f ->> 'pattern_name', ', ' order by n) into patterns
-        from jsonb_array_elements(findings) with ordinality x (f, n)
-        where f ->> 'severity' = 'block' and (f ->> 'bypass_trust')::integer > in_trust;
-    end if;
-    return coalesce('destructive_operation_blocked: ' || patterns, 'no_tasks_available');
+    where w.workspace = in_workspace and w.key = in_key and is_waiter_alive(w.alive_until, at)
+        and is_owned_by_other(w.agent_id, w.session_id, cx.agent_id, cx.session_id)
+        and (own.id is null or (w.waiting_since, w.id) < (own.waiting_since, own.id))
+    order by w.waiting_since, w.id;
 end
 $$;
 
@@ -2819,7 +2877,7 @@ CREATE FUNCTION public.write_handoff(in_workspace text, cx public.request, in_re
     LANGUAGE plpgsql
     AS $$
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     if in_refusal is null then
         insert into handoff (
             workspace, agent_id, agent_type, session_id, summary, completed_work, in_progress,
@@ -2830,7 +2888,7 @@ begin
         )
         returning id into handoff_id;
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'write_handoff',
         jsonb_build_object('summary_length', length(in_summary)),
         case when in_refusal is null then jsonb_build_object('handoff_id', handoff_id)
@@ -3041,7 +3099,7 @@ CREATE TABLE public.work_dependency (
     workspace text NOT NULL COLLATE pg_catalog."C",
     task_id uuid NOT NULL,
     depends_on uuid NOT NULL,
-    place integer NOT NULL
+    list_order integer NOT NULL
 );
 
 CREATE TABLE public.work_task (
@@ -3061,7 +3119,7 @@ CREATE TABLE public.work_task (
     not_before timestamp with time zone,
     deadline timestamp with time zone,
     available_at timestamp with time zone,
-    is_parked boolean DEFAULT false NOT NULL,
+    is_delayed boolean DEFAULT false NOT NULL,
     agent_requirements json,
     archetype text,
     min_trust smallint DEFAULT 0 NOT NULL,
@@ -3081,14 +3139,14 @@ CREATE TABLE public.work_task (
     lease_minutes integer,
     claim_lease_minutes integer,
     lease_expires_at timestamp with time zone,
-    held_until timestamp with time zone,
-    is_lapsed boolean DEFAULT false NOT NULL,
-    is_ready boolean GENERATED ALWAYS AS ((((status = 'pending'::text) AND (open_dependencies = 0) AND (NOT is_parked)) OR ((status = ANY (ARRAY['claimed'::text, 'running'::text])) AND is_lapsed AND (attempt < max_attempts)))) STORED NOT NULL,
+    claim_expires_at timestamp with time zone,
+    is_expiry_recorded boolean DEFAULT false NOT NULL,
+    is_ready boolean GENERATED ALWAYS AS ((((status = 'pending'::text) AND (open_dependencies = 0) AND (NOT is_delayed)) OR ((status = ANY (ARRAY['claimed'::text, 'running'::text])) AND is_expiry_recorded AND (attempt < max_attempts)))) STORED NOT NULL,
     completed_at timestamp with time zone,
     result json,
     error_message text,
     completion jsonb,
-    CONSTRAINT work_task_claim_is_whole CHECK (((status <> ALL (ARRAY['claimed'::text, 'running'::text])) OR (num_nulls(claim_token, claimed_by, claimed_at, lease_minutes, claim_lease_minutes, lease_expires_at, held_until) = 0))),
+    CONSTRAINT work_task_claim_is_whole CHECK (((status <> ALL (ARRAY['claimed'::text, 'running'::text])) OR (num_nulls(claim_token, claimed_by, claimed_at, lease_minutes, claim_lease_minutes, lease_expires_at, claim_expires_at) = 0))),
     CONSTRAINT work_task_dependencies_counted CHECK ((open_dependencies >= 0)),
     CONSTRAINT work_task_priority_range CHECK (((priority >= 1) AND (priority <= 10))),
     CONSTRAINT work_task_status_known CHECK ((status = ANY (ARRAY['pending'::text, 'claimed'::text, 'running'::text, 'completed'::text, 'failed'::text, 'cancelled'::text]))),
@@ -3129,7 +3187,7 @@ ALTER TABLE ONLY public.idempotency_key
     ADD CONSTRAINT idempotency_key_pkey PRIMARY KEY (workspace, agent_id, key);
 
 ALTER TABLE ONLY public.lock_waiter
-    ADD CONSTRAINT lock_waiter_pkey PRIMARY KEY (workspace, place);
+    ADD CONSTRAINT lock_waiter_pkey PRIMARY KEY (workspace, id);
 
 ALTER TABLE ONLY public.mcp_connection
     ADD CONSTRAINT mcp_connection_pkey PRIMARY KEY (workspace, agent_id, connection_id);
@@ -3175,7 +3233,7 @@ CREATE INDEX handoff_newest_of_agent ON public.handoff USING btree (workspace, a
 
 CREATE INDEX idempotency_key_by_age ON public.idempotency_key USING btree (created_at);
 
-CREATE INDEX lock_waiter_queue ON public.lock_waiter USING btree (workspace, key, waiting_since, place);
+CREATE INDEX lock_waiter_queue ON public.lock_waiter USING btree (workspace, key, waiting_since, id);
 
 CREATE INDEX mcp_connection_by_age ON public.mcp_connection USING btree (bound_at);
 
@@ -3197,19 +3255,19 @@ CREATE UNIQUE INDEX profile_one_default_a_type ON public.profile USING btree (wo
 
 CREATE INDEX work_dependency_on ON public.work_dependency USING btree (workspace, depends_on);
 
+CREATE INDEX work_task_claim_expiry ON public.work_task USING btree (workspace, claim_expires_at) WHERE ((status = ANY (ARRAY['claimed'::text, 'running'::text])) AND (NOT is_expiry_recorded));
+
 CREATE INDEX work_task_claimed_by ON public.work_task USING btree (workspace, claimed_by) WHERE (status = ANY (ARRAY['claimed'::text, 'running'::text]));
+
+CREATE INDEX work_task_delayed ON public.work_task USING btree (workspace, available_at) WHERE ((status = 'pending'::text) AND (open_dependencies = 0) AND is_delayed);
 
 CREATE INDEX work_task_forbidden ON public.work_task USING btree (workspace, guard_version) WHERE ((status = 'pending'::text) AND (guard_trust > 0));
 
 CREATE INDEX work_task_guarded ON public.work_task USING btree (workspace, priority, created_at, id) WHERE (is_ready AND (guard_trust > 0));
 
-CREATE INDEX work_task_held ON public.work_task USING btree (workspace, held_until) WHERE ((status = ANY (ARRAY['claimed'::text, 'running'::text])) AND (NOT is_lapsed));
-
 CREATE INDEX work_task_listed ON public.work_task USING btree (workspace, priority, created_at, id);
 
 CREATE INDEX work_task_overdue ON public.work_task USING btree (workspace, deadline) WHERE ((status = 'pending'::text) AND (deadline IS NOT NULL));
-
-CREATE INDEX work_task_parked ON public.work_task USING btree (workspace, available_at) WHERE ((status = 'pending'::text) AND (open_dependencies = 0) AND is_parked);
 
 CREATE INDEX work_task_ready ON public.work_task USING btree (workspace, needed_trust, priority, created_at, id) WHERE (is_ready AND (archetype IS NULL));
 
@@ -3221,7 +3279,7 @@ CREATE INDEX work_task_ready_by_type ON public.work_task USING btree (workspace,
 
 CREATE UNIQUE INDEX work_task_unique_key ON public.work_task USING btree (workspace, unique_key) WHERE ((unique_key IS NOT NULL) AND (status = ANY (ARRAY['pending'::text, 'claimed'::text, 'running'::text])));
 
-CREATE TRIGGER audit_log_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit_log FOR EACH STATEMENT EXECUTE FUNCTION public.audit_log_refuse();
+CREATE TRIGGER audit_log_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit_log FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_audit_log_change();
 
 ALTER TABLE public.audit_log ENABLE ALWAYS TRIGGER audit_log_append_only;
 

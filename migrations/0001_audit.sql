@@ -1,18 +1,18 @@
--- What every transition shares: the request it answers, the record of installed functions, and the
--- append-only audit log, in one partition a month.
+-- Shared by all transitions: the request that a transition answers, the record of installed functions,
+-- and the append-only audit log with one partition for each month.
 
--- The request that a transition answers. The workspace is not in it: it is the first argument of every
--- function, by itself, because a distributed database routes a call by it.
+-- The request that a transition answers. The workspace is not a member: it is the first argument of
+-- every function, because Citus routes a call by one argument (the distribution argument).
 create type request as (
     id text,
     agent_id text,
     agent_type text,
     session_id text,
     elapsed_ms double precision, -- from the request's arrival to this call
-    silence interval             -- a session without a call for this long has ended
+    session_timeout interval     -- a session without a call for this long counts as ended
 );
 
--- The functions that are installed, as the digest of their text. One row; see migrations/README.md.
+-- The digest of the text of the installed functions, in one row; see migrations/README.md.
 create table installed_functions (
     digest text not null,
     installed_at timestamptz not null default clock_timestamp()
@@ -35,23 +35,26 @@ create table audit_log (
     primary key (workspace, created_at, id)
 ) partition by range (created_at);
 
--- Every write pays for each index here, so there are two: one for agents, and one for changes, which
--- costs nothing for a row that names none. Searches by time, and by anything less selective, use the
--- primary key, newest month first. A new partition gets both indexes when it is attached.
+-- Every write pays for each index here, so there are two: one by agent, and a partial one by change,
+-- which costs nothing for a row without a change id. Searches by time, and by anything less selective,
+-- use the primary key, newest month first. A new partition gets both indexes when it is attached.
 create index audit_log_by_agent on audit_log (workspace, agent_id, created_at);
 create index audit_log_by_change on audit_log (
     workspace, (parameters ->> 'change_id'), created_at
 ) where parameters ->> 'change_id' is not null;
 
-create function audit_log_refuse() returns trigger
+-- Refuses changes and deletions of audit rows. Retention drops whole partitions, which does not fire a
+-- trigger.
+create function refuse_audit_log_change() returns trigger
 language plpgsql as $$
 begin
     raise exception 'audit_log is append-only: % is refused', tg_op using errcode = 'restrict_violation';
 end
 $$;
 
--- A statement trigger is not inherited, so each partition gets its own (audit_log_ensure_partitions).
--- ALWAYS holds even where a superuser switches triggers off with session_replication_role.
+-- Partitions do not inherit a statement trigger, so each partition gets its own
+-- (`ensure_audit_partitions`). ALWAYS fires even where a superuser switches triggers off with
+-- `session_replication_role`.
 create trigger audit_log_append_only before update or delete or truncate on audit_log
-for each statement execute function audit_log_refuse();
+for each statement execute function refuse_audit_log_change();
 alter table audit_log enable always trigger audit_log_append_only;

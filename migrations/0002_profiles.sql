@@ -1,6 +1,6 @@
--- Profiles say how far an agent is trusted and what it may do; assignments give them to agents.
+-- Profiles define how far an agent is trusted and what it may do. Assignments give profiles to agents.
 
--- The profiles of workspace `default` serve every workspace that has none of its own.
+-- The profiles of workspace `default` apply to every workspace that has no profiles of its own.
 create table profile (
     workspace text collate "C" not null,
     name text collate "C" not null,

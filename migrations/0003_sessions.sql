@@ -1,7 +1,7 @@
--- Sessions of agents, and the MCP connections that speak for them.
+-- Sessions of agents, and the MCP connections that are bound to them.
 
--- Any call that names a registered session keeps it alive. What a session holds is lost when it ends,
--- and stays lost when a later call revives it (`revived_at`).
+-- Any call that names a registered session records its heartbeat. What a session holds is lost when the
+-- session ends, and stays lost when a later call revives the session (`revived_at`).
 create table agent_session (
     workspace text collate "C" not null,
     agent_id text collate "C" not null,
@@ -20,12 +20,12 @@ create table agent_session (
 );
 
 create index agent_session_by_heartbeat on agent_session (workspace, last_heartbeat_at desc);
--- Finds the sessions that are still live, however many have ended.
+-- Finds the sessions that have not ended without reading those that have.
 create index agent_session_not_ended on agent_session (workspace, last_heartbeat_at)
 where ended_at is null;
 
--- The session that an MCP connection speaks for: the one that its agent registered through it. A
--- connection that its client has ended may not be used again, as the protocol demands. Any replica may
+-- The session that an MCP connection is bound to, which is the session that its agent registered over
+-- it. The protocol forbids using a connection again after its client has ended it. Any replica can
 -- answer any request of a connection, so this cannot be kept in memory.
 create table mcp_connection (
     workspace text collate "C" not null,
@@ -37,7 +37,7 @@ create table mcp_connection (
     primary key (workspace, agent_id, connection_id)
 );
 
--- The end of a session ends its connections too.
+-- Finds the connections of a session that ends.
 create index mcp_connection_of_session on mcp_connection (workspace, agent_id, session_id);
--- Retention looks for the oldest rows of all workspaces.
+-- Finds the oldest rows of all workspaces, for retention.
 create index mcp_connection_by_age on mcp_connection (bound_at);

@@ -1,4 +1,5 @@
--- Answers of requests that carried an Idempotency-Key, kept for a day to be given again.
+-- Answers of requests with an Idempotency-Key, stored for `idempotency_key_lifetime` for repeated
+-- requests.
 
 create table idempotency_key (
     workspace text collate "C" not null,
@@ -10,5 +11,5 @@ create table idempotency_key (
     primary key (workspace, agent_id, key)
 );
 
--- Retention looks for the oldest rows of all workspaces.
+-- Finds the oldest rows of all workspaces, for retention.
 create index idempotency_key_by_age on idempotency_key (created_at);

@@ -1,8 +1,8 @@
 -- Exclusive, expiring locks on files and other named things, with fencing tokens, and the queues of
--- requests that wait for one.
+-- requests that wait for a lock.
 
--- One row a key, never deleted: `token` is the key's counter and must not fall when a lock is released
--- or expires. A row without a holder is a free key.
+-- One row for each key, never deleted: `token` is the key's counter and must never decrease, also not
+-- when a lock is released or expires. A row without a holder is a free key.
 create table file_lock (
     workspace text collate "C" not null,
     key text collate "C" not null,
@@ -25,11 +25,11 @@ create table file_lock (
 create index file_lock_held on file_lock (workspace, key) where agent_id is not null;
 create index file_lock_held_by_agent on file_lock (workspace, agent_id) where agent_id is not null;
 
--- A waiting request's position in the queue of a key. The process that serves the request extends
--- `alive_until`; the position of a request that broke off ends a moment later and holds nobody up.
+-- Waiters in the queues of keys. The replica that serves a waiting request extends `alive_until`, so a
+-- waiter whose client disconnected or whose replica crashed soon stops blocking those behind it.
 create table lock_waiter (
     workspace text collate "C" not null,
-    place uuid not null,
+    id uuid not null,
     key text collate "C" not null,
     agent_id text collate "C" not null,
     agent_type text not null,
@@ -37,12 +37,12 @@ create table lock_waiter (
     reason text,
     waiting_since timestamptz not null default clock_timestamp(),
     alive_until timestamptz not null,
-    primary key (workspace, place)
+    primary key (workspace, id)
 );
 
-create index lock_waiter_queue on lock_waiter (workspace, key, waiting_since, place);
+create index lock_waiter_queue on lock_waiter (workspace, key, waiting_since, id);
 
--- What a function says of a key: a verdict, and the lock that it is about.
+-- The verdict of a function about a key, and the lock that the verdict is about.
 create type lock_verdict as (
     verdict text,
     agent_id text,

@@ -1,7 +1,7 @@
--- Guardrails: patterns of destructive operations, and a record of what they found.
+-- Guardrails: patterns of destructive operations, and the violations that they found.
 
--- The patterns of workspace `default` serve every workspace that has none of its own. A match counts
--- for callers whose trust is below `min_trust_level`; 5 is above every trust.
+-- The patterns of workspace `default` apply to every workspace that has no patterns of its own. A match
+-- counts for callers whose trust is below `min_trust_level`; 5 is above every trust.
 create table guardrail_pattern (
     workspace text collate "C" not null,
     name text collate "C" not null,
@@ -68,7 +68,7 @@ insert into guardrail_pattern (
         'npm\s+publish',
         'Publishes a package.');
 
--- The key is also the index by time.
+-- The primary key is also the index by time.
 create table guardrail_violation (
     workspace text collate "C" not null,
     created_at timestamptz not null default clock_timestamp(),
@@ -87,5 +87,5 @@ create table guardrail_violation (
     primary key (workspace, created_at, id)
 );
 
--- Retention looks for the oldest rows of all workspaces.
+-- Finds the oldest rows of all workspaces, for retention.
 create index guardrail_violation_by_age on guardrail_violation using brin (created_at);

@@ -1,36 +1,38 @@
--- Memories: what agents learnt, found again by tag, time and full text.
+-- Memories of agents, and their search by tag, time and full text.
 
--- The words of a text, as both sides of the search see them: a word is what stands between white
--- space, without punctuation at its ends; its segments are what stands between punctuation. `place`
--- counts the segments of the whole text. Only ASCII punctuation separates, whatever the locale, and
--- typographic marks count as white space. Arrays are unnested rather than split into rows: the
--- planner expects few rows of the former, and a thousand each of the latter, which it would compile.
+-- Splits a text into words and their segments, for the vectors and for the queries of the search. Words
+-- are separated by white space and lose the punctuation at their ends. Segments are separated by
+-- punctuation, and `segment_position` numbers those of the whole text. Only ASCII punctuation
+-- separates, whatever the locale; typographic marks count as white space. The text is split into
+-- arrays, which are unnested, and not into rows: the planner expects ten rows of an array but a
+-- thousand of `regexp_split_to_table`, and would then compile the query (JIT).
 create function search_words(in_text text)
-returns table (word_place bigint, word text, place bigint, segment text)
+returns table (word_position bigint, word text, segment_position bigint, segment text)
 language sql immutable parallel safe as $$
     with trimmed as materialized (
-        select place, btrim(raw, '!"#$%&''()*+,-./:;<=>?@[\]^_`{|}~') as word
+        select word_position, btrim(raw, '!"#$%&''()*+,-./:;<=>?@[\]^_`{|}~') as word
         from unnest(regexp_split_to_array(
             in_text, '[\s\u00a0\u2009\u202f\u3000‘’“”„«»‹›–—…、。，：；！？（）「」]+'
-        )) with ordinality as split (raw, place)
+        )) with ordinality as split (raw, word_position)
     ), words as materialized (
-        select place, left(lower(left(word, 200)), 200) as word,
+        select word_position, left(lower(left(word, 200)), 200) as word,
             regexp_split_to_array(word, '[!-/:-@\[-`{-~]+') as segments
         from trimmed
         where word <> ''
     )
-    select w.place, w.word, row_number() over (order by w.place, s.place), s.segment
-    from words w cross join lateral unnest(w.segments) with ordinality as s (segment, place)
+    select w.word_position, w.word, row_number() over (order by w.word_position, s.n), s.segment
+    from words w cross join lateral unnest(w.segments) with ordinality as s (segment, n)
 $$;
 
+-- Quotes a term for `tsvector` and `tsquery`.
 create function search_quote(in_term text) returns text
 language sql immutable parallel safe as $$
     select '''' || replace(replace(in_term, '\', '\\'), '''', '''''') || ''''
 $$;
 
--- What a text is found by, each with its place: its words, their segments, and the parts of segments
--- in camel case, all in lower case. `src/lockKey.rs` is found by itself, `lockkey.rs`, `lockkey`,
--- `lock`, `key` and more.
+-- Returns the search vector of a text: its words, their segments, and the parts of segments in camel
+-- case, each with its position and in lower case. `src/lockKey.rs` is found by itself, `lockkey.rs`,
+-- `lockkey`, `lock`, `key` and more.
 create function search_vector(in_text text, in_weight text) returns tsvector
 language plpgsql immutable parallel safe as $$
 begin
@@ -39,10 +41,12 @@ begin
     end if;
     return (
         select coalesce(
-            string_agg(search_quote(left(term, 200)) || ':' || least(place, 16383) || in_weight, ' '), ''
+            string_agg(
+                search_quote(left(term, 200)) || ':' || least(segment_position, 16383) || in_weight, ' '),
+            ''
         )::tsvector
         from (
-            select *, place = min(place) over (partition by word_place) as is_first
+            select *, segment_position = min(segment_position) over (partition by word_position) as is_first
             from search_words(in_text)
         ) as words
         cross join lateral unnest(
@@ -52,15 +56,15 @@ begin
                     regexp_replace(segment, '([a-z0-9])([A-Z])', '\1 \2', 'g'),
                     '([A-Z])([A-Z][a-z])', '\1 \2', 'g'
                 )), ' ') end
-        ) as found_by (term)
+        ) as terms (term)
         where term is not null
     );
 end
 $$;
 
--- What a memory is found by. Lists are taken as far as an index entry of limited size allows. The
--- search path is fixed, because a restored backup computes this with an empty one. One plan serves every
--- text; by itself PostgreSQL would make another for each.
+-- Returns the search vector of a memory. Lists are cut to what an index entry of limited size can hold.
+-- The search path is fixed, because `pg_restore` computes the generated column with an empty one. The
+-- generic plan serves every text; PostgreSQL would otherwise plan for each.
 create function memory_search(in_summary text, in_lessons text[], in_tags text[]) returns tsvector
 language plpgsql immutable parallel safe
 set search_path from current set plan_cache_mode = force_generic_plan as $$
@@ -71,8 +75,8 @@ begin
 end
 $$;
 
--- `is_current` marks the one memory that a repetition is merged into: the latest of its agent, type
--- and summary.
+-- `is_current` marks the memory into which a repetition is merged: the latest of its agent, type and
+-- summary.
 create table memory (
     workspace text collate "C" not null,
     id uuid not null default gen_random_uuid(),
@@ -99,8 +103,9 @@ create index memory_by_time on memory (workspace, created_at desc, id);
 create index memory_by_word on memory using gin (search);
 create index memory_by_tag on memory using gin (tags);
 
--- The words of each memory as the native search sees them, for ranking by BM25. They stand in a table of
--- their own, so that an index that refuses a row refuses no memory. Empty without extension pg_search.
+-- The words of each memory as the native search splits them, for ranking by BM25. They are in a
+-- separate table, so that a memory is stored even when the BM25 index refuses its row. Empty without
+-- extension pg_search.
 create table memory_words (
     workspace text collate "C" not null,
     id uuid not null,

@@ -1,7 +1,7 @@
--- Which domains agents may reach, and what was answered when they asked.
+-- Rules for the domains that agents may reach, and the log of network checks.
 
--- The rules of workspace `default` serve every workspace that has none of its own. A rule without a
--- profile holds for every agent.
+-- The rules of workspace `default` apply to every workspace that has no rules of its own. A rule
+-- without a profile applies to every agent.
 create table domain_rule (
     workspace text collate "C" not null,
     id uuid not null default gen_random_uuid(),
@@ -12,7 +12,7 @@ create table domain_rule (
     enabled boolean not null default true,
     primary key (workspace, id),
     constraint domain_rule_action_known check (action in ('allow', 'deny')),
-    -- A star stands alone or before everything else, as `*.`.
+    -- A star is the whole pattern, or its beginning as `*.`.
     constraint domain_rule_pattern_form
         check (pattern = '*' or pattern ~ '^(\*\.)?[^*.[:space:]]+(\.[^*.[:space:]]+)*$')
 );
@@ -27,7 +27,7 @@ create table network_log (
     request_id text not null,
     domain text not null,
     allowed boolean not null,
-    -- The rule that decided, which may be gone by now.
+    -- The rule that decided. It may have been deleted since.
     policy_id uuid,
     reason text not null,
     primary key (workspace, created_at, id)
@@ -40,5 +40,5 @@ insert into domain_rule (workspace, pattern, action, priority) values
     ('default', 'raw.githubusercontent.com', 'allow', 1),
     ('default', '*.supabase.co', 'allow', 1);
 
--- Retention looks for the oldest rows of all workspaces.
+-- Finds the oldest rows of all workspaces, for retention.
 create index network_log_by_age on network_log using brin (created_at);

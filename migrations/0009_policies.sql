@@ -1,7 +1,7 @@
 -- The policies of the Cedar engine.
 
--- The policies of workspace `default` serve every workspace that has none of its own. Decisions refer
--- to a policy by its name; the texts below are bundled with the service too.
+-- The policies of workspace `default` apply to every workspace that has no policies of its own.
+-- Decisions refer to a policy by its name. The service also has the texts below built in.
 create table cedar_policy (
     workspace text collate "C" not null,
     name text collate "C" not null,

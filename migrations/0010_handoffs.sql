@@ -1,4 +1,4 @@
--- Handoffs: what agents leave for whoever continues their work.
+-- Handoffs: notes that an agent leaves for the agent that continues its work.
 
 create table handoff (
     workspace text collate "C" not null,
@@ -7,7 +7,7 @@ create table handoff (
     agent_type text not null,
     session_id text collate "C",
     summary text not null,
-    -- json and not jsonb: it is never queried, and it is given back as it was sent.
+    -- json and not jsonb: never queried, and returned exactly as the client sent it.
     completed_work json not null,
     in_progress json not null,
     decisions json not null,

@@ -1,7 +1,7 @@
 -- Blocks of ports that sessions hold for their test environments.
 
--- One row a slot, so that no two sessions hold one. A row that has expired, or whose session has lost
--- it, is a free slot.
+-- One row for each slot, so that no two sessions hold the same slot. A row that has expired, or whose
+-- session has lost it, is a free slot.
 create table port_block (
     workspace text collate "C" not null,
     slot integer not null,

@@ -1,4 +1,4 @@
--- The work queue: tasks with dependencies, handed out as leases with attempts and claim tokens.
+-- The work queue: tasks with dependencies, which agents claim for the time of a lease.
 
 create table work_task (
     workspace text collate "C" not null,
@@ -14,27 +14,27 @@ create table work_task (
     change_id text,
     unique_key text collate "C",
 
-    -- How many dependencies are not completed. Kept by whoever completes one, so that a claim need
-    -- not look at the backlog.
+    -- How many dependencies are not completed. The transition that completes a dependency decrements
+    -- it, so that a claim need not read the dependencies of the backlog.
     open_dependencies integer not null default 0,
     not_before timestamptz,
     deadline timestamptz,
-    -- Not handed out before; the later of `not_before` and the end of a retry's delay. While it was
-    -- in the future when written, the task is parked outside the index of ready tasks.
+    -- When a task can be claimed: at `not_before`, or after the backoff of its retry. `is_delayed`
+    -- keeps the task out of the index of ready tasks until its row is updated after that time.
     available_at timestamptz,
-    is_parked boolean not null default false,
+    is_delayed boolean not null default false,
 
     agent_requirements json,
     archetype text,
     min_trust smallint not null default 0,
-    -- Agent that a task of type `evaluate` or `review` is not handed to, besides its submitter.
+    -- An agent that may not claim a task of type `evaluate` or `review`, besides its submitter.
     authored_by text,
-    -- What the guardrails found in its text, under which set of patterns, and the trust below which
-    -- that blocks it.
+    -- What the guardrails found in the task's text, the set of patterns that was used, and the trust
+    -- below which the findings forbid a claim.
     guard_version text not null,
     guard_trust smallint not null,
     guard_findings jsonb not null,
-    -- The greater of `min_trust` and `guard_trust`: part of the index that claims read.
+    -- The greater of `min_trust` and `guard_trust`, stored for the indexes of ready tasks.
     needed_trust smallint not null,
 
     max_attempts smallint not null,
@@ -45,26 +45,26 @@ create table work_task (
     claimed_session_id text,
     claimed_at timestamptz,
     started_at timestamptz,
-    -- How long a renewal by heartbeat lasts, and how long one that does not say.
+    -- The lease that a heartbeat renews, and the lease of a renewal that does not name a duration.
     lease_minutes integer,
     claim_lease_minutes integer,
     lease_expires_at timestamptz,
-    -- When the claim ends by itself: with its lease, or earlier with its session's silence.
-    held_until timestamptz,
-    -- Whether somebody has noticed that the claim has ended. It may still be completed, and is
-    -- among the tasks that are handed out.
-    is_lapsed boolean not null default false,
-    -- Whether the task is in the index that claims read.
+    -- When the claim expires: with its lease, or earlier with its session's timeout.
+    claim_expires_at timestamptz,
+    -- Whether the row was updated after the claim expired. The task is then in the index of ready
+    -- tasks, and its claimant may still complete it until it is claimed again.
+    is_expiry_recorded boolean not null default false,
+    -- Whether the task is in the indexes of ready tasks, which claims read.
     is_ready boolean not null generated always as (
-        (status = 'pending' and open_dependencies = 0 and not is_parked)
-        or (status in ('claimed', 'running') and is_lapsed and attempt < max_attempts)
+        (status = 'pending' and open_dependencies = 0 and not is_delayed)
+        or (status in ('claimed', 'running') and is_expiry_recorded and attempt < max_attempts)
     ) stored,
 
     completed_at timestamptz,
     result json,
     error_message text,
-    -- The latest completion as the claimant sent it, and what it was answered: an identical repeat
-    -- gets the same answer until somebody claims the task again.
+    -- The latest report as the claimant sent it, and its answer: a repeated report gets the same answer
+    -- until the task is claimed again.
     completion jsonb,
 
     primary key (workspace, id),
@@ -72,23 +72,23 @@ create table work_task (
         status in ('pending', 'claimed', 'running', 'completed', 'failed', 'cancelled')
     ),
     constraint work_task_priority_range check (priority between 1 and 10),
-    -- Five is above every trust.
+    -- 5 is above every trust.
     constraint work_task_trust_range check (needed_trust between 0 and 5),
     constraint work_task_dependencies_counted check (open_dependencies >= 0),
     constraint work_task_claim_is_whole check (
         status not in ('claimed', 'running')
         or num_nulls(
             claim_token, claimed_by, claimed_at, lease_minutes, claim_lease_minutes,
-            lease_expires_at, held_until) = 0
+            lease_expires_at, claim_expires_at) = 0
     )
 );
 
--- One live task a unique key.
+-- One unfinished task for each unique key.
 create unique index work_task_unique_key on work_task (workspace, unique_key)
 where unique_key is not null and status in ('pending', 'claimed', 'running');
 
--- In the order in which tasks are handed out, for any type and for given ones. Tasks that ask for an
--- archetype have indexes of their own, so that a claimant without it does not walk over them.
+-- Ready tasks in queue order, for claims of any type and of given types. Tasks that require an
+-- archetype have indexes of their own, so that a claimant without the archetype does not read them.
 create index work_task_ready on work_task (workspace, needed_trust, priority, created_at, id)
 where is_ready and archetype is null;
 create index work_task_ready_by_type on work_task
@@ -100,16 +100,16 @@ where is_ready and archetype is not null;
 create index work_task_ready_by_archetype_and_type on work_task
     (workspace, archetype, task_type, needed_trust, priority, created_at, id)
 where is_ready and archetype is not null;
--- Ready tasks that the guardrails forbid to some agents.
+-- Ready tasks that the guardrails forbid to some agents, for the explanation of a claim without a task.
 create index work_task_guarded on work_task (workspace, priority, created_at, id)
 where is_ready and guard_trust > 0;
--- What time has changed and nobody has noticed yet: parked tasks that are due, claims that have
--- ended, deadlines that passed.
-create index work_task_parked on work_task (workspace, available_at)
-where status = 'pending' and open_dependencies = 0 and is_parked;
-create index work_task_held on work_task (workspace, held_until)
-where status in ('claimed', 'running') and not is_lapsed;
--- Tasks that some set of patterns has forbidden to somebody: those that another set is to judge.
+-- Overdue tasks, whose rows do not show yet what time has changed: delayed tasks that are due, expired
+-- claims, and (`work_task_overdue`) deadlines that have passed.
+create index work_task_delayed on work_task (workspace, available_at)
+where status = 'pending' and open_dependencies = 0 and is_delayed;
+create index work_task_claim_expiry on work_task (workspace, claim_expires_at)
+where status in ('claimed', 'running') and not is_expiry_recorded;
+-- Tasks that a set of guardrail patterns has forbidden to some agents, to scan them with another set.
 create index work_task_forbidden on work_task (workspace, guard_version)
 where status = 'pending' and guard_trust > 0;
 create index work_task_overdue on work_task (workspace, deadline)
@@ -122,14 +122,14 @@ create table work_dependency (
     workspace text collate "C" not null,
     task_id uuid not null,
     depends_on uuid not null,
-    place integer not null,
+    list_order integer not null,
     primary key (workspace, task_id, depends_on)
 );
 create index work_dependency_on on work_dependency (workspace, depends_on);
 
--- A task as it is submitted, with what the guardrails say of it. `refusal` is why its submitter may not
--- submit it, `patterns` and `violations` are what counts against the submitter.
-create type new_task as (
+-- A submitted task with what the guardrails found in it. `refusal` is why its submitter may not submit
+-- it; `patterns` and `violations` are the findings that count at the submitter's trust.
+create type task_submission as (
     task_type text,
     description text,
     input_data json,
@@ -154,15 +154,15 @@ create type new_task as (
     violations jsonb
 );
 
--- What became of a submission: the verdict, the task, and which of its dependencies is not known.
-create type submission as (
+-- The verdict of a submission, with the task, or with the number of the dependency that is unknown.
+create type submission_verdict as (
     verdict text,
     task_id uuid,
-    fault_place bigint -- starting at 1
+    dependency_number bigint -- starting at 1
 );
 
--- A task as a claim hands it out, with the verdict of the claim; or a verdict without a task.
-create type claimed_task as (
+-- The verdict of a claim, with the claimed task or without a task.
+create type claim_verdict as (
     verdict text,
     id uuid,
     task_type text,
@@ -174,13 +174,13 @@ create type claimed_task as (
     claim_token text,
     lease_expires_at timestamptz,
     reason text, -- why there is no task
-    texts json -- texts of tasks to judge first
+    texts json -- texts of tasks to scan first
 );
 
--- A task to claim, whose row is locked; none where the id is null.
-create type picked_task as (
+-- The task that a claim gets next, whose row is locked. The id is null when there is no such task.
+create type next_task as (
     id uuid,
     guard_version text,
     guard_findings jsonb,
-    is_contended boolean -- others hold what is left
+    is_contended boolean -- rivals have locked the remaining tasks
 );

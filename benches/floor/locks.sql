@@ -1,7 +1,8 @@
--- The least that a lock costs: the rows that an acquisition and a release write, and nothing asked.
+-- The least that a lock costs: the rows that an acquisition and a release write, without any check.
 
 create function floor_acquire_lock(
-    in_workspace text, cx request, in_key text, in_ttl interval, out token bigint, out expires_at timestamptz
+    in_workspace text, cx request, in_key text, in_ttl interval,
+    out token bigint, out expires_at timestamptz
 ) language plpgsql as $$
 #variable_conflict use_column
 begin
@@ -46,7 +47,7 @@ begin
 end
 $$;
 
--- A refused acquisition writes its audit row only.
+-- Writes the audit row of a refused acquisition, which writes nothing else.
 create function floor_refused_lock(in_workspace text, cx request, in_key text) returns void
 language plpgsql as $$
 begin

@@ -1,5 +1,5 @@
--- The least that work costs: the rows that a submission, a claim and a completion write, and nothing asked.
--- The task to claim is given, so nothing is looked for.
+-- The least that work costs: the rows that a submission, a claim and a completion write, without any
+-- check. The task to claim is an argument, so there is no search.
 
 create function floor_submit_task(in_workspace text, cx request, in_description text, out task_id uuid)
 language plpgsql as $$
@@ -34,11 +34,11 @@ declare
 begin
     claim_token := 'c_' || replace(gen_random_uuid()::text, '-', '');
     update work_task t set
-        status = 'claimed', attempt = t.attempt + 1, is_parked = false, is_lapsed = false,
+        status = 'claimed', attempt = t.attempt + 1, is_delayed = false, is_expiry_recorded = false,
         claim_token = floor_claim_task.claim_token, claimed_by = cx.agent_id,
         claimed_session_id = cx.session_id, claimed_at = at, started_at = at,
         lease_minutes = in_lease_minutes, claim_lease_minutes = in_lease_minutes,
-        lease_expires_at = ends_at, held_until = ends_at, completion = null, result = null,
+        lease_expires_at = ends_at, claim_expires_at = ends_at, completion = null, result = null,
         error_message = null
     where t.workspace = in_workspace and t.id = in_id
     returning t.attempt into attempt;
@@ -61,7 +61,7 @@ declare
 begin
     update work_task t set
         status = 'completed', result = in_result, completed_at = at, lease_expires_at = null,
-        held_until = null, is_lapsed = false, is_parked = false,
+        claim_expires_at = null, is_expiry_recorded = false, is_delayed = false,
         completion = jsonb_build_object('report', jsonb_build_object(
             'agent_id', cx.agent_id, 'success', true, 'result', in_result, 'error_message', null),
             'session_id', null, 'status', 'completed', 'retry_at', null)

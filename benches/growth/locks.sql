@@ -1,4 +1,4 @@
--- Locks that are held: one in five in another workspace, 25 for each session of an agent.
+-- Live locks: one in five in another workspace, 25 for each session of an agent.
 
 insert into agent_session (workspace, agent_id, session_id, agent_type)
 select

@@ -5,11 +5,11 @@ use crate::{Result, growth::Kind, statements::Statements};
 
 /// The workspace and the request, which come first in every call.
 const CALLER: [&str; 7] =
-    [":workspace", ":request", ":agent", ":type", "null", ":elapsed", ":silence"];
+    [":workspace", ":request", ":agent", ":type", "null", ":elapsed", ":session_timeout"];
 
 /// The same for the floor functions.
 const FLOOR_CALLER: &str =
-    ":workspace, row(:request, :agent, :type, null, :elapsed, :silence)::request";
+    ":workspace, row(:request, :agent, :type, null, :elapsed, :session_timeout)::request";
 
 /// What every script starts with. Keys are never used twice; tasks are counted, so that no two clients
 /// take the same one.
@@ -113,7 +113,7 @@ pub(crate) fn variables(clients: usize) -> Vec<(&'static str, String)> {
         ("request", "4f1c2e9a7b3d4c5e8f60718293a4b5c6"),
         ("type", "claude_code"),
         ("elapsed", "0.5"),
-        ("silence", "2 hours"),
+        ("session_timeout", "2 hours"),
         ("yes", "true"),
         ("no", "false"),
         ("zero", "0"),

@@ -1,13 +1,13 @@
--- Handoffs. Lists and content come as json and not as jsonb, which does not keep the order of members.
+-- Handoffs. Lists and content are json and not jsonb, which does not keep the order of members.
 
--- Stores a handoff, or refuses it for `in_refusal`, and records it.
+-- Stores a handoff, unless `in_refusal` says why it is refused.
 create or replace function write_handoff(
     in_workspace text, cx request, in_refusal text, in_summary text, in_completed_work json,
     in_in_progress json, in_decisions json, in_next_steps json, in_relevant_files json,
     in_content json, out handoff_id uuid
 ) language plpgsql as $$
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     if in_refusal is null then
         insert into handoff (
             workspace, agent_id, agent_type, session_id, summary, completed_work, in_progress,
@@ -18,7 +18,7 @@ begin
         )
         returning id into handoff_id;
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'write_handoff',
         jsonb_build_object('summary_length', length(in_summary)),
         case when in_refusal is null then jsonb_build_object('handoff_id', handoff_id)
@@ -27,15 +27,16 @@ begin
 end
 $$;
 
--- Reads the newest handoffs, of one agent or of all (null), and records that they were read. Asks for one
--- more than `in_limit`, which tells whether there are more; `in_asked` is what the audit row keeps.
+-- Returns the newest handoffs of one agent, or of all agents (null), and records that they were read.
+-- Returns up to one more than `in_limit`: the extra row tells the service that there are more.
+-- `in_parameters` is for the audit row.
 create or replace function read_handoffs(
-    in_workspace text, cx request, in_agent_id text, in_limit bigint, in_asked jsonb
+    in_workspace text, cx request, in_agent_id text, in_limit bigint, in_parameters jsonb
 ) returns setof handoff language plpgsql as $$
 declare
-    found_rows bigint;
+    found_count bigint;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     if in_agent_id is null then
         return query
         select * from handoff h where h.workspace = in_workspace
@@ -45,9 +46,9 @@ begin
         select * from handoff h where h.workspace = in_workspace and h.agent_id = in_agent_id
         order by h.created_at desc, h.id desc limit in_limit + 1;
     end if;
-    get diagnostics found_rows = row_count;
-    perform record(
-        in_workspace, cx, 'read_handoff', in_asked,
-        jsonb_build_object('count', least(found_rows, in_limit)), true);
+    get diagnostics found_count = row_count;
+    perform record_audit(
+        in_workspace, cx, 'read_handoff', in_parameters,
+        jsonb_build_object('count', least(found_count, in_limit)), true);
 end
 $$;

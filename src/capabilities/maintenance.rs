@@ -155,7 +155,7 @@ pub(crate) async fn sweep(services: &Services) -> Result<()> {
     .await?;
     for workspace in workspaces {
         sqlx::query!(
-            "select from tidy_up($1, $2, '{sessions,locks,work,ports}')",
+            "select from sweep_workspace($1, $2, '{sessions,locks,work,ports}')",
             workspace,
             services.config.session_timeout(),
         )
@@ -188,7 +188,7 @@ async fn retention(db: &mut Db, retention_days: i32) -> Result<Retained> {
         select
             rows_deleted as "rows_deleted!",
             audit_partitions_dropped as "audit_partitions_dropped!"
-        from retain($1, $2)
+        from apply_retention($1, $2)
         "#,
         retention_days,
         MONTHS_AHEAD,

@@ -1,21 +1,21 @@
 -- Checks of domains.
 
--- Answers whether a domain may be reached, by the first rule that fits, and logs the answer. Without a rule
--- the answer is `in_default` with `in_default_reason`.
+-- Checks whether an agent may reach a domain, by the first rule that matches, and logs the answer.
+-- Without a matching rule the answer is `in_default` with `in_default_reason`.
 --
--- `right` compares the end of the domain with what follows the star, dot included, so that a name never
--- matches by a part of a label and no character of a pattern is special.
+-- A pattern `*.example.com` is compared by `right` with the end of the domain, dot included. So it does
+-- not match `badexample.com`, and no character of a pattern is special, as it would be in LIKE.
 create or replace function check_network(
     in_workspace text, cx request, in_profile text, in_domain text, in_default boolean,
     in_default_reason text, out allowed boolean, out reason text, out policy_id uuid
 ) language plpgsql as $$
 declare
-    home text := case when exists (select from domain_rule r where r.workspace = in_workspace)
+    rule_workspace text := case when exists (select from domain_rule r where r.workspace = in_workspace)
         then in_workspace else 'default' end;
 begin
     select r.action = 'allow', r.action, r.id into allowed, reason, policy_id
     from domain_rule r
-    where r.workspace = home and r.enabled
+    where r.workspace = rule_workspace and r.enabled
         and (r.profile is null or r.profile = in_profile)
         and (
             r.pattern in ('*', in_domain)

@@ -1,31 +1,33 @@
 -- Blocks of ports.
 
--- Gives a session the lowest free slot, or the one it has for longer, or says why not, and records it.
+-- Allocates the lowest free slot to a session, or extends the block that the session has. Returns a
+-- refusal when the session belongs to another agent or no slot is free.
 --
--- Allocations of one workspace take turns; each then sees what the previous one committed.
+-- Allocations of one workspace run one after the other under an advisory lock. Each sees what the
+-- previous one committed, so no slot is allocated twice.
 create or replace function allocate_ports(
     in_workspace text, cx request, in_session_id text, in_slots integer, in_ttl interval,
     out refusal text, out slot integer, out expires_at timestamptz
 ) language plpgsql as $$
 declare
     at timestamptz;
-    own record;
+    held record;
 begin
-    perform hear(in_workspace, cx);
-    perform from take_turn(in_workspace, 'ports', '');
+    perform record_heartbeat(in_workspace, cx);
+    perform from acquire_advisory_lock(in_workspace, 'ports', '');
     at := clock_timestamp();
     expires_at := at + in_ttl;
-    select b.slot, b.agent_id into own from live_port_blocks(in_workspace, cx.silence) b
+    select b.slot, b.agent_id into held from live_port_blocks(in_workspace, cx.session_timeout) b
     where b.session_id = in_session_id;
-    if own.agent_id <> cx.agent_id then
+    if held.agent_id <> cx.agent_id then
         refusal := 'session_owned_by_other_agent';
-    elsif own.slot is not null then
-        slot := own.slot;
+    elsif held.slot is not null then
+        slot := held.slot;
         update port_block p set expires_at = allocate_ports.expires_at
         where p.workspace = in_workspace and p.slot = allocate_ports.slot;
     else
         select min(n) into slot from generate_series(0, in_slots - 1) n
-        where n not in (select b.slot from live_port_blocks(in_workspace, cx.silence) b);
+        where n not in (select b.slot from live_port_blocks(in_workspace, cx.session_timeout) b);
         if slot is null then
             refusal := 'no_ports_available';
         else
@@ -37,7 +39,7 @@ begin
     if refusal is not null then
         expires_at := null;
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'allocate_ports', jsonb_build_object('session_id', in_session_id),
         case when refusal is null then jsonb_build_object('slot', slot)
             else jsonb_build_object('reason', refusal) end,
@@ -45,9 +47,9 @@ begin
 end
 $$;
 
--- The blocks of ports in force, in the order of allocation.
-create or replace function live_port_blocks(in_workspace text, silence interval) returns setof port_block
-language plpgsql stable as $$
+-- Lists the live blocks of ports in the order of allocation.
+create or replace function live_port_blocks(in_workspace text, session_timeout interval)
+returns setof port_block language plpgsql stable as $$
 declare
     at timestamptz := clock_timestamp();
 begin
@@ -59,14 +61,14 @@ begin
         limit 1
     ) s on true
     where p.workspace = in_workspace
-        and is_in_force(p.allocated_at, p.expires_at, silence, at,
+        and is_live_with_session(p.allocated_at, p.expires_at, session_timeout, at,
             s.ended_at, s.last_heartbeat_at, s.revived_at)
     order by p.allocated_at, p.slot;
 end
 $$;
 
--- Frees a session's block, when it is the caller's or `in_any_owner`, and records it. A session without a
--- block is not refused; `slot` is then null.
+-- Releases a session's block when it belongs to the caller, or to any agent with `in_any_owner`. A
+-- session without a block is not refused; `slot` is then null.
 create or replace function release_ports(
     in_workspace text, cx request, in_session_id text, in_any_owner boolean,
     out refusal text, out slot integer
@@ -75,7 +77,7 @@ declare
     at timestamptz;
     block port_block;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     at := clock_timestamp();
     select p.* into block from port_block p
     left join lateral (
@@ -84,7 +86,7 @@ begin
         limit 1
     ) s on true
     where p.workspace = in_workspace and p.session_id = in_session_id
-        and is_in_force(p.allocated_at, p.expires_at, cx.silence, at,
+        and is_live_with_session(p.allocated_at, p.expires_at, cx.session_timeout, at,
             s.ended_at, s.last_heartbeat_at, s.revived_at)
     for update of p;
     if block.agent_id = cx.agent_id or (block.slot is not null and in_any_owner) then
@@ -93,7 +95,7 @@ begin
     elsif block.slot is not null then
         refusal := 'not_owner';
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'release_ports', jsonb_build_object('session_id', in_session_id),
         case when refusal is null then jsonb_build_object('slot', slot)
             else jsonb_build_object('reason', refusal) end,

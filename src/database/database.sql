@@ -1,9 +1,11 @@
--- What all capabilities share: turns of transactions, and the installation.
+-- Shared by all capabilities: advisory locks of transactions, the installation, conversions of JSON
+-- lists.
 
--- Makes transactions of a workspace that name the same thing take turns: waits until no other has its
--- turn, and keeps it until the transaction ends. Always called in FROM (`perform from take_turn(…)`), because
--- a distributed database can then send the call to where the workspace's rows are (see `distribute`).
-create or replace function take_turn(in_workspace text, in_kind text, in_name text) returns void
+-- Acquires an advisory lock until the end of the transaction, so that transactions of one workspace
+-- that name the same thing run one after the other. A statement that begins after the lock was acquired
+-- sees what the previous holder committed. Callers write `perform from acquire_advisory_lock(…)`: Citus
+-- sends a call in FROM to the worker that has the workspace's rows (see `distribute_functions`).
+create or replace function acquire_advisory_lock(in_workspace text, in_kind text, in_name text) returns void
 language plpgsql as $$
 begin
     perform pg_advisory_xact_lock(
@@ -11,23 +13,24 @@ begin
 end
 $$;
 
--- Ends an installation of functions: remembers which are installed, distributes what is new where the
--- database is distributed, makes the coming months of the audit log, and builds the BM25 index where there
--- is an extension for it and no index yet.
+-- Completes an installation of functions: stores their digest, distributes new tables and functions
+-- where Citus distributes the database, creates the audit log's coming months, and creates the BM25
+-- index where its extension is installed and the index is missing.
 create or replace function finish_installation(in_digest text) returns void language plpgsql as $$
 begin
     delete from installed_functions;
     insert into installed_functions (digest) values (in_digest);
-    perform distribute_what_is_new();
-    perform audit_log_ensure_partitions(3);
+    perform distribute_new_objects();
+    perform ensure_audit_partitions(3);
     if to_regclass('memory_bm25') is null then
-        perform make_memory_bm25();
+        perform create_bm25_index();
     end if;
 end
 $$;
 
--- The members of a JSON list of texts; null for null. Most lists are empty and cost no query.
-create or replace function texts_of(in_list jsonb) returns text[] language plpgsql immutable as $$
+-- Converts a JSON list of strings to an array; null stays null. Most lists are empty, and these run no
+-- query.
+create or replace function to_text_array(in_list jsonb) returns text[] language plpgsql immutable as $$
 begin
     if in_list is null or in_list = 'null' then
         return null;
@@ -35,6 +38,19 @@ begin
         return '{}'::text[];
     end if;
     return array(
-        select member from jsonb_array_elements_text(in_list) with ordinality as it (member, n) order by n);
+        select element from jsonb_array_elements_text(in_list) with ordinality as list (element, n)
+        order by n);
+end
+$$;
+
+-- Converts a JSON list of ids to an array. An empty list runs no query.
+create or replace function to_uuid_array(in_list jsonb) returns uuid[] language plpgsql immutable as $$
+begin
+    if in_list = '[]' then
+        return '{}'::uuid[];
+    end if;
+    return array(
+        select element::uuid from jsonb_array_elements_text(in_list) with ordinality as list (element, n)
+        order by n);
 end
 $$;

@@ -1,27 +1,38 @@
 -- The audit log: one row for each transition, written by the transition itself.
 
--- Writes the audit row of one transition. Called exactly once on every path, refusals included.
-create or replace function record(
+-- Writes the audit row of one transition. Each path of a transition calls this exactly once, refusals
+-- included.
+create or replace function record_audit(
     in_workspace text, cx request, operation text, parameters jsonb, result jsonb, success boolean
 ) returns void language plpgsql as $$
+declare
+    duration_ms double precision := request_duration_ms(cx);
 begin
     insert into audit_log (
         workspace, agent_id, agent_type, session_id, request_id, operation, parameters, result,
         success, duration_ms
     ) values (
         in_workspace, cx.agent_id, cx.agent_type, cx.session_id, cx.id, operation, parameters, result,
-        success, cx.elapsed_ms + 1000 * extract(epoch from clock_timestamp() - statement_timestamp())
+        success, duration_ms
     );
 end
 $$;
 
--- Records that a policy denied an operation: the one row of a request that is answered with 403.
+-- Returns the milliseconds from a request's arrival until now.
+create or replace function request_duration_ms(cx request) returns double precision language plpgsql as $$
+begin
+    return cx.elapsed_ms + 1000 * extract(epoch from clock_timestamp() - statement_timestamp());
+end
+$$;
+
+-- Records that a policy denied an operation. A request that is answered with 403 has this audit row
+-- alone.
 create or replace function record_denial(
     in_workspace text, cx request, operation text, resource text, engine text, reason text,
     diagnostics text[]
 ) returns void language plpgsql as $$
 begin
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'policy_decision',
         jsonb_build_object(
             'operation', operation, 'resource', resource, 'engine', engine, 'context', null,
@@ -35,22 +46,23 @@ begin
 end
 $$;
 
--- Creates the partition of the current month and of the months after it, where they are missing, and
--- returns how many it made. Months are those of UTC. A request that finds no partition for its row calls
--- this and is run again, so no background task is needed. A partition is created apart and then
--- attached, which does not block writers. Runs with its owner's rights, so that the service's role
--- need not own the table.
-create or replace function audit_log_ensure_partitions(months_ahead integer) returns integer
+-- Creates the missing partitions of the current month and of the months after it, and returns how many
+-- it created. Months are those of UTC. A request that finds no partition for its audit row calls this
+-- and is run again, so no background task is needed. Each partition is created as a table of its own
+-- and then attached, which does not block writers. Runs with its owner's rights, so that the service's
+-- role need not own the table.
+create or replace function ensure_audit_partitions(months_ahead integer) returns integer
 language plpgsql security definer set search_path from current as $$
 declare
     this_month timestamp := date_trunc('month', clock_timestamp() at time zone 'UTC');
     lower_bound timestamptz;
     upper_bound timestamptz;
     partition text;
-    made integer := 0;
+    created integer := 0;
 begin
-    perform pg_advisory_xact_lock(hashtextextended('audit_log_ensure_partitions', 0));
-    -- Without this, Citus refuses to distribute a partition that has a trigger. Elsewhere it has no effect.
+    perform pg_advisory_xact_lock(hashtextextended('ensure_audit_partitions', 0));
+    -- Without this, Citus refuses to distribute a partition that has a trigger. Elsewhere it has no
+    -- effect.
     perform set_config('citus.enable_unsafe_triggers', 'on', true);
     for n in 0..least(months_ahead, 24) loop
         lower_bound := (this_month + make_interval(months => n)) at time zone 'UTC';
@@ -60,28 +72,28 @@ begin
         execute format('create table %I (like audit_log including defaults)', partition);
         execute format(
             'create trigger audit_log_append_only before update or delete or truncate on %I
-             for each statement execute function audit_log_refuse()', partition);
+             for each statement execute function refuse_audit_log_change()', partition);
         execute format('alter table %I enable always trigger audit_log_append_only', partition);
         execute format(
             'alter table audit_log attach partition %I for values from (%L) to (%L)',
             partition, lower_bound, upper_bound);
-        made := made + 1;
+        created := created + 1;
     end loop;
-    return made;
+    return created;
 end
 $$;
 
--- Drops the audit log's months that lie wholly before the days to keep, and returns how many. Runs with
--- its owner's rights, so that the service's role need not own the table. A second caller at the same
--- time does nothing.
-create or replace function audit_log_drop_partitions(retention_days integer) returns bigint
+-- Drops the partitions of months that ended before the days to keep, and returns how many it dropped.
+-- Runs with its owner's rights, so that the service's role need not own the table. While another call
+-- is running, this one does nothing.
+create or replace function drop_audit_partitions(retention_days integer) returns bigint
 language plpgsql security definer set search_path from current as $$
 declare
     oldest_kept date := (clock_timestamp() at time zone 'UTC')::date - greatest(retention_days, 1);
     month record;
     dropped bigint := 0;
 begin
-    if not pg_try_advisory_xact_lock(hashtextextended('audit_log_drop_partitions', 0)) then
+    if not pg_try_advisory_xact_lock(hashtextextended('drop_audit_partitions', 0)) then
         return 0;
     end if;
     for month in

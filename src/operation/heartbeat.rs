@@ -34,7 +34,7 @@ impl Heartbeats {
         let Err(generation) = self.0.get(&subject) else { return Ok(()) };
         let recorded_at = Instant::now();
         sqlx::query_scalar!(
-            "select hear($1, row(null, $2, $3, $4, null, $5)::request)",
+            "select record_heartbeat($1, row(null, $2, $3, $4, null, $5)::request)",
             caller.workspace,
             caller.agent_id,
             caller.agent_type,

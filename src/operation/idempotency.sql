@@ -1,7 +1,8 @@
--- Answers that are kept for repeated requests.
+-- Answers that are stored for repeated requests.
 
--- Takes an idempotency key for a request. Returns false when an answer is stored under it; one older than
--- 24 hours does not count. Of two requests at once, the second waits until the first has committed.
+-- Reserves an idempotency key for a request. Returns false when an answer is stored under the key and
+-- is not older than `idempotency_key_lifetime`. Of two requests at once, the second waits at the unique
+-- index until the first has committed.
 create or replace function reserve_idempotency_key(
     in_workspace text, in_agent_id text, in_key text, in_fingerprint bytea
 ) returns boolean language plpgsql as $$
@@ -17,7 +18,13 @@ begin
     at := clock_timestamp();
     update idempotency_key k set fingerprint = in_fingerprint, body = null, created_at = at
     where k.workspace = in_workspace and k.agent_id = in_agent_id and k.key = in_key
-        and k.created_at <= at - interval '24 hours';
+        and k.created_at <= at - idempotency_key_lifetime();
     return found;
 end
+$$;
+
+-- Returns how long a stored answer is given to repeated requests.
+create or replace function idempotency_key_lifetime() returns interval
+language sql immutable parallel safe as $$
+    select interval '24 hours'
 $$;

@@ -193,7 +193,7 @@ async fn a_wrong_time_is_a_bad_request_and_one_without_offset_is_invalid() {
 #[tokio::test]
 async fn a_new_month_gets_the_indexes_of_the_log_and_refuses_changes() {
     let service = Service::start().await;
-    let made: i32 = service.scalar("select audit_log_ensure_partitions(8)").await;
+    let made: i32 = service.scalar("select ensure_audit_partitions(8)").await;
     assert_eq!(made, 5);
     let rows = service
         .rows(
@@ -242,7 +242,7 @@ fn visited(plan: &Value, partitions: &mut Vec<String>) {
 #[expect(clippy::disallowed_methods, reason = "the plan of a statement shows where it looks")]
 async fn a_query_reads_no_month_that_it_does_not_need() {
     let service = Service::start().await;
-    service.execute("select audit_log_ensure_partitions(11)").await;
+    service.execute("select ensure_audit_partitions(11)").await;
     service
         .execute(
             "insert into audit_log (

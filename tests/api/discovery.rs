@@ -525,7 +525,7 @@ async fn a_session_that_is_heard_in_time_survives_a_concurrent_cleanup() {
 
 #[expect(clippy::disallowed_methods, reason = "a call that is held up in its transaction")]
 async fn heartbeat_by_hand(db: &mut sqlx::PgConnection) {
-    let sql = "select touch_session('default', 'a', 's', interval '2 hours')";
+    let sql = "select mark_session_alive('default', 'a', 's', interval '2 hours')";
     sqlx::raw_sql(sql).execute(db).await.expect("the statement runs");
 }
 

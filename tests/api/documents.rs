@@ -190,7 +190,7 @@ async fn fill(service: &Service) {
         .execute(
             "update agent_session set last_heartbeat_at = now() - interval '1 day'
              where agent_id = 'silent';
-             update work_task set held_until = now() where task_type = 'lost'",
+             update work_task set claim_expires_at = now() where task_type = 'lost'",
         )
         .await;
 }
@@ -226,7 +226,7 @@ async fn every_query_for_operators_says_what_the_service_says() {
         columns("from agent_session", &["agent_id", "session_id", "status"]),
         [["agent_id", "session_id", "status"].map(|it| agents[0][it].clone())]
     );
-    let lost = columns("is_claim_over(", &["task_type", "claimed_by"]);
+    let lost = columns("is_claim_expired(", &["task_type", "claimed_by"]);
     assert_eq!(lost, [[json!("lost"), json!("silent")]]);
     let claim = json!({ "agent_id": "next", "agent_type": "t", "task_types": ["lost"] });
     let claimed = reader.post("/work/claim", claim).await.json;

@@ -145,7 +145,7 @@ async fn what_has_expired_is_cleared() {
             "update work_task set deadline = now() where description = 'late';
              update work_task set status = 'claimed', attempt = 3, claim_token = 'c', claimed_by = 'a',
                 claimed_at = now(), lease_minutes = 1, claim_lease_minutes = 1, lease_expires_at = now(),
-                held_until = now() where description = 'out';
+                claim_expires_at = now() where description = 'out';
              insert into port_block (workspace, slot, agent_id, session_id, allocated_at, expires_at)
              values ('default', 0, 'a', 's', now(), now()),
                 ('default', 1, 'a', 's2', now(), '2999-01-01'),

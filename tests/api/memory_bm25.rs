@@ -18,8 +18,8 @@ const STAND_IN: &str = "
     $$;
     create operator ||| (leftarg = text, rightarg = text, function = any_word);
     create index memory_bm25 on memory_words (id);
-    create trigger memory_words_kept after insert or update of summary, lessons, tags on memory
-        for each row execute function keep_memory_words()";
+    create trigger memory_words_stored after insert or update of summary, lessons, tags on memory
+        for each row execute function store_memory_words()";
 
 const FAILING: &str = "
     create or replace function any_word(words text, query text) returns boolean
@@ -76,9 +76,9 @@ async fn without_the_extension_nothing_is_kept_or_told() {
     let client = service.client();
     remember(&client, "one pool", json!({})).await;
     assert_eq!(members(&recall(&client, "pool").await), ["memories", "count", "truncated"]);
-    assert!(!service.scalar::<bool>("select make_memory_bm25()").await);
+    assert!(!service.scalar::<bool>("select create_bm25_index()").await);
     assert_eq!(service.scalar::<i64>("select count(*) from memory_words").await, 0);
-    let triggers = "select count(*) from pg_trigger where tgname = 'memory_words_kept'";
+    let triggers = "select count(*) from pg_trigger where tgname = 'memory_words_stored'";
     assert_eq!(service.scalar::<i64>(triggers).await, 0);
 }
 
@@ -111,7 +111,7 @@ async fn the_index_is_made_for_versions_that_recover_and_its_failure_breaks_noth
                  set local allow_system_table_mods = on;
                  insert into pg_extension values
                      (99999, 'pg_search', 10, 'public'::regnamespace, false, '{version}');
-                 create table made as select make_memory_bm25() as made;
+                 create table made as select create_bm25_index() as made;
                  delete from pg_extension where oid = 99999;
                  commit"
             ))
@@ -119,7 +119,7 @@ async fn the_index_is_made_for_versions_that_recover_and_its_failure_breaks_noth
         assert!(!service.scalar::<bool>("select made from made").await, "{version}");
         let tried = "select case when is_called then last_value else 0 end from tried";
         assert_eq!(service.scalar::<i64>(tried).await, tries, "{version}");
-        let triggers = "select count(*) from pg_trigger where tgname = 'memory_words_kept'";
+        let triggers = "select count(*) from pg_trigger where tgname = 'memory_words_stored'";
         assert_eq!(service.scalar::<i64>(triggers).await, 0, "{version}");
         service.execute("drop table made").await;
     }

@@ -167,7 +167,7 @@ async fn of_a_reviving_call_and_a_rival_one_gets_the_task() {
                 race.post("/work/claim", &own).await;
             }
             race.lose(loss).await;
-            let lapsed = "update work_task set held_until = clock_timestamp()
+            let lapsed = "update work_task set claim_expires_at = clock_timestamp()
                 where status = 'claimed'";
             race.service.execute(lapsed).await;
             let answers = race.run("/work/claim", body).await;

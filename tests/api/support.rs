@@ -167,13 +167,13 @@ impl Service {
             if self.transport.is_router() { "s" } else { "to_jsonb(s) - 'last_heartbeat_at'" };
         let sql = format!("select concat(
             (select json_agg(l order by workspace, key) from file_lock l),
-            (select json_agg(q order by workspace, place) from lock_waiter q),
+            (select json_agg(q order by workspace, id) from lock_waiter q),
             (select json_agg({session} order by workspace, agent_id, session_id) from agent_session s),
             (select json_agg(i order by workspace, agent_id, key) from idempotency_key i),
             (select json_agg(a order by workspace, agent_id) from agent_assignment a),
             (select json_agg(p order by workspace, name) from profile p),
             (select json_agg(t order by workspace, id) from work_task t),
-            (select json_agg(d order by workspace, task_id, place) from work_dependency d),
+            (select json_agg(d order by workspace, task_id, list_order) from work_dependency d),
             (select json_agg(g order by workspace, name) from guardrail_pattern g),
             (select json_agg(v order by workspace, id) from guardrail_violation v),
             (select json_agg(m order by workspace, id) from memory m),

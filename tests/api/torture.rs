@@ -35,7 +35,7 @@ const HISTORY: &str = "
         insert into history (kind, key, agent_id, session_id, grade) values (
             case when new.attempt > old.attempt then 'granted'
                 when new.status not in ('claimed', 'running') then 'freed'
-                when new.held_until < old.held_until then 'expired'
+                when new.claim_expires_at < old.claim_expires_at then 'expired'
                 else 'extended' end,
             new.id, new.claimed_by, new.claimed_session_id, new.attempt);
         return null;
@@ -144,7 +144,7 @@ impl<'a> Worker<'a> {
                     latest = Value::Null;
                 }
                 13..16 => {
-                    let lapse = "update work_task set held_until = clock_timestamp()
+                    let lapse = "update work_task set claim_expires_at = clock_timestamp()
                         where id = (select id from work_task where status = 'claimed'
                             order by random() limit 1) and status = 'claimed'";
                     self.service.execute(lapse).await;

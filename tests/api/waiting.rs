@@ -133,7 +133,7 @@ async fn a_free_lock_is_kept_for_whoever_waits_for_it() {
     let client = service.client();
     let place = |seconds: i64| {
         format!(
-            "insert into lock_waiter (workspace, place, key, agent_id, agent_type, session_id,
+            "insert into lock_waiter (workspace, id, key, agent_id, agent_type, session_id,
                 reason, alive_until)
              values ('default', gen_random_uuid(), 'k', 'w', 'codex', 's', 'patient',
                 clock_timestamp() + interval '{seconds} seconds')"
@@ -323,7 +323,7 @@ async fn a_waiting_claim_takes_notice_of_what_time_has_changed() {
         while client.waiting().await == 0 {
             tokio::task::yield_now().await;
         }
-        service.execute("update work_task set held_until = now()").await;
+        service.execute("update work_task set claim_expires_at = now()").await;
     };
     let (got, ()) = join(waits, ends).await;
     assert_eq!((&got["task_id"], &got["attempt"]), (&parked, &json!(2)));
@@ -406,7 +406,7 @@ async fn abandoned_places_are_cleared_away() {
     let client = service.client();
     execute(
         &service.db,
-        "insert into lock_waiter (workspace, place, key, agent_id, agent_type, alive_until)
+        "insert into lock_waiter (workspace, id, key, agent_id, agent_type, alive_until)
          select 'default', gen_random_uuid(), 'old', 'x', 't',
             clock_timestamp() - interval '2 minutes' from generate_series(1, 50)",
     )
@@ -486,7 +486,7 @@ async fn whoever_waits_for_work_is_called_when_there_is_some() {
     client.acquire("a", "k", json!({})).await;
     let lock = client.acquire("b", "k", json!({ "wait_seconds": 50 }));
     let work = async {
-        for (n, change) in ["submitted", "update work_task set held_until = now()", "parked"]
+        for (n, change) in ["submitted", "update work_task set claim_expires_at = now()", "parked"]
             .into_iter()
             .enumerate()
         {
@@ -556,7 +556,7 @@ async fn those_who_wait_do_not_try_while_there_is_nothing_for_them() {
         )
         .await;
     let attempts = "select coalesce(sum(calls), 0)::bigint from pg_stat_user_functions
-        where funcname = 'hear'";
+        where funcname = 'record_heartbeat'";
     let expired = |agent: String, key: &'static str, client: Client| async move {
         let refused = client.acquire(&agent, key, json!({ "wait_seconds": 3 })).await;
         assert_eq!(refused["reason"], "locked_by_other");
@@ -612,7 +612,7 @@ async fn those_who_wait_do_not_try_while_there_is_nothing_for_them() {
 async fn place(service: &Service, agent: &str, seconds_left: i32) {
     service
         .execute(&format!(
-            "insert into lock_waiter (workspace, place, key, agent_id, agent_type, alive_until)
+            "insert into lock_waiter (workspace, id, key, agent_id, agent_type, alive_until)
              values ('default', gen_random_uuid(), 'k', '{agent}', 't',
                 clock_timestamp() + interval '{seconds_left} seconds')"
         ))

@@ -47,7 +47,7 @@ fn nothing(reason: &str) -> Value {
 async fn end_leases(service: &Service) {
     service
         .execute(
-            "update work_task set held_until = now() - interval '1 second',
+            "update work_task set claim_expires_at = now() - interval '1 second',
                 lease_expires_at = now() - interval '1 second'
              where status in ('claimed', 'running')",
         )
@@ -742,8 +742,8 @@ async fn any_call_renews_the_claims_of_its_session_and_never_shortens_them() {
             .execute(
                 "update work_task set lease_expires_at =
                     (lease_expires_at at time zone 'utc' - interval '30 minutes') at time zone 'utc',
-                    held_until =
-                    (held_until at time zone 'utc' - interval '30 minutes') at time zone 'utc'",
+                    claim_expires_at =
+                    (claim_expires_at at time zone 'utc' - interval '30 minutes') at time zone 'utc'",
             )
             .await;
     };
@@ -786,7 +786,7 @@ async fn a_claim_ends_with_the_silence_of_its_session() {
     assert_eq!(claim(&client, "b", json!({})).await["success"], false);
     let horizon: f64 = service
         .scalar(
-            "select extract(epoch from held_until - clock_timestamp())::float8 / 60 from work_task",
+            "select extract(epoch from claim_expires_at - clock_timestamp())::float8 / 60 from work_task",
         )
         .await;
     assert!(horizon > 19.0 && horizon <= 20.0, "{horizon}");
@@ -794,8 +794,8 @@ async fn a_claim_ends_with_the_silence_of_its_session() {
         .execute(
             "update agent_session set last_heartbeat_at =
                     (last_heartbeat_at at time zone 'utc' - interval '21 minutes') at time zone 'utc';
-             update work_task set held_until =
-                    (held_until at time zone 'utc' - interval '21 minutes') at time zone 'utc'",
+             update work_task set claim_expires_at =
+                    (claim_expires_at at time zone 'utc' - interval '21 minutes') at time zone 'utc'",
         )
         .await;
     let taken = claim(&client, "b", json!({})).await;
@@ -864,7 +864,7 @@ async fn a_claim_reads_a_handful_of_rows_however_long_the_backlog_is() {
         format!(
             "insert into work_task (workspace, task_type, description, priority, submitted_by,
                 open_dependencies, guard_version, guard_trust, guard_findings, needed_trust,
-                max_attempts, retry_on_failure, is_parked, available_at, archetype)
+                max_attempts, retry_on_failure, is_delayed, available_at, archetype)
              select 'default', 'kind-' || n % 7, 'd', {priority}, 's', {open}, 'stale', 0, '[]',
                 {trust}, 3, false, {parked}, '2999-01-01', {archetype}
              from generate_series(1, {count}) n;"
@@ -961,9 +961,9 @@ async fn what_time_has_made_available_is_found_behind_any_number_of_others() {
              from generate_series(1, {count}) n;"
         )
     };
-    let parked = "is_parked, available_at";
+    let parked = "is_delayed, available_at";
     let ended = "status, attempt, claim_token, claimed_by, claimed_at, lease_minutes,
-        claim_lease_minutes, lease_expires_at, held_until";
+        claim_lease_minutes, lease_expires_at, claim_expires_at";
     let claimed = |minutes: u32| {
         format!(
             "'claimed', 1, 'c', 'x', clock_timestamp(), 1, 1, clock_timestamp(),
@@ -1060,8 +1060,8 @@ async fn pass_minutes(service: &Service, minutes: u32) {
         .execute(&format!(
             "update work_task set lease_expires_at =
                     (lease_expires_at at time zone 'utc' - interval '{minutes} minutes') at time zone 'utc',
-                held_until =
-                    (held_until at time zone 'utc' - interval '{minutes} minutes') at time zone 'utc'"
+                claim_expires_at =
+                    (claim_expires_at at time zone 'utc' - interval '{minutes} minutes') at time zone 'utc'"
         ))
         .await;
 }
@@ -1071,7 +1071,7 @@ async fn a_lease_lasts_as_many_minutes_as_it_says() {
     let service = Service::with(&[("WORK_LEASE_MINUTES", "7")]).await;
     let client = service.client();
     let lasts = async |minutes: f64| {
-        for end in ["lease_expires_at", "held_until"] {
+        for end in ["lease_expires_at", "claim_expires_at"] {
             let left = minutes_left(&service, end).await;
             assert!(left > minutes - 1.0 && left <= minutes, "{end}: {left} of {minutes}");
         }
@@ -1104,9 +1104,9 @@ async fn a_claim_without_a_session_is_renewed_by_any_call_of_its_agent() {
     claim(&client, "a", json!({})).await;
     pass_minutes(&service, 30).await;
     client.acquire("b", "k", json!({ "session_id": "s" })).await;
-    assert!(minutes_left(&service, "held_until").await < 31.0, "another agent");
+    assert!(minutes_left(&service, "claim_expires_at").await < 31.0, "another agent");
     client.acquire("a", "k2", json!({ "session_id": "s" })).await;
-    assert!(minutes_left(&service, "held_until").await > 59.0);
+    assert!(minutes_left(&service, "claim_expires_at").await > 59.0);
 }
 
 #[tokio::test]
@@ -1118,14 +1118,14 @@ async fn a_renewed_claim_still_ends_with_the_silence_of_its_session() {
     let id = submit(&client, json!({})).await;
     claim(&client, "a", json!({ "session_id": "s", "lease_minutes": 600 })).await;
     let horizon = async || {
-        let left = minutes_left(&service, "held_until").await;
+        let left = minutes_left(&service, "claim_expires_at").await;
         assert!(left > 19.0 && left <= 20.0, "{left}");
         assert!(minutes_left(&service, "lease_expires_at").await > 590.0);
     };
     service
         .execute(
-            "update work_task set held_until =
-                    (held_until at time zone 'utc' - interval '5 minutes') at time zone 'utc'",
+            "update work_task set claim_expires_at =
+                    (claim_expires_at at time zone 'utc' - interval '5 minutes') at time zone 'utc'",
         )
         .await;
     client.acquire("a", "k", json!({ "session_id": "s" })).await;
@@ -1134,7 +1134,7 @@ async fn a_renewed_claim_still_ends_with_the_silence_of_its_session() {
     service
         .execute(
             "update work_task set lease_minutes = 1,
-                held_until = now() + interval '40 minutes'",
+                claim_expires_at = now() + interval '40 minutes'",
         )
         .await;
     client.acquire("a", "k", json!({ "session_id": "s" })).await;
@@ -1269,7 +1269,7 @@ async fn what_time_has_made_available_keeps_its_requirements() {
         let parked =
             json!({ "not_before": "2999-01-01T00:00:00Z", "agent_requirements": requirements });
         let id = submit(&client, parked).await;
-        service.execute("update work_task set available_at = now() where is_parked").await;
+        service.execute("update work_task set available_at = now() where is_delayed").await;
         assert_eq!(claim(&client, "a", json!({})).await["success"], false, "parked");
         let first = claim(&boss, "", json!({ "agent_type": "" })).await;
         assert_eq!((&first["task_id"], &first["attempt"]), (&json!(id), &json!(1)));
@@ -1318,7 +1318,7 @@ async fn a_task_out_of_attempts_failed_when_its_last_lease_ended() {
     let client = service.client();
     let id = submit(&client, json!({ "max_attempts": 1 })).await;
     claim(&client, "a", json!({})).await;
-    service.execute("update work_task set held_until = '2024-01-01T00:00:00Z'").await;
+    service.execute("update work_task set claim_expires_at = '2024-01-01T00:00:00Z'").await;
     let moment = "2024-01-01T00:00:00+00:00";
     assert_eq!(task(&client, &id).await["completed_at"], moment);
     claim(&client, "b", json!({})).await;
@@ -1437,7 +1437,7 @@ async fn what_time_has_failed_cannot_be_cancelled() {
         .execute(&format!(
             "update work_task set status = 'claimed', attempt = 1, claim_token = 'c', claimed_by = 'a',
                 claimed_at = now(), lease_minutes = 1, claim_lease_minutes = 1,
-                lease_expires_at = now(), held_until = now()
+                lease_expires_at = now(), claim_expires_at = now()
              where id = '{out}'"
         ))
         .await;
@@ -1613,7 +1613,7 @@ async fn what_was_claimed_before_the_session_was_registered_ends_with_its_silenc
         .execute(&format!(
             "update agent_session set last_heartbeat_at = (last_heartbeat_at at time zone 'utc' {ago}) at time zone 'utc';
              update work_task set lease_expires_at = (lease_expires_at at time zone 'utc' {ago}) at time zone 'utc',
-                held_until = (held_until at time zone 'utc' {ago}) at time zone 'utc'"
+                claim_expires_at = (claim_expires_at at time zone 'utc' {ago}) at time zone 'utc'"
         ))
         .await;
     let taken = claim(&client, "b", json!({})).await;
@@ -1631,7 +1631,7 @@ async fn a_renewal_may_overtake_the_claim_that_it_renews() {
         "update work_task set status = 'claimed', attempt = 1, claim_token = 'c',
             claimed_by = 'a', claimed_at = now(), lease_minutes = 60,
             claim_lease_minutes = 60, lease_expires_at = now() + interval '1 hour',
-            held_until = now() + interval '1 hour'
+            claim_expires_at = now() + interval '1 hour'
          where id = '{id}'"
     );
     crate::support::execute(&mut *tx, &claim).await;

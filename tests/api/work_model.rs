@@ -173,7 +173,7 @@ impl Lane<'_> {
         let ago = format!("interval '{SILENCE} minutes'");
         let sql = match time {
             Time::EndsLease(task) => format!(
-                "update work_task set lease_expires_at = {past}, held_until = {past} {}
+                "update work_task set lease_expires_at = {past}, claim_expires_at = {past} {}
                     and status in ('claimed', 'running')",
                 of(task)
             ),
@@ -192,7 +192,7 @@ impl Lane<'_> {
                         and session_id = '{session}';
                      update work_task set lease_expires_at =
                         (lease_expires_at at time zone 'utc' - {ago}) at time zone 'utc',
-                        held_until = (held_until at time zone 'utc' - {ago}) at time zone 'utc'
+                        claim_expires_at = (claim_expires_at at time zone 'utc' - {ago}) at time zone 'utc'
                      where workspace = '{workspace}' and claimed_by = '{agent}'
                         and claimed_session_id = '{session}' and status in ('claimed', 'running')"
                 )
@@ -206,7 +206,7 @@ impl Lane<'_> {
         let (workspace, past) = (&self.workspace, "now() - interval '1 second'");
         let sql = format!(
             "update work_task set available_at = {past} where workspace = '{workspace}';
-             update work_task set lease_expires_at = {past}, held_until = {past}
+             update work_task set lease_expires_at = {past}, claim_expires_at = {past}
              where workspace = '{workspace}' and status in ('claimed', 'running')"
         );
         self.service.execute(&sql).await;

@@ -163,7 +163,7 @@ impl Operation for Heartbeat {
 
     async fn run(self, cx: Context<'_>) -> Result<Heard> {
         let session_id = sqlx::query_scalar!(
-            "select session_id from heartbeat_session($1, row($2, $3, $4, $5, $6, $7)::request, $8)",
+            "select session_id from record_session_heartbeat($1, row($2, $3, $4, $5, $6, $7)::request, $8)",
             cx.caller.workspace,
             cx.request.id,
             cx.caller.agent_id,
@@ -281,7 +281,7 @@ impl Operation for DiscoverAgents {
                     order by last_heartbeat_at desc, agent_id, session_id
                     limit $4
                 )
-            ) judged
+            ) listed
             where $3::text is null or status = $3
             order by last_heartbeat_at desc, agent_id, session_id
             limit $4

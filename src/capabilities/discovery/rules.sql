@@ -1,45 +1,47 @@
--- Rules about sessions, as functions of columns: each is stated here and nowhere else.
+-- Rules about sessions, as functions of columns. Each rule stands here and nowhere else.
 
--- Whether a session is live: it has not ended, and its last call is not older than `silence`.
+-- Whether a session is live: it has not ended, and its last call is not older than `session_timeout`.
 create or replace function is_session_live(
-    ended_at timestamptz, last_heartbeat_at timestamptz, silence interval, at timestamptz
+    ended_at timestamptz, last_heartbeat_at timestamptz, session_timeout interval, at timestamptz
 ) returns boolean language sql stable parallel safe as $$
-    select ended_at is null and last_heartbeat_at > at - silence
+    select ended_at is null and last_heartbeat_at > at - session_timeout
 $$;
 
--- The state of a session: `active`, `idle` after 15 minutes without a call, or `disconnected`.
+-- Returns the state of a session: `active`, `idle` after 15 minutes without a call, or `disconnected`.
 create or replace function session_status(
-    ended_at timestamptz, last_heartbeat_at timestamptz, silence interval, at timestamptz
+    ended_at timestamptz, last_heartbeat_at timestamptz, session_timeout interval, at timestamptz
 ) returns text language sql stable parallel safe as $$
     select case
-        when not is_session_live(ended_at, last_heartbeat_at, silence, at) then 'disconnected'
+        when not is_session_live(ended_at, last_heartbeat_at, session_timeout, at) then 'disconnected'
         when last_heartbeat_at <= at - interval '15 minutes' then 'idle'
         else 'active'
     end
 $$;
 
--- Whether something that an agent holds (a lock, a block of ports) is in force: it has not expired, and
--- its session has not lost it. A session loses what it took at `since` when it ends, or when it had ended
--- and came back later. The last three columns are the session's; they are null where it is not
--- registered, or where something was taken without one, and then nothing can be lost this way.
+-- Whether a lock or a block of ports is live: it has not expired, and its session has not lost it. A
+-- session loses what it acquired at `since` when it ends, and has lost it when it was revived after
+-- `since`. The last three arguments are the session's columns. They are null where the session is not
+-- registered or where the holder named none; then nothing is lost with a session.
 --
--- A condition on rows calls this on a joined session and not `is_live`: Citus refuses a condition whose
--- function reads a table.
-create or replace function is_in_force(
-    since timestamptz, expires_at timestamptz, silence interval, at timestamptz,
+-- Queries join the session and call this instead of `is_live`: Citus refuses a query on rows with a
+-- function that itself reads a table.
+create or replace function is_live_with_session(
+    since timestamptz, expires_at timestamptz, session_timeout interval, at timestamptz,
     ended_at timestamptz, last_heartbeat_at timestamptz, revived_at timestamptz
 ) returns boolean language sql stable parallel safe as $$
     select coalesce(
         expires_at > at
         and not coalesce(
-            not is_session_live(ended_at, last_heartbeat_at, silence, at) or revived_at > since, false),
+            not is_session_live(ended_at, last_heartbeat_at, session_timeout, at) or revived_at > since,
+            false),
         false)
 $$;
 
--- `is_in_force` for one holder, now. Null-safe: without a holder nothing is in force.
+-- Whether a lock or a block of ports of this holder is live now: looks up the holder's session and
+-- calls `is_live_with_session`. False without a holder (`expires_at` is null then).
 create or replace function is_live(
     in_workspace text, in_agent_id text, in_session_id text, since timestamptz, expires_at timestamptz,
-    silence interval
+    session_timeout interval
 ) returns boolean language plpgsql stable as $$
 declare
     at timestamptz := clock_timestamp();
@@ -53,6 +55,7 @@ begin
         from agent_session s
         where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
     end if;
-    return is_in_force(since, expires_at, silence, at, ended_at, last_heartbeat_at, revived_at);
+    return is_live_with_session(
+        since, expires_at, session_timeout, at, ended_at, last_heartbeat_at, revived_at);
 end
 $$;

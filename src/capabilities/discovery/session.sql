@@ -1,7 +1,8 @@
--- The life of sessions: registration and heartbeat.
+-- Registration and heartbeat of sessions.
 
--- Registers a session, or changes what it says of itself. A session that has ended is revived, without
--- what it held. What it claimed before it was registered ends with its silence from now on.
+-- Registers a session, or updates its description. A session that has ended is revived, without what it
+-- held. Claims made before the session was registered depended on their lease alone; from now on they
+-- also expire with the session's timeout.
 create or replace function register_session(
     in_workspace text, cx request, in_session_id text, in_capabilities text[], in_current_task text,
     in_delegated_from text, in_metadata jsonb, in_phase_archetype text, in_connection_id text
@@ -9,7 +10,7 @@ create or replace function register_session(
 #variable_conflict use_column
 declare
     at timestamptz := clock_timestamp();
-    ends_at timestamptz := claim_end(null, cx.silence, at);
+    claims_expire_at timestamptz := claim_expiry(null, cx.session_timeout, at);
 begin
     insert into agent_session as s (
         workspace, agent_id, session_id, agent_type, capabilities, current_task, delegated_from,
@@ -20,7 +21,7 @@ begin
     )
     on conflict (workspace, agent_id, session_id) do nothing;
     if not found then
-        perform touch_session(in_workspace, cx.agent_id, in_session_id, cx.silence);
+        perform mark_session_alive(in_workspace, cx.agent_id, in_session_id, cx.session_timeout);
         update agent_session s set
             agent_type = cx.agent_type, capabilities = in_capabilities,
             current_task = in_current_task, delegated_from = in_delegated_from,
@@ -28,26 +29,27 @@ begin
         where s.workspace = in_workspace and s.agent_id = cx.agent_id
             and s.session_id = in_session_id;
     end if;
-    update work_task t set held_until = ends_at
+    update work_task t set claim_expires_at = claims_expire_at
     where t.workspace = in_workspace and t.claimed_by = cx.agent_id
         and t.claimed_session_id = in_session_id and t.status in ('claimed', 'running')
-        and t.held_until <> least(t.held_until, ends_at);
+        and t.claim_expires_at <> least(t.claim_expires_at, claims_expire_at);
     if in_connection_id is not null then
         insert into mcp_connection (workspace, agent_id, connection_id, session_id)
         values (in_workspace, cx.agent_id, in_connection_id, in_session_id)
         on conflict (workspace, agent_id, connection_id) do update set
             session_id = excluded.session_id, bound_at = excluded.bound_at;
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'register_agent',
         jsonb_build_object('session_id', in_session_id, 'capabilities', to_jsonb(in_capabilities)),
         '{}', true);
 end
 $$;
 
--- Records the heartbeat of the named session or, without a name, of the caller's live session that was
--- heard last. Returns its name, null where there is none. Not recorded in the audit log.
-create or replace function heartbeat_session(
+-- Records the heartbeat of the session that the caller names or, without a name, of the caller's live
+-- session with the latest heartbeat. Returns the session's id, or null where there is no such session.
+-- Heartbeats have no audit row.
+create or replace function record_session_heartbeat(
     in_workspace text, cx request, in_phase_archetype text, out session_id text
 ) language plpgsql as $$
 declare
@@ -56,14 +58,14 @@ begin
     select s.session_id into session_id from agent_session s
     where s.workspace = in_workspace and s.agent_id = cx.agent_id
         and case when cx.session_id is null
-            then is_session_live(s.ended_at, s.last_heartbeat_at, cx.silence, at)
+            then is_session_live(s.ended_at, s.last_heartbeat_at, cx.session_timeout, at)
             else s.session_id = cx.session_id end
     order by s.last_heartbeat_at desc limit 1;
     if session_id is null then
         return;
     end if;
     cx.session_id := session_id;
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     if in_phase_archetype is not null then
         update agent_session s set phase_archetype = in_phase_archetype
         where s.workspace = in_workspace and s.agent_id = cx.agent_id

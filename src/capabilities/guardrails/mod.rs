@@ -438,7 +438,7 @@ impl Transition for Check {
             r#"
             select check_guardrails(
                 r.workspace,
-                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.silence)::request,
+                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.session_timeout)::request,
                 r.audited_text, r.violations, r.result
             )
             from begin_gathered_call('{}', '{}') as has_begun,
@@ -446,7 +446,7 @@ impl Transition for Check {
                 case when has_begun then $1::text[] end, $2::text[], $3::text[], $4::text[],
                 $5::text[], $6::float8[], $7::interval[], $8::text[], $9::jsonb[], $10::jsonb[]
             ) as r (
-                workspace, id, agent_id, agent_type, session_id, elapsed_ms, silence, audited_text,
+                workspace, id, agent_id, agent_type, session_id, elapsed_ms, session_timeout, audited_text,
                 violations, result
             )
             "#,

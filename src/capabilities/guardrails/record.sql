@@ -1,7 +1,7 @@
--- What guardrails found, and what was checked.
+-- Records of guardrail checks and of the violations that they found.
 
--- Records violations, given as an array of objects with members named like the columns. Null and an empty
--- array record nothing.
+-- Records violations from a JSON array of objects whose members are named like the columns. Null and an
+-- empty array record nothing.
 create or replace function record_guardrail_violations(in_workspace text, cx request, violations jsonb)
 returns void language plpgsql as $$
 begin
@@ -22,15 +22,15 @@ begin
 end
 $$;
 
--- Records a check of an operation's text: one audit row, named `guardrail_violation` when the check found
--- something, and one row for each violation.
+-- Records a check of an operation's text: one row for each violation, and one audit row, whose
+-- operation is `guardrail_violation` when the check found any.
 create or replace function check_guardrails(
     in_workspace text, cx request, in_audited_text text, in_violations jsonb, in_result jsonb
 ) returns void language plpgsql as $$
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     perform record_guardrail_violations(in_workspace, cx, in_violations);
-    perform record(
+    perform record_audit(
         in_workspace, cx,
         case when in_violations = '[]' then 'check_guardrails' else 'guardrail_violation' end,
         jsonb_build_object('operation_text', in_audited_text), in_result,

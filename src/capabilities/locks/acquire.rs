@@ -291,14 +291,14 @@ impl Transition for Acquisition {
                 $11::int[], $12::text[], $13::bigint[], $14::text[], $15::text[], $16::uuid[],
                 $17::bool[]
             ) with ordinality as r (
-                workspace, id, agent_id, agent_type, session_id, elapsed_ms, silence, key, is_file,
-                reason, ttl_minutes, refusal, file_limit, denial, engine, waiter, may_wait, n
+                workspace, id, agent_id, agent_type, session_id, elapsed_ms, session_timeout, key, is_file,
+                reason, ttl_minutes, refusal, file_limit, denial, engine, waiter_id, may_wait, n
             ),
             acquire_lock(
                 r.workspace,
-                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.silence)::request,
+                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.session_timeout)::request,
                 r.key, r.is_file, r.reason, make_interval(mins => r.ttl_minutes), r.refusal,
-                r.file_limit, r.denial, r.engine, r.waiter, r.may_wait
+                r.file_limit, r.denial, r.engine, r.waiter_id, r.may_wait
             ) a
             order by r.n
             "#,
@@ -339,7 +339,7 @@ fn find_ready_waiters<'a>(
 ) -> BoxFuture<'a, Result<Vec<Uuid>>> {
     Box::pin(async move {
         let ready = sqlx::query_scalar!(
-            r#"select place as "place!" from keep_lock_waiters($1, $2, $3) place"#,
+            r#"select id as "id!" from poll_lock_waiters($1, $2, $3) id"#,
             waiters.first().map(|waiter| waiter.caller.workspace.as_str()),
             &column(waiters, |waiter| waiter.id),
             config.session_timeout(),

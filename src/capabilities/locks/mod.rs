@@ -186,7 +186,7 @@ async fn live_locks(cx: Context<'_>, filter: &Filter, most: i64) -> Result<Vec<L
             limit 1
         ) s on true
         where l.workspace = $1 and l.agent_id is not null
-            and is_in_force(l.locked_at, l.expires_at, $6, statement_timestamp(),
+            and is_live_with_session(l.locked_at, l.expires_at, $6, statement_timestamp(),
                 s.ended_at, s.last_heartbeat_at, s.revived_at)
             and ($2::text is null or l.agent_id = $2)
             and ($3::text is null or starts_with(l.key, $3))
@@ -276,7 +276,7 @@ impl Operation for GetLockStatus {
                 limit 1
             ) s on true
             where l.workspace = $1 and l.key = $2
-                and is_in_force(l.locked_at, l.expires_at, $3, statement_timestamp(),
+                and is_live_with_session(l.locked_at, l.expires_at, $3, statement_timestamp(),
                     s.ended_at, s.last_heartbeat_at, s.revived_at)
             "#,
             cx.caller.workspace,

@@ -115,11 +115,11 @@ impl Transition for Release {
                 case when has_begun then $1::text[] end, $2::text[], $3::text[], $4::text[],
                 $5::text[], $6::float8[], $7::interval[], $8::text[], $9::bigint[]
             ) with ordinality as r (
-                workspace, id, agent_id, agent_type, session_id, elapsed_ms, silence, key, token, n
+                workspace, id, agent_id, agent_type, session_id, elapsed_ms, session_timeout, key, token, n
             ),
             release_lock(
                 r.workspace,
-                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.silence)::request,
+                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.session_timeout)::request,
                 r.key, r.token
             ) a (refusal)
             order by r.n

@@ -1,26 +1,27 @@
--- Giving a lock back, and freeing one that another agent holds.
+-- Release of locks, by their holder or by an administrator.
 
--- Gives back the caller's lock on a key. Returns why it was refused, or null. The row is written only while
--- the caller's grant stands, so a call that is refused locks nothing and delays nobody.
+-- Releases the caller's lock on a key. Returns why this was refused, or null. The row is written only
+-- while it still has the token that was read, so a refused call locks no row and delays no other call.
 create or replace function release_lock(
     in_workspace text, cx request, in_key text, in_token bigint, out refusal text
 ) language plpgsql as $$
 declare
     held record;
 begin
-    perform hear(in_workspace, cx);
-    -- By key alone: with the holder in the condition, an index of all that the holder has may be read.
+    perform record_heartbeat(in_workspace, cx);
+    -- The condition names the key alone. With the holder in it, the planner may read the index of all
+    -- locks that the agent holds.
     select l.agent_id, l.session_id, l.locked_at, l.expires_at, l.token into held
     from file_lock l where l.workspace = in_workspace and l.key = in_key;
     refusal := case
-        when is_other_holder(held.agent_id, held.session_id, cx.agent_id, cx.session_id) is not false
+        when is_owned_by_other(held.agent_id, held.session_id, cx.agent_id, cx.session_id) is not false
             or not is_live(in_workspace, held.agent_id, held.session_id, held.locked_at,
-                held.expires_at, cx.silence)
+                held.expires_at, cx.session_timeout)
             then 'lock_not_found_or_not_owner'
         when held.token <> in_token then 'stale_fencing_token'
         when not free_lock(in_workspace, in_key, held.token) then 'lock_not_found_or_not_owner'
     end;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'release_lock', jsonb_build_object('file_path', in_key),
         case when refusal is null then jsonb_build_object('action', 'released')
             else jsonb_build_object('reason', refusal) end,
@@ -28,7 +29,8 @@ begin
 end
 $$;
 
--- Frees a key for an administrator, whoever holds it; with a token, only while that is the current one.
+-- Releases a lock for an administrator, whichever agent holds it; with a token, only if that is the
+-- current one.
 create or replace function force_release_lock(
     in_workspace text, cx request, in_key text, in_token bigint,
     out released boolean, out prior_agent_id text, out prior_locked_at timestamptz, out reason text
@@ -36,10 +38,11 @@ create or replace function force_release_lock(
 declare
     held file_lock;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     select * into held from file_lock l
     where l.workspace = in_workspace and l.key = in_key for update;
-    if not is_live(in_workspace, held.agent_id, held.session_id, held.locked_at, held.expires_at, cx.silence)
+    if not is_live(in_workspace, held.agent_id, held.session_id, held.locked_at, held.expires_at,
+        cx.session_timeout)
     then
         reason := 'not_locked';
     elsif held.token <> in_token then
@@ -50,7 +53,7 @@ begin
         perform free_lock(in_workspace, in_key, held.token);
     end if;
     released := reason is null;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'force_release_lock', jsonb_build_object('file_path', in_key),
         case when released
             then jsonb_build_object(

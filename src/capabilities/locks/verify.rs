@@ -84,7 +84,7 @@ impl Operation for VerifyLocks {
                 end as reason,
                 held.agent_id as "locked_by?",
                 held.expires_at as "expires_at?: Timestamp"
-            from unnest($2::text[], $3::bigint[]) with ordinality as asked (key, token, place)
+            from unnest($2::text[], $3::bigint[]) with ordinality as asked (key, token, n)
             left join lateral (
                 select l.token, l.agent_id, l.expires_at from file_lock l
                 left join lateral (
@@ -94,11 +94,11 @@ impl Operation for VerifyLocks {
                     limit 1
                 ) s on true
                 where l.workspace = $1 and l.key = asked.key
-                    and is_in_force(l.locked_at, l.expires_at, $7, statement_timestamp(),
+                    and is_live_with_session(l.locked_at, l.expires_at, $7, statement_timestamp(),
                         s.ended_at, s.last_heartbeat_at, s.revived_at)
                 limit 1
             ) held on true
-            order by asked.place
+            order by asked.n
             "#,
             cx.caller.workspace,
             &keys,

@@ -1,17 +1,17 @@
--- Ranking of memories by BM25, for a database with extension pg_search. The index orders what the native
--- search finds and decides nothing; without the extension nothing here is ever used.
+-- Ranking of memories by BM25, for a database with extension pg_search. The index only orders what the
+-- native search finds. Without the extension nothing here is used.
 
--- What a memory is found by, as plain text: each term as often as it occurs, in order of places.
+-- Returns a search vector as plain text: each term as often as it occurs, in the order of positions.
 create or replace function search_terms(in_search tsvector) returns text
 language sql immutable parallel safe as $$
-    select coalesce(string_agg(term, ' ' order by place, term), '')
-    from unnest(in_search) as found_by (term, places, weights)
-    cross join lateral unnest(places) as place
+    select coalesce(string_agg(lexeme, ' ' order by lexeme_position, lexeme), '')
+    from unnest(in_search) as vector (lexeme, positions, weights)
+    cross join lateral unnest(positions) as lexeme_position
 $$;
 
--- Keeps the words of a memory. Whatever goes wrong leaves it without words, which costs it its rank
--- and nothing else.
-create or replace function keep_memory_words() returns trigger
+-- Stores the words of a memory for the BM25 index. Any error is caught and leaves the memory without
+-- words: it then has no rank, but it is stored and can be found.
+create or replace function store_memory_words() returns trigger
 language plpgsql set search_path from current as $$
 begin
     insert into memory_words (workspace, id, words)
@@ -24,10 +24,11 @@ exception when others then
 end
 $$;
 
--- Makes the index anew, where pg_search is installed in a version that recovers from crashes: 0.24 or
--- later. Otherwise, and when it fails, everything stays as it was. Called once when migrating; to be
--- called by hand when the extension is installed later or the index is broken.
-create or replace function make_memory_bm25() returns boolean
+-- Creates the BM25 index again from all memories, where pg_search 0.24 or later is installed; the index
+-- of an older version does not recover from crashes. Returns whether it did. An error is caught and
+-- leaves everything as it was. `finish_installation` calls this when there is no index. An operator
+-- calls it after installing the extension later, or when the index is broken.
+create or replace function create_bm25_index() returns boolean
 language plpgsql set search_path from current as $$
 declare
     installed integer[] := (
@@ -39,11 +40,11 @@ begin
         return false;
     end if;
     drop index if exists memory_bm25;
-    -- From here on nothing is stored unseen: the trigger waits for whoever is storing, and whoever
-    -- comes later waits for this.
-    create or replace trigger memory_words_kept
+    -- Creating the trigger locks the table: it waits for transactions that are storing memories, and
+    -- later ones wait for this transaction. So no memory is missing from the index.
+    create or replace trigger memory_words_stored
         after insert or update of summary, lessons, tags on memory
-        for each row execute function keep_memory_words();
+        for each row execute function store_memory_words();
     insert into memory_words (workspace, id, words)
     select workspace, id, search_terms(search) from memory
     on conflict (workspace, id) do update set words = excluded.words;

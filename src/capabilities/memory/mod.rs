@@ -197,12 +197,12 @@ impl Transition for Storing {
                 $5::text[], $6::float8[], $7::interval[], $8::text[], $9::text[], $10::bytea[],
                 $11::jsonb[], $12::text[], $13::jsonb[], $14::jsonb[]
             ) with ordinality as r (
-                workspace, id, agent_id, agent_type, session_id, elapsed_ms, silence, event_type,
+                workspace, id, agent_id, agent_type, session_id, elapsed_ms, session_timeout, event_type,
                 summary, digest, details, outcome, lessons, tags, n
             ),
             remember(
                 r.workspace,
-                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.silence)::request,
+                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.session_timeout)::request,
                 r.event_type, r.summary, r.digest, r.details, r.outcome, r.lessons, r.tags
             ) a
             order by r.n
@@ -353,13 +353,13 @@ impl Operation for Recall {
                     extract(epoch from statement_timestamp() - m.created_at) / 86400
                 ))::float8) as relevance
             ) score
-            cross join (select search_query($6) as words) asked
+            cross join (select search_query($6) as words) query
             where m.workspace = $1
                 and ($2::text is null or m.agent_id = $2)
                 and ($3::text[] is null or m.tags && $3)
                 and ($4::text is null or m.event_type = $4)
                 and ($5::timestamptz is null or m.created_at >= $5)
-                and (asked.words is null or m.search @@ asked.words)
+                and (query.words is null or m.search @@ query.words)
                 and m.created_at >= coalesce(
                     statement_timestamp()
                         - case when $7::float8 > 0 then make_interval(secs => -864000 * ln($7)) end,
@@ -368,8 +368,8 @@ impl Operation for Recall {
             order by
                 case when $9::jsonb is not null
                     then score.relevance * coalesce(($9 ->> m.id::text)::float8, 0) end desc,
-                case when asked.words is not null
-                    then score.relevance * ts_rank(m.search, asked.words) end desc,
+                case when query.words is not null
+                    then score.relevance * ts_rank(m.search, query.words) end desc,
                 m.created_at desc, m.id
             limit $8
             "#,

@@ -1,7 +1,8 @@
--- Storing memories.
+-- Storing and searching memories.
 
--- Stores a memory, or merges it into the one that the agent stored with the same type and summary within
--- the last hour, and records it. Of two calls at once, one waits for the other and then merges.
+-- Stores a memory, or merges it into the memory that the agent stored with the same type and summary
+-- within the last hour. Of two calls at once, the second waits at the unique index for the first and
+-- then merges.
 create or replace function remember(
     in_workspace text, cx request, in_event_type text, in_summary text, in_summary_digest bytea,
     in_details jsonb, in_outcome text, in_lessons jsonb, in_tags jsonb,
@@ -10,11 +11,12 @@ create or replace function remember(
 #variable_conflict use_column
 declare
     merge_count integer;
-    new_lessons text[] := texts_of(in_lessons);
-    new_tags text[] := texts_of(in_tags);
+    new_lessons text[] := to_text_array(in_lessons);
+    new_tags text[] := to_text_array(in_tags);
 begin
-    perform hear(in_workspace, cx);
-    -- A memory too old to be merged into is no longer the current one, and the insert meets no conflict.
+    perform record_heartbeat(in_workspace, cx);
+    -- A memory that is too old to be merged into stops being the current one, so the insert has no
+    -- conflict.
     update memory m set is_current = false
     where m.workspace = in_workspace and m.agent_id = cx.agent_id and m.event_type = in_event_type
         and m.summary_digest = in_summary_digest and m.is_current
@@ -29,12 +31,12 @@ begin
     on conflict (workspace, agent_id, event_type, summary_digest) where is_current do update set
         details = case when excluded.details = '{}' then m.details else excluded.details end,
         outcome = coalesce(excluded.outcome, m.outcome),
-        lessons = union_first_seen(m.lessons, excluded.lessons),
-        tags = union_first_seen(m.tags, excluded.tags),
+        lessons = merge_distinct(m.lessons, excluded.lessons),
+        tags = merge_distinct(m.tags, excluded.tags),
         merge_count = m.merge_count + 1
     returning m.id, m.merge_count into memory_id, merge_count;
     action := case when merge_count = 0 then 'created' else 'deduplicated' end;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'remember',
         jsonb_build_object('event_type', in_event_type, 'tags', in_tags),
         jsonb_build_object('action', action, 'memory_id', memory_id),
@@ -42,38 +44,40 @@ begin
 end
 $$;
 
--- Both lists without repetitions, in the order in which members were first seen.
-create or replace function union_first_seen(one text[], other text[]) returns text[]
+-- Returns the distinct elements of two lists, in the order of their first occurrence.
+create or replace function merge_distinct(in_first text[], in_second text[]) returns text[]
 language plpgsql immutable parallel safe as $$
 begin
     return coalesce((
-        select array_agg(it order by first_seen) from (
-            select it, min(place) as first_seen
-            from unnest(one || other) with ordinality as u (it, place)
-            group by it
-        ) as seen), '{}');
+        select array_agg(element order by first_position) from (
+            select element, min(n) as first_position
+            from unnest(in_first || in_second) with ordinality as list (element, n)
+            group by element
+        ) as elements), '{}');
 end
 $$;
 
--- The search for all words of a text: each as a whole or, as part of a longer one, its segments in a row.
--- The last word may be the beginning of one. Null when there is no word.
+-- Returns the query that finds all words of a text: each word as a whole or, as part of a longer word,
+-- its segments one after the other. The last word also matches as a prefix. Null for a text without
+-- words.
 create or replace function search_query(in_text text) returns tsquery
 language plpgsql immutable parallel safe as $$
 begin
     return (
         with terms as (
             select
-                word_place, word, place, search_quote(left(lower(segment), 200))
-                    || case when place = max(place) over () then ':*' else '' end as segment,
-                case when word_place = max(word_place) over () then ':*' else '' end as ending
+                word_position, word, segment_position, search_quote(left(lower(segment), 200))
+                    || case when segment_position = max(segment_position) over () then ':*' else '' end
+                    as segment,
+                case when word_position = max(word_position) over () then ':*' else '' end as ending
             from search_words(in_text)
         ), words as (
-            select word_place, '(' || search_quote(word) || ending || ' | '
-                || string_agg(segment, ' <-> ' order by place) || ')' as either
+            select word_position, '(' || search_quote(word) || ending || ' | '
+                || string_agg(segment, ' <-> ' order by segment_position) || ')' as alternatives
             from terms
-            group by word_place, word, ending
+            group by word_position, word, ending
         )
-        select string_agg(either, ' & ' order by word_place)::tsquery from words
+        select string_agg(alternatives, ' & ' order by word_position)::tsquery from words
     );
 end
 $$;

@@ -100,7 +100,7 @@ impl Operation for CheckPolicy {
             AdviceRow,
             r#"
             select allowed as "allowed!", reason as "reason!"
-            from record_advice(
+            from record_policy_check(
                 $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11, $12, $13
             )
             "#,

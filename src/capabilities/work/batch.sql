@@ -1,37 +1,38 @@
--- Submitting many tasks at once.
+-- Submission of several tasks at once.
 
--- Stores all tasks or none, and records the batch and each of its tasks. A task may depend on an earlier
--- one of the batch by `ref:<name>`, where `in_references` holds the names. Returns a row for each task, in
--- order.
+-- Stores all tasks of a batch or none of them, and records the batch and each task. A task can depend
+-- on an earlier task of the batch by `ref:<name>`, where `in_references` has the names of the tasks.
+-- Returns a row for each task, in order.
 create or replace function submit_tasks(
-    in_workspace text, cx request, in_tasks new_task[], in_references text[]
+    in_workspace text, cx request, in_tasks task_submission[], in_references text[]
 ) returns table (is_stored boolean, verdict text, task_id uuid, reason text) language plpgsql as $$
 declare
     verdicts text[] := array[]::text[];
     ids uuid[] := array[]::uuid[];
-    named jsonb := '{}'::jsonb;
-    task new_task;
+    ids_by_reference jsonb := '{}'::jsonb;
+    task task_submission;
     stored record;
     is_accepted boolean := true;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     begin
         for n in 1..cardinality(in_tasks) loop
             task := in_tasks[n];
-            task.depends_on := resolve_references(task.depends_on, named);
+            task.depends_on := resolve_references(task.depends_on, ids_by_reference);
             stored := store_task(in_workspace, cx, task);
             verdicts := verdicts || stored.verdict;
             ids := ids || stored.task_id;
             is_accepted := is_accepted and stored.verdict in ('created', 'deduplicated');
             if in_references[n] is not null and stored.task_id is not null then
-                named := named || jsonb_build_object('ref:' || in_references[n], stored.task_id);
+                ids_by_reference := ids_by_reference
+                    || jsonb_build_object('ref:' || in_references[n], stored.task_id);
             end if;
         end loop;
         if not is_accepted then
             raise exception 'batch_refused' using errcode = 'AC001';
         end if;
     exception when sqlstate 'AC001' then
-        null; -- what was stored is undone
+        null; -- The subtransaction has rolled back the stored tasks.
     end;
 
     for n in 1..cardinality(in_tasks) loop
@@ -47,14 +48,14 @@ begin
         if is_accepted or verdict = 'blocked' then
             perform record_submission(in_workspace, cx, task, verdict, task_id);
         else
-            perform record(
+            perform record_audit(
                 in_workspace, cx, 'submit_task',
                 jsonb_build_object('task_type', task.task_type, 'priority', task.priority),
                 jsonb_build_object('reason', reason), false);
         end if;
         return next;
     end loop;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'submit_task_batch',
         jsonb_build_object('tasks', cardinality(in_tasks)),
         case when is_accepted then jsonb_build_object('task_ids', to_jsonb(ids))
@@ -63,9 +64,9 @@ begin
 end
 $$;
 
--- Puts the ids of earlier tasks of a batch in the place of `ref:<name>`. A name that no earlier task has
--- becomes an id that no task has.
-create or replace function resolve_references(in_dependencies jsonb, named jsonb) returns jsonb
+-- Replaces each `ref:<name>` by the id of the earlier task of the batch with this name. A name without
+-- an earlier task becomes the nil id, which is then refused as an unknown dependency.
+create or replace function resolve_references(in_dependencies jsonb, in_ids jsonb) returns jsonb
 language plpgsql immutable as $$
 begin
     if in_dependencies = '[]' then
@@ -73,9 +74,9 @@ begin
     end if;
     return (
         select jsonb_agg(case
-            when it not like 'ref:%' then it
-            else coalesce(named ->> it, '00000000-0000-0000-0000-000000000000') end order by n)
-        from jsonb_array_elements_text(in_dependencies) with ordinality as d (it, n)
+            when dependency not like 'ref:%' then dependency
+            else coalesce(in_ids ->> dependency, '00000000-0000-0000-0000-000000000000') end order by n)
+        from jsonb_array_elements_text(in_dependencies) with ordinality as list (dependency, n)
     );
 end
 $$;

@@ -1,12 +1,15 @@
--- The head of the queue: the first tasks that an agent may take, read from the indexes of ready tasks in
--- the order of handing out, so that neither blocked nor forbidden tasks are walked over.
+-- The head of the queue: the first tasks that an agent may claim, read from the indexes of ready tasks
+-- in queue order. Blocked and forbidden tasks are not in the ranges that are read, so a long backlog of
+-- them costs nothing.
 
--- The first ready tasks that an agent may take: a few for each degree of trust up to its own, for each
--- kind of work it asks for (null: any), and for each archetype it may serve (null: any).
+-- Lists the first ready tasks that an agent may claim: up to `candidates_per_range` for each trust
+-- level up to the agent's own, for each requested task type (null: any), and for each archetype that
+-- the agent has.
 --
--- Each column of an index of ready tasks is asked for by a range and ordered by, although one value is
--- wanted: no other index then gives this order. For an equality the planner may choose `work_task_listed`,
--- which has the same order at the end, and walk over the whole backlog where a degree has no task.
+-- Each column of an index of ready tasks has a range condition (`between x and x`) and is in ORDER BY,
+-- although it has one value: then no other index gives this order. With an equality the planner may
+-- choose `work_task_listed`, whose order ends the same, and read the whole backlog where a trust level
+-- has no task.
 create or replace function claimable_tasks(
     in_workspace text, cx request, in_trust integer, in_task_types text[], at timestamptz
 ) returns table (id uuid, priority smallint, created_at timestamptz) language plpgsql stable as $$
@@ -14,28 +17,30 @@ create or replace function claimable_tasks(
 begin
     if in_task_types is null then
         return query
-        select it.* from (values (0), (1), (2), (3), (4)) degree (needed) cross join lateral (
+        select candidate.* from (values (0), (1), (2), (3), (4)) trust (level) cross join lateral (
             select t.id, t.priority, t.created_at from work_task t
             where t.workspace = in_workspace and t.is_ready and t.archetype is null
-                and t.needed_trust between needed and needed
+                and t.needed_trust between level and level
                 and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
                     t.authored_by, null, cx.agent_id, in_trust, in_task_types, null, at)
-            order by t.needed_trust, t.priority, t.created_at, t.id limit 16
-        ) it
-        where needed <= in_trust;
+            order by t.needed_trust, t.priority, t.created_at, t.id limit candidates_per_range()
+        ) candidate
+        where level <= in_trust;
     else
         return query
-        select it.* from (values (0), (1), (2), (3), (4)) degree (needed)
-        cross join unnest(in_task_types) wanted
+        select candidate.* from (values (0), (1), (2), (3), (4)) trust (level)
+        cross join unnest(in_task_types) wanted_type
         cross join lateral (
             select t.id, t.priority, t.created_at from work_task t
             where t.workspace = in_workspace and t.is_ready and t.archetype is null
-                and t.task_type between wanted and wanted and t.needed_trust between needed and needed
+                and t.task_type between wanted_type and wanted_type
+                and t.needed_trust between level and level
                 and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
                     t.authored_by, null, cx.agent_id, in_trust, in_task_types, null, at)
-            order by t.task_type, t.needed_trust, t.priority, t.created_at, t.id limit 16
-        ) it
-        where needed <= in_trust;
+            order by t.task_type, t.needed_trust, t.priority, t.created_at, t.id
+            limit candidates_per_range()
+        ) candidate
+        where level <= in_trust;
     end if;
     if exists (
         select from work_task t
@@ -44,54 +49,65 @@ begin
         return query
         select * from claimable_tasks_of_archetypes(
             in_workspace, cx.agent_id, in_trust, in_task_types,
-            declared_capabilities(in_workspace, cx.agent_id, cx.silence), at);
+            declared_capabilities(in_workspace, cx.agent_id, cx.session_timeout), at);
     end if;
 end
 $$;
 
--- The part of `claimable_tasks` for tasks that ask for an archetype.
+-- Returns how many tasks are read from each range of an index of ready tasks: enough that a claim finds
+-- one that rivals have not locked, and few enough to sort.
+create or replace function candidates_per_range() returns bigint language sql immutable parallel safe as $$
+    select 16::bigint
+$$;
+
+-- Lists the part of `claimable_tasks` that requires an archetype. `in_capabilities` null means that the
+-- agent declares none and may claim tasks of any archetype.
 create or replace function claimable_tasks_of_archetypes(
-    in_workspace text, in_agent_id text, in_trust integer, in_task_types text[], able text[],
+    in_workspace text, in_agent_id text, in_trust integer, in_task_types text[], in_capabilities text[],
     at timestamptz
 ) returns table (id uuid, priority smallint, created_at timestamptz) language plpgsql stable as $$
 #variable_conflict use_column
 declare
-    served text;
-    wanted text;
+    served_archetype text;
+    wanted_type text;
 begin
-    foreach served in array coalesce(able, array(select ready_archetypes(in_workspace))) loop
-        for needed in 0..in_trust loop
+    foreach served_archetype in array
+        coalesce(in_capabilities, array(select ready_archetypes(in_workspace)))
+    loop
+        for level in 0..in_trust loop
             if in_task_types is null then
                 return query
                 select t.id, t.priority, t.created_at from work_task t
                 where t.workspace = in_workspace and t.is_ready and t.archetype is not null
-                    and t.archetype between served and served
-                    and t.needed_trust between needed and needed
+                    and t.archetype between served_archetype and served_archetype
+                    and t.needed_trust between level and level
                     and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline,
                         t.submitted_by, t.authored_by, t.archetype, in_agent_id, in_trust,
-                        in_task_types, able, at)
-                order by t.archetype, t.needed_trust, t.priority, t.created_at, t.id limit 16;
+                        in_task_types, in_capabilities, at)
+                order by t.archetype, t.needed_trust, t.priority, t.created_at, t.id
+                limit candidates_per_range();
                 continue;
             end if;
-            foreach wanted in array in_task_types loop
+            foreach wanted_type in array in_task_types loop
                 return query
                 select t.id, t.priority, t.created_at from work_task t
                 where t.workspace = in_workspace and t.is_ready and t.archetype is not null
-                    and t.archetype between served and served
-                    and t.task_type between wanted and wanted
-                    and t.needed_trust between needed and needed
+                    and t.archetype between served_archetype and served_archetype
+                    and t.task_type between wanted_type and wanted_type
+                    and t.needed_trust between level and level
                     and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline,
                         t.submitted_by, t.authored_by, t.archetype, in_agent_id, in_trust,
-                        in_task_types, able, at)
+                        in_task_types, in_capabilities, at)
                 order by t.archetype, t.task_type, t.needed_trust, t.priority, t.created_at, t.id
-                limit 16;
+                limit candidates_per_range();
             end loop;
         end loop;
     end loop;
 end
 $$;
 
--- The archetypes that ready tasks ask for, read by jumping from one to the next in the index.
+-- Lists the archetypes that ready tasks require, by a loose index scan: each step jumps to the next
+-- archetype.
 create or replace function ready_archetypes(in_workspace text) returns setof text
 language plpgsql stable rows 5 as $$
 begin
@@ -115,33 +131,34 @@ begin
 end
 $$;
 
--- For each of the requests that wait for work, given in the order of arrival as parallel arrays: whether
--- to try again now. Each task wakes one request. Where time has changed something that nothing has
--- noticed yet, the first request is woken to notice it.
-create or replace function ready_work_waiters(
-    in_workspace text, in_places uuid[], in_agent_ids text[], in_trusts integer[],
-    in_task_types jsonb, silence interval
+-- Polls for requests that wait for work, given as parallel arrays in the order of arrival, and returns
+-- the ids of those that are ready to run again. Each claimable task wakes one request, which avoids a
+-- thundering herd. Where tasks are overdue, one request is woken in any case: its claim updates their
+-- rows.
+create or replace function poll_work_waiters(
+    in_workspace text, in_waiter_ids uuid[], in_agent_ids text[], in_trusts integer[],
+    in_task_types jsonb, session_timeout interval
 ) returns setof uuid language plpgsql stable set plan_cache_mode = force_generic_plan as $$
 declare
     at timestamptz := clock_timestamp();
-    is_unnoticed boolean := tasks_to_notice(in_workspace, at, 1) <> '{}';
+    has_overdue_tasks boolean := overdue_tasks(in_workspace, at, 1) <> '{}';
     cx request;
-    woken uuid[] := array[]::uuid[];
+    taken_tasks uuid[] := array[]::uuid[];
     task_types text[];
-    task uuid;
+    task_id uuid;
 begin
-    for n in 1..cardinality(in_places) loop
-        task_types := texts_of(in_task_types -> (n - 1));
+    for n in 1..cardinality(in_waiter_ids) loop
+        task_types := to_text_array(in_task_types -> (n - 1));
         cx.agent_id := in_agent_ids[n];
-        cx.silence := silence;
-        select c.id into task
+        cx.session_timeout := session_timeout;
+        select c.id into task_id
         from claimable_tasks(in_workspace, cx, in_trusts[n], task_types, at) c
-        where c.id <> all(woken)
+        where c.id <> all(taken_tasks)
         limit 1;
-        if task is not null or is_unnoticed then
-            woken := woken || task;
-            is_unnoticed := is_unnoticed and task is not null;
-            return next in_places[n];
+        if task_id is not null or has_overdue_tasks then
+            taken_tasks := taken_tasks || task_id;
+            has_overdue_tasks := has_overdue_tasks and task_id is not null;
+            return next in_waiter_ids[n];
         end if;
     end loop;
 end

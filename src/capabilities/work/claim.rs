@@ -332,12 +332,12 @@ impl Transition for Claim {
                 $5::text[], $6::float8[], $7::interval[], $8::jsonb[], $9::int[], $10::int[],
                 $11::text[], $12::bool[]
             ) with ordinality as r (
-                workspace, id, agent_id, agent_type, session_id, elapsed_ms, silence, task_types,
+                workspace, id, agent_id, agent_type, session_id, elapsed_ms, session_timeout, task_types,
                 lease_minutes, trust, guard_version, may_wait, n
             ),
             claim_tasks(
                 r.workspace,
-                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.silence)::request,
+                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.session_timeout)::request,
                 1, r.task_types, r.lease_minutes, r.trust, r.guard_version, null, true, r.may_wait,
                 false
             ) a
@@ -375,7 +375,7 @@ fn find_ready_waiters<'a>(
 ) -> BoxFuture<'a, Result<Vec<Uuid>>> {
     Box::pin(async move {
         let ready = sqlx::query_scalar!(
-            r#"select place as "place!" from ready_work_waiters($1, $2, $3, $4, $5, $6) place"#,
+            r#"select id as "id!" from poll_work_waiters($1, $2, $3, $4, $5, $6) id"#,
             waiters.first().map(|waiter| waiter.caller.workspace.as_str()),
             &column(waiters, |waiter| waiter.id),
             &column(waiters, |waiter| waiter.caller.agent_id.clone()),

@@ -1,99 +1,101 @@
--- Claiming tasks.
+-- Claims of tasks.
 
--- Claims up to `in_count` tasks for the caller, each as a lease, and records each. Returns a row for each
--- claimed task (verdict `claimed`), or one row that says why there is none (verdict `none`).
+-- Claims up to `in_count` tasks for the caller and records each claim. Returns a row for each claimed
+-- task (verdict `claimed`), or one row that says why no task was claimed (verdict `none`).
 --
--- A task whose text was judged by another set of guardrail patterns than `in_guard_version` is not handed
--- out: the verdict `rescan` returns such texts, and the caller repeats the call with what it found in
--- them (`in_scans`). With `in_may_rescan` false they are left alone. With `in_may_wait`, finding nothing
--- is not recorded: the request waits. Without `in_waits_for_rivals` the verdict is `contended`, and
--- nothing is recorded, where rivals hold all that is left.
+-- A task whose text was scanned with another set of guardrail patterns than `in_guard_version` cannot
+-- be claimed: the verdict `rescan` returns such texts, and the service repeats the call with what it
+-- found in them (`in_scans`). With `in_may_rescan` false such tasks are left alone. With `in_may_wait`
+-- a claim without a task is not recorded, because the request waits. Without `in_waits_for_rivals` the
+-- verdict is `contended`, and nothing is recorded, where rivals have locked all remaining tasks.
 create or replace function claim_tasks(
     in_workspace text, cx request, in_count integer, in_task_types jsonb, in_lease_minutes integer,
     in_trust integer, in_guard_version text, in_scans jsonb, in_may_rescan boolean,
     in_may_wait boolean, in_waits_for_rivals boolean
-) returns setof claimed_task language plpgsql set plan_cache_mode = force_generic_plan as $$
+) returns setof claim_verdict language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
-    task_types text[] := texts_of(in_task_types);
-    picked picked_task;
-    task claimed_task;
+    task_types text[] := to_text_array(in_task_types);
+    picked next_task;
+    answer claim_verdict;
     texts json;
     claimed integer := 0;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     if in_scans is not null then
-        perform store_scans(in_workspace, in_guard_version, in_scans);
+        perform store_scan_results(in_workspace, in_guard_version, in_scans);
     end if;
     if in_may_rescan then
         texts := texts_to_scan(in_workspace, tasks_to_scan(in_workspace, in_guard_version, 100));
     end if;
     while texts is null and claimed < in_count loop
-        picked := pick_task(
+        picked := lock_next_task(
             in_workspace, cx, task_types, in_trust,
             in_waits_for_rivals and claimed = 0 and in_scans is null);
         exit when picked.id is null;
         if picked.guard_version <> in_guard_version then
             if in_may_rescan then
-                texts := texts_to_scan(in_workspace, stale_candidates(
+                texts := texts_to_scan(in_workspace, candidates_to_scan(
                     in_workspace, cx, in_trust, task_types, in_guard_version));
             end if;
             exit;
         end if;
-        task := lease_task(in_workspace, cx, picked, in_task_types, in_lease_minutes, in_trust);
-        return next task;
+        answer := grant_claim(in_workspace, cx, picked, in_task_types, in_lease_minutes, in_trust);
+        return next answer;
         claimed := claimed + 1;
     end loop;
     if claimed > 0 then
         return;
     end if;
 
-    task.verdict := case when texts is not null then 'rescan'
+    answer.verdict := case when texts is not null then 'rescan'
         when picked.is_contended and not in_waits_for_rivals then 'contended' else 'none' end;
-    task.texts := texts;
-    if task.verdict = 'none' then
-        task.reason := why_no_task(in_workspace, cx, in_trust, task_types);
+    answer.texts := texts;
+    if answer.verdict = 'none' then
+        answer.reason := explain_empty_claim(in_workspace, cx, in_trust, task_types);
         if not in_may_wait then
-            perform record(
+            perform record_audit(
                 in_workspace, cx, 'claim_task', jsonb_build_object('task_types', in_task_types),
-                jsonb_build_object('reason', task.reason), false);
+                jsonb_build_object('reason', answer.reason), false);
         end if;
     end if;
-    return next task;
+    return next answer;
 end
 $$;
 
--- Finds the first task that an agent may take and locks its row; null where there is none. `is_contended`:
--- rivals hold what is left.
+-- Finds the first task that an agent may claim and locks its row. The id is null where there is no such
+-- task; `is_contended` says that rivals have locked the remaining ones.
 --
--- What time has made available is noticed first, when there is anything to notice. Rows that rivals hold
--- are skipped. With `in_waits`, and where rivals hold all that is left, waits for the first of it and
--- looks again, because a rival may not take it; but not while holding rows that a rival may wait for. After
--- 32 looks it gives up: nobody is to wait for rivals without end.
-create or replace function pick_task(
+-- Overdue tasks are updated first, because time may have made them claimable. Rows that rivals have
+-- locked are skipped. With `in_waits`, and where rivals have locked all remaining tasks, waits for the
+-- first of them and searches again, because the rival may leave it. The
+-- function does not wait while it has locked rows itself, which would allow a deadlock. It gives up
+-- after 32 searches, so that no claim waits for rivals without end.
+create or replace function lock_next_task(
     in_workspace text, cx request, in_task_types text[], in_trust integer, in_waits boolean
-) returns picked_task language plpgsql as $$
+) returns next_task language plpgsql as $$
 declare
-    picked picked_task;
+    picked next_task;
     at timestamptz;
-    unnoticed uuid[];
+    overdue uuid[];
     candidates uuid[];
     candidate uuid;
-    newly_noticed bigint;
-    noticed bigint := 0;
+    newly_updated bigint;
+    updated bigint := 0;
 begin
     for round in 1..32 loop
-        newly_noticed := 0;
-        unnoticed := tasks_to_notice(in_workspace, clock_timestamp(), 1);
-        if unnoticed <> '{}' then
-            select n.noticed into newly_noticed from notice_time_passed(in_workspace, 100) n;
-            noticed := noticed + newly_noticed;
+        newly_updated := 0;
+        overdue := overdue_tasks(in_workspace, clock_timestamp(), 1);
+        if overdue <> '{}' then
+            select u.updated into newly_updated from update_overdue_tasks(in_workspace, 100) u;
+            updated := updated + newly_updated;
         end if;
         at := clock_timestamp();
         candidates := array(
             select c.id from claimable_tasks(in_workspace, cx, in_trust, in_task_types, at) c
             order by c.priority, c.created_at, c.id);
         foreach candidate in array candidates loop
-            -- Judged again on the locked row: a rival may have claimed it since. Its archetype is as it was.
+            -- Checked again on the locked row: a rival may have claimed it since. Its archetype never
+            -- changes.
             select t.id, t.guard_version, t.guard_findings, false into picked
             from work_task t
             where t.workspace = in_workspace and t.id = candidate
@@ -103,11 +105,11 @@ begin
             exit when found;
         end loop;
         exit when picked.id is not null;
-        if newly_noticed = 0 then
-            picked.is_contended := candidates || unnoticed <> '{}';
-            exit when noticed > 0 or not in_waits or not picked.is_contended;
+        if newly_updated = 0 then
+            picked.is_contended := candidates || overdue <> '{}';
+            exit when updated > 0 or not in_waits or not picked.is_contended;
             perform from work_task t
-            where t.workspace = in_workspace and t.id = (candidates || unnoticed)[1]
+            where t.workspace = in_workspace and t.id = (candidates || overdue)[1]
             for update;
         end if;
     end loop;
@@ -115,57 +117,58 @@ begin
 end
 $$;
 
--- Hands a task, whose row is locked, to the caller as a lease, and records it together with what the
--- guardrails found in it.
-create or replace function lease_task(
-    in_workspace text, cx request, picked picked_task, in_task_types jsonb, in_lease_minutes integer,
+-- Grants a claim of a task, whose row is locked, to the caller. Records the claim, and what the
+-- guardrails found in the task's text that counts at the caller's trust.
+create or replace function grant_claim(
+    in_workspace text, cx request, picked next_task, in_task_types jsonb, in_lease_minutes integer,
     in_trust integer
-) returns claimed_task language plpgsql as $$
+) returns claim_verdict language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
     lease_ends_at timestamptz := at + make_interval(mins => in_lease_minutes);
-    ends_at timestamptz := claim_end(
-        lease_ends_at, session_silence(in_workspace, cx.agent_id, cx.session_id, cx.silence), at);
+    expires_at timestamptz := claim_expiry(
+        lease_ends_at,
+        registered_session_timeout(in_workspace, cx.agent_id, cx.session_id, cx.session_timeout), at);
     token text := 'c_' || replace(gen_random_uuid()::text, '-', '');
-    leased claimed_task;
-    found_patterns jsonb := jsonb_build_array();
+    granted claim_verdict;
+    pattern_names jsonb := jsonb_build_array();
+    violations jsonb;
 begin
     update work_task t set
-        status = 'claimed', attempt = t.attempt + 1, is_parked = false, is_lapsed = false,
+        status = 'claimed', attempt = t.attempt + 1, is_delayed = false, is_expiry_recorded = false,
         claim_token = token, claimed_by = cx.agent_id, claimed_session_id = cx.session_id,
         claimed_at = at, started_at = coalesce(t.started_at, at),
         lease_minutes = in_lease_minutes, claim_lease_minutes = in_lease_minutes,
-        lease_expires_at = lease_ends_at, held_until = ends_at,
+        lease_expires_at = lease_ends_at, claim_expires_at = expires_at,
         completion = null, result = null, error_message = null
     where t.workspace = in_workspace and t.id = picked.id
     returning 'claimed', t.id, t.task_type, t.description, t.input_data, t.priority, t.deadline,
         t.attempt, t.claim_token, t.lease_expires_at, null, null::json
-    into leased;
+    into granted;
     if picked.guard_findings <> '[]' then
-        select coalesce(jsonb_agg(f -> 'pattern_name' order by n), '[]') into found_patterns
-        from jsonb_array_elements(picked.guard_findings) with ordinality x (f, n)
-        where (f ->> 'bypass_trust')::integer > in_trust;
-        perform record_guardrail_violations(in_workspace, cx, (
-            select jsonb_agg(f || jsonb_build_object('trust_level', in_trust, 'blocked', false))
-            from jsonb_array_elements(picked.guard_findings) f
-            where (f ->> 'bypass_trust')::integer > in_trust));
+        select coalesce(jsonb_agg(finding -> 'pattern_name' order by n), '[]'),
+            jsonb_agg(finding || jsonb_build_object('trust_level', in_trust, 'blocked', false) order by n)
+        into pattern_names, violations
+        from jsonb_array_elements(picked.guard_findings) with ordinality as list (finding, n)
+        where (finding ->> 'bypass_trust')::integer > in_trust;
+        perform record_guardrail_violations(in_workspace, cx, violations);
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'claim_task', jsonb_build_object('task_types', in_task_types),
         jsonb_build_object(
-            'task_id', leased.id, 'attempt', leased.attempt, 'guardrails', found_patterns),
+            'task_id', granted.id, 'attempt', granted.attempt, 'guardrails', pattern_names),
         true);
-    return leased;
+    return granted;
 end
 $$;
 
--- Says why an agent gets no task: the first ready task that only the guardrails keep from it, or that
--- there is none.
-create or replace function why_no_task(
+-- Explains why a claim returns no task: the guardrail patterns that forbid the agent the first ready
+-- task which is forbidden by nothing else, or that no task is available.
+create or replace function explain_empty_claim(
     in_workspace text, cx request, in_trust integer, in_task_types text[]
 ) returns text language plpgsql stable as $$
 declare
-    able text[] := declared_capabilities(in_workspace, cx.agent_id, cx.silence);
+    capabilities text[] := declared_capabilities(in_workspace, cx.agent_id, cx.session_timeout);
     at timestamptz := clock_timestamp();
     findings jsonb;
     patterns text;
@@ -175,20 +178,21 @@ begin
     where t.workspace = in_workspace and t.is_ready and t.guard_trust > 0
         and t.guard_trust > in_trust
         and is_claimable(t.is_ready, t.min_trust, t.task_type, t.deadline, t.submitted_by, t.authored_by,
-            t.archetype, cx.agent_id, in_trust, in_task_types, able, at)
+            t.archetype, cx.agent_id, in_trust, in_task_types, capabilities, at)
     order by t.priority, t.created_at, t.id limit 1;
     if findings is not null then
-        select string_agg(f ->> 'pattern_name', ', ' order by n) into patterns
-        from jsonb_array_elements(findings) with ordinality x (f, n)
-        where f ->> 'severity' = 'block' and (f ->> 'bypass_trust')::integer > in_trust;
+        select string_agg(finding ->> 'pattern_name', ', ' order by n) into patterns
+        from jsonb_array_elements(findings) with ordinality as list (finding, n)
+        where finding ->> 'severity' = 'block' and (finding ->> 'bypass_trust')::integer > in_trust;
     end if;
     return coalesce('destructive_operation_blocked: ' || patterns, 'no_tasks_available');
 end
 $$;
 
--- The capabilities that an agent's live sessions declare, null where they declare none.
-create or replace function declared_capabilities(in_workspace text, in_agent_id text, silence interval)
-returns text[] language plpgsql stable as $$
+-- Returns the capabilities that an agent's live sessions declare, null where they declare none.
+create or replace function declared_capabilities(
+    in_workspace text, in_agent_id text, session_timeout interval
+) returns text[] language plpgsql stable as $$
 declare
     at timestamptz := clock_timestamp();
 begin
@@ -196,7 +200,7 @@ begin
         select array_agg(capability)
         from agent_session s, unnest(s.capabilities) capability
         where s.workspace = in_workspace and s.agent_id = in_agent_id
-            and is_session_live(s.ended_at, s.last_heartbeat_at, silence, at)
+            and is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, at)
     );
 end
 $$;

@@ -265,12 +265,12 @@ impl Transition for Completion {
                 $5::text[], $6::float8[], $7::interval[], $8::uuid[], $9::bool[], $10::text[],
                 $11::text[], $12::text[], $13::text[], $14::jsonb[], $15::jsonb[]
             ) with ordinality as r (
-                workspace, id, agent_id, agent_type, session_id, elapsed_ms, silence, task_id,
+                workspace, id, agent_id, agent_type, session_id, elapsed_ms, session_timeout, task_id,
                 success, result, error_message, claim_token, refusal, patterns, violations, n
             ),
             complete_task(
                 r.workspace,
-                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.silence)::request,
+                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.session_timeout)::request,
                 r.task_id, r.success, r.result::json, r.error_message, r.claim_token, r.refusal,
                 r.patterns, r.violations
             ) a

@@ -1,6 +1,7 @@
--- What happens to a claimed task: renewal, completion, cancellation.
+-- Renewal, completion and cancellation of claimed tasks.
 
--- Extends the lease of a claim, for `in_lease_minutes` or for as long as the claim asked for.
+-- Renews the lease of a claim for `in_lease_minutes` or, when that is null, for as long as the claim
+-- requested.
 create or replace function renew_task(
     in_workspace text, cx request, in_id uuid, in_claim_token text, in_lease_minutes integer,
     out success boolean, out status text, out task_id uuid, out lease_expires_at timestamptz,
@@ -10,14 +11,14 @@ declare
     at timestamptz;
     task work_task;
     minutes integer;
-    claim_ends_at timestamptz;
+    new_claim_expires_at timestamptz;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     select * into task from work_task t where t.workspace = in_workspace and t.id = in_id for update;
     at := clock_timestamp();
-    reason := claim_fault(
+    reason := check_claim(
         task.id, task.claimed_by, task.claimed_session_id, task.claim_token,
-        task_status(task.status, task.deadline, task.held_until, task.attempt, task.max_attempts, at),
+        task_status(task.status, task.deadline, task.claim_expires_at, task.attempt, task.max_attempts, at),
         cx, in_claim_token);
     success := reason is null;
     if success then
@@ -25,17 +26,19 @@ begin
         status := 'running';
         task_id := in_id;
         lease_expires_at := at + make_interval(mins => minutes);
-        -- Not within the update: Citus sends that to a worker, where the function could not read sessions.
-        claim_ends_at := claim_end(
+        -- Not within the update: on Citus it runs on a shard, where the function cannot read sessions.
+        new_claim_expires_at := claim_expiry(
             lease_expires_at,
-            session_silence(in_workspace, cx.agent_id, task.claimed_session_id, cx.silence), at);
+            registered_session_timeout(
+                in_workspace, cx.agent_id, task.claimed_session_id, cx.session_timeout),
+            at);
         update work_task t set
-            status = renew_task.status, is_lapsed = false, lease_minutes = minutes,
+            status = renew_task.status, is_expiry_recorded = false, lease_minutes = minutes,
             lease_expires_at = renew_task.lease_expires_at,
-            held_until = claim_ends_at
+            claim_expires_at = new_claim_expires_at
         where t.workspace = in_workspace and t.id = in_id;
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'renew_task', jsonb_build_object('task_id', in_id),
         case when success then jsonb_build_object('lease_expires_at', lease_expires_at)
             else jsonb_build_object('reason', reason) end,
@@ -43,10 +46,10 @@ begin
 end
 $$;
 
--- Why a caller may not renew or complete a claim; null when it may. A token that is not the latest
--- claim's is refused whoever sends it.
-create or replace function claim_fault(
-    in_id uuid, claimed_by text, claimed_session_id text, claim_token text, status_now text,
+-- Checks whether a caller may renew or complete a claim. Returns why not, or null. The token of a
+-- superseded claim is refused whichever agent sends it.
+create or replace function check_claim(
+    in_id uuid, claimed_by text, claimed_session_id text, claim_token text, current_status text,
     cx request, in_claim_token text
 ) returns text language plpgsql immutable as $$
 begin
@@ -54,18 +57,17 @@ begin
         when in_id is null then 'task_not_found_or_not_claimed_by_agent'
         when in_claim_token <> coalesce(claim_token, '') then 'claim_superseded'
         when claimed_by is null
-            or is_other_holder(claimed_by, claimed_session_id, cx.agent_id, cx.session_id)
+            or is_owned_by_other(claimed_by, claimed_session_id, cx.agent_id, cx.session_id)
             then 'task_not_found_or_not_claimed_by_agent'
-        when status_now not in ('claimed', 'running') then 'task_already_finished'
+        when current_status not in ('claimed', 'running') then 'task_already_finished'
     end;
 end
 $$;
 
--- Takes a claimant's report of a task: done, or failed. The same report again gets the same answer until
--- another agent claims the task. A completed task counts down in those that wait for it. A failure that is
--- tried again comes back after 30 s, doubled with each attempt up to an hour, give or take a fifth.
+-- Completes a claimed task, or reports its failure. A repeated report gets the same answer until the
+-- task is claimed again. A failed task with `retry_on_failure` is requeued while attempts are left.
 --
--- `in_refusal` is why the guardrails block the result; `in_patterns` and `in_violations` are what they
+-- `in_refusal` is why the guardrails block the result. `in_patterns` and `in_violations` are what they
 -- found in it.
 create or replace function complete_task(
     in_workspace text, cx request, in_id uuid, in_success boolean, in_result json,
@@ -82,8 +84,8 @@ declare
     report jsonb := jsonb_build_object('agent_id', cx.agent_id, 'success', in_success,
         'result', in_result, 'error_message', in_error_message);
 begin
-    perform hear(in_workspace, cx);
-    select t.id, t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, t.claimed_by,
+    perform record_heartbeat(in_workspace, cx);
+    select t.id, t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, t.claimed_by,
         t.claimed_session_id, t.claim_token, t.retry_on_failure, t.completion
     into task
     from work_task t where t.workspace = in_workspace and t.id = in_id for update;
@@ -95,13 +97,13 @@ begin
         retry_at := (task.completion ->> 'retry_at')::timestamptz;
     else
         reason := coalesce(
-            claim_fault(task.id, task.claimed_by, task.claimed_session_id, task.claim_token,
-                task_status(task.status, task.deadline, task.held_until, task.attempt,
+            check_claim(task.id, task.claimed_by, task.claimed_session_id, task.claim_token,
+                task_status(task.status, task.deadline, task.claim_expires_at, task.attempt,
                     task.max_attempts, at),
                 cx, in_claim_token),
             in_refusal);
         if reason is null then
-            finished := finish_task(
+            finished := finish_claim(
                 in_workspace, in_id, in_success, in_result, in_error_message, report,
                 task.claimed_session_id,
                 case when not in_success and task.retry_on_failure
@@ -119,7 +121,7 @@ begin
     if status is not null then
         task_id := in_id;
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'complete_task',
         jsonb_build_object('task_id', in_id, 'success', in_success),
         case
@@ -131,9 +133,11 @@ begin
 end
 $$;
 
--- Ends a claim, whose row is locked, with its claimant's report. With `in_retry_attempt`, the attempt that
--- failed, the task comes back after a delay.
-create or replace function finish_task(
+-- Finishes a claim, whose row is locked, with its claimant's report. A completed task is no longer an
+-- open dependency of others. With `in_retry_attempt`, the number of the failed attempt, the task is
+-- requeued after an exponential backoff: 30 s, doubled with each attempt up to an hour, with a jitter
+-- of 20 %, so that tasks that failed together are not retried together.
+create or replace function finish_claim(
     in_workspace text, in_id uuid, in_success boolean, in_result json, in_error_message text,
     report jsonb, in_claimed_session_id text, in_retry_attempt smallint,
     out status text, out retry_at timestamptz
@@ -142,17 +146,17 @@ declare
     at timestamptz := clock_timestamp();
     jitter double precision := 0.8 + 0.4 * random();
     will_retry boolean := in_retry_attempt is not null;
-    answered jsonb;
+    new_completion jsonb;
 begin
     status := case when in_success then 'completed' when will_retry then 'pending' else 'failed' end;
     if will_retry then
         retry_at := at + jitter * least(
             interval '60 minutes', interval '30 seconds' * 2 ^ (in_retry_attempt - 1));
     end if;
-    answered := jsonb_build_object('report', report, 'session_id', in_claimed_session_id,
+    new_completion := jsonb_build_object('report', report, 'session_id', in_claimed_session_id,
         'status', status, 'retry_at', retry_at);
     update work_task t set
-        status = finish_task.status,
+        status = finish_claim.status,
         result = in_result,
         error_message = in_error_message,
         completed_at = case when not will_retry then at end,
@@ -160,19 +164,19 @@ begin
         claimed_by = case when not will_retry then t.claimed_by end,
         claimed_session_id = case when not will_retry then t.claimed_session_id end,
         lease_expires_at = null,
-        held_until = null,
-        is_lapsed = false,
-        available_at = coalesce(finish_task.retry_at, t.available_at),
-        is_parked = will_retry,
-        completion = answered
+        claim_expires_at = null,
+        is_expiry_recorded = false,
+        available_at = coalesce(finish_claim.retry_at, t.available_at),
+        is_delayed = will_retry,
+        completion = new_completion
     where t.workspace = in_workspace and t.id = in_id;
     if in_success then
-        perform release_dependents(in_workspace, in_id);
+        perform decrement_open_dependencies(in_workspace, in_id);
     end if;
 end
 $$;
 
--- Takes a task out of the queue, for its submitter or for an agent of trust 3.
+-- Cancels a task for its submitter, or for an agent of trust 3 or more.
 create or replace function cancel_task(
     in_workspace text, cx request, in_id uuid, in_reason text, in_trust integer,
     out success boolean, out status text, out task_id uuid, out reason text
@@ -181,13 +185,14 @@ declare
     at timestamptz;
     task work_task;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     select * into task from work_task t where t.workspace = in_workspace and t.id = in_id for update;
     at := clock_timestamp();
     reason := case
         when task.id is null then 'task_not_found'
         when task.submitted_by <> cx.agent_id and in_trust < 3 then 'not_submitter'
-        when task_status(task.status, task.deadline, task.held_until, task.attempt, task.max_attempts, at)
+        when task_status(
+            task.status, task.deadline, task.claim_expires_at, task.attempt, task.max_attempts, at)
             in ('completed', 'failed', 'cancelled') then 'task_already_finished'
     end;
     success := reason is null;
@@ -196,10 +201,10 @@ begin
         task_id := in_id;
         update work_task t set
             status = 'cancelled', error_message = in_reason, completed_at = at,
-            lease_expires_at = null, held_until = null
+            lease_expires_at = null, claim_expires_at = null
         where t.workspace = in_workspace and t.id = in_id;
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'cancel_task',
         jsonb_build_object('task_id', in_id, 'reason', in_reason),
         case when success then jsonb_build_object('status', status)

@@ -108,17 +108,17 @@ macro_rules! tasks {
             Task,
             r#"
             select
-                t.id, t.task_type, t.description, it.status as "status!", t.priority,
+                t.id, t.task_type, t.description, computed.status as "status!", t.priority,
                 t.input_data, t.claimed_by, t.claimed_at as "claimed_at: Timestamp",
-                t.result, coalesce(it.failure, t.error_message) as error_message,
+                t.result, coalesce(computed.expiry_reason, t.error_message) as error_message,
                 array(
                     select d.depends_on from work_dependency d
-                    where d.workspace = $1 and d.task_id = t.id order by d.place
+                    where d.workspace = $1 and d.task_id = t.id order by d.list_order
                 ) as "depends_on!",
                 t.deadline as "deadline: Timestamp", t.created_at as "created_at: Timestamp",
-                case when it.failure is null then t.completed_at
-                    else task_failed_at(
-                        t.status, t.deadline, t.held_until, t.attempt, t.max_attempts)
+                case when computed.expiry_reason is null then t.completed_at
+                    else task_expired_at(
+                        t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts)
                     end as "completed_at: Timestamp",
                 t.submitted_by, t.submitted_session_id, t.claimed_session_id,
                 t.agent_requirements, t.attempt, t.max_attempts, t.retry_on_failure,
@@ -128,8 +128,8 @@ macro_rules! tasks {
                 coalesce((
                     select jsonb_agg(
                         jsonb_build_object('id', b.id, 'status', task_status(
-                            b.status, b.deadline, b.held_until, b.attempt, b.max_attempts,
-                            statement_timestamp())) order by d.place)
+                            b.status, b.deadline, b.claim_expires_at, b.attempt, b.max_attempts,
+                            statement_timestamp())) order by d.list_order)
                     from work_dependency d
                     join work_task b on b.workspace = $1 and b.id = d.depends_on
                     where d.workspace = $1 and d.task_id = t.id
@@ -138,12 +138,12 @@ macro_rules! tasks {
             from work_task t, lateral (
                 select
                     task_status(
-                        t.status, t.deadline, t.held_until, t.attempt, t.max_attempts,
+                        t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts,
                         statement_timestamp()) as status,
-                    task_failure(
-                        t.status, t.deadline, t.held_until, t.attempt, t.max_attempts,
-                        statement_timestamp()) as failure
-            ) it
+                    task_expiry_reason(
+                        t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts,
+                        statement_timestamp()) as expiry_reason
+            ) computed
             where t.workspace = $1 and "# + $condition
             $(, $argument)*
         )
@@ -221,7 +221,7 @@ impl Operation for ListWork {
         let limit = Limit::new(self.limit);
         let given = |filter: Option<String>| filter.filter(|it| !it.is_empty());
         let rows = tasks!(
-            "($2::text is null or it.status = $2)
+            "($2::text is null or computed.status = $2)
                 and ($3::text is null or t.task_type = $3)
                 and ($4::text is null or t.claimed_by = $4)
                 and ($5::text is null or t.submitted_by = $5)

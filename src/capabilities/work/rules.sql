@@ -1,50 +1,50 @@
--- Rules about tasks, as functions of columns: each is stated here and nowhere else.
+-- Rules about tasks, as functions of columns. Each rule stands here and nowhere else.
 
--- Whether a claim has ended by itself: with its lease, or with its session's silence.
-create or replace function is_claim_over(status text, held_until timestamptz, at timestamptz)
+-- Whether a claim has expired: with its lease, or with its session's timeout.
+create or replace function is_claim_expired(status text, claim_expires_at timestamptz, at timestamptz)
 returns boolean language sql immutable parallel safe as $$
-    select status in ('claimed', 'running') and held_until <= at
+    select status in ('claimed', 'running') and claim_expires_at <= at
 $$;
 
--- Why a task has failed by the passing of time, whether or not that has been written down; null when it
--- has not. A task that nobody has claimed fails at its deadline; a claimed one fails when its claim ends
--- and it is out of attempts or past its deadline.
-create or replace function task_failure(
-    status text, deadline timestamptz, held_until timestamptz, attempt smallint, max_attempts smallint,
-    at timestamptz
+-- Returns why a task has expired, whether or not its row says so yet; null while it has not. An expired
+-- task has failed. A pending task expires at its deadline. A claimed task expires with its claim, when
+-- it is out of attempts or past its deadline; otherwise it can then be claimed again.
+create or replace function task_expiry_reason(
+    status text, deadline timestamptz, claim_expires_at timestamptz, attempt smallint,
+    max_attempts smallint, at timestamptz
 ) returns text language sql immutable parallel safe as $$
     select case
         when status = 'pending' and deadline <= at then 'deadline_exceeded'
-        when is_claim_over(status, held_until, at) and attempt >= max_attempts
+        when is_claim_expired(status, claim_expires_at, at) and attempt >= max_attempts
             then 'max_attempts_exceeded'
-        when is_claim_over(status, held_until, at) and deadline <= at then 'deadline_exceeded'
+        when is_claim_expired(status, claim_expires_at, at) and deadline <= at then 'deadline_exceeded'
     end
 $$;
 
--- When a task that has failed by the passing of time did so.
-create or replace function task_failed_at(
-    status text, deadline timestamptz, held_until timestamptz, attempt smallint, max_attempts smallint
+-- Returns when a task expired, for a task that has.
+create or replace function task_expired_at(
+    status text, deadline timestamptz, claim_expires_at timestamptz, attempt smallint, max_attempts smallint
 ) returns timestamptz language sql immutable parallel safe as $$
     select case when status = 'pending' then deadline
-        when attempt >= max_attempts then held_until
-        else greatest(deadline, held_until) end
+        when attempt >= max_attempts then claim_expires_at
+        else greatest(deadline, claim_expires_at) end
 $$;
 
--- The status of a task now.
+-- Returns the status of a task now, which its row may not show yet.
 create or replace function task_status(
-    status text, deadline timestamptz, held_until timestamptz, attempt smallint, max_attempts smallint,
-    at timestamptz
+    status text, deadline timestamptz, claim_expires_at timestamptz, attempt smallint,
+    max_attempts smallint, at timestamptz
 ) returns text language sql immutable parallel safe as $$
     select case
-        when task_failure(status, deadline, held_until, attempt, max_attempts, at) is not null
+        when task_expiry_reason(status, deadline, claim_expires_at, attempt, max_attempts, at) is not null
             then 'failed'
         else status end
 $$;
 
--- Whether a task may be handed to an agent, as far as its row says. `is_ready` is a column of the table:
--- the task is pending without open dependencies, or its claim has ended and that was noticed.
--- `capabilities` are those that the agent's live sessions declare, null where they declare none.
--- `task_types` null means any.
+-- Whether an agent may claim a task, as far as the task's row says. `is_ready` is a column of the
+-- table: the task is pending without open dependencies or delay, or its claim has expired and its row
+-- says so. `capabilities` are those that the agent's live sessions declare, null where they declare
+-- none. `task_types` null means any type.
 create or replace function is_claimable(
     is_ready boolean, needed_trust smallint, task_type text, deadline timestamptz, submitted_by text,
     authored_by text, archetype text, claimant text, trust integer, task_types text[],
@@ -52,13 +52,14 @@ create or replace function is_claimable(
 ) returns boolean language sql immutable parallel safe as $$
     select is_ready and needed_trust <= trust
         and (task_types is null or task_type = any(task_types))
-        and is_open_to(task_type, deadline, submitted_by, authored_by, archetype, claimant, capabilities,
-            at)
+        and is_eligible(
+            task_type, deadline, submitted_by, authored_by, archetype, claimant, capabilities, at)
 $$;
 
--- The part of `is_claimable` that does not depend on the guardrails: the deadline has not passed, reviews
--- do not go to their author, and the agent has the archetype asked for.
-create or replace function is_open_to(
+-- Whether an agent is eligible for a task whatever its trust, the part of `is_claimable` that does not
+-- depend on the guardrails: the deadline has not passed, the agent did not write or submit what it
+-- would review, and it has the required archetype.
+create or replace function is_eligible(
     task_type text, deadline timestamptz, submitted_by text, authored_by text, archetype text,
     claimant text, capabilities text[], at timestamptz
 ) returns boolean language sql immutable parallel safe as $$
@@ -68,51 +69,53 @@ create or replace function is_open_to(
         and (archetype is null or coalesce(archetype = any(capabilities), true))
 $$;
 
--- Whether a call renews a claim: the claim has not ended, belongs to the calling session or to none, and
--- was not renewed within ten seconds, or its session was registered after it was made. `session_silence`
--- is the silence that ends the calling session, null when it is not registered.
-create or replace function is_claim_due(
-    claimed_session_id text, held_until timestamptz, lease_minutes integer, caller_session_id text,
-    session_silence interval, at timestamptz
+-- Whether a call renews a claim: the claim has not expired, belongs to the calling session or to no
+-- session, and was not renewed within `heartbeat_interval`. A claim whose session was registered after
+-- the claim is due too, because it expires too late (last condition). `session_timeout` is that of the
+-- calling session, null when it is not registered.
+create or replace function is_renewal_due(
+    claimed_session_id text, claim_expires_at timestamptz, lease_minutes integer, caller_session_id text,
+    session_timeout interval, at timestamptz
 ) returns boolean language sql stable parallel safe as $$
     select coalesce(claimed_session_id = caller_session_id, claimed_session_id is null)
-        and held_until > at
+        and claim_expires_at > at
         and (
-            held_until < at - interval '10 seconds' + least(
+            claim_expires_at < at - heartbeat_interval() + least(
                 make_interval(mins => lease_minutes),
-                case when claimed_session_id is not null then session_silence end)
-            or held_until > at + interval '10 seconds'
-                + case when claimed_session_id is not null then session_silence end
+                case when claimed_session_id is not null then session_timeout end)
+            or claim_expires_at > at + heartbeat_interval()
+                + case when claimed_session_id is not null then session_timeout end
         )
 $$;
 
--- When a claim made or renewed now ends: with its lease, or earlier with its session's silence.
-create or replace function claim_end(
-    lease_ends_at timestamptz, session_silence interval, at timestamptz
+-- Returns when a claim that is made or renewed now expires: with its lease, or earlier with its
+-- session's timeout.
+create or replace function claim_expiry(
+    lease_ends_at timestamptz, session_timeout interval, at timestamptz
 ) returns timestamptz language sql stable parallel safe as $$
-    select least(lease_ends_at, at + session_silence)
+    select least(lease_ends_at, at + session_timeout)
 $$;
 
--- The silence that ends a session, or null when the session is not registered: what is claimed in it
--- then ends with its lease alone.
-create or replace function session_silence(
-    in_workspace text, in_agent_id text, in_session_id text, silence interval
+-- Returns the timeout of a session, or null when the session is not registered: its claims then expire
+-- with their leases alone.
+create or replace function registered_session_timeout(
+    in_workspace text, in_agent_id text, in_session_id text, session_timeout interval
 ) returns interval language plpgsql stable as $$
 begin
     if in_session_id is not null and exists (
         select from agent_session s
         where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id
     ) then
-        return silence;
+        return session_timeout;
     end if;
     return null;
 end
 $$;
 
--- Renews the leases of the claims that a call keeps alive: those of its session, and those that its agent
--- made without one. A lease is never shortened. A row that another call holds is skipped: that call does
--- the same.
-create or replace function renew_claims(in_workspace text, cx request, session_silence interval)
+-- Renews the leases of the claims that a call keeps alive: those of its session, and those that its
+-- agent made without a session. Never shortens a lease. Skips a row that another call has locked: that
+-- call renews it too.
+create or replace function renew_claims(in_workspace text, cx request, session_timeout interval)
 returns void language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
@@ -124,26 +127,26 @@ begin
         from work_task t
         where t.workspace = in_workspace and t.claimed_by = cx.agent_id
             and t.status in ('claimed', 'running')
-            and is_claim_due(
-                t.claimed_session_id, t.held_until, t.lease_minutes, cx.session_id,
-                session_silence, at)
+            and is_renewal_due(
+                t.claimed_session_id, t.claim_expires_at, t.lease_minutes, cx.session_id,
+                session_timeout, at)
         order by t.id
         for update skip locked
     loop
         update work_task t set
             lease_expires_at = claim.lease_ends_at,
-            held_until = claim_end(
+            claim_expires_at = claim_expiry(
                 claim.lease_ends_at,
-                case when claim.claimed_session_id is not null then session_silence end, at)
+                case when claim.claimed_session_id is not null then session_timeout end, at)
         where t.workspace = in_workspace and t.id = claim.id;
     end loop;
 end
 $$;
 
--- The tasks that time has changed without anything having noticed: pending ones past their deadline,
--- parked ones that are due, claims that have ended. At most `in_limit` of each, the longest overdue
--- first.
-create or replace function tasks_to_notice(in_workspace text, at timestamptz, in_limit integer)
+-- Returns the tasks that time has changed while their rows do not show it: pending tasks past their
+-- deadline, delayed tasks that are due, claims that have expired. At most `in_limit` of each kind, the
+-- longest overdue first.
+create or replace function overdue_tasks(in_workspace text, at timestamptz, in_limit integer)
 returns uuid[] language plpgsql stable as $$
 begin
     return array((
@@ -153,79 +156,80 @@ begin
     ) union all (
         select t.id from work_task t
         where t.workspace = in_workspace and t.status = 'pending' and t.open_dependencies = 0
-            and t.is_parked and t.available_at <= at
+            and t.is_delayed and t.available_at <= at
         order by t.available_at limit in_limit
     ) union all (
         select t.id from work_task t
-        where t.workspace = in_workspace and not t.is_lapsed
-            and is_claim_over(t.status, t.held_until, at)
-        order by t.held_until limit in_limit
+        where t.workspace = in_workspace and not t.is_expiry_recorded
+            and is_claim_expired(t.status, t.claim_expires_at, at)
+        order by t.claim_expires_at limit in_limit
     ));
 end
 $$;
 
--- Takes notice of what time has changed in tasks, so that the index of ready tasks shows it. Handles at
--- most `in_limit` tasks of each kind and skips rows that another call holds.
+-- Updates the rows of tasks that time has changed, so that the index of ready tasks has them as they
+-- are now. Updates at most `in_limit` tasks of each kind and skips rows that another call has locked.
 --
--- Like other functions that touch several tasks, it looks each one up by its key: for a list of ids the
--- planner may read the whole workspace until it has statistics.
-create or replace function notice_time_passed(
-    in_workspace text, in_limit integer, out noticed bigint, out failed bigint
+-- Like other functions that touch several tasks, this looks up each task by its key: for a list of ids
+-- the planner may read the whole workspace until it has statistics.
+create or replace function update_overdue_tasks(
+    in_workspace text, in_limit integer, out updated bigint, out failed bigint
 ) language plpgsql as $$
 declare
-    passed uuid[] := array(
-        select id from unnest(tasks_to_notice(in_workspace, clock_timestamp(), in_limit)) id
+    overdue uuid[] := array(
+        select id from unnest(overdue_tasks(in_workspace, clock_timestamp(), in_limit)) id
         order by id);
     task_id uuid;
-    status_now text;
+    new_status text;
 begin
-    noticed := 0;
+    updated := 0;
     failed := 0;
-    foreach task_id in array passed loop
+    foreach task_id in array overdue loop
         perform from work_task t where t.workspace = in_workspace and t.id = task_id
         for update skip locked;
         continue when not found;
-        status_now := notice_task(in_workspace, task_id);
-        noticed := noticed + (status_now is not null)::integer;
-        failed := failed + coalesce(status_now = 'failed', false)::integer;
+        new_status := update_overdue_task(in_workspace, task_id);
+        updated := updated + (new_status is not null)::integer;
+        failed := failed + coalesce(new_status = 'failed', false)::integer;
     end loop;
 end
 $$;
 
--- Writes down what time has changed in a task whose row is locked: it is no longer parked, its claim has
--- lapsed, or it has failed. Returns its status now, null when nothing has changed.
-create or replace function notice_task(in_workspace text, in_id uuid) returns text
+-- Updates the row of a task, which the caller has locked, where time has changed the task: its delay is
+-- over, its claim has expired, or it has failed. Returns the new status, or null when nothing has
+-- changed.
+create or replace function update_overdue_task(in_workspace text, in_id uuid) returns text
 language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
-    status_now text;
+    new_status text;
 begin
     update work_task t set
-        is_parked = false,
-        is_lapsed = is_claim_over(t.status, t.held_until, at) and task_failure(
-            t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) is null,
-        status = task_status(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at),
+        is_delayed = false,
+        is_expiry_recorded = is_claim_expired(t.status, t.claim_expires_at, at) and task_expiry_reason(
+            t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at) is null,
+        status = task_status(t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at),
         error_message = coalesce(
-            task_failure(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at),
+            task_expiry_reason(t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at),
             t.error_message),
-        completed_at = case when task_failure(
-                t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) is not null
-            then task_failed_at(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts)
+        completed_at = case when task_expiry_reason(
+                t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at) is not null
+            then task_expired_at(t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts)
             else t.completed_at end
     where t.workspace = in_workspace and t.id = in_id
         and (
-            is_claim_over(t.status, t.held_until, at)
-            or (t.status = 'pending' and (t.deadline <= at or (t.is_parked and t.available_at <= at)))
+            is_claim_expired(t.status, t.claim_expires_at, at)
+            or (t.status = 'pending' and (t.deadline <= at or (t.is_delayed and t.available_at <= at)))
         )
-    returning t.status into status_now;
-    return status_now;
+    returning t.status into new_status;
+    return new_status;
 end
 $$;
 
--- Counts a completed dependency down in the tasks that wait for it, in the order of their ids. A statement
--- of its own, so that it sees dependents that were committed while the caller waited for the completed
--- task's row.
-create or replace function release_dependents(in_workspace text, in_task_id uuid) returns void
+-- Decrements the count of open dependencies of the tasks that depend on a completed task, in the order
+-- of their ids, which prevents deadlocks. The query has its own snapshot, so it sees dependents that
+-- were committed while the caller waited for the row of the completed task.
+create or replace function decrement_open_dependencies(in_workspace text, in_task_id uuid) returns void
 language plpgsql as $$
 declare
     dependent uuid;

@@ -1,12 +1,12 @@
--- Tasks whose text another set of guardrail patterns has judged: the service scans the text anew, because
--- the patterns are regular expressions of its own.
+-- Tasks whose text was scanned with another set of guardrail patterns. The service scans it again,
+-- because the patterns are regular expressions of Rust and not of PostgreSQL.
 
--- Tasks that another set of patterns than `in_guard_version` has forbidden to some agents, at most
--- `in_limit`.
+-- Returns tasks that another set of patterns than `in_guard_version` has forbidden to some agents, at
+-- most `in_limit`.
 create or replace function tasks_to_scan(in_workspace text, in_guard_version text, in_limit integer)
 returns uuid[] language plpgsql stable as $$
 begin
-    -- Most queues have no such task, whichever patterns have judged it.
+    -- Most queues have no forbidden task at all, and one look at the index tells.
     perform from work_task t
     where t.workspace = in_workspace and t.status = 'pending' and t.guard_trust > 0
     limit 1;
@@ -30,8 +30,8 @@ begin
 end
 $$;
 
--- Tasks at the head of the queue of an agent that another set of patterns has judged.
-create or replace function stale_candidates(
+-- Returns the tasks at the head of an agent's queue that were scanned with another set of patterns.
+create or replace function candidates_to_scan(
     in_workspace text, cx request, in_trust integer, in_task_types text[], in_guard_version text
 ) returns uuid[] language plpgsql stable as $$
 declare
@@ -43,12 +43,12 @@ begin
         select candidate from unnest(candidates) candidate, lateral (
             select t.guard_version from work_task t
             where t.workspace = in_workspace and t.id = candidate limit 1
-        ) it
-        where it.guard_version <> in_guard_version);
+        ) task
+        where task.guard_version <> in_guard_version);
 end
 $$;
 
--- The texts of tasks, as an array of objects; null for no task.
+-- Returns the texts of tasks as a JSON array of objects; null without tasks.
 create or replace function texts_to_scan(in_workspace text, in_ids uuid[]) returns json
 language plpgsql stable as $$
 begin
@@ -56,19 +56,20 @@ begin
         return null;
     end if;
     return (
-        select json_agg(it.text) from unnest(in_ids) task_id, lateral (
+        select json_agg(task.text) from unnest(in_ids) task_id, lateral (
             select json_build_object(
                 'id', t.id, 'description', t.description, 'input_data', t.input_data) as text
             from work_task t
             where t.workspace = in_workspace and t.id = task_id limit 1
-        ) it
+        ) task
     );
 end
 $$;
 
--- Stores what a set of patterns found in the texts of tasks: an array of objects with `id`, `guard_trust`
--- and `findings`. Rows that another call holds are skipped: that call does the same, or claims the task.
-create or replace function store_scans(in_workspace text, in_guard_version text, in_scans jsonb)
+-- Stores what a set of patterns found in the texts of tasks: a JSON array of objects with `id`,
+-- `guard_trust` and `findings`. Skips rows that another call has locked: that call stores the same, or
+-- claims the task.
+create or replace function store_scan_results(in_workspace text, in_guard_version text, in_scans jsonb)
 returns void language plpgsql as $$
 declare
     scan record;

@@ -18,7 +18,7 @@ pub(crate) struct SubmitRow {
     pub(super) place: Option<i64>,
 }
 
-/// A call of the database function `submit_task`: the members are those of the database's type `new_task`.
+/// A call of the database function `submit_task`: the members are those of the database's type `task_submission`.
 /// Objects are bound as text, because the driver would bind them as `jsonb`, which does not keep the order
 /// of members.
 #[derive(Debug)]
@@ -55,11 +55,11 @@ impl Transition for Submission {
         let row = sqlx::query_as!(
             SubmitRow,
             r#"
-            select verdict as "verdict!", task_id, fault_place as place
+            select verdict as "verdict!", task_id, dependency_number as place
             from submit_task($1, row($2, $3, $4, $5, $6, $7)::request, row(
                 $8, $9, $10::text::json, $11, $12, $13::text::json, $14, $15, $16, $17, $18, $19,
                 $20, $21, $22, $23, $24, $25, $26, $27, $28, $29
-            )::new_task)
+            )::task_submission)
             "#,
             self.actor.workspace,
             self.actor.request_id,
@@ -100,7 +100,7 @@ impl Transition for Submission {
         let rows = sqlx::query_as!(
             SubmitRow,
             r#"
-            select a.verdict as "verdict!", a.task_id, a.fault_place as place
+            select a.verdict as "verdict!", a.task_id, a.dependency_number as place
             from begin_gathered_call('{}', '{}') as has_begun,
             unnest(
                 case when has_begun then $1::text[] end, $2::text[], $3::text[], $4::text[],
@@ -110,7 +110,7 @@ impl Transition for Submission {
                 $21::uuid[], $22::text[], $23::text[], $24::text[], $25::smallint[], $26::jsonb[],
                 $27::text[], $28::jsonb[], $29::jsonb[]
             ) with ordinality as r (
-                workspace, id, agent_id, agent_type, session_id, elapsed_ms, silence, task_type,
+                workspace, id, agent_id, agent_type, session_id, elapsed_ms, session_timeout, task_type,
                 description, input_data, priority, depends_on, agent_requirements, archetype,
                 min_trust, deadline, not_before, max_attempts, retry_on_failure, unique_key,
                 replaces, authored_by, change_id, guard_version, guard_trust, guard_findings,
@@ -118,14 +118,14 @@ impl Transition for Submission {
             ),
             submit_task(
                 r.workspace,
-                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.silence)::request,
+                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.session_timeout)::request,
                 row(
                     r.task_type, r.description, r.input_data::json, r.priority, r.depends_on,
                     r.agent_requirements::json, r.archetype, r.min_trust, r.deadline, r.not_before,
                     r.max_attempts, r.retry_on_failure, r.unique_key, r.replaces, r.authored_by,
                     r.change_id, r.guard_version, r.guard_trust, r.guard_findings, r.refusal,
                     r.patterns, r.violations
-                )::new_task
+                )::task_submission
             ) a
             order by r.n
             "#,
@@ -199,7 +199,7 @@ pub(super) async fn run_batch(
                 r.max_attempts, r.retry_on_failure, r.unique_key, r.replaces, r.authored_by,
                 r.change_id, r.guard_version, r.guard_trust, r.guard_findings, r.refusal,
                 r.patterns, r.violations
-            )::new_task order by r.n)
+            )::task_submission order by r.n)
             from unnest(
                 $8::text[], $9::text[], $10::text[], $11::smallint[], $12::jsonb[], $13::text[],
                 $14::text[], $15::smallint[], $16::timestamptz[], $17::timestamptz[],

@@ -1,15 +1,15 @@
--- Submitting tasks.
+-- Submission of tasks.
 
--- Stores a task, or says why not, and records it. Returns the verdict: `created`, `deduplicated` (with the
--- id of the live task that has this unique key), `blocked` by the guardrails, or a fault of the request,
--- which is not recorded: `unknown_dependency` (`fault_place` says which, starting at 1),
--- `not_replaceable`, `deadline_past`.
-create or replace function submit_task(in_workspace text, cx request, task new_task)
-returns submission language plpgsql as $$
+-- Stores a submitted task, unless it is refused. Returns the verdict: `created`, `deduplicated` (with
+-- the id of the unfinished task that has this unique key), `blocked` by the guardrails, or an issue of
+-- the input, which is not recorded: `unknown_dependency` (`dependency_number` says which, starting at
+-- 1), `not_replaceable`, `deadline_past`.
+create or replace function submit_task(in_workspace text, cx request, task task_submission)
+returns submission_verdict language plpgsql as $$
 declare
-    submitted submission;
+    submitted submission_verdict;
 begin
-    perform hear(in_workspace, cx);
+    perform record_heartbeat(in_workspace, cx);
     submitted := store_task(in_workspace, cx, task);
     if submitted.verdict in ('created', 'deduplicated', 'blocked') then
         perform record_submission(
@@ -19,9 +19,9 @@ begin
 end
 $$;
 
--- Records a submission that was judged, with what the guardrails found in its text.
+-- Records a submission and its verdict, with what the guardrails found in the task's text.
 create or replace function record_submission(
-    in_workspace text, cx request, task new_task, verdict text, in_task_id uuid
+    in_workspace text, cx request, task task_submission, verdict text, in_task_id uuid
 ) returns void language plpgsql as $$
 declare
     parameters jsonb := jsonb_build_object('task_type', task.task_type, 'priority', task.priority);
@@ -32,7 +32,7 @@ begin
     if verdict <> 'deduplicated' and task.violations <> '[]' then
         perform record_guardrail_violations(in_workspace, cx, task.violations);
     end if;
-    perform record(
+    perform record_audit(
         in_workspace, cx, 'submit_task', parameters,
         case when verdict = 'blocked'
             then jsonb_build_object('reason', task.refusal, 'guardrails', task.patterns)
@@ -42,19 +42,21 @@ begin
 end
 $$;
 
--- Judges and stores a task. The rows of its dependencies are locked while they are counted, in the order
--- of their ids, so that none is completed unseen.
-create or replace function store_task(in_workspace text, cx request, task new_task)
-returns submission language plpgsql as $$
+-- Checks a submitted task and stores it. The rows of its dependencies stay locked from the count of the
+-- open ones until the end of the transaction, so that no completion goes uncounted. They are locked in
+-- the order of their ids, which prevents deadlocks. When another call stores a task with the same
+-- unique key meanwhile, the loop finds that task.
+create or replace function store_task(in_workspace text, cx request, task task_submission)
+returns submission_verdict language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
-    dependencies uuid[] := dependencies_of(task.depends_on);
+    dependencies uuid[] := to_uuid_array(task.depends_on);
     open_count integer := 0;
-    stored submission := judge_submission(in_workspace, task, dependencies, at);
+    stored submission_verdict := check_submission(in_workspace, task, dependencies, at);
 begin
     while stored.verdict is null loop
         if task.unique_key is not null then
-            stored.task_id := live_task_with_key(in_workspace, task.unique_key);
+            stored.task_id := find_unfinished_task(in_workspace, task.unique_key);
             if stored.task_id is not null then
                 stored.verdict := 'deduplicated';
                 return stored;
@@ -65,7 +67,7 @@ begin
         end if;
         insert into work_task as t (
             workspace, task_type, description, input_data, priority, agent_requirements, archetype,
-            min_trust, deadline, not_before, available_at, is_parked, max_attempts,
+            min_trust, deadline, not_before, available_at, is_delayed, max_attempts,
             retry_on_failure, unique_key, guard_version, guard_trust, guard_findings, needed_trust,
             authored_by, change_id, submitted_by, submitted_session_id, open_dependencies
         ) values (
@@ -82,9 +84,9 @@ begin
         returning 'created', t.id, null::bigint into stored;
     end loop;
     if stored.verdict = 'created' and dependencies <> '{}' then
-        insert into work_dependency (workspace, task_id, depends_on, place)
-        select in_workspace, stored.task_id, asked.id, asked.place
-        from unnest(dependencies) with ordinality as asked (id, place)
+        insert into work_dependency (workspace, task_id, depends_on, list_order)
+        select in_workspace, stored.task_id, asked.id, asked.list_order
+        from unnest(dependencies) with ordinality as asked (id, list_order)
         on conflict (workspace, task_id, depends_on) do nothing;
     end if;
     if stored.verdict = 'created' and task.replaces is not null then
@@ -94,83 +96,73 @@ begin
 end
 $$;
 
--- The ids of a JSON list.
-create or replace function dependencies_of(ids jsonb) returns uuid[] language plpgsql immutable as $$
-begin
-    if ids = '[]' then
-        return '{}'::uuid[];
-    end if;
-    return array(
-        select id::uuid from jsonb_array_elements_text(ids) with ordinality as it (id, n) order by n);
-end
-$$;
-
--- Says what keeps a task from being stored, apart from its unique key; null when nothing does. The row of
--- the task that it replaces stays locked.
-create or replace function judge_submission(
-    in_workspace text, task new_task, in_depends_on uuid[], at timestamptz
-) returns submission language plpgsql as $$
+-- Checks whether a task can be stored, its unique key aside. The verdict is null when it can. The row
+-- of the task that it replaces stays locked.
+create or replace function check_submission(
+    in_workspace text, task task_submission, in_depends_on uuid[], at timestamptz
+) returns submission_verdict language plpgsql as $$
 declare
-    judged submission;
+    checked submission_verdict;
     replaced record;
 begin
     if in_depends_on <> '{}' then
-        select asked.place into judged.fault_place
-        from unnest(in_depends_on) with ordinality as asked (id, place)
+        select asked.list_order into checked.dependency_number
+        from unnest(in_depends_on) with ordinality as asked (id, list_order)
         where not exists (
             select from work_task t where t.workspace = in_workspace and t.id = asked.id
         )
-        order by asked.place limit 1;
+        order by asked.list_order limit 1;
         if found then
-            judged.verdict := 'unknown_dependency';
-            return judged;
+            checked.verdict := 'unknown_dependency';
+            return checked;
         end if;
     end if;
     if task.replaces is not null then
-        select t.status, t.deadline, t.held_until, t.attempt, t.max_attempts into replaced
+        select t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts into replaced
         from work_task t where t.workspace = in_workspace and t.id = task.replaces
         for update;
-        if coalesce(task_status(replaced.status, replaced.deadline, replaced.held_until,
+        if coalesce(task_status(replaced.status, replaced.deadline, replaced.claim_expires_at,
             replaced.attempt, replaced.max_attempts, clock_timestamp())
             not in ('failed', 'cancelled'), true)
         then
-            judged.verdict := 'not_replaceable';
-            return judged;
+            checked.verdict := 'not_replaceable';
+            return checked;
         end if;
     end if;
     if task.deadline <= at then
-        judged.verdict := 'deadline_past';
+        checked.verdict := 'deadline_past';
     elsif task.refusal is not null then
-        judged.verdict := 'blocked';
+        checked.verdict := 'blocked';
     end if;
-    return judged;
+    return checked;
 end
 $$;
 
--- The task that has this unique key and is not over; null for none. One that time has ended is written down
--- as failed, which frees the key.
-create or replace function live_task_with_key(in_workspace text, in_unique_key text) returns uuid
+-- Finds the unfinished task that has this unique key; null without one. An expired task is updated to
+-- failed, which frees the key.
+create or replace function find_unfinished_task(in_workspace text, in_unique_key text) returns uuid
 language plpgsql as $$
 declare
-    twin record;
+    found_task record;
     at timestamptz := clock_timestamp();
 begin
-    select t.id, task_failure(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) as failure
-    into twin
+    select t.id, task_expiry_reason(
+        t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at) as expiry_reason
+    into found_task
     from work_task t
     where t.workspace = in_workspace and t.unique_key = in_unique_key
         and t.status in ('pending', 'claimed', 'running');
-    if twin.failure is null then
-        return twin.id;
+    if found_task.expiry_reason is null then
+        return found_task.id;
     end if;
-    perform from work_task t where t.workspace = in_workspace and t.id = twin.id for update;
-    perform notice_task(in_workspace, twin.id);
+    perform from work_task t where t.workspace = in_workspace and t.id = found_task.id for update;
+    perform update_overdue_task(in_workspace, found_task.id);
     return null;
 end
 $$;
 
--- Counts the dependencies that are not completed; their rows are locked against completion until the
--- transaction ends.
+-- Counts the dependencies that are not completed, and locks their rows (`for share`) so that none is
+-- completed until the transaction ends.
 create or replace function count_open_dependencies(in_workspace text, in_task_ids uuid[])
 returns integer language plpgsql as $$
 declare
@@ -188,7 +180,7 @@ begin
 end
 $$;
 
--- Makes pending tasks wait for a new task instead of one that failed or was cancelled.
+-- Replaces a failed or cancelled task by a new one among the dependencies of pending tasks.
 create or replace function replace_dependency(in_workspace text, in_old uuid, in_new uuid)
 returns void language plpgsql as $$
 declare
@@ -198,6 +190,7 @@ begin
     from work_task t
     where d.workspace = in_workspace and d.depends_on = in_old
         and t.workspace = in_workspace and t.id = d.task_id
-        and task_status(t.status, t.deadline, t.held_until, t.attempt, t.max_attempts, at) = 'pending';
+        and task_status(t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at)
+            = 'pending';
 end
 $$;

@@ -14,13 +14,13 @@ const MOST_LINES: usize = 80;
 /// Functions that touch tables of workspaces without being told which, each with its reason.
 const EVERY_WORKSPACE: [(&str, &str); 4] = [
     ("delete_old_records", "retention covers the whole installation"),
-    ("audit_log_ensure_partitions", "a month of the audit log is one partition for all workspaces"),
-    ("audit_log_drop_partitions", "a month of the audit log is one partition for all workspaces"),
-    ("make_memory_bm25", "the index is one for all workspaces"),
+    ("ensure_audit_partitions", "a month of the audit log is one partition for all workspaces"),
+    ("drop_audit_partitions", "a month of the audit log is one partition for all workspaces"),
+    ("create_bm25_index", "the index is one for all workspaces"),
 ];
 
 /// Trigger functions have no arguments: the row says which workspace it belongs to.
-const TRIGGERS: [&str; 1] = ["keep_memory_words"];
+const TRIGGERS: [&str; 1] = ["store_memory_words"];
 
 #[test]
 fn a_function_is_short() {

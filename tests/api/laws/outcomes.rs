@@ -282,17 +282,17 @@ fn the_table_covers_every_operation_that_is_audited() {
 
 /// Words that a function answers to another function, or stores, each with where it shows.
 const NOT_OUTCOMES: [(&str, &str); 12] = [
-    ("free", "judge_lock: becomes `acquired`"),
-    ("own", "judge_lock: becomes `refreshed`"),
+    ("free", "check_lock_availability: becomes `acquired`"),
+    ("own", "check_lock_availability: becomes `refreshed`"),
     ("none", "claim_tasks: comes with a reason"),
     ("contended", "claim_tasks: the request runs once more, and waits for its rivals"),
-    ("default", "profile_home and check_network: a workspace"),
-    ("review", "is_open_to: a kind of task"),
+    ("default", "profile_workspace and check_network: a workspace"),
+    ("review", "is_eligible: a kind of task"),
     ("active", "session_status"),
     ("idle", "session_status"),
     ("disconnected", "session_status"),
-    ("deadline_exceeded", "task_failure: the reason of a task that has failed"),
-    ("max_attempts_exceeded", "task_failure: the reason of a task that has failed"),
+    ("deadline_exceeded", "task_expiry_reason: the reason of a task that has failed"),
+    ("max_attempts_exceeded", "task_expiry_reason: the reason of a task that has failed"),
     ("check_guardrails", "check_guardrails: the name of its audit row"),
 ];
 

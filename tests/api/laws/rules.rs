@@ -17,7 +17,7 @@ const RULES: [Rule; 7] = [
     Rule {
         name: "whether a lock or a block of ports is in force",
         states: |sql| compares(sql, &["expires_at"], &ORDER),
-        owners: &["is_in_force", "is_live"],
+        owners: &["is_live_with_session", "is_live"],
         repeats: &[
             "select from file_lock l where l.expires_at > now()",
             "select clock_timestamp() >= least(expires_at, $1)",
@@ -35,8 +35,8 @@ const RULES: [Rule; 7] = [
         owners: &[
             "is_session_live",
             "session_status",
-            "is_in_force",
-            "is_session_due",
+            "is_live_with_session",
+            "is_heartbeat_due",
             // Ends what has not ended: how long it was silent is asked of the rule.
             "end_sessions",
         ],
@@ -49,24 +49,24 @@ const RULES: [Rule; 7] = [
     },
     Rule {
         name: "whether a claim has ended or a task has failed",
-        states: |sql| compares(sql, &["held_until", "deadline", "available_at"], &ORDER),
+        states: |sql| compares(sql, &["claim_expires_at", "deadline", "available_at"], &ORDER),
         owners: &[
-            "is_claim_over",
-            "is_claim_due",
-            "is_open_to",
-            "task_failure",
+            "is_claim_expired",
+            "is_renewal_due",
+            "is_eligible",
+            "task_expiry_reason",
             // Look into indexes whose order is that of these times.
-            "tasks_to_notice",
-            "notice_task",
+            "overdue_tasks",
+            "update_overdue_task",
             // Judges the deadline of a task that is not stored yet.
-            "judge_submission",
+            "check_submission",
         ],
         repeats: &[
-            "select from work_task where held_until < now()",
+            "select from work_task where claim_expires_at < now()",
             "select coalesce(t.deadline, 'infinity') <= $2 from work_task t",
             "select from work_task where $1 > available_at",
         ],
-        resembles: "select greatest(deadline, held_until), attempt >= max_attempts from work_task",
+        resembles: "select greatest(deadline, claim_expires_at), attempt >= max_attempts from work_task",
     },
     Rule {
         name: "whether a task may be taken",
@@ -77,7 +77,7 @@ const RULES: [Rule; 7] = [
         },
         owners: &[
             "is_claimable",
-            "is_open_to",
+            "is_eligible",
             // Look into the indexes of ready tasks, by one degree of trust after the other.
             "claimable_tasks",
             "claimable_tasks_of_archetypes",
@@ -92,9 +92,9 @@ const RULES: [Rule; 7] = [
     Rule {
         name: "whether a position in a queue counts",
         states: |sql| compares(sql, &["alive_until"], &ORDER),
-        owners: &["is_waiting"],
+        owners: &["is_waiter_alive"],
         repeats: &["delete from lock_waiter where alive_until + interval '1 minute' < now()"],
-        resembles: "update lock_waiter set alive_until = now() where place = $1",
+        resembles: "update lock_waiter set alive_until = now() where id = $1",
     },
     Rule {
         name: "how a lock is freed",
@@ -109,9 +109,9 @@ const RULES: [Rule; 7] = [
     Rule {
         name: "how a session ends and is revived",
         states: |sql| sql.windows(2).any(|it| it == ["ended_at", "="]),
-        owners: &["end_sessions", "touch_session"],
+        owners: &["end_sessions", "mark_session_alive"],
         repeats: &["update agent_session s set last_heartbeat_at = at, ended_at = at"],
-        resembles: "select is_session_live(ended_at, last_heartbeat_at, silence, at)",
+        resembles: "select is_session_live(ended_at, last_heartbeat_at, session_timeout, at)",
     },
 ];
 

@@ -16,7 +16,7 @@ async fn names(service: &Service, query: &str) -> BTreeSet<String> {
 #[tokio::test]
 async fn every_table_has_a_place_and_those_with_workspaces_are_distributed() {
     let service = Service::start().await;
-    let places = names(&service, "select name from table_places()").await;
+    let places = names(&service, "select name from table_placements()").await;
     let mut made = BTreeSet::from([MIGRATORS.to_owned()]);
     for path in files("migrations", ".sql") {
         let words = tokens(&read(&path));
@@ -25,7 +25,7 @@ async fn every_table_has_a_place_and_those_with_workspaces_are_distributed() {
     }
     assert_eq!(places, made);
 
-    let distributed = "select name from table_places() where place <> 'coordinator'";
+    let distributed = "select name from table_placements() where placement <> 'coordinator'";
     let of_workspaces = service.tables_of_workspaces().await.into_iter().map(|it| it.0).collect();
     assert_eq!(names(&service, distributed).await, of_workspaces);
 }

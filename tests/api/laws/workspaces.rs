@@ -45,7 +45,7 @@ const CONTENTS: &str = "
     ) values ('$w', 'claude-1', 'decision', 'one pool', '', '{}', '{}', '{db}');
     insert into port_block values
         ('$w', 0, 'claude-1', 's-1', now(), now() + interval '1 hour');
-    select record('$w', row('r', 'claude-1', 't', 's-1', 0, '1 hour')::request,
+    select record_audit('$w', row('r', 'claude-1', 't', 's-1', 0, '1 hour')::request,
         'acquire_lock', '{}', '{}', true);
 ";
 

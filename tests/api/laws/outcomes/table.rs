@@ -95,7 +95,7 @@ fn acquire_with(agent: &str, more: Value) -> Step {
 
 /// A request of agent `a` in session `s` waits for the key.
 const WAITER: Step = Step::Sql(
-    "insert into lock_waiter (workspace, place, key, agent_id, agent_type, session_id, alive_until)
+    "insert into lock_waiter (workspace, id, key, agent_id, agent_type, session_id, alive_until)
      values ('$w', gen_random_uuid(), 'k', 'a', 't', 's', clock_timestamp() + interval '1 hour')",
 );
 
@@ -275,7 +275,8 @@ fn claim_with(more: Value) -> Step {
 }
 
 /// The claim has ended by itself.
-const LAPSED: Step = Step::Sql("update work_task set held_until = now() where workspace = '$w'");
+const LAPSED: Step =
+    Step::Sql("update work_task set claim_expires_at = now() where workspace = '$w'");
 
 fn claims() -> Vec<Outcome> {
     // As if another set of patterns had judged the task's text.
