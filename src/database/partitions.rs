@@ -9,8 +9,6 @@ pub(crate) const MONTHS_AHEAD: i32 = 3;
 /// Creates the audit log's partitions of this month and of the `months_ahead` after it, where they
 /// are missing.
 pub(crate) async fn ensure_partitions(db: impl PgExecutor<'_>, months_ahead: i32) -> Result<()> {
-    sqlx::query_scalar!("select ensure_audit_partitions($1)", months_ahead)
-        .fetch_one(db)
-        .await?;
+    sqlx::query_scalar!("select ensure_audit_partitions($1)", months_ahead).fetch_one(db).await?;
     Ok(())
 }

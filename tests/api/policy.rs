@@ -296,7 +296,7 @@ async fn the_policies_of_the_database_are_the_bundled_ones() {
         ("network-access", 40),
     ]
     .map(|(name, priority)| {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/capabilities/policy");
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/access/policy");
         let text = std::fs::read_to_string(format!("{folder}/{name}.cedar")).expect("bundled");
         json!({
             "name": name, "priority": priority, "policy_text": text, "enabled": true, "version": 1
