@@ -25,21 +25,14 @@ mod usage;
 
 use std::process::ExitCode;
 
-use crate::arguments::{Arguments, USAGE};
+use crate::arguments::Arguments;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    if std::env::args().any(|it| it == "--help") {
-        println!("{USAGE}");
-        return ExitCode::SUCCESS;
-    }
-    let Some(arguments) = Arguments::parse(std::env::args().skip(1)) else {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
-    };
-    // What was started ends with the run, also where that is interrupted.
+    let arguments = Arguments::read();
+    // Dropping `run` stops the database and the services that it started, so Ctrl-C leaves none behind.
     let finished = tokio::select! {
         finished = run(&arguments) => finished,
         _ = tokio::signal::ctrl_c() => Err("interrupted".into()),

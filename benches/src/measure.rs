@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     Result,
-    arguments::Arguments,
+    arguments::{Arguments, Part},
     cluster::{BASE, Cluster},
     compare,
     figures::Figures,
@@ -55,7 +55,7 @@ async fn with(arguments: &Arguments, cluster: &Cluster, folder: &Path) -> Result
             eprintln!("repetition {repetition}: {}", operation.name);
             bench.operation(operation, &mut results).await?;
         }
-        if arguments.has("http") {
+        if arguments.has(Part::Http) {
             results.idle_mb.push(bench.idle_memory().await?);
         }
         if let Some(other) = &arguments.compare {
@@ -81,18 +81,18 @@ impl Bench<'_> {
     /// Measures an operation once in every way and at every concurrency.
     async fn operation(&self, operation: &'static Operation, results: &mut Results) -> Result<()> {
         for &clients in &self.arguments.concurrencies {
-            if self.arguments.has("floor")
+            if self.arguments.has(Part::Floor)
                 && let Some(script) = operation.floor()
             {
                 let figures = self.by_pgbench(operation, &script, clients).await?;
                 results.add(operation.name, Way::Floor, clients, figures);
             }
-            if self.arguments.has("transition") && !operation.calls.is_empty() {
+            if self.arguments.has(Part::Transition) && !operation.calls.is_empty() {
                 let script = operation.transition(&self.statements)?;
                 let figures = self.by_pgbench(operation, &script, clients).await?;
                 results.add(operation.name, Way::Transition, clients, figures);
             }
-            if self.arguments.has("http") {
+            if self.arguments.has(Part::Http) {
                 for (way, gathers) in [(Way::Http, false), (Way::Gathered, true)] {
                     let figures = self.over_http(operation, clients, gathers).await?;
                     results.add(operation.name, way, clients, figures);
