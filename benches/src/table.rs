@@ -1,6 +1,6 @@
-//! Markdown tables, aligned so that they can also be read as text.
+//! Formats Markdown tables, aligned to be readable as plain text.
 
-/// Writes a table. Columns after the first `left` ones are aligned to the right.
+/// Returns a table. The first `left` columns are aligned to the left, the others to the right.
 pub(crate) fn markdown(head: &[&str], left: usize, rows: &[Vec<String>]) -> String {
     let width = |n: usize| {
         let cells = rows.iter().filter_map(|row| row.get(n)).map(|it| it.chars().count());

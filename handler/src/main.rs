@@ -1,4 +1,4 @@
-//! The coordinator as an AWS Lambda function: the same router, driven by HTTP events.
+//! The service as an AWS Lambda function: the router of the server, called with the HTTP events of Lambda.
 mod event;
 
 use std::process::ExitCode;
@@ -23,7 +23,7 @@ async fn main() -> ExitCode {
     match lambda_runtime::run(service_fn(|it| event::answer(router.clone(), it))).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("the runtime failed: {error}");
+            eprintln!("the Lambda runtime failed: {error}");
             ExitCode::FAILURE
         }
     }
