@@ -1,4 +1,4 @@
--- The least that a lock costs: the rows that an acquisition and a release write, and nothing asked.
+-- The floor of locks: write the rows of an acquisition and of a release, without any check.
 
 create function floor_acquire_lock(
     in_workspace text, cx request, in_key text, in_ttl interval, out token bigint, out expires_at timestamptz
@@ -46,7 +46,7 @@ begin
 end
 $$;
 
--- A refused acquisition writes its audit row only.
+-- A refused acquisition writes only its audit row.
 create function floor_refused_lock(in_workspace text, cx request, in_key text) returns void
 language plpgsql as $$
 begin

@@ -1,4 +1,4 @@
--- The least that a memory, a handoff and a check of guardrails cost: the rows that they write.
+-- The floor of memories, handoffs and guardrail checks: write their rows, without any check.
 
 create function floor_remember(
     in_workspace text, cx request, in_event_type text, in_summary text, in_digest bytea,

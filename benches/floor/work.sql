@@ -1,5 +1,5 @@
--- The least that work costs: the rows that a submission, a claim and a completion write, and nothing asked.
--- The task to claim is given, so nothing is looked for.
+-- The floor of tasks: write the rows of a submission, a claim and a completion, without any check. The caller names
+-- the task to claim, so there is no search.
 
 create function floor_submit_task(in_workspace text, cx request, in_description text, out task_id uuid)
 language plpgsql as $$

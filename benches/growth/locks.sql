@@ -1,4 +1,4 @@
--- Locks that are held: one in five in another workspace, 25 for each session of an agent.
+-- Inserts held locks, 25 for each session, one in five in another workspace.
 
 insert into agent_session (workspace, agent_id, session_id, agent_type)
 select

@@ -1,5 +1,5 @@
--- Pending tasks that can be claimed: one in five in another workspace, of eight types and ten priorities,
--- one in twenty for an archetype.
+-- Inserts claimable tasks of eight types and ten priorities, one in five in another workspace, one in twenty for an
+-- archetype.
 
 insert into work_task (
     workspace, task_type, description, priority, submitted_by, archetype, guard_version, guard_trust,

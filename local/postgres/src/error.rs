@@ -42,7 +42,7 @@ pub enum Error {
         found: String,
     },
     /// A step failed. The details are the output of the program that failed.
-    #[error("{action}: {details}")]
+    #[error("could not {action}: {details}")]
     Failed {
         /// The step.
         action: String,
@@ -50,7 +50,7 @@ pub enum Error {
         details: String,
     },
     /// A file or folder could not be used.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("could not {action} {}: {source}", path.display())]
     File {
         /// The attempted action.
         action: &'static str,
