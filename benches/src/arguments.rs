@@ -96,7 +96,7 @@ impl Arguments {
     }
 
     /// Returns whether an operation is to be measured.
-    pub(crate) fn asks_for(&self, operation: &str) -> bool {
+    pub(crate) fn includes(&self, operation: &str) -> bool {
         self.operations.is_empty() || self.operations.iter().any(|it| it == operation)
     }
 }

@@ -54,7 +54,7 @@ pub(crate) async fn measure(bench: &Bench<'_>, results: &mut Results) -> Result<
     for kind in Kind::ALL {
         let operations: Vec<(&'static Operation, Growth)> = ALL
             .iter()
-            .filter(|it| bench.arguments.asks_for(it.name))
+            .filter(|it| bench.arguments.includes(it.name))
             .filter_map(|it| Some((it, it.growth.filter(|growth| growth.kind == kind)?)))
             .collect();
         if operations.is_empty() || bench.arguments.growth.is_empty() {

@@ -55,7 +55,7 @@ async fn run_on(
     let facts = machine::facts(cluster, arguments).await?;
     let mut results = Results::default();
     for repetition in 1..=arguments.repetitions {
-        for operation in ALL.iter().filter(|it| arguments.asks_for(it.name)) {
+        for operation in ALL.iter().filter(|it| arguments.includes(it.name)) {
             eprintln!("repetition {repetition}: {}", operation.name);
             bench.measure(operation, &mut results).await?;
         }

@@ -139,7 +139,7 @@ fn rates_section(results: &Results) -> String {
 }
 
 fn rates_row(results: &Results, series: &Series) -> Vec<String> {
-    let it = Figures::medians(&series.figures);
+    let medians = Figures::medians(&series.figures);
     let over_http = matches!(series.way, Way::Http | Way::Gathered);
     let ratio_to = |way: Way| {
         let others = results.figures(series.operation, way, series.clients);
@@ -151,13 +151,13 @@ fn rates_row(results: &Results, series: &Series) -> Vec<String> {
         series.operation.to_owned(),
         series.way.name().to_owned(),
         series.clients.to_string(),
-        format!("{:.0}", it.rate),
-        format!("{:.2}", it.p50_ms),
-        format!("{:.2}", it.p95_ms),
-        format!("{:.2}", it.p99_ms),
-        format!("{:.3}", it.database_ms),
-        if_http(it.service_ms),
-        if_http(it.client_ms),
+        format!("{:.0}", medians.rate),
+        format!("{:.2}", medians.p50_ms),
+        format!("{:.2}", medians.p95_ms),
+        format!("{:.2}", medians.p99_ms),
+        format!("{:.3}", medians.database_ms),
+        if_http(medians.service_ms),
+        if_http(medians.client_ms),
         ratio_to(Way::Floor),
         if over_http { ratio_to(Way::Transition) } else { String::new() },
     ]
@@ -179,13 +179,13 @@ fn memory_section(results: &Results) -> String {
 
 fn comparison_section(comparison: &Comparison) -> String {
     let row = |name: &str, all: &[Figures]| {
-        let it = Figures::medians(all);
+        let medians = Figures::medians(all);
         let ratio = Spread::of_ratios(all, &comparison.theirs, |it| it.service_ms);
         vec![
             name.to_owned(),
-            format!("{:.0}", it.rate),
-            format!("{:.3}", it.service_ms),
-            format!("{:.3}", it.database_ms),
+            format!("{:.0}", medians.rate),
+            format!("{:.3}", medians.service_ms),
+            format!("{:.3}", medians.database_ms),
             ratio.map_or_else(String::new, |it| it.text(2)),
         ]
     };
@@ -224,7 +224,7 @@ fn growth_section(results: &Results) -> String {
 }
 
 fn growth_row(results: &Results, grown: &Grown) -> Vec<String> {
-    let it = Figures::medians(&grown.figures);
+    let medians = Figures::medians(&grown.figures);
     let rows = results.grown.iter().filter(|it| it.operation == grown.operation).map(|it| it.rows);
     let fewest = rows.min().filter(|it| *it != grown.rows);
     let ratio = fewest.and_then(|fewest| {
@@ -235,9 +235,9 @@ fn growth_row(results: &Results, grown: &Grown) -> Vec<String> {
         grown.operation.to_owned(),
         grown.kind.to_owned(),
         grown.rows.to_string(),
-        format!("{:.3}", it.database_ms),
-        format!("{:.3}", it.p50_ms),
-        format!("{:.3}", it.p95_ms),
+        format!("{:.3}", medians.database_ms),
+        format!("{:.3}", medians.p50_ms),
+        format!("{:.3}", medians.p95_ms),
         ratio.map_or_else(String::new, |it| it.text(2)),
     ]
 }

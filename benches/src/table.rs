@@ -1,4 +1,5 @@
-//! Formats Markdown tables, aligned to be readable as plain text.
+//! Formats Markdown tables, aligned to be readable as plain text. Fewer lines than the settings that a crate for
+//! tables would need for this format.
 
 /// Returns a table. The first `left` columns are aligned to the left, the others to the right.
 pub(crate) fn markdown(head: &[&str], left: usize, rows: &[Vec<String>]) -> String {

@@ -1,4 +1,5 @@
-//! Reads CPU time and memory of processes from /proc. Linux only.
+//! Reads CPU time and memory of processes from /proc. Linux only. By hand, because the crate `procfs` covers all of
+//! /proc for the six fields that are read here.
 
 use std::{collections::HashMap, fs, time::Duration};
 

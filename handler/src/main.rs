@@ -20,7 +20,7 @@ async fn main() -> ExitCode {
     };
     telemetry::init(Format::Json, config.log.clone());
     let router = router(App::new(config));
-    match lambda_runtime::run(service_fn(|it| event::answer(router.clone(), it))).await {
+    match lambda_runtime::run(service_fn(|event| event::answer(router.clone(), event))).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("the Lambda runtime failed: {error}");

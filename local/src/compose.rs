@@ -3,6 +3,7 @@
 
 use std::{path::Path, process::Stdio, str::FromStr, time::Duration};
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::{
     process::Command,
@@ -65,19 +66,12 @@ async fn run(arguments: &[&str]) -> Result<(), String> {
 fn dsn(environment: &Environment) -> String {
     let value =
         |name, default: &str| environment.filled(name).unwrap_or_else(|| default.to_owned());
-    let password = percent_encode(&value("POSTGRES_PASSWORD", "postgres"));
+    let (password, database) =
+        (value("POSTGRES_PASSWORD", "postgres"), value("POSTGRES_DB", "postgres"));
+    let password = utf8_percent_encode(&password, NON_ALPHANUMERIC);
+    let database = utf8_percent_encode(&database, NON_ALPHANUMERIC);
     let port = value("AGENT_COORDINATOR_DB_PORT", "54322");
-    let database = percent_encode(&value("POSTGRES_DB", "postgres"));
     format!("postgresql://postgres:{password}@127.0.0.1:{port}/{database}")
-}
-
-/// Percent-encodes everything that could be a delimiter in a connection string.
-fn percent_encode(text: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(encode).collect()
 }
 
 /// Waits until a connection succeeds. Docker reports a container as healthy by a check inside it, before

@@ -132,7 +132,7 @@ async fn open_first_working(
 fn given(environment: &Environment) -> Option<Database> {
     let name = dsn_variable(environment)?;
     let dsn = environment.get(name)?;
-    Some(Database { dsn, description: format!("the one of {name}"), server: None })
+    Some(Database { dsn, description: format!("as given by {name}"), server: None })
 }
 
 async fn start_compose(

@@ -239,7 +239,8 @@ fn decode(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-/// Returns the parameters of a query, decoded or as they are.
+/// Returns the parameters of a query, decoded or as they are. By hand, because `form_urlencoded` always decodes, and
+/// a load balancer does not.
 fn pairs(query: &str, decoded: bool) -> Vec<(String, String)> {
     let text = |it: &str| if decoded { decode(&it.replace('+', " ")) } else { it.to_owned() };
     let pairs = query.split('&').filter(|it| !it.is_empty());

@@ -78,6 +78,7 @@ pub(crate) fn current_uid() -> Result<u32, Error> {
     id("-u", None).ok_or_else(|| Error::failed("read the user id", "`id -u` failed"))
 }
 
+/// Runs `id`, because the standard library can read neither the user id nor the list of users.
 fn id(flag: &str, name: Option<&str>) -> Option<u32> {
     let output = Command::new("id").arg(flag).args(name).output().ok()?;
     String::from_utf8(output.stdout).ok()?.trim().parse().ok()

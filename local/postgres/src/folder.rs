@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
-    io::{ErrorKind, Read, Write},
+    io::{ErrorKind, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
 };
@@ -133,10 +133,8 @@ pub(crate) fn remove(dir: &Path) -> Result<(), Error> {
 
 /// Returns random bytes as hexadecimal digits.
 pub(crate) fn random_hex(bytes: usize) -> Result<String, Error> {
-    let source = Path::new("/dev/urandom");
     let mut random = vec![0; bytes];
-    let mut file = File::open(source).named("open", source)?;
-    file.read_exact(&mut random).named("read", source)?;
+    getrandom::fill(&mut random).map_err(|error| Error::failed("get random bytes", error))?;
     Ok(hex::encode(random))
 }
 

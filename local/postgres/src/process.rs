@@ -1,5 +1,5 @@
-//! Inspects and signals other processes, through `/proc` and the shell: the standard library cannot, and
-//! `unsafe` is forbidden, which rules out calling libc. A zombie process counts as ended.
+//! Inspects and signals other processes, through `/proc` and the shell: the standard library cannot, and three calls
+//! are not worth a crate in every test. A zombie process counts as ended.
 
 use std::{
     fs,

@@ -248,7 +248,7 @@ async fn a_given_database_and_configured_keys_are_used_as_they_are() {
 
     let mut running = folder.start(&["--port", "0"]);
 
-    assert_eq!(running.line("Database:"), "Database: the one of POSTGRES_DSN");
+    assert_eq!(running.line("Database:"), "Database: as given by POSTGRES_DSN");
     assert!(running.line("curl").contains(r#"-H "X-API-Key: $KEY" -H"#));
     let printed = running.line("curl").replace("\"X-API-Key: $KEY\"", "'X-API-Key: of-the-team'");
     assert!(paste(&printed).contains(r#""action":"acquired""#));
