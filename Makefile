@@ -8,8 +8,8 @@ MCP_TOOLS := target/mcp-tools
 MCP_SUITE := tests/mcp/node_modules
 DOCUMENTS := docs/openapi.json docs/operations.md docs/configuration.md .env.example
 
-# The checks of `make check`, in order. `queries` makes cargo recompile everything with SQL, so the fast checks
-# come first.
+# The checks of `make check`, in order. `queries` makes cargo recompile everything with SQL, so no check before
+# `queries` must depend on it.
 CHECKS := words fmt documents schema functions schemathesis mcp clippy queries doc traces costs deny unused hadolint compose railway template guide
 
 .NOTPARALLEL:
