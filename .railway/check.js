@@ -1,5 +1,5 @@
-// Checks railway.toml against its schema, and that railway.ts says the same: one of the two will be
-// read, and nobody would notice that it is the other one that was kept up.
+// Checks railway.toml against its schema, and that railway.ts has the same settings. The platform reads only one of
+// the two, so a change to the other would have no effect.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { Ajv2020 } from "ajv/dist/2020.js";
@@ -19,7 +19,7 @@ assert.deepEqual(resources.map(({ address }) => address), ["service.paradedb", "
 const [paradedb, coordinator] = resources;
 assert.deepEqual({ build: coordinator.build, deploy: coordinator.deploy }, legacy);
 
-// The set-up that railway.toml can only describe. A secret is never a value.
+// Compares the variables with those that railway.toml describes in comments. A secret never has a value.
 const described = (name) => text.match(new RegExp(`^#      ${name}=(.*)$`, "m"))?.[1];
 for (const { name: service, variables } of resources) {
   for (const [name, { type, value }] of Object.entries(variables)) {
@@ -29,12 +29,12 @@ for (const { name: service, variables } of resources) {
   }
 }
 
-// The database of the development loop and the deployed one are the same.
+// The database image of the development loop is the deployed one.
 const { image } = paradedb.source;
 const [mountPath] = Object.values(paradedb.volumeAttachments).map((it) => it.mountPath);
 const compose = read("../docker-compose.yml");
-assert.ok(compose.includes(`image: ${image}\n`), `docker-compose.yml has another image than ${image}`);
+assert.ok(compose.includes(`image: ${image}\n`), `docker-compose.yml does not use the image ${image}`);
 assert.match(compose, new RegExp(`- [\\w-]+:${mountPath}\\n`), `docker-compose.yml: ${mountPath}`);
 assert.ok(text.includes(`the image ${image} with a volume at ${mountPath}.`), "railway.toml: paradedb");
 
-console.log("railway.toml and railway.ts say the same.");
+console.log("railway.toml and railway.ts agree.");

@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Measures what a replica costs when it starts and when it is idle; `make figures` runs it.
+"""Measures start-up time and idle memory of a replica; `make figures` runs this script.
 
-Ten starts of the release build against a migrated database: the time from exec to the first answer
-of /live and to the first 200 of /health, and the memory of the process once it is idle. Exits with 1
-when a median is over its bound. Of the client, which a second argument names, the size and the time of
-a start are told.
+Starts the release build ten times against a migrated database, and measures the time from exec to the
+first 200 of /live and of /health, and the memory of the idle process. With the client as the second
+argument, also measures its size and start-up time. Exits with 1 if a median exceeds its bound.
 """
 import http.client
 import json
@@ -27,7 +26,7 @@ BOUNDS = {
 CLIENT_BOUNDS = {"coord --version, ms": 10, "size of coord, MB": 8}
 REQUESTS = 200
 
-# A process whose memory has not grown for this long is idle; the pool is full by then.
+# The wait before memory is measured. By then the connection pool is full and the process is idle.
 IDLE_SECONDS = 2
 
 
@@ -51,7 +50,7 @@ def status(port, path):
 def first_200(port, path, started):
     while status(port, path) != 200:
         if time.monotonic() - started > 10:
-            sys.exit(f"{path} has not answered for 10 s")
+            sys.exit(f"{path} did not answer with 200 within 10 s")
         time.sleep(0.0005)
     return (time.monotonic() - started) * 1000
 
@@ -63,7 +62,7 @@ def median_time(port, method, path, body=None):
         "Content-Type": "application/json",
     }
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    # Else the second packet of a request waits for the answer to the first one.
+    # Without it, Nagle's algorithm delays the second packet of a request until the first is acknowledged.
     connection.connect()
     connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     times = []
@@ -117,7 +116,7 @@ def client_start(program):
 
 
 def report(bounds, measured):
-    """Prints the values of each figure; whether the median of any is over its bound."""
+    """Prints the values of each figure. Returns whether any median exceeds its bound."""
     is_over = False
     for (name, bound), values in zip(bounds.items(), measured):
         median = statistics.median(values)
@@ -130,7 +129,7 @@ def main():
     if len(sys.argv) not in (2, 3) or "DATABASE_URL" not in os.environ:
         sys.exit("Usage: DATABASE_URL=… benches/figures.py PROGRAM [CLIENT], on a migrated database")
     program, *client = sys.argv[1:]
-    one_start(program)  # The first one finds cold caches.
+    one_start(program)  # warms the caches
     print(f"{'':24} {'minimum':>8} {'median':>8} {'maximum':>8} {'bound':>8}")
     is_over = report(BOUNDS, zip(*(one_start(program) for _ in range(STARTS))))
     print(f"{'size of the program, MB':24} {os.path.getsize(program) / 1e6:8.1f}")

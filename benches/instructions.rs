@@ -1,8 +1,8 @@
-//! Counts the instructions of hot paths that need no database, with Valgrind's callgrind; `make costs` runs
-//! it. The load of the machine does not change the counts, and the machine hardly does.
+//! Counts the instructions of hot paths without a database, with Valgrind's callgrind. `make costs` runs this
+//! program. The load of the machine does not change the counts, and another machine hardly does.
 //!
-//! It runs itself under Valgrind, with the argument `paths`, and compares what each path took with the
-//! table below.
+//! The program runs itself under Valgrind, with the argument `paths`, and compares the count of each path with
+//! the table below.
 use std::{
     collections::HashMap,
     env, fs,
@@ -19,12 +19,12 @@ use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 use tower::ServiceExt as _;
 
-/// By how many percent a path may exceed what the table states. Less than half of what is allowed fails
-/// too, so that the table keeps up with what becomes cheaper.
+/// The percentage by which a path may exceed the table. Less than half of the allowed count is a failure too, so
+/// that the table follows improvements.
 const TOLERANCE: f64 = 10.0;
 
-/// The paths, each with the instructions that a call takes on x86-64 in a build with profile `measured`.
-/// When the table and what is counted differ too much, the numbers to put here are printed.
+/// The paths, each with the instructions of a call on x86-64 in a build with profile `measured`. The program prints
+/// the counts to put here.
 const LIMITS: [(&str, Path, u64); 10] = [
     ("authenticate_1_of_20_keys", authenticate_1_of_20_keys, 11_532),
     ("check_the_body_of_an_acquire", check_the_body_of_an_acquire, 36_035),
@@ -40,17 +40,17 @@ const LIMITS: [(&str, Path, u64); 10] = [
 
 type Path = fn(&World);
 
-/// Calls that fill caches, and calls that count.
-const WARM: usize = 3;
+/// The number of calls that fill caches, and of those that are counted.
+const WARM_UP: usize = 3;
 const CALLS: usize = 20;
 
 fn main() -> ExitCode {
-    // Cargo passes an argument of its own.
+    // Cargo passes `--bench` as the first argument.
     let is_under_valgrind = env::args().nth(1).is_some_and(|it| it == "paths");
     if is_under_valgrind {
         let world = World::new();
         for (_, path, _) in LIMITS {
-            (0..WARM).for_each(|_| path(&world));
+            (0..WARM_UP).for_each(|_| path(&world));
             call_measured(path, &world);
         }
         return ExitCode::SUCCESS;
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The caller whose calls count.
+/// Calls a path repeatedly. Only the calls from this function are counted.
 #[inline(never)]
 fn call_measured(path: Path, world: &World) {
     for _ in 0..CALLS {
@@ -72,7 +72,7 @@ fn call_measured(path: Path, world: &World) {
     }
 }
 
-/// The instructions of a call of each path.
+/// Counts the instructions of a call of each path.
 fn count() -> Result<Vec<u64>, String> {
     let program = env::current_exe().map_err(|error| error.to_string())?;
     let profile = concat!(env!("CARGO_TARGET_TMPDIR"), "/instructions.callgrind");
@@ -81,7 +81,7 @@ fn count() -> Result<Vec<u64>, String> {
         .arg(program)
         .arg("paths")
         .status()
-        .map_err(|error| format!("valgrind cannot be run, is it installed? {error}"))?;
+        .map_err(|error| format!("valgrind could not be started ({error}); install it"))?;
     if !status.success() {
         return Err(format!("valgrind ended with {status}"));
     }
@@ -89,15 +89,15 @@ fn count() -> Result<Vec<u64>, String> {
     let taken = instructions_by_callee(&profile);
     let of = |name: &str| {
         let named = taken.iter().find(|(callee, _)| callee.ends_with(&format!("::{name}")));
-        let (_, taken) = named.ok_or(format!("{name} is not in the profile"))?;
+        let (_, taken) = named.ok_or(format!("{name} is not in callgrind's profile"))?;
         Ok(taken / CALLS as u64)
     };
     LIMITS.iter().map(|(name, _, _)| of(name)).collect()
 }
 
-/// How many instructions each function took in all that `call_measured` called it. In the format of
-/// callgrind, lines `fn=` and `cfn=` name the caller and the callee, giving each name a number at its first
-/// mention; the line after `calls=` says where the calls are and what they took.
+/// Returns the total instructions of each function that `call_measured` called. In callgrind's format, lines `fn=`
+/// and `cfn=` name the caller and the callee, and give each name a number at its first mention. The line after
+/// `calls=` has the position of the calls and their cost.
 fn instructions_by_callee(profile: &str) -> HashMap<&str, u64> {
     let mut names = HashMap::new();
     let mut taken = HashMap::new();
@@ -118,7 +118,7 @@ fn instructions_by_callee(profile: &str) -> HashMap<&str, u64> {
     taken
 }
 
-/// The name in `(number) name`, or the one that the number had before.
+/// Returns the name in `(number) name`, or the name that the number was given before.
 fn name<'a>(function: &'a str, names: &mut HashMap<&'a str, &'a str>) -> &'a str {
     match function.split_once(' ') {
         Some((number, name)) => {
@@ -148,7 +148,7 @@ fn compare(counts: &[u64]) -> ExitCode {
     exit
 }
 
-/// What the paths work on.
+/// The inputs of the paths.
 struct World {
     authenticate: Box<dyn Fn(&HeaderMap) -> bool>,
     headers: HeaderMap,
@@ -163,7 +163,7 @@ struct World {
     router: Router,
 }
 
-/// A body with the schema that it is checked against.
+/// A request body with its schema.
 struct Input {
     schema: Value,
     text: String,
@@ -172,7 +172,7 @@ struct Input {
 impl World {
     fn new() -> Self {
         let bearer = HeaderValue::from_static("Bearer key-7");
-        // A line of a kind that patterns look for, and no match.
+        // Lines that resemble what the patterns search for, without a match.
         let harmless: String =
             "git push origin main && rm -r ./target; find . -name x\n".repeat(76);
         let harmless = harmless[..4096].to_owned();
@@ -212,7 +212,7 @@ impl World {
         }
     }
 
-    /// Sends a request through the router, and expects this status.
+    /// Sends a request to the router, and checks the status.
     fn ask(&self, request: Request<Body>, status: u16) {
         let response = self.runtime.block_on(self.router.clone().oneshot(request));
         let response = response.expect("the router answers");
@@ -222,7 +222,7 @@ impl World {
 }
 
 impl Input {
-    /// The example of an operation.
+    /// Returns the example of an operation.
     fn of(operation: &str) -> Self {
         let operations = capabilities::all();
         let found = operations.iter().find(|it| it.meta.id == operation).expect("an operation");

@@ -1,4 +1,4 @@
-//! The long-running server, and the commands around it.
+//! The binary `coordinator`: the long-running server, and the commands around it.
 use std::{pin::pin, process::ExitCode, time::Duration};
 
 use agent_coordinator::{
@@ -6,58 +6,83 @@ use agent_coordinator::{
     env_example, key_for_environment, key_report, listen, operations_table, router, stop_signal,
     telemetry,
 };
+use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
-const USAGE: &str = "\
-Usage: coordinator [COMMAND]
+/// Locks, work, handoffs and guardrails for AI coding agents that share a codebase
+#[derive(Parser)]
+#[command(name = "coordinator", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
 
-  serve          answer requests (the default)
-  migrate        bring the database's schema up to date, over a direct connection
-  openapi        print the OpenAPI document
-  operations     print the table of operations
-  configuration  print the table of environment variables
-  env-example    print an example of an environment, with every variable
-  keys generate  print a fresh API key as lines for the environment; bound to an agent by
-                 --agent-id ID, --agent-type TYPE, --workspace NAME, --profile NAME
-  keys check     say whether the key on standard input is whole, and its fingerprint
-  help           print this text
-  version        print the version
-";
+#[derive(Subcommand)]
+enum Command {
+    /// Answer requests (the default)
+    Serve,
+    /// Bring the database's schema up to date, over a direct connection
+    Migrate,
+    /// Print the OpenAPI document
+    Openapi,
+    /// Print the table of operations
+    Operations,
+    /// Print the table of environment variables
+    Configuration,
+    /// Print an example environment with every variable
+    EnvExample,
+    /// Make and check API keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Print the version
+    Version,
+}
 
-/// How often an unreachable database is tried again before the schema is known to be up to date.
+#[derive(Subcommand)]
+enum KeysCommand {
+    /// Print a fresh API key as lines for the environment
+    Generate(KeyIdentity),
+    /// Check that the key on standard input is complete, and print its fingerprint
+    Check,
+}
+
+/// The identity that a fresh key is bound to.
+#[derive(Args)]
+struct KeyIdentity {
+    /// The only agent that the key can act as; without this option, any agent
+    #[arg(long, value_name = "ID")]
+    agent_id: Option<String>,
+    /// The kind of agent, such as claude_code
+    #[arg(long, value_name = "TYPE")]
+    agent_type: Option<String>,
+    /// The workspace whose data the key reaches [default: default]
+    #[arg(long, value_name = "NAME")]
+    workspace: Option<String>,
+    /// The profile that applies to the agent, instead of the default of its kind
+    #[arg(long, value_name = "NAME", requires = "agent_id")]
+    profile: Option<String>,
+}
+
+/// The pause between attempts to migrate a database that is unreachable.
 const MIGRATION_RETRY: Duration = Duration::from_secs(1);
 
-/// How long listening waits for the migration.
-const MIGRATION_PATIENCE: Duration = Duration::from_millis(1500);
+/// How long the server waits for the migration before it listens.
+const MIGRATION_WAIT: Duration = Duration::from_millis(1500);
 
 fn main() -> ExitCode {
-    let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    match arguments[..] {
-        [] | ["serve"] => configured(serve),
-        ["migrate"] => configured(migrate),
-        ["openapi"] => print(&format!("{:#}\n", document(&capabilities::all()))),
-        ["operations"] => print(&operations_table()),
-        ["configuration"] => print(&configuration_table()),
-        ["env-example"] => print(&env_example()),
-        ["keys", "generate", ref options @ ..] => match key_for_environment(options) {
-            Ok(text) => print(&text),
-            Err(text) => {
-                eprint!("{text}");
-                ExitCode::from(2)
-            }
-        },
-        ["keys", "check"] => check_key(),
-        ["help" | "--help" | "-h"] => print(USAGE),
-        ["version" | "--version" | "-V"] => {
-            print(concat!("coordinator ", env!("CARGO_PKG_VERSION"), "\n"))
-        }
-        _ => {
-            eprint!("{USAGE}");
-            ExitCode::from(2)
-        }
+    match Arguments::parse().command.unwrap_or(Command::Serve) {
+        Command::Serve => run_configured(serve),
+        Command::Migrate => run_configured(migrate),
+        Command::Openapi => print(&format!("{:#}\n", document(&capabilities::all()))),
+        Command::Operations => print(&operations_table()),
+        Command::Configuration => print(&configuration_table()),
+        Command::EnvExample => print(&env_example()),
+        Command::Keys(KeysCommand::Generate(identity)) => generate_key(identity),
+        Command::Keys(KeysCommand::Check) => check_key(),
+        Command::Version => print(&Arguments::command().render_version()),
     }
 }
 
+/// Writes to standard output. A closed pipe is a failure, not a panic as with `print!`.
 fn print(text: &str) -> ExitCode {
     use std::io::Write as _;
     match std::io::stdout().write_all(text.as_bytes()) {
@@ -66,23 +91,36 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-fn check_key() -> ExitCode {
-    let mut key = String::new();
-    if let Err(error) = std::io::stdin().read_line(&mut key) {
-        eprintln!("The key cannot be read: {error}");
-        return ExitCode::FAILURE;
-    }
-    match key_report(&key) {
-        (true, report) => print(&report),
-        (false, report) => {
-            print(&report);
-            ExitCode::FAILURE
-        }
+fn generate_key(identity: KeyIdentity) -> ExitCode {
+    let KeyIdentity { agent_id, agent_type, workspace, profile } = identity;
+    let members = [
+        ("agent_id", agent_id),
+        ("agent_type", agent_type),
+        ("workspace", workspace),
+        ("profile", profile),
+    ];
+    let members = members.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    match key_for_environment(members) {
+        Ok(text) => print(&text),
+        Err(problem) => Arguments::command().error(ErrorKind::ValueValidation, problem).exit(),
     }
 }
 
-/// Runs a command with the configuration of the environment: exit code 2 when that is wrong.
-fn configured<F: Future<Output = ExitCode>>(command: impl FnOnce(Config) -> F) -> ExitCode {
+fn check_key() -> ExitCode {
+    let mut key = String::new();
+    if let Err(error) = std::io::stdin().read_line(&mut key) {
+        eprintln!("The key could not be read from standard input: {error}");
+        return ExitCode::FAILURE;
+    }
+    let (is_complete, report) = key_report(&key);
+    match print(&report) {
+        ExitCode::SUCCESS if is_complete => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// Runs a command with the configuration of the environment. Exits with 2 when that is invalid.
+fn run_configured<F: Future<Output = ExitCode>>(command: impl FnOnce(Config) -> F) -> ExitCode {
     let config = match Config::from_env(Home::Server) {
         Ok(config) => config,
         Err(error) => {
@@ -101,7 +139,7 @@ fn configured<F: Future<Output = ExitCode>>(command: impl FnOnce(Config) -> F) -
             traces.finish();
             code
         }
-        Err(error) => failed("the runtime could not be started", &error),
+        Err(error) => fail("the async runtime could not be started", &error),
     }
 }
 
@@ -111,7 +149,7 @@ async fn migrate(config: Config) -> ExitCode {
             println!("The schema is up to date.");
             ExitCode::SUCCESS
         }
-        Err(error) => failed("migration failed", &error),
+        Err(error) => fail("migration failed", &error),
     }
 }
 
@@ -122,51 +160,51 @@ async fn serve(config: Config) -> ExitCode {
     let app = App::new(config);
     let mut stop = pin!(async {
         if let Err(error) = stop_signal().await {
-            tracing::error!(%error, "signals cannot be received");
+            tracing::error!(%error, "signals cannot be received; only SIGKILL stops this process");
         }
         tracing::info!("stopping");
         app.stop_waiting();
     });
-    // Most often this is over before the first request comes, which then finds its tables. A
-    // database that cannot be reached, or takes long, must not keep the process from answering
-    // /live: the migration then goes on beside the requests.
-    let mut migrated = pin!(migrate_when_reachable(&app));
-    let goes_on = tokio::select! {
-        result = &mut migrated => match result {
+    // A short migration ends before the first request, which then finds its tables. A longer one, or an
+    // unreachable database, must not keep the process from answering /live: a platform would take that
+    // for a crash. The migration then continues while requests are served.
+    let mut migration = pin!(migrate_when_reachable(&app));
+    let is_migrating = tokio::select! {
+        result = &mut migration => match result {
             Ok(()) => false,
-            Err(error) => return failed("migration failed", &error),
+            Err(error) => return fail("migration failed", &error),
         },
-        () = tokio::time::sleep(MIGRATION_PATIENCE) => true,
+        () = tokio::time::sleep(MIGRATION_WAIT) => true,
         () = &mut stop => return ExitCode::SUCCESS,
     };
     let listener = match bind(app.config()).await {
         Ok(listener) => listener,
-        Err(error) => return failed("the address cannot be listened on", &error),
+        Err(error) => return fail("could not bind the address", &error),
     };
     match listener.local_addr() {
         Ok(address) => tracing::info!(%address, "listening"),
-        Err(error) => return failed("the address is unknown", &error),
+        Err(error) => return fail("the bound address is unknown", &error),
     }
     let served = listen(listener, router(app.clone()), &app, stop);
-    let later = async {
-        if goes_on && let Err(error) = migrated.await {
+    let failed_migration = async {
+        if is_migrating && let Err(error) = migration.await {
             return error;
         }
         std::future::pending().await
     };
     let code = tokio::select! {
-        ended = served => match ended {
+        result = served => match result {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => failed("serving failed", &error),
+            Err(error) => fail("serving failed", &error),
         },
-        error = later => failed("migration failed", &error),
+        error = failed_migration => fail("migration failed", &error),
         never = app.sweep() => never,
     };
     app.close().await;
     code
 }
 
-/// Migrates as soon as the database can be reached, if the configuration wants that.
+/// Migrates as soon as the database is reachable, if the configuration allows automatic migration.
 async fn migrate_when_reachable(app: &App) -> Result<(), MigrateError> {
     if !app.config().auto_migrate {
         return Ok(());
@@ -178,7 +216,7 @@ async fn migrate_when_reachable(app: &App) -> Result<(), MigrateError> {
                 return Ok(());
             }
             Err(MigrateError::Unreachable(error)) => {
-                tracing::warn!(%error, "the database cannot be reached yet");
+                tracing::warn!(%error, "the database is unreachable; retrying the migration");
             }
             Err(error) => return Err(error),
         }
@@ -186,7 +224,8 @@ async fn migrate_when_reachable(app: &App) -> Result<(), MigrateError> {
     }
 }
 
-fn failed(what: &str, error: &dyn std::error::Error) -> ExitCode {
+/// Logs an error that ends the process.
+fn fail(what: &str, error: &dyn std::error::Error) -> ExitCode {
     tracing::error!(%error, "{what}");
     ExitCode::FAILURE
 }

@@ -1,4 +1,4 @@
--- Entries of the audit log in this month's partition: one in five in another workspace, of 500 agents.
+-- Inserts audit rows of 500 agents into this month's partition, one in five in another workspace.
 
 insert into audit_log (
     workspace, agent_id, agent_type, session_id, request_id, operation, parameters, result, success,

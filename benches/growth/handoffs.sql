@@ -1,4 +1,4 @@
--- Handoffs: one in five in another workspace, of 500 agents.
+-- Inserts handoffs of 500 agents, one in five in another workspace.
 
 insert into handoff (
     workspace, agent_id, agent_type, session_id, summary, completed_work, in_progress, decisions,

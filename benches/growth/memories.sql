@@ -1,4 +1,4 @@
--- Memories: one in five in another workspace, of 500 agents. The words of the search are in one of 97.
+-- Inserts memories of 500 agents, one in five in another workspace. One in 97 contains the words of the search.
 
 insert into memory (
     workspace, agent_id, session_id, event_type, summary, summary_digest, details, lessons, tags, created_at

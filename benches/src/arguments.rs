@@ -2,18 +2,61 @@
 
 use std::path::PathBuf;
 
-pub(crate) const USAGE: &str = "usage: bench [--short] [--only floor,transition,http] \
-[--operations NAME,…] [--concurrency N,…] [--repetitions N] [--seconds N]
-             [--growth ROWS,…|none] [--compare [NAME=]PROGRAM] [--report FOLDER] [--coordinator PROGRAM]
+use clap::{Parser, ValueEnum, builder::RangedU64ValueParser, value_parser};
 
-  --short        concurrency 16 only, three repetitions of one second, no growth
-  --growth       numbers of live rows among which the cost of transitions is measured, 1000 or more
-  --compare      another build of the service, started with the same variables on an empty database that it
-                 prepares itself; its CPU time for a lock is compared with ours
-  --report       writes performance.md and its plots into this folder";
+/// Measures each operation: the least that its rows cost, its transition, and its requests over HTTP
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+struct Options {
+    /// Concurrency 16 only, three repetitions of one second, no growth; other options still apply
+    #[arg(long)]
+    short: bool,
+    /// The parts to measure
+    #[arg(long, value_name = "PART,…", value_delimiter = ',', value_enum)]
+    #[arg(default_value = "floor,transition,http")]
+    only: Vec<Part>,
+    /// The operations to measure [default: all]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    operations: Vec<String>,
+    /// Numbers of clients [default: 1,16,64]
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    concurrency: Option<Vec<usize>>,
+    /// Measurements of each kind [default: 5]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    repetitions: Option<usize>,
+    /// Duration of one measurement [default: 2]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
+    seconds: Option<u64>,
+    /// Numbers of live rows, 1000 or more, among which transitions are measured, or `none`
+    /// [default: 1000,100000,1000000]
+    #[arg(long, value_name = "ROWS,…", value_parser = growth)]
+    growth: Option<Growth>,
+    /// Another build of the service, whose CPU time for a lock is compared with this build's. It is
+    /// started with the same variables on an empty database, which it migrates itself
+    #[arg(long, value_name = "[NAME=]PROGRAM", value_parser = compared)]
+    compare: Option<Compared>,
+    /// The folder to write performance.md and its plots into
+    #[arg(long, value_name = "FOLDER")]
+    report: Option<PathBuf>,
+    /// The build of the service to measure
+    #[arg(long, value_name = "PROGRAM", default_value = "target/release/coordinator")]
+    coordinator: PathBuf,
+}
 
-/// Claims of one measurement must not take all tasks.
+/// The fewest rows for the cost of growth: claims of one measurement must not take all tasks.
 const FEWEST_ROWS: u64 = 1000;
+
+/// A part of what is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    Floor,
+    Transition,
+    Http,
+}
+
+/// Numbers of live rows.
+#[derive(Clone, Debug)]
+struct Growth(Vec<u64>);
 
 /// What a run measures, and for how long.
 #[derive(Debug)]
@@ -21,12 +64,11 @@ pub(crate) struct Arguments {
     pub(crate) repetitions: usize,
     /// How long one measurement takes.
     pub(crate) seconds: u64,
-    /// The parts to measure: `floor`, `transition`, `http`.
-    pub(crate) parts: Vec<String>,
+    pub(crate) parts: Vec<Part>,
     /// Names of operations; empty for all.
     pub(crate) operations: Vec<String>,
     pub(crate) concurrencies: Vec<usize>,
-    /// Numbers of live rows for the cost of growth; empty leaves it out.
+    /// Numbers of live rows for the cost of growth; empty leaves that out.
     pub(crate) growth: Vec<u64>,
     pub(crate) compare: Option<Compared>,
     pub(crate) report: Option<PathBuf>,
@@ -36,105 +78,111 @@ pub(crate) struct Arguments {
 /// Another build of the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Compared {
-    /// What the report calls it.
+    /// The name in the report.
     pub(crate) name: String,
     pub(crate) program: PathBuf,
 }
 
 impl Arguments {
-    /// Reads the words after the program's name. `None` where they are not as `USAGE` says.
-    pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Option<Arguments> {
-        let mut arguments = Arguments {
-            repetitions: 5,
-            seconds: 2,
-            parts: list("floor,transition,http"),
-            operations: Vec::new(),
-            concurrencies: vec![1, 16, 64],
-            growth: vec![1000, 100_000, 1_000_000],
-            compare: None,
-            report: None,
-            coordinator: PathBuf::from("target/release/coordinator"),
-        };
-        while let Some(word) = words.next() {
-            match word.as_str() {
-                "--short" => {
-                    (arguments.repetitions, arguments.seconds) = (3, 1);
-                    arguments.concurrencies = vec![16];
-                    arguments.growth = Vec::new();
-                }
-                "--only" => arguments.parts = list(&words.next()?),
-                "--operations" => arguments.operations = list(&words.next()?),
-                "--repetitions" => arguments.repetitions = words.next()?.parse().ok()?,
-                "--seconds" => arguments.seconds = words.next()?.parse().ok()?,
-                "--concurrency" => arguments.concurrencies = numbers(&words.next()?)?,
-                "--growth" => {
-                    let given = words.next()?;
-                    arguments.growth = if given == "none" { vec![] } else { numbers(&given)? };
-                }
-                "--compare" => arguments.compare = Some(compared(&words.next()?)?),
-                "--report" => arguments.report = Some(words.next()?.into()),
-                "--coordinator" => arguments.coordinator = words.next()?.into(),
-                _ => return None,
-            }
-        }
-        let is_right = arguments.repetitions > 0
-            && arguments.seconds > 0
-            && arguments.growth.iter().all(|it| *it >= FEWEST_ROWS);
-        is_right.then_some(arguments)
+    /// Reads the command line of this process. Prints help, or what is wrong, and exits instead of
+    /// returning.
+    pub(crate) fn read() -> Arguments {
+        Options::parse().into()
     }
 
-    /// Whether a part is to be measured.
-    pub(crate) fn has(&self, part: &str) -> bool {
-        self.parts.iter().any(|it| it == part)
+    /// Returns whether a part is to be measured.
+    pub(crate) fn has(&self, part: Part) -> bool {
+        self.parts.contains(&part)
     }
 
-    /// Whether an operation is to be measured.
-    pub(crate) fn asks_for(&self, operation: &str) -> bool {
+    /// Returns whether an operation is to be measured.
+    pub(crate) fn includes(&self, operation: &str) -> bool {
         self.operations.is_empty() || self.operations.iter().any(|it| it == operation)
     }
 }
 
-fn list(text: &str) -> Vec<String> {
-    text.split(',').map(str::to_owned).collect()
-}
-
-fn numbers<T: std::str::FromStr>(text: &str) -> Option<Vec<T>> {
-    text.split(',').map(|it| it.parse().ok()).collect()
-}
-
-/// `NAME=PROGRAM`, or a program that is called by its file name.
-fn compared(text: &str) -> Option<Compared> {
-    let (name, program) = match text.split_once('=') {
-        Some((name, program)) => (name.to_owned(), PathBuf::from(program)),
-        None => {
-            let program = PathBuf::from(text);
-            (program.file_name()?.to_str()?.to_owned(), program)
+impl From<Options> for Arguments {
+    fn from(options: Options) -> Arguments {
+        let (repetitions, seconds, concurrencies, growth) = if options.short {
+            (3, 1, vec![16], Vec::new())
+        } else {
+            (5, 2, vec![1, 16, 64], vec![1000, 100_000, 1_000_000])
+        };
+        Arguments {
+            repetitions: options.repetitions.unwrap_or(repetitions),
+            seconds: options.seconds.unwrap_or(seconds),
+            parts: options.only,
+            operations: options.operations,
+            concurrencies: options.concurrency.unwrap_or(concurrencies),
+            growth: options.growth.map_or(growth, |it| it.0),
+            compare: options.compare,
+            report: options.report,
+            coordinator: options.coordinator,
         }
-    };
-    Some(Compared { name, program })
+    }
+}
+
+fn growth(text: &str) -> Result<Growth, String> {
+    if text == "none" {
+        return Ok(Growth(Vec::new()));
+    }
+    let number = |it: &str| it.parse().ok().filter(|rows| *rows >= FEWEST_ROWS);
+    let rows: Option<_> = text.split(',').map(number).collect();
+    rows.map(Growth).ok_or_else(|| {
+        format!("expected numbers of rows from {FEWEST_ROWS}, separated by commas, or `none`")
+    })
+}
+
+/// Reads `NAME=PROGRAM`, or a program whose name is that of its file.
+fn compared(text: &str) -> Result<Compared, String> {
+    if let Some((name, program)) = text.split_once('=') {
+        return Ok(Compared { name: name.to_owned(), program: program.into() });
+    }
+    let program = PathBuf::from(text);
+    match program.file_name().and_then(|it| it.to_str()) {
+        Some(name) => Ok(Compared { name: name.to_owned(), program }),
+        None => Err("expected the path of a program, or NAME=PROGRAM".to_owned()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Option<Arguments> {
-        Arguments::parse(text.split_whitespace().map(str::to_owned))
+    fn parse(text: &str) -> Result<Arguments, clap::Error> {
+        let words = ["bench"].into_iter().chain(text.split_whitespace());
+        Options::try_parse_from(words).map(Arguments::from)
     }
 
     #[test]
     fn a_short_run_can_still_be_given_growth() {
-        let arguments = parse("--short --growth 1000,10000").expect("right arguments");
+        let arguments = parse("--growth 1000,10000 --short").expect("valid arguments");
         assert_eq!(arguments.growth, [1000, 10_000]);
         assert_eq!(arguments.concurrencies, [16]);
-        assert!(parse("--short").expect("right arguments").growth.is_empty());
-        assert!(parse("--growth none").expect("right arguments").growth.is_empty());
+        assert!(parse("--short").expect("valid arguments").growth.is_empty());
+        assert!(parse("--growth none").expect("valid arguments").growth.is_empty());
+    }
+
+    #[test]
+    fn parts_can_be_chosen() {
+        let arguments = parse("--only http,floor").expect("valid arguments");
+        assert!(arguments.has(Part::Http) && !arguments.has(Part::Transition));
+        assert_eq!(parse("").expect("valid arguments").parts, Part::value_variants());
     }
 
     #[test]
     fn wrong_arguments_are_refused() {
-        for wrong in ["--growth 10", "--seconds 0", "--repetitions x", "--operations", "fast"] {
-            assert!(parse(wrong).is_none(), "{wrong}");
+        for wrong in [
+            "--growth 10",
+            "--seconds 0",
+            "--repetitions 0",
+            "--repetitions x",
+            "--only x",
+            "--operations",
+            "fast",
+        ] {
+            let problem = parse(wrong).expect_err(wrong);
+            assert_eq!(problem.exit_code(), 2, "{wrong}");
         }
     }
 

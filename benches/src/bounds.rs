@@ -1,5 +1,5 @@
-//! What the figures must reach. The invariant: a bound is judged by the median of its repetitions, and is
-//! left out where the run has not measured what it needs.
+//! The bounds that figures must reach. Invariant: a bound is judged by the median of its repetitions, and is
+//! left out if the run did not measure what the bound needs.
 
 use crate::{
     figures::{Figures, Spread},
@@ -7,7 +7,7 @@ use crate::{
     results::{Results, Way},
 };
 
-/// One bound with what was measured.
+/// A bound with its measured figure.
 #[derive(Debug)]
 pub(crate) struct Bound {
     pub(crate) what: String,
@@ -16,7 +16,7 @@ pub(crate) struct Bound {
     pub(crate) unit: &'static str,
 }
 
-/// On which side of a number a figure must lie.
+/// The limit of a figure.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Limit {
     AtLeast(f64),
@@ -41,7 +41,7 @@ impl Bound {
     }
 }
 
-/// All bounds that the run can judge.
+/// Returns all bounds that the run can judge.
 pub(crate) fn all(results: &Results) -> Vec<Bound> {
     [
         transitions(results),
@@ -106,7 +106,7 @@ fn tails(results: &Results) -> Vec<Bound> {
     without_gathering(results, "p99", Limit::AtMost(3.0), |it| it.p99_ms)
 }
 
-/// A bound for each operation: a figure over HTTP to that of the transition.
+/// Returns a bound for each operation: the ratio of a figure over HTTP to that of the transition.
 fn without_gathering(
     results: &Results,
     what: &str,
@@ -176,7 +176,7 @@ fn health(results: &Results) -> Vec<Bound> {
 }
 
 fn memory(results: &Results) -> Vec<Bound> {
-    // What counts after load is the worst measurement.
+    // After load, the worst measurement counts.
     let loaded = results.loaded_mb().map(|it| Spread { median: it.most, ..it });
     [
         Bound::new(

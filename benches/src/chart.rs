@@ -1,15 +1,16 @@
-//! Bar charts as SVG, to be read on light and dark pages. The same values give the same text.
+//! Bar charts as SVG, for light and dark pages. Equal values give equal text. Written by hand: a plotting crate
+//! would add dozens of dependencies for three kinds of shapes.
 
 use std::fmt::Write as _;
 
 const COLUMNS: usize = 3;
 /// The size of a panel with its margins, in pixels.
 const PANEL: (f64, f64) = (320.0, 200.0);
-/// The room left of the bars, for the scale.
+/// The width left of the bars, for the scale.
 const SCALE: f64 = 52.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = 26.0;
-/// The room above all panels, for heading and legend.
+/// The height above all panels, for heading and legend.
 const HEAD: f64 = 58.0;
 
 /// Colours that colour-blind readers can tell apart, on both backgrounds.
@@ -23,23 +24,23 @@ text{font:12px system-ui,sans-serif}.head{font-size:15px;font-weight:600}.small{
 .s0{fill:#9198a1}.s1{fill:#58a6ff}.s2{fill:#f0a030}.s3{fill:#3fc48e}}
 ";
 
-/// A chart of several panels, whose bars have the same meaning in all.
+/// A chart of several panels that share a legend.
 #[derive(Debug)]
 pub(crate) struct Chart<'a> {
     pub(crate) heading: &'a str,
-    /// What the bars of a group are, in order; four at most.
+    /// The meanings of the bars of a group, in order; at most four.
     pub(crate) legend: &'a [&'a str],
     pub(crate) panels: Vec<Panel>,
 }
 
-/// Bars with a scale of their own.
+/// Groups of bars with their own scale.
 #[derive(Debug)]
 pub(crate) struct Panel {
     pub(crate) name: String,
     pub(crate) groups: Vec<Group>,
 }
 
-/// Bars side by side; one that was not measured leaves a gap.
+/// Bars side by side. A missing measurement leaves a gap.
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) label: String,
@@ -47,7 +48,7 @@ pub(crate) struct Group {
 }
 
 impl Chart<'_> {
-    /// The SVG document.
+    /// Returns the SVG document.
     pub(crate) fn svg(&self) -> String {
         let rows = self.panels.len().div_ceil(COLUMNS);
         let (width, height) = (PANEL.0 * COLUMNS as f64, HEAD + PANEL.1 * rows as f64);
@@ -134,7 +135,7 @@ fn escape(words: &str) -> String {
     words.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// The end of a scale: 1, 2, 4, 6, 8 or 10 times a power of ten.
+/// Returns the end of a scale: 1, 2, 4, 6, 8 or 10 times a power of ten.
 fn round_up(most: f64) -> f64 {
     if most <= 0.0 {
         return 1.0;
@@ -147,7 +148,7 @@ fn round_up(most: f64) -> f64 {
         .unwrap_or(10.0 * power)
 }
 
-/// A number of a scale, without digits that say nothing.
+/// Formats a number of a scale without trailing zeros.
 fn number(value: f64) -> String {
     let text = format!("{value:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()

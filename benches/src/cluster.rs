@@ -1,5 +1,5 @@
-//! A private PostgreSQL server with ordinary settings, and the databases of the measurements. The
-//! invariant: every measurement starts on a database of its own, made from the same template.
+//! A private PostgreSQL server with ordinary settings, and the databases of the measurements. Invariant: every
+//! measurement starts on a fresh database, copied from the same template.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use sqlx::{
 
 use crate::Result;
 
-/// What differs from PostgreSQL's defaults. A commit is flushed to disk, as by default.
+/// The settings that differ from PostgreSQL's defaults. A commit is flushed to disk, as by default.
 pub(crate) const SETTINGS: [(&str, &str); 5] = [
     ("shared_buffers", "1GB"),
     ("max_connections", "200"),
@@ -24,7 +24,7 @@ pub(crate) const SETTINGS: [(&str, &str); 5] = [
     ("maintenance_work_mem", "512MB"),
 ];
 
-/// The database that every measurement's database is a copy of.
+/// The template of every measurement's database.
 pub(crate) const BASE: &str = "base";
 
 /// The server of one run.
@@ -36,7 +36,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a server whose data is kept in `folder` until it is stopped.
+    /// Starts a server with its data in `folder`, which [`Cluster::stop`] removes.
     pub(crate) async fn start(folder: &Path) -> Result<Cluster> {
         let binaries = Binaries::installed()?;
         erase(folder).await?;
@@ -59,12 +59,12 @@ impl Cluster {
         self.server.url(database)
     }
 
-    /// The server's first process.
+    /// Returns the process id of the server's first process.
     pub(crate) fn pid(&self) -> Result<u32> {
         Ok(self.server.pid().ok_or("PostgreSQL has ended")?)
     }
 
-    /// Makes the template from this tree: the tables, the functions, and the floor functions.
+    /// Creates the template from this source tree: the tables, the functions, and the floor functions.
     pub(crate) async fn prepare(&self) -> Result<()> {
         execute(&self.url("postgres"), &format!("create database {BASE}")).await?;
         let mut functions = "set local check_function_bodies = off;\n".to_owned();
@@ -85,7 +85,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Replaces a database by a copy of another one, and runs statements in it.
+    /// Replaces a database by a copy of a template, and runs statements in the copy.
     pub(crate) async fn create(&self, name: &str, template: &str, seed: &str) -> Result<()> {
         let admin = self.url("postgres");
         execute(&admin, &format!("drop database if exists {name} with (force)")).await?;
@@ -97,17 +97,17 @@ impl Cluster {
         Ok(())
     }
 
-    /// Removes a database.
+    /// Drops a database.
     pub(crate) async fn drop(&self, name: &str) -> Result<()> {
         execute(&self.url("postgres"), &format!("drop database {name} with (force)")).await
     }
 
-    /// A number that a statement returns.
+    /// Returns the number that a query returns.
     pub(crate) async fn number(&self, database: &str, statement: &str) -> Result<i64> {
         Ok(self.text(database, &format!("select ({statement})::text")).await?.parse()?)
     }
 
-    /// A text that a statement returns.
+    /// Returns the text that a query returns.
     #[expect(
         clippy::disallowed_methods,
         reason = "statements of the measurements, not of the service"
@@ -132,7 +132,7 @@ pub(crate) async fn execute(url: &str, statements: &str) -> Result<()> {
     Ok(connection.close().await?)
 }
 
-/// All `.sql` files of a folder and of those in it.
+/// Returns all `.sql` files in a folder and below.
 fn sql_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {

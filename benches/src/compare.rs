@@ -1,5 +1,5 @@
-//! Another build of the service beside ours. The invariant: both are sent the same requests, which both
-//! understand, in turn and with the same number of clients.
+//! Compares another build of the service with this one. Invariant: both get the same requests, which both
+//! accept, in turn and with the same number of clients.
 
 use crate::{
     Result,
@@ -13,8 +13,8 @@ use crate::{
 
 const CLIENTS: usize = 16;
 
-/// The agent is named by a header, because early builds know one agent only. Of the answers only what all
-/// builds have in common is checked.
+/// The header `X-Agent-Id` names the agent, because early builds support only one. The checks use only what the
+/// answers of all builds have in common.
 const REQUESTS: [Request; 2] = [
     Request {
         method: "POST",
@@ -30,10 +30,10 @@ const REQUESTS: [Request; 2] = [
     },
 ];
 
-/// What all builds answer as soon as they take requests.
+/// The page that all builds answer as soon as they accept requests.
 const READY: &str = "/live";
 
-/// Measures ours without and with gathering, then theirs.
+/// Measures this build without and with gathering, then the other build.
 pub(crate) async fn repetition(
     bench: &Bench<'_>,
     other: &Compared,

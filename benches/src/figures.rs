@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use crate::Result;
 
-/// The part of a measurement that is left out: connections are made, caches filled, plans chosen.
-const WARM: f64 = 0.2;
+/// The share of a measurement that is left out as warm-up: the service opens connections and fills caches, and
+/// PostgreSQL chooses plans.
+const WARM_UP: f64 = 0.2;
 
-/// What was measured, one entry a round: a request, or two that belong together.
+/// The rounds of a measurement, each with its end and its duration. A round is a request, or two that belong
+/// together.
 #[derive(Debug, Default)]
 pub(crate) struct Rounds(Vec<(Duration, Duration)>);
 
 impl Rounds {
-    /// Notes when a round ended, on any clock, and how long it took.
+    /// Records when a round ended, on any clock, and how long it took.
     pub(crate) fn push(&mut self, ended: Duration, took: Duration) {
         self.0.push((ended, took));
     }
@@ -22,27 +24,27 @@ impl Rounds {
     }
 }
 
-/// Figures of one measurement, or medians of several.
+/// The figures of one measurement, or the medians of several.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Figures {
-    /// Rounds a second.
+    /// Rounds per second.
     pub(crate) rate: f64,
     pub(crate) p50_ms: f64,
     pub(crate) p95_ms: f64,
     pub(crate) p99_ms: f64,
-    /// CPU time a round: of PostgreSQL, of the service, of the program that asks.
+    /// CPU time per round: of PostgreSQL, of the service, and of this program as the client.
     pub(crate) database_ms: f64,
     pub(crate) service_ms: f64,
-    pub(crate) asking_ms: f64,
+    pub(crate) client_ms: f64,
     /// Resident memory of the service at the end, in megabytes.
     pub(crate) memory_mb: f64,
 }
 
 impl Figures {
-    /// Rate and latencies of the rounds that ended after the warm-up.
+    /// Computes rate and latencies of the rounds that ended after the warm-up.
     pub(crate) fn of(rounds: &Rounds, length: Duration) -> Result<Figures> {
         let last = rounds.0.iter().map(|it| it.0).max().ok_or("no round has ended")?;
-        let measured = length.mul_f64(1.0 - WARM);
+        let measured = length.mul_f64(1.0 - WARM_UP);
         let from = last.saturating_sub(measured);
         let mut took: Vec<f64> = rounds
             .0
@@ -60,7 +62,7 @@ impl Figures {
         })
     }
 
-    /// The median of each figure by itself.
+    /// Returns the median of each figure.
     pub(crate) fn medians(all: &[Figures]) -> Figures {
         let of = |get: fn(&Figures) -> f64| median(all.iter().map(get));
         Figures {
@@ -70,18 +72,18 @@ impl Figures {
             p99_ms: of(|it| it.p99_ms),
             database_ms: of(|it| it.database_ms),
             service_ms: of(|it| it.service_ms),
-            asking_ms: of(|it| it.asking_ms),
+            client_ms: of(|it| it.client_ms),
             memory_mb: of(|it| it.memory_mb),
         }
     }
 }
 
-/// The value below which a share of sorted values lies.
+/// Returns the value below which a share of the sorted values lies.
 fn percentile(sorted: &[f64], share: f64) -> f64 {
     sorted[((sorted.len() - 1) as f64 * share).round() as usize]
 }
 
-/// The median, and 0 of nothing.
+/// Returns the median, or 0 without values.
 pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
@@ -92,7 +94,7 @@ pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     }
 }
 
-/// The median of what repetitions gave, with the least and the most.
+/// The median of the repetitions, with the least and the most.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -101,7 +103,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// Nothing of no values.
+    /// Computes the spread of values. `None` without values.
     pub(crate) fn of(values: impl Iterator<Item = f64>) -> Option<Spread> {
         let values: Vec<f64> = values.collect();
         (!values.is_empty()).then(|| Spread {
@@ -111,7 +113,7 @@ impl Spread {
         })
     }
 
-    /// Ratios of a figure of two series, each taken within one repetition.
+    /// Computes the spread of the ratios of a figure in two series, each ratio within one repetition.
     pub(crate) fn of_ratios(
         all: &[Figures],
         others: &[Figures],
@@ -120,7 +122,7 @@ impl Spread {
         Spread::of(all.iter().zip(others).map(|(it, other)| get(it) / get(other)))
     }
 
-    /// The median, and the rest in parentheses, with so many digits after the point.
+    /// Formats the median, with the least and the most in parentheses.
     pub(crate) fn text(&self, digits: usize) -> String {
         if self.least == self.most {
             return format!("{:.digits$}", self.median);

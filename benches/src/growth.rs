@@ -1,5 +1,5 @@
-//! What a transition costs among many rows. The invariant: the databases of all sizes are there at once
-//! and are measured in turn, each measurement on a fresh copy, and its cost is that of warm connections.
+//! Measures the cost of transitions among many rows. Invariants: the databases of all sizes exist together and
+//! are measured in turn, each measurement on a fresh copy. The cost is that of warm connections.
 
 use crate::{
     Result,
@@ -25,7 +25,7 @@ impl Kind {
     const ALL: [Kind; 5] =
         [Kind::Locks, Kind::Tasks, Kind::Memories, Kind::Handoffs, Kind::AuditRows];
 
-    /// What the report calls them.
+    /// Returns the name of the rows in the report.
     fn name(self) -> &'static str {
         match self {
             Kind::Locks => "held locks",
@@ -36,7 +36,7 @@ impl Kind {
         }
     }
 
-    /// The statements that make the rows with these numbers.
+    /// Returns the statements that insert the rows with these numbers.
     fn sql(self, first: u64, last: u64) -> String {
         let text = match self {
             Kind::Locks => include_str!("../growth/locks.sql"),
@@ -49,12 +49,12 @@ impl Kind {
     }
 }
 
-/// Measures all transitions that are asked for, one kind of rows after the other.
+/// Measures all chosen transitions, one kind of rows after the other.
 pub(crate) async fn measure(bench: &Bench<'_>, results: &mut Results) -> Result<()> {
     for kind in Kind::ALL {
         let operations: Vec<(&'static Operation, Growth)> = ALL
             .iter()
-            .filter(|it| bench.arguments.asks_for(it.name))
+            .filter(|it| bench.arguments.includes(it.name))
             .filter_map(|it| Some((it, it.growth.filter(|growth| growth.kind == kind)?)))
             .collect();
         if operations.is_empty() || bench.arguments.growth.is_empty() {
@@ -83,9 +83,9 @@ fn template(rows: u64) -> String {
     format!("grown_{rows}")
 }
 
-/// Makes a database with so many rows, over two connections.
+/// Creates a database with a number of rows, over two connections.
 async fn seed(bench: &Bench<'_>, kind: Kind, rows: u64) -> Result<()> {
-    eprintln!("growth: making {rows} {}", kind.name());
+    eprintln!("growth: inserting {rows} {}", kind.name());
     let name = template(rows);
     bench.cluster.create(&name, BASE, "").await?;
     let url = bench.cluster.url(&name);
@@ -94,8 +94,8 @@ async fn seed(bench: &Bench<'_>, kind: Kind, rows: u64) -> Result<()> {
     execute(&url, "vacuum analyze").await
 }
 
-/// Measures a transition once. Its cost is the difference between a long and a short run, so that what a
-/// new connection costs cancels out.
+/// Measures a transition once. Its cost is the difference between a long and a short run, so that the cost of a
+/// new connection cancels out.
 async fn among(
     bench: &Bench<'_>,
     operation: &Operation,
@@ -119,7 +119,7 @@ async fn among(
         pgbench::run(bench.cluster, &bench.scratch, &run).await
     };
     let few = growth.rounds / 10;
-    // The first run brings the database into memory.
+    // The first run loads the database into memory.
     run(few).await?;
     let (short, long) = (run(few).await?, run(few + growth.rounds).await?);
     bench.check_audit(operation).await?;

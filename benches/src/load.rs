@@ -1,5 +1,7 @@
-//! Sends requests over connections that are kept alive, and checks every answer. One thread serves all
-//! connections; its own CPU time is reported, because it shares the processors with what it measures.
+//! Sends requests over kept-alive connections, and checks every answer. One thread serves all connections. Its
+//! CPU time is reported, because it shares the processors with the service.
+//!
+//! HTTP is written by hand: a client library would use several times the CPU time of this one.
 
 use std::time::{Duration, Instant};
 
@@ -11,22 +13,22 @@ use tokio::{
 
 use crate::{Result, figures::Rounds, operations::Request, service::KEY};
 
-/// Answers are smaller.
+/// The limit of an answer, in bytes.
 const BUFFER: usize = 256 * 1024;
 
-/// What one client sends, over and over.
+/// A client that repeats the requests of a round.
 #[derive(Clone, Debug)]
 struct Client {
     requests: &'static [Request],
     port: u16,
     agent: String,
-    /// Numbers of this client's keys, which no other client uses.
+    /// The number of this client's first key. No other client uses the numbers that follow.
     first_key: u64,
     started: Instant,
     length: Duration,
 }
 
-/// Runs the rounds of `requests` with so many clients for a while. Fails at the first wrong answer.
+/// Repeats the rounds of `requests` with a number of clients for `length`. Fails at the first unexpected answer.
 pub(crate) async fn run(
     requests: &'static [Request],
     port: u16,
@@ -69,7 +71,7 @@ impl Client {
                 let body = connection.ask(message.as_bytes()).await?;
                 if !body.contains(request.expected) {
                     return Err(format!(
-                        "{} was answered with {body}; `{}` was expected",
+                        "{} was answered with {body}; expected `{}` in it",
                         request.path, request.expected
                     )
                     .into());
@@ -84,7 +86,7 @@ impl Client {
         Ok(rounds)
     }
 
-    /// The agent is named in the body, or in a header where the body leaves it out.
+    /// Returns the HTTP message of a request. A header names the agent if the body does not.
     fn message(&self, request: &Request, key: u64, previous: &Answer) -> String {
         let header = if request.body.is_empty() || request.body.contains("{agent}") {
             String::new()
@@ -108,14 +110,15 @@ impl Client {
     }
 }
 
-/// What a later request of the round needs.
+/// The members of an answer that a later request of the round needs.
 #[derive(Debug, Default)]
 struct Answer {
     task_id: String,
     claim_token: String,
 }
 
-/// The value of a text member of a JSON object, or an empty text. Does not parse the object.
+/// Returns the value of a string member of a JSON object, or an empty string. Searches the text instead of
+/// parsing it, to save CPU time.
 fn member(body: &str, name: &str) -> String {
     let text =
         body.split_once(&format!("\"{name}\":\"")).and_then(|(_, rest)| rest.split('"').next());
@@ -140,10 +143,10 @@ impl Connection {
         self.buffer.clear();
         loop {
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
-                return Err("the service closed a connection".into());
+                return Err("the service closed a kept-alive connection".into());
             }
             if self.buffer.len() > BUFFER {
-                return Err("an answer is longer than expected".into());
+                return Err(format!("an answer is longer than {BUFFER} bytes").into());
             }
             if let Some((status, body)) = split(&self.buffer)? {
                 if status != "200" {
@@ -155,18 +158,18 @@ impl Connection {
     }
 }
 
-/// Status and body of an answer, once it is complete.
+/// Returns status and body of an answer, once it is complete.
 fn split(answer: &[u8]) -> Result<Option<(String, String)>> {
     let Some(end) = answer.windows(4).position(|it| it == b"\r\n\r\n") else { return Ok(None) };
     let head = std::str::from_utf8(&answer[..end])?;
-    let status = head.split(' ').nth(1).ok_or("an answer without a status")?;
+    let status = head.split(' ').nth(1).ok_or("an answer has no status")?;
     let length: usize = head
         .lines()
         .find_map(|line| {
             let (name, value) = line.split_once(':')?;
             name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
         })
-        .ok_or("an answer without a length")?;
+        .ok_or("an answer has no Content-Length")?;
     let body = &answer[end + 4..];
     if body.len() < length {
         return Ok(None);
@@ -174,7 +177,7 @@ fn split(answer: &[u8]) -> Result<Option<(String, String)>> {
     Ok(Some((status.to_owned(), String::from_utf8(body[..length].to_vec())?)))
 }
 
-/// Whether a page is there.
+/// Returns whether a page is answered with 200.
 pub(crate) async fn is_answered(port: u16, path: &str) -> bool {
     let Ok(mut connection) = Connection::open(port).await else { return false };
     let message = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: {KEY}\r\n\r\n");

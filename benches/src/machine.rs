@@ -1,4 +1,4 @@
-//! What the figures were measured on, and with which command.
+//! Facts about the machine and the run.
 
 use std::{fs, path::Path, process::Command};
 
@@ -8,10 +8,10 @@ use crate::{
     cluster::{Cluster, SETTINGS},
 };
 
-/// Facts of a run, by name.
+/// The facts of a run, by name.
 pub(crate) type Facts = Vec<(&'static str, String)>;
 
-/// Reads what the report says about machine and run.
+/// Reads the facts about the machine and the run for the report.
 pub(crate) async fn facts(cluster: &Cluster, arguments: &Arguments) -> Result<Facts> {
     let settings: Vec<_> =
         SETTINGS.iter().map(|(name, value)| format!("`{name} = {value}`")).collect();
@@ -25,7 +25,7 @@ pub(crate) async fn facts(cluster: &Cluster, arguments: &Arguments) -> Result<Fa
         (
             "PostgreSQL",
             format!(
-                "{}, {}, else as by default",
+                "{}, {}, otherwise defaults",
                 cluster.text("postgres", "select current_setting('server_version')").await?,
                 settings.join(", ")
             ),
@@ -40,7 +40,7 @@ pub(crate) async fn facts(cluster: &Cluster, arguments: &Arguments) -> Result<Fa
     ])
 }
 
-/// The command without the folders of this machine.
+/// Returns the command line without the folders of this machine.
 fn command(words: impl Iterator<Item = String>) -> String {
     let mut text = "bench".to_owned();
     for word in words {
@@ -56,7 +56,7 @@ fn command(words: impl Iterator<Item = String>) -> String {
     text
 }
 
-/// The commit, and whether what it is built from differs from it.
+/// Returns the commit, and whether the sources differ from it.
 fn commit() -> Result<String> {
     let git = |words: &[&str]| Command::new("git").args(words).output();
     let known = git(&["rev-parse", "--short", "HEAD"])?;
@@ -78,10 +78,13 @@ fn processor() -> Result<String> {
     Ok(format!("{model}, {} cores", std::thread::available_parallelism()?))
 }
 
-/// In gigabytes.
+/// Returns the memory of the machine in gigabytes.
 fn total_memory() -> Result<f64> {
     let text = fs::read_to_string("/proc/meminfo")?;
-    let line = text.lines().find_map(|it| it.strip_prefix("MemTotal:")).ok_or("no MemTotal")?;
+    let line = text
+        .lines()
+        .find_map(|it| it.strip_prefix("MemTotal:"))
+        .ok_or("/proc/meminfo has no MemTotal")?;
     let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kilobytes * 1024.0 / 1e9)
 }

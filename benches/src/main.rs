@@ -1,8 +1,8 @@
 //! Measures the service: `make bench` and `make bench-short` run it.
 //!
-//! For each operation, in turn and several times over: the least that its rows cost (floor), the function
-//! of the database that does it (transition), and the request (HTTP). Figures are those of one machine at
-//! one time; what counts is the ratio of two that were taken alternately in one run.
+//! For each operation, in turn and repeatedly: the least that its rows cost (floor), its database function
+//! (transition), and its request (HTTP). Figures depend on the machine and the moment, so compare only ratios
+//! of figures that were measured alternately in one run.
 
 mod arguments;
 mod bounds;
@@ -25,21 +25,14 @@ mod usage;
 
 use std::process::ExitCode;
 
-use crate::arguments::{Arguments, USAGE};
+use crate::arguments::Arguments;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    if std::env::args().any(|it| it == "--help") {
-        println!("{USAGE}");
-        return ExitCode::SUCCESS;
-    }
-    let Some(arguments) = Arguments::parse(std::env::args().skip(1)) else {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
-    };
-    // What was started ends with the run, also where that is interrupted.
+    let arguments = Arguments::read();
+    // Dropping `run` stops the database and the services that it started, so Ctrl-C leaves none behind.
     let finished = tokio::select! {
         finished = run(&arguments) => finished,
         _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
@@ -54,7 +47,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: &Arguments) -> Result<()> {
-    let (facts, results) = measure::all(arguments).await?;
+    let (facts, results) = measure::run(arguments).await?;
     println!("{}", report::text(&facts, &results));
     if let Some(folder) = &arguments.report {
         report::write(folder, &facts, &results)?;

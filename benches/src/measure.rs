@@ -1,5 +1,5 @@
-//! The measurements of one run, in turn. The invariant: floor, transition and HTTP of an operation follow
-//! one another in every repetition, so that what else the machine does falls on all alike.
+//! Takes the measurements of a run. Invariant: floor, transition and HTTP of an operation follow one another in
+//! every repetition, so that other load on the machine affects all of them alike.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     Result,
-    arguments::Arguments,
+    arguments::{Arguments, Part},
     cluster::{BASE, Cluster},
     compare,
     figures::Figures,
@@ -22,25 +22,29 @@ use crate::{
     usage,
 };
 
-/// Where everything of a run is kept.
+/// The folder of a run.
 const FOLDER: &str = "target/bench";
 
-/// The database of the measurement that is running.
+/// The database of the current measurement.
 pub(crate) const DATABASE: &str = "run";
 
-/// A service whose memory has not grown for this long is idle.
-const QUIET: Duration = Duration::from_millis(500);
+/// How long the memory of a service must not grow before the service counts as idle.
+const IDLE_AFTER: Duration = Duration::from_millis(500);
 
-/// Measures all that is asked for, and tells what it was measured on.
-pub(crate) async fn all(arguments: &Arguments) -> Result<(Facts, Results)> {
+/// Takes all chosen measurements. Returns the facts about the machine with the results.
+pub(crate) async fn run(arguments: &Arguments) -> Result<(Facts, Results)> {
     let folder = std::path::absolute(FOLDER)?;
     let cluster = Cluster::start(&folder.join("postgres")).await?;
-    let measured = with(arguments, &cluster, &folder).await;
+    let measured = run_on(arguments, &cluster, &folder).await;
     cluster.stop().await?;
     measured
 }
 
-async fn with(arguments: &Arguments, cluster: &Cluster, folder: &Path) -> Result<(Facts, Results)> {
+async fn run_on(
+    arguments: &Arguments,
+    cluster: &Cluster,
+    folder: &Path,
+) -> Result<(Facts, Results)> {
     cluster.prepare().await?;
     let bench = Bench {
         arguments,
@@ -51,11 +55,11 @@ async fn with(arguments: &Arguments, cluster: &Cluster, folder: &Path) -> Result
     let facts = machine::facts(cluster, arguments).await?;
     let mut results = Results::default();
     for repetition in 1..=arguments.repetitions {
-        for operation in ALL.iter().filter(|it| arguments.asks_for(it.name)) {
+        for operation in ALL.iter().filter(|it| arguments.includes(it.name)) {
             eprintln!("repetition {repetition}: {}", operation.name);
-            bench.operation(operation, &mut results).await?;
+            bench.measure(operation, &mut results).await?;
         }
-        if arguments.has("http") {
+        if arguments.has(Part::Http) {
             results.idle_mb.push(bench.idle_memory().await?);
         }
         if let Some(other) = &arguments.compare {
@@ -67,7 +71,7 @@ async fn with(arguments: &Arguments, cluster: &Cluster, folder: &Path) -> Result
     Ok((facts, results))
 }
 
-/// What all measurements of a run share.
+/// The parts that all measurements of a run share.
 #[derive(Debug)]
 pub(crate) struct Bench<'a> {
     pub(crate) arguments: &'a Arguments,
@@ -79,20 +83,20 @@ pub(crate) struct Bench<'a> {
 
 impl Bench<'_> {
     /// Measures an operation once in every way and at every concurrency.
-    async fn operation(&self, operation: &'static Operation, results: &mut Results) -> Result<()> {
+    async fn measure(&self, operation: &'static Operation, results: &mut Results) -> Result<()> {
         for &clients in &self.arguments.concurrencies {
-            if self.arguments.has("floor")
+            if self.arguments.has(Part::Floor)
                 && let Some(script) = operation.floor()
             {
                 let figures = self.by_pgbench(operation, &script, clients).await?;
                 results.add(operation.name, Way::Floor, clients, figures);
             }
-            if self.arguments.has("transition") && !operation.calls.is_empty() {
+            if self.arguments.has(Part::Transition) && !operation.calls.is_empty() {
                 let script = operation.transition(&self.statements)?;
                 let figures = self.by_pgbench(operation, &script, clients).await?;
                 results.add(operation.name, Way::Transition, clients, figures);
             }
-            if self.arguments.has("http") {
+            if self.arguments.has(Part::Http) {
                 for (way, gathers) in [(Way::Http, false), (Way::Gathered, true)] {
                     let figures = self.over_http(operation, clients, gathers).await?;
                     results.add(operation.name, way, clients, figures);
@@ -140,7 +144,7 @@ impl Bench<'_> {
         self.load(&service, operation.requests, clients).await
     }
 
-    /// Sends requests to a service for a while.
+    /// Sends requests to a service, and measures CPU time and memory meanwhile.
     pub(crate) async fn load(
         &self,
         service: &Service,
@@ -158,20 +162,20 @@ impl Bench<'_> {
         Ok(Figures {
             database_ms: each(after.0 - before.0),
             service_ms: each(after.1 - before.1),
-            asking_ms: each(after.2 - before.2),
+            client_ms: each(after.2 - before.2),
             memory_mb: usage::memory(service.pid())?,
             ..Figures::of(&rounds, length.min(elapsed))?
         })
     }
 
-    /// The memory of a service that is asked for nothing but its health.
+    /// Measures the memory of a service that answers only `/health`.
     async fn idle_memory(&self) -> Result<f64> {
         self.cluster.create(DATABASE, BASE, "").await?;
         let dsn = self.cluster.url(DATABASE);
         let service = Service::start(&self.arguments.coordinator, &dsn, true, "/health").await?;
         let mut most = 0.0;
         let mut since = Instant::now();
-        while since.elapsed() < QUIET {
+        while since.elapsed() < IDLE_AFTER {
             let now = usage::memory(service.pid())?;
             if now > most {
                 (most, since) = (now, Instant::now());
@@ -181,17 +185,19 @@ impl Bench<'_> {
         Ok(most)
     }
 
-    /// The set of patterns by which the service judges tasks: seeded ones must name the same.
+    /// Returns the version of the guardrail patterns of the service. Inserted tasks must have that version, or a
+    /// claim scans them again.
     async fn guard_version(&self, operation: &Operation, service: &Service) -> Result<String> {
         if operation.seed != Seed::Tasks {
             return Ok(String::new());
         }
-        let submit = ALL.iter().find(|it| it.name == "submit").ok_or("no submission")?;
+        let submit =
+            ALL.iter().find(|it| it.name == "submit").ok_or("the operation `submit` is missing")?;
         load::run(submit.requests, service.port, 1, Duration::from_millis(20)).await?;
         self.cluster.text(DATABASE, "select max(guard_version) from work_task").await
     }
 
-    /// Every round has left its audit rows, and each says what it should.
+    /// Checks that the rounds have left audit rows, and that all have the expected outcome.
     pub(crate) async fn check_audit(&self, operation: &Operation) -> Result<()> {
         let count =
             format!("select count(*) from audit_log where success = {}", operation.succeeds);
@@ -201,7 +207,7 @@ impl Bench<'_> {
         );
         if all != right || (operation.audit_rows > 0 && all == 0) {
             return Err(format!(
-                "{}: {} of {all} audit rows are wrong",
+                "{}: {} of {all} audit rows have the wrong outcome",
                 operation.name,
                 all - right
             )

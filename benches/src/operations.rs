@@ -1,59 +1,59 @@
-//! What is measured: for each operation its transition, its floor and its requests. The invariant: all
-//! three write the same rows, and every answer is known.
+//! The measured operations, each with its transition, its floor and its requests. Invariant: all three write the
+//! same rows, and every answer is checked.
 
 use crate::{Result, growth::Kind, statements::Statements};
 
-/// The workspace and the request, which come first in every call.
+/// The first arguments of every call: the workspace and the request.
 const CALLER: [&str; 7] =
     [":workspace", ":request", ":agent", ":type", "null", ":elapsed", ":session_timeout"];
 
-/// The same for the floor functions.
+/// The first arguments of the floor functions: the workspace and the request.
 const FLOOR_CALLER: &str =
     ":workspace, row(:request, :agent, :type, null, :elapsed, :session_timeout)::request";
 
-/// What every script starts with. Keys are never used twice; tasks are counted, so that no two clients
-/// take the same one.
+/// The start of every script. Keys are random and practically unique. Tasks are counted, so that no two clients
+/// claim the same task.
 const START: &str = "\\set agent 1000 + :client_id
 \\set key random(1, 1000000000000000)
 \\set task :task + :stride
 \\set own_task :task + :client_id
 ";
 
-/// A call of one of the service's statements.
+/// A call of a statement of the service.
 #[derive(Debug)]
 pub(crate) struct Call {
-    /// What its text contains.
+    /// A text that identifies the statement.
     pub(crate) mark: &'static str,
-    /// The arguments after those of the caller, by position: a variable, or `null`.
+    /// The arguments after `CALLER`, by position: a variable, or `null`.
     pub(crate) arguments: &'static [&'static str],
-    /// Whether a later call of the script uses the columns of its row, as `:r_<column>`.
+    /// Whether a later call uses the columns of the returned row, as `:r_<column>`.
     pub(crate) is_kept: bool,
 }
 
-/// A request of a round. `{agent}`, `{key}`, `{task_id}` and `{claim_token}` are filled in.
+/// A request of a round, with the placeholders `{agent}`, `{key}`, `{task_id}` and `{claim_token}`.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) method: &'static str,
     pub(crate) path: &'static str,
     pub(crate) body: &'static str,
-    /// What the answer's body contains.
+    /// A text that the body of the answer must contain.
     pub(crate) expected: &'static str,
 }
 
-/// One operation, or two that belong together.
+/// An operation, or two that belong together.
 #[derive(Debug)]
 pub(crate) struct Operation {
     pub(crate) name: &'static str,
     pub(crate) calls: &'static [Call],
-    /// The floor functions with their arguments after those of the caller; empty where nothing is written.
+    /// The floor functions with their arguments after `FLOOR_CALLER`; empty if the operation writes nothing.
     pub(crate) floor: &'static [&'static str],
     pub(crate) requests: &'static [Request],
     pub(crate) seed: Seed,
-    /// The audit rows that a round of calls leaves.
+    /// The number of audit rows of a round.
     pub(crate) audit_rows: i64,
-    /// Whether each of them says that the operation succeeded.
+    /// Whether the audit rows record a success.
     pub(crate) succeeds: bool,
-    /// How its cost is measured among many rows.
+    /// How the cost among many rows is measured.
     pub(crate) growth: Option<Growth>,
 }
 
@@ -61,11 +61,11 @@ pub(crate) struct Operation {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Growth {
     pub(crate) kind: Kind,
-    /// Rounds of one measurement: few enough that claims do not empty the smallest database.
+    /// The rounds of one measurement: few enough that claims do not empty the smallest database.
     pub(crate) rounds: u64,
 }
 
-/// What a measurement's database holds when it starts.
+/// The content of the database before a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Seed {
     Nothing,
@@ -73,13 +73,13 @@ pub(crate) enum Seed {
     HeldLock,
     /// More pending tasks than can be claimed.
     Tasks,
-    /// Memories to look for.
+    /// Memories to search.
     Memories,
 }
 
 impl Seed {
-    /// The statements, for a measurement of so many seconds. `guard_version` names the set of guardrail
-    /// patterns that the tasks were judged by.
+    /// Returns the statements that insert the content, for a measurement of `seconds`. `guard_version` is the
+    /// version of the guardrail patterns that the tasks were scanned with.
     pub(crate) fn sql(self, guard_version: &str, seconds: u64) -> String {
         match self {
             Seed::Nothing => String::new(),
@@ -106,7 +106,7 @@ impl Seed {
     }
 }
 
-/// The values of the variables that the scripts share.
+/// Returns the variables of the scripts with their values.
 pub(crate) fn variables(clients: usize) -> Vec<(&'static str, String)> {
     [
         ("workspace", "default"),
@@ -147,7 +147,7 @@ pub(crate) fn variables(clients: usize) -> Vec<(&'static str, String)> {
 }
 
 impl Operation {
-    /// The script that calls the service's statements.
+    /// Returns the script that calls the service's statements.
     pub(crate) fn transition(&self, statements: &Statements) -> Result<String> {
         let mut script = START.to_owned();
         for call in self.calls {
@@ -162,7 +162,7 @@ impl Operation {
         Ok(script)
     }
 
-    /// The script that calls the floor functions, if the operation has any.
+    /// Returns the script that calls the floor functions, if the operation has any.
     pub(crate) fn floor(&self) -> Option<String> {
         let calls = self.floor.iter().map(|call| {
             let (name, arguments) = call.split_once('(').unwrap_or((call, ")"));
@@ -172,10 +172,10 @@ impl Operation {
     }
 }
 
-/// What the statement of a search contains.
+/// A text that identifies the statement of a search.
 const RECALL: &str = "search_query(";
 
-/// All that is measured by pgbench and over HTTP.
+/// All measured operations.
 pub(crate) const ALL: [Operation; 9] = [
     Operation {
         name: "acquire+release",

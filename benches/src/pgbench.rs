@@ -1,4 +1,4 @@
-//! Runs pgbench and reads its log of single transactions.
+//! Runs pgbench and reads its log of transactions.
 
 use std::{
     fs::{self, File},
@@ -19,11 +19,11 @@ use crate::{
 pub(crate) struct Run<'a> {
     pub(crate) database: &'a str,
     pub(crate) script: &'a str,
-    /// Variables with their texts; `:client_id` is there without.
+    /// The variables with their values. pgbench itself defines `:client_id`.
     pub(crate) variables: &'a [(&'static str, String)],
     pub(crate) clients: usize,
     pub(crate) length: Length,
-    /// Whether each commit waits for the disk.
+    /// Whether each commit waits for the disk (`synchronous_commit`).
     pub(crate) flushed: bool,
 }
 
@@ -31,14 +31,14 @@ pub(crate) struct Run<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Length {
     Seconds(u64),
-    /// So many rounds of each client; the CPU time is then told more finely, at some cost.
+    /// The rounds of each client. CPU time is then read in nanoseconds, which itself costs some.
     Rounds(u64),
 }
 
 /// How often the CPU time of backends is read while they run.
 const PERIOD: Duration = Duration::from_millis(2);
 
-/// Runs a script over and over. Fails when any transaction failed.
+/// Repeats a script. Fails if any transaction failed.
 pub(crate) async fn run(cluster: &Cluster, folder: &Path, run: &Run<'_>) -> Result<Figures> {
     let _ = fs::remove_dir_all(folder);
     fs::create_dir_all(folder)?;
@@ -96,15 +96,15 @@ fn command(cluster: &Cluster, folder: &Path, run: &Run<'_>) -> Result<Command> {
     Ok(command)
 }
 
-/// What pgbench complained of, if anything.
+/// Returns the errors of pgbench, if there are any.
 fn failure(status: ExitStatus, errors: &[u8]) -> Option<String> {
     let errors = String::from_utf8_lossy(errors);
     let has_failed = !status.success() || errors.contains("ERROR") || errors.contains("aborted");
     has_failed.then(|| errors.into_owned())
 }
 
-/// Waits for pgbench, and adds up what PostgreSQL's processes use meanwhile: finer than the hundredths of
-/// a second in which the kernel tells it of processes that have ended, which is too coarse for short runs.
+/// Waits for pgbench, and adds up the CPU time of PostgreSQL's processes while they run, in nanoseconds. The
+/// kernel reports that of ended processes only in hundredths of a second, too coarse for short runs.
 async fn watch(mut pgbench: Child, postgres: u32) -> Result<(ExitStatus, Duration)> {
     let before = usage::nanoseconds_of_children(postgres)?;
     let mut seen = before.clone();

@@ -1,4 +1,4 @@
-//! The report: `performance.md` and its plots.
+//! Writes the report: `performance.md` and its plots.
 
 use std::{fs, path::Path};
 
@@ -15,7 +15,7 @@ use crate::{
 
 const INTRODUCTION: &str = "# Performance
 
-Written by `make bench`, which takes about half an hour on a machine at rest.
+Written by `make bench`, which takes about half an hour on an idle machine.
 `make bench-short` prints a part of it in less than three minutes.
 Both need Linux and the PostgreSQL server programs with `pgbench`; `make bench ARGS=--help` lists the options.
 
@@ -36,17 +36,17 @@ The CPU time of PostgreSQL includes its background processes, and every commit w
 Clients, service and PostgreSQL share the processors.
 `pgbench` opens a connection for each client, the service ten at most: with 64 clients the many processes slow PostgreSQL down, and a request over HTTP can be faster than its transition.
 
-Compare ratios, not figures of other machines or days: a ratio is taken within one repetition, whose measurements follow one another.
+Compare ratios, not figures of other machines or days. A ratio is taken within one repetition, whose measurements follow one another.
 The rate to the floor shows what the checks cost.
 The rate to the transition shows what HTTP, keys, policy and JSON cost, or what gathering gains.
-The least and the most of the repetitions stand in parentheses; a difference smaller than this spread means nothing.
+The least and the most of the repetitions are in parentheses. A difference smaller than this spread is not significant.
 
 ";
 
 const GROWTH: &str = "\
-The transition alone, by `pgbench` with one client, with `synchronous_commit = off`, so that the processor is what counts.
+The transition alone, measured by `pgbench` with one client and `synchronous_commit = off`, so that CPU time dominates.
 One row in five is in another workspace.
-What a new connection costs is subtracted from the CPU time, which is that of all processes of PostgreSQL.
+The CPU time is that of all PostgreSQL processes, less the cost of a new connection.
 `recall` searches a whole workspace for words that one memory in a hundred contains, and ranks all of these.";
 
 /// Writes the report into a folder.
@@ -63,7 +63,7 @@ pub(crate) fn write(folder: &Path, facts: &Facts, results: &Results) -> Result<(
     Ok(())
 }
 
-/// The text of the report. What was not measured is left out.
+/// Returns the text of the report, without what was not measured.
 pub(crate) fn text(facts: &Facts, results: &Results) -> String {
     let facts: Vec<_> =
         facts.iter().map(|(name, it)| vec![(*name).to_owned(), it.clone()]).collect();
@@ -101,7 +101,7 @@ fn bounds_section(results: &Results) -> String {
                 Limit::AtLeast(limit) => format!("≥ {limit} {}", it.unit),
                 Limit::AtMost(limit) => format!("≤ {limit} {}", it.unit),
             };
-            // A ratio just below its limit must not look like one that reaches it.
+            // With fewer digits, a ratio just below its limit would look like the limit.
             let digits = if it.unit == "×" { 3 } else { 1 };
             let verdict = if it.is_reached() { "reached" } else { "**missed**" };
             vec![it.what.clone(), limit, it.measured.text(digits), verdict.to_owned()]
@@ -139,7 +139,7 @@ fn rates_section(results: &Results) -> String {
 }
 
 fn rates_row(results: &Results, series: &Series) -> Vec<String> {
-    let it = Figures::medians(&series.figures);
+    let medians = Figures::medians(&series.figures);
     let over_http = matches!(series.way, Way::Http | Way::Gathered);
     let ratio_to = |way: Way| {
         let others = results.figures(series.operation, way, series.clients);
@@ -151,13 +151,13 @@ fn rates_row(results: &Results, series: &Series) -> Vec<String> {
         series.operation.to_owned(),
         series.way.name().to_owned(),
         series.clients.to_string(),
-        format!("{:.0}", it.rate),
-        format!("{:.2}", it.p50_ms),
-        format!("{:.2}", it.p95_ms),
-        format!("{:.2}", it.p99_ms),
-        format!("{:.3}", it.database_ms),
-        if_http(it.service_ms),
-        if_http(it.asking_ms),
+        format!("{:.0}", medians.rate),
+        format!("{:.2}", medians.p50_ms),
+        format!("{:.2}", medians.p95_ms),
+        format!("{:.2}", medians.p99_ms),
+        format!("{:.3}", medians.database_ms),
+        if_http(medians.service_ms),
+        if_http(medians.client_ms),
         ratio_to(Way::Floor),
         if over_http { ratio_to(Way::Transition) } else { String::new() },
     ]
@@ -179,13 +179,13 @@ fn memory_section(results: &Results) -> String {
 
 fn comparison_section(comparison: &Comparison) -> String {
     let row = |name: &str, all: &[Figures]| {
-        let it = Figures::medians(all);
+        let medians = Figures::medians(all);
         let ratio = Spread::of_ratios(all, &comparison.theirs, |it| it.service_ms);
         vec![
             name.to_owned(),
-            format!("{:.0}", it.rate),
-            format!("{:.3}", it.service_ms),
-            format!("{:.3}", it.database_ms),
+            format!("{:.0}", medians.rate),
+            format!("{:.3}", medians.service_ms),
+            format!("{:.3}", medians.database_ms),
             ratio.map_or_else(String::new, |it| it.text(2)),
         ]
     };
@@ -224,7 +224,7 @@ fn growth_section(results: &Results) -> String {
 }
 
 fn growth_row(results: &Results, grown: &Grown) -> Vec<String> {
-    let it = Figures::medians(&grown.figures);
+    let medians = Figures::medians(&grown.figures);
     let rows = results.grown.iter().filter(|it| it.operation == grown.operation).map(|it| it.rows);
     let fewest = rows.min().filter(|it| *it != grown.rows);
     let ratio = fewest.and_then(|fewest| {
@@ -235,9 +235,9 @@ fn growth_row(results: &Results, grown: &Grown) -> Vec<String> {
         grown.operation.to_owned(),
         grown.kind.to_owned(),
         grown.rows.to_string(),
-        format!("{:.3}", it.database_ms),
-        format!("{:.3}", it.p50_ms),
-        format!("{:.3}", it.p95_ms),
+        format!("{:.3}", medians.database_ms),
+        format!("{:.3}", medians.p50_ms),
+        format!("{:.3}", medians.p95_ms),
         ratio.map_or_else(String::new, |it| it.text(2)),
     ]
 }

@@ -1,13 +1,13 @@
-//! What a run has measured.
+//! The results of a run.
 
 use crate::figures::{Figures, Spread};
 
 /// How an operation is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// A function of the database that writes the same rows and asks nothing.
+    /// A database function that writes the same rows and checks nothing.
     Floor,
-    /// The service's own statement, sent by pgbench.
+    /// The service's statement, sent by pgbench.
     Transition,
     /// Requests to a service that does not gather.
     Http,
@@ -18,7 +18,7 @@ pub(crate) enum Way {
 impl Way {
     pub(crate) const ALL: [Way; 4] = [Way::Floor, Way::Transition, Way::Http, Way::Gathered];
 
-    /// What tables and plots call it.
+    /// Returns the name in tables and plots.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Way::Floor => "floor",
@@ -38,17 +38,17 @@ pub(crate) struct Series {
     pub(crate) figures: Vec<Figures>,
 }
 
-/// All measurements of one transition among so many live rows, in the order of repetitions.
+/// All measurements of one transition among a number of live rows, in the order of repetitions.
 #[derive(Debug)]
 pub(crate) struct Grown {
     pub(crate) operation: &'static str,
-    /// What the rows are.
+    /// The kind of the rows.
     pub(crate) kind: &'static str,
     pub(crate) rows: u64,
     pub(crate) figures: Vec<Figures>,
 }
 
-/// Measurements of our service and of another build of it, taken alternately.
+/// Measurements of this build of the service and of another one, taken alternately.
 #[derive(Debug)]
 pub(crate) struct Comparison {
     pub(crate) name: String,
@@ -57,13 +57,13 @@ pub(crate) struct Comparison {
     pub(crate) theirs: Vec<Figures>,
 }
 
-/// What a run has measured.
+/// The results of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Results {
     pub(crate) series: Vec<Series>,
     pub(crate) grown: Vec<Grown>,
     pub(crate) comparison: Option<Comparison>,
-    /// Memory of services that nobody has asked for anything but their health, in megabytes.
+    /// The memory of services that answered only `/health`, in megabytes.
     pub(crate) idle_mb: Vec<f64>,
 }
 
@@ -87,7 +87,7 @@ impl Results {
         }
     }
 
-    /// Adds a measurement among so many rows to its series.
+    /// Adds a measurement among a number of rows to its series.
     pub(crate) fn add_grown(
         &mut self,
         operation: &'static str,
@@ -103,7 +103,7 @@ impl Results {
         }
     }
 
-    /// The measurements of a series; none where it was not measured.
+    /// Returns the measurements of a series; empty if there are none.
     pub(crate) fn figures(&self, operation: &str, way: Way, clients: usize) -> &[Figures] {
         self.series
             .iter()
@@ -111,7 +111,7 @@ impl Results {
             .map_or(&[], |it| &it.figures)
     }
 
-    /// The measurements of a transition among so many rows; none where it was not measured.
+    /// Returns the measurements of a transition among a number of rows; empty if there are none.
     pub(crate) fn grown(&self, operation: &str, rows: u64) -> &[Figures] {
         self.grown
             .iter()
@@ -119,7 +119,7 @@ impl Results {
             .map_or(&[], |it| &it.figures)
     }
 
-    /// Memory of the service at the end of each measurement over HTTP, in megabytes.
+    /// Returns the memory of the service after the measurements over HTTP, in megabytes.
     pub(crate) fn loaded_mb(&self) -> Option<Spread> {
         let over_http = self.series.iter().filter(|it| matches!(it.way, Way::Http | Way::Gathered));
         Spread::of(over_http.flat_map(|it| &it.figures).map(|it| it.memory_mb))

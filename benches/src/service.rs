@@ -1,4 +1,4 @@
-//! Starts the service for a measurement. The invariant: a service ends with the value that holds it.
+//! Starts the service for a measurement. Invariant: the service stops when its `Service` is dropped.
 
 use std::{
     net::TcpListener,
@@ -9,7 +9,7 @@ use std::{
 
 use crate::{Result, load};
 
-/// The key that requests carry.
+/// The API key of the requests.
 pub(crate) const KEY: &str = "bench-key-of-one-run";
 
 /// A running service.
@@ -49,7 +49,7 @@ impl Service {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        Err(format!("{} does not answer {path}", program.display()).into())
+        Err(format!("{} did not answer {path} with 200 within 15 s", program.display()).into())
     }
 
     pub(crate) fn pid(&self) -> u32 {

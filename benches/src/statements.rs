@@ -1,5 +1,5 @@
-//! The service's own statements, taken from the committed query data. The invariant: what is measured as a
-//! transition is the text that the service sends, with variables of pgbench in place of its parameters.
+//! The service's statements, read from the committed query data. Invariant: a transition is measured with the text
+//! that the service sends, with variables of pgbench in place of the parameters.
 
 use std::{fs, path::Path};
 
@@ -14,12 +14,12 @@ pub(crate) struct Statements(Vec<Statement>);
 #[derive(Debug)]
 struct Statement {
     text: String,
-    /// The types of its parameters, as SQL names them.
+    /// The SQL types of the parameters.
     types: Vec<String>,
 }
 
 impl Statements {
-    /// Reads the query data, one file a statement.
+    /// Reads the query data, one file per statement.
     pub(crate) fn read(folder: &Path) -> Result<Statements> {
         let mut found = Vec::new();
         for entry in fs::read_dir(folder)? {
@@ -29,7 +29,8 @@ impl Statements {
             }
             let data: Value = serde_json::from_str(&fs::read_to_string(&path)?)?;
             let types = data["describe"]["parameters"]["Left"].as_array().into_iter().flatten();
-            let text = data["query"].as_str().ok_or("query data without a query")?;
+            let text =
+                data["query"].as_str().ok_or_else(|| format!("{} has no query", path.display()))?;
             found.push(Statement {
                 text: text.to_owned(),
                 types: types.filter_map(Value::as_str).map(type_name).collect(),
@@ -38,9 +39,9 @@ impl Statements {
         Ok(Statements(found))
     }
 
-    /// The statement that contains `mark` and serves one request, with `arguments` for its parameters.
+    /// Returns the statement that contains `mark` and serves one request, with `arguments` for its parameters.
     pub(crate) fn with(&self, mark: &str, arguments: &[&str]) -> Result<String> {
-        // A gathered statement unnests arrays, one member for each request.
+        // Leaves out gathered statements, which unnest arrays with one member for each request.
         let matching: Vec<_> = self
             .0
             .iter()
@@ -64,7 +65,7 @@ impl Statements {
             )
             .into());
         }
-        // pgbench has no parameter that is null.
+        // A parameter of pgbench cannot be null.
         let arguments: Vec<String> = (arguments.iter().zip(&statement.types))
             .map(
                 |(it, name)| if *it == "null" { format!("null::{name}") } else { (*it).to_owned() },
@@ -74,21 +75,21 @@ impl Statements {
     }
 }
 
-/// `TextArray` is `text[]`.
+/// Returns the SQL name of a type in the query data: `text[]` for `TextArray`.
 fn type_name(name: &str) -> String {
     let name = name.to_lowercase();
     name.strip_suffix("array").map_or_else(|| name.clone(), |of| format!("{of}[]"))
 }
 
-/// Whether `mark` occurs, not as the end of a longer name.
+/// Returns whether `mark` occurs as a whole name, not as the end of a longer one.
 fn contains_call(text: &str, mark: &str) -> bool {
     text.match_indices(mark).any(|(at, _)| {
         !text[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_')
     })
 }
 
-/// Puts arguments in place of `$1`, `$2` and so on, and plain names in place of the compiler's
-/// `"name!: Type"`, which pgbench does not take for variables.
+/// Replaces `$1`, `$2` and so on by arguments, and the names `"name!: Type"`, which sqlx reads at compile time, by
+/// plain names, which `\gset` of pgbench needs.
 fn fill(text: &str, arguments: &[String]) -> String {
     let mut filled = String::new();
     let mut rest = text;

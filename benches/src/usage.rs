@@ -1,27 +1,28 @@
-//! What processes use, read from /proc: CPU time and memory. Linux only.
+//! Reads CPU time and memory of processes from /proc. Linux only. By hand, because the crate `procfs` covers all of
+//! /proc for the six fields that are read here.
 
 use std::{collections::HashMap, fs, time::Duration};
 
 use crate::Result;
 
-/// The kernel counts CPU time for programs in hundredths of a second, on every architecture.
+/// The unit of CPU time in /proc: hundredths of a second, on every architecture (`USER_HZ`).
 const TICK: Duration = Duration::from_millis(10);
 
 struct Stat {
     pid: u32,
     parent: u32,
     own: u64,
-    /// Of children that have ended and were waited for.
+    /// The CPU time of children that have ended and were waited for.
     reaped: u64,
 }
 
-/// CPU time of one process.
+/// Returns the CPU time of a process.
 pub(crate) fn cpu(pid: u32) -> Result<Duration> {
     let stat = read(pid).ok_or_else(|| format!("process {pid} has ended"))?;
     Ok(TICK * u32::try_from(stat.own)?)
 }
 
-/// CPU time of a process and of all that it started, ended ones included.
+/// Returns the CPU time of a process and of all its descendants, including ended ones.
 pub(crate) fn cpu_of_tree(root: u32) -> Result<Duration> {
     let mut stats = HashMap::new();
     for entry in fs::read_dir("/proc")? {
@@ -33,11 +34,11 @@ pub(crate) fn cpu_of_tree(root: u32) -> Result<Duration> {
     }
     let belongs = |stat: &Stat| {
         let mut pid = stat.pid;
-        while let Some(it) = stats.get(&pid) {
-            if it.pid == root {
+        while let Some(ancestor) = stats.get(&pid) {
+            if ancestor.pid == root {
                 return true;
             }
-            pid = it.parent;
+            pid = ancestor.parent;
         }
         false
     };
@@ -45,7 +46,7 @@ pub(crate) fn cpu_of_tree(root: u32) -> Result<Duration> {
     Ok(TICK * u32::try_from(ticks)?)
 }
 
-/// CPU time of each child of a process in nanoseconds, by process id.
+/// Returns the CPU time of each child of a process in nanoseconds, by process id.
 pub(crate) fn nanoseconds_of_children(parent: u32) -> Result<HashMap<u32, u64>> {
     let mut children = String::new();
     for thread in fs::read_dir(format!("/proc/{parent}/task"))? {
@@ -59,17 +60,20 @@ pub(crate) fn nanoseconds_of_children(parent: u32) -> Result<HashMap<u32, u64>> 
     Ok(pids.filter_map(|pid| Some((pid, time(pid)?))).collect())
 }
 
-/// Resident memory of a process in megabytes.
+/// Returns the resident memory of a process in megabytes.
 pub(crate) fn memory(pid: u32) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|it| it.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    let line = status
+        .lines()
+        .find_map(|it| it.strip_prefix("VmRSS:"))
+        .ok_or_else(|| format!("process {pid} has ended: no VmRSS"))?;
     let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kilobytes * 1024.0 / 1e6)
 }
 
 fn read(pid: u32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name stands in parentheses and may contain anything.
+    // The name is in parentheses and can contain any character.
     let rest = text.get(text.rfind(')')? + 2..)?;
     let fields: Vec<&str> = rest.split(' ').collect();
     let number = |n: usize| fields.get(n)?.trim().parse::<u64>().ok();

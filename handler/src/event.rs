@@ -1,8 +1,8 @@
-//! From an event to a request and back, so that the router sees what the server would see.
+//! Converts an event to a request and the response back, so that the router sees what the server would.
 //!
-//! `lambda_http` knows the kinds of events, but it normalises paths as a browser does (`a/../b`),
-//! puts the stage into them, keeps one value of a repeated header and panics at some queries.
-//! Lock keys are paths, so path, query and headers are taken from the event as they were sent.
+//! `lambda_http` parses the kinds of events, but normalises paths as a browser does (`a/../b`), adds the stage
+//! to them, keeps only one value of a repeated header, and panics at some queries. Lock keys are paths, so
+//! this module takes path, query and headers from the event exactly as the client sent them.
 use axum::Router;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, header};
 use lambda_http::{
@@ -13,7 +13,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// What cannot stand in a path. The rest is left as it is, also percent signs.
+/// The characters that a path must not contain. All others stay as they are, percent signs included.
 const OUTSIDE_PATHS: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -28,48 +28,46 @@ const OUTSIDE_PATHS: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 
-/// The same in a path that was decoded on its way here: a percent sign is meant as one.
+/// The characters to encode in a path that the service in front has decoded: a percent sign there is literal.
 const OUTSIDE_DECODED_PATHS: &AsciiSet = &OUTSIDE_PATHS.add(b'%');
 
-/// What cannot stand in a query.
+/// The characters that a query must not contain.
 const OUTSIDE_QUERIES: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>');
 
-/// The most bytes of an answer, as JSON: what Lambda passes on, and what a load balancer takes. Both
-/// less what surrounds the body.
+/// The limits of an answer as JSON, in bytes: those of Lambda and of a load balancer, less the envelope of the
+/// body.
 const MOST_BYTES: usize = 6 * 1024 * 1024 - ENVELOPE_BYTES;
 const MOST_BYTES_OF_LOAD_BALANCER: usize = 1024 * 1024 - ENVELOPE_BYTES;
 const ENVELOPE_BYTES: usize = 16 * 1024;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Answers one event. An event that is no HTTP request is an error, which costs this invocation
-/// only.
+/// Answers one event. An event that is not an HTTP request is an error, which fails only this invocation.
 pub(crate) async fn answer(
     router: Router,
     event: LambdaEvent<Value>,
 ) -> Result<impl Serialize, Error> {
     let LambdaEvent { payload: mut event, context } = event;
     let request_id = HeaderValue::from_str(&context.request_id)?;
-    let sent = Sent::take(&mut event, request_id)?;
+    let original = Original::take(&mut event, request_id)?;
     let request: LambdaRequest = serde_json::from_value(event)?;
-    let service = service_fn(|request| sent.pass_on(router.clone(), request));
+    let service = service_fn(|request| original.forward(router.clone(), request));
     Adapter::from(service).call(LambdaEvent::new(request, context)).await
 }
 
-/// A request as the client sent it, as far as the event tells.
-struct Sent {
+/// The parts of a request as the client sent them.
+struct Original {
     path: String,
-    /// What stood before the path in the client's address: a stage, or the base path of a domain.
+    /// The prefix of the path in the client's address: a stage, or the base path of a domain.
     base: String,
-    /// None where the event has no query as text.
+    /// `None` if the event has the query only as an object.
     query: Option<String>,
     headers: HeaderMap,
     most_bytes: usize,
 }
 
-impl Sent {
-    /// Takes path, query and headers out of an event; what is left holds nothing that
-    /// `lambda_http` would read differently.
+impl Original {
+    /// Takes path, query and headers out of an event, so that `lambda_http` cannot change them.
     fn take(event: &mut Value, request_id: HeaderValue) -> Result<Self, Error> {
         let mut headers = headers(event)?;
         if !headers.contains_key(REQUEST_ID) {
@@ -100,8 +98,9 @@ impl Sent {
         Ok(Self { path, base, query, headers, most_bytes })
     }
 
-    /// Has the router answer what `lambda_http` made of the rest of the event.
-    async fn pass_on(
+    /// Restores path, query and headers in the request that `lambda_http` made of the rest of the event, and
+    /// answers that request by the router.
+    async fn forward(
         &self,
         router: Router,
         mut request: lambda_http::Request,
@@ -112,17 +111,23 @@ impl Sent {
         request.headers_mut().extend(self.headers.clone());
         let response = router.oneshot(request.map(axum_body)).await?;
         let mut response = response.into_response().await;
-        if let Some(moved) = response.headers().get(header::LOCATION)
-            && moved.as_bytes().starts_with(b"/")
+        if let Some(location) = response.headers().get(header::LOCATION)
+            && location.as_bytes().starts_with(b"/")
         {
-            let moved = [self.base.as_bytes(), moved.as_bytes()].concat();
-            response.headers_mut().insert(header::LOCATION, HeaderValue::from_bytes(&moved)?);
+            let location = [self.base.as_bytes(), location.as_bytes()].concat();
+            response.headers_mut().insert(header::LOCATION, HeaderValue::from_bytes(&location)?);
         }
         let bytes = length_as_json(response.body());
         if bytes <= self.most_bytes {
             return Ok(response);
         }
-        tracing::warn!(bytes, most = self.most_bytes, path = self.path, "the answer is too large");
+        let most = self.most_bytes;
+        tracing::warn!(
+            bytes,
+            most,
+            path = self.path,
+            "the answer exceeds the limit of the platform"
+        );
         Ok(too_large(response, bytes, self.most_bytes).await)
     }
 }
@@ -135,8 +140,8 @@ fn axum_body(body: Body) -> axum::body::Body {
     }
 }
 
-/// The headers of an event, every value of each. What a client may not send over a socket either is
-/// an error.
+/// Returns the headers of an event, with every value of each. Names and values that are invalid in HTTP are an
+/// error.
 fn headers(event: &Value) -> Result<HeaderMap, Error> {
     let members = |name: &str| event[name].as_object().filter(|it| !it.is_empty());
     let members = members("multiValueHeaders").or_else(|| members("headers"));
@@ -144,15 +149,14 @@ fn headers(event: &Value) -> Result<HeaderMap, Error> {
     for (name, values) in members.into_iter().flatten() {
         let name = HeaderName::from_bytes(name.as_bytes())?;
         for value in values.as_array().map_or(std::slice::from_ref(values), Vec::as_slice) {
-            let value = value.as_str().ok_or("a header is not a text")?;
+            let value = value.as_str().ok_or("the value of a header is not a string")?;
             headers.append(&name, HeaderValue::from_bytes(value.as_bytes())?);
         }
     }
     Ok(headers)
 }
 
-/// The path that the router knows, percent-encoded, and what stood before it in the client's
-/// address.
+/// Returns the path for the router, percent-encoded, and its prefix in the client's address.
 fn path(event: &Value) -> (String, String) {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let context = &event["requestContext"];
@@ -161,20 +165,20 @@ fn path(event: &Value) -> (String, String) {
     let base = route.and_then(|route| base(&sent, &route)).unwrap_or_else(|| {
         let stage = format!("/{stage}");
         let after = sent.strip_prefix(&stage).filter(|_| !["/", "/$default"].contains(&&*stage));
-        let is_inside = after.is_some_and(|it| it.is_empty() || it.starts_with('/'));
-        if is_inside { stage.len() } else { 0 }
+        let is_below_stage = after.is_some_and(|it| it.is_empty() || it.starts_with('/'));
+        if is_below_stage { stage.len() } else { 0 }
     });
     let path = Some(&sent[base..]).filter(|it| !it.is_empty()).unwrap_or("/");
-    // The path of a REST API has lost its stage, which the client's address has.
+    // A REST API removes the stage from `path`, but not from `requestContext.path`.
     let seen = context["path"].as_str().unwrap_or(&sent);
     let base = seen.strip_suffix(path).or(seen.strip_suffix(path.trim_end_matches('/')));
     let outside = if is_decoded(event) { OUTSIDE_DECODED_PATHS } else { OUTSIDE_PATHS };
     (utf8_percent_encode(path, outside).to_string(), base.unwrap_or_default().to_owned())
 }
 
-/// Whether a path was decoded on its way here, as HTTP APIs do in both versions of their events.
-/// REST APIs, function URLs and load balancers pass it on as it was sent. In version 2 the identifier
-/// of an HTTP API is not that of a function URL, which stands in the name of its host.
+/// Returns whether the service in front has decoded the path. HTTP APIs do, in both versions of their events;
+/// REST APIs, function URLs and load balancers do not. Events of version 2 come from HTTP APIs and function
+/// URLs, which differ in their host name.
 fn is_decoded(event: &Value) -> bool {
     let domain = event["requestContext"]["domainName"].as_str().unwrap_or_default();
     match event["version"].as_str() {
@@ -184,8 +188,8 @@ fn is_decoded(event: &Value) -> bool {
     }
 }
 
-/// The path that the route of an API stands for in this event: its template, filled in. Nothing
-/// where the route is a catch-all without a name.
+/// Returns the path that matched the route of an API: its template with the parameters filled in. `None` for a
+/// catch-all route without a parameter, such as `$default`.
 fn route(event: &Value) -> Option<String> {
     let template = match event["resource"].as_str() {
         Some(resource) => resource,
@@ -205,13 +209,13 @@ fn route(event: &Value) -> Option<String> {
     Some(filled + rest)
 }
 
-/// The length of what stands before `route` in `path`, however each is encoded.
+/// Returns the length of the prefix of `path` before `route`, whether or not each is percent-encoded.
 fn base(path: &str, route: &str) -> Option<usize> {
     let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     let whole = decoded(path.trim_end_matches('/'));
     let route = route.trim_end_matches('/');
     let before = whole.strip_suffix(&decoded(route));
-    // Services differ in whether they decode the members of a route.
+    // Some services decode the parameters of a route, and others do not.
     let before = before.or_else(|| whole.strip_suffix(route));
     let mut before = before?.len();
     let mut rest = path.as_bytes();
@@ -227,7 +231,8 @@ fn base(path: &str, route: &str) -> Option<usize> {
     (rest.is_empty() || rest[0] == b'/').then_some(base)
 }
 
-/// The length of a body within the JSON that carries it.
+/// Returns the length of a body inside the JSON of the answer. Counts instead of serializing, which would copy up
+/// to 6 MB a second time.
 fn length_as_json(body: &Body) -> usize {
     match body {
         Body::Text(text) => text
@@ -243,7 +248,7 @@ fn length_as_json(body: &Body) -> usize {
     }
 }
 
-/// What a client is told in place of an answer that cannot be passed on.
+/// Returns the 413 that replaces an answer above the limit.
 async fn too_large(unsent: Response<Body>, bytes: usize, most: usize) -> Response<Body> {
     let detail = format!(
         "The answer is too large for AWS Lambda: {bytes} bytes, of {most} at most. Ask for less, \

@@ -1,4 +1,4 @@
-//! The coordinator as an AWS Lambda function: the same router, driven by HTTP events.
+//! The service as an AWS Lambda function: the router of the server, called with the HTTP events of Lambda.
 mod event;
 
 use std::process::ExitCode;
@@ -20,10 +20,10 @@ async fn main() -> ExitCode {
     };
     telemetry::init(Format::Json, config.log.clone());
     let router = router(App::new(config));
-    match lambda_runtime::run(service_fn(|it| event::answer(router.clone(), it))).await {
+    match lambda_runtime::run(service_fn(|event| event::answer(router.clone(), event))).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("the runtime failed: {error}");
+            eprintln!("the Lambda runtime failed: {error}");
             ExitCode::FAILURE
         }
     }

@@ -1,4 +1,4 @@
-//! What the template and its document say is what the function reads and answers.
+//! Checks that the template and its document agree with what the function reads and answers.
 use std::collections::BTreeSet;
 
 use agent_coordinator::configuration_table;
@@ -8,7 +8,7 @@ const TEMPLATE: &str = include_str!("../../deploy/lambda/template.yaml");
 const DOCUMENT: &str = include_str!("../../docs/lambda.md");
 const SCHEDULE: &str = include_str!("events/schedule.json");
 
-/// The names in capitals that a text contains.
+/// Returns the names in capitals that a text contains.
 fn names(text: &str) -> BTreeSet<&str> {
     text.split(|it: char| !it.is_ascii_uppercase() && !it.is_ascii_digit() && it != '_')
         .filter(|it| it.contains('_') && it.starts_with(|first: char| first.is_ascii_uppercase()))
@@ -19,7 +19,7 @@ fn names(text: &str) -> BTreeSet<&str> {
 fn the_template_and_its_document_name_only_variables_that_are_read() {
     let table = configuration_table();
     let known = names(&table);
-    // A member of the secret, and words of AWS.
+    // A member of the secret, and a word of AWS.
     let others = ["MAINTENANCE_KEY", "CAPABILITY_IAM"];
     for (text, least) in [(TEMPLATE, 2), (DOCUMENT, 5)] {
         let named =

@@ -1,8 +1,9 @@
-//! The database of `docker-compose.yml`. The invariant: nothing is waited for without a limit but
-//! the download of the image, which Docker shows.
+//! The database of `docker-compose.yml`. Invariant: every wait has a limit, except that for the download
+//! of the image, whose progress Docker shows.
 
 use std::{path::Path, process::Stdio, str::FromStr, time::Duration};
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::{
     process::Command,
@@ -14,28 +15,32 @@ use crate::environment::Environment;
 const FILE: &str = "docker-compose.yml";
 const SERVICE: &str = "paradedb";
 
-/// A Docker that hangs must not hold up those who do not need it.
+/// Short, because a Docker engine that hangs must not delay a developer who does not use Docker.
 const ENGINE_LIMIT: Duration = Duration::from_secs(3);
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 
-/// Starts the database, or says in half a sentence why not. `reset` removes its data first.
+/// Starts the database and returns its connection string. `reset` erases its data first. The error is a
+/// clause that explains why the database cannot be used.
 pub(crate) async fn start(environment: &Environment, reset: bool) -> Result<String, String> {
     if !Path::new(FILE).exists() {
         return Err(format!("there is no {FILE} in this folder"));
     }
-    demand_engine().await?;
+    check_engine().await?;
     if reset {
         run(&["compose", "down", "--volumes"]).await?;
     }
     run(&["compose", "up", "-d", "--wait", SERVICE]).await?;
 
     let dsn = dsn(environment);
-    let answers = timeout(ANSWER_LIMIT, answer(&dsn)).await;
-    answers.map_err(|_| format!("{SERVICE} runs but does not answer"))?;
+    let connected = timeout(CONNECT_LIMIT, wait_until_reachable(&dsn)).await;
+    connected.map_err(|_| {
+        format!("{SERVICE} runs, but refused connections for {} s", CONNECT_LIMIT.as_secs())
+    })?;
     Ok(dsn)
 }
 
-async fn demand_engine() -> Result<(), String> {
+/// Checks that Docker is installed and its engine answers.
+async fn check_engine() -> Result<(), String> {
     let mut command = Command::new("docker");
     command.args(["version", "--format", "{{.Server.Version}}"]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
@@ -46,7 +51,7 @@ async fn demand_engine() -> Result<(), String> {
     }
 }
 
-/// Its output goes to standard error: a first start downloads the image, which takes a while.
+/// Runs `docker`. Its standard error is shown: the first start downloads the image, which takes minutes.
 async fn run(arguments: &[&str]) -> Result<(), String> {
     let mut command = Command::new("docker");
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
@@ -57,27 +62,21 @@ async fn run(arguments: &[&str]) -> Result<(), String> {
     }
 }
 
-/// The same variables and defaults as in `docker-compose.yml`.
+/// Returns the connection string, from the variables and defaults of `docker-compose.yml`.
 fn dsn(environment: &Environment) -> String {
     let value =
         |name, default: &str| environment.filled(name).unwrap_or_else(|| default.to_owned());
-    let password = encoded(&value("POSTGRES_PASSWORD", "postgres"));
+    let (password, database) =
+        (value("POSTGRES_PASSWORD", "postgres"), value("POSTGRES_DB", "postgres"));
+    let password = utf8_percent_encode(&password, NON_ALPHANUMERIC);
+    let database = utf8_percent_encode(&database, NON_ALPHANUMERIC);
     let port = value("AGENT_COORDINATOR_DB_PORT", "54322");
-    let database = encoded(&value("POSTGRES_DB", "postgres"));
     format!("postgresql://postgres:{password}@127.0.0.1:{port}/{database}")
 }
 
-/// Escapes what has a meaning of its own in a connection string.
-fn encoded(text: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(encode).collect()
-}
-
-/// A container is called healthy when its server answers there; the way to it may take longer.
-async fn answer(dsn: &str) {
+/// Waits until a connection succeeds. Docker reports a container as healthy by a check inside it, before
+/// the published port accepts connections.
+async fn wait_until_reachable(dsn: &str) {
     let Ok(options) = PgConnectOptions::from_str(dsn) else { return };
     while PgConnection::connect_with(&options).await.is_err() {
         sleep(Duration::from_millis(100)).await;
@@ -89,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_address_follows_the_variables_of_the_compose_file() {
+    fn the_connection_string_follows_the_variables_of_the_compose_file() {
         let mut environment = Environment::default();
         for name in ["POSTGRES_PASSWORD", "POSTGRES_DB", "AGENT_COORDINATOR_DB_PORT"] {
             environment.set(name, "");

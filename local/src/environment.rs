@@ -1,5 +1,5 @@
-//! The variables of this run: what the program decides goes before the process's environment, and
-//! that before `.env`. The process's own environment is never changed.
+//! The variables of this run. Values that the program decides take precedence over the process's
+//! environment, and that over `.env`. The process's environment is never changed.
 
 use std::{collections::HashMap, env, path::Path};
 
@@ -11,7 +11,7 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    /// Reads `.env` in the current folder, which need not be there.
+    /// Reads `.env` in the current folder, if that file exists.
     pub(crate) fn read() -> Result<Environment, String> {
         Environment::from_file(Path::new(".env"))
     }
@@ -22,9 +22,9 @@ impl Environment {
             let lines = dotenvy::from_path_iter(path);
             let lines = lines.map_err(|error| format!("{}: {error}", path.display()))?;
             for line in lines {
-                // The error would quote the line, and with it perhaps a secret.
+                // The message of the library quotes the line, which can contain a secret.
                 let (name, value) = line.map_err(|_| {
-                    format!("{}: a line has not the form NAME=value", path.display())
+                    format!("{}: invalid line; expected NAME=value", path.display())
                 })?;
                 file.insert(name, value);
             }
@@ -32,17 +32,20 @@ impl Environment {
         Ok(Environment { decided: HashMap::new(), file })
     }
 
-    /// The value of a variable, if it has one.
+    /// Returns the value of a variable, if it is set.
     pub(crate) fn get(&self, name: &str) -> Option<String> {
         if let Some(value) = self.decided.get(name) {
             return Some(value.clone());
         }
-        #[expect(clippy::disallowed_methods, reason = "it is read for config.rs, with .env added")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "read for the configuration, with .env added"
+        )]
         let own = env::var_os(name).map(|value| value.to_string_lossy().into_owned());
         own.or_else(|| self.file.get(name).cloned())
     }
 
-    /// The value of a variable; an empty or blank one counts as none.
+    /// Returns the value of a variable, if it is set and not blank.
     pub(crate) fn filled(&self, name: &str) -> Option<String> {
         self.get(name).filter(|value| !value.trim().is_empty())
     }
@@ -73,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn decided_goes_before_the_process_and_that_before_the_file() {
+    fn decided_values_precede_the_process_and_those_precede_the_file() {
         let mut environment = of("PATH=file\nONLY_IN_FILE_7=file\nBLANK_7=\n", "order").unwrap();
 
         assert_ne!(environment.get("PATH").as_deref(), Some("file"));
@@ -90,6 +93,6 @@ mod tests {
     fn a_broken_file_is_refused_without_quoting_it() {
         let error = of("GOOD=1\nsecret words\n", "broken").unwrap_err();
 
-        assert!(error.ends_with("a line has not the form NAME=value"), "{error}");
+        assert!(error.ends_with("invalid line; expected NAME=value"), "{error}");
     }
 }

@@ -1,5 +1,5 @@
-//! What is printed once the service is about to answer: where it is, the key, how an agent connects,
-//! and three requests that work as they are when they are pasted in order.
+//! The text printed when the service is ready: its address, the key, how an agent connects, and three
+//! requests that work when a developer pastes them in order.
 
 use std::{fmt, net::SocketAddr, str::FromStr};
 
@@ -13,7 +13,7 @@ use crate::key::Key;
 /// The agent of the first request.
 const AGENT: &str = "agent-1";
 
-/// The text.
+/// The text, before it is formatted.
 #[derive(Debug)]
 pub(crate) struct Greeting {
     url: String,
@@ -21,14 +21,14 @@ pub(crate) struct Greeting {
     lock: Lock,
 }
 
-/// A path and the token that the first request will get for it.
+/// A path, and the fencing token that the first request will get for it.
 #[derive(Debug, PartialEq, Eq)]
 struct Lock {
     path: String,
     token: i64,
 }
 
-/// A lock that the database knows.
+/// A lock in the database.
 struct Known {
     path: String,
     token: i64,
@@ -85,7 +85,7 @@ impl Greeting {
             r#"claude mcp add --transport http coord {url}/mcp --header "Authorization: Bearer {key}""#
         );
         match &self.key {
-            // Without a name of its own every agent with this key would be the same one.
+            // Without a name, all agents with this key would be the same agent, and share its locks.
             Key::Made(_) => line + r#" --header "X-Agent-Id: claude-1""#,
             Key::Configured => line,
         }
@@ -111,28 +111,28 @@ impl fmt::Display for Greeting {
         match &self.key {
             Key::Made(key) => writeln!(f, "Key:      {key}")?,
             Key::Configured => {
-                writeln!(f, "Key:      as configured; put one into KEY for the lines below")?;
+                writeln!(f, "Key:      as configured; export a key as KEY for the lines below")?;
             }
         }
         writeln!(
             f,
-            "\nConnect Claude Code over MCP, each window as an agent of its own; docs/agents.md has other agents:\n"
+            "\nConnect Claude Code over MCP, each window under its own agent name; docs/agents.md has other agents:\n"
         )?;
         writeln!(f, "{}\n", self.connect())?;
         writeln!(f, "Or try it in another terminal:\n")?;
-        writeln!(f, "# {AGENT} takes the lock on a file\n{}\n", self.acquire(AGENT))?;
+        writeln!(f, "# {AGENT} acquires the lock on a file\n{}\n", self.acquire(AGENT))?;
         writeln!(f, "# agent-2 is refused\n{}\n", self.acquire("agent-2"))?;
         writeln!(
             f,
-            "# the token of the lock is checked, as a git hook would\n{}\n",
+            "# a git hook verifies the fencing token of the lock like this\n{}\n",
             self.verify()
         )?;
         writeln!(f, "Ctrl-C stops everything.")
     }
 }
 
-/// The first path that the agent gets, and the token with it: that of the lock it holds, or one
-/// more than the last that anybody held.
+/// Chooses the first path that the agent can lock, and predicts the fencing token: that of the lock that
+/// the agent already holds, or one more than that of the last holder.
 fn choose(known: &[Known]) -> Lock {
     let mut number = 1;
     loop {
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_is_the_one_that_the_first_request_gets() {
+    fn the_token_is_that_of_the_first_request() {
         check(&[], "src/main.rs", 1);
         check(&[("src/main.rs", 4, FREE)], "src/main.rs", 5);
         check(&[("src/main.rs", 4, OURS)], "src/main.rs", 4);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_not_ours_is_not_printed() {
+    fn a_configured_key_is_not_printed() {
         let lock = Lock { path: "src/main.rs".to_owned(), token: 1 };
         let greeting = Greeting { url: "http://x".to_owned(), key: Key::Configured, lock };
 

@@ -1,5 +1,5 @@
-//! The key that a developer's agents use. It is made once and kept, so that what was pasted
-//! somewhere works again after a restart.
+//! The API key of a developer's agents. The key is made once and kept, so that settings into which it was
+//! pasted still work after a restart.
 
 use std::{
     fs::{self, OpenOptions, Permissions},
@@ -12,56 +12,60 @@ use agent_coordinator::{fresh_key, is_whole_key};
 
 use crate::environment::Environment;
 
-/// Tells a developer's key from one that is deployed.
+/// Distinguishes development keys from deployed ones.
 const PREFIX: &str = "dev";
 
 /// Which keys the service accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Key {
-    /// Those that the environment says; they are not ours to print.
+    /// The keys that the environment configures. They are never printed.
     Configured,
-    /// This one alone.
+    /// Only this key, which this program made.
     Made(String),
 }
 
 impl Key {
-    /// The configured keys, else the one kept in the file, else a new one that is kept there.
+    /// Chooses the configured keys, else the key in the file, else a new key, which is written to the file.
     pub(crate) fn choose(environment: &Environment, file: &Path) -> Result<Key, String> {
         let variables = ["COORDINATION_API_KEYS", "COORDINATION_API_KEY_IDENTITIES"];
         if variables.into_iter().any(|name| environment.filled(name).is_some()) {
             return Ok(Key::Configured);
         }
-        if let Some(kept) = kept(file) {
-            return Ok(Key::Made(kept));
+        if let Some(key) = read_key(file) {
+            return Ok(Key::Made(key));
         }
-        let key = fresh_key(PREFIX).map_err(|error| format!("No random bytes: {error}"))?;
-        keep(file, &key).map_err(|error| {
-            format!("The key cannot be kept in {} ({error}). Is it another user's?", file.display())
+        let key = fresh_key(PREFIX)
+            .map_err(|error| format!("The operating system gave no random bytes: {error}"))?;
+        write_key(file, &key).map_err(|error| {
+            format!(
+                "The key could not be written to {} ({error}). Check that the folder and the file are yours.",
+                file.display()
+            )
         })?;
         Ok(Key::Made(key))
     }
 }
 
-/// The key in the file. Anything else in it is replaced.
-fn kept(file: &Path) -> Option<String> {
+/// Reads the key in the file. Returns `None`, so that the file is replaced, if its content is not a key.
+fn read_key(file: &Path) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;
     let key = text.trim();
-    (is_whole_key(key) || is_earlier(key)).then(|| key.to_owned())
+    (is_whole_key(key) || is_key_without_checksum(key)).then(|| key.to_owned())
 }
 
-/// Whether it is a key as the first version of this program made them, without a checksum.
-fn is_earlier(key: &str) -> bool {
+/// Returns whether `key` has the form of early versions of this program, without a checksum.
+fn is_key_without_checksum(key: &str) -> bool {
     let digits = key.strip_prefix("dev_").unwrap_or_default();
     digits.len() == 64 && digits.bytes().all(|it| it.is_ascii_hexdigit())
 }
 
-fn keep(path: &Path, key: &str) -> std::io::Result<()> {
+fn write_key(path: &Path, key: &str) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
     let mut file =
         OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
-    // The mode above is for a new file only.
+    // The mode above applies only to a new file.
     file.set_permissions(Permissions::from_mode(0o600))?;
     writeln!(file, "{key}")
 }

@@ -1,8 +1,8 @@
-//! The development loop: one command that finds or starts a database, brings its schema up to
-//! date, makes a key and serves on loopback until Ctrl-C.
+//! The development loop: one command that finds or starts a database, migrates it, makes an API key and
+//! serves on loopback until Ctrl-C.
 //!
-//! The invariant: whatever this starts ends with it, and a database given by connection string is
-//! migrated and used, but never started, stopped or emptied.
+//! Invariants: every process that this program starts ends with it. A database given by connection string
+//! is migrated and used, but never started, stopped or erased.
 
 mod arguments;
 mod compose;
@@ -15,37 +15,28 @@ mod key;
 use std::{future::Future, io::Write, net::Ipv4Addr, path::Path, process::ExitCode};
 
 use agent_coordinator::{App, Config, Home, listen, router, stop_signal, telemetry};
+use clap::Parser as _;
 use tokio::net::TcpListener;
 
 use crate::{
-    arguments::{Arguments, Request, USAGE},
-    database::Database,
-    environment::Environment,
-    greeting::Greeting,
+    arguments::Arguments, database::Database, environment::Environment, greeting::Greeting,
     key::Key,
 };
 
-/// Where everything is kept that outlives a run, in the folder that this is run from.
+/// The folder of everything that outlives a run, below the current folder.
 const STATE: &str = ".local";
 
-/// Why nothing is served, in words for the person who wanted it.
+/// Why the program ends with an error, as text for the developer.
 enum Failure {
-    /// The command line or the configuration is wrong.
-    Refused(String),
-    /// It was right and still did not work.
-    Broken(String),
+    /// The command line or the configuration is invalid.
+    Invalid(String),
+    /// A step failed at run time.
+    Failed(String),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let arguments = match Arguments::parse(std::env::args_os().skip(1)) {
-        Ok(Request::Run(arguments)) => arguments,
-        Ok(Request::Help) => {
-            say(USAGE);
-            return ExitCode::SUCCESS;
-        }
-        Err(problem) => return report(Failure::Refused(format!("{problem}\n\n{USAGE}"))),
-    };
+    let arguments = Arguments::parse();
     match run(&arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => report(failure),
@@ -53,8 +44,8 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: &Arguments) -> Result<(), Failure> {
-    // Watched from the start: Ctrl-C must also end what is only being started.
-    let mut stop = Box::pin(stopped());
+    // Installed first, so that Ctrl-C also stops a database that is still starting.
+    let mut stop = Box::pin(wait_for_stop_signal());
     tokio::select! {
         biased;
         () = &mut stop => Ok(()),
@@ -62,14 +53,14 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
 }
 
-async fn stopped() {
+async fn wait_for_stop_signal() {
     if let Err(error) = stop_signal().await {
-        eprintln!("Signals cannot be received ({error}); end this process to stop.");
+        eprintln!("Signals cannot be received ({error}): stop this process with `kill -KILL`.");
         std::future::pending::<()>().await;
     }
 }
 
-/// Everything that is ready to serve.
+/// A migrated database, and a listener for the service on it.
 struct Service {
     app: App,
     listener: TcpListener,
@@ -78,37 +69,38 @@ struct Service {
 
 impl Service {
     async fn start(arguments: &Arguments) -> Result<Service, Failure> {
-        let mut environment = Environment::read().map_err(Failure::Refused)?;
-        database::check(arguments, &environment).map_err(Failure::Refused)?;
-        let key = Key::choose(&environment, &Path::new(STATE).join("key")).map_err(broken)?;
+        let mut environment = Environment::read().map_err(Failure::Invalid)?;
+        database::check_choice(arguments, &environment).map_err(Failure::Invalid)?;
+        let key = Key::choose(&environment, &Path::new(STATE).join("key")).map_err(failed)?;
         if let Key::Made(key) = &key {
             environment.set("COORDINATION_API_KEYS", key);
         }
         environment.set_default("COORDINATION_PUBLIC_READS", "true");
-        // Whoever presses Ctrl-C at a terminal does not wait for a forgotten connection.
+        // Short, because a developer who presses Ctrl-C does not want to wait for a connection that a
+        // browser keeps open.
         environment.set_default("SHUTDOWN_GRACE_SECONDS", "2");
-        // By no other address is it reached: the names that it answers to follow from this.
+        // The listener below is on loopback. The allowed hosts of MCP (DNS rebinding) follow from this.
         environment.set("API_HOST", &Ipv4Addr::LOCALHOST.to_string());
 
-        // The rest of the configuration and the port are checked before a database is started.
+        // Checks the configuration and the port before a database is started, which takes seconds.
         let mut trial = environment.clone();
         trial.set("POSTGRES_DSN", "postgresql://localhost/postgres");
         let config = configuration(&trial)?;
         let listener = bind(arguments.port.unwrap_or(config.port)).await?;
 
-        let database = Database::open(arguments, &environment).await.map_err(broken)?;
-        say(&format!("Database: {}\n", database.description));
-        // Not earlier: what a download tries again would be logged between the lines above.
+        let database = Database::open(arguments, &environment).await.map_err(failed)?;
+        print(&format!("Database: {}\n", database.description));
+        // Not earlier: the retries of a download would be logged between the lines above.
         telemetry::init(telemetry::Format::Pretty, config.log.clone());
         environment.set("POSTGRES_DSN", &database.dsn);
         let app = App::new(configuration(&environment)?);
-        app.migrate().await.map_err(broken)?;
+        app.migrate().await.map_err(failed)?;
 
-        let address = listener.local_addr().map_err(broken)?;
-        let silence = app.config().session_timeout();
+        let address = listener.local_addr().map_err(failed)?;
+        let session_timeout = app.config().session_timeout();
         let greeting =
-            Greeting::new(address, &key, &database.dsn, silence).await.map_err(broken)?;
-        say(&greeting.to_string());
+            Greeting::new(address, &key, &database.dsn, session_timeout).await.map_err(failed)?;
+        print(&greeting.to_string());
         Ok(Service { app, listener, database })
     }
 
@@ -119,9 +111,9 @@ impl Service {
             app.stop_waiting();
         };
         let served = tokio::select! {
-            served = listen(listener, router(app.clone()), &app, stop) => served.map_err(broken),
+            served = listen(listener, router(app.clone()), &app, stop) => served.map_err(failed),
             error = database.keep_running() => {
-                Err(Failure::Broken(format!("The database could not be started again: {error}")))
+                Err(Failure::Failed(format!("The database ended, and its restart failed: {error}")))
             }
         };
         app.close().await;
@@ -132,31 +124,31 @@ impl Service {
 
 fn configuration(environment: &Environment) -> Result<Config, Failure> {
     Config::parse(Home::Server, |name| environment.get(name))
-        .map_err(|error| Failure::Refused(error.to_string()))
+        .map_err(|error| Failure::Invalid(error.to_string()))
 }
 
 async fn bind(port: u16) -> Result<TcpListener, Failure> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => Failure::Broken(format!(
-            "Port {port} is in use. Choose another with --port N, or any free one with --port 0."
+        std::io::ErrorKind::AddrInUse => Failure::Failed(format!(
+            "Port {port} is in use. Choose another one with --port N, or any free one with --port 0."
         )),
-        _ => Failure::Broken(format!("Port {port} cannot be listened on: {error}")),
+        _ => Failure::Failed(format!("Could not listen on port {port}: {error}")),
     })
 }
 
-fn broken(error: impl std::fmt::Display) -> Failure {
-    Failure::Broken(error.to_string())
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::Failed(error.to_string())
 }
 
-/// Standard output may be gone, as behind `| head`; that is no reason to stop serving.
-fn say(text: &str) {
+/// Writes to standard output. Ignores a closed pipe, as behind `| head`: the service keeps serving.
+fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 fn report(failure: Failure) -> ExitCode {
     let (text, code) = match failure {
-        Failure::Refused(text) => (text, 2),
-        Failure::Broken(text) => (text, 1),
+        Failure::Invalid(text) => (text, 2),
+        Failure::Failed(text) => (text, 1),
     };
     eprintln!("{}", text.trim_end());
     ExitCode::from(code)

@@ -1,7 +1,7 @@
-//! Fresh API keys: a prefix that says what it is, 32 random bytes and a checksum, so that scanners
-//! find a leaked key, and a key that was copied in part is told from one that is unknown.
+//! API keys with a prefix, 32 random bytes and a checksum. The prefix lets secret scanners find a leaked
+//! key; the checksum tells a truncated key from an unknown one.
 //!
-//! The service accepts any text as a key; nothing but these commands looks at the form.
+//! Only the commands here check this form. The service accepts any text as a key.
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
@@ -10,116 +10,105 @@ use sha2::{Digest as _, Sha256};
 use super::keys::fingerprint;
 use crate::config::identities::is_identity;
 
-/// Prefix of the keys that `coordinator keys generate` makes.
+/// The prefix of keys made by `coordinator keys generate`.
 const PREFIX: &str = "ac";
 
 const RANDOM_BYTES: usize = 32;
 
-/// Of the digest of everything before it.
+/// How many bytes of the SHA-256 digest of everything before it the checksum has.
 const CHECKSUM_BYTES: usize = 4;
 
-/// The options of `keys generate`, each with the member of the identity that it gives.
-const OPTIONS: [(&str, &str); 4] = [
-    ("--agent-id", "agent_id"),
-    ("--agent-type", "agent_type"),
-    ("--workspace", "workspace"),
-    ("--profile", "profile"),
-];
-
-const EXPECTED: &str = "Expected: keys generate [--agent-id ID] [--agent-type TYPE] \
-                        [--workspace NAME] [--profile NAME, with --agent-id]\n";
-
-/// Makes a key such as `ac_` with 72 hexadecimal digits, of which the last 8 are a checksum.
+/// Makes a key such as `ac_` with 72 hexadecimal digits, of which the last 8 are the checksum.
 pub fn fresh_key(prefix: &str) -> std::io::Result<String> {
     let mut random = [0; RANDOM_BYTES];
     getrandom::fill(&mut random)?;
-    let key = format!("{prefix}_{}", hex(&random));
+    let key = format!("{prefix}_{}", hex::encode(random));
     let checksum = checksum(&key);
     Ok(key + &checksum)
 }
 
-/// Whether a key has the form of [`fresh_key`] and its checksum fits: nothing of it is missing.
+/// Returns whether a key has the form of [`fresh_key`] and a matching checksum: it was not truncated.
 pub fn is_whole_key(key: &str) -> bool {
     let Some((_, digits)) = key.split_once('_') else { return false };
     let length = 2 * (RANDOM_BYTES + CHECKSUM_BYTES);
     if digits.len() != length || !digits.bytes().all(|it| it.is_ascii_hexdigit()) {
         return false;
     }
-    let (said, check) = key.split_at(key.len() - 2 * CHECKSUM_BYTES);
-    checksum(said) == check
+    let (body, found) = key.split_at(key.len() - 2 * CHECKSUM_BYTES);
+    checksum(body) == found
 }
 
 fn checksum(text: &str) -> String {
-    hex(&Sha256::digest(text.as_bytes())[..CHECKSUM_BYTES])
+    hex::encode(&Sha256::digest(text.as_bytes())[..CHECKSUM_BYTES])
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The text that `coordinator keys generate` prints: a fresh key, as the lines of an environment;
-/// or what is wrong with the options.
-pub fn key_for_environment(options: &[&str]) -> Result<String, String> {
-    let identity = identity(options)?;
-    let key = fresh_key(PREFIX).map_err(|error| format!("No random bytes: {error}\n"))?;
+/// Returns the text that `coordinator keys generate` prints: a fresh key as lines for the environment.
+///
+/// `identity` gives the members of the identity that the key is bound to, such as `agent_id`; without
+/// members, the key is not bound. The error says which value was invalid, and what was expected.
+pub fn key_for_environment<'a>(
+    identity: impl IntoIterator<Item = (&'a str, String)>,
+) -> Result<String, String> {
+    let identity = checked_identity(identity)?;
+    let key = fresh_key(PREFIX)
+        .map_err(|error| format!("the operating system gave no random bytes: {error}"))?;
     let mut text = format!(
-        "# A fresh API key. It is shown this once: the service keeps no more than its digest.\n\
-         # Fingerprint, as the log names it: {}\n\
+        "# A fresh API key, shown only this once: the service keeps nothing but its digest.\n\
+         # Fingerprint, as in the log: {}\n\
          COORDINATION_API_KEYS={key}\n",
         fingerprint(&key),
     );
     if identity.is_empty() {
         text += "#\n\
-            # The key is bound to no agent: it acts as any that no other key is bound to.\n\
-            # Where COORDINATION_API_KEYS has a value already, append a comma and the key to it.\n";
+            # The key is not bound: it can act as any agent that no other key is bound to.\n\
+            # If COORDINATION_API_KEYS already has a value, append a comma and the key to it.\n";
         return Ok(text);
     }
     let identities = Map::from_iter([(key, Value::Object(identity))]);
-    // An apostrophe would end the quotes; in JSON it may be written like this.
+    // An apostrophe would end the quotes of the shell. JSON can escape it.
     let identities = Value::Object(identities).to_string().replace('\'', "\\u0027");
     write!(
         text,
         "COORDINATION_API_KEY_IDENTITIES='{identities}'\n\
          #\n\
-         # Where COORDINATION_API_KEYS has a value already, append a comma and the key to it. Where\n\
-         # COORDINATION_API_KEY_IDENTITIES has one, put what is between these outer braces into its\n\
-         # own, after a comma. Where only the second is set, leave the first unset: its keys count.\n\
-         # The quotes are for shells and .env files; a form that takes a bare value gets none.\n",
+         # If COORDINATION_API_KEYS already has a value, append a comma and the key to it.\n\
+         # If COORDINATION_API_KEY_IDENTITIES already has a value, add the text between the outer braces\n\
+         # to that object, after a comma. If only COORDINATION_API_KEY_IDENTITIES has a value, leave\n\
+         # COORDINATION_API_KEYS unset: the keys of the identities are accepted without it.\n\
+         # The quotes are for shells and .env files. Leave them out where a form asks for the value.\n",
     )
-    .expect("a String takes any text");
+    .expect("a String accepts any text");
     Ok(text)
 }
 
-fn identity(options: &[&str]) -> Result<Map<String, Value>, String> {
+fn checked_identity<'a>(
+    members: impl IntoIterator<Item = (&'a str, String)>,
+) -> Result<Map<String, Value>, String> {
     let mut identity = Map::new();
-    for option in options.chunks(2) {
-        let member = OPTIONS.iter().find(|(name, _)| *name == option[0]).map(|(_, member)| *member);
-        let (Some(member), Some(value)) = (member, option.get(1)) else {
-            return Err(EXPECTED.to_owned());
-        };
-        if value.trim().is_empty() || identity.insert(member.to_owned(), (*value).into()).is_some()
-        {
-            return Err(EXPECTED.to_owned());
+    for (name, value) in members {
+        if value.trim().is_empty() {
+            return Err(format!("the {name} is blank; expected a name"));
         }
+        identity.insert(name.to_owned(), value.into());
     }
-    match is_identity(&identity) {
-        true => Ok(identity),
-        false => {
-            Err("Expected a workspace of a-z 0-9 . _ - (at most 64 characters), and a profile \
-                      only with an agent.\n"
-                .to_owned())
-        }
+    if is_identity(&identity) {
+        return Ok(identity);
     }
+    Err("the identity is invalid; expected a workspace of a-z 0-9 . _ - (at most 64 characters), and \
+         a profile only together with an agent_id"
+        .to_owned())
 }
 
-/// What `coordinator keys check` says of a key: whether it is whole, and how the log names it.
+/// Returns whether a key is complete, and the report that `coordinator keys check` prints about it.
 pub fn key_report(key: &str) -> (bool, String) {
-    let (key, whole) = (key.trim(), is_whole_key(key.trim()));
-    let verdict = match whole {
-        true => "The key is whole.",
-        false => "No key that `keys generate` made, or not the whole of it.",
+    let key = key.trim();
+    let is_complete = is_whole_key(key);
+    let verdict = if is_complete {
+        "The key is complete."
+    } else {
+        "Not a key made by `coordinator keys generate`, or it was truncated."
     };
-    (whole, format!("{verdict}\nFingerprint: {}\n", fingerprint(key)))
+    (is_complete, format!("{verdict}\nFingerprint: {}\n", fingerprint(key)))
 }
 
 #[cfg(test)]
@@ -142,18 +131,10 @@ mod tests {
     }
 
     #[test]
-    fn options_are_checked_before_a_key_is_made() {
-        for wrong in [
-            &["--agent"][..],
-            &["--agent-id"],
-            &["--agent-id", " "],
-            &["--agent-id", "a", "--agent-id", "b"],
-            &["--workspace", "No Name"],
-            &["--profile", "p"],
-            &["x"],
-        ] {
-            let error = key_for_environment(wrong).expect_err("wrong options");
-            assert!(error.starts_with("Expected"), "{error}");
+    fn an_identity_is_checked_before_a_key_is_made() {
+        for (name, value) in [("agent_id", " "), ("workspace", "No Name"), ("profile", "p")] {
+            let error = key_for_environment([(name, value.to_owned())]).expect_err("invalid");
+            assert!(error.contains("expected"), "{error}");
         }
     }
 }

@@ -99,10 +99,18 @@ async fn a_key_that_was_copied_in_part_is_told_from_a_whole_one() {
 
 #[tokio::test]
 async fn wrong_options_end_with_2() {
-    for wrong in [&["--agent"][..], &["--profile", "p"], &["--workspace", "No Name"]] {
+    for wrong in [
+        &["--agent"][..],
+        &["x"],
+        &["--agent-id"],
+        &["--agent-id", " "],
+        &["--agent-id", "a", "--agent-id", "b"],
+        &["--profile", "p"],
+        &["--workspace", "No Name"],
+    ] {
         let output = run(&[&["keys", "generate"], wrong].concat(), &HashMap::new()).await;
         assert_eq!(output.status.code(), Some(2));
         assert!(output.stdout.is_empty());
-        assert!(String::from_utf8_lossy(&output.stderr).starts_with("Expected"));
+        assert!(String::from_utf8_lossy(&output.stderr).starts_with("error: "));
     }
 }

@@ -164,14 +164,16 @@ async fn unknown_arguments_end_with_2_and_documents_need_no_configuration() {
     let none = HashMap::new();
     let unknown = run(&["fly"], &none).await;
     assert_eq!(unknown.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&unknown.stderr).starts_with("Usage: coordinator"));
+    assert!(String::from_utf8_lossy(&unknown.stderr).starts_with("error: unrecognized subcommand"));
     for (argument, start) in [
         ("openapi", "{\n  \"openapi\": \"3.1.0\""),
         ("operations", "# Operations"),
         ("configuration", "# Configuration"),
         ("env-example", "# Every variable"),
-        ("help", "Usage: coordinator"),
+        ("help", "Locks, work, handoffs and guardrails"),
+        ("--help", "Locks, work, handoffs and guardrails"),
         ("version", "coordinator 0.2.0\n"),
+        ("--version", "coordinator 0.2.0\n"),
     ] {
         let output = run(&[argument], &none).await;
         assert!(output.status.success(), "{argument}");

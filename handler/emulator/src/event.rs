@@ -1,4 +1,4 @@
-//! The services in front of a function, and how each writes a request as an event.
+//! The services in front of a function, and the event that each makes of a request.
 use std::collections::BTreeMap;
 
 use axum::body::Bytes;
@@ -33,7 +33,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 10] = [
         Self::FunctionUrl,
         Self::HttpApi,
@@ -47,7 +47,7 @@ impl Kind {
         Self::AlbMultiValue,
     ];
 
-    /// The recorded event of this kind: `GET /live`.
+    /// Returns the recorded event of this kind: `GET /live`.
     ///
     /// # Panics
     /// When the file is not JSON.
@@ -69,7 +69,7 @@ impl Kind {
         serde_json::from_str(text).expect("a recorded event is JSON")
     }
 
-    /// Whether the service decodes the path before the function sees it.
+    /// Returns whether the service decodes the path before the function sees it.
     pub fn decodes_paths(self) -> bool {
         match self {
             Self::HttpApi
@@ -82,7 +82,7 @@ impl Kind {
         }
     }
 
-    /// What stands before the path in the client's address: a stage, or the base path of a domain.
+    /// Returns the prefix of the path in the client's address: a stage, or the base path of a domain.
     pub fn base(self) -> &'static str {
         match self {
             Self::HttpApiStage | Self::HttpApiDefaultRoute | Self::RestApi => "/prod",
@@ -92,7 +92,7 @@ impl Kind {
         }
     }
 
-    /// Whether the event tells each value of a repeated header.
+    /// Returns whether the event has every value of a repeated header.
     pub fn keeps_repeated_headers(self) -> bool {
         match self {
             Self::RestApi | Self::RestApiDomain | Self::HttpApi1 | Self::AlbMultiValue => true,
@@ -102,12 +102,20 @@ impl Kind {
         }
     }
 
-    /// A request, without the base path, as the event that the service would send.
+    /// Returns the event that the service would send for a request, whose path lacks the base path.
     ///
     /// # Panics
     /// When a header is not text.
     pub fn event(self, request: &Request<Bytes>) -> Value {
         let mut event = self.recorded();
+        self.write_target(&mut event, request);
+        self.write_headers(&mut event, request.headers());
+        write_body(&mut event, request);
+        event
+    }
+
+    /// Writes method, path and query into an event.
+    fn write_target(self, event: &mut Value, request: &Request<Bytes>) {
         let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
         let sent = if self.decodes_paths() { decode(path) } else { path.to_owned() };
         let based = format!("{}{sent}", self.base());
@@ -123,7 +131,7 @@ impl Kind {
             event["requestContext"]["http"]["method"] = json!(method);
             event["requestContext"]["http"]["path"] = json!(based);
         } else {
-            // A REST API takes its stage out of the path, and leaves a domain's base path in it.
+            // A REST API removes its stage from the path, but not a domain's base path.
             let own = if self == Self::RestApi { sent.clone() } else { based.clone() };
             event["path"] = json!(own);
             event["httpMethod"] = json!(method);
@@ -141,26 +149,10 @@ impl Kind {
             }
         }
         if event["pathParameters"]["proxy"].is_string() {
-            // Services differ in whether they decode this, so the tests do, too.
+            // Some services decode this parameter, so the tests cover both.
             let proxy = if self == Self::RestApi { path.to_owned() } else { decode(path) };
             event["pathParameters"]["proxy"] = json!(proxy.strip_prefix('/').unwrap_or(&proxy));
         }
-        self.write_headers(&mut event, request.headers());
-        let body = request.body();
-        let is_text = request
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .and_then(|it| it.to_str().ok())
-            .is_none_or(|it| it.starts_with("text/") || it.starts_with("application/json"));
-        match std::str::from_utf8(body) {
-            Ok("") => {}
-            Ok(text) if is_text => event["body"] = json!(text),
-            _ => {
-                event["body"] = json!(BASE64.encode(body));
-                event["isBase64Encoded"] = json!(true);
-            }
-        }
-        event
     }
 
     fn write_headers(self, event: &mut Value, headers: &HeaderMap) {
@@ -182,10 +174,10 @@ impl Kind {
         }
     }
 
-    /// The response that the service makes of an answer.
+    /// Returns the response that the service makes of the function's answer.
     ///
     /// # Panics
-    /// When the answer is none that the service accepts.
+    /// When the answer is not one that the service accepts.
     pub fn response(self, answer: &Value) -> Response<Bytes> {
         let status = answer["statusCode"].as_u64().and_then(|it| u16::try_from(it).ok());
         let status = status.and_then(|it| StatusCode::from_u16(it).ok()).expect("a status");
@@ -197,8 +189,7 @@ impl Kind {
         };
         let mut response = Response::new(body);
         *response.status_mut() = status;
-        // Version 2 knows single values only, a load balancer takes the kind that it sends itself,
-        // and a REST API takes both.
+        // Version 2 accepts only single values, a load balancer the kind that it sends, and a REST API both.
         let names = match self {
             Self::AlbMultiValue => &["multiValueHeaders"][..],
             Self::RestApi | Self::RestApiDomain | Self::HttpApi1 => {
@@ -220,7 +211,25 @@ impl Kind {
     }
 }
 
-/// Puts a header in the place of the recorded one of that name.
+/// Writes the body of a request into an event: as text, or in base64 if the content type is not known as text.
+fn write_body(event: &mut Value, request: &Request<Bytes>) {
+    let body = request.body();
+    let is_text = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|it| it.to_str().ok())
+        .is_none_or(|it| it.starts_with("text/") || it.starts_with("application/json"));
+    match std::str::from_utf8(body) {
+        Ok("") => {}
+        Ok(text) if is_text => event["body"] = json!(text),
+        _ => {
+            event["body"] = json!(BASE64.encode(body));
+            event["isBase64Encoded"] = json!(true);
+        }
+    }
+}
+
+/// Replaces the recorded header of a name.
 fn replace(members: &mut Map<String, Value>, name: &HeaderName, value: Value) {
     members.retain(|it, _| !it.eq_ignore_ascii_case(name.as_str()));
     members.insert(name.to_string(), value);
@@ -230,7 +239,8 @@ fn decode(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-/// The members of a query, decoded or as they are.
+/// Returns the parameters of a query, decoded or as they are. By hand, because `form_urlencoded` always decodes, and
+/// a load balancer does not.
 fn pairs(query: &str, decoded: bool) -> Vec<(String, String)> {
     let text = |it: &str| if decoded { decode(&it.replace('+', " ")) } else { it.to_owned() };
     let pairs = query.split('&').filter(|it| !it.is_empty());
@@ -240,7 +250,7 @@ fn pairs(query: &str, decoded: bool) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Each name with all its values.
+/// Groups values by name.
 fn grouped(pairs: Vec<(String, String)>) -> BTreeMap<String, Vec<String>> {
     let mut members = BTreeMap::<String, Vec<String>>::new();
     for (name, value) in pairs {

@@ -1,6 +1,9 @@
-//! For tests: what surrounds a function in AWS Lambda. The Runtime API hands events to processes of
-//! the function, as many as there are events at once; the services in front of it turn a request
-//! into an event and its answer into a response.
+//! For tests: AWS Lambda around a function. The Runtime API hands events to processes of the function, as many
+//! as there are concurrent events. The services in front convert a request to an event, and the function's
+//! answer to a response.
+//!
+//! Written by hand, although `cargo lambda watch` and the Runtime Interface Emulator of AWS exist: tests run it
+//! in their own process, offline, and with the events of every service, not only of function URLs.
 mod event;
 
 use std::{
@@ -35,8 +38,8 @@ pub use event::Kind;
 /// The most bytes of an answer that AWS passes on.
 const MOST_BYTES: usize = 6_291_556;
 
-/// How long an answer may take before the function counts as broken.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a function can take to answer before the test fails.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// A function with its processes.
 pub struct Lambda {
@@ -49,7 +52,7 @@ pub struct Lambda {
     _server: JoinSet<()>,
 }
 
-/// What went in, and where what comes out is awaited.
+/// An event, and the channel for its outcome.
 struct Event {
     text: String,
     outcome: oneshot::Sender<Outcome>,
@@ -65,8 +68,8 @@ struct Api {
 }
 
 impl Lambda {
-    /// A function of which no process runs yet. With its first event the first one starts, and
-    /// another one with every event that finds all others at work, up to `most_processes`.
+    /// Creates a function without a process. An event starts one whenever all others are busy, up to
+    /// `most_processes`.
     pub async fn new(
         program: &Path,
         variables: &HashMap<String, String>,
@@ -87,26 +90,12 @@ impl Lambda {
         let address = listener.local_addr()?;
         let mut server = JoinSet::new();
         server.spawn(async move {
-            // It ends with the set that it runs in.
-            let _ended = axum::serve(listener, router).await;
+            // Runs until the set is dropped, which aborts this task.
+            let _result = axum::serve(listener, router).await;
         });
-        let mut command = Command::new(program);
-        command
-            .env_clear()
-            .envs([
-                ("AWS_LAMBDA_RUNTIME_API", address.to_string().as_str()),
-                ("AWS_LAMBDA_FUNCTION_NAME", "handler"),
-                ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128"),
-                ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
-                ("AWS_LAMBDA_LOG_GROUP_NAME", "/aws/lambda/handler"),
-                ("AWS_LAMBDA_LOG_STREAM_NAME", "2026/09/10/[$LATEST]0123456789abcdef"),
-            ])
-            .envs(variables)
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
         Ok(Self {
             api,
-            command: command.into(),
+            command: command(program, &address.to_string(), variables).into(),
             most_processes,
             processes: Mutex::default(),
             under_way: AtomicUsize::new(0),
@@ -115,30 +104,30 @@ impl Lambda {
         })
     }
 
-    /// What one event leads to.
+    /// Sends an event to the function and returns its outcome.
     ///
     /// # Panics
-    /// When a process cannot be started, or gives no answer within a minute.
+    /// When a process cannot be started, or does not answer within a minute.
     pub async fn invoke(&self, event: &Value) -> Outcome {
         let busy = self.under_way.fetch_add(1, Ordering::SeqCst);
         self.start_another(busy + 1);
         let (outcome, awaited) = oneshot::channel();
         let sent = self.events.send(Event { text: event.to_string(), outcome });
         assert!(sent.is_ok(), "the Runtime API has ended");
-        let outcome = tokio::time::timeout(PATIENCE, awaited).await;
+        let outcome = tokio::time::timeout(ANSWER_LIMIT, awaited).await;
         self.under_way.fetch_sub(1, Ordering::SeqCst);
         match outcome {
             Ok(Ok(outcome)) => outcome,
-            _ => panic!("no answer; the processes: {:?}", self.states()),
+            _ => panic!("the function did not answer; its processes: {:?}", self.states()),
         }
     }
 
-    /// How many processes were started.
+    /// Returns how many processes were started.
     pub fn processes(&self) -> usize {
         lock(&self.processes).len()
     }
 
-    /// How often a process has asked for an event and got one.
+    /// Returns how many events were handed to processes.
     pub fn invocations(&self) -> usize {
         self.api.count.load(Ordering::SeqCst)
     }
@@ -151,16 +140,36 @@ impl Lambda {
         }
     }
 
-    /// The exit codes of the processes that have ended.
+    /// Returns the state of each process, for messages: its exit code if it has ended.
     fn states(&self) -> Vec<String> {
         lock(&self.processes).iter_mut().map(|it| format!("{:?}", it.try_wait())).collect()
     }
+}
+
+/// Returns the command that starts a process of the function, with the environment of Lambda.
+fn command(program: &Path, api: &str, variables: &HashMap<String, String>) -> Command {
+    let mut command = Command::new(program);
+    command
+        .env_clear()
+        .envs([
+            ("AWS_LAMBDA_RUNTIME_API", api),
+            ("AWS_LAMBDA_FUNCTION_NAME", "handler"),
+            ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128"),
+            ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
+            ("AWS_LAMBDA_LOG_GROUP_NAME", "/aws/lambda/handler"),
+            ("AWS_LAMBDA_LOG_STREAM_NAME", "2026/09/10/[$LATEST]0123456789abcdef"),
+        ])
+        .envs(variables)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Handles a process's request for its next event.
 async fn next(State(api): State<Arc<Api>>) -> Response {
     let Some(event) = api.events.lock().await.recv().await else {
         return StatusCode::GONE.into_response();
@@ -180,22 +189,23 @@ async fn next(State(api): State<Arc<Api>>) -> Response {
     (headers, event.text).into_response()
 }
 
+/// Handles a process's answer to an event, or its report of a failure.
 async fn answer(
     State(api): State<Arc<Api>>,
     InPath((id, kind)): InPath<(String, String)>,
     body: Bytes,
 ) -> StatusCode {
     let Some(awaited) = lock(&api.awaited).remove(&id) else { return StatusCode::BAD_REQUEST };
-    let said = |body: &[u8]| serde_json::from_slice(body).unwrap_or(Value::Null);
+    let parsed = |body: &[u8]| serde_json::from_slice(body).unwrap_or(Value::Null);
     let (outcome, status) = if body.len() > MOST_BYTES {
         let error = json!({ "errorType": "Function.ResponseSizeTooLarge" });
         (Err(error), StatusCode::PAYLOAD_TOO_LARGE)
     } else if kind == "response" {
-        (Ok(said(&body)), StatusCode::ACCEPTED)
+        (Ok(parsed(&body)), StatusCode::ACCEPTED)
     } else {
-        (Err(said(&body)), StatusCode::ACCEPTED)
+        (Err(parsed(&body)), StatusCode::ACCEPTED)
     };
-    // Who no longer waits needs no answer.
-    let _unheard = awaited.send(outcome);
+    // The receiver is dropped if the test has stopped waiting.
+    let _sent = awaited.send(outcome);
     status
 }

@@ -1,5 +1,5 @@
-//! Whom the server runs as. PostgreSQL refuses root, so root hands over to an account that owns
-//! nothing else; everybody else runs it as themselves.
+//! The account that the server runs as. PostgreSQL refuses to run as root, so root lets an unprivileged
+//! account run it. Any other user runs the server as themselves.
 
 use std::{
     ffi::OsString,
@@ -14,7 +14,7 @@ use std::{
 
 use crate::error::{Error, Named};
 
-/// An unprivileged account that root lets the server run as.
+/// An unprivileged account that runs the server when this process runs as root.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Account {
     uid: u32,
@@ -22,8 +22,8 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// For root: the owner of the data if there is any yet, else `postgres`, else `nobody`.
-    /// Nobody else needs an account.
+    /// Chooses the account if this process runs as root: the owner of the data directory if that exists,
+    /// else `postgres`, else `nobody`. Returns `None` for any other user.
     pub(crate) fn choose(data: &Path) -> Result<Option<Account>, Error> {
         if current_uid()? != 0 {
             return Ok(None);
@@ -37,8 +37,8 @@ impl Account {
             Some(account) => Ok(Some(account)),
             None => Err(Error::failed(
                 "run PostgreSQL as root",
-                "it refuses root, and there is neither a user `postgres` nor `nobody`; \
-                 add one of them, or run this as an ordinary user",
+                "PostgreSQL refuses to run as root, and there is neither a user `postgres` nor `nobody`; \
+                 add one of them, or run this program as an ordinary user",
             )),
         }
     }
@@ -47,12 +47,12 @@ impl Account {
         Some(Account { uid: id("-u", Some(name))?, gid: id("-g", Some(name))? })
     }
 
-    /// Lets a command run as this account and in no other group.
+    /// Makes a command run as this account, without supplementary groups.
     pub(crate) fn run_as(self, command: &mut Command) {
         command.uid(self.uid).gid(self.gid);
     }
 
-    /// Can this account go into the folder and everything above it?
+    /// Returns whether this account can enter the folder and every folder above it.
     pub(crate) fn can_reach(self, dir: &Path) -> bool {
         dir.ancestors().all(|dir| {
             fs::metadata(dir).is_ok_and(|found| {
@@ -67,33 +67,35 @@ impl Account {
     }
 }
 
-/// Gives a file to the account. Without an account it is the caller's and stays so.
-pub(crate) fn give(path: &Path, account: Option<Account>) -> Result<(), Error> {
+/// Makes the account the owner of a file. Without an account, the owner stays this user.
+pub(crate) fn change_owner(path: &Path, account: Option<Account>) -> Result<(), Error> {
     let Some(account) = account else { return Ok(()) };
-    chown(path, Some(account.uid), Some(account.gid)).named("give away", path)
+    chown(path, Some(account.uid), Some(account.gid)).named("change the owner of", path)
 }
 
-/// The user that this process runs as.
+/// Returns the user id of this process.
 pub(crate) fn current_uid() -> Result<u32, Error> {
-    id("-u", None).ok_or_else(|| Error::failed("find out who runs this", "`id -u` fails"))
+    id("-u", None).ok_or_else(|| Error::failed("read the user id", "`id -u` failed"))
 }
 
+/// Runs `id`, because the standard library can read neither the user id nor the list of users.
 fn id(flag: &str, name: Option<&str>) -> Option<u32> {
     let output = Command::new("id").arg(flag).args(name).output().ok()?;
     String::from_utf8(output.stdout).ok()?.trim().parse().ok()
 }
 
-/// How to start the server from the supervisor: the words before the server's own.
+/// How the supervisor starts the server: the words before the server's own command line.
 #[derive(Debug, Default)]
 pub(crate) struct Handover {
-    /// The program that changes the user and ties the server's life to the supervisor's.
+    /// `setpriv` with options: changes the user, and has the kernel signal the server when the supervisor
+    /// dies (`PR_SET_PDEATHSIG`). Empty if `setpriv` is not available.
     pub(crate) words: Vec<OsString>,
-    /// Without such a program the supervisor itself runs as this account.
+    /// The account of the supervisor itself, where `setpriv` cannot change that of the server.
     pub(crate) supervisor: Option<Account>,
 }
 
 impl Handover {
-    /// `setpriv` does both where it is the full one, which is on nearly every Linux.
+    /// Uses `setpriv` of util-linux. That of BusyBox lacks the options, and macOS has none.
     pub(crate) fn choose(account: Option<Account>) -> Handover {
         let help = Command::new("setpriv").arg("--help").output();
         let is_full = help.is_ok_and(|output| {

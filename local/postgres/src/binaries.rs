@@ -1,5 +1,5 @@
-//! Finds the server's programs. A folder counts only if both programs are in it, run, and are
-//! new enough; an old server earlier in the order never hides a good one later.
+//! Finds the server programs. A folder is usable only if `postgres` and `initdb` are in it, run, and are new
+//! enough. An old server earlier in the search order never hides a usable one.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,11 +8,11 @@ use std::{
 
 use crate::{error::Error, process::variable};
 
-/// The oldest major version that is accepted.
+/// The oldest accepted major version.
 pub const OLDEST_MAJOR: u32 = 15;
 
-/// Where packages, Homebrew and Postgres.app put servers: parent, start of the folder's name
-/// before the version, and the way from there to the programs.
+/// Where packages, Homebrew and Postgres.app install servers: the parent folder, the prefix of the folder's
+/// name before the version, and the path from there to the programs.
 const USUAL_PLACES: [(&str, &str, &str); 6] = [
     ("usr/lib/postgresql", "", "bin"),
     ("usr", "pgsql-", "bin"),
@@ -32,22 +32,22 @@ pub struct Binaries {
 /// The version of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
-    /// The number that decides whether data and server fit together.
+    /// The number that must match that of the data directory.
     pub major: u32,
-    /// The whole version, like `15.18` or `18beta1`.
+    /// The full version, such as `15.18` or `18beta1`.
     pub text: String,
 }
 
 impl Binaries {
-    /// Finds a server with the environment of this process.
+    /// Finds a server, by the environment of this process.
     pub fn installed() -> Result<Binaries, Error> {
         Binaries::find(variable)
     }
 
-    /// Finds a server: in `PG_BIN_DIR` and nowhere else if that is set; otherwise the first
-    /// usable one of `pg_config --bindir`, `PATH` and the usual places, newest first.
+    /// Finds a server: only in `PG_BIN_DIR` if that is set, otherwise the first usable one of
+    /// `pg_config --bindir`, `PATH` and the usual places, newest first.
     ///
-    /// `lookup` answers for the environment.
+    /// `lookup` returns the value of an environment variable.
     pub fn find(lookup: impl Fn(&str) -> Option<String>) -> Result<Binaries, Error> {
         if let Some(dir) = lookup("PG_BIN_DIR").filter(|dir| !dir.is_empty()) {
             return Binaries::in_dir(Path::new(&dir)).map_err(|reason| Error::BadBinDir { reason });
@@ -64,7 +64,7 @@ impl Binaries {
         Err(Error::NotFound { rejected })
     }
 
-    /// The server in that folder, or why it cannot be used.
+    /// Returns the server in a folder, or the reason why it cannot be used.
     pub fn in_dir(dir: &Path) -> Result<Binaries, String> {
         let postgres = dir.join("postgres");
         if !postgres.is_file() {
@@ -72,7 +72,7 @@ impl Binaries {
         }
         let version = run(&postgres, "--version")?;
         let version = Version::parse(&version)
-            .ok_or_else(|| format!("{} does not say its version", postgres.display()))?;
+            .ok_or_else(|| format!("{} --version printed no version", postgres.display()))?;
         if version.major < OLDEST_MAJOR {
             return Err(format!("{} is version {}, which is too old", dir.display(), version.text));
         }
@@ -80,12 +80,12 @@ impl Binaries {
         Ok(Binaries { dir: dir.to_owned(), version })
     }
 
-    /// The folder that the programs are in.
+    /// Returns the folder of the programs.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The version of the server.
+    /// Returns the version of the server.
     pub fn version(&self) -> &Version {
         &self.version
     }
@@ -96,7 +96,7 @@ impl Binaries {
 }
 
 impl Version {
-    /// Reads the answer to `--version`, like `postgres (PostgreSQL) 15.18 (Debian …)`.
+    /// Parses the output of `--version`, such as `postgres (PostgreSQL) 15.18 (Debian …)`.
     fn parse(answer: &str) -> Option<Version> {
         let text = answer
             .split_whitespace()
@@ -105,16 +105,16 @@ impl Version {
     }
 }
 
-/// Every folder that may hold a server, in the order of preference, without a second mention.
+/// Returns every folder that can contain a server, in the search order, without duplicates.
 fn candidates(path: &str, root: &Path) -> Vec<PathBuf> {
     let on_path: Vec<PathBuf> =
         std::env::split_paths(path).filter(|dir| dir.is_absolute()).collect();
-    let told = on_path.iter().filter_map(|dir| {
+    let configured = on_path.iter().filter_map(|dir| {
         let answer = run(&dir.join("pg_config"), "--bindir").ok()?;
         Some(PathBuf::from(answer.trim()))
     });
 
-    let mut found: Vec<PathBuf> = told.chain(on_path.iter().cloned()).collect();
+    let mut found: Vec<PathBuf> = configured.chain(on_path.iter().cloned()).collect();
     for (parent, prefix, rest) in USUAL_PLACES {
         found
             .extend(newest_first(&root.join(parent), prefix).into_iter().map(|dir| dir.join(rest)));
@@ -126,7 +126,7 @@ fn candidates(path: &str, root: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The folders in `parent` whose name is `prefix` and a version, the highest version first.
+/// Returns the folders in `parent` whose name is `prefix` and a version, the highest version first.
 fn newest_first(parent: &Path, prefix: &str) -> Vec<PathBuf> {
     let Ok(entries) = parent.read_dir() else { return Vec::new() };
     let mut found: Vec<(u32, PathBuf)> = entries
@@ -168,7 +168,7 @@ mod tests {
 
     use super::*;
 
-    /// A root folder of its own with programs that only print.
+    /// A root folder for one test, with programs that only print a line.
     struct Root(PathBuf);
 
     impl Root {
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn pg_config_goes_before_path_and_path_before_the_usual_places() {
+    fn pg_config_precedes_path_and_path_precedes_the_usual_places() {
         let root = Root::new();
         root.program("bin/pg_config", "/told/by/pg_config");
         for dir in [
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_asked_for_is_the_one_used() {
+    fn pg_bin_dir_is_used_if_set() {
         let root = Root::new();
         let asked = root.server("asked", "16.1");
         root.server("path", "17.1");
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_asked_for_without_a_server_is_an_error_that_names_the_variable() {
+    fn pg_bin_dir_without_a_server_is_an_error_that_names_the_variable() {
         let root = Root::new();
         root.server("path", "17.1");
 
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn old_and_half_installed_servers_are_passed_over() {
+    fn old_and_incomplete_servers_are_skipped() {
         let root = Root::new();
         let old = root.server("old", "14.9");
         root.program("half/postgres", "postgres (PostgreSQL) 16.0");

@@ -1,5 +1,5 @@
-//! Makes the data of a server. The invariant: a folder named `data` is a complete cluster,
-//! because it gets that name only when `initdb` has ended well.
+//! Creates the data directory of a server. Invariant: a folder named `data` is a complete cluster, because
+//! it gets that name only after `initdb` succeeded.
 
 use std::{
     fs,
@@ -9,41 +9,41 @@ use std::{
 };
 
 use crate::{
-    account::{Account, give},
+    account::{Account, change_owner},
     binaries::Binaries,
     error::{Error, Named},
     folder::{random_hex, remove, set_mode, write_private},
 };
 
-/// The data of a server and what it takes to connect to it.
+/// The data directory of a server, and the password to connect.
 #[derive(Clone, Debug)]
 pub(crate) struct Cluster {
     pub(crate) data: PathBuf,
     pub(crate) password: String,
 }
 
-/// What the data is worth.
+/// Whether the data outlives the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Worth {
-    /// It is kept between runs and survives a crash of the machine.
+pub(crate) enum Durability {
+    /// The data is kept between runs and survives a crash of the machine.
     Kept,
-    /// It is gone after the run.
-    Nothing,
+    /// The data is removed after the run.
+    Throwaway,
 }
 
-/// The cluster in that folder, made if it is missing or was left half done.
+/// Returns the cluster in a folder. Creates it if it is missing or incomplete.
 pub(crate) fn prepare(
     folder: &Path,
     binaries: &Binaries,
     account: Option<Account>,
-    worth: Worth,
+    durability: Durability,
 ) -> Result<Cluster, Error> {
     let data = folder.join("data");
     let password_file = folder.join("password");
 
     let made_by = fs::read_to_string(data.join("PG_VERSION"));
     if let (Ok(made_by), Ok(password)) = (made_by, fs::read_to_string(&password_file)) {
-        demand_version(&data, made_by.trim(), binaries)?;
+        check_version(&data, made_by.trim(), binaries)?;
         return Ok(Cluster { data, password });
     }
 
@@ -52,22 +52,22 @@ pub(crate) fn prepare(
     remove(&unfinished)?;
     let password = random_hex(16)?;
     write_private(&password_file, &password)?;
-    give(&password_file, account)?;
-    fs::create_dir(&unfinished).named("make", &unfinished)?;
+    change_owner(&password_file, account)?;
+    fs::create_dir(&unfinished).named("create", &unfinished)?;
     set_mode(&unfinished, 0o700)?;
-    give(&unfinished, account)?;
+    change_owner(&unfinished, account)?;
 
-    let made = initdb(&unfinished, &password_file, binaries, account, worth);
+    let made = initdb(&unfinished, &password_file, binaries, account, durability);
     if let Err(error) = made {
-        // What is half done would only be in the way, and the error is the one to tell.
+        // The error of `initdb` is the one to report, so a failure to remove its leftovers is ignored.
         let _ = remove(&unfinished);
         return Err(error);
     }
-    fs::rename(&unfinished, &data).named("make", &data)?;
+    fs::rename(&unfinished, &data).named("create", &data)?;
     Ok(Cluster { data, password })
 }
 
-fn demand_version(data: &Path, made_by: &str, binaries: &Binaries) -> Result<(), Error> {
+fn check_version(data: &Path, made_by: &str, binaries: &Binaries) -> Result<(), Error> {
     let found = binaries.version();
     if made_by == found.major.to_string() {
         return Ok(());
@@ -84,12 +84,12 @@ fn initdb(
     password_file: &Path,
     binaries: &Binaries,
     account: Option<Account>,
-    worth: Worth,
+    durability: Durability,
 ) -> Result<(), Error> {
-    // SCRAM costs thousands of hashes for every connection, which tests open by the hundred.
-    let authentication = match worth {
-        Worth::Kept => "scram-sha-256",
-        Worth::Nothing => "md5",
+    // SCRAM computes thousands of hashes for every connection, and tests open hundreds of connections.
+    let authentication = match durability {
+        Durability::Kept => "scram-sha-256",
+        Durability::Throwaway => "md5",
     };
     let mut refusal = String::new();
     for locale in ["C.UTF-8", "C"] {
@@ -101,12 +101,13 @@ fn initdb(
             .arg(format!("--locale={locale}"))
             .arg("--pwfile")
             .arg(password_file)
-            // It would take as long again as all the rest. The system writes the files within the
-            // minute, and there is nothing in them yet that could not be made anew.
+            // Flushing would double the time. The system writes the files within a minute, and until then
+            // nothing in them is durability keeping.
             .arg("--no-sync")
             .env("LC_ALL", "C")
             .current_dir("/")
-            // Ctrl-C in the terminal is for the owner, who ends things in order.
+            // A process group of its own: Ctrl-C in the terminal signals only the owner, which then stops
+            // its children in order.
             .process_group(0)
             .stdin(Stdio::null());
         if let Some(account) = account {
@@ -122,5 +123,5 @@ fn initdb(
             break;
         }
     }
-    Err(Error::failed(format!("make a database in {}", data.display()), refusal))
+    Err(Error::failed(format!("create a database cluster in {}", data.display()), refusal))
 }

@@ -1,17 +1,17 @@
-//! What can go wrong. Every message is meant to be read by the person who ran the program.
+//! Errors. Every message is for the person who ran the program.
 
 use std::{fmt::Display, io, path::Path, path::PathBuf};
 
 use crate::binaries::OLDEST_MAJOR;
 
-/// Why there is no server.
+/// Why a server could not be found, started or used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The machine has no PostgreSQL server that is new enough.
     #[error("no PostgreSQL server, version {OLDEST_MAJOR} or newer, was found{}", list(rejected))]
     NotFound {
-        /// What was found instead and why it will not do.
+        /// The servers that were found, with the reason why each cannot be used.
         rejected: Vec<String>,
     },
     /// `PG_BIN_DIR` was set to a folder without a usable server.
@@ -20,43 +20,43 @@ pub enum Error {
         /// What is wrong with the folder.
         reason: String,
     },
-    /// Another process owns the server in that folder.
+    /// Another process owns the server in the folder.
     #[error("already running, pid {pid} (it holds {})", lock.display())]
     AlreadyRunning {
         /// The file that the owner keeps locked.
         lock: PathBuf,
-        /// The owner's process id, as it wrote it there.
+        /// The owner's process id, as written in that file.
         pid: String,
     },
-    /// The data belongs to another major version of PostgreSQL.
+    /// The data directory belongs to another major version of PostgreSQL.
     #[error(
-        "the data in {} was made by PostgreSQL {made_by}, but the server found is version {found}",
+        "the data in {} was created by PostgreSQL {made_by}, but the server found is version {found}",
         data.display()
     )]
     OtherVersion {
         /// Where the data is.
         data: PathBuf,
-        /// The major version that made it.
+        /// The major version that created the data.
         made_by: String,
         /// The version of the server found.
         found: String,
     },
-    /// A step failed; the details are the program's own words.
-    #[error("{action}: {details}")]
+    /// A step failed. The details are the output of the program that failed.
+    #[error("could not {action}: {details}")]
     Failed {
-        /// What was being done.
+        /// The step.
         action: String,
-        /// What the program said.
+        /// The output of the program.
         details: String,
     },
     /// A file or folder could not be used.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("could not {action} {}: {source}", path.display())]
     File {
-        /// What was being done.
+        /// The attempted action.
         action: &'static str,
-        /// To which file.
+        /// The file or folder.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         source: io::Error,
     },
     /// The server refused a statement or a connection.
@@ -73,7 +73,7 @@ impl Error {
     }
 }
 
-/// Says which file it was, which `std::io::Error` does not.
+/// Adds the path to an error, which `std::io::Error` lacks.
 pub(crate) trait Named<T> {
     fn named(self, action: &'static str, path: &Path) -> Result<T, Error>;
 }

@@ -1,9 +1,9 @@
-//! Where things are kept. The invariant: every folder given out can be reached by the account
-//! that the server runs as, and belongs to the user who runs this or lies in a folder of theirs.
+//! Folders and files. Invariant: the account that runs the server can reach every folder returned here, and
+//! that folder belongs to the current user or lies in a folder that does.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
-    io::{ErrorKind, Read, Write},
+    io::{ErrorKind, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
 };
@@ -13,14 +13,15 @@ use crate::{
     error::{Error, Named},
 };
 
-/// Others may pass through to what they own inside, but not look around.
+/// The mode of a folder that other accounts can enter, but not list: the server's account must reach the
+/// data directory, which it owns.
 const PASS_THROUGH: u32 = 0o711;
 
-/// Where to keep what belongs at `path`, made if it is missing.
+/// Returns the folder that stores what belongs at `path`. Creates it if it is missing.
 ///
-/// That is `path` itself, unless root runs this and the account which root lets the server run
-/// as cannot get there, as in `/root`. Then it is a folder in `/var/tmp` whose name follows from
-/// the path, and `path` becomes a link to it.
+/// The folder is `path` itself, unless this process runs as root and the account that runs the server cannot
+/// reach `path`, as below `/root`. Then the folder is in `/var/tmp`, with a name derived from the path, and
+/// `path` becomes a symbolic link to it.
 pub fn accessible(path: &Path) -> Result<PathBuf, Error> {
     accessible_to(Account::choose(&path.join("data"))?, path)
 }
@@ -28,68 +29,68 @@ pub fn accessible(path: &Path) -> Result<PathBuf, Error> {
 pub(crate) fn accessible_to(account: Option<Account>, path: &Path) -> Result<PathBuf, Error> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).named("make", parent)?;
+    fs::create_dir_all(parent).named("create", parent)?;
     let parent = parent.canonicalize().named("find", parent)?;
     let name = path.file_name().ok_or_else(|| {
-        Error::failed("keep data", format!("{} is not the name of a folder", path.display()))
+        Error::failed("choose a folder", format!("{} has no file name", path.display()))
     })?;
     let path = parent.join(name);
 
     if path.is_symlink() && !path.exists() {
-        // What it pointed to was removed, as systems do with old files in `/var/tmp`.
+        // A dangling link: systems remove old files from `/var/tmp`.
         fs::remove_file(&path).named("replace", &path)?;
     }
-    let stands_elsewhere = path.is_symlink().then(|| path.canonicalize().ok()).flatten();
+    let target = path.is_symlink().then(|| path.canonicalize().ok()).flatten();
     match account {
-        Some(account) if !account.can_reach(stands_elsewhere.as_ref().unwrap_or(&parent)) => {
+        Some(account) if !account.can_reach(target.as_ref().unwrap_or(&parent)) => {
             let dir =
                 Path::new("/var/tmp").join(format!("agent-coordinator-{}", short_hash(&path)));
-            make_own(&dir)?;
-            point_to(&path, &dir)?;
+            create_own(&dir)?;
+            link(&path, &dir)?;
             Ok(dir)
         }
         _ => {
-            if stands_elsewhere.is_none() {
-                make(&path)?;
+            if target.is_none() {
+                create(&path)?;
             }
             path.canonicalize().named("find", &path)
         }
     }
 }
 
-fn make(dir: &Path) -> Result<(), Error> {
+fn create(dir: &Path) -> Result<(), Error> {
     match DirBuilder::new().mode(PASS_THROUGH).create(dir) {
-        // The mode asked for is cut by the umask, and then the account could not pass.
+        // The umask reduces the mode at creation, and the account could not enter.
         Ok(()) => set_mode(dir, PASS_THROUGH),
         Err(error) if error.kind() == ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
-        failed => failed.named("make", dir),
+        failed => failed.named("create", dir),
     }
 }
 
-/// Makes a folder in a place where everybody may, like `/tmp`: one that is already there is used
-/// only if it is a real folder of the caller, not somebody else's trap.
-pub(crate) fn make_own(dir: &Path) -> Result<(), Error> {
-    make(dir)?;
-    let found = fs::symlink_metadata(dir).named("look at", dir)?;
+/// Creates a folder in a place where every user can, such as `/tmp`. Refuses an existing folder of another
+/// user and a symbolic link, through which that user could redirect the data.
+pub(crate) fn create_own(dir: &Path) -> Result<(), Error> {
+    create(dir)?;
+    let found = fs::symlink_metadata(dir).named("inspect", dir)?;
     if found.is_dir() && found.uid() == current_uid()? {
         return Ok(());
     }
-    let details = format!("{} belongs to somebody else; remove it", dir.display());
-    Err(Error::failed("keep data", details))
+    let details = format!("{} belongs to another user; remove it", dir.display());
+    Err(Error::failed("create a folder", details))
 }
 
-/// Leaves a link, so that people find the data; a real folder in its place is left alone.
-fn point_to(link: &Path, target: &Path) -> Result<(), Error> {
+/// Creates a symbolic link, so that a developer finds the data. Keeps a real folder at that path.
+fn link(link: &Path, target: &Path) -> Result<(), Error> {
     if link.is_symlink() {
         fs::remove_file(link).named("replace", link)?;
     }
     if link.exists() {
         return Ok(());
     }
-    symlink(target, link).named("make", link)
+    symlink(target, link).named("create", link)
 }
 
-/// Makes a file that only its owner can read, empty if it was there before.
+/// Creates a file that only its owner can read. Truncates an existing file.
 pub(crate) fn private_file(path: &Path) -> Result<File, Error> {
     let file = OpenOptions::new()
         .create(true)
@@ -106,7 +107,7 @@ pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), Error> {
     private_file(path)?.write_all(text.as_bytes()).named("write", path)
 }
 
-/// Opens the file that stands for the right to a folder, without a lock on it yet.
+/// Opens the lock file of a folder, without locking it.
 pub(crate) fn open_lock(path: &Path) -> Result<File, Error> {
     OpenOptions::new()
         .create(true)
@@ -119,10 +120,10 @@ pub(crate) fn open_lock(path: &Path) -> Result<File, Error> {
 }
 
 pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
-    fs::set_permissions(path, Permissions::from_mode(mode)).named("protect", path)
+    fs::set_permissions(path, Permissions::from_mode(mode)).named("set the mode of", path)
 }
 
-/// Removes a folder that may not be there.
+/// Removes a folder, if it exists.
 pub(crate) fn remove(dir: &Path) -> Result<(), Error> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -130,16 +131,15 @@ pub(crate) fn remove(dir: &Path) -> Result<(), Error> {
     }
 }
 
-/// Random bytes as hexadecimal digits.
+/// Returns random bytes as hexadecimal digits.
 pub(crate) fn random_hex(bytes: usize) -> Result<String, Error> {
-    let source = Path::new("/dev/urandom");
     let mut random = vec![0; bytes];
-    let mut file = File::open(source).named("open", source)?;
-    file.read_exact(&mut random).named("read", source)?;
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+    getrandom::fill(&mut random).map_err(|error| Error::failed("get random bytes", error))?;
+    Ok(hex::encode(random))
 }
 
-/// FNV-1a: the same on every machine and in every release, unlike the standard library's hash.
+/// Computes the FNV-1a hash, which is the same on every machine and in every release, unlike the standard
+/// library's hash. Written by hand: a few lines, and not worth a dependency.
 pub(crate) fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
     bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)

@@ -1,12 +1,16 @@
-//! A PostgreSQL server of one's own: for the development loop, where its data is kept, and for
-//! tests, where nothing is.
+//! A PostgreSQL server that this process owns: for the development loop, which keeps the data, and for
+//! tests, which remove it.
 //!
-//! It finds the server's programs on the machine ([`Binaries`]), makes a cluster, starts it on a
-//! free loopback port and stops it again. It works as an ordinary user and as root, although
-//! PostgreSQL refuses to run as root.
+//! Finds the server programs on the machine ([`Binaries`]), creates a cluster, starts a server on a free
+//! loopback port and stops it. Works as an ordinary user and as root, although PostgreSQL refuses to run as
+//! root.
 //!
-//! The invariant: a server never outlives its owner, however the owner ends. Even after SIGKILL
-//! the supervisor that stands between the two notices and stops the server.
+//! Invariant: a server never outlives its owner, however the owner ends. Even after SIGKILL, the supervisor
+//! between the two notices and stops the server.
+//!
+//! Written by hand, because the crates for this fall short: `postgresql_embedded` refuses root and leaves
+//! servers behind when its process is killed, `pgtemp` stops a server only on drop, and `testcontainers`
+//! needs Docker.
 
 mod account;
 mod binaries;
@@ -21,5 +25,5 @@ pub mod throwaway;
 pub use binaries::{Binaries, OLDEST_MAJOR, Version};
 pub use error::Error;
 pub use folder::accessible;
-pub use process::{is_alive, until};
+pub use process::{eventually, is_alive, until};
 pub use server::{Server, erase};

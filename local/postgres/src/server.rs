@@ -1,4 +1,4 @@
-//! A running server: starting it, connecting to it, ending it.
+//! Starts and stops a server.
 
 use std::{
     ffi::OsString,
@@ -13,9 +13,9 @@ use std::{
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 
 use crate::{
-    account::{Account, Handover, give},
+    account::{Account, Handover, change_owner},
     binaries::Binaries,
-    cluster::{self, Cluster, Worth},
+    cluster::{self, Cluster, Durability},
     error::{Error, Named},
     folder::{accessible_to, open_lock, private_file, remove},
     process::{end_orphan, server_on, signal},
@@ -25,43 +25,43 @@ use crate::{
 const START_LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
 
-/// What a server says when it cannot start for a reason that passes: another program took the
-/// port between our look and its start, or its predecessor is not quite gone.
-const PASSING: [&str; 4] = [
+/// Log messages of failures to start that a retry can overcome: another program took the port between its
+/// choice and the start (a race), or the previous server has not quite ended.
+const TRANSIENT: [&str; 4] = [
     "could not bind IPv4 address",
     "could not create any TCP/IP sockets",
     "lock file \"postmaster.pid\" already exists",
     "is still in use",
 ];
 
-/// A PostgreSQL server that this process owns. It ends with [`Server::stop`], when the value is
-/// dropped, and when the process ends in whatever way.
+/// A PostgreSQL server that this process owns. The server stops at [`Server::stop`], when the value is
+/// dropped, and when the process ends in any way.
 #[derive(Debug)]
 pub struct Server {
     plan: Plan,
     cluster: Cluster,
     port: u16,
     supervisor: Option<Supervisor>,
-    /// Held so that no second process starts a server on the same data.
+    /// An exclusive lock, held so that no other process starts a server on the same data.
     _lock: File,
 }
 
-/// How a server is to be run.
+/// How to run a server.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    /// Where everything is kept that belongs to the server.
+    /// The folder of the data directory, the log and the password.
     pub(crate) folder: PathBuf,
     pub(crate) binaries: Binaries,
     pub(crate) account: Option<Account>,
-    pub(crate) worth: Worth,
+    pub(crate) durability: Durability,
     pub(crate) owner: Owner,
     /// `name=value`, as on the server's command line.
     pub(crate) settings: &'static [&'static str],
 }
 
 impl Server {
-    /// Starts a server whose data is kept in `folder` between runs; a first start makes it.
-    /// Answers when the server does.
+    /// Starts a server with its data in `folder`, which is kept between runs and created at the first start.
+    /// Returns when the server accepts connections.
     pub async fn start(folder: &Path, binaries: &Binaries) -> Result<Server, Error> {
         let account = Account::choose(&folder.join("data"))?;
         let folder = accessible_to(account, folder)?;
@@ -69,36 +69,36 @@ impl Server {
             folder,
             binaries: binaries.clone(),
             account,
-            worth: Worth::Kept,
+            durability: Durability::Kept,
             owner: Owner::ThisProcess,
             settings: &[],
         };
-        Server::owned(plan).await
+        Server::start_owned(plan).await
     }
 
-    pub(crate) async fn owned(plan: Plan) -> Result<Server, Error> {
-        let lock = take(&plan.folder, plan.account)?;
+    pub(crate) async fn start_owned(plan: Plan) -> Result<Server, Error> {
+        let lock = acquire_lock(&plan.folder, plan.account)?;
         let cluster = plan.prepare().await?;
         let (supervisor, port) = plan.launch(&cluster, None).await?;
         Ok(Server { plan, cluster, port, supervisor: Some(supervisor), _lock: lock })
     }
 
-    /// The address of one of the server's databases. `postgres` is always there.
+    /// Returns the connection string of a database. The database `postgres` always exists.
     pub fn url(&self, database: &str) -> String {
         url(self.port, &self.cluster.password, database)
     }
 
-    /// Where the server keeps its data, its log and its password.
+    /// Returns the folder of the server's data, log and password.
     pub fn folder(&self) -> &Path {
         &self.plan.folder
     }
 
-    /// The process id of the server, if it runs.
+    /// Returns the process id of the server, if it is running.
     pub fn pid(&self) -> Option<u32> {
         server_on(&self.cluster.data)
     }
 
-    /// Kills the server as a crash would, and waits until it is gone. For tests of such crashes.
+    /// Kills the server with SIGKILL, and waits until it has ended. For tests of crashes.
     pub async fn kill(&mut self) -> Result<(), Error> {
         if let Some(pid) = self.pid() {
             signal(pid, "KILL");
@@ -107,15 +107,15 @@ impl Server {
         if supervisor.ended(Duration::from_secs(10)).await {
             return Ok(());
         }
-        Err(Error::failed("kill PostgreSQL", "it does not end"))
+        Err(Error::failed("kill PostgreSQL", "the process does not end"))
     }
 
-    /// Starts the server anew on the same port and data, ending it first if it still runs.
+    /// Restarts the server on the same port and data. Stops it first if it is still running.
     pub async fn restart(&mut self) -> Result<(), Error> {
         if let Some(mut supervisor) = self.supervisor.take()
             && !supervisor.has_ended()
         {
-            // Through the server and not the supervisor, which would take the data with it.
+            // Signals the server, not the supervisor, which would also remove throwaway data.
             if let Some(pid) = self.pid() {
                 signal(pid, "INT");
             }
@@ -126,7 +126,7 @@ impl Server {
         Ok(())
     }
 
-    /// Ends the server and waits until it is gone.
+    /// Stops the server and waits until it has ended.
     pub async fn stop(mut self) {
         let Some(supervisor) = self.supervisor.take() else { return };
         supervisor.stop().await;
@@ -135,19 +135,19 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The supervisor is dropped, and thereby ends the server, before the lock is given back.
+        // Drops the supervisor, which stops the server, before the lock is released.
         self.supervisor = None;
-        if self.plan.worth == Worth::Nothing {
-            // The supervisor removes it too, but it is not there when the server was killed.
+        if self.plan.durability == Durability::Throwaway {
+            // The supervisor removes the folder too, unless it ended because the server was killed.
             let _ = remove(&self.plan.folder);
         }
     }
 }
 
-/// Throws away everything that [`Server::start`] keeps in `folder`.
+/// Erases all data that [`Server::start`] keeps in `folder`.
 pub async fn erase(folder: &Path) -> Result<(), Error> {
     let Ok(folder) = folder.canonicalize() else { return Ok(()) };
-    let _lock = take(&folder, None)?;
+    let _lock = acquire_lock(&folder, None)?;
     end_orphan(&folder.join("data")).await?;
     for dir in ["data", "data.unfinished"] {
         remove(&folder.join(dir))?;
@@ -156,17 +156,17 @@ pub async fn erase(folder: &Path) -> Result<(), Error> {
 }
 
 impl Plan {
-    /// Makes the data ready, which may take a second and must not hold up other tasks.
+    /// Creates the data directory if necessary. Runs on a blocking thread: `initdb` takes about a second.
     pub(crate) async fn prepare(&self) -> Result<Cluster, Error> {
         end_orphan(&self.folder.join("data")).await?;
         let plan = self.clone();
         let made = tokio::task::spawn_blocking(move || {
-            cluster::prepare(&plan.folder, &plan.binaries, plan.account, plan.worth)
+            cluster::prepare(&plan.folder, &plan.binaries, plan.account, plan.durability)
         });
-        made.await.map_err(|error| Error::failed("make a database", error))?
+        made.await.map_err(|error| Error::failed("create a database cluster", error))?
     }
 
-    /// Starts the server and waits until it answers.
+    /// Starts the server and waits until it accepts connections.
     pub(crate) async fn launch(
         &self,
         cluster: &Cluster,
@@ -176,7 +176,7 @@ impl Plan {
             && !account.can_reach(self.binaries.dir())
         {
             let details = format!(
-                "root lets another user run it, who cannot get to {}",
+                "as root, PostgreSQL runs as another account, which cannot reach {}",
                 self.binaries.dir().display()
             );
             return Err(Error::failed("start PostgreSQL", details));
@@ -187,17 +187,16 @@ impl Plan {
             let port = port.map_or_else(free_port, Ok)?;
             let log_path = self.folder.join("postgres.log");
             let log = private_file(&log_path)?;
-            give(&log_path, self.account)?;
+            change_owner(&log_path, self.account)?;
             let mut supervisor = self.spawn(cluster, port, &log)?;
 
             let url = url(port, &cluster.password, "postgres");
-            let answers = answers(&url, &mut supervisor, deadline).await;
-            if answers {
+            if wait_until_reachable(&url, &mut supervisor, deadline).await {
                 return Ok((supervisor, port));
             }
             let log = fs::read_to_string(&log_path).unwrap_or_default();
-            let passes = PASSING.iter().any(|reason| log.contains(reason));
-            if !passes || Instant::now() >= deadline {
+            let is_transient = TRANSIENT.iter().any(|reason| log.contains(reason));
+            if !is_transient || Instant::now() >= deadline {
                 return Err(Error::failed("start PostgreSQL", last_lines(&log, &log_path)));
             }
             tokio::time::sleep(POLL).await;
@@ -210,7 +209,7 @@ impl Plan {
         server.extend(["-p".into(), port.to_string().into()]);
         let fixed = [
             "listen_addresses=127.0.0.1",
-            // A socket's path may be too long for the system, and nobody needs one.
+            // No Unix socket: its path can exceed the system's limit of about 100 bytes.
             "unix_socket_directories=",
             "logging_collector=off",
             "log_destination=stderr",
@@ -220,15 +219,15 @@ impl Plan {
             server.extend(["-c".into(), (*setting).into()]);
         }
 
-        let remove = (self.worth == Worth::Nothing).then_some(self.folder.as_path());
+        let remove = (self.durability == Durability::Throwaway).then_some(self.folder.as_path());
         Supervisor::start(server, &Handover::choose(self.account), self.owner, remove, log)
     }
 }
 
-/// Waits until a connection can be made; `false` if the server ends or takes too long.
-async fn answers(url: &str, supervisor: &mut Supervisor, deadline: Instant) -> bool {
+/// Waits until a connection succeeds. Returns `false` if the server ends or the deadline passes.
+async fn wait_until_reachable(url: &str, supervisor: &mut Supervisor, deadline: Instant) -> bool {
     while Instant::now() < deadline && !supervisor.has_ended() {
-        // Whoever else may have got the port does not know the password.
+        // Another program on the same port would not accept the password.
         if can_connect(url).await {
             return true;
         }
@@ -246,12 +245,12 @@ async fn can_connect(url: &str) -> bool {
 }
 
 pub(crate) fn url(port: u16, password: &str, database: &str) -> String {
-    // Asking whether the server speaks TLS, which this one does not, is a round trip.
+    // The server does not support TLS. Asking for it (`SSLRequest`) would cost a round trip.
     format!("postgresql://postgres:{password}@127.0.0.1:{port}/{database}?sslmode=disable")
 }
 
-/// Takes the right to a folder for as long as the answer is held.
-fn take(folder: &Path, account: Option<Account>) -> Result<File, Error> {
+/// Locks a folder for as long as the returned file is open.
+fn acquire_lock(folder: &Path, account: Option<Account>) -> Result<File, Error> {
     let path = folder.join("lock");
     let mut lock = open_lock(&path)?;
     match lock.try_lock() {
@@ -263,7 +262,7 @@ fn take(folder: &Path, account: Option<Account>) -> Result<File, Error> {
         }
         Err(TryLockError::Error(error)) => return Err(error).named("lock", &path),
     }
-    give(&path, account)?;
+    change_owner(&path, account)?;
     lock.set_len(0).named("write", &path)?;
     lock.seek(SeekFrom::Start(0)).named("write", &path)?;
     writeln!(lock, "{}", std::process::id()).named("write", &path)?;

@@ -1,7 +1,7 @@
-# Stands between a PostgreSQL server and its owner and ends the server when the owner ends.
-#   $1  the folder to remove then, or nothing
-#   $2  the process id of the owner; nothing if the owner holds the other end of standard input
-#   $3  the signal that ends the server
+# Supervises a PostgreSQL server, and stops the server when its owner ends.
+#   $1  the folder to remove then; empty to remove nothing
+#   $2  the process id of the owner; empty if the owner holds the other end of standard input
+#   $3  the signal that stops the server
 #   …   the command that runs the server
 remove=$1 owner=$2 signal=$3
 shift 3
@@ -34,7 +34,7 @@ trap 'stopping=1; kill -s "$signal" "$server" 2>/dev/null' TERM
 ) &
 exec 3<&-
 
-# A signal interrupts `wait`; the server may still be busy shutting down then.
+# A signal interrupts `wait` while the server is still shutting down, so wait again.
 while :; do
   wait "$server"
   status=$?
@@ -42,7 +42,7 @@ while :; do
 done
 
 [ -n "$stopping" ] && [ -n "$remove" ] && rm -rf "$remove"
-# This process leads a group of its own: the watcher above and its `sleep` must not stay behind.
+# Ends the watcher above and its `sleep`, which are in the process group of this script.
 trap '' TERM
 kill -s TERM 0
 exit "$status"

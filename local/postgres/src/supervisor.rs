@@ -1,6 +1,6 @@
-//! Runs a server under a supervisor, a small shell script that shares nothing with the owner but
-//! a pipe or a process id. The invariant: when the owner is gone, so is the server, because the
-//! system closes the pipe and ends the process id whatever the owner died of.
+//! Runs a server under a supervisor: a small shell script that shares only a pipe or a process id with the
+//! owner. Invariant: the server stops when the owner ends, because the kernel closes the pipe and removes
+//! the process id of every process that ends, even after SIGKILL.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -19,26 +19,27 @@ use crate::{
 
 const SCRIPT: &str = include_str!("supervise.sh");
 
-/// Whose end is the end of the server.
+/// The process that the server must not outlive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
-    /// This process, or the value that holds the supervisor if that goes first.
+    /// This process. The server also stops when the `Supervisor` is dropped.
     ThisProcess,
-    /// Another process; the server outlives this one.
+    /// Another process. The server can outlive this process.
     Process(u32),
 }
 
-/// The owner's hold on a supervisor.
+/// A running supervisor.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     child: Child,
-    /// Closing it, which the system does for a dead owner, is the sign to end.
+    /// The pipe that tells the supervisor to stop the server: closed here, or by the kernel when this
+    /// process ends.
     lifeline: Option<ChildStdin>,
     owner: Owner,
 }
 
 impl Supervisor {
-    /// Starts the command under a supervisor; all output goes to the log.
+    /// Starts a command under a supervisor. All output goes to the log.
     pub(crate) fn start(
         server: impl IntoIterator<Item = OsString>,
         handover: &Handover,
@@ -49,7 +50,7 @@ impl Supervisor {
         let shell = Path::new("/bin/sh");
         let (watched, signal, input) = match owner {
             Owner::ThisProcess => (String::new(), "INT", Stdio::piped()),
-            // Nobody is left to wait for an orderly end.
+            // An immediate shutdown: the owner has ended, and nothing waits for a clean one.
             Owner::Process(pid) => (pid.to_string(), "QUIT", Stdio::null()),
         };
         let mut command = Command::new(shell);
@@ -61,7 +62,8 @@ impl Supervisor {
             .args(server)
             .env("LC_ALL", "C")
             .current_dir("/")
-            // Ctrl-C in the terminal is for the owner, who may still need the server to end well.
+            // A process group of its own: Ctrl-C in the terminal signals only the owner, which needs the
+            // server for its own shutdown.
             .process_group(0)
             .stdin(input)
             .stdout(log.try_clone().named("use", Path::new("the log"))?)
@@ -75,20 +77,20 @@ impl Supervisor {
         Ok(Supervisor { child, lifeline, owner })
     }
 
-    /// Has the server ended? Its supervisor ends right after it.
+    /// Returns whether the server has ended. Its supervisor ends right after it.
     pub(crate) fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Waits until the server has ended by itself, within limits.
+    /// Waits until the server has ended, or `limit` has passed. Returns whether the server has ended.
     pub(crate) async fn ended(&mut self, limit: Duration) -> bool {
         until(limit, || self.has_ended()).await
     }
 
-    /// Ends the server and waits for that.
+    /// Stops the server and waits until it has ended.
     pub(crate) async fn stop(mut self) {
         self.lifeline = None;
-        // The script itself gives the server ten seconds before it uses force.
+        // The script sends SIGQUIT after ten seconds.
         self.ended(Duration::from_secs(15)).await;
     }
 }

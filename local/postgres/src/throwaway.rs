@@ -1,5 +1,5 @@
-//! Servers and databases for tests. The invariant: nothing of them is left when the test run is
-//! over, and no test can see another test's database.
+//! Servers and databases for tests. Invariant: nothing is left of them after the test run, and every test
+//! has a database of its own.
 
 use std::{
     env,
@@ -23,11 +23,11 @@ use sqlx::{
 use tokio::sync::OnceCell;
 
 use crate::{
-    account::{Account, give},
+    account::{Account, change_owner},
     binaries::Binaries,
-    cluster::Worth,
+    cluster::Durability,
     error::{Error, Named},
-    folder::{hash, make_own, open_lock, random_hex, remove, write_private},
+    folder::{create_own, hash, open_lock, random_hex, remove, write_private},
     process::{end_orphan, is_alive, server_on, variable},
     server::{Plan, Server},
     supervisor::Owner,
@@ -39,7 +39,7 @@ const PREFIX: &str = "agent-coordinator-test-";
 const MEMORY: &str = "/dev/shm";
 const ENOUGH_KILOBYTES: u64 = 2 * 1024 * 1024;
 
-/// Nothing of it has to survive, not even a crash of the server.
+/// Settings of a server whose data does not have to survive anything, not even a crash of the server.
 const SHARED: &[&str] = &[
     "fsync=off",
     "synchronous_commit=off",
@@ -52,34 +52,34 @@ const SHARED: &[&str] = &[
     "dynamic_shared_memory_type=mmap",
 ];
 
-/// The server may be killed, the machine may not. What a killed server leaves in shared memory
-/// nobody would remove, so it keeps that in its folder.
+/// Settings of a server that survives being killed, but not a crash of the machine. With `mmap` the shared
+/// memory is in the server's folder, which is removed; a killed server would leave other kinds behind.
 const PRIVATE: &[&str] = &["fsync=off", "max_connections=300", "dynamic_shared_memory_type=mmap"];
 
-/// Names the folder of a running Citus cluster, which tests then use instead of a server that they start.
-/// Its file `address` has the address of the coordinator's database `postgres`, then those of the workers,
-/// one to a line.
+/// The variable that names the folder of a running Citus cluster, which tests then use instead of starting a
+/// server. Each line of its file `address` is the connection string of a database `postgres`: first that of
+/// the coordinator, then those of the workers.
 const CLUSTER: &str = "CITUS_CLUSTER";
 
-/// The server that all tests of one run share.
+/// The server shared by all tests of a run.
 #[derive(Debug)]
 pub struct Shared {
     folder: PathBuf,
-    /// The address of the database `postgres`, with another name put in for the others. The servers of a
-    /// Citus cluster: first the coordinator, which is the one that clients connect to.
+    /// The connection string of the database `postgres`. With a Citus cluster there are several: first that
+    /// of the coordinator, to which clients connect.
     urls: Vec<String>,
 }
 
-/// A database of one test's own. It goes some time after the value does, or with the server.
+/// A database of one test. It is dropped some time after the value is, at the latest with the server.
 #[derive(Debug)]
 pub struct Database {
-    /// Its address, password included.
+    /// The connection string, with the password.
     pub url: String,
     name: String,
 }
 
-/// Databases whose tests are over; the next test to make one drops them. A drop takes a few
-/// milliseconds, which nobody should spend while their own test is being timed out.
+/// Databases of tests that have ended. The next test that creates a database drops them, because a destructor
+/// cannot wait for the database.
 static FINISHED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 impl Drop for Database {
@@ -89,17 +89,17 @@ impl Drop for Database {
     }
 }
 
-/// The server of this test run, started by whichever test comes first and ended when the run is
-/// over. One `cargo test` or `cargo nextest run` is one run, however many processes it starts.
+/// Returns the server of this test run. The first test starts it, and it stops when the run ends. One
+/// `cargo test` or `cargo nextest run` is one run, however many processes it starts.
 pub async fn server() -> Result<&'static Shared, Error> {
     static SERVER: OnceCell<Shared> = OnceCell::const_new();
     match variable(CLUSTER) {
-        Some(folder) => SERVER.get_or_try_init(|| Shared::cluster(folder.into())).await,
+        Some(folder) => SERVER.get_or_try_init(|| Shared::of_cluster(folder.into())).await,
         None => SERVER.get_or_try_init(|| Shared::of_run(run_pid())).await,
     }
 }
 
-/// A new database of the shared server with these migrations applied, and then this script run.
+/// Creates a database on the shared server, applies migrations and then runs a script.
 pub async fn database(migrator: &Migrator, script: &str) -> Result<Database, Error> {
     server().await?.database(migrator, script).await
 }
@@ -118,45 +118,45 @@ pub async fn prepare(
     Ok(())
 }
 
-/// A server of the caller's own, which it may kill and restart. Its database `postgres` is empty.
+/// Starts a server for the caller alone, which can kill and restart it. Its database `postgres` is empty.
 pub async fn private() -> Result<Server, Error> {
-    own(PRIVATE).await
+    start_own(PRIVATE).await
 }
 
-/// A server of the caller's own with the settings of the shared one: nothing but the caller's
-/// statements touches its pages and, checkpoints aside, writes to its log. Not to be killed.
+/// Starts a server for the caller alone, with the settings of the shared server: apart from checkpoints, only
+/// the caller's statements change its pages and write to its log. Killing it would lose its data.
 pub async fn quiet() -> Result<Server, Error> {
-    own(SHARED).await
+    start_own(SHARED).await
 }
 
-async fn own(settings: &'static [&'static str]) -> Result<Server, Error> {
+async fn start_own(settings: &'static [&'static str]) -> Result<Server, Error> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = format!("{PREFIX}{}-{number}", std::process::id());
-    let place = Place::named(&name)?;
-    let folder = place.folder.clone();
-    sweep().await;
-    let started = match place.plan(Owner::ThisProcess, settings) {
-        Ok(plan) => Server::owned(plan).await,
+    let site = Site::create(&name)?;
+    let folder = site.folder.clone();
+    remove_orphans().await;
+    let started = match site.plan(Owner::ThisProcess, settings) {
+        Ok(plan) => Server::start_owned(plan).await,
         Err(error) => Err(error),
     };
     if started.is_err() {
-        // The error is the one to tell, and what cannot be removed now goes with a later run.
+        // The error of the start is the one to report. A later run removes what cannot be removed now.
         let _ = remove(&folder);
     }
     started
 }
 
 impl Shared {
-    async fn cluster(folder: PathBuf) -> Result<Shared, Error> {
+    async fn of_cluster(folder: PathBuf) -> Result<Shared, Error> {
         let path = folder.join("address");
         let addresses = fs::read_to_string(&path).named("read", &path)?;
         Ok(Shared { folder, urls: addresses.lines().map(str::to_owned).collect() })
     }
 
     async fn of_run(pid: u32) -> Result<Shared, Error> {
-        let place = Place::named(&format!("{PREFIX}{pid}"))?;
-        let folder = place.folder.clone();
+        let site = Site::create(&format!("{PREFIX}{pid}"))?;
+        let folder = site.folder.clone();
         let _lock = lock(&folder).await?;
 
         let (address, data) = (folder.join("address"), folder.join("data"));
@@ -165,25 +165,25 @@ impl Shared {
         {
             return Ok(Shared { folder, urls: vec![url] });
         }
-        sweep().await;
-        // It would be that of an earlier run with the same number, or of a server that failed.
+        remove_orphans().await;
+        // Data here is that of an earlier run with the same process id, or of a server that failed.
         end_orphan(&data).await?;
         remove(&data)?;
-        let plan = place.plan(Owner::Process(pid), SHARED)?;
+        let plan = site.plan(Owner::Process(pid), SHARED)?;
         let cluster = plan.prepare().await?;
         let (_supervisor, port) = plan.launch(&cluster, None).await?;
         let url = crate::server::url(port, &cluster.password, "postgres");
         write_private(&address, &url)?;
-        give(&address, plan.account)?;
+        change_owner(&address, plan.account)?;
         Ok(Shared { folder, urls: vec![url] })
     }
 
-    /// The address of one of the server's databases. `postgres` is always there.
+    /// Returns the connection string of a database. The database `postgres` always exists.
     pub fn url(&self, database: &str) -> String {
         url_of(&self.urls[0], database)
     }
 
-    /// A new database with these migrations applied, and then this script run.
+    /// Creates a database, applies migrations and then runs a script.
     pub async fn database(&self, migrator: &Migrator, script: &str) -> Result<Database, Error> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let mut admin = Admin::connect(&self.urls).await?;
@@ -192,13 +192,13 @@ impl Shared {
 
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("test_{}_{number}_{}", std::process::id(), random_hex(3)?);
-        // Copying in the log instead takes twice as long when nothing is synchronised to a disk.
+        // The default strategy, `wal_log`, takes twice as long when nothing is flushed to disk.
         admin.run(format!("create database {name} template {template} strategy file_copy")).await?;
         admin.close().await?;
         Ok(Database { url: self.url(&name), name })
     }
 
-    /// The name of the database that has just these migrations and this script, made if it is missing.
+    /// Returns the name of the template with these migrations and this script. Creates it if it is missing.
     async fn template(
         &self,
         migrator: &Migrator,
@@ -218,19 +218,19 @@ impl Shared {
         admin.run(format!("create database {name}")).await?;
         let mut connection = connect(&self.url(&name)).await?;
         if self.urls.len() > 1 {
-            self.join(&name, &mut connection).await?;
+            self.join_cluster(&name, &mut connection).await?;
         }
         prepare(&mut connection, migrator, script).await?;
         if self.urls.len() > 1 {
             run(&mut connection, "select distribute()").await?;
         }
         connection.close().await?;
-        // A database with a connection cannot be copied, so there shall never be one again. It
-        // is also what says that the template is complete.
+        // A database with connections cannot be copied, so none are allowed from here on. The flag
+        // `is_template` also marks the template as complete.
         admin
             .run(format!("alter database {name} allow_connections false is_template true"))
             .await?;
-        // Citus keeps connections between the servers, and a background worker in each database.
+        // Ends the connections that Citus keeps between servers, and its background worker.
         admin
             .run(format!(
                 "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = '{name}'"
@@ -239,8 +239,8 @@ impl Shared {
         Ok(name)
     }
 
-    /// Makes the databases of this name one Citus cluster. `coordinator` is a connection to the first of them.
-    async fn join(&self, name: &str, coordinator: &mut PgConnection) -> Result<(), Error> {
+    /// Joins the databases of one name into a Citus cluster. `coordinator` is a connection to the first.
+    async fn join_cluster(&self, name: &str, coordinator: &mut PgConnection) -> Result<(), Error> {
         run(coordinator, "create extension citus").await?;
         let options = PgConnectOptions::from_str(&self.urls[0])?;
         let (host, port) = (options.get_host(), options.get_port());
@@ -261,7 +261,8 @@ fn url_of(url: &str, database: &str) -> String {
     url.replace("/postgres?", &format!("/{database}?"))
 }
 
-/// A connection to each server, which makes and drops databases. Their names are ours and need no quotes.
+/// A connection to each server, to create and drop databases. This module makes all names, so they need no
+/// quotes.
 struct Admin(Vec<PgConnection>);
 
 impl Admin {
@@ -288,7 +289,7 @@ impl Admin {
         Ok(())
     }
 
-    /// The names of all databases and whether they are templates.
+    /// Returns the names of all databases, and whether each is a template.
     #[expect(clippy::disallowed_methods, reason = "there is no schema here to check it against")]
     async fn databases(&mut self) -> Result<Vec<(String, bool)>, Error> {
         let rows =
@@ -298,46 +299,47 @@ impl Admin {
     }
 
     async fn has_template(&mut self, name: &str) -> Result<bool, Error> {
-        Ok(self.databases().await?.iter().any(|(known, sealed)| known == name && *sealed))
+        Ok(self.databases().await?.iter().any(|(known, is_template)| known == name && *is_template))
     }
 
-    /// Drops the databases of tests that are over, in this process or in one that has ended.
+    /// Drops the databases of tests that have ended, and of processes that have.
     async fn drop_finished(&mut self) -> Result<(), Error> {
         let mut finished =
             std::mem::take(&mut *FINISHED.lock().unwrap_or_else(PoisonError::into_inner));
         let all = self.databases().await?.into_iter().map(|(name, _)| name);
         finished.extend(all.filter(|name| creator(name).is_some_and(|pid| !is_alive(pid))));
         for name in finished {
-            // Another process may be dropping it too; if it stays, it goes with the server.
+            // Fails if another process is dropping the database too. At the latest it goes with the server.
             let _ = self.run(format!("drop database if exists {name} with (force)")).await;
         }
         Ok(())
     }
 }
 
-/// A folder for a server and the account that root lets it run as.
-struct Place {
+/// A folder for a server, and the account that runs the server if this process runs as root.
+struct Site {
     folder: PathBuf,
     account: Option<Account>,
 }
 
-impl Place {
-    /// The folder of that name, made if it is missing.
-    fn named(name: &str) -> Result<Place, Error> {
-        // Asked before the folder is there, so that it is the usual account and not the folder's.
+impl Site {
+    /// Creates the folder of a name, if it is missing, on the fastest file system with enough room.
+    fn create(name: &str) -> Result<Site, Error> {
+        // A path that does not exist gives the default account, not the owner of the folder.
         let account = Account::choose(Path::new("/nonexistent"))?;
-        let all: Vec<PathBuf> = places().collect();
-        // What is there goes first: less may be free now than when it was made.
-        let place = all.iter().find(|place| place.join(name).exists()).or_else(|| {
-            all.iter().find(|place| {
-                let is_roomy = *place != Path::new(MEMORY) || has_room(place);
-                is_roomy && account.is_none_or(|account| account.can_reach(place))
+        let parents: Vec<PathBuf> = temporary_folders().collect();
+        // An existing folder is reused, even if the file system has become too full for a new one.
+        let parent = parents.iter().find(|parent| parent.join(name).exists()).or_else(|| {
+            parents.iter().find(|parent| {
+                let has_room = *parent != Path::new(MEMORY) || has_room(parent);
+                has_room && account.is_none_or(|account| account.can_reach(parent))
             })
         });
-        let missing = || Error::failed("keep test data", "there is no folder for temporary files");
-        let folder = place.ok_or_else(missing)?.join(name);
-        make_own(&folder)?;
-        Ok(Place { folder, account })
+        let missing =
+            || Error::failed("create test data", "no folder for temporary files was found");
+        let folder = parent.ok_or_else(missing)?.join(name);
+        create_own(&folder)?;
+        Ok(Site { folder, account })
     }
 
     fn plan(self, owner: Owner, settings: &'static [&'static str]) -> Result<Plan, Error> {
@@ -345,41 +347,41 @@ impl Place {
             folder: self.folder,
             binaries: Binaries::installed()?,
             account: self.account,
-            worth: Worth::Nothing,
+            durability: Durability::Throwaway,
             owner,
             settings,
         })
     }
 }
 
-/// Where test data may be kept. In memory if there is enough of it: a new database is three
-/// hundred new files, for which a file system on a disk may take ten times as long.
-fn places() -> impl Iterator<Item = PathBuf> {
+/// Returns the folders that can hold test data, fastest first. Memory comes first, because a database is
+/// about 300 files, and a file system on disk can take ten times as long to create them.
+fn temporary_folders() -> impl Iterator<Item = PathBuf> {
     let all = [MEMORY.into(), env::temp_dir(), "/tmp".into(), "/var/tmp".into()];
-    all.into_iter().filter_map(|place: PathBuf| place.canonicalize().ok())
+    all.into_iter().filter_map(|folder: PathBuf| folder.canonicalize().ok())
 }
 
 fn has_room(dir: &Path) -> bool {
     let Ok(output) = Command::new("df").arg("-Pk").arg(dir).output() else { return false };
-    // The second line is: device, size, used, free, …
+    // The fields of the second line are: device, size, used, free, …
     let answer = String::from_utf8_lossy(&output.stdout);
     let free = answer.lines().nth(1).and_then(|line| line.split_whitespace().nth(3));
     free.and_then(|free| free.parse().ok()).is_some_and(|free: u64| free >= ENOUGH_KILOBYTES)
 }
 
-/// The process whose end is the end of the test run: the one that runs the test programs, or
-/// this one if it was started by hand.
+/// Returns the process id of the test run: that of cargo, which runs the test programs, or that of this
+/// process if it was started by hand.
 fn run_pid() -> u32 {
     if variable("CARGO").is_some() { parent_id() } else { std::process::id() }
 }
 
-/// Removes what runs have left behind whose end nobody saw.
-async fn sweep() {
-    let entries = places().filter_map(|place| place.read_dir().ok()).flatten();
+/// Stops the servers and removes the folders of runs that ended without a cleanup.
+async fn remove_orphans() {
+    let entries = temporary_folders().filter_map(|folder| folder.read_dir().ok()).flatten();
     for entry in entries.flatten() {
         let is_stale = pid_of(&entry.file_name()).is_some_and(|pid| !is_alive(pid));
         if is_stale && end_orphan(&entry.path().join("data")).await.is_ok() {
-            // It may be another user's, or just be going by itself.
+            // Fails if the folder belongs to another user, or its supervisor is removing it too.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
@@ -390,7 +392,7 @@ fn pid_of(folder: &OsStr) -> Option<u32> {
     rest.split('-').next()?.parse().ok()
 }
 
-/// Waits for the right to change what the tests of a run share.
+/// Waits for the lock on what the tests of a run share.
 async fn lock(folder: &Path) -> Result<File, Error> {
     let path = folder.join("shared-lock");
     let locked = tokio::task::spawn_blocking(move || {
@@ -401,7 +403,7 @@ async fn lock(folder: &Path) -> Result<File, Error> {
     locked.await.map_err(|error| Error::failed("wait for other tests", error))?
 }
 
-#[expect(clippy::disallowed_methods, reason = "the name of a database cannot be a parameter")]
+#[expect(clippy::disallowed_methods, reason = "a database name cannot be a parameter")]
 async fn run(connection: &mut PgConnection, statement: &str) -> Result<(), Error> {
     connection.execute(AssertSqlSafe(statement.to_owned())).await?;
     Ok(())
@@ -411,7 +413,7 @@ async fn connect(url: &str) -> Result<PgConnection, Error> {
     Ok(PgConnection::connect_with(&PgConnectOptions::from_str(url)?).await?)
 }
 
-/// The process that a test database was made by.
+/// Returns the process id of the creator of a test database, from its name.
 fn creator(database: &str) -> Option<u32> {
     database.strip_prefix("test_")?.split('_').next()?.parse().ok()
 }

@@ -1,22 +1,23 @@
-//! A server's life from its owner's side: it starts, keeps what it should, refuses a second owner
-//! and is gone when its owner is.
+//! The life cycle of a server: it starts, keeps its data, refuses a second owner, and stops when its owner
+//! ends.
 
 use std::{
     fs,
     io::{BufRead, BufReader},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
-use managed_postgres::{Binaries, Error, Server, is_alive, throwaway, until};
+use managed_postgres::{Binaries, Error, Server, eventually, is_alive, throwaway, until};
 use sqlx::{Connection, PgConnection, migrate::Migrator};
 
-const SOON: Duration = Duration::from_secs(20);
+/// How long a server can take to stop: its supervisor sends SIGQUIT after ten seconds.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
 
-/// A folder of the test's own.
+/// A folder of one test.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -66,13 +67,24 @@ fn with_postgres(arguments: &[&str]) -> Command {
     command
 }
 
-/// A command that says where its server is, and then waits for its input to end.
+/// Starts a command that prints its connection string, and then waits for the end of its input.
 fn waiting_owner() -> (Child, String) {
     let mut owner =
         with_postgres(&["--", "sh", "-c", "echo $DATABASE_URL; exec cat"]).spawn().unwrap();
     let mut url = String::new();
     BufReader::new(owner.stdout.as_mut().unwrap()).read_line(&mut url).unwrap();
     (owner, url.trim().to_owned())
+}
+
+/// Waits for the end of a process. Kills it and fails after `STOP_LIMIT`.
+async fn wait_for_end(child: &mut Child) -> ExitStatus {
+    let has_ended = until(STOP_LIMIT, || matches!(child.try_wait(), Ok(Some(_)))).await;
+    if !has_ended {
+        child.kill().unwrap();
+    }
+    let status = child.wait().unwrap();
+    assert!(has_ended, "the process did not end within {STOP_LIMIT:?}");
+    status
 }
 
 fn signal(pid: u32, name: &str) {
@@ -98,11 +110,11 @@ async fn data_and_password_are_kept_between_runs() {
 
     assert_eq!(answer(&server.url("postgres"), "select answer from kept").await, "yes");
     let wrong = server.url("postgres").replacen("postgres:", "postgres:wrong", 2);
-    assert!(PgConnection::connect(&wrong).await.is_err(), "a wrong password was let in");
+    assert!(PgConnection::connect(&wrong).await.is_err(), "a wrong password was accepted");
 }
 
 #[tokio::test]
-async fn erased_data_is_gone_and_can_be_made_anew() {
+async fn erased_data_is_gone_and_the_next_start_creates_a_cluster() {
     let scratch = Scratch::new();
     let folder = scratch.path("postgres");
     let server = start(&folder).await.unwrap();
@@ -130,7 +142,7 @@ async fn a_second_owner_is_refused_and_the_first_is_not_disturbed() {
 }
 
 #[tokio::test]
-async fn a_cluster_left_half_done_is_made_anew() {
+async fn an_incomplete_cluster_is_created_again() {
     let scratch = Scratch::new();
     let folder = scratch.path("postgres");
     for half in ["data", "data.unfinished"] {
@@ -144,7 +156,7 @@ async fn a_cluster_left_half_done_is_made_anew() {
 }
 
 #[tokio::test]
-async fn a_start_that_fails_says_what_the_server_said() {
+async fn a_failed_start_reports_the_log_of_the_server() {
     let scratch = Scratch::new();
     let folder = scratch.path("postgres");
     start(&folder).await.unwrap().stop().await;
@@ -170,10 +182,10 @@ async fn data_of_another_version_is_not_touched() {
 }
 
 #[tokio::test]
-async fn root_keeps_the_data_elsewhere_if_the_servers_account_cannot_get_there() {
+async fn as_root_the_data_is_elsewhere_if_the_servers_account_cannot_reach_the_folder() {
     let scratch = Scratch::new();
     if fs::metadata(&scratch.0).unwrap().uid() != 0 {
-        // Everybody else runs the server as themselves and can get to their own folders.
+        // Only root runs the server as another account.
         return;
     }
     let closed = scratch.path("closed");
@@ -195,7 +207,7 @@ async fn root_keeps_the_data_elsewhere_if_the_servers_account_cannot_get_there()
 }
 
 #[tokio::test]
-async fn a_server_dies_with_an_owner_that_was_killed() {
+async fn a_server_stops_when_its_owner_is_killed() {
     let (mut owner, url) = waiting_owner();
     let (pid, folder) = pid_and_folder(&url).await;
     assert!(is_alive(pid));
@@ -203,14 +215,14 @@ async fn a_server_dies_with_an_owner_that_was_killed() {
     owner.kill().unwrap();
     owner.wait().unwrap();
 
-    assert!(until(SOON, || !is_alive(pid)).await, "the server lives on");
-    assert!(until(SOON, || !folder.exists()).await, "its data is left");
+    assert!(until(STOP_LIMIT, || !is_alive(pid)).await, "the server is still running");
+    assert!(until(STOP_LIMIT, || !folder.exists()).await, "the data still exists");
 }
 
 #[tokio::test]
-async fn a_server_dies_when_its_supervisor_is_killed() {
+async fn a_server_stops_when_its_supervisor_is_killed() {
     if Command::new("setpriv").arg("--version").output().is_err() {
-        // Only Linux can tie the one to the other.
+        // Only on Linux does the kernel signal the server when the supervisor dies (`PR_SET_PDEATHSIG`).
         return;
     }
     let server = throwaway::private().await.unwrap();
@@ -220,7 +232,7 @@ async fn a_server_dies_when_its_supervisor_is_killed() {
 
     signal(supervisor.parse().unwrap(), "KILL");
 
-    assert!(until(SOON, || !is_alive(pid)).await, "the server lives on");
+    assert!(until(STOP_LIMIT, || !is_alive(pid)).await, "the server is still running");
 }
 
 #[tokio::test]
@@ -239,7 +251,7 @@ async fn a_command_gets_a_migrated_database_and_its_status_is_passed_on() {
 
     assert_eq!(answer(url.trim(), "select answer from thing").await, "there");
     drop(owner.stdin.take());
-    assert_eq!(owner.wait().unwrap().code(), Some(7));
+    assert_eq!(wait_for_end(&mut owner).await.code(), Some(7));
     assert!(!is_alive(pid) && !folder.exists());
 }
 
@@ -248,16 +260,16 @@ async fn a_terminated_owner_ends_its_command_and_cleans_up() {
     let (mut owner, url) = waiting_owner();
     let (pid, folder) = pid_and_folder(&url).await;
 
-    // Waiting would close it, and the command would end by itself.
+    // `Child::wait` closes standard input, and the command would then end by itself.
     let _input = owner.stdin.take();
     signal(owner.id(), "TERM");
 
-    assert_eq!(owner.wait().unwrap().code(), Some(128 + 15));
+    assert_eq!(wait_for_end(&mut owner).await.code(), Some(128 + 15));
     assert!(!is_alive(pid) && !folder.exists());
 }
 
 #[test]
-fn a_command_line_that_makes_no_sense_is_refused() {
+fn an_invalid_command_line_is_refused() {
     for arguments in [&[][..], &["--"], &["--what"], &["--migrations"]] {
         let output = with_postgres(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
@@ -265,7 +277,7 @@ fn a_command_line_that_makes_no_sense_is_refused() {
 }
 
 #[tokio::test]
-async fn a_killed_server_comes_back_on_the_same_address_with_its_data() {
+async fn a_killed_server_restarts_on_the_same_address_with_its_data() {
     let mut server = throwaway::private().await.unwrap();
     let url = server.url("postgres");
     run(&url, "create table kept as select 'yes' as answer").await;
@@ -284,7 +296,7 @@ async fn a_killed_server_comes_back_on_the_same_address_with_its_data() {
 }
 
 #[tokio::test]
-async fn every_test_has_a_migrated_database_of_its_own() {
+async fn every_test_gets_its_own_migrated_database() {
     let scratch = Scratch::new();
     fs::write(scratch.path("1_thing.sql"), "create table thing (name text)").unwrap();
     let migrator = Migrator::new(scratch.0.as_path()).await.unwrap();
@@ -299,7 +311,7 @@ async fn every_test_has_a_migrated_database_of_its_own() {
 }
 
 #[tokio::test]
-async fn the_database_of_a_test_that_is_over_goes() {
+async fn the_database_of_an_ended_test_is_dropped() {
     let scratch = Scratch::new();
     fs::write(scratch.path("1_other.sql"), "create table other (name text)").unwrap();
     let migrator = Migrator::new(scratch.0.as_path()).await.unwrap();
@@ -307,8 +319,8 @@ async fn the_database_of_a_test_that_is_over_goes() {
 
     let next = throwaway::database(&migrator, "").await.unwrap();
 
-    // Another test that makes a database just now may be the one to drop it.
-    let gone = async { while PgConnection::connect(&finished).await.is_ok() {} };
-    tokio::time::timeout(SOON, gone).await.expect("the database is dropped");
+    // A concurrent test that creates a database can be the one that drops this one.
+    let is_dropped = async || PgConnection::connect(&finished).await.is_err();
+    eventually("the end of the database", is_dropped).await;
     assert_eq!(answer(&next.url, "select 'alive'").await, "alive");
 }

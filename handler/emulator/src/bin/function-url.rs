@@ -1,6 +1,6 @@
-//! The URL of a function, on this machine: `function-url PROGRAM PORT` serves HTTP on loopback, hands
-//! each request to the program as the event of a function URL, and passes its answer on. The program
-//! has this one's environment.
+//! A function URL on this machine: `function-url PROGRAM PORT` serves HTTP on loopback, sends each request to
+//! the function as the event of a function URL, and returns its answer. The function inherits this process's
+//! environment. Two arguments are parsed by hand: clap would become a dependency of the library.
 use std::{net::Ipv4Addr, path::PathBuf, process::ExitCode, sync::Arc};
 
 use axum::{
@@ -43,7 +43,7 @@ fn usage() -> ExitCode {
 
 async fn serve(program: PathBuf, port: u16) -> std::io::Result<()> {
     let mut stop = signal(SignalKind::terminate())?;
-    #[expect(clippy::disallowed_methods, reason = "they are the function's, not read here")]
+    #[expect(clippy::disallowed_methods, reason = "passed on to the function, not read here")]
     let variables = std::env::vars().collect();
     let lambda = Lambda::new(&program, &variables, MOST_PROCESSES).await?;
     let router = Router::new().fallback(invoke).with_state(Arc::new(lambda));

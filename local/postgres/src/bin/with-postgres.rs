@@ -1,6 +1,6 @@
-//! Runs a command with a PostgreSQL server that exists only for it:
-//! `with-postgres [--migrations DIR [--functions DIR]] -- command arguments…`. The command finds the address in
-//! `DATABASE_URL`. The invariant: when this ends, the server and its data are gone.
+//! Runs a command with a PostgreSQL server that exists only for that command:
+//! `with-postgres [--migrations DIR [--functions DIR]] -- command arguments…`. The command gets the connection
+//! string as `DATABASE_URL`. Invariant: when this program ends, the server and its data are removed.
 
 use std::{
     error::Error,
@@ -18,7 +18,8 @@ use tokio::signal::unix::{SignalKind, signal};
 const USAGE: &str =
     "usage: with-postgres [--migrations DIR [--functions DIR]] -- command arguments…";
 
-/// What the command line asks for.
+/// The command line. Parsed by hand: clap would become a dependency of the library in this package, and
+/// so of every test.
 struct Request {
     migrations: Option<PathBuf>,
     functions: Option<PathBuf>,
@@ -58,7 +59,7 @@ impl Request {
 }
 
 async fn serve(request: Request) -> Result<ExitCode, Box<dyn Error>> {
-    // From here on, signals do not end this process, which has to clean up.
+    // Handlers replace the default action of signals, which would end this process before it cleans up.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
@@ -84,7 +85,7 @@ async fn serve(request: Request) -> Result<ExitCode, Box<dyn Error>> {
     let status = loop {
         tokio::select! {
             status = &mut ended => break status??,
-            // The terminal sends this one to the command as well.
+            // The terminal sends SIGINT to the whole process group, so the command gets it too.
             _ = interrupt.recv() => {}
             _ = terminate.recv() => forward_termination(&pid),
         }
@@ -95,7 +96,7 @@ async fn serve(request: Request) -> Result<ExitCode, Box<dyn Error>> {
 
 async fn migrate(dir: &Path, functions: Option<&Path>, url: &str) -> Result<(), Box<dyn Error>> {
     let migrator = Migrator::new(dir).await?;
-    // A function may call one that comes later.
+    // A function can call a function that is created later.
     let mut script = "set local check_function_bodies = off;".to_owned();
     if let Some(dir) = functions {
         append_sql(dir, &mut script)?;
@@ -119,12 +120,12 @@ fn append_sql(dir: &Path, script: &mut String) -> std::io::Result<()> {
     Ok(())
 }
 
-/// If the command has just ended there is nobody to tell, which is as well.
+/// Sends SIGTERM to the command. A failure means that the command has just ended, and is ignored.
 fn forward_termination(pid: &str) {
     let _ = Command::new("/bin/sh").args(["-c", r#"kill -s TERM "$1""#, "sh", pid]).status();
 }
 
-/// A command that a signal ended is reported as a shell would.
+/// Returns the exit code of the command, or like a shell 128 and the signal that ended the command.
 fn exit_code(status: ExitStatus) -> ExitCode {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
