@@ -4,13 +4,13 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 
 use super::{
-    Operation,
     authorize::{authorize, record_heartbeat},
     context::Context,
+    definition::Operation,
     idempotency,
     reply::Reply,
     request::Call,
-    waiting::{self, Wait},
+    waiting::{Run, Wait, WaitingRequest},
 };
 use crate::{
     access::Caller,
@@ -42,20 +42,33 @@ pub(super) async fn execute<O: Operation>(call: &Call<'_>, input: &Value) -> Res
     }
 }
 
+/// Runs an operation once, or for a request that can wait until its answer is one to send.
 async fn run_or_wait<O: Operation>(call: &Call<'_>, input: &Value) -> Result<Reply> {
     let operation: O = deserialize(input)?;
-    let wait = call.services.config.longest_wait(operation.wait_seconds());
-    match O::POLL {
-        Some(poll) if !wait.is_zero() => {
-            let run = |wait| -> BoxFuture<'_, Result<(Reply, Caller)>> {
-                Box::pin(
-                    async move { run(call, input, deserialize::<O>(input)?, Some(wait)).await },
-                )
-            };
-            waiting::run_until_answered(call, poll, input, wait, &run).await
-        }
-        _ => Ok(run(call, input, operation, None).await?.0),
-    }
+    let services = call.services;
+    let time_to_wait = services.config.longest_wait(operation.wait_seconds());
+    let Some(poll) = O::POLL.filter(|_| !time_to_wait.is_zero()) else {
+        return Ok(run(call, input, operation, None).await?.0);
+    };
+    let request = WaitingRequest {
+        waiters: &services.waiters,
+        db: &services.db,
+        config: &services.config,
+        started: call.request.started,
+        time_limit: &call.request.time_limit,
+        input,
+        poll,
+        time_to_wait,
+    };
+    let run = |wait| -> BoxFuture<'_, Result<Run<Reply>>> {
+        Box::pin(async move {
+            let operation: O = deserialize(input)?;
+            let (reply, caller) = run(call, input, operation, Some(wait)).await?;
+            let waiting_caller = reply.should_wait.then_some(caller);
+            Ok((reply, waiting_caller))
+        })
+    };
+    request.run_until_answered(&run).await
 }
 
 fn deserialize<O: Operation>(input: &Value) -> Result<O> {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{Operation, context::Context, reply::Reply};
+use super::{context::Context, definition::Operation, reply::Reply};
 use crate::{
     access::Caller,
     database::Db,

@@ -5,8 +5,8 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 
 use super::{
-    Operation, execute::execute, meta::Meta, reply::Reply, request::Call, resource::McpResource,
-    schema,
+    definition::Operation, execute::execute, meta::Meta, reply::Reply, request::Call,
+    resource::McpResource, schema,
 };
 use crate::{
     access::policy::{KnownOperation, KnownOperations},

@@ -1,7 +1,7 @@
 //! The answer of an operation on its way to the client.
 use serde_json::Value;
 
-use super::Operation;
+use super::definition::Operation;
 use crate::{
     access::Caller,
     values::{Error, Result},

@@ -24,8 +24,12 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{reply::Reply, request::Call, services::Services};
-use crate::{access::Caller, config::Config, database::Db, values::Result};
+use crate::{
+    access::Caller,
+    config::Config,
+    database::{Database, Db},
+    values::Result,
+};
 
 /// The time between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
@@ -42,27 +46,39 @@ pub(super) struct Wait {
     pub(super) can_wait: bool,
 }
 
-/// Runs a request, and again whenever it is ready, until its answer is not to be waited behind or the time
-/// to wait is over.
-pub(super) async fn run_until_answered<'a>(
-    call: &'a Call<'_>,
-    poll: Poll,
-    input: &Value,
-    time_to_wait: Duration,
-    run: &(dyn Fn(Wait) -> BoxFuture<'a, Result<(Reply, Caller)>> + Sync),
-) -> Result<Reply> {
-    let waiters = &call.services.waiters;
-    let deadline = call.request.started + time_to_wait;
-    call.request.time_limit.extend(time_to_wait);
-    let (waiter_id, number) = (Uuid::new_v4(), waiters.next_number());
-    loop {
-        let can_wait = Instant::now() < deadline && !waiters.are_stopped();
-        let (reply, caller) = run(Wait { waiter_id, can_wait }).await?;
-        if !(reply.should_wait && can_wait) {
-            return Ok(reply);
+/// A request that can wait.
+pub(super) struct WaitingRequest<'a> {
+    pub(super) waiters: &'a Waiters,
+    pub(super) db: &'a Arc<Database>,
+    pub(super) config: &'a Config,
+    pub(super) started: Instant,
+    pub(super) time_limit: &'a TimeLimit,
+    pub(super) input: &'a Value,
+    pub(super) poll: Poll,
+    pub(super) time_to_wait: Duration,
+}
+
+/// The answer of one run, with the caller where the request should wait instead of being sent the answer.
+pub(super) type Run<T> = (T, Option<Caller>);
+
+impl WaitingRequest<'_> {
+    /// Runs the request, and again whenever it is ready, until its answer is one to send or the time to
+    /// wait is over.
+    pub(super) async fn run_until_answered<'a, T>(
+        &self,
+        run: &(dyn Fn(Wait) -> BoxFuture<'a, Result<Run<T>>> + Sync),
+    ) -> Result<T> {
+        let deadline = self.started + self.time_to_wait;
+        self.time_limit.extend(self.time_to_wait);
+        let (waiter_id, number) = (Uuid::new_v4(), self.waiters.next_number());
+        loop {
+            let can_wait = Instant::now() < deadline && !self.waiters.are_stopped();
+            let (answer, waiting_caller) = run(Wait { waiter_id, can_wait }).await?;
+            let Some(caller) = waiting_caller.filter(|_| can_wait) else { return Ok(answer) };
+            let (input, poll) = (self.input.clone(), self.poll);
+            let waiter = Waiter { id: waiter_id, number, caller, input, poll };
+            self.waiters.wait_until_ready(self.db, self.config, waiter, deadline).await;
         }
-        let waiter = Waiter { id: waiter_id, number, caller, input: input.clone(), poll };
-        waiters.wait_until_ready(call.services, waiter, deadline).await;
     }
 }
 
@@ -114,7 +130,13 @@ impl Waiters {
     }
 
     /// Returns when the waiter is ready, or at its deadline.
-    async fn wait_until_ready(&self, services: &Services, waiter: Waiter, deadline: Instant) {
+    async fn wait_until_ready(
+        &self,
+        db: &Arc<Database>,
+        config: &Config,
+        waiter: Waiter,
+        deadline: Instant,
+    ) {
         let (number, ready) = (waiter.number, Arc::new(Notify::new()));
         let entry = Entry { waiter: Arc::new(waiter), ready: ready.clone() };
         self.waiting().insert(number, entry);
@@ -142,7 +164,7 @@ impl Waiters {
             }
             *last_poll = Some(Instant::now());
             // Not interrupted when this wait ends: the other waiters depend on the poll.
-            if let Err(error) = self.poll(services).await {
+            if let Err(error) = self.poll(db, config).await {
                 // Each waiter meets the same error when it runs its request again.
                 tracing::debug!(%error, "polling for the waiters failed");
             }
@@ -150,7 +172,7 @@ impl Waiters {
     }
 
     /// Polls once for each workspace and kind, and wakes the waiters that are ready.
-    async fn poll(&self, services: &Services) -> Result<()> {
+    async fn poll(&self, database: &Arc<Database>, config: &Config) -> Result<()> {
         let entries: Vec<_> = self.waiting().values().cloned().collect();
         let mut groups = BTreeMap::<_, Vec<_>>::new();
         for Entry { waiter, .. } in &entries {
@@ -158,9 +180,9 @@ impl Waiters {
             groups.entry(group).or_default().push(waiter.clone());
         }
         for waiters in groups.into_values() {
-            let mut db = services.db.acquire().await?;
+            let mut db = database.acquire().await?;
             let find_ready = waiters[0].poll.find_ready;
-            let ready = find_ready(&mut db, &services.config, &waiters).await?;
+            let ready = find_ready(&mut db, config, &waiters).await?;
             db.done().await?;
             for entry in entries.iter().filter(|entry| ready.contains(&entry.waiter.id)) {
                 entry.ready.notify_one();

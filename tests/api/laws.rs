@@ -1,6 +1,7 @@
 //! What holds for every operation, now and later: each law runs over the list of them.
 mod functions;
 mod outcomes;
+mod rooms;
 mod rules;
 mod scale_out;
 mod sql;

@@ -14,6 +14,8 @@ mod fuzz;
 mod gathering;
 mod guardrails;
 mod handoffs;
+#[path = "../shared/imports.rs"]
+mod imports;
 mod keys;
 mod laws;
 mod locks;

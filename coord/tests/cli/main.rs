@@ -6,6 +6,8 @@ mod configuration;
 mod documents;
 mod every_command;
 mod hooks;
+#[path = "../../../tests/shared/imports.rs"]
+mod imports;
 mod mcp;
 mod retries;
 mod rooms;

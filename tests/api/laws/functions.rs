@@ -52,7 +52,8 @@ fn a_function_is_called() {
     let texts = functions().into_iter().chain(statements()).chain(queries_for_operators());
     let texts: Vec<_> = texts.map(|it| tokens(&it.text)).collect();
     // The installation of functions is no checked statement, and an operator may call a function.
-    let by_hand = [read(&Path::new(ROOT).join("src/migrate.rs")), all_documents()].concat();
+    let by_hand =
+        [read(&Path::new(ROOT).join("src/database/migrate.rs")), all_documents()].concat();
     for Sql { name, place, .. } in functions() {
         let is_call = |it: &[String]| it[0] != "function" && it[1] == name && it[2] == "(";
         let is_called = texts.iter().any(|text| text.windows(3).any(is_call))
