@@ -10,12 +10,14 @@ use super::{body::read_request, input::RequestInput, respond::respond, routes::P
 use crate::{
     access::Claims,
     operation::{Call, Registered, Reply, RequestInfo, Services, record_status},
-    values::Result,
 };
 
 pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// Answers a request to an operation, in one span that lasts until the answer is known. Counts the answer.
+///
+/// The steps before authorization are here, in the order of `docs/api-design.md#order-of-checks`: declared
+/// length, key, body, JSON and schema. `execute` of the operation does the rest.
 pub(super) async fn answer_operation(
     services: &Services,
     operation: &Registered,
@@ -27,7 +29,16 @@ pub(super) async fn answer_operation(
     let name = operation.meta.id;
     info.log.set_operation(name);
     let span = info.span(name);
-    let executing = execute(services, operation, parameters, info, parts, body);
+    let executing = async {
+        let needs_key = !(operation.meta.open && services.config.public_reads);
+        let (key, body) = read_request(services, needs_key, &parts.headers, body).await?;
+        let (claims, issues) = Claims::from_headers(&parts.headers, operation.meta.idempotent());
+        let has_idempotency_key = claims.idempotency_key.is_some();
+        let request_input = RequestInput { operation, parameters, parts, body: &body };
+        let (input, fingerprint) = request_input.parse(has_idempotency_key, issues)?;
+        let call = Call { services, key, claims, request: info, fingerprint };
+        (operation.execute)(&call, &input).await
+    };
     let response = match executing.instrument(span.clone()).await {
         Ok(reply) => ok(reply),
         Err(error) => {
@@ -38,26 +49,6 @@ pub(super) async fn answer_operation(
     record_status(&span, response.status());
     services.metrics.count_answer(name, response.status().as_u16(), info.started.elapsed());
     response
-}
-
-/// Reads the request and executes the operation, in the order of `docs/api-design.md#order-of-checks`:
-/// declared length, key, body, JSON and schema. The rest is the work of `Registered::execute`.
-async fn execute(
-    services: &Services,
-    operation: &Registered,
-    parameters: &PathParameters<'_>,
-    info: &RequestInfo,
-    parts: &Parts,
-    body: Body,
-) -> Result<Reply> {
-    let needs_key = !(operation.meta.open && services.config.public_reads);
-    let (key, body) = read_request(services, needs_key, &parts.headers, body).await?;
-    let (claims, issues) = Claims::from_headers(&parts.headers, operation.meta.idempotent());
-    let has_idempotency_key = claims.idempotency_key.is_some();
-    let request_input = RequestInput { operation, parameters, parts, body: &body };
-    let (input, fingerprint) = request_input.parse(has_idempotency_key, issues)?;
-    let call = Call { services, key, claims, request: info, fingerprint };
-    operation.execute(&call, &input).await
 }
 
 fn ok(reply: Reply) -> Response {

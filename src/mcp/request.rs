@@ -104,7 +104,7 @@ impl McpRequest {
         let has_key = claims.idempotency_key.is_some();
         let fingerprint = has_key.then(|| fingerprint(&method_and_path, &input));
         let call = call(&self.services, &self.key, claims, &self.info, fingerprint);
-        operation.execute(&call, &input).await
+        (operation.execute)(&call, &input).await
     }
 
     /// Returns the agent that the request acts as, where the key permits what the headers claim.

@@ -17,7 +17,8 @@ pub trait Operation: DeserializeOwned + JsonSchema + Send + 'static {
     /// Everything about the operation except its types.
     const META: Meta;
 
-    /// How requests with `wait_seconds` are polled for. `None` for an operation that does not wait.
+    /// How waiting requests are polled for. `None` for an operation that does not wait. The input of one
+    /// that does has a member `wait_seconds`, and the service sets an upper bound for its value.
     const POLL: Option<Poll> = None;
 
     /// Returns a valid input. The documents show it and the tests run it.
@@ -26,12 +27,6 @@ pub trait Operation: DeserializeOwned + JsonSchema + Send + 'static {
     /// Returns what the operation acts on, for policy and audit.
     fn target(&self) -> Cow<'_, str> {
         "".into()
-    }
-
-    /// Returns how many seconds the request can wait for a better answer than the one it could be given
-    /// at once. The service sets an upper bound.
-    fn wait_seconds(&self) -> i64 {
-        0
     }
 
     /// Whether a request that can still wait does so instead of being sent this answer.

@@ -2,6 +2,7 @@
 //! record.
 use futures_util::future::BoxFuture;
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::{
     authorize::{authorize, record_heartbeat},
@@ -21,15 +22,24 @@ use crate::{
 /// How often an operation is run for one request, where a run had no effect.
 const MAX_RUNS: u32 = 4;
 
-/// Executes an operation on an input that its schema accepts. Runs it again where the first run is known
-/// to have had no effect and the next one can succeed.
+/// Executes an operation on an input that its schema accepts. A request that can wait runs until its
+/// answer is one to send. Runs it again where a run is known to have had no effect and the next one can
+/// succeed.
 pub(super) async fn execute<O: Operation>(call: &Call<'_>, input: &Value) -> Result<Reply> {
+    let services = call.services;
+    let waiting = waiting_request::<O>(call, input);
     let mut runs = 1;
     loop {
-        match run_or_wait::<O>(call, input).await {
+        let result = match &waiting {
+            Some(waiting) => {
+                waiting.run_until_answered(&|wait| run_waiting::<O>(call, input, wait)).await
+            }
+            None => run::<O>(call, input, None).await.map(|(reply, _)| reply),
+        };
+        match result {
             Err(error) if error.lacks_audit_partition() && runs < MAX_RUNS => {
                 // The first write of a month creates the partition of its audit row.
-                let mut db = call.services.db.acquire().await?;
+                let mut db = services.db.acquire().await?;
                 database::ensure_partitions(&mut db, 0).await?;
                 db.done().await?;
             }
@@ -42,15 +52,18 @@ pub(super) async fn execute<O: Operation>(call: &Call<'_>, input: &Value) -> Res
     }
 }
 
-/// Runs an operation once, or for a request that can wait until its answer is one to send.
-async fn run_or_wait<O: Operation>(call: &Call<'_>, input: &Value) -> Result<Reply> {
-    let operation: O = deserialize(input)?;
+/// Returns how a request waits, or `None` for a request that does not.
+fn waiting_request<'a, O: Operation>(
+    call: &'a Call<'_>,
+    input: &'a Value,
+) -> Option<WaitingRequest<'a>> {
+    let poll = O::POLL?;
     let services = call.services;
-    let time_to_wait = services.config.longest_wait(operation.wait_seconds());
-    let Some(poll) = O::POLL.filter(|_| !time_to_wait.is_zero()) else {
-        return Ok(run(call, input, operation, None).await?.0);
-    };
-    let request = WaitingRequest {
+    let seconds = input["wait_seconds"].as_i64().unwrap_or_default();
+    let time_to_wait = services.config.longest_wait(seconds);
+    (!time_to_wait.is_zero()).then(|| WaitingRequest {
+        waiter_id: Uuid::new_v4(),
+        number: services.waiters.next_number(),
         waiters: &services.waiters,
         db: &services.db,
         config: &services.config,
@@ -59,16 +72,20 @@ async fn run_or_wait<O: Operation>(call: &Call<'_>, input: &Value) -> Result<Rep
         input,
         poll,
         time_to_wait,
-    };
-    let run = |wait| -> BoxFuture<'_, Result<Run<Reply>>> {
-        Box::pin(async move {
-            let operation: O = deserialize(input)?;
-            let (reply, caller) = run(call, input, operation, Some(wait)).await?;
-            let waiting_caller = reply.should_wait.then_some(caller);
-            Ok((reply, waiting_caller))
-        })
-    };
-    request.run_until_answered(&run).await
+    })
+}
+
+/// Runs a request that can wait, once.
+fn run_waiting<'a, O: Operation>(
+    call: &'a Call<'_>,
+    input: &'a Value,
+    wait: Wait,
+) -> BoxFuture<'a, Result<Run<Reply>>> {
+    Box::pin(async move {
+        let (reply, caller) = run::<O>(call, input, Some(wait)).await?;
+        let waiting_caller = reply.should_wait.then_some(caller);
+        Ok((reply, waiting_caller))
+    })
 }
 
 fn deserialize<O: Operation>(input: &Value) -> Result<O> {
@@ -80,10 +97,10 @@ fn deserialize<O: Operation>(input: &Value) -> Result<O> {
 async fn run<O: Operation>(
     call: &Call<'_>,
     input: &Value,
-    operation: O,
     wait: Option<Wait>,
 ) -> Result<(Reply, Caller)> {
     let services = call.services;
+    let operation: O = deserialize(input)?;
     let target = operation.target().into_owned();
     let mut db = services.db.on_demand();
     let result = async {

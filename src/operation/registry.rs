@@ -30,7 +30,8 @@ pub struct Registered {
     pub output: Value,
     /// A valid input.
     pub example: Value,
-    execute: for<'a> fn(&'a Call<'a>, &'a Value) -> BoxFuture<'a, Result<Reply>>,
+    /// Executes the operation on an input that its schema accepts.
+    pub(crate) execute: for<'a> fn(&'a Call<'a>, &'a Value) -> BoxFuture<'a, Result<Reply>>,
 }
 
 impl Operations {
@@ -76,11 +77,6 @@ impl Operations {
 }
 
 impl Registered {
-    /// Executes the operation on an input that its schema accepts.
-    pub(crate) async fn execute(&self, call: &Call<'_>, input: &Value) -> Result<Reply> {
-        (self.execute)(call, input).await
-    }
-
     /// Returns what the operation does and when to use it.
     pub fn description(&self) -> &str {
         self.input["description"].as_str().unwrap_or_default()

@@ -48,6 +48,10 @@ pub(super) struct Wait {
 
 /// A request that can wait.
 pub(super) struct WaitingRequest<'a> {
+    /// The same for all runs, so that the request keeps its queue position.
+    pub(super) waiter_id: Uuid,
+    /// The order of arrival in this process.
+    pub(super) number: u64,
     pub(super) waiters: &'a Waiters,
     pub(super) db: &'a Arc<Database>,
     pub(super) config: &'a Config,
@@ -70,13 +74,13 @@ impl WaitingRequest<'_> {
     ) -> Result<T> {
         let deadline = self.started + self.time_to_wait;
         self.time_limit.extend(self.time_to_wait);
-        let (waiter_id, number) = (Uuid::new_v4(), self.waiters.next_number());
         loop {
             let can_wait = Instant::now() < deadline && !self.waiters.are_stopped();
-            let (answer, waiting_caller) = run(Wait { waiter_id, can_wait }).await?;
+            let wait = Wait { waiter_id: self.waiter_id, can_wait };
+            let (answer, waiting_caller) = run(wait).await?;
             let Some(caller) = waiting_caller.filter(|_| can_wait) else { return Ok(answer) };
-            let (input, poll) = (self.input.clone(), self.poll);
-            let waiter = Waiter { id: waiter_id, number, caller, input, poll };
+            let Self { waiter_id: id, number, poll, input, .. } = *self;
+            let waiter = Waiter { id, number, caller, input: input.clone(), poll };
             self.waiters.wait_until_ready(self.db, self.config, waiter, deadline).await;
         }
     }
@@ -125,7 +129,7 @@ struct Entry {
 }
 
 impl Waiters {
-    fn next_number(&self) -> u64 {
+    pub(super) fn next_number(&self) -> u64 {
         self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 

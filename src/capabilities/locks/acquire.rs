@@ -131,10 +131,6 @@ impl Operation for AcquireLock {
         self.file_path.as_str().into()
     }
 
-    fn wait_seconds(&self) -> i64 {
-        self.wait_seconds
-    }
-
     fn should_wait(answer: &Acquired) -> bool {
         answer.locked_by.is_some()
     }

@@ -167,10 +167,6 @@ impl Operation for GetWork {
         json!({ "agent_id": "claude-1", "agent_type": "claude_code", "task_types": ["test"] })
     }
 
-    fn wait_seconds(&self) -> i64 {
-        self.wait_seconds
-    }
-
     fn should_wait(answer: &ClaimAnswer) -> bool {
         !Self::took_effect(answer)
     }
