@@ -45,7 +45,7 @@ pub(crate) trait Transition: fmt::Debug + Send + Sync + Sized + 'static {
 
 /// Returns one column of a gathered call: a value from each of its requests.
 pub(crate) fn column<'a, T, V>(requests: &'a [Arc<T>], value: impl Fn(&'a T) -> V) -> Vec<V> {
-    requests.iter().map(|it| value(it)).collect()
+    requests.iter().map(|request| value(request)).collect()
 }
 
 /// The requests for one transition in this process.
@@ -141,7 +141,7 @@ impl<T: Transition> Gatherer<T> {
     }
 
     fn is_queued(&self, request: &Arc<T>) -> bool {
-        self.queue().iter().any(|it| Arc::ptr_eq(&it.request, request))
+        self.queue().iter().any(|entry| Arc::ptr_eq(&entry.request, request))
     }
 
     /// Runs the waiting requests as one call, in a task of its own: the client of the request that got the
@@ -150,13 +150,13 @@ impl<T: Transition> Gatherer<T> {
         let mut entries: Vec<_> = {
             let mut queue = self.queue();
             let count = queue.len().min(MAX_GATHERED);
-            queue.drain(..count).filter(|it| !it.answer.is_closed()).collect()
+            queue.drain(..count).filter(|entry| !entry.answer.is_closed()).collect()
         };
         if entries.is_empty() {
             return;
         }
         // The sort is stable: requests that lock the same row stay in the order of their arrival.
-        entries.sort_by_cached_key(|it| it.request.lock_order());
+        entries.sort_by_cached_key(|entry| entry.request.lock_order());
         let database = database.clone();
         #[expect(clippy::disallowed_methods, reason = "a call serves several requests")]
         tokio::spawn(async move { within_lane(lane, call(&database, entries)).await });
@@ -168,7 +168,7 @@ impl<T: Transition> Gatherer<T> {
 }
 
 async fn call<T: Transition>(database: &Arc<Database>, entries: Vec<Entry<T>>) {
-    let requests: Vec<_> = entries.iter().map(|it| it.request.clone()).collect();
+    let requests: Vec<_> = entries.iter().map(|entry| entry.request.clone()).collect();
     let called = async {
         let mut db = database.on_demand();
         let rows = T::run_all(&requests, &mut db).await?;
@@ -185,12 +185,12 @@ async fn call<T: Transition>(database: &Arc<Database>, entries: Vec<Entry<T>>) {
         }
         Err(error) if error.is_of_statement() => {
             tracing::debug!(%error, "a gathered call failed; its requests run alone");
-            entries.for_each(|it| drop(it.answer.send(Answer::Alone)));
+            entries.for_each(|entry| drop(entry.answer.send(Answer::Alone)));
         }
         Err(error) => {
             let text = format!("a gathered call failed: {error:?}");
-            entries.for_each(|it| {
-                drop(it.answer.send(Answer::Failed(Error::Unavailable(text.clone().into()))));
+            entries.for_each(|entry| {
+                drop(entry.answer.send(Answer::Failed(Error::Unavailable(text.clone().into()))));
             });
         }
     }

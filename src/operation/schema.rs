@@ -52,8 +52,10 @@ fn unwrap_lines(schema: &mut Value) {
             for (name, member) in members {
                 match member {
                     Value::String(text) if name == "description" => {
-                        let paragraphs: Vec<_> =
-                            text.split("\n\n").map(|it| it.replace('\n', " ")).collect();
+                        let paragraphs: Vec<_> = text
+                            .split("\n\n")
+                            .map(|paragraph| paragraph.replace('\n', " "))
+                            .collect();
                         *text = paragraphs.join("\n\n");
                     }
                     inner => unwrap_lines(inner),
@@ -100,7 +102,7 @@ fn collect_untrusted(schema: &Value, value: &Value, path: &str, found: &mut Vec<
         return;
     }
     if schema[UNTRUSTED] == true {
-        if found.iter().all(|it| it != path) {
+        if found.iter().all(|known| known != path) {
             found.push(path.to_owned());
         }
         return;
@@ -110,7 +112,7 @@ fn collect_untrusted(schema: &Value, value: &Value, path: &str, found: &mut Vec<
     }
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         let dot = if path.is_empty() { "" } else { "." };
-        if property[UNTRUSTED].as_str().is_some_and(|it| !value[it].is_null()) {
+        if property[UNTRUSTED].as_str().is_some_and(|sibling| !value[sibling].is_null()) {
             let property = json!({ UNTRUSTED: true });
             collect_untrusted(&property, &value[name], &format!("{path}{dot}{name}"), found);
             continue;
@@ -128,11 +130,14 @@ fn remove_null_of_omitted(schema: &mut Value) {
         Value::Object(members) => {
             let required = members.get("required").cloned().unwrap_or_default();
             let is_required = |name: &str| {
-                required.as_array().is_some_and(|names| names.iter().any(|it| it == name))
+                required
+                    .as_array()
+                    .is_some_and(|names| names.iter().any(|required| required == name))
             };
             let properties = members.get_mut("properties").and_then(Value::as_object_mut);
             for (name, property) in properties.into_iter().flatten() {
-                let may_be_null = property.as_object_mut().and_then(|it| it.remove(NULL_OR_ABSENT));
+                let may_be_null =
+                    property.as_object_mut().and_then(|schema| schema.remove(NULL_OR_ABSENT));
                 if may_be_null.is_none() && !is_required(name) {
                     keywords::forbid_null(property);
                 }

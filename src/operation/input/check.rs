@@ -11,32 +11,27 @@ use crate::values::{
     json::cut,
 };
 
-/// Coerces the members of `input` in path and returns every problem, in the order of declaration.
-/// `root` names the part of the request that a member comes from: `body`, `query` or `path`.
+/// Coerces the members of `input` in place and returns every issue, in the order of declaration. `root`
+/// returns the part of the request that a member comes from: `body`, `query` or `path`.
 pub(crate) fn check(
     schema: &Value,
     input: &mut Value,
     root: impl Fn(&str) -> &'static str,
 ) -> Vec<Issue> {
-    let mut issues = Vec::new();
-    let Some(properties) = schema["properties"].as_object() else { return issues };
-    let sent = input.clone();
-    let mut path = Vec::with_capacity(4);
-    for (name, property) in properties {
-        path.clear();
-        path.extend([Step::Member(root(name)), Step::Member(name)]);
-        check_member(schema, name, property, input, &mut path, &mut issues);
+    let mut walk = Walk { path: Vec::with_capacity(4), issues: Vec::new() };
+    let as_sent = lacking_object(schema, input);
+    for (name, property) in properties(schema) {
+        walk.path.clear();
+        walk.path.extend([Step::Member(root(name)), Step::Member(name)]);
+        walk.check_member(schema, name, property, input, as_sent.as_ref());
     }
-    // The issue of a missing member repeats the object as it was sent, not as far as it was coerced.
-    for issue in issues.iter_mut().filter(|issue| issue.kind == "missing") {
-        let steps = &issue.loc[1..issue.loc.len() - 1];
-        let lacking = steps.iter().try_fold(&sent, |value, step| match step {
-            Value::String(name) => value.get(name),
-            step => value.get(usize::try_from(step.as_u64()?).ok()?),
-        });
-        issue.input = lacking.map(cut).unwrap_or_default();
-    }
-    issues
+    walk.issues
+}
+
+/// Where the check is, and what it has found.
+struct Walk<'a> {
+    path: Vec<Step<'a>>,
+    issues: Vec<Issue>,
 }
 
 /// One step of the path to a value. Converted to JSON only for an issue.
@@ -46,54 +41,65 @@ enum Step<'a> {
     Item(usize),
 }
 
-fn issue_at(problem: Problem, path: &[Step<'_>], input: &Value) -> Issue {
-    let steps = path.iter().map(|step| match step {
-        Step::Member(name) => json!(name),
-        Step::Item(index) => json!(index),
-    });
-    Issue::new(problem, &steps.collect::<Vec<_>>(), input)
-}
-
-fn check_member<'a>(
-    schema: &'a Value,
-    name: &'a str,
-    property: &'a Value,
-    object: &mut Value,
-    path: &mut Vec<Step<'a>>,
-    issues: &mut Vec<Issue>,
-) {
-    match object.get_mut(name) {
-        Some(value) => check_value(property, value, path, issues),
-        None if required(schema, name) => {
-            issues.push(issue_at(missing(), path, object));
-        }
-        None => {}
-    }
-}
-
-fn check_value<'a>(
-    schema: &'a Value,
-    input: &mut Value,
-    path: &mut Vec<Step<'a>>,
-    issues: &mut Vec<Issue>,
-) {
-    if input.is_null() && accepts(schema, "null") {
-        return;
-    }
-    let schema = inner_schema(schema);
-    if let Err(problem) = coerce(schema, input) {
-        return issues.push(issue_at(problem, path, input));
-    }
-    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
-        path.push(Step::Member(name));
-        check_member(schema, name, property, input, path, issues);
-        path.pop();
-    }
-    if let (Some(items), Some(values)) = (schema.get("items"), input.as_array_mut()) {
-        for (index, value) in values.iter_mut().enumerate() {
-            path.push(Step::Item(index));
-            check_value(items, value, path, issues);
-            path.pop();
+impl<'a> Walk<'a> {
+    /// Checks one member of an object. `as_sent` is the object before it was coerced, where it lacks a
+    /// required member.
+    fn check_member(
+        &mut self,
+        schema: &'a Value,
+        name: &'a str,
+        property: &'a Value,
+        object: &mut Value,
+        as_sent: Option<&Value>,
+    ) {
+        match (object.get_mut(name), as_sent) {
+            (Some(value), _) => self.check_value(property, value),
+            (None, Some(as_sent)) if required(schema, name) => self.add(missing(), as_sent),
+            (None, _) => {}
         }
     }
+
+    fn check_value(&mut self, schema: &'a Value, input: &mut Value) {
+        if input.is_null() && accepts(schema, "null") {
+            return;
+        }
+        let schema = inner_schema(schema);
+        if let Err(problem) = coerce(schema, input) {
+            return self.add(problem, input);
+        }
+        let as_sent = lacking_object(schema, input);
+        for (name, property) in properties(schema) {
+            self.path.push(Step::Member(name));
+            self.check_member(schema, name, property, input, as_sent.as_ref());
+            self.path.pop();
+        }
+        if let (Some(items), Some(values)) = (schema.get("items"), input.as_array_mut()) {
+            for (index, value) in values.iter_mut().enumerate() {
+                self.path.push(Step::Item(index));
+                self.check_value(items, value);
+                self.path.pop();
+            }
+        }
+    }
+
+    fn add(&mut self, problem: Problem, input: &Value) {
+        let steps = self.path.iter().map(|step| match step {
+            Step::Member(name) => json!(name),
+            Step::Item(index) => json!(index),
+        });
+        let loc: Vec<_> = steps.collect();
+        self.issues.push(Issue::new(problem, &loc, input));
+    }
+}
+
+fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    schema["properties"].as_object().into_iter().flatten()
+}
+
+/// Returns the object if it lacks a required member: the issue repeats the object as it was sent, not as
+/// far as it was coerced.
+fn lacking_object(schema: &Value, object: &Value) -> Option<Value> {
+    let lacks = |name: &Value| name.as_str().is_some_and(|name| object.get(name).is_none());
+    let is_lacking = schema["required"].as_array().into_iter().flatten().any(lacks);
+    is_lacking.then(|| cut(object))
 }
