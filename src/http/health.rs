@@ -54,9 +54,9 @@ pub(crate) fn live() -> Live {
 /// Whether the database answers a query; `Err` holds the body of a 503.
 pub(crate) async fn health(services: &Services) -> Result<Health, Health> {
     let check = async {
-        let mut db = services.db.acquire().await?;
+        let mut db = services.db.acquire_connection().await?;
         sqlx::query_scalar!("select 1").fetch_one(&mut db).await?;
-        db.done().await?;
+        db.commit_and_release().await?;
         Ok(())
     };
     match within_time_limit("health", check).await {
@@ -76,11 +76,12 @@ pub(crate) async fn ready(services: &Services) -> Result<Ready, Ready> {
         write: "unknown",
         failed: vec!["db"],
     };
-    if within_time_limit("ready: pooler", services.db.is_mixed_up()).await == Some(true) {
+    if within_time_limit("ready: pooler", services.db.mixes_up_statements()).await == Some(true) {
         ready.db = database::REMEDY;
         return Err(ready);
     }
-    let Some(mut db) = within_time_limit("ready: database", services.db.acquire()).await else {
+    let Some(mut db) = within_time_limit("ready: database", services.db.acquire_connection()).await
+    else {
         return Err(ready);
     };
     let Some(schema_state) =
@@ -109,7 +110,7 @@ pub(crate) async fn ready(services: &Services) -> Result<Ready, Ready> {
         ready.failed = vec!["write"];
         return Err(ready);
     }
-    if within_time_limit("ready: end", db.done()).await.is_none() {
+    if within_time_limit("ready: end", db.commit_and_release()).await.is_none() {
         return Err(Ready { db: "unreachable", schema: "unknown", failed: vec!["db"], ..ready });
     }
     Ok(Ready { status: "ok", write: "ok", failed: vec![], ..ready })

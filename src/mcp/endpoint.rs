@@ -267,8 +267,8 @@ async fn end(
         Err(Error::ConnectionEnded) => return Ok(StatusCode::NO_CONTENT.into_response()),
         result => result?,
     };
-    let mut db = services.db.acquire().await?;
+    let mut db = services.db.acquire_connection().await?;
     end_connection(&mut db, &caller, &connection_id).await?;
-    db.done().await?;
+    db.commit_and_release().await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

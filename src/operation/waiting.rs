@@ -158,10 +158,10 @@ impl Waiters {
             groups.entry(group).or_default().push(waiter.clone());
         }
         for waiters in groups.into_values() {
-            let mut db = services.db.acquire().await?;
+            let mut db = services.db.acquire_connection().await?;
             let find_ready = waiters[0].poll.find_ready;
             let ready = find_ready(&mut db, &services.config, &waiters).await?;
-            db.done().await?;
+            db.commit_and_release().await?;
             for entry in entries.iter().filter(|entry| ready.contains(&entry.waiter.id)) {
                 entry.ready.notify_one();
             }

@@ -1,4 +1,4 @@
-//! Limits of the wire that several rooms know: `docs/api-design.md#limits`.
+//! Limits of the wire that several rooms apply: `docs/api-design.md#limits`.
 
 /// The maximum size of an id or a short name, in bytes.
 pub(crate) const MAX_ID_BYTES: usize = 256;
