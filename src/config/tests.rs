@@ -15,7 +15,7 @@ fn valid(variables: &[(&str, &str)]) -> Config {
     parse(Home::Server, &[&[DSN], variables].concat()).expect("valid")
 }
 
-/// The problems' text for one variable beside a valid connection string.
+/// Asserts that a value is refused with one line, which names the variable and no secret.
 #[track_caller]
 fn assert_refused(name: &str, value: &str) {
     let error = parse(Home::Server, &[(name, value), DSN]).expect_err("refused").to_string();
