@@ -12,7 +12,8 @@ fn main() -> io::Result<()> {
 
     let mut files = Vec::new();
     find_sql(Path::new("src"), &mut files)?;
-    // By the bytes of their paths, like `sort` in the C locale: every installer must arrive at one digest.
+    // By the bytes of their paths, like `sort` in the C locale: every installer must arrive at one
+    // digest.
     files.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
     let texts: io::Result<Vec<String>> = files.iter().map(fs::read_to_string).collect();
     let text = texts?.concat();

@@ -49,8 +49,8 @@ impl App {
         database::migrate(&self.0.db).await
     }
 
-    /// Cleans up what has expired, at regular intervals until dropped. Nothing depends on it, so a service
-    /// that the platform puts to sleep does without.
+    /// Cleans up what has expired, at regular intervals until dropped. Nothing depends on it, so a
+    /// service that the platform puts to sleep does without.
     pub async fn sweep(&self) -> ! {
         let Self(services) = self;
         if services.config.sleep_friendly {

@@ -48,8 +48,8 @@ impl Standings {
         Self(Cache::new(CAPACITY))
     }
 
-    /// Sets trust and profile of a caller (`docs/api-design.md#trust`). Uses the connection only when what
-    /// is known about the agent is too old.
+    /// Sets trust and profile of a caller (`docs/api-design.md#trust`). Uses the connection only when
+    /// what is known about the agent is too old.
     pub(crate) async fn apply(
         &self,
         db: &mut Db,

@@ -22,8 +22,8 @@ pub(crate) struct DatabaseSettings {
 /// How statements are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Statements {
-    /// As named prepared statements, each in its own transaction. Needs a direct connection, or a pooler that
-    /// tracks prepared statements.
+    /// As named prepared statements, each in its own transaction. Needs a direct connection, or a pooler
+    /// that tracks prepared statements.
     Named,
     /// Without names, in one transaction from acquiring a connection to releasing it. For a pooler in
     /// transaction mode, which can give each transaction another connection to the server.
@@ -33,8 +33,8 @@ pub(crate) enum Statements {
 /// How long a connection can be idle. The default of the driver.
 const IDLE_TIME: Duration = Duration::from_secs(600);
 
-/// How long a connection can be idle with `SLEEP_FRIENDLY`: an open connection keeps a platform from putting
-/// the service to sleep.
+/// How long a connection can be idle with `SLEEP_FRIENDLY`: an open connection keeps a platform from
+/// putting the service to sleep.
 const IDLE_TIME_SLEEPY: Duration = Duration::from_secs(60);
 
 impl Reader<'_> {
@@ -77,8 +77,8 @@ impl Reader<'_> {
     }
 }
 
-/// Parses a connection string. Leaves out the start-up parameter `extra_float_digits`, which the driver sends
-/// by default and poolers refuse.
+/// Parses a connection string. Leaves out the start-up parameter `extra_float_digits`, which the driver
+/// sends by default and poolers refuse.
 fn parse_dsn(dsn: &str) -> Option<PgConnectOptions> {
     let scheme = dsn.split_once("://")?.0;
     if !["postgres", "postgresql"].contains(&scheme) {

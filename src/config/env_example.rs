@@ -37,8 +37,8 @@ POSTGRES_DSN=postgresql://postgres:postgres@localhost:54322/postgres
 const EXPLAINED: [&str; 3] =
     ["POSTGRES_DSN", "COORDINATION_API_KEYS", "COORDINATION_API_KEY_IDENTITIES"];
 
-/// Returns the example environment: a section for each way to run the service, then every other variable with
-/// its default, commented out.
+/// Returns the example environment: a section for each way to run the service, then every other variable
+/// with its default, commented out.
 pub fn env_example() -> String {
     let mut text = START.to_owned();
     for variable in VARIABLES.iter().filter(|it| !EXPLAINED.contains(&it.name)) {

@@ -4,8 +4,8 @@ use serde_json::Value;
 use super::reader::Reader;
 use crate::values::Secret;
 
-/// The workspace of identities without a workspace, and of callers without a key. SQL spells out the same name:
-/// in the seeded rows, and in the functions that fall back to them.
+/// The workspace of identities without a workspace, and of callers without a key. SQL spells out the
+/// same name: in the seeded rows, and in the functions that fall back to them.
 pub(crate) const DEFAULT_WORKSPACE: &str = "default";
 
 /// The identity that a key is bound to.
@@ -25,7 +25,8 @@ impl Default for Identity {
 }
 
 impl Reader<'_> {
-    /// Reads the keys with their identities. Without a list of keys, the keys of the identities are accepted.
+    /// Reads the keys with their identities. Without a list of keys, the keys of the identities are
+    /// accepted.
     pub(super) fn keys(&mut self) -> Vec<(Secret<String>, Identity)> {
         let listed = (self.lookup)("COORDINATION_API_KEYS").filter(|it| !it.trim().is_empty());
         let listed: Option<Vec<String>> = listed.map(|csv| {

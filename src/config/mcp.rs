@@ -1,5 +1,5 @@
-//! Allowed hosts and origins of the MCP endpoint. Guards against DNS rebinding: a page whose name resolves to
-//! this machine must not reach a service that listens only on loopback.
+//! Allowed hosts and origins of the MCP endpoint. Guards against DNS rebinding: a page whose name
+//! resolves to this machine must not reach a service that listens only on loopback.
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderValue, header, uri::Authority};
@@ -20,8 +20,8 @@ pub(crate) struct McpSettings {
 }
 
 impl McpSettings {
-    /// Checks the `Host` and `Origin` of a request. Requests without them do not come from a browser, which
-    /// alone is open to DNS rebinding, and are allowed.
+    /// Checks the `Host` and `Origin` of a request. Requests without them do not come from a browser,
+    /// which alone is open to DNS rebinding, and are allowed.
     ///
     /// # Errors
     /// [`Error::Forbidden`] names the variable that would allow the request.
@@ -60,7 +60,8 @@ impl McpSettings {
 }
 
 impl Reader<'_> {
-    /// Reads the settings of a service that listens on `host`. Pages of the CORS origins can always use it.
+    /// Reads the settings of a service that listens on `host`. Pages of the CORS origins can always use
+    /// it.
     pub(super) fn mcp(&mut self, host: Option<IpAddr>, cors: &[HeaderValue]) -> McpSettings {
         let mut hosts: Vec<Authority> = Vec::new();
         for name in ["COORDINATION_PUBLIC_HOSTS", "RAILWAY_PUBLIC_DOMAIN", "RAILWAY_PRIVATE_DOMAIN"]

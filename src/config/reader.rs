@@ -1,17 +1,18 @@
-//! Reads variables by their kind and collects every problem. By hand, because the crates for configuration
-//! stop at the first wrong value or repeat the value, which can be a secret, and have no reference document.
+//! Reads variables by their kind and collects every problem. By hand, because the crates for
+//! configuration stop at the first wrong value or repeat the value, which can be a secret, and have no
+//! reference document.
 use std::{collections::BTreeSet, time::Duration};
 
 use super::variables::{Kind, variable};
 
-/// Everything that is wrong with the environment. Its text has one line per variable, with what was expected
-/// and without the value, which can be a secret.
+/// Everything that is wrong with the environment. Its text has one line per variable, with what was
+/// expected and without the value, which can be a secret.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
 pub struct ConfigError(Vec<String>);
 
-/// Reads variables from a lookup function. Records an invalid value as a problem and returns the default of
-/// the type, so that reading continues and finds the other problems too.
+/// Reads variables from a lookup function. Records an invalid value as a problem and returns the default
+/// of the type, so that reading continues and finds the other problems too.
 pub(super) struct Reader<'a> {
     pub(super) lookup: &'a dyn Fn(&str) -> Option<String>,
     problems: BTreeSet<String>,

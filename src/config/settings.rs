@@ -140,8 +140,8 @@ impl Config {
         self
     }
 
-    /// Returns the configuration with another time after which idle database connections are closed, where
-    /// `SLEEP_FRIENDLY` closes them early, for tests that must not wait a minute.
+    /// Returns the configuration with another time after which idle database connections are closed,
+    /// where `SLEEP_FRIENDLY` closes them early, for tests that must not wait a minute.
     #[doc(hidden)]
     pub fn with_sleepy_idle_time(mut self, limit: Duration) -> Self {
         if self.sleep_friendly {

@@ -16,8 +16,9 @@ pub struct Timings {
     pub heartbeat_interval: Duration,
     /// The time limit of a request that does not wait: `docs/api-design.md#limits`.
     pub request_time: Duration,
-    /// The time limit of a request's body, from the end of its head. Prevents slow requests (Slowloris), which
-    /// hold a connection by sending a byte now and then. A body of 1 MiB arrives in time at 1 Mbit/s.
+    /// The time limit of a request's body, from the end of its head. Prevents slow requests (Slowloris),
+    /// which hold a connection by sending a byte now and then. A body of 1 MiB arrives in time at 1
+    /// Mbit/s.
     pub body_time: Duration,
     /// The time between two sweeps of the server.
     pub sweep_interval: Duration,

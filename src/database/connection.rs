@@ -1,5 +1,5 @@
-//! The database as a process and as a request see it. No code here uses the network before an operation needs
-//! the database.
+//! The database as a process and as a request see it. No code here uses the network before an operation
+//! needs the database.
 use std::{io, sync::Arc};
 
 use sqlx::{PgConnection, postgres::PgConnectOptions};
@@ -21,12 +21,12 @@ pub(crate) struct Database {
     pooler: Pooler,
 }
 
-/// The database as one request sees it: a connection of the pool, acquired by the first statement. It is closed
-/// on drop, and reused only after [`Db::commit_and_release`] or [`Db::release`].
+/// The database as one request sees it: a connection of the pool, acquired by the first statement. It is
+/// closed on drop, and reused only after [`Db::commit_and_release`] or [`Db::release`].
 ///
-/// A client that disconnects, or a time limit, drops the work at any point, also while a `begin` is on its way
-/// that the driver has not registered yet. If such a connection went back to the pool, the next requests would
-/// write into that transaction, and their effects would be lost with it.
+/// A client that disconnects, or a time limit, drops the work at any point, also while a `begin` is on
+/// its way that the driver has not registered yet. If such a connection went back to the pool, the next
+/// requests would write into that transaction, and their effects would be lost with it.
 #[derive(Debug)]
 pub(crate) struct Db {
     database: Arc<Database>,
@@ -48,8 +48,8 @@ impl Db {
         Ok(())
     }
 
-    /// Begins a transaction, or a savepoint in the open transaction. [`Db::commit`] or [`Db::rollback`] ends it;
-    /// until then, the connection cannot be released.
+    /// Begins a transaction, or a savepoint in the open transaction. [`Db::commit`] or [`Db::rollback`]
+    /// ends it; until then, the connection cannot be released.
     pub(crate) async fn begin(&mut self) -> Result<()> {
         self.connection().await?;
         self.control(if self.depth == 0 { "begin" } else { "savepoint inner_transaction" }).await?;

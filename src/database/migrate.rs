@@ -36,8 +36,8 @@ static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| {
     definitions.filter_map(|rest| rest.split('(').next()).map(str::to_owned).collect()
 });
 
-/// Installs the functions and stores their digest. The bodies are not checked during the installation, because
-/// a function can call another function that is defined later.
+/// Installs the functions and stores their digest. The bodies are not checked during the installation,
+/// because a function can call another function that is defined later.
 static INSTALLATION: LazyLock<String> = LazyLock::new(|| {
     format!(
         "set local check_function_bodies = off;\n{FUNCTIONS}\nselect finish_installation('{}');",
@@ -65,8 +65,8 @@ pub enum MigrateError {
     /// The database is unreachable, at least for now.
     #[error("the database cannot be reached: {0}")]
     Unreachable(#[source] sqlx::Error),
-    /// A pooler in transaction mode is in between. The advisory lock of the migrations belongs to a server
-    /// connection, which such a pooler changes with each transaction.
+    /// A pooler in transaction mode is in between. The advisory lock of the migrations belongs to a
+    /// server connection, which such a pooler changes with each transaction.
     #[error(
         "migrations need the database's direct address: run `coordinator migrate` with it in \
          POSTGRES_DSN and without POSTGRES_POOLER"
@@ -110,8 +110,8 @@ pub(crate) async fn migrate(database: &Database) -> Result<(), MigrateError> {
 /// Applies the migrations and installs the functions, in one transaction under the migrator's lock.
 #[expect(clippy::disallowed_methods, reason = "the definitions of the functions are not a query")]
 async fn update(db: &mut PgConnection) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    // The migrator acquires this lock too, and releases it when it returns. Acquired here as well, the lock is
-    // held until the transaction has ended.
+    // The migrator acquires this lock too, and releases it when it returns. Acquired here as well, the
+    // lock is held until the transaction has ended.
     db.lock().await?;
     let mut tx = db.begin().await?;
     // Without this, Citus refuses to change a table and a function in one transaction.
@@ -157,8 +157,9 @@ async fn lift_time_limits(db: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-/// Sets the time limits of the role in this database. They are set on the role, because poolers refuse start-up
-/// parameters, and a plain SET would stay on a server connection that a pooler then gives to other clients.
+/// Sets the time limits of the role in this database. They are set on the role, because poolers refuse
+/// start-up parameters, and a plain SET would stay on a server connection that a pooler then gives to
+/// other clients.
 async fn set_time_limits(db: &mut PgConnection) -> Result<()> {
     sqlx::query!(
         r#"

@@ -1,10 +1,10 @@
-//! The database connections of a process: sqlx's pool, and a list of connections in front of it that are ready
-//! to be used.
+//! The database connections of a process: sqlx's pool, and a list of connections in front of it that are
+//! ready to be used.
 //!
-//! The list is needed because sqlx's pool pings the server whenever a connection returns to it: a round trip per
-//! request, during which no other request can use the connection, and without a time limit. A released
-//! connection therefore goes to the list. It returns to the pool after a second without use, once the server has
-//! answered a ping.
+//! The list is needed because sqlx's pool pings the server whenever a connection returns to it: a round
+//! trip per request, during which no other request can use the connection, and without a time limit. A
+//! released connection therefore goes to the list. It returns to the pool after a second without use,
+//! once the server has answered a ping.
 use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -24,15 +24,16 @@ use crate::{
     values::{Secret, lock},
 };
 
-/// How long a request waits for a connection. When the database is down, requests get 503 after this time.
+/// How long a request waits for a connection. When the database is down, requests get 503 after this
+/// time.
 pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long a connection can be idle and be used without a ping. A connection that was idle for longer can be
-/// broken without notice; a ping before every use would cost each request a round trip.
+/// How long a connection can be idle and be used without a ping. A connection that was idle for longer
+/// can be broken without notice; a ping before every use would cost each request a round trip.
 const TRUSTED_IDLE_TIME: Duration = Duration::from_secs(1);
 
-/// How long a connection can stay out of sqlx's pool. The pool closes connections that are too old, which it can
-/// only do when they return.
+/// How long a connection can stay out of sqlx's pool. The pool closes connections that are too old,
+/// which it can only do when they return.
 const MAX_USE_TIME: Duration = Duration::from_secs(60);
 
 /// All database connections of a process. Connections are opened when a request needs them.
@@ -43,8 +44,8 @@ pub(crate) struct Pool {
     max: u32,
     idle_time: Duration,
     sqlx_pool: OnceCell<PgPool>,
-    /// One permit for each connection in use. The holder of a permit finds a connection in `ready`, or sqlx's
-    /// pool has one or can open one.
+    /// One permit for each connection in use. The holder of a permit finds a connection in `ready`, or
+    /// sqlx's pool has one or can open one.
     permits: Arc<Semaphore>,
     ready: Arc<Mutex<Ready>>,
 }
@@ -231,8 +232,8 @@ async fn return_unused(ready: Arc<Mutex<Ready>>) {
     }
 }
 
-/// Returns a connection to sqlx's pool, or closes it if the server does not answer in time: the pool would wait
-/// for the answer without a time limit.
+/// Returns a connection to sqlx's pool, or closes it if the server does not answer in time: the pool
+/// would wait for the answer without a time limit.
 async fn return_to_sqlx(IdleConnection { connection, acquired_at, .. }: IdleConnection) {
     let mut idle = PooledConnection { connection: Some(connection), acquired_at, permit: None };
     if let Ok(true) = tokio::time::timeout(ACQUIRE_TIMEOUT, idle.is_alive()).await {

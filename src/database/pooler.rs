@@ -1,8 +1,8 @@
 //! Whether a pooler between the service and the database mixes up prepared statements.
 //!
-//! A pooler in transaction mode that does not track prepared statements can answer one client's statement
-//! with the rows of another client's, without an error. The service therefore sends no statement before it
-//! has checked that this does not happen.
+//! A pooler in transaction mode that does not track prepared statements can answer one client's
+//! statement with the rows of another client's, without an error. The service therefore sends no
+//! statement before it has checked that this does not happen.
 use std::{
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
@@ -15,8 +15,8 @@ use tokio::sync::Mutex;
 
 use crate::values::{Error, Result};
 
-/// How often each of the two connections sends a statement. A pooler can give both of them their own server
-/// connection by chance.
+/// How often each of the two connections sends a statement. A pooler can give both of them their own
+/// server connection by chance.
 const ROUNDS: i32 = 3;
 
 /// The time limit of a check.
@@ -36,8 +36,8 @@ pub(crate) const REMEDY: &str = "a connection pooler in front of the database mi
 
 /// What is known about poolers in front of the database.
 ///
-/// Not a `values::Cache`, because the mutex is held during a check: simultaneous requests wait for one check
-/// (single flight) and do not open two connections each.
+/// Not a `values::Cache`, because the mutex is held during a check: simultaneous requests wait for one
+/// check (single flight) and do not open two connections each.
 #[derive(Debug, Default)]
 pub(crate) struct Pooler {
     /// Whether the latest check found no problem. Every request reads this, without the mutex.
@@ -52,7 +52,8 @@ struct Finding {
 }
 
 impl Pooler {
-    /// Checks the pooler until one check finds no problem. That finding holds for the rest of the process.
+    /// Checks the pooler until one check finds no problem. That finding holds for the rest of the
+    /// process.
     ///
     /// # Errors
     /// `Unavailable` when statements are mixed up, or when the database is unreachable.
@@ -109,8 +110,8 @@ async fn compare_connections(options: &PgConnectOptions) -> Result<bool> {
 async fn alternate_statements(first: &mut PgConnection, second: &mut PgConnection) -> Result<bool> {
     for round in 0..ROUNDS {
         for (connection, addend) in [(&mut *first, 1_000), (&mut *second, 2_000)] {
-            // The text differs in every round and for each connection, so each statement is prepared again
-            // and has another result.
+            // The text differs in every round and for each connection, so each statement is prepared
+            // again and has another result.
             let sql = format!("select $1::integer + {} as sum", addend + round);
             #[expect(
                 clippy::disallowed_methods,

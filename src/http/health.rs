@@ -66,7 +66,8 @@ pub(crate) async fn health(services: &Services) -> Result<Health, Health> {
 }
 
 /// Whether the service can do its work: the database answers, its schema is this version's, its
-/// guardrail patterns compile, and a row can be written (and is rolled back). `Err` holds the body of a 503.
+/// guardrail patterns compile, and a row can be written (and is rolled back). `Err` holds the body of a
+/// 503.
 pub(crate) async fn ready(services: &Services) -> Result<Ready, Ready> {
     let mut ready = Ready {
         status: "degraded",

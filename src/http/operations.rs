@@ -15,7 +15,8 @@ use crate::{
 
 pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// Answers a request to an operation, in one span that lasts until the answer is known. Counts the answer.
+/// Answers a request to an operation, in one span that lasts until the answer is known. Counts the
+/// answer.
 pub(super) async fn answer_operation(
     services: &Services,
     operation: &Registered,

@@ -1,5 +1,5 @@
-//! Tools as MCP clients see them: from arguments to the input of an operation, and from its answer to that
-//! of the tool.
+//! Tools as MCP clients see them: from arguments to the input of an operation, and from its answer to
+//! that of the tool.
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -52,7 +52,8 @@ impl ToolForm {
     /// Creates the form of an operation's tool.
     ///
     /// # Panics
-    /// When a member is left out that is required and does not name the caller: nobody could call the tool.
+    /// When a member is left out that is required and does not name the caller: nobody could call the
+    /// tool.
     fn new(tool: Tool, meta: &Meta, input: &Value) -> Self {
         let (mut properties, mut required_arguments, mut members) =
             (Map::new(), Vec::new(), Vec::new());
@@ -144,8 +145,8 @@ fn default_of(tool: &Tool, member: &str) -> Option<Value> {
     Some(serde_json::from_str(json).expect("the default of an argument is JSON"))
 }
 
-/// Reduces a schema to what helps to fill in an argument, because agents pay for every word. Everything that
-/// is left out is checked all the same.
+/// Reduces a schema to what helps to fill in an argument, because agents pay for every word. Everything
+/// that is left out is checked all the same.
 fn concise(schema: &Value) -> Value {
     let mut schema = schema.clone();
     forbid_null(&mut schema);

@@ -48,7 +48,8 @@ pub(super) struct Outcome {
 }
 
 impl McpRequest {
-    /// Returns the message that a handler of the protocol was called for, with the headers of its request.
+    /// Returns the message that a handler of the protocol was called for, with the headers of its
+    /// request.
     pub(super) fn of(cx: &RequestContext<RoleServer>) -> Result<(&Self, &HeaderMap), ErrorData> {
         let parts = cx.extensions.get::<Parts>();
         let found = parts.and_then(|parts| Some((parts.extensions.get::<Self>()?, &parts.headers)));

@@ -68,8 +68,8 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
         }
     }
 
-    /// Stores a value that was read at `read_at`. Does nothing when entries were removed since `generation`,
-    /// because the value can be out of date.
+    /// Stores a value that was read at `read_at`. Does nothing when entries were removed since
+    /// `generation`, because the value can be out of date.
     pub(crate) fn insert(
         &self,
         generation: Generation,
@@ -88,7 +88,8 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
         entries.by_key.insert(key, Entry { value, read_at, max_age });
     }
 
-    /// Removes the entries whose keys match. Values that are being read at this moment are not stored either.
+    /// Removes the entries whose keys match. Values that are being read at this moment are not stored
+    /// either.
     pub(crate) fn remove(&self, matches: impl Fn(&K) -> bool) {
         let mut entries = self.entries();
         entries.generation.0 += 1;

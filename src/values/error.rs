@@ -1,5 +1,5 @@
-//! The one error type of the service. Status and body of every error are assigned here, so that no text of
-//! the database or its driver can reach a client: those texts go to the log.
+//! The one error type of the service. Status and body of every error are assigned here, so that no text
+//! of the database or its driver can reach a client: those texts go to the log.
 use http::StatusCode;
 use serde_json::{Value, json};
 use sqlx::postgres::PgDatabaseError;
@@ -27,8 +27,8 @@ pub enum Error {
     /// The target does not exist: 404.
     #[error("{0}")]
     NotFound(String),
-    /// The request names an MCP connection that its client has ended: 404. The client must initialize a new
-    /// connection.
+    /// The request names an MCP connection that its client has ended: 404. The client must initialize a
+    /// new connection.
     #[error("the MCP connection has ended: initialize a new one")]
     ConnectionEnded,
     /// The body of the request did not arrive within its time limit: 408, and the connection is closed.
@@ -82,27 +82,28 @@ impl Error {
         }
     }
 
-    /// Whether the database rolled back the work in favour of another transaction, because of a deadlock or
-    /// a serialization failure. The work then had no effect and can be retried.
+    /// Whether the database rolled back the work in favour of another transaction, because of a deadlock
+    /// or a serialization failure. The work then had no effect and can be retried.
     pub(crate) fn is_retryable(&self) -> bool {
         let Self::Unavailable(source) = self else { return false };
         let Some(sqlx::Error::Database(error)) = source.downcast_ref() else { return false };
         ["40001", "40P01"].contains(&error.code().as_deref().unwrap_or_default())
     }
 
-    /// Whether the database refused a statement, which then had no effect. After any other failure, such as
-    /// a lost connection, the effect is unknown.
+    /// Whether the database refused a statement, which then had no effect. After any other failure, such
+    /// as a lost connection, the effect is unknown.
     pub(crate) fn is_statement_error(&self) -> bool {
         let (Self::Unavailable(source) | Self::Internal(source)) = self else { return false };
         matches!(source.downcast_ref(), Some(sqlx::Error::Database(_)))
     }
 
-    /// Whether a row has no monthly partition of the audit log. The first write of a month fails with this
-    /// error when the partition was not created in advance.
+    /// Whether a row has no monthly partition of the audit log. The first write of a month fails with
+    /// this error when the partition was not created in advance.
     pub(crate) fn lacks_audit_partition(&self) -> bool {
         let Self::Internal(source) = self else { return false };
         let Some(sqlx::Error::Database(error)) = source.downcast_ref() else { return false };
-        // Citus passes on the message of its worker. The message names the shard; table and constraint are unset.
+        // Citus passes on the message of its worker. The message names the shard; table and constraint
+        // are unset.
         error.code().as_deref() == Some("23514")
             && error.constraint().is_none()
             && error.table().map_or_else(
@@ -145,15 +146,16 @@ fn innermost_function(context: &str) -> Option<String> {
     context.lines().find_map(name)
 }
 
-/// Whether an SQLSTATE means that the database cannot serve at the moment, and not that a statement of the
-/// service is wrong.
+/// Whether an SQLSTATE means that the database cannot serve at the moment, and not that a statement of
+/// the service is wrong.
 fn means_unavailable(sqlstate: &str) -> bool {
     match sqlstate {
         // No such database; read-only, as on a standby.
         "3D000" | "25006" => true,
         // Serialization failure, deadlock, lock not available.
         "40001" | "40P01" | "55P03" => true,
-        // The classes connection, authorization, insufficient resources, operator intervention, system error.
+        // The classes connection, authorization, insufficient resources, operator intervention, system
+        // error.
         code => ["08", "28", "53", "57", "58"].contains(&code.get(..2).unwrap_or_default()),
     }
 }

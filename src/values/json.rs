@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 /// The maximum number of characters of a string that an issue repeats.
 const ECHO_LIMIT: usize = 200;
 
-/// Returns JSON with sorted members and without white space, so that two spellings of one value are equal.
-/// By hand, because `serde_json` keeps the order of members here (feature `preserve_order`).
+/// Returns JSON with sorted members and without white space, so that two spellings of one value are
+/// equal. By hand, because `serde_json` keeps the order of members here (feature `preserve_order`).
 pub(crate) fn canonical(value: &Value) -> String {
     match value {
         Value::Object(members) => {

@@ -1,5 +1,5 @@
-//! The canonical form of lock keys, so that two spellings of one path are one lock. Canonicalisation is pure
-//! and idempotent.
+//! The canonical form of lock keys, so that two spellings of one path are one lock. Canonicalisation is
+//! pure and idempotent.
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -50,8 +50,8 @@ impl LockKey {
         if text.len() > MAX_SPELLING_BYTES {
             return Err(LockKeyError::TooLong);
         }
-        // A pass can uncover what the next pass changes: `./api:get /x` is a namespaced key once its `./` is
-        // removed. Two passes are enough for any plausible spelling.
+        // A pass can uncover what the next pass changes: `./api:get /x` is a namespaced key once its
+        // `./` is removed. Two passes are enough for any plausible spelling.
         let mut text = text.to_owned();
         for passes in 0.. {
             let next = canonicalize_once(text.nfc().collect::<String>().trim())?;
@@ -122,8 +122,8 @@ fn has_text_after(text: &str, prefix: &str) -> bool {
     text.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty())
 }
 
-/// Splits `namespace:rest`. A namespace is a lower-case letter and at least one more of `a-z0-9_-`, and the
-/// rest is not empty. A single letter is a drive of Windows: `c:/x` is a file.
+/// Splits `namespace:rest`. A namespace is a lower-case letter and at least one more of `a-z0-9_-`, and
+/// the rest is not empty. A single letter is a drive of Windows: `c:/x` is a file.
 fn split_namespace(key: &str) -> Option<(&str, &str)> {
     let (name, rest) = key.split_once(':')?;
     let mut letters = name.bytes();

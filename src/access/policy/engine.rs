@@ -48,8 +48,8 @@ impl Engine {
         }
     }
 
-    /// Decides by suspension, then the lists of the profile, then the engine. Uses the connection only when
-    /// the policies in memory are too old.
+    /// Decides by suspension, then the lists of the profile, then the engine. Uses the connection only
+    /// when the policies in memory are too old.
     #[cfg_attr(
         not(feature = "cedar"),
         expect(unused_variables, reason = "only policies are read from the database")

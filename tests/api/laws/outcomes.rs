@@ -302,7 +302,9 @@ fn words() -> BTreeMap<String, String> {
     let mut words = BTreeMap::new();
     let word = regex::Regex::new(r"^'([a-z]+(?:_[a-z]+)*)(?:: )?'$").expect("a pattern");
     // Distribution is no transition.
-    for function in functions().iter().filter(|it| !it.place.starts_with("src/database/scale_out.sql")) {
+    for function in
+        functions().iter().filter(|it| !it.place.starts_with("src/database/scale_out.sql"))
+    {
         let read = tokens(&function.text);
         for at in 2..read.len() - 1 {
             let Some(found) = word.captures(&read[at]) else { continue };
