@@ -1,12 +1,11 @@
-//! Gathers the database functions, which stand in `.sql` files beside the code that calls them, into one
-//! file that the library embeds.
+//! Concatenates the `.sql` files with the database functions into one file, which the library embeds.
 use std::{
     env, fs, io,
     path::{Path, PathBuf},
 };
 
 fn main() -> io::Result<()> {
-    // The compiler itself sees neither a new migration nor a new file of functions.
+    // Cargo does not notice a new migration or a new `.sql` file otherwise.
     println!("cargo::rerun-if-changed=migrations");
     println!("cargo::rerun-if-changed=src");
 

@@ -1,4 +1,4 @@
-//! All routes, and which one a request matches. The table is made once, at start.
+//! All routes, and the route that a request matches. The table is built once, at start.
 use std::{cmp::Reverse, sync::Arc};
 
 use http::Method;
@@ -8,8 +8,8 @@ use crate::operation::{Operations, Registered};
 /// The path of the MCP endpoint.
 pub(crate) const MCP_PATH: &str = "/mcp";
 
-/// The pages: routes without an operation. Only the metrics need a key. A wrong key is refused on all of
-/// them.
+/// The pages: routes without an operation. Only the metrics need a key. An unknown key is refused on every
+/// page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Page {
     Health,

@@ -1,5 +1,5 @@
-//! The messages of a request, parsed as far as is needed before the library gets them: which operation
-//! each one runs, and the refusal of those that are not valid JSON-RPC.
+//! The messages of a request. They are parsed before the library gets them, to find the operation that each
+//! message runs, and to refuse messages that are not valid JSON-RPC.
 use axum::{
     Json,
     body::Bytes,
