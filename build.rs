@@ -17,10 +17,13 @@ fn main() -> io::Result<()> {
     let texts: io::Result<Vec<String>> = files.iter().map(fs::read_to_string).collect();
     let text = texts?.concat();
 
-    #[expect(clippy::disallowed_methods, reason = "cargo says where to write in the environment")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "cargo passes the output folder in the environment"
+    )]
     let out_dir = env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("OUT_DIR is not set"))?;
     let target = Path::new(&out_dir).join("functions.sql");
-    // A file that is written again makes everything that embeds it compile again.
+    // Writing an unchanged file would make everything that embeds it compile again.
     if fs::read_to_string(&target).ok().as_ref() != Some(&text) {
         fs::write(target, text)?;
     }
@@ -32,7 +35,7 @@ fn find_sql(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
         let path = entry?.path();
         if path.is_dir() {
             find_sql(&path, files)?;
-        } else if path.extension().is_some_and(|it| it == "sql") {
+        } else if path.extension().is_some_and(|extension| extension == "sql") {
             files.push(path);
         }
     }

@@ -104,7 +104,7 @@ pub async fn listen(
     Ok(())
 }
 
-/// The open connections, and what serves them.
+/// The open connections and the service that answers them.
 struct Server<'a> {
     app: &'a App,
     builder: http1::Builder,

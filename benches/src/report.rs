@@ -63,7 +63,7 @@ pub(crate) fn write(folder: &Path, facts: &Facts, results: &Results) -> Result<(
     Ok(())
 }
 
-/// Returns the text of the report. Leaves out the sections of what was not measured.
+/// Returns the text of the report, without the sections that have no measurements.
 pub(crate) fn text(facts: &Facts, results: &Results) -> String {
     let facts: Vec<_> =
         facts.iter().map(|(name, it)| vec![(*name).to_owned(), it.clone()]).collect();

@@ -41,7 +41,7 @@ const EXPLAINED: [&str; 3] =
 /// with its default, commented out.
 pub fn env_example() -> String {
     let mut text = START.to_owned();
-    for variable in VARIABLES.iter().filter(|it| !EXPLAINED.contains(&it.name)) {
+    for variable in VARIABLES.iter().filter(|variable| !EXPLAINED.contains(&variable.name)) {
         let Variable { name, default, .. } = variable;
         write!(text, "\n# {}\n# {name}={default}\n", first_sentence(variable))
             .expect("a String accepts any text");

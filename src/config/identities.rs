@@ -30,9 +30,9 @@ impl Reader<'_> {
     pub(super) fn keys(&mut self) -> Vec<(Secret<String>, Identity)> {
         let listed = (self.lookup)("COORDINATION_API_KEYS").filter(|it| !it.trim().is_empty());
         let listed: Option<Vec<String>> = listed.map(|csv| {
-            csv.split(',').map(|it| it.trim().to_owned()).filter(|it| !it.is_empty()).collect()
+            csv.split(',').map(str::trim).filter(|key| !key.is_empty()).map(str::to_owned).collect()
         });
-        if listed.as_ref().is_some_and(|it| it.is_empty()) {
+        if listed.as_ref().is_some_and(|keys| keys.is_empty()) {
             self.invalid("COORDINATION_API_KEYS");
         }
         let identities = self.text("COORDINATION_API_KEY_IDENTITIES").unwrap_or_default();
@@ -55,7 +55,7 @@ fn parse_identities(json: &str, listed: Option<&[String]>) -> Option<Vec<(String
     let mut identities = Vec::new();
     for (key, members) in map {
         let key = key.trim().to_owned();
-        if key.is_empty() || listed.is_some_and(|it| !it.contains(&key)) {
+        if key.is_empty() || listed.is_some_and(|keys| !keys.contains(&key)) {
             return None;
         }
         identities.push((key, parse_identity(members.as_object()?)?));
@@ -78,7 +78,7 @@ fn parse_identity(members: &serde_json::Map<String, Value>) -> Option<Identity> 
             }
         }
     };
-    if members.values().any(|it| !it.is_string()) {
+    if members.values().any(|member| !member.is_string()) {
         return None;
     }
     let identity = Identity {

@@ -26,11 +26,11 @@ impl McpSettings {
     /// # Errors
     /// [`Error::Forbidden`] names the variable that would allow the request.
     pub(crate) fn check_source(&self, headers: &HeaderMap) -> Result<()> {
-        if !headers.get_all(header::HOST).iter().all(|it| self.allows_host(it)) {
+        if !headers.get_all(header::HOST).iter().all(|host| self.allows_host(host)) {
             let text = "Host is not allowed: it must be in COORDINATION_PUBLIC_HOSTS";
             return Err(Error::Forbidden(text.to_owned()));
         }
-        if !headers.get_all(header::ORIGIN).iter().all(|it| self.allows_origin(it)) {
+        if !headers.get_all(header::ORIGIN).iter().all(|origin| self.allows_origin(origin)) {
             let text = "Origin is not allowed: it must be in COORDINATION_ALLOWED_ORIGINS";
             return Err(Error::Forbidden(text.to_owned()));
         }
@@ -41,11 +41,11 @@ impl McpSettings {
         if self.hosts.is_empty() {
             return true;
         }
-        let named = host.to_str().ok().and_then(|it| it.parse::<Authority>().ok());
+        let named = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
         named.is_some_and(|named| {
-            self.hosts.iter().any(|it| {
-                it.host().eq_ignore_ascii_case(named.host())
-                    && it.port_u16().is_none_or(|port| named.port_u16() == Some(port))
+            self.hosts.iter().any(|allowed| {
+                allowed.host().eq_ignore_ascii_case(named.host())
+                    && allowed.port_u16().is_none_or(|port| named.port_u16() == Some(port))
             })
         })
     }
@@ -53,9 +53,10 @@ impl McpSettings {
     /// Whether pages of this origin can use the endpoint.
     pub(crate) fn allows_origin(&self, origin: &HeaderValue) -> bool {
         let Ok(origin) = origin.to_str() else { return false };
-        let own = origin.strip_prefix("http://").and_then(|it| it.parse::<Authority>().ok());
-        let is_own = own.is_some_and(|it| LOOPBACK.contains(&it.host()));
-        is_own || self.origins.contains(&with_port(origin))
+        let authority =
+            origin.strip_prefix("http://").and_then(|rest| rest.parse::<Authority>().ok());
+        let is_loopback = authority.is_some_and(|own| LOOPBACK.contains(&own.host()));
+        is_loopback || self.origins.contains(&with_port(origin))
     }
 }
 
@@ -71,12 +72,12 @@ impl Reader<'_> {
                 names.map(host_name).collect::<Option<Vec<_>>>()
             }));
         }
-        if !hosts.is_empty() || host.is_some_and(|it| it.is_loopback()) {
+        if !hosts.is_empty() || host.is_some_and(|host| host.is_loopback()) {
             hosts.extend(LOOPBACK.map(Authority::from_static));
         }
-        let asked = self.origins("COORDINATION_ALLOWED_ORIGINS");
-        let pages = cors.iter().chain(&asked).filter_map(|it| it.to_str().ok()).map(with_port);
-        McpSettings { hosts, origins: pages.collect() }
+        let allowed = self.origins("COORDINATION_ALLOWED_ORIGINS");
+        let origins = cors.iter().chain(&allowed).filter_map(|origin| origin.to_str().ok());
+        McpSettings { hosts, origins: origins.map(with_port).collect() }
     }
 }
 

@@ -323,5 +323,8 @@ pub(super) const VARIABLES: &[Variable] = &[
 /// # Panics
 /// When the table lacks the variable: every variable that is read must be documented.
 pub(super) fn variable(name: &str) -> &'static Variable {
-    VARIABLES.iter().find(|it| it.name == name).expect("every variable read is declared above")
+    VARIABLES
+        .iter()
+        .find(|variable| variable.name == name)
+        .expect("every variable read is declared above")
 }

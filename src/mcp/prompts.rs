@@ -76,8 +76,8 @@ pub(super) fn get(
     name: &str,
     arguments: &Map<String, Value>,
 ) -> Result<(&'static str, Vec<PromptMessage>), String> {
-    let Some(template) = TEMPLATES.iter().find(|it| it.name == name) else {
-        let names: Vec<_> = TEMPLATES.iter().map(|it| it.name).collect();
+    let Some(template) = TEMPLATES.iter().find(|template| template.name == name) else {
+        let names: Vec<_> = TEMPLATES.iter().map(|template| template.name).collect();
         return Err(format!("unknown prompt `{name}`: expected one of {}", names.join(", ")));
     };
     let mut text = String::new();
@@ -86,7 +86,7 @@ pub(super) fn get(
     while let Some((before, after)) = rest.split_once('{') {
         let (argument, after) = after.split_once('}').expect("every brace of a template is closed");
         let value = arguments.get(argument).and_then(Value::as_str);
-        let value = value.filter(|it| !it.trim().is_empty());
+        let value = value.filter(|text| !text.trim().is_empty());
         let value =
             value.ok_or(format!("argument `{argument}`: expected text that is not blank"))?;
         text.push_str(before);
@@ -111,7 +111,7 @@ mod tests {
                 assert!(used.contains(name), "{}: {name}", template.name);
             }
             for name in used {
-                let declared = template.arguments.iter().any(|it| it.0 == name);
+                let declared = template.arguments.iter().any(|(argument, _)| *argument == name);
                 assert!(declared, "{}: {name}", template.name);
             }
         }

@@ -38,7 +38,7 @@ fn is_label(label: &str) -> bool {
     (1..=MAX_LABEL_BYTES).contains(&label.len())
         && !label.starts_with('-')
         && !label.ends_with('-')
-        && label.bytes().all(|it| matches!(it, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
+        && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
 }
 
 impl<'de> Deserialize<'de> for Domain {
@@ -77,7 +77,11 @@ mod tests {
             (&"a.".repeat(127), &"a.".repeat(127)[..253]),
             (&format!("{}.a", "x".repeat(63)), &format!("{}.a", "x".repeat(63))),
         ] {
-            assert_eq!(Domain::parse(text).map(|it| it.0).as_deref(), Ok(expected), "{text}");
+            assert_eq!(
+                Domain::parse(text).map(|domain| domain.0).as_deref(),
+                Ok(expected),
+                "{text}"
+            );
         }
     }
 

@@ -129,7 +129,7 @@ fn split_namespace(key: &str) -> Option<(&str, &str)> {
     let mut letters = name.bytes();
     let is_namespace = letters.next()?.is_ascii_lowercase()
         && letters.len() > 0
-        && letters.all(|it| matches!(it, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
+        && letters.all(|letter| matches!(letter, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
     (is_namespace && !rest.is_empty()).then_some((name, rest))
 }
 
@@ -138,7 +138,7 @@ fn canonical_route(rest: &str) -> Option<String> {
     let (method, path) = rest.split_once(char::is_whitespace)?;
     let path = path.trim_start();
     let is_route = !method.is_empty()
-        && method.bytes().all(|it| it.is_ascii_alphabetic())
+        && method.bytes().all(|byte| byte.is_ascii_alphabetic())
         && path.starts_with('/');
     is_route.then(|| format!("{} {path}", method.to_ascii_uppercase()))
 }

@@ -132,7 +132,7 @@ async fn read(db: &mut Db, workspace: &str) -> Result<Option<Result<PolicySet, F
     if rows.is_empty() {
         return Ok(None);
     }
-    Ok(Some(parse(rows.iter().map(|it| (it.name.as_str(), it.policy_text.as_str())))))
+    Ok(Some(parse(rows.iter().map(|row| (row.name.as_str(), row.policy_text.as_str())))))
 }
 
 /// Returns the agent that delegated the work of the caller's session.
@@ -200,9 +200,10 @@ fn cedar_request(
     let text = |value: &str| Value::new_string(value.to_owned());
     let principal = entity("Agent", &caller.agent_id)?;
     let agent_type = entity("AgentType", &caller.agent_type)?;
-    let max_files = profile.map_or(DEFAULT_MAX_FILE_MODIFICATIONS, |it| it.max_file_modifications);
+    let max_files =
+        profile.map_or(DEFAULT_MAX_FILE_MODIFICATIONS, |own| own.max_file_modifications);
     let max_seconds =
-        profile.map_or(DEFAULT_MAX_EXECUTION_TIME_SECONDS, |it| it.max_execution_time_seconds);
+        profile.map_or(DEFAULT_MAX_EXECUTION_TIME_SECONDS, |own| own.max_execution_time_seconds);
     let attributes = [
         ("trust_level", Value::new_long(caller.trust.into())),
         ("agent_type", text(&caller.agent_type)),
@@ -316,7 +317,7 @@ pub(super) mod tests {
                         Err(reason) => Err(reason).into(),
                     };
                     assert_eq!(cedar.allowed, native.is_ok(), "{operation} {trust} {lists:?}");
-                    // Where the lists decide, they do so in the same words.
+                    // Where the lists decide, both engines give the same reason.
                     if !cedar.reason.starts_with("cedar:") {
                         assert_eq!(Err(cedar.reason), native);
                     }
