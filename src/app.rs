@@ -1,4 +1,4 @@
-//! The application: what a process shares between requests, and what runs beside them.
+//! The application: the state that requests share, and the work that runs beside them.
 use std::{future::pending, sync::Arc, time::Duration};
 
 use axum::Router;
@@ -11,18 +11,18 @@ use crate::{
     operation::Services,
 };
 
-/// How many sweeps pass between two deletions of old records: an hour.
+/// The number of sweeps between two deletions of old records, which are an hour apart.
 const SWEEPS_PER_RETENTION: u64 = 120;
 
 /// How long closing waits for connections in use.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The state of a process. A clone is the same state.
+/// The state of a process. Clones share it.
 #[derive(Clone, Debug)]
 pub struct App(pub(crate) Arc<Services>);
 
-/// Builds the router over all operations: the same for the server, Lambda, the development loop and the
-/// tests.
+/// Builds the router over all operations, which the server, Lambda, the development loop and the tests
+/// share.
 pub fn router(app: App) -> Router {
     let operations = capabilities::all();
     let mcp_endpoint = mcp::endpoint(&app.0, &operations);
@@ -44,13 +44,13 @@ impl App {
     /// Brings the schema of the database up to date. Needs a direct connection, not one through a pooler.
     ///
     /// # Errors
-    /// Says whether the database is unreachable, behind a pooler, or whether a migration failed.
+    /// Tells whether the database is unreachable or behind a pooler, or a migration failed.
     pub async fn migrate(&self) -> Result<(), MigrateError> {
         database::migrate(&self.0.db).await
     }
 
-    /// Cleans up what has expired, at regular intervals until dropped. Nothing depends on it, so a service
-    /// that the platform puts to sleep does without.
+    /// Sweeps expired records at regular intervals, until dropped. Correctness does not depend on it. A
+    /// service that the platform puts to sleep does not sweep, because the queries would keep it awake.
     pub async fn sweep(&self) -> ! {
         let Self(services) = self;
         if services.config.sleep_friendly {

@@ -1,8 +1,8 @@
-//! Coordination for AI coding agents that share a codebase: the library behind every way of running it.
+//! Coordination for AI coding agents that share a codebase.
 //!
-//! [`router`] builds the one router that the server, the Lambda function, the development loop and the tests
-//! share. The modules are rooms: each uses only those before it in this list, and `docs/architecture.md` is
-//! the map.
+//! [`router`] builds the one router that the server, the Lambda function, the development loop and the
+//! tests share. The modules are rooms: each uses only the modules before it in this list, see
+//! `docs/architecture.md`.
 mod values;
 
 mod config;

@@ -1,4 +1,4 @@
-//! Hot paths that need no database, for `benches/instructions.rs`. Not part of the library's interface.
+//! Hot paths that do not need a database, for `benches/instructions.rs`. Not part of the public interface.
 use http::HeaderMap;
 use serde_json::Value;
 

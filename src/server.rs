@@ -1,5 +1,6 @@
-//! The sockets of the server: where it listens, how long a connection may take, how many there may
-//! be, and how it all ends.
+//! The sockets of the server: the address, the time limit and number of HTTP connections, and graceful
+//! shutdown. By hand, because `axum::serve` limits neither the size of a request's head, nor the time
+//! for it, nor the number of connections, and does not answer requests that arrive while it shuts down.
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -29,22 +30,22 @@ use tokio::{
 
 use crate::{app::App, config::Config};
 
-/// How long accepting pauses after it failed.
+/// The pause after a connection could not be accepted.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// How many connections the system keeps for us until we accept them.
+/// The length of the operating system's queue of connections that were not accepted yet.
 const BACKLOG: i32 = 1024;
 
-/// The most bytes of a request's head. Every connection may make the process hold as many before a
-/// key was seen.
+/// The maximum size of a request's head, in bytes. Every connection can make the process buffer so much
+/// before its key was checked.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
-/// How long open connections are still served after a signal to stop. Whoever keeps connections
-/// open, as balancers do, may just have sent a request on one that looks idle to us.
-const LAST_CALL: Duration = Duration::from_millis(100);
+/// How long idle connections stay open after a signal to stop. A client with kept-alive connections,
+/// such as a load balancer, can have sent a request that has not arrived yet.
+const DRAIN_TIME: Duration = Duration::from_millis(100);
 
-/// Opens the address of the configuration. By default that is every address of both IP versions,
-/// or of version 4 where version 6 is missing.
+/// Binds the configured address. By default: every address of IPv6 and IPv4, or only of IPv4 where IPv6 is
+/// missing.
 pub async fn bind(config: &Config) -> io::Result<TcpListener> {
     if let Some(host) = config.host {
         return TcpListener::bind((host, config.port)).await;
@@ -67,12 +68,12 @@ fn dual_stack(port: u16) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Serves until `stop` resolves, then takes no new connection and lets requests in flight finish
-/// within the grace time.
+/// Serves until `stop` resolves. Then accepts no further connections and gives requests in flight the grace
+/// time to finish.
 ///
-/// A connection without a complete request head for the keep-alive time is closed, whether it is
-/// idle or slow. At the limit of connections nothing is accepted until one ends: the system queues
-/// the others, which for a burst is a short delay where closing them would be failed requests.
+/// A connection that sends no complete request head within the keep-alive time is closed, whether it is
+/// idle or slow. At the maximum number of connections, no connection is accepted until another one ends.
+/// Further clients wait in the operating system's queue: a burst is delayed, and does not fail.
 pub async fn listen(
     listener: TcpListener,
     router: Router,
@@ -88,7 +89,7 @@ pub async fn listen(
                 Ok((stream, _)) => server.serve(stream),
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
-                    // Out of file handles, most likely: that passes when others close.
+                    // Most likely there are no file descriptors left. Wait until connections have closed.
                     tokio::time::sleep(ACCEPT_RETRY).await;
                 }
             },
@@ -96,22 +97,22 @@ pub async fn listen(
             () = &mut stop => break,
         }
     }
-    server.accept_the_queued(listener)?;
+    server.accept_queued(listener)?;
     if timeout(config.shutdown_grace, server.finish()).await.is_err() {
         tracing::warn!("requests still in flight are cut off");
     }
     Ok(())
 }
 
-/// The open connections, and what serves them.
+/// The open connections and the service that answers them.
 struct Server<'a> {
     app: &'a App,
     builder: http1::Builder,
     service: TowerToHyperService<Router>,
     stopping: GracefulShutdown,
-    /// Whether each answer is the last one on its connection.
-    last_call: Arc<AtomicBool>,
-    /// When this is dropped, whatever is still running is cut off.
+    /// Whether each answer tells the client to close its connection.
+    is_draining: Arc<AtomicBool>,
+    /// Dropping the set aborts the requests that are still running.
     connections: JoinSet<()>,
 }
 
@@ -127,7 +128,7 @@ impl<'a> Server<'a> {
             builder,
             service: TowerToHyperService::new(router),
             stopping: GracefulShutdown::new(),
-            last_call: Arc::default(),
+            is_draining: Arc::default(),
             connections: JoinSet::new(),
         }
     }
@@ -137,16 +138,16 @@ impl<'a> Server<'a> {
     }
 
     fn serve(&mut self, stream: TcpStream) {
-        // Without this, Nagle's algorithm and delayed acknowledgements hold small answers back.
+        // Without this, Nagle's algorithm and delayed acknowledgements delay small answers by up to 40 ms.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
-        let (service, last_call) = (self.service.clone(), self.last_call.clone());
+        let (service, is_draining) = (self.service.clone(), self.is_draining.clone());
         let service = service_fn(move |request| {
-            let (answered, last_call) = (service.call(request), last_call.clone());
+            let (answered, is_draining) = (service.call(request), is_draining.clone());
             async move {
                 let mut response = answered.await?;
-                if last_call.load(Ordering::Relaxed) {
+                if is_draining.load(Ordering::Relaxed) {
                     let close = const { HeaderValue::from_static("close") };
                     response.headers_mut().insert(header::CONNECTION, close);
                 }
@@ -155,18 +156,18 @@ impl<'a> Server<'a> {
         });
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
         let connection = self.stopping.watch(connection);
-        let present = self.app.0.metrics.connections.enter();
+        let counted = self.app.0.metrics.connections.enter();
         self.connections.spawn(async move {
-            let _present = present;
+            let _counted = counted;
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection ended early");
             }
         });
     }
 
-    /// Closes the listener. Who has already connected may have sent a request, which would be lost
-    /// with the system's queue.
-    fn accept_the_queued(&mut self, listener: TcpListener) -> io::Result<()> {
+    /// Accepts the connections in the operating system's queue and closes the listener. Their clients
+    /// can have sent requests, which would be lost with the queue.
+    fn accept_queued(&mut self, listener: TcpListener) -> io::Result<()> {
         let listener = listener.into_std()?;
         while self.has_room()
             && let Ok((stream, _)) = listener.accept()
@@ -177,11 +178,11 @@ impl<'a> Server<'a> {
         Ok(())
     }
 
-    /// Answers what is in flight and closes every connection.
+    /// Answers the requests in flight and closes every connection.
     async fn finish(mut self) {
-        self.last_call.store(true, Ordering::Relaxed);
+        self.is_draining.store(true, Ordering::Relaxed);
         let all_ended = async { while self.connections.join_next().await.is_some() {} };
-        if timeout(LAST_CALL, all_ended).await.is_err() {
+        if timeout(DRAIN_TIME, all_ended).await.is_err() {
             self.stopping.shutdown().await;
         }
     }

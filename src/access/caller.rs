@@ -37,7 +37,7 @@ pub(crate) struct Caller {
     pub(crate) trust: u8,
     /// Profile whose lists and limits apply.
     pub(crate) profile: Option<Arc<Profile>>,
-    /// How the agent came by that profile.
+    /// Why that profile applies.
     pub(crate) profile_source: Option<ProfileSource>,
     /// Whether the key is bound to this agent.
     pub(crate) bound: bool,
@@ -144,6 +144,7 @@ impl Key {
         }
     }
 
+    /// Whether a request with this key can name an agent type.
     fn permits_type(&self, agent_type: &str) -> bool {
         self.identity.agent_type.as_deref().is_none_or(|own| own == agent_type)
     }

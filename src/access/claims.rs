@@ -22,7 +22,7 @@ pub(crate) struct Claims {
 }
 
 impl Claims {
-    /// Reads the headers. Each one of the wrong form is an issue. An empty one counts as absent.
+    /// Reads the headers. Each header of the wrong form is an issue. An empty header counts as absent.
     pub(crate) fn from_headers(headers: &HeaderMap, is_idempotent: bool) -> (Self, Vec<Issue>) {
         let mut reader = HeaderReader { headers, issues: Vec::new() };
         let any = |_: &str| None;
@@ -40,7 +40,8 @@ impl Claims {
                 let is_printable = key.bytes().all(|byte| (b' '..=b'~').contains(&byte));
                 (!is_printable).then_some(EXPECTED_KEY)
             });
-            // An empty key is not an absent one: its sender relies on it.
+            // An empty key does not count as absent: its client relies on the protection against
+            // repetition.
             if headers.get("idempotency-key").is_some_and(|value| value.is_empty()) {
                 let loc = header_loc("idempotency-key");
                 reader.issues.push(Issue::new(value_error(EXPECTED_KEY), &loc, &json!("")));
@@ -50,14 +51,14 @@ impl Claims {
     }
 }
 
-/// Reads headers and collects what is wrong with them.
+/// Reads headers and collects their issues.
 struct HeaderReader<'a> {
     headers: &'a HeaderMap,
     issues: Vec<Issue>,
 }
 
 impl HeaderReader<'_> {
-    /// Returns the value of a header. `problem` says what is wrong with a text, if anything is.
+    /// Returns the value of a header. `problem` returns what is wrong with a text, or `None`.
     fn read(
         &mut self,
         name: &'static str,

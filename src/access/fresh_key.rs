@@ -15,7 +15,7 @@ const PREFIX: &str = "ac";
 
 const RANDOM_BYTES: usize = 32;
 
-/// How many bytes of the SHA-256 digest of everything before it the checksum has.
+/// The length of the checksum: the first bytes of the SHA-256 digest of the text before it.
 const CHECKSUM_BYTES: usize = 4;
 
 /// Makes a key such as `ac_` with 72 hexadecimal digits, of which the last 8 are the checksum.

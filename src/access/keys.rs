@@ -1,6 +1,6 @@
-//! API keys: which ones are accepted, and which one a request presents.
+//! API keys: the accepted keys, and the key that a request presents.
 //!
-//! Keys are held as SHA-256 digests only, and a presented key is compared with all of them in constant
+//! Keys are stored as SHA-256 digests only, and a presented key is compared with all of them in constant
 //! time, see `docs/api-design.md#authentication`.
 use std::{collections::HashSet, fmt};
 
@@ -120,7 +120,7 @@ fn fingerprint_of_digest(digest: &[u8; 32]) -> String {
     format!("sha256:{}", hex::encode(&digest[..FINGERPRINT_BYTES]))
 }
 
-/// Returns the key that a request presents: the first of three headers that holds one.
+/// Returns the key that a request presents: that of the first of three headers that has a key.
 fn presented_key(headers: &HeaderMap) -> Option<String> {
     let header = |name: &str| {
         let value = String::from_utf8_lossy(headers.get(name)?.as_bytes()).trim().to_owned();

@@ -1,4 +1,4 @@
-//! MCP connections: the session that each one speaks for, and which ones have ended. Both are rows in
+//! MCP connections: the session of each connection, and whether the client has ended it. Both are stored in
 //! the database, because any replica can answer any request of a connection.
 use super::caller::Caller;
 use crate::{
@@ -43,7 +43,7 @@ pub(crate) async fn join_connection(
     Ok(())
 }
 
-/// Ends a connection for good. Its session lives on until it is ended or times out.
+/// Ends a connection for good. Its session stays live until it is ended or times out.
 pub(crate) async fn end_connection(
     db: &mut Db,
     caller: &Caller,

@@ -1,4 +1,4 @@
-//! Who calls and what they can do: keys, callers, standing, policy.
+//! Authentication and authorization: keys, callers, standing, policy.
 mod caller;
 mod claims;
 mod fresh_key;

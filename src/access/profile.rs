@@ -5,29 +5,29 @@ use serde::Serialize;
 /// A profile.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Profile {
-    /// Its name.
+    /// Name of the profile.
     pub name: String,
-    /// Type of agent that it is made for.
+    /// Type of agent that the profile is meant for.
     pub agent_type: String,
-    /// Trust from 0 to 4 that it gives.
+    /// Trust of the agents with this profile, from 0 to 4.
     pub trust_level: u8,
-    /// The only operations allowed. Empty allows all that the trust allows.
+    /// The only allowed operations. Empty: every operation that the trust allows.
     pub allowed_operations: Vec<String>,
-    /// Operations that are refused.
+    /// Operations that are denied, whatever the trust.
     pub blocked_operations: Vec<String>,
-    /// How many live file locks an agent can hold.
+    /// Maximum number of live file locks of an agent.
     pub max_file_modifications: i64,
-    /// How many seconds one run of the agent should last. Not enforced here.
+    /// Recommended maximum time of one run of the agent, in seconds. Not enforced by the service.
     pub max_execution_time_seconds: i64,
-    /// How many calls the agent should make in an hour. Not enforced here.
+    /// Recommended maximum number of calls in an hour. Not enforced by the service.
     pub max_api_calls_per_hour: i64,
 }
 
-/// How an agent came by its profile.
+/// Why a profile applies to an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProfileSource {
-    /// By a stored assignment, or by its key.
+    /// A stored assignment or the key names the profile.
     Assignment,
-    /// By the type that its key is bound to.
+    /// It is the default profile of the type that the key is bound to.
     Default,
 }

@@ -26,11 +26,11 @@ enum Standing {
     Broken,
 }
 
-/// The standing of agents as last read.
+/// The standing of agents, cached.
 #[derive(Debug)]
 pub(crate) struct Standings(Cache<Subject, Standing>);
 
-/// Everything that decides which row answers for a caller.
+/// Everything that determines the standing of a caller: the key of the cache.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Subject {
     workspace: String,
@@ -40,7 +40,7 @@ struct Subject {
     key_profile: Option<String>,
 }
 
-/// How many agents are kept in memory: an unbound key can name any id.
+/// The maximum number of cached agents. Needed because an unbound key can name any id.
 const CAPACITY: usize = 10_000;
 
 impl Standings {
@@ -48,8 +48,8 @@ impl Standings {
         Self(Cache::new(CAPACITY))
     }
 
-    /// Sets trust and profile of a caller (`docs/api-design.md#trust`). Uses the connection only when what
-    /// is known about the agent is too old.
+    /// Sets trust and profile of a caller (`docs/api-design.md#trust`). Uses the connection only when
+    /// what is known about the agent is too old.
     pub(crate) async fn apply(
         &self,
         db: &mut Db,
@@ -103,11 +103,28 @@ fn trust(default_trust: u8, is_bound: bool, standing: &Standing) -> u8 {
     }
 }
 
+/// What the database says about an agent, and the profile that is named, if it exists and is enabled.
+struct Row {
+    suspended: bool,
+    /// Whether an assignment or the key names the profile.
+    is_assigned: bool,
+    wanted: Option<String>,
+    name: Option<String>,
+    agent_type: Option<String>,
+    trust_level: Option<i16>,
+    allowed_operations: Option<Vec<String>>,
+    blocked_operations: Option<Vec<String>>,
+    max_file_modifications: Option<i32>,
+    max_execution_time_seconds: Option<i32>,
+    max_api_calls_per_hour: Option<i32>,
+}
+
 /// Reads the standing of an agent.
 async fn read(db: &mut Db, subject: &Subject) -> Result<Standing> {
     // An assignment counts for every key. The profile of the key and the default of the bound type count
     // for a bound key only.
-    let row = sqlx::query!(
+    let row = sqlx::query_as!(
+        Row,
         r#"
         with assigned as (
             select profile, suspended from agent_assignment where workspace = $1 and agent_id = $2
@@ -146,26 +163,33 @@ async fn read(db: &mut Db, subject: &Subject) -> Result<Standing> {
     )
     .fetch_one(db)
     .await?;
-    if row.suspended {
-        return Ok(Standing::Suspended);
+    Ok(row.into())
+}
+
+impl From<Row> for Standing {
+    fn from(row: Row) -> Self {
+        if row.suspended {
+            return Self::Suspended;
+        }
+        let profile = row.name.map(|name| Profile {
+            name,
+            agent_type: row.agent_type.unwrap_or_default(),
+            // The constraint profile_trust_range keeps the value within 0..4.
+            trust_level: row.trust_level.unwrap_or_default().try_into().unwrap_or_default(),
+            allowed_operations: row.allowed_operations.unwrap_or_default(),
+            blocked_operations: row.blocked_operations.unwrap_or_default(),
+            max_file_modifications: row.max_file_modifications.unwrap_or_default().into(),
+            max_execution_time_seconds: row.max_execution_time_seconds.unwrap_or_default().into(),
+            max_api_calls_per_hour: row.max_api_calls_per_hour.unwrap_or_default().into(),
+        });
+        let source =
+            if row.is_assigned { ProfileSource::Assignment } else { ProfileSource::Default };
+        match (row.wanted, profile) {
+            (None, _) => Self::Plain,
+            (Some(_), Some(profile)) => Self::Profiled(Arc::new(profile), source),
+            (Some(_), None) => Self::Broken,
+        }
     }
-    let profile = row.name.map(|name| Profile {
-        name,
-        agent_type: row.agent_type.unwrap_or_default(),
-        // Constraint profile_trust_range keeps it within 0..4.
-        trust_level: row.trust_level.unwrap_or_default().try_into().unwrap_or_default(),
-        allowed_operations: row.allowed_operations.unwrap_or_default(),
-        blocked_operations: row.blocked_operations.unwrap_or_default(),
-        max_file_modifications: row.max_file_modifications.unwrap_or_default().into(),
-        max_execution_time_seconds: row.max_execution_time_seconds.unwrap_or_default().into(),
-        max_api_calls_per_hour: row.max_api_calls_per_hour.unwrap_or_default().into(),
-    });
-    let source = if row.is_assigned { ProfileSource::Assignment } else { ProfileSource::Default };
-    Ok(match (row.wanted, profile) {
-        (None, _) => Standing::Plain,
-        (Some(_), Some(profile)) => Standing::Profiled(Arc::new(profile), source),
-        (Some(_), None) => Standing::Broken,
-    })
 }
 
 #[cfg(test)]

@@ -141,7 +141,7 @@ impl Task {
 /// What the server's sweep does: everything but retention in every workspace that holds something,
 /// each in a statement of its own so that none waits for the others.
 pub(crate) async fn sweep(services: &Services) -> Result<()> {
-    let mut db = services.db.acquire().await?;
+    let mut db = services.db.acquire_connection().await?;
     let workspaces = sqlx::query_scalar!(
         r#"
         select workspace as "workspace!" from agent_session where ended_at is null
@@ -162,15 +162,15 @@ pub(crate) async fn sweep(services: &Services) -> Result<()> {
         .execute(&mut db)
         .await?;
     }
-    db.done().await?;
+    db.commit_and_release().await?;
     Ok(())
 }
 
 /// Retention: the server's sweep does it once an hour.
 pub(crate) async fn retain(services: &Services) -> Result<()> {
-    let mut db = services.db.acquire().await?;
+    let mut db = services.db.acquire_connection().await?;
     retention(&mut db, services.config.audit_retention_days).await?;
-    db.done().await?;
+    db.commit_and_release().await?;
     Ok(())
 }
 

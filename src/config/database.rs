@@ -10,9 +10,9 @@ use crate::values::Secret;
 #[derive(Clone, Debug)]
 pub(crate) struct DatabaseSettings {
     pub(crate) options: Secret<PgConnectOptions>,
-    /// Connections that stay open.
+    /// The minimum number of open connections.
     pub(crate) pool_min: u32,
-    /// Connections that are open at most.
+    /// The maximum number of open connections.
     pub(crate) pool_max: u32,
     /// How long a connection can be idle before it is closed.
     pub(crate) idle_time: Duration,
@@ -22,17 +22,19 @@ pub(crate) struct DatabaseSettings {
 /// How statements are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Statements {
-    /// As prepared statements with names, each a transaction of its own: the connection is the
-    /// server's own, or a pooler keeps track of such statements.
+    /// As named prepared statements, each in its own transaction. Needs a direct connection, or a pooler
+    /// that tracks prepared statements.
     Named,
-    /// Without names, and in one transaction from taking the connection to giving it back, because a
-    /// pooler can give every transaction another connection to the server.
+    /// Without names, in one transaction from acquiring a connection to releasing it. For a pooler in
+    /// transaction mode, which can give each transaction another connection to the server.
     OneTransaction,
 }
 
-/// How long a connection can be idle: the driver's own default, and a shorter time for a service that
-/// the platform puts to sleep.
+/// How long a connection can be idle. The default of the driver.
 const IDLE_TIME: Duration = Duration::from_secs(600);
+
+/// How long a connection can be idle with `SLEEP_FRIENDLY`: an open connection keeps a platform from
+/// putting the service to sleep.
 const IDLE_TIME_SLEEPY: Duration = Duration::from_secs(60);
 
 impl Reader<'_> {
@@ -40,7 +42,7 @@ impl Reader<'_> {
         let is_server = home == Home::Server;
         let (pool_min, pool_max): (u32, u32) =
             (self.int("POSTGRES_POOL_MIN"), self.int("POSTGRES_POOL_MAX"));
-        // A bound that is wrong by itself counts as 0 here and has a problem of its own.
+        // An invalid bound was read as 0, and its problem is already recorded.
         if pool_max > 0 && pool_min > pool_max {
             self.problem("POSTGRES_POOL_MIN", "not more than POSTGRES_POOL_MAX");
         }
@@ -75,8 +77,8 @@ impl Reader<'_> {
     }
 }
 
-/// Parses a connection string into options that also work behind a connection pooler, which refuses the
-/// start-up parameter that the driver sends by default.
+/// Parses a connection string. Leaves out the start-up parameter `extra_float_digits`, which the driver
+/// sends by default and poolers refuse.
 fn parse_dsn(dsn: &str) -> Option<PgConnectOptions> {
     let scheme = dsn.split_once("://")?.0;
     if !["postgres", "postgresql"].contains(&scheme) {

@@ -1,10 +1,10 @@
 //! Where the service runs.
 
-/// Where the router runs. It decides a few defaults and nothing else.
+/// Where the router runs. Decides only a few defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Home {
     /// A long-running server, on this machine or in a container.
     Server,
-    /// AWS Lambda: one connection per process, and migrations are never applied.
+    /// AWS Lambda: one database connection per process, and no automatic migration.
     Lambda,
 }

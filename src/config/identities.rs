@@ -1,13 +1,14 @@
-//! API keys and what each is bound to.
+//! API keys and their identities.
 use serde_json::Value;
 
 use super::reader::Reader;
 use crate::values::Secret;
 
-/// The workspace of keys that name none, and of callers without a key.
+/// The workspace of identities without a workspace, and of callers without a key. SQL spells out the
+/// same name: in the seeded rows, and in the functions that fall back to them.
 pub(crate) const DEFAULT_WORKSPACE: &str = "default";
 
-/// What a key is bound to.
+/// The identity that a key is bound to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) agent_id: Option<String>,
@@ -24,12 +25,14 @@ impl Default for Identity {
 }
 
 impl Reader<'_> {
+    /// Reads the keys with their identities. Without a list of keys, the keys of the identities are
+    /// accepted.
     pub(super) fn keys(&mut self) -> Vec<(Secret<String>, Identity)> {
         let listed = (self.lookup)("COORDINATION_API_KEYS").filter(|it| !it.trim().is_empty());
         let listed: Option<Vec<String>> = listed.map(|csv| {
-            csv.split(',').map(|it| it.trim().to_owned()).filter(|it| !it.is_empty()).collect()
+            csv.split(',').map(str::trim).filter(|key| !key.is_empty()).map(str::to_owned).collect()
         });
-        if listed.as_ref().is_some_and(|it| it.is_empty()) {
+        if listed.as_ref().is_some_and(|keys| keys.is_empty()) {
             self.invalid("COORDINATION_API_KEYS");
         }
         let identities = self.text("COORDINATION_API_KEY_IDENTITIES").unwrap_or_default();
@@ -46,13 +49,13 @@ impl Reader<'_> {
     }
 }
 
-/// Parses the identities by key. Returns `None` when anything about them is wrong.
+/// Parses the identities by key. Returns `None` when one is invalid, or its key is not in the list.
 fn parse_identities(json: &str, listed: Option<&[String]>) -> Option<Vec<(String, Identity)>> {
     let map: serde_json::Map<String, Value> = serde_json::from_str(json).ok()?;
     let mut identities = Vec::new();
     for (key, members) in map {
         let key = key.trim().to_owned();
-        if key.is_empty() || listed.is_some_and(|it| !it.contains(&key)) {
+        if key.is_empty() || listed.is_some_and(|keys| !keys.contains(&key)) {
             return None;
         }
         identities.push((key, parse_identity(members.as_object()?)?));
@@ -60,7 +63,7 @@ fn parse_identities(json: &str, listed: Option<&[String]>) -> Option<Vec<(String
     Some(identities)
 }
 
-/// Whether these members make an identity that a key can be bound to.
+/// Whether these members form a valid identity.
 pub(crate) fn is_identity(members: &serde_json::Map<String, Value>) -> bool {
     parse_identity(members).is_some()
 }
@@ -75,7 +78,7 @@ fn parse_identity(members: &serde_json::Map<String, Value>) -> Option<Identity> 
             }
         }
     };
-    if members.values().any(|it| !it.is_string()) {
+    if members.values().any(|member| !member.is_string()) {
         return None;
     }
     let identity = Identity {
@@ -84,9 +87,9 @@ fn parse_identity(members: &serde_json::Map<String, Value>) -> Option<Identity> 
         workspace: member("workspace")?.unwrap_or_else(|| DEFAULT_WORKSPACE.to_owned()),
         profile: member("profile")?,
     };
-    let whole = is_workspace_name(&identity.workspace)
+    let is_valid = is_workspace_name(&identity.workspace)
         && (identity.profile.is_none() || identity.agent_id.is_some());
-    whole.then_some(identity)
+    is_valid.then_some(identity)
 }
 
 /// Whether a text can name a workspace: `^[a-z0-9][a-z0-9._-]{0,63}$`, see

@@ -6,9 +6,9 @@ use super::reader::Reader;
 /// Where the spans of requests are sent, in builds that can (feature `otel`).
 #[derive(Clone, Debug)]
 pub struct TraceSettings {
-    /// Base address of an OTLP collector; none: spans are not sent.
+    /// Base address of an OTLP collector. `None`: spans are not sent.
     pub endpoint: Option<String>,
-    /// The name under which they appear there.
+    /// Service name of the spans.
     pub service: String,
 }
 

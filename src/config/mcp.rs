@@ -1,5 +1,5 @@
-//! Allowed hosts and origins of the MCP endpoint. Guards against DNS rebinding: a page whose name resolves to
-//! this machine must not reach a service that listens only on loopback.
+//! Allowed hosts and origins of the MCP endpoint. Guards against DNS rebinding: a page whose name
+//! resolves to this machine must not reach a service that listens only on loopback.
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderValue, header, uri::Authority};
@@ -20,17 +20,17 @@ pub(crate) struct McpSettings {
 }
 
 impl McpSettings {
-    /// Checks the `Host` and `Origin` of a request. Requests without them do not come from a browser, which
-    /// alone is open to DNS rebinding, and are allowed.
+    /// Checks the `Host` and `Origin` of a request. Requests without them do not come from a browser,
+    /// which alone is open to DNS rebinding, and are allowed.
     ///
     /// # Errors
     /// [`Error::Forbidden`] names the variable that would allow the request.
     pub(crate) fn check_source(&self, headers: &HeaderMap) -> Result<()> {
-        if !headers.get_all(header::HOST).iter().all(|it| self.allows_host(it)) {
+        if !headers.get_all(header::HOST).iter().all(|host| self.allows_host(host)) {
             let text = "Host is not allowed: it must be in COORDINATION_PUBLIC_HOSTS";
             return Err(Error::Forbidden(text.to_owned()));
         }
-        if !headers.get_all(header::ORIGIN).iter().all(|it| self.allows_origin(it)) {
+        if !headers.get_all(header::ORIGIN).iter().all(|origin| self.allows_origin(origin)) {
             let text = "Origin is not allowed: it must be in COORDINATION_ALLOWED_ORIGINS";
             return Err(Error::Forbidden(text.to_owned()));
         }
@@ -41,11 +41,11 @@ impl McpSettings {
         if self.hosts.is_empty() {
             return true;
         }
-        let named = host.to_str().ok().and_then(|it| it.parse::<Authority>().ok());
+        let named = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
         named.is_some_and(|named| {
-            self.hosts.iter().any(|it| {
-                it.host().eq_ignore_ascii_case(named.host())
-                    && it.port_u16().is_none_or(|port| named.port_u16() == Some(port))
+            self.hosts.iter().any(|allowed| {
+                allowed.host().eq_ignore_ascii_case(named.host())
+                    && allowed.port_u16().is_none_or(|port| named.port_u16() == Some(port))
             })
         })
     }
@@ -53,14 +53,16 @@ impl McpSettings {
     /// Whether pages of this origin can use the endpoint.
     pub(crate) fn allows_origin(&self, origin: &HeaderValue) -> bool {
         let Ok(origin) = origin.to_str() else { return false };
-        let own = origin.strip_prefix("http://").and_then(|it| it.parse::<Authority>().ok());
-        let is_own = own.is_some_and(|it| LOOPBACK.contains(&it.host()));
-        is_own || self.origins.contains(&with_port(origin))
+        let authority =
+            origin.strip_prefix("http://").and_then(|rest| rest.parse::<Authority>().ok());
+        let is_loopback = authority.is_some_and(|own| LOOPBACK.contains(&own.host()));
+        is_loopback || self.origins.contains(&with_port(origin))
     }
 }
 
 impl Reader<'_> {
-    /// Reads the settings of a service that listens on `host`. Pages of the CORS origins can always use it.
+    /// Reads the settings of a service that listens on `host`. Pages of the CORS origins can always use
+    /// it.
     pub(super) fn mcp(&mut self, host: Option<IpAddr>, cors: &[HeaderValue]) -> McpSettings {
         let mut hosts: Vec<Authority> = Vec::new();
         for name in ["COORDINATION_PUBLIC_HOSTS", "RAILWAY_PUBLIC_DOMAIN", "RAILWAY_PRIVATE_DOMAIN"]
@@ -70,12 +72,12 @@ impl Reader<'_> {
                 names.map(host_name).collect::<Option<Vec<_>>>()
             }));
         }
-        if !hosts.is_empty() || host.is_some_and(|it| it.is_loopback()) {
+        if !hosts.is_empty() || host.is_some_and(|host| host.is_loopback()) {
             hosts.extend(LOOPBACK.map(Authority::from_static));
         }
-        let asked = self.origins("COORDINATION_ALLOWED_ORIGINS");
-        let pages = cors.iter().chain(&asked).filter_map(|it| it.to_str().ok()).map(with_port);
-        McpSettings { hosts, origins: pages.collect() }
+        let allowed = self.origins("COORDINATION_ALLOWED_ORIGINS");
+        let origins = cors.iter().chain(&allowed).filter_map(|origin| origin.to_str().ok());
+        McpSettings { hosts, origins: origins.map(with_port).collect() }
     }
 }
 

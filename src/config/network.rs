@@ -1,4 +1,4 @@
-//! Where the service listens, and which pages may call it from a browser.
+//! Where the service listens, and which pages can call it from a browser.
 use std::net::{IpAddr, Ipv6Addr};
 
 use http::{HeaderValue, Uri};
@@ -35,7 +35,8 @@ impl Reader<'_> {
     }
 }
 
-/// A scheme, a host and perhaps a port, as a browser sends it: nothing behind, not even a slash.
+/// Parses an origin in the form that browsers send: scheme, host and optional port, without a slash after
+/// them.
 fn origin(text: &str) -> Option<HeaderValue> {
     let uri: Uri = text.parse().ok()?;
     let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);

@@ -1,4 +1,4 @@
-//! The engine that decides what a caller may do, and where it takes its policies from.
+//! The policy engine, and the source of its policies.
 use std::time::Duration;
 
 use super::reader::Reader;
@@ -10,9 +10,9 @@ pub(crate) struct PolicySettings {
     pub(crate) engine: PolicyEngine,
     /// How long policies are kept in memory.
     pub(crate) cache_ttl: Duration,
-    /// Whether the bundled policies apply where the database has none.
+    /// Whether the bundled policies apply when the database has none.
     pub(crate) code_fallback: bool,
-    /// The operator's own schema of policies, already checked. `None` is the bundled one.
+    /// The operator's Cedar schema, already parsed once. `None` is the bundled schema.
     pub(crate) schema: Option<String>,
 }
 
@@ -43,8 +43,8 @@ impl Reader<'_> {
     }
 }
 
-/// Whether a text is a Cedar schema in either of its forms. A build without Cedar takes any text: it
-/// never reads the schema.
+/// Whether a text is a Cedar schema, in Cedar syntax or as JSON. A build without Cedar accepts any text,
+/// because it never reads the schema.
 #[cfg(feature = "cedar")]
 fn is_schema(text: &str) -> bool {
     use cedar_policy::Schema;

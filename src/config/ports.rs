@@ -1,7 +1,7 @@
-//! The ports that sessions are given.
+//! The blocks of ports that sessions can allocate.
 use super::reader::Reader;
 
-/// The size of a block: ports that one session is given.
+/// The number of ports in a block, which is what one session gets.
 const PORTS_PER_BLOCK: i32 = 4;
 
 const MAX_PORT: i32 = 65535;
@@ -26,7 +26,7 @@ impl Reader<'_> {
             slots: self.int("PORT_ALLOC_MAX_SESSIONS"),
             ttl_minutes: self.int("PORT_ALLOC_TTL_MINUTES"),
         };
-        // A value that is wrong by itself counts as 0 here and has a problem of its own.
+        // An invalid value was read as 0, and its problem is already recorded.
         let is_complete = settings.base > 0 && settings.range > 0 && settings.slots > 0;
         let first_of_last = settings.base + (settings.slots - 1) * settings.range;
         if is_complete && first_of_last + PORTS_PER_BLOCK - 1 > MAX_PORT {

@@ -1,16 +1,18 @@
-//! Reads variables by their kind and collects every problem.
+//! Reads variables by their kind and collects every problem. By hand, because the crates for
+//! configuration stop at the first wrong value or repeat the value, which can be a secret, and have no
+//! reference document.
 use std::{collections::BTreeSet, time::Duration};
 
 use super::variables::{Kind, variable};
 
-/// Everything that is wrong with the environment. Its text has a line for each variable, with what the
-/// variable expects, and holds no value of any.
+/// Everything that is wrong with the environment. Its text has one line per variable, with what was
+/// expected and without the value, which can be a secret.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
 pub struct ConfigError(Vec<String>);
 
-/// Reads variables from a lookup function. A wrong value is noted as a problem and read as the type's
-/// default, so that reading goes on and finds the other problems too.
+/// Reads variables from a lookup function. Records an invalid value as a problem and returns the default
+/// of the type, so that reading continues and finds the other problems too.
 pub(super) struct Reader<'a> {
     pub(super) lookup: &'a dyn Fn(&str) -> Option<String>,
     problems: BTreeSet<String>,
@@ -21,7 +23,7 @@ impl<'a> Reader<'a> {
         Self { lookup, problems: BTreeSet::new() }
     }
 
-    /// Returns what was read, or every problem that was noted.
+    /// Returns what was read, or every recorded problem.
     pub(super) fn finish<T>(self, value: T) -> Result<T, ConfigError> {
         if self.problems.is_empty() {
             return Ok(value);

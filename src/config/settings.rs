@@ -1,4 +1,4 @@
-//! Everything that is read from the environment, as the other rooms use it.
+//! The configuration as the other rooms use it.
 use std::{net::IpAddr, time::Duration};
 
 use http::HeaderValue;
@@ -17,11 +17,11 @@ use super::{
 };
 use crate::values::Secret;
 
-/// Everything that is read from the environment, parsed and checked once at start.
+/// The configuration, read from the environment and checked once, at start.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub(crate) database: DatabaseSettings,
-    /// The API keys with what each is bound to, in the order of the configuration.
+    /// The API keys with their identities, in the order of the configuration.
     pub(crate) keys: Vec<(Secret<String>, Identity)>,
     pub(crate) public_reads: bool,
     pub(crate) allow_workspace_header: bool,
@@ -55,7 +55,7 @@ pub struct Config {
     pub keep_alive: Duration,
     /// How long requests in flight can take to finish after a signal to stop.
     pub shutdown_grace: Duration,
-    /// Whether calls of one transition that arrive at the same time go to the database together.
+    /// Whether requests for one transition are gathered under load.
     pub(crate) gather: bool,
     /// Whether the server applies migrations at start.
     pub auto_migrate: bool,
@@ -65,7 +65,7 @@ pub struct Config {
     pub traces: TraceSettings,
 }
 
-/// The longest wait on Lambda, where every second of it is billed: `docs/api-design.md#limits`.
+/// The longest wait on Lambda, where every second is billed: `docs/api-design.md#limits`.
 const LAMBDA_WAIT_MAX: Duration = Duration::from_secs(20);
 
 impl Config {
@@ -140,8 +140,8 @@ impl Config {
         self
     }
 
-    /// Returns the configuration with another time after which idle database connections are closed, where
-    /// `SLEEP_FRIENDLY` closes them early, for tests that must not wait a minute.
+    /// Returns the configuration with another time after which idle database connections are closed,
+    /// where `SLEEP_FRIENDLY` closes them early, for tests that must not wait a minute.
     #[doc(hidden)]
     pub fn with_sleepy_idle_time(mut self, limit: Duration) -> Self {
         if self.sleep_friendly {
@@ -150,24 +150,24 @@ impl Config {
         self
     }
 
-    /// Returns how long a request that asks to wait so many seconds can do so.
+    /// Returns how long a request with this `wait_seconds` can wait.
     pub(crate) fn longest_wait(&self, seconds: i64) -> Duration {
         Duration::from_secs(u64::try_from(seconds).unwrap_or_default()).min(self.wait_max)
     }
 
-    /// Returns how many calls of one transition run at once before further ones are gathered: a fifth of
-    /// the connections, at least two.
+    /// Returns the number of lanes: calls of one transition that can run at the same time before further
+    /// requests are gathered. A fifth of the connections, at least two.
     pub(crate) fn gather_lanes(&self) -> usize {
         usize::try_from(self.database.pool_max / 5).unwrap_or_default().max(2)
     }
 
-    /// Returns the silence after which a session counts as ended, as the database takes it.
+    /// Returns the session timeout in the type of the database.
     pub fn session_timeout(&self) -> PgInterval {
         let minutes = i64::from(self.session_timeout_minutes);
         PgInterval { months: 0, days: 0, microseconds: minutes * 60_000_000 }
     }
 
-    /// Whether there is any key at all. Without a key, every route that needs one answers 401.
+    /// Whether any key is configured. Without keys, every route that needs a key answers 401.
     pub fn has_keys(&self) -> bool {
         !self.keys.is_empty()
     }

@@ -1,7 +1,7 @@
-//! Times that are constants for operators and that tests change.
+//! Time limits and intervals that operators cannot change and tests can.
 use std::time::Duration;
 
-/// The longest time for which an assignment or a suspension can be out of date:
+/// The maximum age of an assignment or a suspension in memory:
 /// `docs/api-design.md#trust`.
 const STANDING_MAX_AGE: Duration = Duration::from_secs(5);
 
@@ -9,22 +9,23 @@ const STANDING_MAX_AGE: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug)]
 #[doc(hidden)]
 pub struct Timings {
-    /// How long the standing of an agent is kept in memory.
+    /// How long the standing of an agent is cached.
     pub standing_max_age: Duration,
     /// The shortest time between two heartbeats of one session that a replica writes:
     /// `docs/api-design.md#sessions`.
     pub heartbeat_interval: Duration,
     /// The time limit of a request that does not wait: `docs/api-design.md#limits`.
     pub request_time: Duration,
-    /// The time limit of a request's body, from the end of its head. At the limit of 1 MiB that is a
-    /// line of 1 Mbit/s. Without it, a client could hold a connection by sending a byte now and then.
+    /// The time limit of a request's body, from the end of its head. Prevents slow requests (Slowloris),
+    /// which hold a connection by sending a byte now and then. A body of 1 MiB arrives in time at 1
+    /// Mbit/s.
     pub body_time: Duration,
     /// The time between two sweeps of the server.
     pub sweep_interval: Duration,
 }
 
 impl Timings {
-    /// Returns the timings where profiles are kept in memory for at most `profiles_max_age`.
+    /// Returns the timings for profiles that are cached for at most `profiles_max_age`.
     pub(super) fn new(profiles_max_age: Duration) -> Self {
         Self {
             standing_max_age: profiles_max_age.min(STANDING_MAX_AGE),

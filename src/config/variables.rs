@@ -1,10 +1,10 @@
-//! Every variable that the service reads: name, kind, default, meaning. The parser takes ranges and defaults
-//! from here, and the reference documents are printed from it.
+//! Every variable that the service reads: name, kind, default, meaning. The parser uses this table, and
+//! `docs/configuration.md` and `.env.example` are generated from it.
 
 pub(super) struct Variable {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
-    /// What holds when the variable is unset or empty; `""` is nothing.
+    /// The value when the variable is unset or empty. `""` means that it has no value then.
     pub(super) default: &'static str,
     pub(super) meaning: &'static str,
 }
@@ -58,246 +58,273 @@ impl Kind {
     }
 }
 
-/// The engines of this build.
+/// The policy engines of this build.
 const ENGINES: &[&str] = if cfg!(feature = "cedar") { &["native", "cedar"] } else { &["native"] };
 
 const COLLECTOR: &str = "an address such as http://collector:4318";
 const DSN: &str = "a connection string such as postgresql://user:password@host:5432/database";
 
-/// Every variable the service reads. The parser takes ranges and defaults from here, and
-/// `docs/configuration.md` is printed from it.
+/// Every variable that the service reads, in the order of the documents.
 pub(super) const VARIABLES: &[Variable] = &[
     words(
         "DB_BACKEND",
         &["postgres", "supabase"],
         "postgres",
-        "Kind of database. `supabase` is the same through that project's own Postgres connection string in `POSTGRES_DSN`.",
+        "Kind of database. `supabase` requires `POSTGRES_DSN`, with the Postgres connection string of that project; nothing else differs.",
     ),
     text(
         "POSTGRES_DSN",
         DSN,
         "",
-        "Connection string of the database. Required, unless `DATABASE_URL` is set.",
+        "Connection string of the database. Required unless `DATABASE_URL` is set.",
     ),
-    text("DATABASE_URL", DSN, "", "Used when `POSTGRES_DSN` is unset."),
+    text(
+        "DATABASE_URL",
+        DSN,
+        "",
+        "Connection string of the database when `POSTGRES_DSN` is unset.",
+    ),
     int(
         "POSTGRES_POOL_MIN",
         (1, 500),
         "2",
-        "Connections kept open. Lambda, and with `SLEEP_FRIENDLY`: always 0.",
+        "Minimum number of open database connections. Always 0 on Lambda and with `SLEEP_FRIENDLY`.",
     ),
-    int("POSTGRES_POOL_MAX", (1, 500), "10", "Most connections open at once. Lambda: always 1."),
+    int(
+        "POSTGRES_POOL_MAX",
+        (1, 500),
+        "10",
+        "Maximum number of open database connections. Always 1 on Lambda.",
+    ),
     words(
         "POSTGRES_POOLER",
         &["none", "transaction"],
         "none",
-        "`transaction`: a pooler in front of the database gives each transaction another connection and does not keep track of prepared statements. `none`: anything else, which is checked before the first statement.",
+        "Kind of pooler in front of the database. `transaction`: a pooler in transaction mode that does not track prepared statements. `none`: no pooler, or any other; the service checks this before its first statement.",
     ),
     bool(
         "SLEEP_FRIENDLY",
         "false",
-        "Send nothing while there is nothing to do, so that a platform can put the service to sleep: connections to the database are closed after a minute or two without a request, and the sweep every 30 s, which only tidies up, is left out. The next request then takes as long as a new connection does.",
+        "Send nothing to the database while there are no requests, so that a platform can put the service to sleep. Database connections are closed after a minute or two without a request, and the sweep every 30 s does not run; correctness does not depend on it. The next request waits for a new connection.",
     ),
     bool(
         "COORDINATION_AUTO_MIGRATE",
         "true",
-        "Apply migrations at start, under a lock. Not through a pooler in transaction mode, and never by Lambda.",
+        "Apply migrations at start, under a lock. Never done on Lambda or through a pooler in transaction mode.",
     ),
     text(
         "API_HOST",
         "an IP address",
         "[::]",
-        "Address to listen on. The default takes IPv6 and IPv4, and IPv4 alone where IPv6 is missing. Not read by `local`, which listens on loopback.",
+        "Address to listen on. The default accepts IPv6 and IPv4, or only IPv4 where IPv6 is missing. `local` ignores it and listens on loopback.",
     ),
     int("API_PORT", (1, 65535), "", "Port to listen on."),
     int("PORT", (1, 65535), "8081", "Port to listen on when `API_PORT` is unset."),
-    int("API_WORKERS", (1, 256), "1", "Worker threads of the server."),
+    int("API_WORKERS", (1, 256), "1", "Number of worker threads of the server."),
     int(
         "API_TIMEOUT_KEEP_ALIVE",
         (1, 3600),
         "5",
-        "Seconds after which a connection is closed that is idle, or still sends the head of a request. The body has 10 s, whatever this says.",
+        "Seconds after which an HTTP connection is closed that is idle or has not sent a complete request head. The time limit of a request body is always 10 s.",
     ),
     int(
         "API_MAX_CONNECTIONS",
         (1, 100_000),
         "1000",
-        "Most connections served at once; more wait in the system's queue until one ends. Each takes a file handle, and a request that waits keeps its connection.",
+        "Maximum number of HTTP connections served at once. Further connections wait in the queue of the operating system until one closes. Each connection needs a file descriptor, and a waiting request keeps its connection.",
     ),
     bool(
         "API_GATHER",
         "true",
-        "Under load, send requests of one kind that wait for the database together, as one call. Answers \
-         are the same. Ignored by `handler`.",
+        "Under load, send several requests for one transition to the database in one call. The answers are \
+         the same. Ignored on Lambda.",
     ),
     bool(
         "API_ACCESS_LOG",
         "false",
-        "Log one line for each request: method, path without the query, status, time, request id, operation and agent.",
+        "Log one line per request: method, path without the query, status, time, request id, operation and agent.",
     ),
     int(
         "SHUTDOWN_GRACE_SECONDS",
         (0, 600),
         "25",
-        "Seconds that requests in flight may take to finish after SIGTERM.",
+        "Seconds that requests in flight have to finish after SIGTERM.",
     ),
     int(
         "WAIT_MAX_SECONDS",
         (0, 300),
         "50",
-        "Most seconds that a request waits for a lock or a task, whatever its `wait_seconds` says. Lambda: 20 at most.",
+        "Maximum number of seconds that a request waits for a lock or a task, even if its `wait_seconds` is greater. On Lambda never more than 20.",
     ),
     text(
         "RUST_LOG",
         "a log filter such as info or info,sqlx=debug",
         "info,rmcp=warn,sqlx::postgres::notice=warn",
-        "What to log. At `info` the MCP library tells of every request, and the database of migrations \
-         that find their work done.",
+        "Log filter. The default leaves out two sources that log too much at `info`: the MCP library, on every \
+         request, and the database, on migrations that find their work done.",
     ),
     text(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         COLLECTOR,
         "",
-        "Collector that gets a span for each operation, over OTLP and plain HTTP. Only builds with the feature `otel` send any.",
+        "OTLP collector that receives a span for each operation, over plain HTTP. Only builds with the feature `otel` send spans.",
     ),
-    text("OTEL_SERVICE_NAME", "a name", "agent-coordinator", "Name of the service in these spans."),
+    text("OTEL_SERVICE_NAME", "a name", "agent-coordinator", "Service name of the spans."),
     text(
         "COORDINATION_API_KEYS",
         "keys, separated by commas",
         "",
-        "The API keys. Unset: the keys of `COORDINATION_API_KEY_IDENTITIES`.",
+        "Accepted API keys. If unset, the keys of `COORDINATION_API_KEY_IDENTITIES` are accepted.",
     ),
     text(
         "COORDINATION_API_KEY_IDENTITIES",
         "a JSON object that maps keys (members of COORDINATION_API_KEYS, when that is set) to objects with the optional string members agent_id, agent_type, workspace (a name of a-z 0-9 . _ -) and profile (which needs agent_id)",
         "{}",
-        "What each key is bound to: `{\"<key>\": {\"agent_id\": …, \"agent_type\": …, \"workspace\": …, \"profile\": …}}`.",
+        "Identity that each key is bound to: `{\"<key>\": {\"agent_id\": …, \"agent_type\": …, \"workspace\": …, \"profile\": …}}`.",
     ),
     bool(
         "COORDINATION_PUBLIC_READS",
         "false",
-        "Answer the routes marked \"public reads\" without a key, for workspace `default` only. `local`: true.",
+        "Answer the routes marked \"public reads\" without a key, for workspace `default` only. `local` sets it to true by default.",
     ),
     bool(
         "COORDINATION_ALLOW_WORKSPACE_HEADER",
         "false",
-        "Let keys that are bound to no agent choose their workspace with `X-Workspace`.",
+        "Let unbound keys choose their workspace with `X-Workspace`.",
     ),
     text(
         "COORDINATOR_CORS_ALLOWED_ORIGINS",
         "origins such as https://board.example.com, separated by commas",
         "",
-        "Origins whose pages may call the service, besides `http://localhost:5173`.",
+        "Origins whose pages can call the service, besides `http://localhost:5173`.",
     ),
     text(
         "COORDINATION_ALLOWED_ORIGINS",
         "origins such as https://board.example.com, separated by commas",
         "",
-        "Origins whose pages may use the MCP endpoint, besides those that may call the service and \
-         those of this machine. A request without `Origin`, which no page can send, is not asked.",
+        "Origins whose pages can use the MCP endpoint, besides the origins that can call the service and those \
+         of this machine. A request without `Origin` does not come from a page and is accepted.",
     ),
     text(
         "COORDINATION_PUBLIC_HOSTS",
         "host names such as coordinator.example.com, separated by commas",
         "",
-        "Names by which the MCP endpoint may be reached, besides those of this machine. Unset: any \
-         name, or only those of this machine where `API_HOST` is one of its own addresses.",
+        "Names that the MCP endpoint accepts in `Host`, besides those of this machine. If unset, any name is \
+         accepted, or only those of this machine if `API_HOST` is a loopback address.",
     ),
     text(
         "RAILWAY_PUBLIC_DOMAIN",
         "a host name",
         "",
-        "One more such name; Railway sets it. A custom domain must be added to \
+        "Another name that the MCP endpoint accepts in `Host`. Set by Railway. Add a custom domain to \
          `COORDINATION_PUBLIC_HOSTS`.",
     ),
-    text("RAILWAY_PRIVATE_DOMAIN", "a host name", "", "One more such name; Railway sets it."),
+    text(
+        "RAILWAY_PRIVATE_DOMAIN",
+        "a host name",
+        "",
+        "Another name that the MCP endpoint accepts in `Host`. Set by Railway.",
+    ),
     bool("METRICS_PUBLIC", "false", "Answer `/metrics` without a key."),
     int(
         "LOCK_TTL_MINUTES",
         (1, 480),
         "120",
-        "Minutes that a lock lives when a client sends `ttl_minutes: 0`.",
+        "Minutes until a lock expires when a client sends `ttl_minutes: 0`.",
     ),
     int(
         "WORK_LEASE_MINUTES",
         (1, 1440),
         "60",
-        "Minutes that a claimed task is leased when the claim does not say.",
+        "Lease of a claimed task in minutes, when the claim does not specify a lease.",
     ),
     int(
         "SESSION_TIMEOUT_MINUTES",
         (1, 10080),
         "120",
-        "Minutes of silence after which a session is disconnected and what it holds is free.",
+        "Minutes without a call after which a session ends and what it holds becomes free.",
     ),
     int(
         "GUARDRAILS_CACHE_TTL",
         (0, 86400),
         "300",
-        "Most seconds that guardrail patterns are kept in memory.",
+        "Maximum number of seconds for which guardrail patterns are cached.",
     ),
     bool(
         "GUARDRAILS_CODE_FALLBACK",
         "true",
-        "Use the built-in guardrail patterns when the table holds none or cannot be read. False: every check is answered 503 then.",
+        "Use the built-in guardrail patterns when the table is empty or cannot be read. If false, every check is answered with 503 in that case.",
     ),
     int(
         "AUDIT_RETENTION_DAYS",
         (1, 3650),
         "90",
-        "Months of audit, violation and network records that lie wholly before these days are dropped.",
+        "Retention of audit, violation and network records in days. A month of records is dropped once all of its days are older.",
     ),
     int("PORT_ALLOC_BASE", (1024, 65532), "10000", "First port that is allocated to sessions."),
-    int("PORT_ALLOC_RANGE", (4, 10000), "100", "Ports from one session's block to the next."),
+    int(
+        "PORT_ALLOC_RANGE",
+        (4, 10000),
+        "100",
+        "Distance from the first port of a block to that of the next block.",
+    ),
     int(
         "PORT_ALLOC_MAX_SESSIONS",
         (1, 10000),
         "20",
-        "Most blocks of ports in a workspace; the last one must not pass port 65535.",
+        "Maximum number of port blocks in a workspace. The last block must end at port 65535 at most.",
     ),
-    int("PORT_ALLOC_TTL_MINUTES", (1, 10080), "120", "Minutes that ports stay allocated."),
+    int(
+        "PORT_ALLOC_TTL_MINUTES",
+        (1, 10080),
+        "120",
+        "Minutes until an allocation of ports expires.",
+    ),
     int("PROFILES_DEFAULT_TRUST", (0, 4), "2", "Trust of an agent without a profile."),
     bool(
         "PROFILES_ENFORCE_LIMITS",
         "true",
-        "Apply the operation lists and the file limit of profiles. False: only trust decides.",
+        "Apply the operation lists and the file limit of profiles. If false, only trust decides.",
     ),
     int(
         "PROFILES_CACHE_TTL",
         (0, 86400),
         "300",
-        "Most seconds a profile's definition is kept in memory. Assignments and suspensions are kept for 5 s at most, whatever this says, and definitions are read along with them.",
+        "Maximum number of seconds for which the definition of a profile is cached. More than 5 has no effect: definitions are read together with assignments and suspensions, which are cached for at most 5 s.",
     ),
     words(
         "POLICY_ENGINE",
         ENGINES,
         "native",
-        "Engine that decides what a caller may do: by trust and the category of the operation, or by the Cedar policies in the database.",
+        "Policy engine. `native`: decides by trust and the category of the operation. `cedar`: decides by the Cedar policies in the database.",
     ),
-    int("POLICY_CACHE_TTL", (0, 86400), "300", "Seconds that Cedar policies are kept in memory."),
+    int("POLICY_CACHE_TTL", (0, 86400), "300", "Seconds for which Cedar policies are cached."),
     bool(
         "POLICY_CODE_FALLBACK",
         "true",
-        "Use the bundled Cedar policies where the database has none or they cannot be read. False: deny.",
+        "Use the bundled Cedar policies when the database has none or they cannot be read. If false, deny.",
     ),
     text(
         "CEDAR_SCHEMA_PATH",
         "a readable file that holds a valid Cedar schema",
         "",
-        "Schema that `/policy/validate` checks against, as Cedar text or JSON. Unset: the bundled one.",
+        "Cedar schema that `/policy/validate` checks against, in Cedar syntax or as JSON. If unset, the bundled schema.",
     ),
     words(
         "NETWORK_DEFAULT_POLICY",
         &["deny", "allow"],
         "deny",
-        "Answer of `/network/check` for a domain that no rule matches.",
+        "Answer of `/network/check` for a domain that matches no rule.",
     ),
 ];
 
 /// Returns the variable of a name.
 ///
 /// # Panics
-/// When the table lacks it: a variable that is read must be documented.
+/// When the table lacks the variable: every variable that is read must be documented.
 pub(super) fn variable(name: &str) -> &'static Variable {
-    VARIABLES.iter().find(|it| it.name == name).expect("every variable read is declared above")
+    VARIABLES
+        .iter()
+        .find(|variable| variable.name == name)
+        .expect("every variable read is declared above")
 }

@@ -1,12 +1,11 @@
-//! The database as a process and as a request see it.
-//!
-//! Nothing here touches the network before an operation needs it.
+//! The database as a process and as a request see it. No code here uses the network before an operation
+//! needs the database.
 use std::{io, sync::Arc};
 
 use sqlx::{PgConnection, postgres::PgConnectOptions};
 
 use super::{
-    pool::{InUse, Pool},
+    pool::{Pool, PooledConnection},
     pooler::Pooler,
 };
 use crate::{
@@ -14,7 +13,7 @@ use crate::{
     values::Result,
 };
 
-/// The database, reached on first use.
+/// The database. The first statement opens the first connection.
 #[derive(Debug)]
 pub(crate) struct Database {
     pool: Pool,
@@ -22,35 +21,35 @@ pub(crate) struct Database {
     pooler: Pooler,
 }
 
-/// The database as one request sees it: a connection of the pool, taken when the first statement needs
-/// it, and closed unless the work on it came to its end.
+/// The database as one request sees it: a connection of the pool, acquired by the first statement. It is
+/// closed on drop, and reused only after [`Db::commit_and_release`] or [`Db::release`].
 ///
-/// A client that hangs up, or a time limit, drops the work at any point, also while a transaction is
-/// begun that the driver does not know of yet. Given back to the pool like that, the connection
-/// would let the next requests write into that transaction, and their effects would vanish with it.
+/// A client that disconnects, or a time limit, drops the work at any point, also while a `begin` is on
+/// its way that the driver has not registered yet. If such a connection went back to the pool, the next
+/// requests would write into that transaction, and their effects would be lost with it.
 #[derive(Debug)]
 pub(crate) struct Db {
     database: Arc<Database>,
-    inner: Option<InUse>,
-    /// How many transactions are open, one in another.
+    inner: Option<PooledConnection>,
+    /// The number of nested transactions that are open.
     depth: u32,
 }
 
 impl Db {
-    /// Gives the connection back to the pool, with everything on it committed.
+    /// Commits the work and releases the connection to the pool.
     ///
     /// # Errors
-    /// Where that could not be committed, nothing on it was.
-    pub(crate) async fn done(mut self) -> Result<()> {
+    /// Fails when the commit fails, and then nothing was committed.
+    pub(crate) async fn commit_and_release(mut self) -> Result<()> {
         if self.inner.is_some() && self.database.statements == Statements::OneTransaction {
             self.commit().await?;
         }
-        self.give_back();
+        self.release();
         Ok(())
     }
 
-    /// Begins a transaction, or one within the one that is open. It ends with [`Db::commit`] or
-    /// [`Db::rollback`]; without either the connection must not be given back.
+    /// Begins a transaction, or a savepoint in the open transaction. [`Db::commit`] or [`Db::rollback`]
+    /// ends it; until then, the connection cannot be released.
     pub(crate) async fn begin(&mut self) -> Result<()> {
         self.connection().await?;
         self.control(if self.depth == 0 { "begin" } else { "savepoint inner_transaction" }).await?;
@@ -58,7 +57,7 @@ impl Db {
         Ok(())
     }
 
-    /// Keeps what was done since the last [`Db::begin`].
+    /// Commits the work since the last [`Db::begin`].
     pub(crate) async fn commit(&mut self) -> Result<()> {
         self.depth -= 1;
         let command =
@@ -66,7 +65,7 @@ impl Db {
         Ok(self.control(command).await?)
     }
 
-    /// Undoes what was done since the last [`Db::begin`], also after an error.
+    /// Rolls back the work since the last [`Db::begin`], also after an error.
     pub(crate) async fn rollback(&mut self) -> Result<()> {
         self.depth -= 1;
         if self.depth == 0 {
@@ -79,8 +78,9 @@ impl Db {
 
     #[expect(
         clippy::disallowed_methods,
-        reason = "as a prepared statement it would not reach the server in one piece through a pooler"
+        reason = "a pooler could send the parts of a prepared statement to two server connections"
     )]
+    /// Sends a command that controls a transaction, if there is a connection.
     async fn control(&mut self, command: &'static str) -> Result<(), sqlx::Error> {
         if let Some(inner) = &mut self.inner {
             sqlx::raw_sql(command).execute(inner.connection()?).await?;
@@ -88,25 +88,25 @@ impl Db {
         Ok(())
     }
 
-    /// Gives a connection on which nothing is under way back to the pool; the next statement takes one
-    /// again.
-    pub(crate) fn give_back(&mut self) {
+    /// Releases the connection to the pool, unless a transaction is open. The next statement acquires a
+    /// connection again.
+    pub(crate) fn release(&mut self) {
         if self.depth == 0
             && let Some(inner) = self.inner.take()
         {
-            self.database.pool.give_back(inner);
+            self.database.pool.release(inner);
         }
     }
 
-    /// Whether a failed statement takes more with it than its own effect.
+    /// Whether a transaction is open, so that a failed statement undoes more than its own effect.
     pub(crate) fn is_in_transaction(&self) -> bool {
         self.depth > 0
     }
 
-    /// The connection, taken from the pool when there is none yet.
+    /// Returns the connection. Acquires it from the pool if necessary.
     pub(super) async fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
         if self.inner.is_none() {
-            self.inner = Some(self.database.connection().await?);
+            self.inner = Some(self.database.acquire_from_pool().await?);
             if self.database.statements == Statements::OneTransaction {
                 self.control("begin").await?;
                 self.depth = 1;
@@ -129,53 +129,52 @@ impl Database {
         }
     }
 
-    /// The database for one request, which takes a connection when it needs one.
-    pub(crate) fn on_demand(self: &Arc<Self>) -> Db {
+    /// Returns the database for one request. Its first statement acquires a connection.
+    pub(crate) fn connect_lazily(self: &Arc<Self>) -> Db {
         Db { database: self.clone(), inner: None, depth: 0 }
     }
 
-    /// The database with a connection taken. It can be used again only after [`Db::done`].
-    pub(crate) async fn acquire(self: &Arc<Self>) -> Result<Db> {
-        let mut db = self.on_demand();
+    /// Acquires a connection.
+    pub(crate) async fn acquire_connection(self: &Arc<Self>) -> Result<Db> {
+        let mut db = self.connect_lazily();
         db.connection().await?;
         Ok(db)
     }
 
-    /// A connection of the pool. The first one of a process waits until it is known that no pooler mixes
-    /// up its statements.
-    async fn connection(&self) -> Result<InUse, sqlx::Error> {
+    /// Acquires a connection of the pool. The first requests of a process wait for the check of poolers.
+    async fn acquire_from_pool(&self) -> Result<PooledConnection, sqlx::Error> {
         if self.statements == Statements::Named {
-            let checked = self.pooler.check(self.options()).await;
+            let checked = self.pooler.ensure_sound(self.options()).await;
             checked.map_err(|error| sqlx::Error::Io(io::Error::other(error)))?;
         }
-        self.pool.take().await
+        self.pool.acquire().await
     }
 
-    /// Whether a pooler in between mixes up statements, which makes the database as good as
+    /// Whether a pooler mixes up statements. The service then answers requests as if the database were
     /// unreachable.
-    pub(crate) async fn is_mixed_up(&self) -> Result<bool> {
+    pub(crate) async fn mixes_up_statements(&self) -> Result<bool> {
         match self.statements {
-            Statements::Named => self.pooler.is_mixed_up(self.options()).await,
+            Statements::Named => self.pooler.mixes_up_statements(self.options()).await,
             Statements::OneTransaction => Ok(false),
         }
     }
 
-    /// How many connections are open, and how many of them are idle.
+    /// Returns how many connections are open, and how many of them are idle.
     pub(crate) fn connections(&self) -> (u32, usize) {
         self.pool.count()
     }
 
-    /// Closes what is open; connections in use are given back first.
+    /// Closes all connections. Waits until those in use are released.
     pub(crate) async fn close(&self) {
         self.pool.close().await;
     }
 
-    /// How statements are sent.
+    /// Returns how statements are sent.
     pub(crate) fn statements(&self) -> Statements {
         self.statements
     }
 
-    /// The address, for a connection beside the pool.
+    /// Returns the address, for a connection outside the pool.
     pub(crate) fn options(&self) -> &PgConnectOptions {
         self.pool.options()
     }

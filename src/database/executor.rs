@@ -1,4 +1,4 @@
-//! Lets the macros of sqlx run statements on [`Db`].
+//! Implements the executor of sqlx for [`Db`], so that its macros can run statements on it.
 use futures_util::{
     TryStreamExt as _,
     future::BoxFuture,
@@ -13,7 +13,7 @@ use sqlx::{
 use super::connection::Db;
 use crate::config::Statements;
 
-/// A statement that leaves no name behind.
+/// A statement that is prepared without a name, for poolers in transaction mode.
 struct Unnamed<E>(E);
 
 impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Unnamed<E> {
@@ -34,7 +34,7 @@ impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Unnamed<E> {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the macros' statements come by here")]
+#[expect(clippy::disallowed_methods, reason = "the macros of sqlx call these methods")]
 impl<'c> Executor<'c> for &'c mut Db {
     type Database = Postgres;
 

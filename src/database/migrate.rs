@@ -1,7 +1,7 @@
-//! Bringing the schema up to date: tables by migrations, then the functions, in one transaction.
+//! Migrates the schema: the tables by migrations, then the functions, in one transaction.
 //!
-//! The text of each function stands in a `.sql` file beside the code that calls it. All of them are
-//! installed together whenever they differ from those that were installed last.
+//! Each function is defined in a `.sql` file beside the code that calls it. All functions are installed
+//! together, whenever their text differs from the text that was installed last.
 use std::{io, sync::LazyLock};
 
 use sha2::{Digest as _, Sha256};
@@ -23,21 +23,21 @@ use crate::{
 /// All migrations, embedded in the binary.
 static MIGRATOR: Migrator = sqlx::migrate!();
 
-/// The text of all functions, in the order of their files' paths.
+/// The definitions of all functions, in the order of the paths of their files.
 const FUNCTIONS: &str = include_str!(concat!(env!("OUT_DIR"), "/functions.sql"));
 
 /// SHA-256 of [`FUNCTIONS`] in hex.
-static DIGEST: LazyLock<String> =
-    LazyLock::new(|| Sha256::digest(FUNCTIONS).iter().map(|byte| format!("{byte:02x}")).collect());
+static DIGEST: LazyLock<String> = LazyLock::new(|| hex::encode(Sha256::digest(FUNCTIONS)));
 
 /// The names of all functions.
 static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| {
-    let heads = FUNCTIONS.lines().filter_map(|it| it.strip_prefix("create or replace function "));
-    heads.filter_map(|it| it.split('(').next()).map(str::to_owned).collect()
+    let definitions =
+        FUNCTIONS.lines().filter_map(|line| line.strip_prefix("create or replace function "));
+    definitions.filter_map(|rest| rest.split('(').next()).map(str::to_owned).collect()
 });
 
-/// Installs the functions and remembers their digest. Bodies are not checked while they are created,
-/// because a function may call one that comes later.
+/// Installs the functions and stores their digest. The bodies are not checked during the installation,
+/// because a function can call another function that is defined later.
 static INSTALLATION: LazyLock<String> = LazyLock::new(|| {
     format!(
         "set local check_function_bodies = off;\n{FUNCTIONS}\nselect finish_installation('{}');",
@@ -48,13 +48,13 @@ static INSTALLATION: LazyLock<String> = LazyLock::new(|| {
 /// The schema that this version of the service needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Schema {
-    /// The migrations, which make the tables.
+    /// The migrations, which create the tables.
     pub migrator: &'static Migrator,
-    /// Installs the functions; run after the migrations, in a transaction.
+    /// Statements that install the functions. Run them after the migrations, in a transaction.
     pub functions: &'static str,
 }
 
-/// The schema that this version of the service needs, for whatever makes databases for it.
+/// Returns the schema that this version of the service needs, for programs that create databases for it.
 pub fn schema() -> Schema {
     Schema { migrator: &MIGRATOR, functions: INSTALLATION.as_str() }
 }
@@ -62,16 +62,17 @@ pub fn schema() -> Schema {
 /// Why the schema could not be brought up to date.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// The database cannot be reached (yet).
+    /// The database is unreachable, at least for now.
     #[error("the database cannot be reached: {0}")]
     Unreachable(#[source] sqlx::Error),
-    /// There is a pooler in transaction mode, through which the lock of the migrations does not hold.
+    /// A pooler in transaction mode is in between. The advisory lock of the migrations belongs to a
+    /// server connection, which such a pooler changes with each transaction.
     #[error(
         "migrations need the database's direct address: run `coordinator migrate` with it in \
          POSTGRES_DSN and without POSTGRES_POOLER"
     )]
     Pooled,
-    /// A migration failed, or the schema is one that this version does not know.
+    /// A migration failed, or the schema has a migration that this version does not know.
     #[error("a migration failed: {0}")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -81,13 +82,13 @@ pub(crate) async fn migrate(database: &Database) -> Result<(), MigrateError> {
     if database.statements() == Statements::OneTransaction {
         return Err(MigrateError::Pooled);
     }
-    // A connection of its own, without the time limits that requests have.
+    // A separate connection, without the time limits of requests.
     let connected = tokio::time::timeout(ACQUIRE_TIMEOUT, database.options().connect()).await;
     let connected = connected.unwrap_or_else(|elapsed| {
         Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, elapsed)))
     });
     let mut db = connected.map_err(MigrateError::Unreachable)?;
-    match database.is_mixed_up().await {
+    match database.mixes_up_statements().await {
         Ok(false) => {}
         Ok(true) => return Err(MigrateError::Pooled),
         Err(error) => {
@@ -99,7 +100,7 @@ pub(crate) async fn migrate(database: &Database) -> Result<(), MigrateError> {
     if let Err(error) = set_time_limits(&mut db).await {
         tracing::warn!(%error, "could not set the time limits of the database role");
     }
-    // The work is done, whether the server hears the end of the connection or not.
+    // The migration is committed, so a failure to close the connection does not matter.
     if let Err(error) = db.close().await {
         tracing::debug!(%error, "closing the migrating connection failed");
     }
@@ -107,26 +108,29 @@ pub(crate) async fn migrate(database: &Database) -> Result<(), MigrateError> {
 }
 
 /// Applies the migrations and installs the functions, in one transaction under the migrator's lock.
-#[expect(clippy::disallowed_methods, reason = "the text of the functions is no query")]
+#[expect(clippy::disallowed_methods, reason = "the definitions of the functions are not a query")]
 async fn update(db: &mut PgConnection) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    // The migrator takes this lock too; taken here as well, it holds until the transaction is over.
+    // The migrator acquires this lock too, and releases it when it returns. Acquired here as well, the
+    // lock is held until the transaction has ended.
     db.lock().await?;
     let mut tx = db.begin().await?;
-    // Citus otherwise refuses to change a table and a function in one transaction.
+    // Without this, Citus refuses to change a table and a function in one transaction.
     sqlx::query!("set local citus.multi_shard_modify_mode = 'sequential'")
         .execute(&mut *tx)
         .await?;
     MIGRATOR.run_direct(None, &mut *tx, false).await?;
-    if !has_functions(&mut *tx).await? {
+    if has_functions(&mut *tx).await? {
+        ensure_partitions(&mut *tx, MONTHS_AHEAD).await?;
+    } else {
+        // The installation creates the partitions too.
         sqlx::raw_sql(AssertSqlSafe(INSTALLATION.as_str())).execute(&mut *tx).await?;
     }
-    ensure_partitions(&mut *tx, MONTHS_AHEAD).await?;
     tx.commit().await?;
     db.unlock().await?;
     Ok(())
 }
 
-/// Whether the functions of this binary are installed, and none of them was dropped since.
+/// Whether the functions of this binary are installed and none of them was dropped afterwards.
 async fn has_functions(db: impl sqlx::PgExecutor<'_>) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar!(
         r#"
@@ -153,9 +157,9 @@ async fn lift_time_limits(db: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-/// Sets the time limits of the role in this database. They are set on the role, because a start-up
-/// parameter would be refused by a connection pooler and a plain SET would leak through it to other
-/// clients.
+/// Sets the time limits of the role in this database. They are set on the role, because poolers refuse
+/// start-up parameters, and a plain SET would stay on a server connection that a pooler then gives to
+/// other clients.
 async fn set_time_limits(db: &mut PgConnection) -> Result<()> {
     sqlx::query!(
         r#"
@@ -179,11 +183,11 @@ async fn set_time_limits(db: &mut PgConnection) -> Result<()> {
 /// How the schema of a database differs from the one that this binary needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SchemaState {
-    /// The schemas are the same.
+    /// The schemas are equal.
     Current,
     /// Migrations are missing, or unknown to this binary.
     OtherMigrations,
-    /// The tables are the same, and the functions are not.
+    /// The tables are equal, the functions differ.
     OtherFunctions,
 }
 
@@ -197,13 +201,45 @@ pub(crate) async fn schema_state(db: &mut Db) -> Result<SchemaState> {
     let applied = match applied.map_err(Error::from) {
         Ok(applied) => applied,
         Err(unavailable @ Error::Unavailable(_)) => return Err(unavailable),
-        // No such table: nothing was ever migrated.
+        // The table does not exist: the database was never migrated.
         Err(_) => return Ok(SchemaState::OtherMigrations),
     };
-    let known = MIGRATOR.iter().map(|it| (it.version, &*it.checksum));
-    if !known.eq(applied.iter().map(|it| (it.version, &*it.checksum))) {
+    let known = MIGRATOR.iter().map(|migration| (migration.version, &*migration.checksum));
+    if !known.eq(applied.iter().map(|row| (row.version, &*row.checksum))) {
         return Ok(SchemaState::OtherMigrations);
     }
     let has_functions = has_functions(db).await?;
     Ok(if has_functions { SchemaState::Current } else { SchemaState::OtherFunctions })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_installation_creates_as_many_partitions_as_a_start() {
+        let call = format!("perform ensure_audit_partitions({MONTHS_AHEAD});");
+        assert!(FUNCTIONS.contains(&call), "{call}");
+    }
+
+    #[test]
+    fn every_text_about_the_time_limits_has_the_same_values() {
+        // Returns the value of a setting, which a text writes as `name = 'value'`, with or without quotes
+        // that are doubled.
+        let value = |text: &str, name: &str| {
+            let (_, rest) = text.split_once(&format!("{name} = '")).expect(name);
+            rest.trim_start_matches('\'').split('\'').next().map(str::to_owned)
+        };
+        let own = include_str!("migrate.rs");
+        let others = [
+            include_str!("../../docker/migrate.sh"),
+            include_str!("../../SECURITY.md"),
+            include_str!("../../docs/cloud-deployment.md"),
+        ];
+        for name in ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"] {
+            for text in others {
+                assert_eq!(value(text, name), value(own, name), "{name}");
+            }
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! The database: connections and the schema. Nothing here knows what the service does with it.
+//! The database: connections and the schema. No code here knows a capability.
 mod connection;
 mod executor;
 mod migrate;

@@ -1,11 +1,12 @@
-//! The connections to the database: sqlx's pool, and those that have just been used.
+//! The database connections of a process: sqlx's pool, and a list of connections in front of it that are
+//! ready to be used.
 //!
-//! Whenever a connection is given back to sqlx's pool, the pool asks the server whether it is sound: a
-//! round trip after each request, in which nobody else can use the connection, and without a time limit. A
-//! connection on which all went well is therefore kept here, ready for the next request. It goes back to the
-//! pool when nothing has needed it for a second and the server has answered on it.
+//! The list is needed because sqlx's pool pings the server whenever a connection returns to it: a round
+//! trip per request, during which no other request can use the connection, and without a time limit. A
+//! released connection therefore goes to the list. It returns to the pool after a second without use,
+//! once the server has answered a ping.
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -18,63 +19,69 @@ use sqlx::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{config::DatabaseSettings, values::Secret};
+use crate::{
+    config::DatabaseSettings,
+    values::{Secret, lock},
+};
 
-/// How long a request waits for a connection; with the database down this is its time to 503.
+/// How long a request waits for a connection. When the database is down, requests get 503 after this
+/// time.
 pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A connection idle for longer is asked whether it still lives before it is used: it may have died
-/// unnoticed, and asking each time would be a round trip more for every request.
-const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+/// How long a connection can be idle and be used without a ping. A connection that was idle for longer
+/// can be broken without notice; a ping before every use would cost each request a round trip.
+const TRUSTED_IDLE_TIME: Duration = Duration::from_secs(1);
 
-/// After this time in use a connection goes back to the pool, which closes those that are too old.
-const LONGEST_USE: Duration = Duration::from_secs(60);
+/// How long a connection can stay out of sqlx's pool. The pool closes connections that are too old,
+/// which it can only do when they return.
+const MAX_USE_TIME: Duration = Duration::from_secs(60);
 
-/// All connections of a process, none of which is made before it is needed.
+/// All database connections of a process. Connections are opened when a request needs them.
 #[derive(Debug)]
 pub(crate) struct Pool {
     options: Secret<PgConnectOptions>,
     min: u32,
     max: u32,
     idle_time: Duration,
-    connections: OnceCell<PgPool>,
-    /// One permit for each connection in use. Who has one finds a connection in `ready`, or room for one in
-    /// the pool.
+    sqlx_pool: OnceCell<PgPool>,
+    /// One permit for each connection in use. The holder of a permit finds a connection in `ready`, or
+    /// sqlx's pool has one or can open one.
     permits: Arc<Semaphore>,
     ready: Arc<Mutex<Ready>>,
 }
 
-/// Connections that were used a moment ago; the last one is used next.
+/// Connections that were used a moment ago. The most recent one is used next.
 #[derive(Debug, Default)]
 struct Ready {
-    list: Vec<Idle>,
-    /// Whether a task gives back to the pool what is not needed.
+    list: Vec<IdleConnection>,
+    /// Whether a task returns unused connections to sqlx's pool.
     is_watched: bool,
 }
 
 #[derive(Debug)]
-struct Idle {
+struct IdleConnection {
     connection: PoolConnection<Postgres>,
-    taken_at: Instant,
+    acquired_at: Instant,
     idle_since: Instant,
 }
 
-/// A connection in use; closed when dropped, because nobody knows then what state it is in.
+/// A connection in use. It is closed on drop, because its state is then unknown: see
+/// `docs/decisions/0010-connections-of-dropped-requests.md`.
 #[derive(Debug)]
-pub(crate) struct InUse {
+pub(crate) struct PooledConnection {
     connection: Option<PoolConnection<Postgres>>,
-    /// When it was taken from sqlx's pool.
-    taken_at: Instant,
+    /// When the connection left sqlx's pool.
+    acquired_at: Instant,
     permit: Option<OwnedSemaphorePermit>,
 }
 
-impl InUse {
-    /// The connection itself. It is there until this value is given back.
+impl PooledConnection {
+    /// Returns the connection, which is present until it is released.
     pub(crate) fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
         self.connection.as_deref_mut().ok_or(sqlx::Error::WorkerCrashed)
     }
 
-    /// Whether the server answers on it.
+    /// Whether the server answers on this connection.
     async fn is_alive(&mut self) -> bool {
         match &mut self.connection {
             Some(connection) => connection.ping().await.is_ok(),
@@ -83,7 +90,7 @@ impl InUse {
     }
 }
 
-impl Drop for InUse {
+impl Drop for PooledConnection {
     fn drop(&mut self) {
         if let Some(connection) = &mut self.connection {
             connection.close_on_drop();
@@ -98,54 +105,60 @@ impl Pool {
             min: settings.pool_min,
             max: settings.pool_max,
             idle_time: settings.idle_time,
-            connections: OnceCell::new(),
+            sqlx_pool: OnceCell::new(),
             permits: Arc::new(Semaphore::new(settings.pool_max as usize)),
             ready: Arc::default(),
         }
     }
 
-    /// The address, for a connection beside the pool.
+    /// Returns the address, for a connection outside the pool.
     pub(crate) fn options(&self) -> &PgConnectOptions {
         &self.options.0
     }
 
-    /// Takes a connection; makes one where none is free and more are allowed.
-    pub(crate) async fn take(&self) -> Result<InUse, sqlx::Error> {
-        let taken = tokio::time::timeout(ACQUIRE_TIMEOUT, async {
+    /// Acquires a connection. Opens one if none is idle and the limit is not reached.
+    pub(crate) async fn acquire(&self) -> Result<PooledConnection, sqlx::Error> {
+        let acquired = tokio::time::timeout(ACQUIRE_TIMEOUT, async {
             let permits = self.permits.clone();
             let permit = permits.acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
             let mut permit = Some(permit);
-            while let Some(Idle { connection, taken_at, idle_since }) = self.pop_ready() {
-                let mut ready =
-                    InUse { connection: Some(connection), taken_at, permit: permit.take() };
-                if idle_since.elapsed() <= TRUSTED_IDLE || ready.is_alive().await {
+            while let Some(IdleConnection { connection, acquired_at, idle_since }) =
+                self.pop_ready()
+            {
+                let mut ready = PooledConnection {
+                    connection: Some(connection),
+                    acquired_at,
+                    permit: permit.take(),
+                };
+                if idle_since.elapsed() <= TRUSTED_IDLE_TIME || ready.is_alive().await {
                     return Ok(ready);
                 }
                 permit = ready.permit.take();
             }
-            let connection = Some(self.connections().acquire().await?);
-            Ok(InUse { connection, taken_at: Instant::now(), permit })
+            let connection = Some(self.sqlx_pool().acquire().await?);
+            Ok(PooledConnection { connection, acquired_at: Instant::now(), permit })
         });
-        taken.await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        acquired.await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
-    /// Takes back a connection on which all went well and nothing is under way.
-    pub(crate) fn give_back(&self, mut used: InUse) {
+    /// Releases a connection without an open transaction, on which the last statement succeeded.
+    pub(crate) fn release(&self, mut used: PooledConnection) {
         let (connection, permit) = (used.connection.take(), used.permit.take());
         if let Some(connection) = connection
-            && used.taken_at.elapsed() < LONGEST_USE
+            && used.acquired_at.elapsed() < MAX_USE_TIME
         {
-            self.keep_ready(Idle {
+            self.keep_ready(IdleConnection {
                 connection,
-                taken_at: used.taken_at,
+                acquired_at: used.acquired_at,
                 idle_since: Instant::now(),
             });
         }
-        // Not earlier: who gets the permit must find the connection.
+        // Only now: the request that gets the permit must find the connection in the list.
         drop(permit);
     }
 
-    fn keep_ready(&self, idle: Idle) {
+    /// Adds a connection to the list, and starts the task that returns unused connections to sqlx's pool.
+    fn keep_ready(&self, idle: IdleConnection) {
         let mut ready = lock(&self.ready);
         if self.permits.is_closed() {
             return;
@@ -153,32 +166,32 @@ impl Pool {
         ready.list.push(idle);
         if !ready.is_watched {
             ready.is_watched = true;
-            #[expect(clippy::disallowed_methods, reason = "it ends when nothing is ready")]
-            tokio::spawn(watch(self.ready.clone()));
+            #[expect(clippy::disallowed_methods, reason = "it ends when the list is empty")]
+            tokio::spawn(return_unused(self.ready.clone()));
         }
     }
 
-    /// How many connections are open, and how many of them are idle.
+    /// Returns how many connections are open, and how many of them are idle.
     pub(crate) fn count(&self) -> (u32, usize) {
         let ready = lock(&self.ready).list.len();
-        self.connections.get().map_or((0, 0), |pool| (pool.size(), pool.num_idle() + ready))
+        self.sqlx_pool.get().map_or((0, 0), |pool| (pool.size(), pool.num_idle() + ready))
     }
 
-    /// Closes what is open; connections in use are given back first.
+    /// Closes all connections. Waits until those in use are released.
     pub(crate) async fn close(&self) {
         self.permits.close();
         lock(&self.ready).list.clear();
-        if let Some(pool) = self.connections.get() {
+        if let Some(pool) = self.sqlx_pool.get() {
             pool.close().await;
         }
     }
 
-    fn pop_ready(&self) -> Option<Idle> {
+    fn pop_ready(&self) -> Option<IdleConnection> {
         lock(&self.ready).list.pop()
     }
 
-    fn connections(&self) -> &PgPool {
-        self.connections.get_or_init(|| {
+    fn sqlx_pool(&self) -> &PgPool {
+        self.sqlx_pool.get_or_init(|| {
             PgPoolOptions::new()
                 .min_connections(self.min)
                 .max_connections(self.max)
@@ -187,7 +200,7 @@ impl Pool {
                 .test_before_acquire(false)
                 .before_acquire(|connection, meta| {
                     Box::pin(async move {
-                        if meta.idle_for > TRUSTED_IDLE {
+                        if meta.idle_for > TRUSTED_IDLE_TIME {
                             connection.ping().await?;
                         }
                         Ok(true)
@@ -198,35 +211,32 @@ impl Pool {
     }
 }
 
-/// Gives connections that nothing has needed for a second back to sqlx's pool, until none is left.
-async fn watch(ready: Arc<Mutex<Ready>>) {
+/// Returns connections that were unused for a second to sqlx's pool, until the list is empty.
+async fn return_unused(ready: Arc<Mutex<Ready>>) {
     loop {
-        tokio::time::sleep(TRUSTED_IDLE).await;
+        tokio::time::sleep(TRUSTED_IDLE_TIME).await;
         let unused: Vec<_> = {
             let mut ready = lock(&ready);
-            let is_unused = |it: &mut Idle| it.idle_since.elapsed() >= TRUSTED_IDLE;
+            let is_unused =
+                |idle: &mut IdleConnection| idle.idle_since.elapsed() >= TRUSTED_IDLE_TIME;
             let unused = ready.list.extract_if(.., is_unused).collect();
             if ready.list.is_empty() {
                 ready.is_watched = false;
             }
             unused
         };
-        join_all(unused.into_iter().map(give_to_pool)).await;
+        join_all(unused.into_iter().map(return_to_sqlx)).await;
         if !lock(&ready).is_watched {
             return;
         }
     }
 }
 
-/// Gives a connection back to sqlx's pool, or closes it where the server does not answer in time: the pool
-/// would wait for that without end.
-async fn give_to_pool(Idle { connection, taken_at, .. }: Idle) {
-    let mut idle = InUse { connection: Some(connection), taken_at, permit: None };
+/// Returns a connection to sqlx's pool, or closes it if the server does not answer in time: the pool
+/// would wait for the answer without a time limit.
+async fn return_to_sqlx(IdleConnection { connection, acquired_at, .. }: IdleConnection) {
+    let mut idle = PooledConnection { connection: Some(connection), acquired_at, permit: None };
     if let Ok(true) = tokio::time::timeout(ACQUIRE_TIMEOUT, idle.is_alive()).await {
         drop(idle.connection.take());
     }
-}
-
-fn lock(ready: &Mutex<Ready>) -> MutexGuard<'_, Ready> {
-    ready.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,8 +1,8 @@
-//! Whether a connection pooler between the service and the database mixes up prepared statements.
+//! Whether a pooler between the service and the database mixes up prepared statements.
 //!
-//! A pooler that gives each transaction another connection to the server, and does not know about
-//! prepared statements, answers one client's question with another client's rows, without any
-//! error. So nothing is asked of the database before it is known that this does not happen.
+//! A pooler in transaction mode that does not track prepared statements can answer one client's
+//! statement with the rows of another client's, without an error. The service therefore sends no
+//! statement before it has checked that this does not happen.
 use std::{
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
@@ -15,28 +15,32 @@ use tokio::sync::Mutex;
 
 use crate::values::{Error, Result};
 
-/// How often two connections ask in turn.
+/// How often each of the two connections sends a statement. A pooler can give both of them their own
+/// server connection by chance.
 const ROUNDS: i32 = 3;
 
-/// How long the check may take.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The time limit of a check.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long a pooler that was found to mix up statements is believed to go on with it.
-const MIXED_UP_BELIEVED: Duration = Duration::from_secs(5);
+/// How long the finding that statements are mixed up is used before the next check.
+const MIXED_UP_MAX_AGE: Duration = Duration::from_secs(5);
 
-/// How long the readiness check believes the opposite.
-const SOUND_BELIEVED: Duration = Duration::from_secs(30);
+/// How long the readiness check uses the opposite finding.
+const SOUND_MAX_AGE: Duration = Duration::from_secs(30);
 
-/// What is wrong, and what helps.
+/// The problem, and what the operator can do about it.
 pub(crate) const REMEDY: &str = "a connection pooler in front of the database mixes up the prepared \
     statements of its clients: set POSTGRES_POOLER=transaction, or give the database's direct \
     address, or have the pooler keep track of prepared statements (PgBouncer 1.21 or later with \
     max_prepared_statements above 0)";
 
-/// What is known of the way to the database.
+/// What is known about poolers in front of the database.
+///
+/// Not a `values::Cache`, because the mutex is held during a check: simultaneous requests wait for one
+/// check (single flight) and do not open two connections each.
 #[derive(Debug, Default)]
 pub(crate) struct Pooler {
-    /// Whether the latest check found that all is well: what every request looks at.
+    /// Whether the latest check found no problem. Every request reads this, without the mutex.
     is_sound: AtomicBool,
     latest: Mutex<Option<Finding>>,
 }
@@ -44,78 +48,83 @@ pub(crate) struct Pooler {
 #[derive(Clone, Copy, Debug)]
 struct Finding {
     at: Instant,
-    is_mixed_up: bool,
+    mixes_up_statements: bool,
 }
 
 impl Pooler {
-    /// Finds out once for the process, and again a while after the answer was a bad one.
+    /// Checks the pooler until one check finds no problem. That finding holds for the rest of the
+    /// process.
     ///
     /// # Errors
-    /// `Unavailable` when statements are mixed up, or when the database cannot be reached.
-    pub(crate) async fn check(&self, options: &PgConnectOptions) -> Result<()> {
+    /// `Unavailable` when statements are mixed up, or when the database is unreachable.
+    pub(crate) async fn ensure_sound(&self, options: &PgConnectOptions) -> Result<()> {
         if self.is_sound.load(Ordering::Acquire) {
             return Ok(());
         }
-        if self.find_out(options, Duration::MAX).await? {
+        if self.check(options, Duration::MAX).await? {
             return Err(Error::Unavailable(REMEDY.into()));
         }
         Ok(())
     }
 
-    /// Whether statements are mixed up, by a check that is not long past.
-    pub(crate) async fn is_mixed_up(&self, options: &PgConnectOptions) -> Result<bool> {
-        self.find_out(options, SOUND_BELIEVED).await
+    /// Whether statements are mixed up, by a recent check.
+    pub(crate) async fn mixes_up_statements(&self, options: &PgConnectOptions) -> Result<bool> {
+        self.check(options, SOUND_MAX_AGE).await
     }
 
-    async fn find_out(&self, options: &PgConnectOptions, sound_believed: Duration) -> Result<bool> {
+    /// Returns whether statements are mixed up. Repeats the check when the latest finding is too old.
+    async fn check(&self, options: &PgConnectOptions, sound_max_age: Duration) -> Result<bool> {
         let mut latest = self.latest.lock().await;
-        if let Some(Finding { at, is_mixed_up }) = *latest {
-            let believed = if is_mixed_up { MIXED_UP_BELIEVED } else { sound_believed };
-            if at.elapsed() < believed {
-                return Ok(is_mixed_up);
+        if let Some(Finding { at, mixes_up_statements }) = *latest {
+            let max_age = if mixes_up_statements { MIXED_UP_MAX_AGE } else { sound_max_age };
+            if at.elapsed() < max_age {
+                return Ok(mixes_up_statements);
             }
         }
-        let is_mixed_up = are_mixed_up(options).await?;
-        if is_mixed_up {
+        let mixes_up_statements = compare_connections(options).await?;
+        if mixes_up_statements {
             tracing::error!("{REMEDY}");
         }
-        self.is_sound.store(!is_mixed_up, Ordering::Release);
-        *latest = Some(Finding { at: Instant::now(), is_mixed_up });
-        Ok(is_mixed_up)
+        self.is_sound.store(!mixes_up_statements, Ordering::Release);
+        *latest = Some(Finding { at: Instant::now(), mixes_up_statements });
+        Ok(mixes_up_statements)
     }
 }
 
-async fn are_mixed_up(options: &PgConnectOptions) -> Result<bool> {
-    let checked = async {
-        let (mut one, mut other) = tokio::try_join!(options.connect(), options.connect())?;
-        let mixed_up = ask_in_turn(&mut one, &mut other).await;
-        // What was to be found out is known, whether the farewell arrives or not.
-        let (_, _) = tokio::join!(one.close(), other.close());
-        mixed_up
+/// Opens two connections and returns whether their statements are mixed up.
+async fn compare_connections(options: &PgConnectOptions) -> Result<bool> {
+    let compared = async {
+        let (mut first, mut second) = tokio::try_join!(options.connect(), options.connect())?;
+        let mixes_up_statements = alternate_statements(&mut first, &mut second).await;
+        // The result is known, so a failure to close the connections does not matter.
+        let (_, _) = tokio::join!(first.close(), second.close());
+        mixes_up_statements
     };
-    let checked = tokio::time::timeout(PATIENCE, checked).await;
-    checked.map_err(|elapsed| Error::Unavailable(elapsed.into()))?
+    let compared = tokio::time::timeout(CHECK_TIMEOUT, compared).await;
+    compared.map_err(|elapsed| Error::Unavailable(elapsed.into()))?
 }
 
-/// Both connections give their statements the same names. On the server's own connections each has
-/// its own; where they share one, the second statement of a name is an error or the first one's.
-async fn ask_in_turn(one: &mut PgConnection, other: &mut PgConnection) -> Result<bool> {
+/// Sends statements over two connections in turn. The driver gives the statements of both connections the
+/// same names. Where the connections share a server connection, the second statement of a name fails, or
+/// returns the result of the first.
+async fn alternate_statements(first: &mut PgConnection, second: &mut PgConnection) -> Result<bool> {
     for round in 0..ROUNDS {
-        for (connection, addend) in [(&mut *one, 1_000), (&mut *other, 2_000)] {
-            // Two texts, each prepared anew in every round, with other answers.
+        for (connection, addend) in [(&mut *first, 1_000), (&mut *second, 2_000)] {
+            // The text differs in every round and for each connection, so each statement is prepared
+            // again and has another result.
             let sql = format!("select $1::integer + {} as sum", addend + round);
             #[expect(
                 clippy::disallowed_methods,
                 reason = "each connection needs a text of its own"
             )]
-            let asked = sqlx::query_scalar::<_, i32>(AssertSqlSafe(sql))
+            let result = sqlx::query_scalar::<_, i32>(AssertSqlSafe(sql))
                 .bind(round)
                 .fetch_one(connection)
                 .await;
-            match asked {
+            match result {
                 Ok(sum) if sum == addend + round + round => {}
                 Ok(_) => return Ok(true),
-                // The name is taken, or not known.
+                // The name of the statement is taken, or unknown.
                 Err(sqlx::Error::Database(error))
                     if ["42P05", "26000", "08P01"]
                         .contains(&&*error.code().unwrap_or_default()) =>

@@ -77,8 +77,8 @@ async fn read(mut body: Body, limit: Duration) -> Result<Bytes> {
     }
 }
 
-/// Reads a part of the body and drops it. Closing a connection while its client still sends resets it, and
-/// most clients lose the answer then.
+/// Reads a part of the body and drops it. Closing a connection while its client still sends resets it,
+/// and most clients lose the answer then.
 async fn discard(mut body: Body) {
     let reading = async {
         let mut left = MAX_DISCARDED_BYTES;

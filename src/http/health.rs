@@ -1,4 +1,4 @@
-//! Health: whether the process lives, the database answers, and the service can do its work.
+//! The health pages: whether the process is running, the database answers, and the service can do its work.
 use std::time::Duration;
 
 use serde::Serialize;
@@ -10,14 +10,14 @@ use crate::{
     values::{Result, VERSION},
 };
 
-/// What `/ready` says of a schema whose tables, or whose guardrail patterns, this version cannot use.
+/// State of the schema when its tables or guardrail patterns do not fit this version.
 pub(crate) const MISMATCH: &str = "mismatch";
 
-/// What it says where only the database functions are those of another version.
+/// State of the schema when only the database functions are of another version.
 pub(crate) const FUNCTIONS_DIFFER: &str =
     "mismatch: the functions differ; run `coordinator migrate`";
 
-/// How long the database may take to answer before it counts as unreachable.
+/// The time limit of each check. After it, the database counts as unreachable.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
 
 /// Answer of `/live`.
@@ -46,17 +46,17 @@ pub(crate) struct Ready {
     failed: Vec<&'static str>,
 }
 
-/// The process lives; says nothing of the database and does not touch it.
+/// Reports that the process is running. Does not use the database.
 pub(crate) fn live() -> Live {
     Live { status: "ok", version: VERSION }
 }
 
-/// Whether the database answers a query; `Err` holds the body of a 503.
+/// Checks whether the database answers a query. `Err` is the body of a 503.
 pub(crate) async fn health(services: &Services) -> Result<Health, Health> {
     let check = async {
-        let mut db = services.db.acquire().await?;
+        let mut db = services.db.acquire_connection().await?;
         sqlx::query_scalar!("select 1").fetch_one(&mut db).await?;
-        db.done().await?;
+        db.commit_and_release().await?;
         Ok(())
     };
     match within_time_limit("health", check).await {
@@ -66,7 +66,8 @@ pub(crate) async fn health(services: &Services) -> Result<Health, Health> {
 }
 
 /// Whether the service can do its work: the database answers, its schema is this version's, its
-/// guardrail patterns compile, and a row can be written (and is rolled back). `Err` holds the body of a 503.
+/// guardrail patterns compile, and a row can be written (and is rolled back). `Err` holds the body of a
+/// 503.
 pub(crate) async fn ready(services: &Services) -> Result<Ready, Ready> {
     let mut ready = Ready {
         status: "degraded",
@@ -76,11 +77,12 @@ pub(crate) async fn ready(services: &Services) -> Result<Ready, Ready> {
         write: "unknown",
         failed: vec!["db"],
     };
-    if within_time_limit("ready: pooler", services.db.is_mixed_up()).await == Some(true) {
+    if within_time_limit("ready: pooler", services.db.mixes_up_statements()).await == Some(true) {
         ready.db = database::REMEDY;
         return Err(ready);
     }
-    let Some(mut db) = within_time_limit("ready: database", services.db.acquire()).await else {
+    let Some(mut db) = within_time_limit("ready: database", services.db.acquire_connection()).await
+    else {
         return Err(ready);
     };
     let Some(schema_state) =
@@ -109,7 +111,7 @@ pub(crate) async fn ready(services: &Services) -> Result<Ready, Ready> {
         ready.failed = vec!["write"];
         return Err(ready);
     }
-    if within_time_limit("ready: end", db.done()).await.is_none() {
+    if within_time_limit("ready: end", db.commit_and_release()).await.is_none() {
         return Err(Ready { db: "unreachable", schema: "unknown", failed: vec!["db"], ..ready });
     }
     Ok(Ready { status: "ok", write: "ok", failed: vec![], ..ready })
@@ -117,7 +119,7 @@ pub(crate) async fn ready(services: &Services) -> Result<Ready, Ready> {
 
 async fn write_and_roll_back(db: &mut Db) -> Result<()> {
     db.begin().await?;
-    // A real transition: what would fail there fails here. The key is one that nobody else locks.
+    // A real transition, so that its failures are found here. No client can guess the random key.
     sqlx::query!(
         r#"
         select verdict from acquire_lock(
@@ -133,7 +135,7 @@ async fn write_and_roll_back(db: &mut Db) -> Result<()> {
     db.rollback().await
 }
 
-/// The result, unless it is an error, which is logged, or takes too long.
+/// Returns the result of a check. Logs an error or a timeout and returns `None`.
 async fn within_time_limit<T>(what: &str, check: impl Future<Output = Result<T>>) -> Option<T> {
     match tokio::time::timeout(TIME_LIMIT, check).await {
         Ok(Ok(answer)) => Some(answer),

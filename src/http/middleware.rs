@@ -1,5 +1,4 @@
-//! What every request gets: an id, a time limit, a line in the log. A panic costs only the request in
-//! which it happens.
+//! Runs every request with an id, a time limit and an access log. A panic fails only its own request.
 //!
 //! By hand, because the layers of tower-http do not fit the contract: `SetRequestId` keeps any id that a
 //! client sends, and `CatchPanic` cannot put the id into the answer.

@@ -1,5 +1,5 @@
-//! The HTTP door: the same for the server, Lambda, the development loop and the tests. It knows no
-//! operation by name.
+//! The HTTP interface, which the server, Lambda, the development loop and the tests share. No code here
+//! names an operation.
 mod body;
 mod cors;
 mod docs;

@@ -14,7 +14,7 @@ use crate::{
     values::{Error, Result, VERSION},
 };
 
-/// The documents, made once at start.
+/// The documents, generated once, at start.
 pub(super) struct Documents {
     openapi: Value,
     docs: String,

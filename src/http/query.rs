@@ -1,5 +1,5 @@
-//! Percent-encoding and query strings. By hand, because `form_urlencoded` replaces text that is not UTF-8,
-//! where the contract has an issue.
+//! Percent-encoding and query strings. By hand, because `form_urlencoded` replaces text that is not
+//! UTF-8, where the contract has an issue.
 use percent_encoding::percent_decode_str;
 
 /// Iterates over the members of a query: names decoded, values still percent-encoded. A plus is a space.

@@ -22,7 +22,7 @@ use crate::{
     values::Error,
 };
 
-/// What is made at start.
+/// Everything that is built once, at start.
 struct Site {
     routes: Routes,
     documents: Documents,

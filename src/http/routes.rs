@@ -1,4 +1,4 @@
-//! All routes, and which one a request matches. The table is made once, at start.
+//! All routes, and the route that a request matches. The table is built once, at start.
 use std::{cmp::Reverse, sync::Arc};
 
 use http::Method;
@@ -8,8 +8,8 @@ use crate::operation::{Operations, Registered};
 /// The path of the MCP endpoint.
 pub(crate) const MCP_PATH: &str = "/mcp";
 
-/// The pages: routes without an operation. Only the metrics need a key. A wrong key is refused on all of
-/// them.
+/// The pages: routes without an operation. Only the metrics need a key. An unknown key is refused on every
+/// page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Page {
     Health,
@@ -34,7 +34,7 @@ pub(super) const PAGES: [(&str, &str, Page); 6] = [
     ("/metrics", "Counters for Prometheus. Needs a key unless they are public.", Page::Metrics),
 ];
 
-/// What answers a route.
+/// The operation or page that answers a route.
 #[derive(Clone)]
 pub(super) enum Target {
     Operation(Arc<Registered>),
@@ -67,7 +67,7 @@ pub(super) struct Routes {
 /// The parameters of a path, still percent-encoded.
 pub(super) type PathParameters<'a> = Vec<(&'a str, &'a str)>;
 
-/// What a request matches.
+/// The result of matching a request.
 pub(super) enum Match<'a> {
     Route(&'a Route, PathParameters<'a>),
     /// The path answers other methods, which are listed.
@@ -100,7 +100,7 @@ impl Routes {
 
     fn from_list(routes: &[Route]) -> Self {
         let open_ended: Vec<_> = routes.iter().filter_map(Route::open_end).collect();
-        // A starred parameter can be empty, which one of matchit does not match, so such a template is
+        // A starred parameter can be empty, which matchit does not support, so such a template is
         // registered a second time without the parameter.
         let templates = routes.iter().map(|route| route.template);
         let mut paths: Vec<_> = templates.chain(open_ended.iter().copied()).collect();
@@ -116,7 +116,7 @@ impl Routes {
         Self { by_path, open_ended }
     }
 
-    /// Finds what answers a method and a path.
+    /// Finds the route of a method and a path.
     pub(super) fn find<'a>(&'a self, method: &Method, path: &'a str) -> Match<'a> {
         // A HEAD request is answered like a GET request, without the body.
         let method = if method == Method::HEAD { &Method::GET } else { method };

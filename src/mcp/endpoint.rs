@@ -40,7 +40,7 @@ use crate::{
     values::{Error, Result, limits::MAX_BODY_BYTES},
 };
 
-/// What a request is authorized as, unless it calls a tool or reads a resource.
+/// The operation by which a request is authorized, unless it calls a tool or reads a resource.
 const META: Meta = Meta::read("use_mcp").writes();
 
 /// The endpoint over a list of operations.
@@ -51,7 +51,7 @@ struct Endpoint {
     resources: HashSet<&'static str>,
 }
 
-/// Returns what answers the path of the endpoint.
+/// Returns the handlers for the path of the endpoint.
 pub(crate) fn endpoint(services: &Arc<Services>, operations: &Operations) -> MethodRouter {
     let endpoint = Arc::new(Endpoint::new(services.clone(), operations));
     let answer = async move |Extension(info): Extension<RequestInfo>, request: Request| {
@@ -76,7 +76,7 @@ fn mcp_cors(config: &Config) -> CorsLayer {
         .expose_headers(exposed)
 }
 
-/// The answer to a message, with what to count it as.
+/// The answer to a message, with the operation and the status for the metrics.
 struct Answer {
     response: Response,
     operation: &'static str,
@@ -113,7 +113,7 @@ impl Endpoint {
         Self { services, protocol, sets: ToolSets::new(operations), resources }
     }
 
-    /// Answers a request, and counts each of its messages as what it asks for.
+    /// Answers a request. Counts each of its messages for the operation that it runs.
     async fn answer(&self, info: &RequestInfo, request: Request) -> Response {
         let span = info.span(META.name);
         let result = self.receive(info, request, &span).instrument(span.clone()).await;
@@ -267,8 +267,8 @@ async fn end(
         Err(Error::ConnectionEnded) => return Ok(StatusCode::NO_CONTENT.into_response()),
         result => result?,
     };
-    let mut db = services.db.acquire().await?;
+    let mut db = services.db.acquire_connection().await?;
     end_connection(&mut db, &caller, &connection_id).await?;
-    db.done().await?;
+    db.commit_and_release().await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -1,5 +1,5 @@
-//! Tools as MCP clients see them: from arguments to the input of an operation, and from its answer to that
-//! of the tool.
+//! Tools as MCP clients see them: from arguments to the input of an operation, and from its answer to
+//! that of the tool.
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -52,7 +52,7 @@ impl ToolForm {
     /// Creates the form of an operation's tool.
     ///
     /// # Panics
-    /// When a member is left out that is required and does not name the caller: nobody could call the tool.
+    /// When a hidden member is required and does not name the caller: no call of the tool could be valid.
     fn new(tool: Tool, meta: &Meta, input: &Value) -> Self {
         let (mut properties, mut required_arguments, mut members) =
             (Map::new(), Vec::new(), Vec::new());
@@ -144,8 +144,8 @@ fn default_of(tool: &Tool, member: &str) -> Option<Value> {
     Some(serde_json::from_str(json).expect("the default of an argument is JSON"))
 }
 
-/// Reduces a schema to what helps to fill in an argument, because agents pay for every word. Everything that
-/// is left out is checked all the same.
+/// Reduces a schema to what helps a model to fill in an argument, because every word of it costs the agent
+/// tokens. The removed keywords still apply when the input is checked.
 fn concise(schema: &Value) -> Value {
     let mut schema = schema.clone();
     forbid_null(&mut schema);
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_has_the_members_that_name_no_caller_in_few_words() {
+    fn a_tool_has_the_members_that_do_not_name_the_caller() {
         let tool = Tool::named("do_it")
             .hide(&["secret"])
             .rename(&[("what", "which")])
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_may_be_an_argument_and_answers_get_what_the_tool_promises() {
+    fn a_session_can_be_an_argument_and_answers_get_the_added_members() {
         let tool = Tool::named("do_it").show(&["session_id"]).add(&["error"]);
         let form = ToolForm::new(tool, &META, &schema());
         assert!(form.schema["properties"]["session_id"].is_object());

@@ -1,5 +1,5 @@
-//! The messages of a request, parsed as far as is needed before the library gets them: which operation each
-//! one runs, and the refusal of those that are not valid JSON-RPC.
+//! The messages of a request. They are parsed before the library gets them, to find the operation that each
+//! message runs, and to refuse messages that are not valid JSON-RPC.
 use axum::{
     Json,
     body::Bytes,
@@ -79,8 +79,8 @@ pub(super) fn parse(headers: &HeaderMap, body: Bytes) -> Result<Incoming, Refusa
     let Value::Array(messages) = message else {
         return Ok(single(asks(&message)?, body));
     };
-    let revision = headers.get("mcp-protocol-version").map(|it| it.as_bytes());
-    if revision.is_some_and(|it| it > LAST_WITH_BATCHES.as_bytes()) {
+    let revision = headers.get("mcp-protocol-version").map(|value| value.as_bytes());
+    if revision.is_some_and(|revision| revision > LAST_WITH_BATCHES.as_bytes()) {
         let text = "Invalid Request: this revision has no batches; send one message";
         return Err(invalid_request(INVALID_REQUEST, text));
     }
@@ -88,11 +88,11 @@ pub(super) fn parse(headers: &HeaderMap, body: Bytes) -> Result<Incoming, Refusa
         let text = format!("Invalid Request: expected 1 to {MAX_MESSAGES} messages");
         return Err(invalid_request(INVALID_REQUEST, text));
     }
-    let messages = messages.iter().map(|it| match asks(it)? {
+    let messages = messages.iter().map(|message| match asks(message)? {
         Asks::Nothing { is_initialize: true } => {
             Err(invalid_request(INVALID_REQUEST, "Invalid Request: send initialize by itself"))
         }
-        asks => Ok(Message { asks, body: it.to_string().into() }),
+        asks => Ok(Message { asks, body: message.to_string().into() }),
     });
     Ok(Incoming { messages: messages.collect::<Result<_, _>>()?, is_batch: true })
 }

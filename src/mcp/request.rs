@@ -37,7 +37,7 @@ pub(super) struct McpRequest {
     pub(super) outcome: Arc<OnceLock<Outcome>>,
 }
 
-/// What became of the operation that a message asked for.
+/// The outcome of the operation that a message asked for.
 pub(super) struct Outcome {
     pub(super) operation: &'static str,
     /// The status that the answer would have had over HTTP.
@@ -48,7 +48,8 @@ pub(super) struct Outcome {
 }
 
 impl McpRequest {
-    /// Returns the message that a handler of the protocol was called for, with the headers of its request.
+    /// Returns the message that a handler of the protocol was called for, with the headers of its
+    /// request.
     pub(super) fn of(cx: &RequestContext<RoleServer>) -> Result<(&Self, &HeaderMap), ErrorData> {
         let parts = cx.extensions.get::<Parts>();
         let found = parts.and_then(|parts| Some((parts.extensions.get::<Self>()?, &parts.headers)));
@@ -67,7 +68,7 @@ impl McpRequest {
         let span = self.span.in_scope(|| self.info.span(operation.meta.id));
         let result = tokio::select! {
             result = running.instrument(span.clone()) => result,
-            // Nobody reads this error.
+            // Never sent: its client has disconnected.
             () = cx.ct.cancelled() => {
                 return Err(ErrorData::internal_error("the client has disconnected", None));
             }
@@ -127,6 +128,7 @@ pub(super) fn claims(headers: &HeaderMap, is_idempotent: bool) -> Result<Claims>
     Ok(claims)
 }
 
+/// Returns the call of an operation.
 pub(super) fn call<'a>(
     services: &'a Services,
     key: &'a Key,

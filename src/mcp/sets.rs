@@ -1,5 +1,5 @@
 //! Which tools are offered together, and in which order: `docs/agents.md#tools`. The order is part of the
-//! contract, so it stands here and not with the operations.
+//! contract, so it is defined here and not with the operations.
 use std::sync::Arc;
 
 use serde_json::json;
@@ -10,7 +10,7 @@ use crate::{
     values::{Error, Issue, Result, issue::Problem},
 };
 
-/// The set that is offered when a client asks for none.
+/// The set that is offered when a client selects no tools.
 const DEFAULT: &str = "core";
 
 /// The set of all tools.
@@ -108,8 +108,10 @@ const SETS: [(&str, &[&str]); 8] = [
 pub(super) struct ToolSets(Vec<Arc<OfferedTool>>);
 
 impl ToolSets {
+    /// Collects the tools of all operations.
+    ///
     /// # Panics
-    /// When a tool of a set does not exist, or a tool is in no set: no client would ever see it.
+    /// When a tool of a set does not exist, or when a tool is in no set and no client would ever see it.
     pub(super) fn new(operations: &Operations) -> Self {
         let mut offered: Vec<_> =
             operations.iter().filter_map(OfferedTool::new).map(Arc::new).collect();
@@ -126,10 +128,10 @@ impl ToolSets {
         Self(tools)
     }
 
-    /// Returns the tools that a list of sets and tools asks for, in the order of that list.
+    /// Returns the tools that a list of sets and tools selects, in the order of that list.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a name that is neither. The issue lists the names that are.
+    /// [`Error::Invalid`] for an unknown name. The issue lists the known names.
     pub(super) fn select(&self, requested: Option<&str>) -> Result<Vec<Arc<OfferedTool>>> {
         let requested = requested.unwrap_or_default().split(',').map(str::trim);
         let mut requested: Vec<_> = requested.filter(|name| !name.is_empty()).collect();

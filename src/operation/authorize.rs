@@ -61,7 +61,7 @@ pub(super) async fn authorize(
 /// Authorizes a request that does not run an operation, on a connection of its own, and records the
 /// heartbeat of its caller.
 pub(crate) async fn authorize_page(call: &Call<'_>, meta: &Meta) -> Result<Caller> {
-    let mut db = call.services.db.on_demand();
+    let mut db = call.services.db.connect_lazily();
     let result = async {
         let caller = authorize(call, meta, &Value::Null, "", &mut db).await?;
         record_heartbeat(call, &mut db, &caller).await?;
@@ -70,7 +70,7 @@ pub(crate) async fn authorize_page(call: &Call<'_>, meta: &Meta) -> Result<Calle
     .await;
     // The record of a denial is committed on this connection.
     if !matches!(result, Err(Error::Unavailable(_) | Error::Internal(_))) {
-        db.done().await?;
+        db.commit_and_release().await?;
     }
     result
 }

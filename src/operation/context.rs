@@ -54,7 +54,7 @@ impl Context<'_> {
             return transition.run(self.db).await;
         }
         // A connection can have been taken to read the standing of the caller.
-        self.db.give_back();
+        self.db.release();
         gathering::run(self.services.state::<Gatherer<T>>(), &self.services.db, transition).await
     }
 }

@@ -39,11 +39,11 @@ pub(super) async fn execute<O: Operation>(call: &Call<'_>, input: &Value) -> Res
         match result {
             Err(error) if error.lacks_audit_partition() && runs < MAX_RUNS => {
                 // The first write of a month creates the partition of its audit row.
-                let mut db = services.db.acquire().await?;
+                let mut db = services.db.acquire_connection().await?;
                 database::ensure_partitions(&mut db, 0).await?;
-                db.done().await?;
+                db.commit_and_release().await?;
             }
-            Err(error) if error.gave_way() && runs < MAX_RUNS => {
+            Err(error) if error.is_retryable() && runs < MAX_RUNS => {
                 tracing::info!(operation = O::META.id, "run again after a deadlock");
             }
             result => return result,
@@ -102,7 +102,7 @@ async fn run<O: Operation>(
     let services = call.services;
     let operation: O = deserialize(input)?;
     let target = operation.target().into_owned();
-    let mut db = services.db.on_demand();
+    let mut db = services.db.connect_lazily();
     let result = async {
         let caller = authorize(call, &O::META, input, &target, &mut db).await?;
         let cx = Context {
@@ -130,7 +130,7 @@ async fn run<O: Operation>(
     if matches!(result, Err(Error::Unavailable(_) | Error::Internal(_))) {
         return result;
     }
-    db.done().await?;
+    db.commit_and_release().await?;
     // The change is committed now, so the next request reads it.
     if let Ok((Reply { changed_standing: Some((workspace, agent_id)), .. }, _)) = &result {
         services.standings.forget(workspace, agent_id);

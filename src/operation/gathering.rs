@@ -100,9 +100,9 @@ pub(super) async fn run<T: Transition>(
 }
 
 async fn run_alone<T: Transition>(database: &Arc<Database>, request: &T) -> Result<T::Row> {
-    let mut db = database.on_demand();
+    let mut db = database.connect_lazily();
     let row = request.run(&mut db).await?;
-    db.done().await?;
+    db.commit_and_release().await?;
     Ok(row)
 }
 
@@ -170,9 +170,9 @@ impl<T: Transition> Gatherer<T> {
 async fn call<T: Transition>(database: &Arc<Database>, entries: Vec<Entry<T>>) {
     let requests: Vec<_> = entries.iter().map(|entry| entry.request.clone()).collect();
     let called = async {
-        let mut db = database.on_demand();
+        let mut db = database.connect_lazily();
         let rows = T::run_all(&requests, &mut db).await?;
-        db.done().await?;
+        db.commit_and_release().await?;
         Ok::<_, Error>(rows)
     };
     let entries = entries.into_iter();
@@ -183,7 +183,7 @@ async fn call<T: Transition>(database: &Arc<Database>, entries: Vec<Entry<T>>) {
                 let _ = entry.answer.send(Answer::Done(row));
             }
         }
-        Err(error) if error.is_of_statement() => {
+        Err(error) if error.is_statement_error() => {
             tracing::debug!(%error, "a gathered call failed; its requests run alone");
             entries.for_each(|entry| drop(entry.answer.send(Answer::Alone)));
         }

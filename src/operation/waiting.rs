@@ -184,10 +184,10 @@ impl Waiters {
             groups.entry(group).or_default().push(waiter.clone());
         }
         for waiters in groups.into_values() {
-            let mut db = database.acquire().await?;
+            let mut db = database.acquire_connection().await?;
             let find_ready = waiters[0].poll.find_ready;
             let ready = find_ready(&mut db, config, &waiters).await?;
-            db.done().await?;
+            db.commit_and_release().await?;
             for entry in entries.iter().filter(|entry| ready.contains(&entry.waiter.id)) {
                 entry.ready.notify_one();
             }

@@ -1,6 +1,7 @@
-//! The one log subscriber of a process: JSON lines for machines, or a form for people.
+//! The log subscriber of a process: JSON lines, or text for a terminal.
 //!
-//! What may be logged is decided where it is logged: no key, token or connection string ever is.
+//! There is no filter for secrets here: the code that logs must never pass a key, a token or a connection
+//! string.
 use tracing_subscriber::{
     Layer, Registry,
     filter::Targets,
@@ -14,10 +15,10 @@ mod traces;
 
 pub use traces::Traces;
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
     /// Compact text for a terminal.
     Pretty,
@@ -28,8 +29,8 @@ pub fn init(format: Format, filter: Targets) {
     start(format, filter, None::<Identity>);
 }
 
-/// Starts logging as a server does: JSON, and the spans of operations go to the collector of the
-/// configuration, if there is one and this build can send any.
+/// Starts logging for a server: JSON lines. Also sends the spans of operations to the configured
+/// collector, in builds with the feature `otel`.
 pub fn init_server(config: &Config) -> Traces {
     let (traces, layer) = traces::layer(&config.traces);
     start(Format::Json, config.log.clone(), layer);

@@ -1,9 +1,9 @@
-//! A build without the feature `otel`: no span is sent.
+//! Replaces `traces.rs` in a build without the feature `otel`, which sends no spans.
 use tracing_subscriber::layer::Identity;
 
 use crate::config::TraceSettings;
 
-/// What sends spans: in this build nothing.
+/// The sender of spans, which does nothing in this build.
 #[derive(Debug)]
 pub struct Traces(());
 
@@ -12,13 +12,13 @@ pub(super) fn layer(_: &TraceSettings) -> (Traces, Option<Identity>) {
 }
 
 impl Traces {
-    /// Says in the log when spans are asked for.
+    /// Logs a warning when a collector is configured.
     pub(super) fn report(&self, settings: &TraceSettings) {
         if settings.endpoint.is_some() {
             tracing::warn!("OTEL_EXPORTER_OTLP_ENDPOINT is set, but this build sends no spans");
         }
     }
 
-    /// Nothing is left to send.
+    /// Does nothing in this build.
     pub fn finish(self) {}
 }

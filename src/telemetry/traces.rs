@@ -1,5 +1,5 @@
-//! Spans of operations, sent to an OTLP collector (feature `otel`). Without a collector in the
-//! configuration nothing of this is started: no thread, no connection.
+//! Sends the spans of operations to an OTLP collector (feature `otel`). Starts no thread and opens no
+//! connection unless a collector is configured.
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::{
@@ -12,16 +12,16 @@ use tracing_subscriber::{Layer, Registry, filter::Targets};
 
 use crate::{config::TraceSettings, values::VERSION};
 
-/// The target of the spans that are sent: those of this library, and none of its dependencies.
+/// The target of the spans that are sent: only those of this library, not those of its dependencies.
 const TARGET: &str = "agent_coordinator";
 
-/// What sends spans, from the start of the process to its end.
+/// The sender of spans, from the start of the process to its end. `None` without a collector.
 #[derive(Debug)]
 pub struct Traces(Option<Result<SdkTracerProvider, String>>);
 
-/// What makes spans of what is logged, if they are to be sent.
+/// Returns the sender, and the layer that collects spans for it.
 pub(super) fn layer(settings: &TraceSettings) -> (Traces, Option<impl Layer<Registry> + use<>>) {
-    match settings.endpoint.as_deref().map(|it| provider(it, &settings.service)) {
+    match settings.endpoint.as_deref().map(|endpoint| provider(endpoint, &settings.service)) {
         None => (Traces(None), None),
         Some(Err(error)) => (Traces(Some(Err(error))), None),
         Some(Ok(provider)) => {
@@ -53,7 +53,7 @@ fn provider(endpoint: &str, service: &str) -> Result<SdkTracerProvider, String> 
 }
 
 impl Traces {
-    /// Says in the log where spans go. Not earlier: the log is started with the layer above.
+    /// Logs where spans are sent. Call it after logging was started, which needs the layer above.
     pub(super) fn report(&self, settings: &TraceSettings) {
         match &self.0 {
             None => {}
@@ -62,7 +62,7 @@ impl Traces {
         }
     }
 
-    /// Sends what is left.
+    /// Sends the remaining spans.
     pub fn finish(self) {
         if let Some(Ok(provider)) = self.0
             && let Err(error) = provider.shutdown()

@@ -1,16 +1,18 @@
-//! The one cache of the service: values that were read a short time ago.
+//! The only kind of cache in the service: values that were read from the database a short time ago.
 use std::{
     borrow::Borrow,
     collections::HashMap,
     hash::Hash,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
-/// Values by key, each with the time at which it was read and the time for which it is fresh.
+use super::mutex::lock;
+
+/// Caches values by key, each with the time at which it was read and its maximum age.
 ///
-/// When the cache is full it is emptied: keys come from requests, so a bound is needed, and a value that
-/// is gone only costs reading it again.
+/// A full cache is emptied. Keys come from requests, so their number needs a bound, and a missing value
+/// only costs another read.
 #[derive(Debug)]
 pub(crate) struct Cache<K, V> {
     capacity: usize,
@@ -36,7 +38,7 @@ struct Entry<V> {
 pub(crate) struct Generation(u64);
 
 impl<K: Eq + Hash, V: Clone> Cache<K, V> {
-    /// Creates an empty cache for at most `capacity` values.
+    /// Creates an empty cache of at most `capacity` values.
     pub(crate) fn new(capacity: usize) -> Self {
         let entries = Entries { by_key: HashMap::new(), generation: Generation::default() };
         Self { capacity, entries: Mutex::new(entries) }
@@ -66,7 +68,8 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
         }
     }
 
-    /// Keeps a value that was read at `read_at`, unless entries were removed since `generation`.
+    /// Stores a value that was read at `read_at`. Does nothing when entries were removed since
+    /// `generation`, because the value can be out of date.
     pub(crate) fn insert(
         &self,
         generation: Generation,
@@ -85,16 +88,16 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
         entries.by_key.insert(key, Entry { value, read_at, max_age });
     }
 
-    /// Removes the entries whose keys match, and with them whatever is being read right now.
+    /// Removes the entries whose keys match. Values that are being read at this moment are not stored
+    /// either.
     pub(crate) fn remove(&self, matches: impl Fn(&K) -> bool) {
         let mut entries = self.entries();
         entries.generation.0 += 1;
         entries.by_key.retain(|key, _| !matches(key));
     }
 
-    /// A panic while the lock is held leaves the map whole, so poisoning is ignored.
     fn entries(&self) -> MutexGuard<'_, Entries<K, V>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.entries)
     }
 }
 

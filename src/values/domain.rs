@@ -4,31 +4,31 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-/// The most characters of a host name.
+/// The maximum length of a host name.
 const MAX_BYTES: usize = 253;
 
-/// The most characters between two dots.
+/// The maximum length of a label: the text between two dots.
 const MAX_LABEL_BYTES: usize = 63;
 
 /// A canonical host name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Domain(String);
 
-/// The text is no host name.
+/// The text is not a host name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a host name, without scheme, port or path")]
 pub struct DomainError;
 
 impl Domain {
-    /// Brings a host name into its canonical form. Names in other scripts are taken in their ASCII
-    /// form only, so that nothing is allowed by the look of its letters.
+    /// Converts a host name to its canonical form. Accepts international names only in their ASCII form
+    /// (`xn--…`): letters of two scripts can look alike, and a homograph could imitate an allowed name.
     pub fn parse(text: &str) -> Result<Self, DomainError> {
         let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
-        let whole = (1..=MAX_BYTES).contains(&name.len()) && name.split('.').all(is_label);
-        if whole { Ok(Self(name)) } else { Err(DomainError) }
+        let is_valid = (1..=MAX_BYTES).contains(&name.len()) && name.split('.').all(is_label);
+        if is_valid { Ok(Self(name)) } else { Err(DomainError) }
     }
 
-    /// The canonical text.
+    /// Returns the canonical text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -38,7 +38,7 @@ fn is_label(label: &str) -> bool {
     (1..=MAX_LABEL_BYTES).contains(&label.len())
         && !label.starts_with('-')
         && !label.ends_with('-')
-        && label.bytes().all(|it| matches!(it, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
+        && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
 }
 
 impl<'de> Deserialize<'de> for Domain {
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn host_names_are_brought_into_one_form() {
+    fn host_names_have_one_canonical_form() {
         for (text, expected) in [
             ("example.com", "example.com"),
             ("Evil.Example.COM.", "evil.example.com"),
@@ -77,7 +77,11 @@ mod tests {
             (&"a.".repeat(127), &"a.".repeat(127)[..253]),
             (&format!("{}.a", "x".repeat(63)), &format!("{}.a", "x".repeat(63))),
         ] {
-            assert_eq!(Domain::parse(text).map(|it| it.0).as_deref(), Ok(expected), "{text}");
+            assert_eq!(
+                Domain::parse(text).map(|domain| domain.0).as_deref(),
+                Ok(expected),
+                "{text}"
+            );
         }
     }
 

@@ -1,42 +1,43 @@
-//! One error type for everything that is not an answer; the only place that turns a failure into
-//! what a client may see. Texts of the database or its driver go to the log, never to a client.
+//! The one error type of the service. Status and body of every error are assigned here, so that no text
+//! of the database or its driver can reach a client: those texts go to the log.
 use http::StatusCode;
 use serde_json::{Value, json};
 use sqlx::postgres::PgDatabaseError;
 
 use super::issue::Issue;
 
-/// The result of anything that can fail on the way to an answer.
+/// The result of a step on the way to an answer.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The input breaks its schema: 422 with every problem found.
+    /// The input does not match its schema: 422 with every issue.
     #[error("invalid input")]
     Invalid(Vec<Issue>),
     /// A request that the endpoint answers with 400 by contract, such as an unparsable `since`.
     #[error("{0}")]
     BadRequest(String),
-    /// No key, or one the service does not know: 401.
+    /// No key, or an unknown key: 401.
     #[error("Invalid API key")]
     Unauthenticated,
-    /// Identity, workspace or policy say no: 403.
+    /// Denied because of identity, workspace or policy: 403.
     #[error("{0}")]
     Forbidden(String),
-    /// No such thing: 404.
+    /// The target does not exist: 404.
     #[error("{0}")]
     NotFound(String),
-    /// The client has ended the MCP connection that it uses: 404, and it has to connect anew.
+    /// The request names an MCP connection that its client has ended: 404. The client must initialize a
+    /// new connection.
     #[error("the MCP connection has ended: initialize a new one")]
     ConnectionEnded,
-    /// The request's body did not come in within its time: 408, and the connection is closed.
+    /// The body of the request did not arrive within its time limit: 408, and the connection is closed.
     #[error("Request body took too long")]
     TooSlow,
-    /// The request's body is over the limit: 413.
+    /// The body of the request exceeds the size limit: 413.
     #[error("Request body too large")]
     TooLarge,
-    /// The database cannot be reached or is too slow; the request may be repeated: 503.
+    /// The database is unreachable or too slow: 503. The client can repeat the request.
     #[error("Service temporarily unavailable")]
     Unavailable(#[source] BoxError),
     /// A fault of the service: 500.
@@ -47,7 +48,7 @@ pub enum Error {
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Error {
-    /// The HTTP status of this error.
+    /// Returns the HTTP status.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -62,12 +63,12 @@ impl Error {
         }
     }
 
-    /// Returns the body of the response. Logs failures of the service itself, here and nowhere else.
+    /// Returns the body of the response. Logs failures of the service itself; no other code does.
     pub(crate) fn body(&self, request_id: &str) -> Value {
         match self {
             Self::Invalid(issues) => json!({ "detail": issues }),
             Self::Unavailable(source) | Self::Internal(source) => {
-                let (sqlstate, function) = place_of(source);
+                let (sqlstate, function) = database_context(source);
                 tracing::error!(
                     request_id,
                     sqlstate,
@@ -81,27 +82,28 @@ impl Error {
         }
     }
 
-    /// Whether the database rolled the work back for the sake of another transaction, so that the
-    /// same work may be done again: a deadlock or a failed serialisation.
-    pub(crate) fn gave_way(&self) -> bool {
+    /// Whether the database rolled back the work in favour of another transaction, because of a deadlock
+    /// or a serialization failure. The work then had no effect and can be retried.
+    pub(crate) fn is_retryable(&self) -> bool {
         let Self::Unavailable(source) = self else { return false };
         let Some(sqlx::Error::Database(error)) = source.downcast_ref() else { return false };
         ["40001", "40P01"].contains(&error.code().as_deref().unwrap_or_default())
     }
 
-    /// Whether the database refused a statement, which then had no effect. After any other failure the
-    /// effect is not known.
-    pub(crate) fn is_of_statement(&self) -> bool {
+    /// Whether the database refused a statement, which then had no effect. After any other failure, such
+    /// as a lost connection, the effect is unknown.
+    pub(crate) fn is_statement_error(&self) -> bool {
         let (Self::Unavailable(source) | Self::Internal(source)) = self else { return false };
         matches!(source.downcast_ref(), Some(sqlx::Error::Database(_)))
     }
 
-    /// Whether a row found no monthly partition of the audit log: the first write of a month that
-    /// nothing has prepared.
+    /// Whether a row has no monthly partition of the audit log. The first write of a month fails with
+    /// this error when the partition was not created in advance.
     pub(crate) fn lacks_audit_partition(&self) -> bool {
         let Self::Internal(source) = self else { return false };
         let Some(sqlx::Error::Database(error)) = source.downcast_ref() else { return false };
-        // Citus passes on the message of a worker, which names the shard, and neither table nor constraint.
+        // Citus passes on the message of its worker. The message names the shard; table and constraint
+        // are unset.
         error.code().as_deref() == Some("23514")
             && error.constraint().is_none()
             && error.table().map_or_else(
@@ -118,7 +120,7 @@ impl From<sqlx::Error> for Error {
             Sql::Io(_) | Sql::Tls(_) | Sql::PoolTimedOut | Sql::PoolClosed | Sql::WorkerCrashed => {
                 true
             }
-            // The driver's word for a connection that broke in the middle of a message.
+            // The driver's error for a connection that broke in the middle of a message.
             Sql::Protocol(_) => true,
             Sql::Database(database) => database.code().is_some_and(|code| means_unavailable(&code)),
             _ => false,
@@ -127,15 +129,15 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// For a failure in the database: its SQLSTATE, and the innermost database function that it happened in.
-fn place_of(source: &BoxError) -> (Option<String>, Option<String>) {
+/// Returns the SQLSTATE of a failure in the database, and the innermost database function that failed.
+fn database_context(source: &BoxError) -> (Option<String>, Option<String>) {
     let Some(sqlx::Error::Database(error)) = source.downcast_ref() else { return (None, None) };
     let context = error.try_downcast_ref::<PgDatabaseError>().and_then(|it| it.r#where());
-    (error.code().map(Into::into), context.and_then(function_in))
+    (error.code().map(Into::into), context.and_then(innermost_function))
 }
 
-/// The first function that the context of an error names.
-fn function_in(context: &str) -> Option<String> {
+/// Returns the first function that the context of an error names.
+fn innermost_function(context: &str) -> Option<String> {
     let name = |line: &str| {
         let plpgsql = line.strip_prefix("PL/pgSQL function ").and_then(|it| it.split('(').next());
         let sql = || line.strip_prefix("SQL function \"").and_then(|it| it.split('"').next());
@@ -144,15 +146,16 @@ fn function_in(context: &str) -> Option<String> {
     context.lines().find_map(name)
 }
 
-/// Whether an SQLSTATE says that the database cannot serve now, rather than that the service asked
-/// for something wrong.
+/// Whether an SQLSTATE means that the database cannot serve at the moment, and not that a statement of
+/// the service is wrong.
 fn means_unavailable(sqlstate: &str) -> bool {
     match sqlstate {
-        // Not there, or not for us: no such database, wrong password, read-only.
+        // No such database; read-only, as on a standby.
         "3D000" | "25006" => true,
-        // Rolled back for another's sake: serialisation failure, deadlock; lock not available.
+        // Serialization failure, deadlock, lock not available.
         "40001" | "40P01" | "55P03" => true,
-        // Connection failures, bad credentials, out of resources, cancelled or shutting down, I/O.
+        // The classes connection, authorization, insufficient resources, operator intervention, system
+        // error.
         code => ["08", "28", "53", "57", "58"].contains(&code.get(..2).unwrap_or_default()),
     }
 }
@@ -180,14 +183,14 @@ mod tests {
 PL/pgSQL function free_lock(text,text) line 3 at SQL statement
 SQL statement \"SELECT free_lock(in_workspace, in_key)\"
 PL/pgSQL function release_lock(text,request,text,bigint) line 14 at PERFORM";
-        assert_eq!(function_in(context).as_deref(), Some("free_lock"));
+        assert_eq!(innermost_function(context).as_deref(), Some("free_lock"));
         let inlined = "SQL function \"task_status\" statement 1";
-        assert_eq!(function_in(inlined).as_deref(), Some("task_status"));
-        assert_eq!(function_in("COPY x, line 1"), None);
+        assert_eq!(innermost_function(inlined).as_deref(), Some("task_status"));
+        assert_eq!(innermost_function("COPY x, line 1"), None);
     }
 
     #[test]
-    fn the_texts_of_failures_stay_inside() {
+    fn an_error_does_not_show_the_text_of_its_source() {
         for error in [
             Error::Internal("password=hunter2".into()),
             Error::Unavailable("host db.internal refused".into()),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 const ECHO_LIMIT: usize = 200;
 
 /// Returns JSON with sorted members and without white space, so that two spellings of one value are
-/// equal.
+/// equal. By hand, because `serde_json` keeps the order of members here (feature `preserve_order`).
 pub(crate) fn canonical(value: &Value) -> String {
     match value {
         Value::Object(members) => {

@@ -1,23 +1,23 @@
-//! The envelope of lists: how many, and whether that is all.
+//! The envelope of lists: the number of elements, and whether the list was cut.
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// The most members a list has, whatever limit is asked for.
+/// The maximum number of elements of a list, whatever limit a client asks for.
 const MAX_LIMIT: i64 = 500;
 
-/// How much of a list is returned.
+/// How much of a list an answer contains.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ListPage {
-    /// How many members are returned.
+    /// Number of elements in this answer.
     pub count: usize,
-    /// Whether there are more.
+    /// Whether the list has more elements than this answer.
     pub truncated: bool,
-    /// How to see more; only when there are.
+    /// How to get more elements. Absent when the answer has all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
 }
 
-/// How many members a list may have.
+/// The maximum number of elements of one list.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limit(i64);
 
@@ -27,12 +27,12 @@ impl Limit {
         Self(requested.clamp(0, MAX_LIMIT))
     }
 
-    /// How many members are shown at most.
+    /// Returns the maximum number of elements.
     pub(crate) fn shown(self) -> i64 {
         self.0
     }
 
-    /// How many rows to ask the database for: one more than are shown tells whether there are more.
+    /// Returns how many rows to query: one more than are shown, which tells whether there are more.
     pub(crate) fn rows(self) -> i64 {
         self.0 + 1
     }
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_row_more_than_the_limit_tells_of_more() {
+    fn one_row_more_than_the_limit_shows_that_there_are_more() {
         let limit = Limit::new(2);
         assert_eq!(limit.rows(), 3);
         let (rows, page) = limit.cut(vec![1, 2, 3]);

@@ -1,21 +1,20 @@
-//! The canonical form of lock keys: two spellings of one thing are one key.
-//!
-//! Pure, and idempotent: canonicalising a canonical key changes nothing.
+//! The canonical form of lock keys, so that two spellings of one path are one lock. Canonicalisation is
+//! pure and idempotent.
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use unicode_normalization::UnicodeNormalization;
 
-/// The most bytes a canonical key may have.
+/// The maximum size of a canonical key, in bytes.
 pub(crate) const MAX_BYTES: usize = 1024;
 
-/// The most bytes of a key before it is canonical: no honest spelling is so much longer, and each
-/// pass over it costs time.
+/// The maximum size of a key before it is canonical, in bytes. Each pass over a key costs time, and no
+/// plausible spelling is longer.
 const MAX_SPELLING_BYTES: usize = 16 * MAX_BYTES;
 
-/// How often a key may change its form before it is refused: white space and dots can be nested so
-/// that each pass uncovers only a little more.
+/// The maximum number of passes that change a key. White space and dots can be nested so that each pass
+/// removes only a few characters, which would take quadratic time.
 const MAX_PASSES: u32 = 16;
 
 /// A canonical lock key.
@@ -25,16 +24,16 @@ pub struct LockKey {
     is_file: bool,
 }
 
-/// Why a text is no lock key.
+/// Why a text is not a lock key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LockKeyError {
-    /// A `..` leads out of the place where the path starts.
+    /// A `..` leads above the start of the path.
     #[error("path must not lead out of its start with `..`")]
     Escapes,
     /// The canonical form is longer than 1,024 bytes.
     #[error("String should have at most 1024 bytes")]
     TooLong,
-    /// Dots and white space are nested too deeply to tell what is meant.
+    /// Dots and white space are nested so deeply that the key was not canonical after the last pass.
     #[error("path has too many spaces and dots between slashes")]
     Tangled,
     /// The text contains a NUL character.
@@ -43,7 +42,7 @@ pub enum LockKeyError {
 }
 
 impl LockKey {
-    /// Brings a key into its canonical form. Blank text gives a blank key, which names nothing.
+    /// Converts a key to its canonical form. Blank text becomes an empty key, which names nothing.
     pub fn parse(text: &str) -> Result<Self, LockKeyError> {
         if text.contains('\0') {
             return Err(LockKeyError::Nul);
@@ -51,11 +50,11 @@ impl LockKey {
         if text.len() > MAX_SPELLING_BYTES {
             return Err(LockKeyError::TooLong);
         }
-        // One pass may uncover what the next one changes: `./api:get /x` is a namespaced key once
-        // its `./` is gone. Two passes settle any honest spelling.
+        // A pass can uncover what the next pass changes: `./api:get /x` is a namespaced key once its
+        // `./` is removed. Two passes are enough for any plausible spelling.
         let mut text = text.to_owned();
         for passes in 0.. {
-            let next: String = pass(text.nfc().collect::<String>().trim())?;
+            let next = canonicalize_once(text.nfc().collect::<String>().trim())?;
             if next == text {
                 break;
             }
@@ -67,16 +66,16 @@ impl LockKey {
         if text.len() > MAX_BYTES {
             return Err(LockKeyError::TooLong);
         }
-        let is_file = !text.is_empty() && namespace(&text).is_none();
+        let is_file = !text.is_empty() && split_namespace(&text).is_none();
         Ok(Self { text, is_file })
     }
 
-    /// The canonical text.
+    /// Returns the canonical text.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether the key names a file rather than a namespaced thing such as `api:GET /users`.
+    /// Whether the key names a file, and not a namespaced resource such as `api:GET /users`.
     pub fn is_file(&self) -> bool {
         self.is_file
     }
@@ -102,49 +101,49 @@ impl JsonSchema for LockKey {
     }
 }
 
-fn pass(key: &str) -> Result<String, LockKeyError> {
-    let Some((name, rest)) = namespace(key) else {
-        return path(key);
+fn canonicalize_once(key: &str) -> Result<String, LockKeyError> {
+    let Some((name, rest)) = split_namespace(key) else {
+        return canonical_path(key);
     };
     let rest = match name {
-        "api" => api(rest).unwrap_or_else(|| rest.to_owned()),
+        "api" => canonical_route(rest).unwrap_or_else(|| rest.to_owned()),
         "db" => match rest.to_lowercase() {
-            lower if lower == "migration-slot" || named(&lower, "schema:") => lower,
+            lower if lower == "migration-slot" || has_text_after(&lower, "schema:") => lower,
             _ => rest.to_owned(),
         },
         "event" | "flag" => rest.to_lowercase(),
-        "contract" => path(rest)?,
+        "contract" => canonical_path(rest)?,
         _ => rest.to_owned(),
     };
     Ok(format!("{name}:{rest}"))
 }
 
-fn named(text: &str, prefix: &str) -> bool {
-    text.strip_prefix(prefix).is_some_and(|name| !name.is_empty())
+fn has_text_after(text: &str, prefix: &str) -> bool {
+    text.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty())
 }
 
-/// Splits `namespace:rest`: a lower-case letter, then at least one more of `a-z0-9_-`, a colon,
-/// and something behind it.
-fn namespace(key: &str) -> Option<(&str, &str)> {
+/// Splits `namespace:rest`. A namespace is a lower-case letter and at least one more of `a-z0-9_-`, and
+/// the rest is not empty. A single letter is a drive of Windows: `c:/x` is a file.
+fn split_namespace(key: &str) -> Option<(&str, &str)> {
     let (name, rest) = key.split_once(':')?;
     let mut letters = name.bytes();
-    let known = letters.next()?.is_ascii_lowercase()
+    let is_namespace = letters.next()?.is_ascii_lowercase()
         && letters.len() > 0
-        && letters.all(|it| matches!(it, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
-    (known && !rest.is_empty()).then_some((name, rest))
+        && letters.all(|letter| matches!(letter, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
+    (is_namespace && !rest.is_empty()).then_some((name, rest))
 }
 
-/// `get   /users` becomes `GET /users`; anything else is not of the form.
-fn api(rest: &str) -> Option<String> {
+/// Converts `get   /users` to `GET /users`. Returns `None` for any other form.
+fn canonical_route(rest: &str) -> Option<String> {
     let (method, path) = rest.split_once(char::is_whitespace)?;
     let path = path.trim_start();
-    let fits = !method.is_empty()
-        && method.bytes().all(|it| it.is_ascii_alphabetic())
+    let is_route = !method.is_empty()
+        && method.bytes().all(|byte| byte.is_ascii_alphabetic())
         && path.starts_with('/');
-    fits.then(|| format!("{} {path}", method.to_ascii_uppercase()))
+    is_route.then(|| format!("{} {path}", method.to_ascii_uppercase()))
 }
 
-fn path(path: &str) -> Result<String, LockKeyError> {
+fn canonical_path(path: &str) -> Result<String, LockKeyError> {
     let mut segments = Vec::new();
     for segment in path.split('/') {
         match segment {

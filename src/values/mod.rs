@@ -1,5 +1,4 @@
-//! Small types of the domain and of the wire, and helpers for texts and JSON. They use nothing of the
-//! other rooms.
+//! Small types of the domain and of the wire, and functions for texts and JSON. Uses no other room.
 mod cache;
 mod domain;
 mod error;
@@ -8,6 +7,7 @@ pub(crate) mod json;
 pub(crate) mod limits;
 pub(crate) mod list_page;
 pub(crate) mod lock_key;
+mod mutex;
 mod secret;
 pub(crate) mod text;
 mod timestamp;
@@ -15,6 +15,7 @@ mod version;
 
 pub(crate) use cache::{Cache, Generation};
 pub(crate) use list_page::{Limit, ListPage};
+pub(crate) use mutex::lock;
 pub(crate) use secret::Secret;
 pub(crate) use version::VERSION;
 

@@ -1,13 +1,13 @@
-//! Texts of other agents in one line, for clients that show them to people and models.
+//! Untrusted text on one line, for clients that show it to people and models.
 use serde_json::Value;
 
-/// Returns the text of a member of an answer, in one line.
+/// Returns the text of a member of an answer, on one line.
 pub(crate) fn text_of(value: &Value) -> String {
     one_line(value.as_str().unwrap_or_default())
 }
 
-/// Escapes control characters and invisible ones, so that a text can neither hide a part of itself
-/// nor pretend to be another line.
+/// Escapes control characters and invisible characters, so that a text can neither hide a part of itself
+/// nor imitate another line.
 pub(crate) fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {

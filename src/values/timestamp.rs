@@ -1,12 +1,12 @@
-//! A point in time as the wire writes it.
+//! Timestamps in the format of the wire.
 use std::borrow::Cow;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// A point in time, always taken from the database's clock. On the wire: ISO-8601 in UTC with
-/// offset `+00:00`, microseconds left out when they are zero (`2026-09-01T10:00:00.123456+00:00`).
+/// A timestamp from the clock of the database. On the wire: ISO 8601 in UTC with offset `+00:00`, without
+/// microseconds when they are zero (`2026-09-01T10:00:00.123456+00:00`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, sqlx::Type)]
 #[sqlx(transparent)]
 pub struct Timestamp(DateTime<Utc>);

@@ -28,7 +28,7 @@ use crate::{
 const POLICY_LOAD_ERROR: &str = "policy_load_error";
 const CEDAR_EVALUATION_ERROR: &str = "cedar_evaluation_error";
 
-/// Attributes of the principal where the caller has no profile.
+/// Attributes of the principal when the caller has no profile.
 const DEFAULT_MAX_FILE_MODIFICATIONS: i64 = 100;
 const DEFAULT_MAX_EXECUTION_TIME_SECONDS: i64 = 3600;
 
@@ -38,17 +38,17 @@ const NO_RESOURCE: &str = "default";
 /// The longest time for which a failure to read policies is remembered.
 const FAILURE_MAX_AGE: Duration = Duration::from_secs(5);
 
-/// How many workspaces' policies are kept in memory.
+/// The maximum number of workspaces whose policies are cached.
 const CAPACITY: usize = 1_000;
 
-/// The engine with the policies that it has read.
+/// The engine, with a cache of the policies.
 #[derive(Debug)]
 pub(crate) struct Cedar {
     validator: Validator,
     cache_ttl: Duration,
-    /// The policies that apply where the database has none, unless the configuration forbids them.
+    /// The policies that apply when the database has none. `None` if the configuration disables them.
     fallback: Option<Arc<PolicySet>>,
-    /// The policies of each workspace. `None` where they are broken: then nothing is allowed.
+    /// The policies of each workspace. `None` if they cannot be parsed; then every request is denied.
     known: Cache<String, Option<Arc<PolicySet>>>,
 }
 
@@ -76,7 +76,7 @@ impl Cedar {
         Ok(evaluate(&policies, caller, delegated_by, question))
     }
 
-    /// Returns what is wrong with the text of a policy, by its form and by the schema.
+    /// Returns the errors in the text of a policy, by syntax and by the schema.
     pub(crate) fn validate(&self, policy_text: &str) -> Vec<String> {
         cedar_text::validate(&self.validator, policy_text)
     }
@@ -90,7 +90,7 @@ impl Cedar {
         let read_at = Instant::now();
         let (policies, max_age) = match read(db, workspace).await {
             Ok(Some(Ok(policies))) => (Some(Arc::new(policies)), self.cache_ttl),
-            // The broken policy can be the one that forbids.
+            // The broken policy can be the policy that forbids the request.
             Ok(Some(Err(error))) => {
                 tracing::error!(workspace, %error, "a policy is broken: nothing is allowed");
                 (None, self.cache_ttl.min(FAILURE_MAX_AGE))
@@ -132,7 +132,7 @@ async fn read(db: &mut Db, workspace: &str) -> Result<Option<Result<PolicySet, F
     if rows.is_empty() {
         return Ok(None);
     }
-    Ok(Some(parse(rows.iter().map(|it| (it.name.as_str(), it.policy_text.as_str())))))
+    Ok(Some(parse(rows.iter().map(|row| (row.name.as_str(), row.policy_text.as_str())))))
 }
 
 /// Returns the agent that delegated the work of the caller's session.
@@ -200,9 +200,10 @@ fn cedar_request(
     let text = |value: &str| Value::new_string(value.to_owned());
     let principal = entity("Agent", &caller.agent_id)?;
     let agent_type = entity("AgentType", &caller.agent_type)?;
-    let max_files = profile.map_or(DEFAULT_MAX_FILE_MODIFICATIONS, |it| it.max_file_modifications);
+    let max_files =
+        profile.map_or(DEFAULT_MAX_FILE_MODIFICATIONS, |own| own.max_file_modifications);
     let max_seconds =
-        profile.map_or(DEFAULT_MAX_EXECUTION_TIME_SECONDS, |it| it.max_execution_time_seconds);
+        profile.map_or(DEFAULT_MAX_EXECUTION_TIME_SECONDS, |own| own.max_execution_time_seconds);
     let attributes = [
         ("trust_level", Value::new_long(caller.trust.into())),
         ("agent_type", text(&caller.agent_type)),
@@ -316,7 +317,7 @@ pub(super) mod tests {
                         Err(reason) => Err(reason).into(),
                     };
                     assert_eq!(cedar.allowed, native.is_ok(), "{operation} {trust} {lists:?}");
-                    // Where the lists decide, they do so in the same words.
+                    // Where the lists decide, both engines give the same reason.
                     if !cedar.reason.starts_with("cedar:") {
                         assert_eq!(Err(cedar.reason), native);
                     }

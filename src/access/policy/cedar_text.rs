@@ -1,4 +1,4 @@
-//! Texts of policies and schemas: bundled, parsed, validated.
+//! Policies and schemas as text: the bundled ones, parsing, and validation.
 use cedar_policy::{PolicyId, PolicySet, Schema, ValidationMode, Validator};
 
 pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -14,17 +14,17 @@ const BUNDLED: [(&str, &str); 5] = [
 
 const BUNDLED_SCHEMA: &str = include_str!("schema.cedarschema");
 
-/// How deep brackets and conditions of a policy may be nested. The parser recurses, and a stack that
-/// is used up ends the process.
+/// The maximum depth of nested brackets and conditions in a policy. The parser is recursive, and a stack
+/// overflow ends the process.
 const MAX_DEPTH: usize = 64;
 
-/// The stack that is enough for policies of that depth in every build: that of a thread that serves
-/// requests is not.
+/// The stack size of the thread that parses. Enough for policies of the maximum depth, also in debug
+/// builds, where the stack of a thread that serves requests is too small.
 const PARSER_STACK_BYTES: usize = 32 << 20;
 
 const TOO_DEEP: &str = "the policy is nested too deeply";
 
-/// A schema in either of its forms.
+/// Parses a schema, in Cedar syntax or as JSON.
 fn parse_schema(text: &str) -> Option<Schema> {
     if text.trim_start().starts_with('{') {
         return Schema::from_json_str(text).ok();
@@ -32,18 +32,19 @@ fn parse_schema(text: &str) -> Option<Schema> {
     Schema::from_cedarschema_str(text).ok().map(|(schema, _)| schema)
 }
 
+/// Returns the bundled policies.
 pub(super) fn bundled() -> PolicySet {
     parse(BUNDLED).expect("the bundled policies are well-formed")
 }
 
-/// What checks texts against the operator's schema, or the bundled one.
+/// Returns the validator for the operator's schema, or for the bundled schema.
 pub(super) fn validator(schema: Option<&str>) -> Validator {
     let schema = parse_schema(schema.unwrap_or(BUNDLED_SCHEMA));
     Validator::new(schema.expect("a schema is checked before it is configured"))
 }
 
-/// Makes one set of texts with their names. A text of one policy gives it its name; those of several
-/// are numbered.
+/// Parses named texts into one set of policies. The policy of a text gets the name of the text. If a
+/// text has several policies, they are numbered.
 pub(super) fn parse<'a>(
     texts: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> Result<PolicySet, Failure> {
@@ -52,7 +53,7 @@ pub(super) fn parse<'a>(
         if is_too_deep(text) {
             return Err(TOO_DEEP.into());
         }
-        let parsed = on_a_deep_stack(|| text.parse::<PolicySet>().map_err(Failure::from))??;
+        let parsed = on_large_stack(|| text.parse::<PolicySet>().map_err(Failure::from))??;
         if parsed.num_of_templates() > 0 {
             return Err(format!("policy {name} is a template").into());
         }
@@ -65,12 +66,12 @@ pub(super) fn parse<'a>(
     Ok(all)
 }
 
-/// What is wrong with a policy's text, by its form and by the schema.
+/// Returns the errors in the text of a policy, by syntax and by the schema.
 pub(super) fn validate(validator: &Validator, policy_text: &str) -> Vec<String> {
     if is_too_deep(policy_text) {
         return vec![TOO_DEEP.to_owned()];
     }
-    let errors = on_a_deep_stack(|| match policy_text.parse::<PolicySet>() {
+    let errors = on_large_stack(|| match policy_text.parse::<PolicySet>() {
         Err(errors) => errors.iter().map(ToString::to_string).collect(),
         Ok(policies) => {
             let validated = validator.validate(&policies, ValidationMode::Strict);
@@ -83,8 +84,8 @@ pub(super) fn validate(validator: &Validator, policy_text: &str) -> Vec<String> 
     })
 }
 
-/// Runs something on a stack of its own and waits for it.
-fn on_a_deep_stack<T: Send>(run: impl FnOnce() -> T + Send) -> Result<T, Failure> {
+/// Runs a function in a thread with a large stack and waits for its result.
+fn on_large_stack<T: Send>(run: impl FnOnce() -> T + Send) -> Result<T, Failure> {
     std::thread::scope(|scope| {
         let builder = std::thread::Builder::new().stack_size(PARSER_STACK_BYTES);
         let thread = builder.spawn_scoped(scope, run)?;
@@ -92,11 +93,10 @@ fn on_a_deep_stack<T: Send>(run: impl FnOnce() -> T + Send) -> Result<T, Failure
     })
 }
 
-/// Whether brackets, conditions and calls on the results of calls are nested deeper than is parsed.
-/// Reads strings and comments as the parser does; what it would refuse anyway need not be counted
-/// right.
+/// Whether brackets, conditions and chained calls are nested too deeply for the parser. Skips strings and
+/// comments by the parser's rules. The depth can be wrong in texts that the parser refuses anyway.
 fn is_too_deep(text: &str) -> bool {
-    // How many calls follow one another here, and in front of each open bracket.
+    // The number of chained calls here, and before each open bracket.
     let (mut calls, mut outside) = (0_usize, Vec::new());
     let (mut conditions, mut last) = (0, ' ');
     let mut rest = text;
@@ -105,11 +105,11 @@ fn is_too_deep(text: &str) -> bool {
         let length = match next {
             '"' => string_length(rest),
             _ if comment => rest.find(['\n', '\r']).unwrap_or(rest.len()),
-            it if is_word(it) => rest.find(|it| !is_word(it)).unwrap_or(rest.len()),
-            it => it.len_utf8(),
+            next if is_word(next) => rest.find(|c| !is_word(c)).unwrap_or(rest.len()),
+            next => next.len_utf8(),
         };
-        let (token, behind) = rest.split_at(length);
-        rest = behind;
+        let (token, remaining) = rest.split_at(length);
+        rest = remaining;
         if comment || next.is_whitespace() {
             continue;
         }
@@ -132,15 +132,16 @@ fn is_too_deep(text: &str) -> bool {
     false
 }
 
-fn is_word(it: char) -> bool {
-    it.is_ascii_alphanumeric() || it == '_'
+/// Whether a character can be part of an identifier or a keyword.
+fn is_word(character: char) -> bool {
+    character.is_ascii_alphanumeric() || character == '_'
 }
 
-/// The bytes of the string that a text begins with, quotes included.
+/// Returns the length in bytes of the string literal that a text begins with, including its quotes.
 fn string_length(text: &str) -> usize {
     let mut escaped = false;
-    for (at, it) in text.char_indices().skip(1) {
-        match it {
+    for (at, character) in text.char_indices().skip(1) {
+        match character {
             '"' if !escaped => return at + 1,
             '\\' => escaped = !escaped,
             _ => escaped = false,
@@ -197,7 +198,7 @@ mod tests {
         assert_eq!(validate(&validator, fine), [""; 0]);
     }
 
-    /// `middle` within as many pairs as a request has room for, or as `depth` says.
+    /// Returns a policy with `middle` nested to a depth, by default as deep as fits into a request.
     fn nested((open, middle, close): (&str, &str, &str), depth: Option<usize>) -> String {
         let depth = depth.unwrap_or(16_000 / (open.len() + close.len()));
         let nested = [&open.repeat(depth), middle, &close.repeat(depth)].concat();
@@ -233,7 +234,7 @@ mod tests {
             );
             assert!(parse([("deep", &*deep)]).is_err());
             assert!(parse([("unclosed", deep.split(pair.1).next().unwrap_or_default())]).is_err());
-            // As deep as is allowed, it is answered, one way or another.
+            // A text of the maximum depth gets an answer, whatever it is.
             let allowed = nested(pair, Some(if pair.0.contains("if (") { 31 } else { 62 }));
             assert_ne!(
                 validate(&validator, &allowed),
@@ -267,7 +268,7 @@ mod tests {
             ("", "principal", "[\"a\"]"),
             ("", "principal", " has a"),
             ("", "1", ");("),
-            // A string without an end, and one that its escape does not end.
+            // An unterminated string, and a string that ends in an escaped quote.
             ("(", "\"", "("),
             ("(", "\"\\\n\"", "("),
             ("(", "'", "("),

@@ -1,7 +1,7 @@
 //! A question to the policy engine, and its answer.
 use crate::access::kinds::{Category, TargetKind};
 
-/// What is to be decided for a caller.
+/// The request that an engine decides for a caller.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Question<'a> {
     pub(crate) operation: &'a str,

@@ -1,4 +1,4 @@
-//! The policy engine that the configuration chose. Suspension, the lists of profiles and the limit on
+//! The configured policy engine. Suspension, the lists of profiles and the limit on
 //! locked files are the same around either engine: `docs/api-design.md#authorisation`.
 #[cfg(feature = "cedar")]
 use super::cedar::Cedar;
@@ -13,7 +13,7 @@ use crate::{
     values::Result,
 };
 
-/// The engine that the configuration chose.
+/// The configured policy engine.
 #[derive(Debug)]
 pub(crate) enum Engine {
     Native,
@@ -48,8 +48,8 @@ impl Engine {
         }
     }
 
-    /// Decides by suspension, then the lists of the profile, then the engine. Uses the connection only when
-    /// the policies in memory are too old.
+    /// Decides by suspension, then the lists of the profile, then the engine. Uses the connection only
+    /// when the policies in memory are too old.
     #[cfg_attr(
         not(feature = "cedar"),
         expect(unused_variables, reason = "only policies are read from the database")

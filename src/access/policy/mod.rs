@@ -1,4 +1,4 @@
-//! May this caller run this operation? `docs/api-design.md#authorisation`.
+//! Decides whether a caller may run an operation: `docs/api-design.md#authorisation`.
 #[cfg(feature = "cedar")]
 mod cedar;
 #[cfg(feature = "cedar")]

@@ -1,5 +1,5 @@
-//! The names that policies, profiles and advice know: those of all operations, and those that the
-//! contract gives to operations of other parts of the product.
+//! The operation names that policies, profiles and advice can use: those of all operations, and those
+//! that the contract gives to operations of other parts of the product.
 use std::collections::BTreeMap;
 
 use crate::access::kinds::{
@@ -49,9 +49,9 @@ const OTHER_NAMES: &[(&str, Category, TargetKind)] = &[
 /// What policies know about an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KnownOperation {
-    /// The trust it needs.
+    /// The category, which determines the needed trust.
     pub category: Category,
-    /// What it acts on.
+    /// The kind of target.
     pub target_kind: TargetKind,
 }
 
@@ -72,7 +72,8 @@ impl KnownOperations {
         let mut known = BTreeMap::new();
         for (name, operation) in others.chain(registered) {
             let namesake = known.insert(name, operation);
-            assert!(namesake.is_none_or(|it| it == operation), "`{name}` is known in two ways");
+            let is_consistent = namesake.is_none_or(|known| known == operation);
+            assert!(is_consistent, "`{name}` has two categories or kinds of target");
         }
         Self(known)
     }

@@ -185,7 +185,7 @@ impl Operation for CompleteBatch {
         let sorted: Vec<_> = order.iter().map(|n| completions[*n].clone()).collect();
         let rows = match Completion::run_all(&sorted, cx.db).await {
             // A row was held for too long, and nothing was done: each report then waits by itself.
-            Err(error) if error.is_of_statement() && !cx.db.is_in_transaction() => {
+            Err(error) if error.is_statement_error() && !cx.db.is_in_transaction() => {
                 let mut rows = Vec::new();
                 for completion in &sorted {
                     rows.push(completion.run(cx.db).await?);
