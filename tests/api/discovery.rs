@@ -2,7 +2,7 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{BOSS, CODEX, Client, REVIEWER, Service, TEAM};
+use crate::support::{BOSS, CODEX, Client, REVIEWER, Service, TEAM, blocked};
 
 #[track_caller]
 fn assert_keys(answer: &Value, expected: &[&str]) {
@@ -507,13 +507,7 @@ async fn a_session_that_is_heard_in_time_survives_a_concurrent_cleanup() {
     let boss = service.client_with(BOSS);
     let cleaning = boss.post("/discovery/cleanup", json!({}));
     let commit = async {
-        let waiting = "select count(*) from pg_stat_activity
-            where wait_event_type = 'Lock' and datname = current_database()";
-        let mut looks = 0;
-        while service.scalar::<i64>(waiting).await == 0 {
-            looks += 1;
-            assert!(looks < 10_000, "the clean-up does not wait for the row");
-        }
+        blocked(&service.db, 1).await;
         heard.commit().await.expect("it commits");
     };
     let (cleaned, ()) = tokio::join!(cleaning, commit);

@@ -10,7 +10,9 @@ use sqlx::PgPool;
 
 use crate::{
     relay::relayed,
-    support::{Answer, Client, FREE, Service, config, execute, scalar, signal, variables},
+    support::{
+        Answer, Client, FREE, Service, config, eventually, execute, scalar, signal, variables,
+    },
     transport::Transport,
 };
 
@@ -43,13 +45,8 @@ impl Mortal {
     /// Asks until the service is well again; each question takes as long as it takes the database
     /// to refuse.
     async fn recovered(&self) {
-        let well = async {
-            while self.client.get("/health").await.status != 200 {
-                tokio::task::yield_now().await;
-            }
-        };
-        let recovered = tokio::time::timeout(Duration::from_secs(60), well).await;
-        recovered.expect("the service recovers");
+        let health = async || self.client.get("/health").await;
+        eventually("the service recovers", health, |it| it.status == 200).await;
     }
 }
 
@@ -103,12 +100,8 @@ async fn a_backend_killed_while_it_serves_a_request_costs_that_request() {
     let killer = async {
         let find = "select coalesce((select pid from pg_stat_activity
             where application_name = 'agent-coordinator' and wait_event_type = 'Lock'), 0)";
-        let mut pid = 0;
-        while pid == 0 {
-            pid = scalar::<i32>(&db, find).await;
-            tokio::task::yield_now().await;
-        }
-        kill(pid);
+        let find = async || scalar::<i32>(&db, find).await;
+        kill(eventually("a statement waits for the row", find, |pid| *pid != 0).await);
     };
     let (answer, ()) = join(mortal.acquire("k"), killer).await;
     assert_unavailable(&answer);
@@ -236,19 +229,16 @@ async fn a_connection_that_fell_silent_while_nothing_used_it_is_replaced() {
     let (relay, client, _) = relayed(&service.url, &[]).await;
     assert_eq!(client.acquire("a", "k", json!({})).await["success"], true);
     relay.silence();
-    let replaced = async {
-        // After a second without requests the service asks whether the connection lives.
-        let before = relay.pings();
-        while relay.pings() == before {
-            tokio::task::yield_now().await;
-        }
-        let body = json!({ "file_path": "k", "agent_id": "a", "agent_type": "t" });
-        let mut refused = 0;
-        while client.post("/locks/acquire", body.clone()).await.status != 200 {
-            refused += 1;
-        }
-        refused
+    // After a second without requests the service pings the connection.
+    let before = relay.pings();
+    let pings = async || relay.pings();
+    eventually("the service pings the connection", pings, |pings| *pings > before).await;
+    let body = json!({ "file_path": "k", "agent_id": "a", "agent_type": "t" });
+    let mut answers = 0;
+    let acquire = async || {
+        answers += 1;
+        client.post("/locks/acquire", body.clone()).await
     };
-    let refused = tokio::time::timeout(Duration::from_secs(60), replaced).await;
-    assert!(refused.expect("the connection is replaced") <= 3);
+    eventually("the connection is replaced", acquire, |it| it.status == 200).await;
+    assert!(answers <= 4, "{} requests were refused", answers - 1);
 }

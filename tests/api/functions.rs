@@ -6,7 +6,7 @@ use sqlx::PgPool;
 
 use crate::{
     processes::{Running, acquire, empty_database},
-    support::{Answer, Client, Service, config, eventually, execute, scalar, variables},
+    support::{Answer, Client, Service, blocked, config, execute, scalar, variables},
 };
 
 const MISMATCH: &str = "mismatch: the functions differ; run `coordinator migrate`";
@@ -100,9 +100,7 @@ async fn of_two_migrators_at_once_one_installs_the_functions() {
     let mut gate = service.db.begin().await.expect("a transaction");
     execute(&mut *gate, "lock table installed_functions").await;
     let open = async {
-        let waiting = "select count(*) from pg_stat_activity
-            where datname = current_database() and wait_event_type = 'Lock'";
-        eventually("both wait", async || service.scalar::<i64>(waiting).await == 2).await;
+        blocked(&service.db, 2).await;
         gate.rollback().await.expect("rolled back");
     };
     let (one, other) = (app(&service.url), app(&service.url));

@@ -664,7 +664,7 @@ async fn ten_thousand_random_steps_agree_with_a_model_and_never_repeat_a_token()
     let service = Service::start().await;
     let (client, boss) = (service.client(), service.client_with(BOSS));
     let seed = new_seed();
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     let mut models = vec![Model::default(); 3];
     for step in 0..10_000 {
         let key = dice.roll(3) as usize;

@@ -7,7 +7,9 @@ use http::Method;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use crate::support::{Answer, BOSS, CODEX, Client, FREE, REVIEWER, Service, config, variables};
+use crate::support::{
+    Answer, BOSS, CODEX, Client, FREE, REVIEWER, Service, config, eventually, variables,
+};
 
 /// What every MCP client accepts.
 const ACCEPT: &str = "application/json, text/event-stream";
@@ -148,7 +150,7 @@ fn tools() -> Vec<(std::sync::Arc<Registered>, &'static str)> {
 }
 
 /// The arguments of a tool that stand for its operation's example.
-fn arguments(op: &Registered) -> Value {
+pub(crate) fn arguments(op: &Registered) -> Value {
     let schema = &op.tool.as_ref().expect("a tool").schema["properties"];
     let renamed = |name: &str| match name {
         "task_description" => "description".to_owned(),
@@ -1328,11 +1330,10 @@ async fn a_client_that_hangs_up_while_it_waits_gets_nothing() {
         .expect("a request");
     let mut waiting = Box::pin(router.oneshot(request));
     let waits = "select count(*) from lock_waiter";
-    loop {
-        tokio::select! {
-            answered = &mut waiting => panic!("it does not wait: {answered:?}"),
-            waiters = service.scalar::<i64>(waits) => if waiters == 1 { break },
-        }
+    let waiters = async || service.scalar::<i64>(waits).await;
+    tokio::select! {
+        answered = &mut waiting => panic!("it does not wait: {answered:?}"),
+        _ = eventually("the request is in the queue", waiters, |waiters| *waiters == 1) => {}
     }
     drop(waiting);
     // It stands first in the queue, and keeps its place as long as anybody waits there.

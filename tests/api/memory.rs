@@ -2,22 +2,18 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{CODEX, Client, REVIEWER, Service, TEAM};
+use crate::support::{CODEX, Client, REVIEWER, Service, TEAM, with};
 
 /// Stores a memory as an agent; `more` are further members of the body.
 async fn remember(client: &Client, agent: &str, summary: &str, more: Value) -> Value {
-    let mut body = json!({ "agent_id": agent, "event_type": "decision", "summary": summary });
-    let members = body.as_object_mut().expect("an object");
-    members.extend(more.as_object().expect("an object").clone());
-    let answer = client.post("/memory/store", body).await;
+    let body = json!({ "agent_id": agent, "event_type": "decision", "summary": summary });
+    let answer = client.post("/memory/store", with(body, more)).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     answer.json
 }
 
 async fn recall(client: &Client, agent: &str, more: Value) -> Value {
-    let mut body = json!({ "agent_id": agent });
-    let members = body.as_object_mut().expect("an object");
-    members.extend(more.as_object().expect("an object").clone());
+    let body = with(json!({ "agent_id": agent }), more);
     let answer = client.post("/memory/query", body).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     answer.json

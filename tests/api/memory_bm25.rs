@@ -3,7 +3,7 @@
 //! the extension itself.
 use serde_json::{Value, json};
 
-use crate::support::{Client, FREE, Service, TEAM, try_execute};
+use crate::support::{Client, FREE, Service, TEAM, try_execute, with};
 
 /// The operator finds any of the words; the score is the beginning of the id. Sequence `asked` counts
 /// the comparisons, those of failed transactions too.
@@ -36,10 +36,8 @@ async fn stand_in() -> Service {
 }
 
 async fn remember(client: &Client, summary: &str, more: Value) -> Value {
-    let mut body = json!({ "agent_id": "a", "event_type": "discovery", "summary": summary });
-    let members = body.as_object_mut().expect("an object");
-    members.extend(more.as_object().expect("an object").clone());
-    let answer = client.post("/memory/store", body).await;
+    let body = json!({ "agent_id": "a", "event_type": "discovery", "summary": summary });
+    let answer = client.post("/memory/store", with(body, more)).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     answer.json
 }

@@ -14,7 +14,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::support::{Service, config, variables};
+use crate::support::{Service, config, eventually, variables};
 
 /// A pooler of the test's own in front of one server.
 pub(crate) struct Pooler {
@@ -59,9 +59,8 @@ impl Pooler {
             .expect("pgbouncer is installed");
         let pooler = Self { port, folder, _child: child };
         // That it listens is enough: the server behind it may be one that is not there.
-        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-            tokio::task::yield_now().await;
-        }
+        let connect = async || TcpStream::connect(("127.0.0.1", port)).await;
+        eventually("PgBouncer listens", connect, Result::is_ok).await.expect("it does");
         pooler
     }
 

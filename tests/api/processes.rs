@@ -17,7 +17,7 @@ use tokio::{
     process::{Child, ChildStderr, Command},
 };
 
-use crate::support::{FREE, scalar, signal, variables};
+use crate::support::{FREE, PATIENCE, blocked, eventually, scalar, signal, variables};
 
 pub(crate) const COORDINATOR: &str = env!("CARGO_BIN_EXE_coordinator");
 
@@ -30,6 +30,9 @@ fn command(arguments: &[&str], variables: &HashMap<String, String>) -> Command {
 pub(crate) async fn run(arguments: &[&str], variables: &HashMap<String, String>) -> Output {
     command(arguments, variables).output().await.expect("the program runs")
 }
+
+/// How long a server may take to end: its grace time, and as long again.
+const LONGEST_END: Duration = Duration::from_secs(60);
 
 /// A running server.
 pub(crate) struct Running {
@@ -56,7 +59,9 @@ impl Running {
     }
 
     pub(crate) async fn wait_for_line(&mut self, text: &str) -> String {
-        while let Some(line) = self.log.next_line().await.expect("a line") {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while let Ok(line) = tokio::time::timeout_at(deadline, self.log.next_line()).await {
+            let Some(line) = line.expect("a line") else { break };
             self.seen.push(line.clone());
             if line.contains(text) {
                 return line;
@@ -80,7 +85,8 @@ impl Running {
 
     /// The exit code and everything that was logged.
     pub(crate) async fn end(mut self) -> (Option<i32>, String) {
-        let status = self.child.wait().await.expect("it ends");
+        let ends = tokio::time::timeout(LONGEST_END, self.child.wait()).await;
+        let status = ends.expect("the server ends in time").expect("its exit code");
         while let Some(line) = self.log.next_line().await.expect("a line") {
             self.seen.push(line);
         }
@@ -233,11 +239,7 @@ async fn five_servers_that_start_at_once_migrate_once() {
     let mut gate = db.begin().await.expect("a transaction");
     crate::support::execute(&mut *gate, "create table _sqlx_migrations ()").await;
     let open = async {
-        let waiting = "select count(*) from pg_stat_activity
-            where datname = current_database() and wait_event_type = 'Lock'";
-        while scalar::<i64>(&db, waiting).await < 5 {
-            tokio::task::yield_now().await;
-        }
+        blocked(&db, 5).await;
         gate.rollback().await.expect("rolled back");
     };
     let starts = join_all((0..5).map(|_| Running::start(variables(&url))));
@@ -345,11 +347,7 @@ async fn a_request_in_flight_is_answered_after_sigterm_and_new_ones_are_refused(
     idle.write_all(head).await.expect("sent");
     idle.readable().await.expect("an answer");
     let stop = async {
-        let waiting = "select count(*) from pg_stat_activity
-            where datname = current_database() and wait_event_type = 'Lock'";
-        while scalar::<i64>(&db, waiting).await == 0 {
-            tokio::task::yield_now().await;
-        }
+        blocked(&db, 1).await;
         running.signal("TERM");
         running.wait_for_line("stopping").await;
         // Idle connections are closed last: from here on the grace time is all that there is.
@@ -401,11 +399,7 @@ async fn a_request_that_outlasts_the_grace_time_does_not_keep_the_process() {
     crate::support::execute(&mut *blocker, lock).await;
     let port = running.port;
     let stop = async {
-        let waiting = "select count(*) from pg_stat_activity
-            where datname = current_database() and wait_event_type = 'Lock'";
-        while scalar::<i64>(&db, waiting).await == 0 {
-            tokio::task::yield_now().await;
-        }
+        blocked(&db, 1).await;
         running.signal("TERM");
         // The row stays locked until the process has ended.
         let code = running.end().await.0;
@@ -453,7 +447,7 @@ async fn a_request_that_waits_is_answered_at_once_on_sigterm() {
         request(running.port, "POST", "/work/claim", &work),
     );
     let stop = async {
-        loop {
+        let metrics = async || {
             let mut stream = TcpStream::connect(("127.0.0.1", running.port)).await.expect("open");
             let head = format!(
                 "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-api-key: {FREE}\r\n\r\n"
@@ -461,10 +455,12 @@ async fn a_request_that_waits_is_answered_at_once_on_sigterm() {
             stream.write_all(head.as_bytes()).await.expect("sent");
             let mut metrics = String::new();
             stream.read_to_string(&mut metrics).await.expect("received");
-            if metrics.contains("coordinator_waiting_requests 2") {
-                break;
-            }
-        }
+            metrics
+        };
+        eventually("both requests wait", metrics, |metrics| {
+            metrics.contains("coordinator_waiting_requests 2")
+        })
+        .await;
         running.signal("TERM");
     };
     let ((lock, work), ()) = join(waits, stop).await;

@@ -5,11 +5,10 @@ use agent_coordinator::{App, router};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{BOSS, CODEX, Client, FREE, REVIEWER, Service, TEAM, config, variables};
+use crate::support::{BOSS, CODEX, Client, FREE, REVIEWER, Service, TEAM, config, variables, with};
 
 async fn assign(client: &Client, target: &str, more: Value) -> Value {
-    let mut body = json!({ "target_agent_id": target });
-    body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    let body = with(json!({ "target_agent_id": target }), more);
     let answer = client.post("/profiles/assign", body).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     answer.json

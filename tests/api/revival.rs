@@ -5,7 +5,7 @@
 use futures_util::future::join;
 use serde_json::{Value, json};
 
-use crate::support::{BOSS, Client, Service, eventually, execute};
+use crate::support::{BOSS, Client, Service, blocked, execute};
 
 /// Holds the commit of a call that revives a session back while the test holds the advisory lock.
 const HOLD: &str = "
@@ -68,19 +68,14 @@ impl Race {
     async fn run(&self, path: &str, body: Value) -> (Value, Value) {
         let mut gate = self.service.db.begin().await.expect("a transaction");
         execute(&mut *gate, "select pg_advisory_xact_lock(77)").await;
-        let waiting = async |most: i64| {
-            let sql = "select count(*) from pg_stat_activity
-                where datname = current_database() and wait_event_type = 'Lock'";
-            self.service.scalar::<i64>(sql).await >= most
-        };
         let (mut first, mut second) = (body.clone(), body);
         (first["agent_id"], first["session_id"]) = (json!("p"), json!("s"));
         (second["agent_id"], second["session_id"]) = (json!("q"), json!("of-q"));
         let other = async {
-            eventually("the commit of the reviving call is held back", async || waiting(1).await)
-                .await;
+            // First the commit of the reviving call is held back, then the other call waits for it.
+            blocked(&self.service.db, 1).await;
             let release = async {
-                eventually("the other call waits for it", async || waiting(2).await).await;
+                blocked(&self.service.db, 2).await;
                 gate.rollback().await.expect("rolled back");
             };
             join(self.post(path, &second), release).await.0
@@ -247,12 +242,8 @@ async fn what_a_revived_session_takes_is_not_tidied_away_by_maintenance_that_beg
     let boss = race.service.client_with(BOSS);
     let tidy = boss.post("/maintenance/run", json!({ "tasks": ["locks"] }));
     let revive = async {
-        let waiting = "select count(*) from pg_stat_activity
-            where datname = current_database() and wait_event_type = 'Lock'";
-        eventually("maintenance has begun", async || {
-            race.service.scalar::<i64>(waiting).await == 1
-        })
-        .await;
+        // Maintenance has begun.
+        blocked(&race.service.db, 1).await;
         let again = race.client.acquire("p", "k79", json!({ "session_id": "s" })).await;
         gate.rollback().await.expect("rolled back");
         again

@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     processes::{Running, acquire, request},
-    support::{FREE, execute, scalar, variables},
+    support::{FREE, blocked, eventually, execute, variables},
 };
 
 const REPLACEMENTS: usize = 20;
@@ -163,7 +163,8 @@ async fn replica(url: &str) -> Running {
     // No connection is closed because it was idle: only what a roll-out does is looked at.
     variables.insert("API_TIMEOUT_KEEP_ALIVE".to_owned(), "600".to_owned());
     let running = Running::start(variables).await;
-    while running.request("GET", "/ready", "").await.0 != 200 {}
+    let status = async || running.request("GET", "/ready", "").await.0;
+    eventually("the replica is ready", status, |status| *status == 200).await;
     running
 }
 
@@ -178,9 +179,7 @@ async fn end(old: Running, balancer: &Balancer, db: &PgPool) {
     idle.write_all(b"GET /live HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("sent");
     message(&mut idle).await.expect("an answer").expect("an answer");
     let ended = async {
-        let held = "select count(*) from pg_stat_activity
-            where datname = current_database() and wait_event_type = 'Lock'";
-        while scalar::<i64>(db, held).await == 0 {}
+        blocked(db, 1).await;
         balancer.rotation.write().await.retain(|it| *it != port);
         old.signal("TERM");
         // From here on nothing is kept open but for the request that is held up.
@@ -238,9 +237,8 @@ async fn twenty_replacements_under_load_fail_no_request() {
             }
             let fresh = replica(&database.url).await;
             balancer.rotation.write().await.push(fresh.port);
-            while balancer.answered_by(fresh.port) < SHARE {
-                tokio::task::yield_now().await;
-            }
+            let answered = async || balancer.answered_by(fresh.port);
+            eventually("the new replica takes its share", answered, |it| *it >= SHARE).await;
             replicas.push(fresh);
             end(replicas.remove(0), &balancer, &db).await;
         }

@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     processes::{Running, acquire, nowhere, request},
-    support::{CODEX, FREE, Service, config, execute, scalar, variables},
+    support::{CODEX, FREE, Service, blocked, config, eventually, execute, variables},
 };
 
 const LIVE: &str = "GET /live HTTP/1.1\r\nhost: localhost\r\n\r\n";
@@ -120,11 +120,7 @@ async fn a_request_that_waits_outlasts_the_keep_alive_and_the_body_time() {
     let answered = served(&app, async |port| {
         let body = acquire("b", "k");
         let unblock = async {
-            let waiting = "select count(*) from pg_stat_activity
-                where datname = current_database() and wait_event_type = 'Lock'";
-            while scalar::<i64>(&service.db, waiting).await == 0 {
-                tokio::task::yield_now().await;
-            }
+            blocked(&service.db, 1).await;
             // From here on the request waits at least as long as an idle connection lives.
             let mut idle = connect(port).await;
             assert_eq!(rest(&mut idle).await, "");
@@ -291,10 +287,11 @@ async fn metrics_tell_of_requests_in_flight() {
         .await;
     let (done, finish) = oneshot::channel::<()>();
     let look = async {
-        let is_seen = |text: &str| text.contains("\ncoordinator_requests_in_flight 2\n");
-        while !is_seen(&service.anonymous().get("/metrics").await.text) {
-            tokio::task::yield_now().await;
-        }
+        let metrics = async || service.anonymous().get("/metrics").await.text;
+        eventually("two requests are in flight", metrics, |text| {
+            text.contains("\ncoordinator_requests_in_flight 2\n")
+        })
+        .await;
         let _ = done.send(());
     };
     let unblock = async {

@@ -1,8 +1,5 @@
 //! A service on a database of its own, and a client that speaks JSON with it.
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, fmt::Debug, time::Duration};
 
 use agent_coordinator::{App, Config, Home, router, schema};
 use axum::{Router, body::Body};
@@ -113,6 +110,12 @@ impl Service {
     /// the usual ones.
     pub(crate) async fn replica(&self, more: &[(&str, &str)]) -> Client {
         Client::over(Transport::start(&with_more(&self.url, more)).await)
+    }
+
+    /// A client, with the key that is bound to no agent, of another replica within this process.
+    pub(crate) fn replica_here(&self) -> Client {
+        let app = App::new(config(&variables(&self.url)));
+        Client::new(router(app)).header("x-api-key", FREE)
     }
 
     /// A client with the key that is bound to no agent.
@@ -235,15 +238,14 @@ impl Service {
         let before: i64 = self.scalar(statistic).await;
         let acted = act(client).await;
         app.close().await;
-        let mut open = 1;
-        while open > 0 {
-            open = self
-                .scalar::<i64>(
-                    "select count(*) from pg_stat_activity
-                     where datname = current_database() and application_name = 'agent-coordinator'",
-                )
-                .await;
-        }
+        let open = "select count(*) from pg_stat_activity
+            where datname = current_database() and application_name = 'agent-coordinator'";
+        eventually(
+            "every connection of the service is closed",
+            async || self.scalar::<i64>(open).await,
+            |open| *open == 0,
+        )
+        .await;
         let after: i64 = self.scalar(statistic).await;
         (after - before, acted)
     }
@@ -340,21 +342,56 @@ impl Client {
 
     /// Acquires a lock as an agent; `more` are further members of the body.
     pub(crate) async fn acquire(&self, agent: &str, key: &str, more: Value) -> Value {
-        let mut body = json!({ "file_path": key, "agent_id": agent, "agent_type": "codex" });
-        let members = body.as_object_mut().expect("an object");
-        members.extend(more.as_object().expect("an object").clone());
-        let answer = self.post("/locks/acquire", body).await;
+        let body = json!({ "file_path": key, "agent_id": agent, "agent_type": "codex" });
+        let answer = self.post("/locks/acquire", with(body, more)).await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
         answer.json
     }
 
     pub(crate) async fn release(&self, agent: &str, key: &str, more: Value) -> Value {
-        let mut body = json!({ "file_path": key, "agent_id": agent });
-        let members = body.as_object_mut().expect("an object");
-        members.extend(more.as_object().expect("an object").clone());
-        let answer = self.post("/locks/release", body).await;
+        let body = json!({ "file_path": key, "agent_id": agent });
+        let answer = self.post("/locks/release", with(body, more)).await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
         answer.json
+    }
+}
+
+impl Client {
+    /// Submits a task with these members besides the required ones, and returns its id.
+    pub(crate) async fn submit(&self, more: Value) -> String {
+        let body = json!({ "task_type": "test", "task_description": "d" });
+        let answer = self.post("/work/submit", with(body, more)).await;
+        assert_eq!((answer.status.as_u16(), &answer.json["action"]), (200, &json!("created")));
+        answer.json["task_id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Claims a task as an agent; `more` are further members of the body.
+    pub(crate) async fn claim(&self, agent: &str, more: Value) -> Value {
+        let body = json!({ "agent_id": agent, "agent_type": "t" });
+        let answer = self.post("/work/claim", with(body, more)).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+        answer.json
+    }
+
+    /// Reports a task as done, or as failed where `more` says so.
+    pub(crate) async fn complete(&self, agent: &str, id: &str, more: Value) -> Value {
+        let body = json!({ "agent_id": agent, "task_id": id, "success": true });
+        let answer = self.post("/work/complete", with(body, more)).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+        answer.json
+    }
+
+    /// Waits until at least so many requests wait in this client's process.
+    pub(crate) async fn until_waiting(&self, requests: u64) {
+        let what = format!("{requests} requests wait");
+        eventually(&what, async || self.waiting().await, |waiting| *waiting >= requests).await;
+    }
+
+    /// How many requests wait in this client's process.
+    pub(crate) async fn waiting(&self) -> u64 {
+        let metrics = self.get("/metrics").await.text;
+        let line = metrics.lines().find_map(|it| it.strip_prefix("coordinator_waiting_requests "));
+        line.expect("the gauge").parse().expect("a number")
     }
 }
 
@@ -380,24 +417,74 @@ impl Answer {
     }
 }
 
-/// Waits until a condition holds, and fails when it does not hold within ten seconds.
-pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(10);
-    while !holds().await {
-        assert!(Instant::now() < until, "not within ten seconds: {what}");
-        tokio::task::yield_now().await;
+/// Waits until at least so many statements on a database wait for a row or a table that is locked.
+pub(crate) async fn blocked(db: &PgPool, statements: i64) {
+    let sql = "select count(*) from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock'";
+    let what = format!("{statements} statements wait for a lock of the database");
+    eventually(&what, async || scalar::<i64>(db, sql).await, |it| *it >= statements).await;
+}
+
+/// How long a test waits for something that must happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a test pauses between two observations, so that the observed processes get the processor.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Observes a state until it is the expected one, and returns it. Fails after ten seconds with the last
+/// state that was observed.
+/// The only function in which a test may sleep.
+#[track_caller]
+pub(crate) fn eventually<S: Debug>(
+    what: &str,
+    mut observe: impl AsyncFnMut() -> S,
+    is_expected: impl Fn(&S) -> bool,
+) -> impl Future<Output = S> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let mut last = None;
+        // An observation that does not return must not outlast the limit either.
+        while let Ok(state) = tokio::time::timeout_at(deadline, observe()).await {
+            if is_expected(&state) {
+                return state;
+            }
+            last = Some(state);
+            if tokio::time::Instant::now() >= deadline {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        panic!("{caller}: not within {PATIENCE:?}: {what}; last state: {last:?}");
     }
 }
 
-/// A small generator with a seed that the failure shows: the same steps can be taken again.
-pub(crate) struct Dice(pub(crate) u64);
+/// A JSON object with more members. A member that is there already is replaced.
+pub(crate) fn with(mut object: Value, more: Value) -> Value {
+    let Value::Object(more) = more else { panic!("not an object: {more}") };
+    object.as_object_mut().expect("an object").extend(more);
+    object
+}
+
+/// A random number generator (xorshift). A failing test shows its seed, which repeats the run.
+pub(crate) struct Dice(u64);
 
 impl Dice {
+    /// Mixes the seed (splitmix64), so that consecutive seeds give unrelated numbers.
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        // The state of a xorshift generator must not be 0.
+        Self((mixed ^ (mixed >> 31)) | 1)
+    }
+
+    /// A number from 0 up to but not including `sides`.
     pub(crate) fn roll(&mut self, sides: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        self.0 % sides
+        (self.0 >> 11) % sides
     }
 }
 

@@ -64,7 +64,7 @@ struct Worker<'a> {
 
 impl<'a> Worker<'a> {
     async fn new(service: &'a Service, seed: u64, number: u64) -> Self {
-        let mut dice = Dice(seed.wrapping_mul(2 * number + 1) | 1);
+        let mut dice = Dice::new(seed.wrapping_add(number));
         dice.roll(2);
         let agent = format!("a{number}");
         let worker = Self { service, client: service.client(), dice, agent, granted: Vec::new() };

@@ -6,12 +6,13 @@ use std::{
 
 use crate::{
     processes::{Running, acquire},
-    support::variables,
+    support::{PATIENCE, eventually, variables},
 };
 
 /// Answers one export and returns its head and body.
-fn export(listener: &TcpListener) -> (String, Vec<u8>) {
-    let (mut stream, _) = listener.accept().expect("an export");
+fn export(mut stream: TcpStream) -> (String, Vec<u8>) {
+    stream.set_nonblocking(false).expect("set");
+    stream.set_read_timeout(Some(PATIENCE)).expect("set");
     let mut bytes = Vec::new();
     let head = loop {
         let end = bytes.windows(4).position(|it| it == b"\r\n\r\n");
@@ -62,7 +63,10 @@ async fn an_operation_is_a_span_with_its_request_and_its_agent() {
     let id = head.lines().find_map(|it| it.strip_prefix("x-request-id: ")).expect("an id");
     // The end of the process sends what is left.
     running.signal("TERM");
-    let exported = tokio::task::spawn_blocking(move || export(&collector));
+    collector.set_nonblocking(true).expect("set");
+    let accept = async || collector.accept();
+    let (stream, _) = eventually("an export arrives", accept, Result::is_ok).await.expect("it did");
+    let exported = tokio::task::spawn_blocking(move || export(stream));
     let (head, spans) = exported.await.expect("an export");
     assert_eq!(running.end().await.0, Some(0));
     assert!(head.starts_with("POST /v1/traces HTTP/1.1\r\n"), "{head}");

@@ -2,33 +2,14 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{BOSS, CODEX, Client, REVIEWER, Service, TEAM};
+use crate::support::{
+    BOSS, CODEX, Client, REVIEWER, Service, TEAM, blocked, execute, try_execute, with,
+};
 
 async fn ask(client: &Client, route: &str, body: Value) -> Value {
     let answer = client.post(&format!("/work/{route}"), body).await;
     assert_eq!(answer.status, 200, "{route}: {}", answer.text);
     answer.json
-}
-
-/// Submits a task with these members besides the required ones, and returns its id.
-async fn submit(client: &Client, more: Value) -> String {
-    let mut body = json!({ "task_type": "test", "task_description": "d" });
-    body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
-    let answer = ask(client, "submit", body).await;
-    assert_eq!(answer["action"], "created", "{answer}");
-    answer["task_id"].as_str().expect("an id").to_owned()
-}
-
-async fn claim(client: &Client, agent: &str, more: Value) -> Value {
-    let mut body = json!({ "agent_id": agent, "agent_type": "t" });
-    body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
-    ask(client, "claim", body).await
-}
-
-async fn complete(client: &Client, agent: &str, id: &str, more: Value) -> Value {
-    let mut body = json!({ "agent_id": agent, "task_id": id, "success": true });
-    body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
-    ask(client, "complete", body).await
 }
 
 async fn task(client: &Client, id: &str) -> Value {
@@ -73,7 +54,7 @@ async fn a_task_is_submitted_claimed_and_completed() {
     let result = json!({ "task_id": id, "action": "created", "guardrails": [] });
     assert_eq!(audit["result"], result);
 
-    let mut claimed = claim(&client, "codex-9", json!({ "task_types": ["test"] })).await;
+    let mut claimed = client.claim("codex-9", json!({ "task_types": ["test"] })).await;
     let token = claimed["claim_token"].as_str().expect("a token").to_owned();
     assert!(claimed["lease_expires_at"].is_string());
     claimed["lease_expires_at"] = json!("time");
@@ -92,7 +73,7 @@ async fn a_task_is_submitted_claimed_and_completed() {
     assert_eq!(audit["result"], json!({ "task_id": id, "attempt": 1, "guardrails": [] }));
 
     let report = json!({ "result": { "passed": 212, "z": 1, "a": 2 }, "claim_token": token });
-    let done = complete(&client, "codex-9", &id, report.clone()).await;
+    let done = client.complete("codex-9", &id, report.clone()).await;
     let expected = json!({
         "success": true, "status": "completed", "task_id": id, "reason": null, "retry_at": null,
     });
@@ -101,9 +82,9 @@ async fn a_task_is_submitted_claimed_and_completed() {
     assert_eq!(audit["operation"], "complete_task");
     assert_eq!(audit["parameters"], json!({ "task_id": id, "success": true }));
     assert_eq!(audit["result"], json!({ "status": "completed", "guardrails": [] }));
-    let again = complete(&client, "codex-9", &id, report).await;
+    let again = client.complete("codex-9", &id, report).await;
     assert_eq!(again, done, "an identical repeat");
-    let other = complete(&client, "codex-9", &id, json!({ "result": { "passed": 1 } })).await;
+    let other = client.complete("codex-9", &id, json!({ "result": { "passed": 1 } })).await;
     assert_eq!(other["reason"], "task_already_finished");
     assert_eq!(service.last_audit().await["success"], false);
 
@@ -154,14 +135,14 @@ async fn a_task_is_submitted_claimed_and_completed() {
 async fn an_empty_queue_says_so() {
     let service = Service::start().await;
     let client = service.client();
-    assert_eq!(claim(&client, "a", json!({})).await, nothing("no_tasks_available"));
+    assert_eq!(client.claim("a", json!({})).await, nothing("no_tasks_available"));
     let audit = service.last_audit().await;
     assert_eq!((&audit["operation"], &audit["success"]), (&json!("claim_task"), &json!(false)));
     assert_eq!(audit["result"], json!({ "reason": "no_tasks_available" }));
-    submit(&client, json!({})).await;
-    assert_eq!(claim(&client, "a", json!({ "task_types": [] })).await["success"], false);
-    assert_eq!(claim(&client, "a", json!({ "task_types": ["x"] })).await["success"], false);
-    assert_eq!(claim(&client, "a", json!({ "task_types": ["x", "test"] })).await["success"], true);
+    client.submit(json!({})).await;
+    assert_eq!(client.claim("a", json!({ "task_types": [] })).await["success"], false);
+    assert_eq!(client.claim("a", json!({ "task_types": ["x"] })).await["success"], false);
+    assert_eq!(client.claim("a", json!({ "task_types": ["x", "test"] })).await["success"], true);
     let unknown = json!({ "task_id": "00000000-0000-0000-0000-000000000000" });
     let answer = ask(&client, "get", unknown).await;
     assert_eq!(answer.to_string(), r#"{"success":false,"reason":"task_not_found"}"#);
@@ -172,7 +153,7 @@ async fn tasks_are_handed_out_by_priority_then_age() {
     let service = Service::start().await;
     let client = service.client();
     for (name, priority) in [("c", 5), ("d", 5), ("a", 1), ("e", 10), ("b", 2)] {
-        submit(&client, json!({ "task_description": name, "priority": priority })).await;
+        client.submit(json!({ "task_description": name, "priority": priority })).await;
     }
     let listed = client.get("/work").await.json;
     let names: Vec<_> = listed["tasks"]
@@ -184,7 +165,7 @@ async fn tasks_are_handed_out_by_priority_then_age() {
     assert_eq!(names, ["a", "b", "c", "d", "e"]);
     assert_eq!((&listed["count"], &listed["truncated"]), (&json!(5), &json!(false)));
     for expected in ["a", "b", "c", "d", "e"] {
-        assert_eq!(claim(&client, "x", json!({})).await["description"], expected);
+        assert_eq!(client.claim("x", json!({})).await["description"], expected);
     }
     let count =
         async |query: &str| client.get(&format!("/work?{query}")).await.json["count"].clone();
@@ -201,11 +182,8 @@ async fn submissions_are_checked() {
     let before = service.contents().await;
     let unknown = "11111111-1111-1111-1111-111111111111";
     let problems = async |more: Value| {
-        let mut body = json!({ "task_type": "t", "task_description": "d" });
-        body.as_object_mut()
-            .expect("an object")
-            .extend(more.as_object().expect("an object").clone());
-        client.post("/work/submit", body).await.issues()
+        let body = json!({ "task_type": "t", "task_description": "d" });
+        client.post("/work/submit", with(body, more)).await.issues()
     };
     for (more, kind, loc) in [
         (json!({ "priority": 0 }), "greater_than_equal", json!(["body", "priority"])),
@@ -246,7 +224,7 @@ async fn submissions_are_checked() {
         assert_eq!(problems(more.clone()).await, [(kind.to_owned(), loc)], "{more}");
     }
     assert_eq!(service.contents().await, before);
-    let known = submit(&client, json!({})).await;
+    let known = client.submit(json!({})).await;
     let second = problems(json!({ "depends_on": [known, known, unknown] })).await;
     assert_eq!(second, [("value_error".to_owned(), json!(["body", "depends_on", 2]))]);
     let pending = problems(json!({ "replaces": known })).await;
@@ -258,7 +236,7 @@ async fn requirements_keep_other_members() {
     let service = Service::start().await;
     let client = service.client();
     let requirements = json!({ "min_trust_level": "1", "tools": ["cargo"] });
-    let id = submit(&client, json!({ "agent_requirements": requirements })).await;
+    let id = client.submit(json!({ "agent_requirements": requirements })).await;
     let kept = json!({ "min_trust_level": 1, "tools": ["cargo"] });
     assert_eq!(task(&client, &id).await["agent_requirements"], kept);
 }
@@ -277,9 +255,9 @@ async fn a_unique_key_has_one_live_task() {
     );
     assert_eq!(service.scalar::<i64>("select count(*) from work_task").await, 1);
     let id = answers[0]["task_id"].as_str().expect("an id");
-    claim(&client, "a", json!({})).await;
+    client.claim("a", json!({})).await;
     assert_eq!(ask(&client, "submit", body.clone()).await["action"], "deduplicated");
-    complete(&client, "a", id, json!({})).await;
+    client.complete("a", id, json!({})).await;
     let next = ask(&client, "submit", body.clone()).await;
     assert_eq!(next["action"], "created");
     // One that time has failed frees its key at once.
@@ -296,51 +274,49 @@ async fn a_unique_key_has_one_live_task() {
 async fn a_task_waits_for_what_it_depends_on() {
     let service = Service::start().await;
     let client = service.client();
-    let one = submit(&client, json!({ "task_description": "one", "priority": 9 })).await;
-    let two = submit(&client, json!({ "task_description": "two", "priority": 9 })).await;
-    let last = submit(
-        &client,
-        json!({ "task_description": "last", "priority": 1, "depends_on": [two, one, two] }),
-    )
-    .await;
+    let one = client.submit(json!({ "task_description": "one", "priority": 9 })).await;
+    let two = client.submit(json!({ "task_description": "two", "priority": 9 })).await;
+    let last = client
+        .submit(json!({ "task_description": "last", "priority": 1, "depends_on": [two, one, two] }))
+        .await;
     let waiting = task(&client, &last).await;
     assert_eq!(waiting["depends_on"], json!([two, one]));
     let pending = |id: &String| json!({ "id": id, "status": "pending" });
     assert_eq!(waiting["blocked_by"], json!([pending(&two), pending(&one)]));
-    assert_eq!(claim(&client, "a", json!({})).await["task_id"], json!(one));
-    assert_eq!(claim(&client, "a", json!({})).await["task_id"], json!(two));
-    assert_eq!(claim(&client, "a", json!({})).await["success"], false);
-    complete(&client, "a", &one, json!({})).await;
-    assert_eq!(claim(&client, "a", json!({})).await["success"], false);
-    complete(&client, "a", &two, json!({})).await;
+    assert_eq!(client.claim("a", json!({})).await["task_id"], json!(one));
+    assert_eq!(client.claim("a", json!({})).await["task_id"], json!(two));
+    assert_eq!(client.claim("a", json!({})).await["success"], false);
+    client.complete("a", &one, json!({})).await;
+    assert_eq!(client.claim("a", json!({})).await["success"], false);
+    client.complete("a", &two, json!({})).await;
     assert_eq!(task(&client, &last).await["blocked_by"], json!([]));
-    assert_eq!(claim(&client, "a", json!({})).await["task_id"], json!(last));
-    let after = submit(&client, json!({ "depends_on": [one] })).await;
-    assert_eq!(claim(&client, "a", json!({})).await["task_id"], json!(after), "completed already");
+    assert_eq!(client.claim("a", json!({})).await["task_id"], json!(last));
+    let after = client.submit(json!({ "depends_on": [one] })).await;
+    assert_eq!(client.claim("a", json!({})).await["task_id"], json!(after), "completed already");
 }
 
 #[tokio::test]
 async fn a_failed_dependency_blocks_until_it_is_replaced() {
     let service = Service::start().await;
     let client = service.client();
-    let first = submit(&client, json!({ "priority": 1 })).await;
-    let waiting = submit(&client, json!({ "depends_on": [first] })).await;
-    claim(&client, "a", json!({})).await;
+    let first = client.submit(json!({ "priority": 1 })).await;
+    let waiting = client.submit(json!({ "depends_on": [first] })).await;
+    client.claim("a", json!({})).await;
     let failed =
-        complete(&client, "a", &first, json!({ "success": false, "error_message": "no" })).await;
+        client.complete("a", &first, json!({ "success": false, "error_message": "no" })).await;
     assert_eq!((&failed["success"], &failed["status"]), (&json!(true), &json!("failed")));
-    assert_eq!(claim(&client, "a", json!({})).await["success"], false);
+    assert_eq!(client.claim("a", json!({})).await["success"], false);
     let blocked = json!([{ "id": first, "status": "failed" }]);
     assert_eq!(task(&client, &waiting).await["blocked_by"], blocked);
-    let second = submit(&client, json!({ "replaces": first })).await;
+    let second = client.submit(json!({ "replaces": first })).await;
     let moved = task(&client, &waiting).await;
     assert_eq!(
         (&moved["depends_on"], &moved["blocked_by"][0]["status"]),
         (&json!([second]), &json!("pending"))
     );
-    assert_eq!(claim(&client, "a", json!({})).await["task_id"], json!(second));
-    complete(&client, "a", &second, json!({})).await;
-    assert_eq!(claim(&client, "a", json!({})).await["task_id"], json!(waiting));
+    assert_eq!(client.claim("a", json!({})).await["task_id"], json!(second));
+    client.complete("a", &second, json!({})).await;
+    assert_eq!(client.claim("a", json!({})).await["task_id"], json!(waiting));
 }
 
 #[tokio::test]
@@ -348,19 +324,18 @@ async fn no_completion_is_missed_by_a_dependent_submitted_at_the_same_time() {
     let service = Service::start().await;
     let client = service.client();
     for round in 0..20 {
-        let first = submit(&client, json!({})).await;
-        claim(&client, "a", json!({})).await;
-        let submitting =
-            join_all((0..4).map(|_| submit(&client, json!({ "depends_on": [first] }))));
+        let first = client.submit(json!({})).await;
+        client.claim("a", json!({})).await;
+        let submitting = join_all((0..4).map(|_| client.submit(json!({ "depends_on": [first] }))));
         let (dependents, _) =
-            futures_util::future::join(submitting, complete(&client, "a", &first, json!({}))).await;
+            futures_util::future::join(submitting, client.complete("a", &first, json!({}))).await;
         let stuck: i64 = service
             .scalar("select count(*) from work_task where status = 'pending' and open_dependencies <> 0")
             .await;
         assert_eq!(stuck, 0, "round {round}");
         for id in dependents {
-            claim(&client, "a", json!({})).await;
-            complete(&client, "a", &id, json!({})).await;
+            client.claim("a", json!({})).await;
+            client.complete("a", &id, json!({})).await;
         }
     }
 }
@@ -370,22 +345,22 @@ async fn many_claimants_never_share_a_task() {
     let service = Service::start().await;
     let client = service.client();
     for _ in 0..40 {
-        submit(&client, json!({})).await;
+        client.submit(json!({})).await;
     }
     let claims = join_all((0..40).map(|n| {
         let client = client.clone();
-        async move { claim(&client, &format!("agent-{n}"), json!({})).await }
+        async move { client.claim(&format!("agent-{n}"), json!({})).await }
     }))
     .await;
     let mut ids: Vec<_> = claims.iter().map(|it| it["task_id"].to_string()).collect();
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), 40, "forty tasks, forty claimants, none empty-handed");
-    assert_eq!(claim(&client, "late", json!({})).await["reason"], "no_tasks_available");
-    let one = submit(&client, json!({})).await;
+    assert_eq!(client.claim("late", json!({})).await["reason"], "no_tasks_available");
+    let one = client.submit(json!({})).await;
     let rivals = join_all((0..16).map(|n| {
         let client = client.clone();
-        async move { claim(&client, &format!("rival-{n}"), json!({})).await }
+        async move { client.claim(&format!("rival-{n}"), json!({})).await }
     }))
     .await;
     let winners: Vec<_> = rivals.iter().filter(|it| it["success"] == true).collect();
@@ -397,11 +372,11 @@ async fn many_claimants_never_share_a_task() {
 async fn an_ended_lease_goes_to_the_next_and_the_old_claimant_is_superseded() {
     let service = Service::start().await;
     let client = service.client();
-    let id = submit(&client, json!({})).await;
-    let first = claim(&client, "a", json!({ "lease_minutes": 5 })).await;
-    assert_eq!(claim(&client, "b", json!({})).await["success"], false);
+    let id = client.submit(json!({})).await;
+    let first = client.claim("a", json!({ "lease_minutes": 5 })).await;
+    assert_eq!(client.claim("b", json!({})).await["success"], false);
     end_leases(&service).await;
-    let second = claim(&client, "b", json!({})).await;
+    let second = client.claim("b", json!({})).await;
     assert_eq!((&second["task_id"], &second["attempt"]), (&json!(id), &json!(2)));
     assert_ne!(first["claim_token"], second["claim_token"]);
     let token = first["claim_token"].clone();
@@ -414,27 +389,27 @@ async fn an_ended_lease_goes_to_the_next_and_the_old_claimant_is_superseded() {
         assert_eq!(refused["reason"], "task_not_found_or_not_claimed_by_agent", "{route}");
     }
     let token = json!({ "claim_token": second["claim_token"] });
-    assert_eq!(complete(&client, "b", &id, token).await["status"], "completed");
+    assert_eq!(client.complete("b", &id, token).await["status"], "completed");
 }
 
 #[tokio::test]
 async fn a_late_completion_counts_while_nobody_else_has_claimed() {
     let service = Service::start().await;
     let client = service.client();
-    let id = submit(&client, json!({})).await;
-    let claimed = claim(&client, "a", json!({})).await;
+    let id = client.submit(json!({})).await;
+    let claimed = client.claim("a", json!({})).await;
     end_leases(&service).await;
     let token = json!({ "claim_token": claimed["claim_token"] });
-    assert_eq!(complete(&client, "a", &id, token).await["status"], "completed");
+    assert_eq!(client.complete("a", &id, token).await["status"], "completed");
 }
 
 #[tokio::test]
 async fn a_task_out_of_attempts_has_failed() {
     let service = Service::start().await;
     let client = service.client();
-    let id = submit(&client, json!({ "max_attempts": 2 })).await;
+    let id = client.submit(json!({ "max_attempts": 2 })).await;
     for attempt in 1..=2 {
-        assert_eq!(claim(&client, "a", json!({})).await["attempt"], attempt);
+        assert_eq!(client.claim("a", json!({})).await["attempt"], attempt);
         end_leases(&service).await;
     }
     let failed = task(&client, &id).await;
@@ -443,8 +418,8 @@ async fn a_task_out_of_attempts_has_failed() {
         (&json!("failed"), &json!("max_attempts_exceeded"))
     );
     assert!(failed["completed_at"].is_string());
-    assert_eq!(complete(&client, "a", &id, json!({})).await["reason"], "task_already_finished");
-    assert_eq!(claim(&client, "a", json!({})).await["success"], false);
+    assert_eq!(client.complete("a", &id, json!({})).await["reason"], "task_already_finished");
+    assert_eq!(client.claim("a", json!({})).await["success"], false);
     let stored: String = service.scalar("select status from work_task").await;
     assert_eq!(stored, "failed", "the claim wrote it down");
     assert_eq!(client.get("/work?status=failed").await.json["count"], 1);
@@ -454,7 +429,7 @@ async fn a_task_out_of_attempts_has_failed() {
 async fn a_renewal_extends_the_lease_and_sets_running() {
     let service = Service::start().await;
     let client = service.client();
-    let id = submit(&client, json!({})).await;
+    let id = client.submit(json!({})).await;
     let body = json!({ "agent_id": "a", "agent_type": "t", "task_id": id });
     let refusal = |reason: &str| {
         json!({
@@ -463,7 +438,7 @@ async fn a_renewal_extends_the_lease_and_sets_running() {
     };
     let not_mine = "task_not_found_or_not_claimed_by_agent";
     assert_eq!(ask(&client, "renew", body.clone()).await, refusal(not_mine), "not claimed");
-    let claimed = claim(&client, "a", json!({ "lease_minutes": 5 })).await;
+    let claimed = client.claim("a", json!({ "lease_minutes": 5 })).await;
     let mut renewed =
         ask(&client, "renew", json!({ "agent_id": "a", "task_id": id, "lease_minutes": 60 })).await;
     assert!(renewed["lease_expires_at"].as_str() > claimed["lease_expires_at"].as_str());
@@ -483,7 +458,7 @@ async fn a_renewal_extends_the_lease_and_sets_running() {
     assert_eq!(ask(&client, "renew", wrong).await, refusal("claim_superseded"));
     let other = json!({ "agent_id": "b", "task_id": id });
     assert_eq!(ask(&client, "renew", other).await, refusal(not_mine));
-    complete(&client, "a", &id, json!({})).await;
+    client.complete("a", &id, json!({})).await;
     assert_eq!(ask(&client, "renew", body).await, refusal("task_already_finished"));
     let unknown = json!({ "task_id": "00000000-0000-0000-0000-000000000000", "agent_id": "a" });
     assert_eq!(ask(&client, "renew", unknown).await, refusal(not_mine));
@@ -495,20 +470,20 @@ async fn a_renewal_extends_the_lease_and_sets_running() {
 async fn a_failure_is_tried_again_where_the_submitter_wants_it() {
     let service = Service::start().await;
     let client = service.client();
-    let id = submit(&client, json!({ "retry_on_failure": true, "max_attempts": 3 })).await;
+    let id = client.submit(json!({ "retry_on_failure": true, "max_attempts": 3 })).await;
     for (attempt, low, high) in [(1, 24.0, 36.0), (2, 48.0, 72.0)] {
-        let claimed = claim(&client, "a", json!({})).await;
+        let claimed = client.claim("a", json!({})).await;
         assert_eq!(claimed["attempt"], attempt);
         let report = json!({ "success": false, "error_message": "flaky", "claim_token": claimed["claim_token"] });
-        let failed = complete(&client, "a", &id, report.clone()).await;
+        let failed = client.complete("a", &id, report.clone()).await;
         assert_eq!((&failed["success"], &failed["status"]), (&json!(true), &json!("pending")));
         assert!(failed["retry_at"].is_string());
-        assert_eq!(complete(&client, "a", &id, report).await, failed, "an identical repeat");
+        assert_eq!(client.complete("a", &id, report).await, failed, "an identical repeat");
         let delay: f64 = service
             .scalar("select extract(epoch from available_at - clock_timestamp())::float8 from work_task")
             .await;
         assert!(delay > low - 5.0 && delay <= high, "{delay}");
-        assert_eq!(claim(&client, "a", json!({})).await["success"], false, "not yet");
+        assert_eq!(client.claim("a", json!({})).await["success"], false, "not yet");
         let waiting = task(&client, &id).await;
         assert_eq!(
             (&waiting["status"], &waiting["error_message"]),
@@ -516,8 +491,8 @@ async fn a_failure_is_tried_again_where_the_submitter_wants_it() {
         );
         service.execute("update work_task set available_at = now()").await;
     }
-    claim(&client, "a", json!({})).await;
-    let last = complete(&client, "a", &id, json!({ "success": false })).await;
+    client.claim("a", json!({})).await;
+    let last = client.complete("a", &id, json!({ "success": false })).await;
     assert_eq!((&last["status"], &last["retry_at"]), (&json!("failed"), &json!(null)));
 }
 
@@ -526,27 +501,27 @@ async fn time_limits_of_a_task() {
     let service = Service::start().await;
     let client = service.client();
     let future = "2999-01-01T00:00:00Z";
-    let later = submit(&client, json!({ "not_before": future })).await;
+    let later = client.submit(json!({ "not_before": future })).await;
     assert_eq!(task(&client, &later).await["not_before"], "2999-01-01T00:00:00+00:00");
-    assert_eq!(claim(&client, "a", json!({})).await["success"], false);
+    assert_eq!(client.claim("a", json!({})).await["success"], false);
     service.execute("update work_task set available_at = now()").await;
-    let claimed = claim(&client, "a", json!({})).await;
+    let claimed = client.claim("a", json!({})).await;
     assert_eq!((&claimed["task_id"], &claimed["deadline"]), (&json!(later), &json!(null)));
-    let urgent = submit(&client, json!({ "deadline": future })).await;
+    let urgent = client.submit(json!({ "deadline": future })).await;
     service.execute(&format!("update work_task set deadline = now() where id = '{urgent}'")).await;
     let failed = task(&client, &urgent).await;
     assert_eq!(
         (&failed["status"], &failed["error_message"]),
         (&json!("failed"), &json!("deadline_exceeded"))
     );
-    assert_eq!(claim(&client, "a", json!({})).await["success"], false);
-    let claimed_one = submit(&client, json!({ "deadline": future })).await;
-    assert!(claim(&client, "a", json!({})).await["deadline"].is_string());
+    assert_eq!(client.claim("a", json!({})).await["success"], false);
+    let claimed_one = client.submit(json!({ "deadline": future })).await;
+    assert!(client.claim("a", json!({})).await["deadline"].is_string());
     service
         .execute(&format!("update work_task set deadline = now() where id = '{claimed_one}'"))
         .await;
     assert_eq!(
-        complete(&client, "a", &claimed_one, json!({})).await["status"],
+        client.complete("a", &claimed_one, json!({})).await["status"],
         "completed",
         "may finish"
     );
@@ -556,7 +531,7 @@ async fn time_limits_of_a_task() {
 async fn a_task_is_cancelled_by_its_submitter_or_with_trust() {
     let service = Service::start().await;
     let (client, boss) = (service.client(), service.client_with(BOSS));
-    let id = submit(&client, json!({ "agent_id": "sub" })).await;
+    let id = client.submit(json!({ "agent_id": "sub" })).await;
     let cancel = async |client: &Client, agent: &str, id: &str| {
         ask(client, "cancel", json!({ "agent_id": agent, "task_id": id, "reason": "why" })).await
     };
@@ -574,10 +549,10 @@ async fn a_task_is_cancelled_by_its_submitter_or_with_trust() {
     assert_eq!(audit["result"], json!({ "status": "cancelled" }));
     assert_eq!(cancel(&client, "sub", &id).await, refusal("task_already_finished"));
     assert_eq!(task(&client, &id).await["error_message"], "why");
-    let other = submit(&client, json!({ "agent_id": "sub" })).await;
-    claim(&client, "a", json!({})).await;
+    let other = client.submit(json!({ "agent_id": "sub" })).await;
+    client.claim("a", json!({})).await;
     assert_eq!(cancel(&boss, "", &other).await["success"], true);
-    assert_eq!(complete(&client, "a", &other, json!({})).await["reason"], "task_already_finished");
+    assert_eq!(client.complete("a", &other, json!({})).await["reason"], "task_already_finished");
 }
 
 #[tokio::test]
@@ -586,26 +561,23 @@ async fn reviews_are_not_handed_to_their_authors() {
     let client = service.client();
     for kind in ["evaluate", "review"] {
         let data = json!({ "submitted_by": "author" });
-        submit(&client, json!({ "task_type": kind, "agent_id": "sub", "input_data": data })).await;
-        assert_eq!(claim(&client, "sub", json!({})).await["reason"], "no_tasks_available");
-        assert_eq!(
-            claim(&client, "author", json!({ "task_types": [kind] })).await["success"],
-            false
-        );
-        assert_eq!(claim(&client, "third", json!({})).await["success"], true);
+        client.submit(json!({ "task_type": kind, "agent_id": "sub", "input_data": data })).await;
+        assert_eq!(client.claim("sub", json!({})).await["reason"], "no_tasks_available");
+        assert_eq!(client.claim("author", json!({ "task_types": [kind] })).await["success"], false);
+        assert_eq!(client.claim("third", json!({})).await["success"], true);
     }
-    submit(&client, json!({ "agent_id": "sub" })).await;
-    assert_eq!(claim(&client, "sub", json!({})).await["success"], true, "other kinds are");
+    client.submit(json!({ "agent_id": "sub" })).await;
+    assert_eq!(client.claim("sub", json!({})).await["success"], true, "other kinds are");
 }
 
 #[tokio::test]
 async fn requirements_decide_who_gets_a_task() {
     let service = Service::start().await;
     let (client, boss) = (service.client(), service.client_with(BOSS));
-    submit(&client, json!({ "agent_requirements": { "min_trust_level": 3 } })).await;
-    assert_eq!(claim(&client, "a", json!({})).await["reason"], "no_tasks_available");
-    assert_eq!(claim(&boss, "", json!({ "agent_type": "" })).await["success"], true);
-    submit(&client, json!({ "agent_requirements": { "archetype": "rust" } })).await;
+    client.submit(json!({ "agent_requirements": { "min_trust_level": 3 } })).await;
+    assert_eq!(client.claim("a", json!({})).await["reason"], "no_tasks_available");
+    assert_eq!(boss.claim("", json!({ "agent_type": "" })).await["success"], true);
+    client.submit(json!({ "agent_requirements": { "archetype": "rust" } })).await;
     let declare = async |agent: &str, capabilities: &str, ended: &str| {
         service
             .execute(&format!(
@@ -616,12 +588,12 @@ async fn requirements_decide_who_gets_a_task() {
     };
     declare("b", "{go}", "null").await;
     declare("b", "{rust}", "clock_timestamp()").await;
-    assert_eq!(claim(&client, "b", json!({})).await["success"], false, "only live sessions count");
+    assert_eq!(client.claim("b", json!({})).await["success"], false, "only live sessions count");
     declare("c", "{go,rust}", "null").await;
-    assert_eq!(claim(&client, "c", json!({})).await["success"], true);
-    submit(&client, json!({ "agent_requirements": { "archetype": "rust" } })).await;
+    assert_eq!(client.claim("c", json!({})).await["success"], true);
+    client.submit(json!({ "agent_requirements": { "archetype": "rust" } })).await;
     declare("d", "{}", "null").await;
-    assert_eq!(claim(&client, "d", json!({})).await["success"], true, "it has declared none");
+    assert_eq!(client.claim("d", json!({})).await["success"], true, "it has declared none");
 }
 
 #[tokio::test]
@@ -664,35 +636,29 @@ async fn destructive_text_is_refused_at_submission_at_the_submitters_trust() {
 async fn destructive_text_is_skipped_for_claimants_below_the_trust_it_needs() {
     let service = Service::start().await;
     let (client, boss) = (service.client(), service.client_with(BOSS));
-    let id = submit(
-        &boss,
-        json!({ "task_description": "git push --force", "priority": 1, "agent_id": "" }),
-    )
-    .await;
+    let id = boss
+        .submit(json!({ "task_description": "git push --force", "priority": 1, "agent_id": "" }))
+        .await;
     let blocked = nothing("destructive_operation_blocked: git_force_push");
-    assert_eq!(claim(&client, "a", json!({})).await, blocked);
+    assert_eq!(client.claim("a", json!({})).await, blocked);
     assert_eq!(
-        claim(&client, "a", json!({ "task_types": ["other"] })).await,
+        client.claim("a", json!({ "task_types": ["other"] })).await,
         nothing("no_tasks_available")
     );
-    let harmless = submit(&client, json!({ "task_description": "git branch -D x" })).await;
-    assert_eq!(
-        claim(&client, "a", json!({})).await["task_id"],
-        json!(harmless),
-        "others may be had"
-    );
+    let harmless = client.submit(json!({ "task_description": "git branch -D x" })).await;
+    assert_eq!(client.claim("a", json!({})).await["task_id"], json!(harmless), "others may be had");
     assert_eq!(service.last_audit().await["result"]["guardrails"], json!(["git_branch_delete"]));
-    assert_eq!(claim(&boss, "", json!({ "agent_type": "" })).await["task_id"], json!(id));
+    assert_eq!(boss.claim("", json!({ "agent_type": "" })).await["task_id"], json!(id));
 }
 
 #[tokio::test]
 async fn a_destructive_result_is_refused_and_the_claim_kept() {
     let service = Service::start().await;
     let client = service.client();
-    let id = submit(&client, json!({})).await;
-    claim(&client, "a", json!({})).await;
+    let id = client.submit(json!({})).await;
+    client.claim("a", json!({})).await;
     let report = json!({ "result": { "next": "DROP TABLE users" } });
-    let refused = complete(&client, "a", &id, report.clone()).await;
+    let refused = client.complete("a", &id, report.clone()).await;
     let expected = json!({
         "success": false, "status": "blocked", "task_id": id,
         "reason": "destructive_operation_blocked: drop_table", "retry_at": null,
@@ -705,7 +671,7 @@ async fn a_destructive_result_is_refused_and_the_claim_kept() {
     );
     assert_eq!(service.last_audit().await["result"]["status"], "blocked");
     let failed =
-        complete(&client, "a", &id, json!({ "success": false, "result": report["result"] })).await;
+        client.complete("a", &id, json!({ "success": false, "result": report["result"] })).await;
     assert_eq!(failed["status"], "failed", "a failure is not scanned");
 }
 
@@ -713,7 +679,7 @@ async fn a_destructive_result_is_refused_and_the_claim_kept() {
 async fn patterns_that_change_are_applied_to_tasks_that_wait() {
     let service = Service::with(&[("GUARDRAILS_CACHE_TTL", "0")]).await;
     let client = service.client();
-    submit(&client, json!({ "task_description": "feed the cat" })).await;
+    client.submit(json!({ "task_description": "feed the cat" })).await;
     service
         .execute(
             "insert into guardrail_pattern (workspace, name, list_order, category, severity,
@@ -722,9 +688,9 @@ async fn patterns_that_change_are_applied_to_tasks_that_wait() {
         )
         .await;
     let blocked = nothing("destructive_operation_blocked: no_cats");
-    assert_eq!(claim(&client, "a", json!({})).await, blocked);
+    assert_eq!(client.claim("a", json!({})).await, blocked);
     service.execute("update guardrail_pattern set enabled = false where name = 'no_cats'").await;
-    let freed = claim(&client, "a", json!({})).await;
+    let freed = client.claim("a", json!({})).await;
     assert_eq!((&freed["success"], &freed["description"]), (&json!(true), &json!("feed the cat")));
 }
 
@@ -747,8 +713,8 @@ async fn any_call_renews_the_claims_of_its_session_and_never_shortens_them() {
             )
             .await;
     };
-    let id = submit(&client, json!({})).await;
-    claim(&client, "a", json!({ "session_id": "s-1" })).await;
+    let id = client.submit(json!({})).await;
+    client.claim("a", json!({ "session_id": "s-1" })).await;
     age().await;
     client.acquire("a", "k", json!({ "session_id": "s-2" })).await;
     assert!(left().await < 31.0, "another session");
@@ -780,10 +746,10 @@ async fn a_claim_ends_with_the_silence_of_its_session() {
              values ('default', 'a', 's-1', 't')",
         )
         .await;
-    let id = submit(&client, json!({})).await;
-    let claimed = claim(&client, "a", json!({ "session_id": "s-1", "lease_minutes": 600 })).await;
+    let id = client.submit(json!({})).await;
+    let claimed = client.claim("a", json!({ "session_id": "s-1", "lease_minutes": 600 })).await;
     assert!(claimed["lease_expires_at"].is_string());
-    assert_eq!(claim(&client, "b", json!({})).await["success"], false);
+    assert_eq!(client.claim("b", json!({})).await["success"], false);
     let horizon: f64 = service
         .scalar(
             "select extract(epoch from held_until - clock_timestamp())::float8 / 60 from work_task",
@@ -798,7 +764,7 @@ async fn a_claim_ends_with_the_silence_of_its_session() {
                     (held_until at time zone 'utc' - interval '21 minutes') at time zone 'utc'",
         )
         .await;
-    let taken = claim(&client, "b", json!({})).await;
+    let taken = client.claim("b", json!({})).await;
     assert_eq!((&taken["task_id"], &taken["attempt"]), (&json!(id), &json!(2)));
 }
 
@@ -806,21 +772,21 @@ async fn a_claim_ends_with_the_silence_of_its_session() {
 async fn a_claim_belongs_to_its_session_when_both_are_named() {
     let service = Service::start().await;
     let client = service.client();
-    let id = submit(&client, json!({})).await;
-    claim(&client, "a", json!({ "session_id": "s-1" })).await;
-    let other = complete(&client, "a", &id, json!({ "session_id": "s-2" })).await;
+    let id = client.submit(json!({})).await;
+    client.claim("a", json!({ "session_id": "s-1" })).await;
+    let other = client.complete("a", &id, json!({ "session_id": "s-2" })).await;
     assert_eq!(other["reason"], "task_not_found_or_not_claimed_by_agent");
-    assert_eq!(complete(&client, "a", &id, json!({})).await["status"], "completed");
+    assert_eq!(client.complete("a", &id, json!({})).await["status"], "completed");
 }
 
 #[tokio::test]
 async fn workspaces_do_not_share_tasks_and_reviewers_do_not_claim() {
     let service = Service::start().await;
     let (client, team) = (service.client(), service.client_with(TEAM));
-    let id = submit(&client, json!({ "unique_key": "k" })).await;
-    assert_eq!(claim(&team, "a", json!({})).await["success"], false);
+    let id = client.submit(json!({ "unique_key": "k" })).await;
+    assert_eq!(team.claim("a", json!({})).await["success"], false);
     assert_eq!(ask(&team, "get", json!({ "task_id": id })).await["success"], false);
-    submit(&team, json!({ "unique_key": "k" })).await;
+    team.submit(json!({ "unique_key": "k" })).await;
     let dependent = json!({ "task_type": "t", "task_description": "d", "depends_on": [id] });
     assert_eq!(team.post("/work/submit", dependent).await.status, 422);
     assert_eq!(team.get("/work").await.json["count"], 1);
@@ -829,7 +795,7 @@ async fn workspaces_do_not_share_tasks_and_reviewers_do_not_claim() {
         .post("/work/claim", json!({ "agent_id": "", "agent_type": "" }))
         .await;
     assert_eq!(denied.status, 403);
-    let own = claim(&service.client_with(CODEX), "codex-1", json!({ "agent_type": "codex" })).await;
+    let own = service.client_with(CODEX).claim("codex-1", json!({ "agent_type": "codex" })).await;
     assert_eq!(own["task_id"], json!(id));
 }
 
@@ -892,7 +858,7 @@ async fn a_claim_reads_a_handful_of_rows_however_long_the_backlog_is() {
         // The counts of a connection are complete when it is closed.
         let (counted, claims) = service
             .counted(read, async |client: Client| {
-                claim(&client, "a", json!({ "task_types": types })).await
+                client.claim("a", json!({ "task_types": types })).await
             })
             .await;
         assert_eq!(claims["priority"], 5, "{claims}");
@@ -900,7 +866,7 @@ async fn a_claim_reads_a_handful_of_rows_however_long_the_backlog_is() {
     }
     // Whoever declares nothing is handed everything in its order.
     let (counted, claims) =
-        service.counted(read, async |client: Client| claim(&client, "b", json!({})).await).await;
+        service.counted(read, async |client: Client| client.claim("b", json!({})).await).await;
     assert_eq!(claims["priority"], 1, "{claims}");
     assert!(counted < 500, "{counted} rows read");
 }
@@ -909,9 +875,9 @@ async fn a_claim_reads_a_handful_of_rows_however_long_the_backlog_is() {
 async fn a_deadlock_costs_nobody_their_request() {
     let service = Service::start().await;
     let client = service.client();
-    let first = submit(&client, json!({})).await;
-    let waiting = submit(&client, json!({ "depends_on": [first] })).await;
-    claim(&client, "a", json!({})).await;
+    let first = client.submit(json!({})).await;
+    let waiting = client.submit(json!({ "depends_on": [first] })).await;
+    client.claim("a", json!({})).await;
     let row = |id: &str| {
         format!(
             "select 1 as one from work_task where workspace = 'default' and id = '{id}' for update"
@@ -921,25 +887,21 @@ async fn a_deadlock_costs_nobody_their_request() {
     let held = tokio::sync::Notify::new();
     let rival = async {
         let mut tx = service.db.begin().await.expect("a transaction");
-        crate::support::execute(&mut *tx, &row(&waiting)).await;
+        execute(&mut *tx, &row(&waiting)).await;
         held.notify_one();
-        let waits = "select count(*) from pg_stat_activity
-            where datname = current_database() and wait_event_type = 'Lock'";
-        while service.scalar::<i64>(waits).await == 0 {
-            tokio::task::yield_now().await;
-        }
+        blocked(&service.db, 1).await;
         // Whoever the database chooses to give way, the completion must come out right.
-        if crate::support::try_execute(&mut *tx, &row(&first)).await.is_ok() {
+        if try_execute(&mut *tx, &row(&first)).await.is_ok() {
             tx.rollback().await.expect("rolled back");
         }
     };
     let begun = async {
         held.notified().await;
-        complete(&client, "a", &first, json!({})).await
+        client.complete("a", &first, json!({})).await
     };
     let (done, ()) = futures_util::future::join(begun, rival).await;
     assert_eq!(done["status"], "completed");
-    assert_eq!(claim(&client, "b", json!({})).await["task_id"], json!(waiting));
+    assert_eq!(client.claim("b", json!({})).await["task_id"], json!(waiting));
     assert_eq!(
         service
             .scalar::<i64>("select count(*) from audit_log where operation = 'complete_task'")
@@ -979,11 +941,11 @@ async fn what_time_has_made_available_is_found_behind_any_number_of_others() {
     .concat();
     service.execute(&sql).await;
     for kind in ["pb", "lb"] {
-        let claimed = claim(&client, "a", json!({ "task_types": [kind] })).await;
+        let claimed = client.claim("a", json!({ "task_types": [kind] })).await;
         assert_eq!(claimed["task_type"], kind, "{claimed}");
     }
-    assert_eq!(claim(&client, "a", json!({ "task_types": ["la"] })).await["attempt"], 2);
-    assert_eq!(claim(&client, "a", json!({ "task_types": ["pa"] })).await["attempt"], 1);
+    assert_eq!(client.claim("a", json!({ "task_types": ["la"] })).await["attempt"], 2);
+    assert_eq!(client.claim("a", json!({ "task_types": ["pa"] })).await["attempt"], 1);
 }
 
 #[tokio::test]
@@ -991,10 +953,11 @@ async fn a_pattern_may_forbid_many_waiting_tasks_at_once_and_to_everybody() {
     let service = Service::with(&[("GUARDRAILS_CACHE_TTL", "0")]).await;
     let client = service.client();
     for n in 0..40 {
-        submit(&client, json!({ "task_description": format!("frobnicate {n}"), "priority": 1 }))
+        client
+            .submit(json!({ "task_description": format!("frobnicate {n}"), "priority": 1 }))
             .await;
     }
-    let clean = submit(&client, json!({ "task_description": "sweep" })).await;
+    let clean = client.submit(json!({ "task_description": "sweep" })).await;
     service
         .execute(
             "insert into guardrail_pattern (workspace, name, list_order, category, severity,
@@ -1003,23 +966,19 @@ async fn a_pattern_may_forbid_many_waiting_tasks_at_once_and_to_everybody() {
         )
         .await;
     let once = client.clone().header("idempotency-key", "k");
-    assert_eq!(claim(&once, "a", json!({})).await["task_id"], json!(clean));
+    assert_eq!(once.claim("a", json!({})).await["task_id"], json!(clean));
     let blocked = nothing("destructive_operation_blocked: no_frobnication");
-    assert_eq!(claim(&client, "a", json!({})).await, blocked);
+    assert_eq!(client.claim("a", json!({})).await, blocked);
     service.execute("delete from guardrail_pattern where name = 'no_frobnication'").await;
-    assert_eq!(
-        claim(&client, "a", json!({})).await["description"],
-        "frobnicate 0",
-        "in order again"
-    );
+    assert_eq!(client.claim("a", json!({})).await["description"], "frobnicate 0", "in order again");
 }
 
 #[tokio::test]
 async fn a_shorter_renewal_holds_as_long_as_it_says() {
     let service = Service::start().await;
     let client = service.client();
-    let id = submit(&client, json!({})).await;
-    claim(&client, "a", json!({ "lease_minutes": 60, "session_id": "s" })).await;
+    let id = client.submit(json!({})).await;
+    client.claim("a", json!({ "lease_minutes": 60, "session_id": "s" })).await;
     let renew = json!({ "agent_id": "a", "task_id": id, "lease_minutes": 1, "session_id": "s" });
     let renewed = ask(&client, "renew", renew).await;
     assert_eq!(task(&client, &id).await["lease_expires_at"], renewed["lease_expires_at"]);
@@ -1034,11 +993,11 @@ async fn a_shorter_renewal_holds_as_long_as_it_says() {
 async fn a_task_past_its_deadline_is_not_handed_out_again() {
     let service = Service::start().await;
     let client = service.client();
-    let id = submit(&client, json!({ "deadline": "2999-01-01T00:00:00Z" })).await;
-    claim(&client, "a", json!({})).await;
+    let id = client.submit(json!({ "deadline": "2999-01-01T00:00:00Z" })).await;
+    client.claim("a", json!({})).await;
     service.execute("update work_task set deadline = now()").await;
     end_leases(&service).await;
-    assert_eq!(claim(&client, "b", json!({})).await["success"], false);
+    assert_eq!(client.claim("b", json!({})).await["success"], false);
     let failed = task(&client, &id).await;
     assert_eq!(
         (&failed["status"], &failed["error_message"]),
@@ -1076,11 +1035,11 @@ async fn a_lease_lasts_as_many_minutes_as_it_says() {
             assert!(left > minutes - 1.0 && left <= minutes, "{end}: {left} of {minutes}");
         }
     };
-    let id = submit(&client, json!({})).await;
-    claim(&client, "a", json!({})).await;
+    let id = client.submit(json!({})).await;
+    client.claim("a", json!({})).await;
     lasts(7.0).await;
     end_leases(&service).await;
-    claim(&client, "a", json!({ "lease_minutes": 20 })).await;
+    client.claim("a", json!({ "lease_minutes": 20 })).await;
     lasts(20.0).await;
     pass_minutes(&service, 10).await;
     client.acquire("a", "k", json!({})).await;
@@ -1100,8 +1059,8 @@ async fn a_lease_lasts_as_many_minutes_as_it_says() {
 async fn a_claim_without_a_session_is_renewed_by_any_call_of_its_agent() {
     let service = Service::start().await;
     let client = service.client();
-    submit(&client, json!({})).await;
-    claim(&client, "a", json!({})).await;
+    client.submit(json!({})).await;
+    client.claim("a", json!({})).await;
     pass_minutes(&service, 30).await;
     client.acquire("b", "k", json!({ "session_id": "s" })).await;
     assert!(minutes_left(&service, "held_until").await < 31.0, "another agent");
@@ -1115,8 +1074,8 @@ async fn a_renewed_claim_still_ends_with_the_silence_of_its_session() {
     let client = service.client();
     let who = json!({ "agent_id": "a", "agent_type": "t", "session_id": "s" });
     assert_eq!(client.post("/discovery/register", who).await.status, 200);
-    let id = submit(&client, json!({})).await;
-    claim(&client, "a", json!({ "session_id": "s", "lease_minutes": 600 })).await;
+    let id = client.submit(json!({})).await;
+    client.claim("a", json!({ "session_id": "s", "lease_minutes": 600 })).await;
     let horizon = async || {
         let left = minutes_left(&service, "held_until").await;
         assert!(left > 19.0 && left <= 20.0, "{left}");
@@ -1148,8 +1107,8 @@ async fn a_renewed_claim_still_ends_with_the_silence_of_its_session() {
 async fn only_the_claimants_own_session_renews_a_claim() {
     let service = Service::start().await;
     let client = service.client();
-    let id = submit(&client, json!({})).await;
-    claim(&client, "a", json!({ "session_id": "s-1" })).await;
+    let id = client.submit(json!({})).await;
+    client.claim("a", json!({ "session_id": "s-1" })).await;
     let renew = async |session: Value| {
         ask(&client, "renew", json!({ "agent_id": "a", "task_id": id, "session_id": session }))
             .await
@@ -1163,22 +1122,22 @@ async fn only_the_claimants_own_session_renews_a_claim() {
 async fn a_claim_that_is_renewed_late_is_out_of_the_queue_again() {
     let service = Service::start().await;
     let client = service.client();
-    let id = submit(&client, json!({})).await;
-    claim(&client, "a", json!({})).await;
+    let id = client.submit(json!({})).await;
+    client.claim("a", json!({})).await;
     end_leases(&service).await;
     // Somebody who does not want the task has noticed that its lease is over.
-    assert_eq!(claim(&client, "b", json!({ "task_types": ["other"] })).await["success"], false);
+    assert_eq!(client.claim("b", json!({ "task_types": ["other"] })).await["success"], false);
     let ready = "select count(*) from work_task where is_ready";
     assert_eq!(service.scalar::<i64>(ready).await, 1);
     let renewed = ask(&client, "renew", json!({ "agent_id": "a", "task_id": id })).await;
     assert_eq!(renewed["status"], "running");
     assert_eq!(service.scalar::<i64>(ready).await, 0);
-    assert_eq!(claim(&client, "b", json!({})).await["success"], false);
+    assert_eq!(client.claim("b", json!({})).await["success"], false);
     // Nor is one that somebody else has claimed after its lease.
     end_leases(&service).await;
-    assert_eq!(claim(&client, "b", json!({ "task_types": ["other"] })).await["success"], false);
+    assert_eq!(client.claim("b", json!({ "task_types": ["other"] })).await["success"], false);
     assert_eq!(service.scalar::<i64>(ready).await, 1);
-    assert_eq!(claim(&client, "b", json!({})).await["attempt"], 2);
+    assert_eq!(client.claim("b", json!({})).await["attempt"], 2);
     assert_eq!(service.scalar::<i64>(ready).await, 0);
 }
 
@@ -1186,23 +1145,23 @@ async fn a_claim_that_is_renewed_late_is_out_of_the_queue_again() {
 async fn only_the_same_report_of_the_same_claimant_is_a_repeat() {
     let service = Service::start().await;
     let client = service.client();
-    let id = submit(&client, json!({})).await;
-    claim(&client, "a", json!({})).await;
+    let id = client.submit(json!({})).await;
+    client.claim("a", json!({})).await;
     let report = json!({ "result": { "run": "git branch -D x" }, "error_message": "one warning" });
-    let done = complete(&client, "a", &id, report.clone()).await;
+    let done = client.complete("a", &id, report.clone()).await;
     assert_eq!(done["status"], "completed");
     let violations = "select count(*) from guardrail_violation";
     assert_eq!(service.scalar::<i64>(violations).await, 1);
-    assert_eq!(complete(&client, "a", &id, report.clone()).await, done);
+    assert_eq!(client.complete("a", &id, report.clone()).await, done);
     assert_eq!(service.scalar::<i64>(violations).await, 1, "a repeat records nothing anew");
-    let other = complete(&client, "b", &id, report.clone()).await;
+    let other = client.complete("b", &id, report.clone()).await;
     assert_eq!(other["reason"], "task_not_found_or_not_claimed_by_agent");
     for (member, value) in
         [("error_message", json!("two")), ("result", json!({})), ("success", json!(false))]
     {
         let mut changed = report.clone();
         changed[member] = value;
-        let refused = complete(&client, "a", &id, changed).await;
+        let refused = client.complete("a", &id, changed).await;
         assert_eq!(refused["reason"], "task_already_finished", "{member}");
     }
 }
@@ -1211,13 +1170,13 @@ async fn only_the_same_report_of_the_same_claimant_is_a_repeat() {
 async fn a_task_that_is_claimed_again_has_no_report_yet() {
     let service = Service::start().await;
     let client = service.client();
-    let id = submit(&client, json!({ "retry_on_failure": true })).await;
-    claim(&client, "a", json!({})).await;
+    let id = client.submit(json!({ "retry_on_failure": true })).await;
+    client.claim("a", json!({})).await;
     let report = json!({ "success": false, "result": { "n": 1 }, "error_message": "flaky" });
-    assert_eq!(complete(&client, "a", &id, report).await["status"], "pending");
+    assert_eq!(client.complete("a", &id, report).await["status"], "pending");
     let started = task(&client, &id).await["started_at"].clone();
     service.execute("update work_task set available_at = now()").await;
-    claim(&client, "b", json!({})).await;
+    client.claim("b", json!({})).await;
     let claimed = task(&client, &id).await;
     assert_eq!((&claimed["result"], &claimed["error_message"]), (&json!(null), &json!(null)));
     assert_eq!(claimed["started_at"], started, "when the first claimant took it up");
@@ -1228,30 +1187,30 @@ async fn only_a_completed_dependency_lets_a_task_go() {
     let service = Service::start().await;
     let client = service.client();
     let ended = async |how: &str| {
-        let id = submit(&client, json!({ "task_type": how, "retry_on_failure": how == "retried" }))
-            .await;
+        let id =
+            client.submit(json!({ "task_type": how, "retry_on_failure": how == "retried" })).await;
         if how == "cancelled" {
             let body = json!({ "agent_id": "cloud-agent", "task_id": id });
             assert_eq!(ask(&client, "cancel", body).await["success"], true);
         } else {
-            claim(&client, "a", json!({ "task_types": [how] })).await;
+            client.claim("a", json!({ "task_types": [how] })).await;
         }
         id
     };
     for (how, status) in [("cancelled", "cancelled"), ("failed", "failed"), ("retried", "pending")]
     {
         let first = ended(how).await;
-        let early = submit(&client, json!({ "task_type": "early", "depends_on": [first] })).await;
+        let early = client.submit(json!({ "task_type": "early", "depends_on": [first] })).await;
         if how != "cancelled" {
-            let failed = complete(&client, "a", &first, json!({ "success": false })).await;
+            let failed = client.complete("a", &first, json!({ "success": false })).await;
             assert_eq!(failed["status"], status);
         }
-        let late = submit(&client, json!({ "task_type": "late", "depends_on": [first] })).await;
+        let late = client.submit(json!({ "task_type": "late", "depends_on": [first] })).await;
         for id in [early, late] {
             let blocked = json!([{ "id": first, "status": status }]);
             assert_eq!(task(&client, &id).await["blocked_by"], blocked, "{how}");
         }
-        assert_eq!(claim(&client, "a", json!({})).await["success"], false, "{how}");
+        assert_eq!(client.claim("a", json!({})).await["success"], false, "{how}");
     }
 }
 
@@ -1268,16 +1227,16 @@ async fn what_time_has_made_available_keeps_its_requirements() {
     for requirements in [json!({ "min_trust_level": 3 }), json!({ "archetype": "rust" })] {
         let parked =
             json!({ "not_before": "2999-01-01T00:00:00Z", "agent_requirements": requirements });
-        let id = submit(&client, parked).await;
+        let id = client.submit(parked).await;
         service.execute("update work_task set available_at = now() where is_parked").await;
-        assert_eq!(claim(&client, "a", json!({})).await["success"], false, "parked");
-        let first = claim(&boss, "", json!({ "agent_type": "" })).await;
+        assert_eq!(client.claim("a", json!({})).await["success"], false, "parked");
+        let first = boss.claim("", json!({ "agent_type": "" })).await;
         assert_eq!((&first["task_id"], &first["attempt"]), (&json!(id), &json!(1)));
         end_leases(&service).await;
-        assert_eq!(claim(&client, "a", json!({})).await["success"], false, "its lease ended");
-        let again = claim(&boss, "", json!({ "agent_type": "" })).await;
+        assert_eq!(client.claim("a", json!({})).await["success"], false, "its lease ended");
+        let again = boss.claim("", json!({ "agent_type": "" })).await;
         assert_eq!((&again["task_id"], &again["attempt"]), (&json!(id), &json!(2)));
-        assert_eq!(complete(&boss, "", &id, json!({})).await["status"], "completed");
+        assert_eq!(boss.complete("", &id, json!({})).await["status"], "completed");
     }
 }
 
@@ -1285,7 +1244,7 @@ async fn what_time_has_made_available_keeps_its_requirements() {
 async fn what_a_silent_session_declares_does_not_count() {
     let service = Service::with(&[("SESSION_TIMEOUT_MINUTES", "20")]).await;
     let client = service.client();
-    submit(&client, json!({ "agent_requirements": { "archetype": "rust" } })).await;
+    client.submit(json!({ "agent_requirements": { "archetype": "rust" } })).await;
     service
         .execute(
             "insert into agent_session (workspace, agent_id, session_id, agent_type, capabilities,
@@ -1294,18 +1253,18 @@ async fn what_a_silent_session_declares_does_not_count() {
                 ('default', 'a', 'silent', 't', '{rust}', clock_timestamp() - interval '21 minutes')",
         )
         .await;
-    assert_eq!(claim(&client, "a", json!({})).await["reason"], "no_tasks_available");
+    assert_eq!(client.claim("a", json!({})).await["reason"], "no_tasks_available");
     service.execute("update agent_session set last_heartbeat_at = now()").await;
-    assert_eq!(claim(&client, "a", json!({})).await["success"], true);
+    assert_eq!(client.claim("a", json!({})).await["success"], true);
 }
 
 #[tokio::test]
 async fn a_claim_writes_down_which_deadlines_have_passed() {
     let service = Service::start().await;
     let client = service.client();
-    let id = submit(&client, json!({ "deadline": "2999-01-01T00:00:00Z" })).await;
+    let id = client.submit(json!({ "deadline": "2999-01-01T00:00:00Z" })).await;
     service.execute("update work_task set deadline = '2024-01-01T00:00:00Z'").await;
-    assert_eq!(claim(&client, "a", json!({})).await["reason"], "no_tasks_available");
+    assert_eq!(client.claim("a", json!({})).await["reason"], "no_tasks_available");
     assert_eq!(service.scalar::<String>("select status from work_task").await, "failed");
     let failed = task(&client, &id).await;
     assert_eq!(failed["error_message"], "deadline_exceeded");
@@ -1316,12 +1275,12 @@ async fn a_claim_writes_down_which_deadlines_have_passed() {
 async fn a_task_out_of_attempts_failed_when_its_last_lease_ended() {
     let service = Service::start().await;
     let client = service.client();
-    let id = submit(&client, json!({ "max_attempts": 1 })).await;
-    claim(&client, "a", json!({})).await;
+    let id = client.submit(json!({ "max_attempts": 1 })).await;
+    client.claim("a", json!({})).await;
     service.execute("update work_task set held_until = '2024-01-01T00:00:00Z'").await;
     let moment = "2024-01-01T00:00:00+00:00";
     assert_eq!(task(&client, &id).await["completed_at"], moment);
-    claim(&client, "b", json!({})).await;
+    client.claim("b", json!({})).await;
     assert_eq!(service.scalar::<String>("select status from work_task").await, "failed");
     assert_eq!(task(&client, &id).await["completed_at"], moment, "also once it is written down");
 }
@@ -1335,12 +1294,12 @@ async fn the_delay_of_a_retry_doubles_up_to_an_hour_give_or_take_a_fifth() {
     {
         let mut delays = Vec::new();
         for _ in 0..8 {
-            let id = submit(&client, json!({ "retry_on_failure": true, "max_attempts": 20 })).await;
-            claim(&client, "a", json!({})).await;
+            let id = client.submit(json!({ "retry_on_failure": true, "max_attempts": 20 })).await;
+            client.claim("a", json!({})).await;
             service
                 .execute(&format!("update work_task set attempt = {attempt} where id = '{id}'"))
                 .await;
-            let failed = complete(&client, "a", &id, json!({ "success": false })).await;
+            let failed = client.complete("a", &id, json!({ "success": false })).await;
             assert_eq!(failed["status"], "pending");
             let delay: f64 = service
                 .scalar(&format!(
@@ -1364,9 +1323,9 @@ async fn the_delay_of_a_retry_doubles_up_to_an_hour_give_or_take_a_fifth() {
 async fn a_success_is_not_tried_again() {
     let service = Service::start().await;
     let client = service.client();
-    let id = submit(&client, json!({ "retry_on_failure": true })).await;
-    claim(&client, "a", json!({})).await;
-    let done = complete(&client, "a", &id, json!({})).await;
+    let id = client.submit(json!({ "retry_on_failure": true })).await;
+    client.claim("a", json!({})).await;
+    let done = client.complete("a", &id, json!({})).await;
     assert_eq!((&done["status"], &done["retry_at"]), (&json!("completed"), &json!(null)));
 }
 
@@ -1374,24 +1333,24 @@ async fn a_success_is_not_tried_again() {
 async fn a_claim_does_not_wait_for_a_task_that_somebody_else_is_taking() {
     let service = Service::start().await;
     let client = service.client();
-    let first = submit(&client, json!({})).await;
-    let second = submit(&client, json!({})).await;
+    let first = client.submit(json!({})).await;
+    let second = client.submit(json!({})).await;
     let mut rival = service.db.begin().await.expect("a transaction");
     let taking = format!(
         "select 1 as one from work_task where workspace = 'default' and id = '{first}' for update"
     );
-    crate::support::execute(&mut *rival, &taking).await;
-    assert_eq!(claim(&client, "a", json!({})).await["task_id"], json!(second));
+    execute(&mut *rival, &taking).await;
+    assert_eq!(client.claim("a", json!({})).await["task_id"], json!(second));
     rival.rollback().await.expect("rolled back");
-    assert_eq!(claim(&client, "a", json!({})).await["task_id"], json!(first));
+    assert_eq!(client.claim("a", json!({})).await["task_id"], json!(first));
 }
 
 #[tokio::test]
 async fn a_running_task_holds_its_unique_key() {
     let service = Service::start().await;
     let client = service.client();
-    let id = submit(&client, json!({ "unique_key": "k" })).await;
-    claim(&client, "a", json!({})).await;
+    let id = client.submit(json!({ "unique_key": "k" })).await;
+    client.claim("a", json!({})).await;
     ask(&client, "renew", json!({ "agent_id": "a", "task_id": id })).await;
     assert_eq!(task(&client, &id).await["status"], "running");
     let body = json!({ "task_type": "t", "task_description": "d", "unique_key": "k" });
@@ -1407,32 +1366,31 @@ async fn only_a_failed_or_cancelled_task_is_replaced() {
         let body = json!({ "task_type": "new", "task_description": "d", "replaces": id });
         client.post("/work/submit", body).await
     };
-    let completed = submit(&client, json!({})).await;
-    claim(&client, "a", json!({})).await;
+    let completed = client.submit(json!({})).await;
+    client.claim("a", json!({})).await;
     assert_eq!(replace(&completed).await.issues()[0].1, json!(["body", "replaces"]), "claimed");
     ask(&client, "renew", json!({ "agent_id": "a", "task_id": completed })).await;
     assert_eq!(replace(&completed).await.issues()[0].1, json!(["body", "replaces"]), "running");
-    complete(&client, "a", &completed, json!({})).await;
+    client.complete("a", &completed, json!({})).await;
     assert_eq!(replace(&completed).await.issues()[0].1, json!(["body", "replaces"]), "completed");
-    let cancelled = submit(&client, json!({ "agent_id": "sub" })).await;
-    let waiting = submit(&client, json!({ "depends_on": [cancelled] })).await;
-    let over = submit(&client, json!({ "depends_on": [cancelled], "agent_id": "sub" })).await;
+    let cancelled = client.submit(json!({ "agent_id": "sub" })).await;
+    let waiting = client.submit(json!({ "depends_on": [cancelled] })).await;
+    let over = client.submit(json!({ "depends_on": [cancelled], "agent_id": "sub" })).await;
     ask(&client, "cancel", json!({ "agent_id": "sub", "task_id": over })).await;
     ask(&client, "cancel", json!({ "agent_id": "sub", "task_id": cancelled })).await;
     let new = replace(&cancelled).await.json["task_id"].clone();
     assert_eq!(task(&client, &waiting).await["depends_on"], json!([new]));
     assert_eq!(task(&client, &over).await["depends_on"], json!([cancelled]), "pending ones only");
-    assert_eq!(claim(&client, "a", json!({})).await["task_id"], new);
+    assert_eq!(client.claim("a", json!({})).await["task_id"], new);
 }
 
 #[tokio::test]
 async fn what_time_has_failed_cannot_be_cancelled() {
     let service = Service::start().await;
     let client = service.client();
-    let late =
-        submit(&client, json!({ "deadline": "2999-01-01T00:00:00Z", "agent_id": "s" })).await;
+    let late = client.submit(json!({ "deadline": "2999-01-01T00:00:00Z", "agent_id": "s" })).await;
     service.execute("update work_task set deadline = now()").await;
-    let out = submit(&client, json!({ "max_attempts": 1, "agent_id": "s" })).await;
+    let out = client.submit(json!({ "max_attempts": 1, "agent_id": "s" })).await;
     service
         .execute(&format!(
             "update work_task set status = 'claimed', attempt = 1, claim_token = 'c', claimed_by = 'a',
@@ -1452,15 +1410,15 @@ async fn what_time_has_failed_cannot_be_cancelled() {
 async fn guardrails_are_the_last_test_of_a_completion() {
     let service = Service::start().await;
     let client = service.client();
-    let id = submit(&client, json!({})).await;
-    claim(&client, "a", json!({})).await;
+    let id = client.submit(json!({})).await;
+    client.claim("a", json!({})).await;
     let bad = json!({ "next": "DROP TABLE users" });
     let wrong = json!({ "result": bad, "claim_token": "c_wrong" });
-    assert_eq!(complete(&client, "a", &id, wrong).await["reason"], "claim_superseded");
-    let other = complete(&client, "b", &id, json!({ "result": bad })).await;
+    assert_eq!(client.complete("a", &id, wrong).await["reason"], "claim_superseded");
+    let other = client.complete("b", &id, json!({ "result": bad })).await;
     assert_eq!(other["reason"], "task_not_found_or_not_claimed_by_agent");
-    complete(&client, "a", &id, json!({})).await;
-    let late = complete(&client, "a", &id, json!({ "result": bad })).await;
+    client.complete("a", &id, json!({})).await;
+    let late = client.complete("a", &id, json!({ "result": bad })).await;
     assert_eq!(late["reason"], "task_already_finished");
     assert_eq!(service.scalar::<i64>("select count(*) from guardrail_violation").await, 0);
 }
@@ -1469,10 +1427,10 @@ async fn guardrails_are_the_last_test_of_a_completion() {
 async fn a_task_that_waits_for_its_retry_is_nobodys() {
     let service = Service::start().await;
     let client = service.client();
-    let id = submit(&client, json!({ "retry_on_failure": true })).await;
-    claim(&client, "a", json!({})).await;
-    complete(&client, "a", &id, json!({ "success": false })).await;
-    let refused = complete(&client, "a", &id, json!({})).await;
+    let id = client.submit(json!({ "retry_on_failure": true })).await;
+    client.claim("a", json!({})).await;
+    client.complete("a", &id, json!({ "success": false })).await;
+    let refused = client.complete("a", &id, json!({})).await;
     assert_eq!(refused["reason"], "task_not_found_or_not_claimed_by_agent");
     let renew = ask(&client, "renew", json!({ "agent_id": "a", "task_id": id })).await;
     assert_eq!(renew["reason"], "task_not_found_or_not_claimed_by_agent");
@@ -1483,13 +1441,13 @@ async fn a_task_that_waits_for_its_retry_is_nobodys() {
 async fn a_dependency_that_time_has_failed_shows_so() {
     let service = Service::start().await;
     let client = service.client();
-    let first = submit(&client, json!({ "deadline": "2999-01-01T00:00:00Z" })).await;
-    let waiting = submit(&client, json!({ "depends_on": [first] })).await;
+    let first = client.submit(json!({ "deadline": "2999-01-01T00:00:00Z" })).await;
+    let waiting = client.submit(json!({ "depends_on": [first] })).await;
     service.execute("update work_task set deadline = now() where deadline is not null").await;
     let blocked = json!([{ "id": first, "status": "failed" }]);
     assert_eq!(task(&client, &waiting).await["blocked_by"], blocked);
     // It makes room for another one at once.
-    let second = submit(&client, json!({ "replaces": first })).await;
+    let second = client.submit(json!({ "replaces": first })).await;
     assert_eq!(task(&client, &waiting).await["depends_on"], json!([second]));
 }
 
@@ -1499,18 +1457,17 @@ async fn text_is_no_reason_where_trust_is_wanting_anyway() {
     let (client, boss) = (service.client(), service.client_with(BOSS));
     let text = json!({ "task_description": "git push --force",
         "agent_requirements": { "min_trust_level": 3 } });
-    let id = submit(&boss, text).await;
-    assert_eq!(claim(&client, "a", json!({})).await, nothing("no_tasks_available"));
-    assert_eq!(claim(&boss, "", json!({ "agent_type": "" })).await["task_id"], json!(id));
+    let id = boss.submit(text).await;
+    assert_eq!(client.claim("a", json!({})).await, nothing("no_tasks_available"));
+    assert_eq!(boss.claim("", json!({ "agent_type": "" })).await["task_id"], json!(id));
 }
 
 #[tokio::test]
 async fn the_list_tells_kinds_apart_and_what_time_has_failed() {
     let service = Service::start().await;
     let client = service.client();
-    let late =
-        submit(&client, json!({ "deadline": "2999-01-01T00:00:00Z", "task_type": "x" })).await;
-    submit(&client, json!({ "task_type": "y" })).await;
+    let late = client.submit(json!({ "deadline": "2999-01-01T00:00:00Z", "task_type": "x" })).await;
+    client.submit(json!({ "task_type": "y" })).await;
     service.execute("update work_task set deadline = now() where deadline is not null").await;
     for (query, ids) in [
         ("status=failed", json!([late])),
@@ -1529,15 +1486,15 @@ async fn the_list_tells_kinds_apart_and_what_time_has_failed() {
 async fn a_task_that_time_has_failed_is_final_before_anybody_writes_it_down() {
     let service = Service::start().await;
     let client = service.client();
-    let first = submit(&client, json!({ "agent_id": "sub" })).await;
+    let first = client.submit(json!({ "agent_id": "sub" })).await;
     let late = json!({ "depends_on": [first], "deadline": "2999-01-01T00:00:00Z" });
-    let late = submit(&client, late).await;
+    let late = client.submit(late).await;
     let cancel = json!({ "agent_id": "sub", "task_id": first });
     assert_eq!(ask(&client, "cancel", cancel).await["success"], true);
     service.execute(&format!("update work_task set deadline = now() where id = '{late}'")).await;
     let failed = task(&client, &late).await;
     assert_eq!(failed["status"], "failed");
-    submit(&client, json!({ "replaces": first })).await;
+    client.submit(json!({ "replaces": first })).await;
     assert_eq!(task(&client, &late).await, failed, "it waits for nothing any more");
 }
 
@@ -1545,13 +1502,13 @@ async fn a_task_that_time_has_failed_is_final_before_anybody_writes_it_down() {
 async fn the_end_of_a_session_leaves_alone_what_time_has_failed() {
     let service = Service::start().await;
     let client = service.client();
-    let id = submit(&client, json!({ "deadline": "2999-01-01T00:00:00Z" })).await;
+    let id = client.submit(json!({ "deadline": "2999-01-01T00:00:00Z" })).await;
     let named = json!({ "agent_id": "a", "session_id": "s" });
     client
         .post("/discovery/register", named.clone())
         .await
         .assert_is(200, json!({ "success": true, "session_id": "s", "error": null }));
-    let claimed = claim(&client, "a", json!({ "session_id": "s" })).await;
+    let claimed = client.claim("a", json!({ "session_id": "s" })).await;
     end_leases(&service).await;
     service.execute("update work_task set deadline = now()").await;
     let failed = task(&client, &id).await;
@@ -1560,28 +1517,28 @@ async fn the_end_of_a_session_leaves_alone_what_time_has_failed() {
     assert_eq!((&ended["success"], &ended["tasks_requeued"]), (&json!(true), &json!(0)));
     assert_eq!(task(&client, &id).await, failed, "it keeps its last claimant");
     let token = json!({ "claim_token": claimed["claim_token"] });
-    assert_eq!(complete(&client, "a", &id, token).await["reason"], "task_already_finished");
+    assert_eq!(client.complete("a", &id, token).await["reason"], "task_already_finished");
 }
 
 #[tokio::test]
 async fn a_completion_is_repeated_by_its_claimant_alone() {
     let service = Service::start().await;
     let client = service.client();
-    let id = submit(&client, json!({})).await;
-    claim(&client, "a", json!({ "session_id": "s-1" })).await;
-    let done = complete(&client, "a", &id, json!({ "session_id": "s-1" })).await;
+    let id = client.submit(json!({})).await;
+    client.claim("a", json!({ "session_id": "s-1" })).await;
+    let done = client.complete("a", &id, json!({ "session_id": "s-1" })).await;
     assert_eq!(done["status"], "completed");
-    let sibling = complete(&client, "a", &id, json!({ "session_id": "s-2" })).await;
+    let sibling = client.complete("a", &id, json!({ "session_id": "s-2" })).await;
     assert_eq!(sibling["reason"], "task_not_found_or_not_claimed_by_agent");
-    assert_eq!(complete(&client, "a", &id, json!({ "session_id": "s-1" })).await, done);
-    assert_eq!(complete(&client, "a", &id, json!({})).await, done, "it names no other session");
+    assert_eq!(client.complete("a", &id, json!({ "session_id": "s-1" })).await, done);
+    assert_eq!(client.complete("a", &id, json!({})).await, done, "it names no other session");
 }
 
 #[tokio::test]
 async fn a_claim_counts_what_the_session_declares_that_it_revives() {
     let service = Service::start().await;
     let client = service.client();
-    submit(&client, json!({ "agent_requirements": { "archetype": "rust" } })).await;
+    client.submit(json!({ "agent_requirements": { "archetype": "rust" } })).await;
     for (ended, heard) in [("null", "3 hours"), ("clock_timestamp()", "0 hours")] {
         service
             .execute(&format!(
@@ -1593,21 +1550,21 @@ async fn a_claim_counts_what_the_session_declares_that_it_revives() {
                     ended_at = excluded.ended_at, last_heartbeat_at = excluded.last_heartbeat_at"
             ))
             .await;
-        let refused = claim(&client, "a", json!({ "session_id": "s" })).await;
+        let refused = client.claim("a", json!({ "session_id": "s" })).await;
         assert_eq!(refused, nothing("no_tasks_available"), "{ended}");
     }
-    assert_eq!(claim(&client, "b", json!({})).await["success"], true, "it declares nothing");
+    assert_eq!(client.claim("b", json!({})).await["success"], true, "it declares nothing");
 }
 
 #[tokio::test]
 async fn what_was_claimed_before_the_session_was_registered_ends_with_its_silence() {
     let service = Service::start().await;
     let client = service.client();
-    let id = submit(&client, json!({})).await;
-    claim(&client, "a", json!({ "session_id": "s", "lease_minutes": 600 })).await;
+    let id = client.submit(json!({})).await;
+    client.claim("a", json!({ "session_id": "s", "lease_minutes": 600 })).await;
     let register = json!({ "agent_id": "a", "session_id": "s" });
     assert_eq!(client.post("/discovery/register", register).await.status, 200);
-    assert_eq!(claim(&client, "b", json!({})).await["success"], false);
+    assert_eq!(client.claim("b", json!({})).await["success"], false);
     let ago = "- interval '121 minutes'";
     service
         .execute(&format!(
@@ -1616,7 +1573,7 @@ async fn what_was_claimed_before_the_session_was_registered_ends_with_its_silenc
                 held_until = (held_until at time zone 'utc' {ago}) at time zone 'utc'"
         ))
         .await;
-    let taken = claim(&client, "b", json!({})).await;
+    let taken = client.claim("b", json!({})).await;
     assert_eq!((&taken["task_id"], &taken["attempt"]), (&json!(id), &json!(2)));
 }
 
@@ -1624,7 +1581,7 @@ async fn what_was_claimed_before_the_session_was_registered_ends_with_its_silenc
 async fn a_renewal_may_overtake_the_claim_that_it_renews() {
     let service = Service::start().await;
     let client = service.client();
-    let id = submit(&client, json!({})).await;
+    let id = client.submit(json!({})).await;
     // A claim that is not committed before the renewal waits for it.
     let mut tx = service.db.begin().await.expect("a transaction");
     let claim = format!(
@@ -1634,13 +1591,9 @@ async fn a_renewal_may_overtake_the_claim_that_it_renews() {
             held_until = now() + interval '1 hour'
          where id = '{id}'"
     );
-    crate::support::execute(&mut *tx, &claim).await;
+    execute(&mut *tx, &claim).await;
     let committed = async {
-        let waits = "select count(*) from pg_stat_activity
-            where datname = current_database() and wait_event_type = 'Lock'";
-        while service.scalar::<i64>(waits).await == 0 {
-            tokio::task::yield_now().await;
-        }
+        blocked(&service.db, 1).await;
         tx.commit().await.expect("committed");
     };
     let renew = json!({ "agent_id": "a", "task_id": id, "lease_minutes": 600 });

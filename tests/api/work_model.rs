@@ -20,13 +20,13 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use self::{
-    dice::Dice,
+    dice::Chooser,
     reference::{
         Ask, CLOSER, Caller, DEADLINE, NO_TASK, NOT_BEFORE, Place, Queue, Report, SILENCE, Status,
         Submission, Time, UNBOUND, name,
     },
 };
-use crate::support::{Client, Service, config, with_more};
+use crate::support::{Client, Service, config, with, with_more};
 
 /// 2,000 sequences in all.
 const SEQUENCES_STEP_BY_STEP: u64 = 1_700;
@@ -160,9 +160,7 @@ impl Lane<'_> {
             body["session_id"] = Value::Null;
             client = client.header("x-session-id", session);
         }
-        let more = more.as_object().expect("an object").clone();
-        body.as_object_mut().expect("an object").extend(more);
-        Answer::of(client.post(route, body).await)
+        Answer::of(client.post(route, with(body, more)).await)
     }
 
     /// Has time pass, for one task or session.
@@ -218,7 +216,13 @@ impl Lane<'_> {
     }
 
     /// Sends a request and compares the answer with the model's.
-    async fn check(&self, dice: &mut Dice, queue: &mut Queue, step: (Caller, Ask), log: &mut Log) {
+    async fn check(
+        &self,
+        dice: &mut Chooser,
+        queue: &mut Queue,
+        step: (Caller, Ask),
+        log: &mut Log,
+    ) {
         let ids: Vec<_> = queue.tasks.iter().map(|it| it.id.clone()).collect();
         let (caller, ask) = step;
         let instance = dice.roll(2);
@@ -363,7 +367,7 @@ async fn run(sequences: u64, sequence: impl AsyncFn(&Lane<'_>, u64)) -> BTreeMap
 #[tokio::test]
 async fn sequences_of_steps_agree_with_the_model_in_every_answer() {
     let outcomes = run(SEQUENCES_STEP_BY_STEP, async |lane, seed| {
-        let (mut dice, mut queue) = (Dice::new(seed), Queue::default());
+        let (mut dice, mut queue) = (Chooser::new(seed), Queue::default());
         let (mut log, mut old) = (Log::new(seed), Vec::new());
         for step in 0..10 + dice.roll(16) {
             let time = if dice.hits(dice.time) { dice.moment(&queue) } else { None };
@@ -556,7 +560,7 @@ fn check_claims(
 #[tokio::test]
 async fn requests_at_once_hand_out_each_attempt_once_and_lose_no_task() {
     run(SEQUENCES_AT_ONCE, async |lane, seed| {
-        let (mut dice, mut log) = (Dice::new(seed), Log::new(seed));
+        let (mut dice, mut log) = (Chooser::new(seed), Log::new(seed));
         let mut history = History::default();
         let mut listed = Vec::new();
         // Tasks whose lease has ended, by their attempt.
@@ -601,7 +605,7 @@ async fn requests_at_once_hand_out_each_attempt_once_and_lose_no_task() {
 }
 
 /// Does what is left to do, with exact agreement: no task is lost.
-async fn finish(lane: &Lane<'_>, dice: &mut Dice, queue: &mut Queue, log: &mut Log) {
+async fn finish(lane: &Lane<'_>, dice: &mut Chooser, queue: &mut Queue, log: &mut Log) {
     let closer = Caller { agent: CLOSER, session: None };
     let everything = Ask::List { status: None, claimed_by: None, limit: 500 };
     lane.check(dice, queue, (closer, everything.clone()), log).await;

@@ -1,6 +1,8 @@
 //! The operations whose costs are measured: how each call is prepared, made and followed up.
 use serde_json::{Value, json};
 
+use crate::support::with;
+
 /// Something done before or after a measured call, which is not measured itself.
 #[derive(Clone)]
 pub(super) enum Step {
@@ -382,9 +384,7 @@ fn policy() -> Ask {
 
 /// The body of a request of an agent in its session.
 fn body(agent: &str, more: Value) -> Value {
-    let mut body = json!({ "agent_id": agent, "session_id": "s" });
-    body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
-    body
+    with(json!({ "agent_id": agent, "session_id": "s" }), more)
 }
 
 /// Rows, as they are once autovacuum has come by.

@@ -1,85 +1,347 @@
-//! The law that a workspace sees and changes nothing of another one. For writes it is also checked with
-//! each of their outcomes: see `outcomes`.
-use std::collections::BTreeMap;
+//! The law that a workspace sees and changes nothing of another one, for every operation of the registry,
+//! over every way in which it is reached.
+//!
+//! Each request is sent twice: with no other workspace in the database, and next to a workspace that holds
+//! rows with the same ids. Both times the answer and the rows left behind must be the same, and the other
+//! workspace must not change. `outcomes` repeats the second half for every outcome of a write.
+//!
+//! One operation may look over all workspaces: task `retention` of `run_maintenance`, whose input names it.
+//! The example of the operation does not.
+use std::{collections::BTreeSet, sync::Arc};
 
-use agent_coordinator::{capabilities, operation::Category};
-use serde_json::Value;
+use agent_coordinator::{App, capabilities, operation::Category, registry::Registered, router};
+use regex::Regex;
+use serde_json::{Value, json};
 
-use super::{Asked, ask, changed, request, routes};
-use crate::support::{FREE, Service, TEAM};
+use super::{Asked, changed, request};
+use crate::{
+    mcp::arguments,
+    support::{Client, Service, config, with, with_more},
+};
 
-/// Operations whose answer is that of the installation where the workspace has nothing of its own.
-const SAME_FOR_ALL: [&str; 3] = ["list_guardrails", "network_access", "validate_policy"];
+/// The workspace in which requests are judged.
+const OWN: &str = "own";
+/// The other one.
+const OTHER: &str = "other";
 
-/// What each operation that reads answers in a workspace.
-async fn read(service: &Service, key: &str) -> BTreeMap<&'static str, Value> {
-    let client = service.client_with(key);
-    let mut answers = BTreeMap::new();
-    for op in capabilities::all().iter() {
-        let meta = &op.meta;
-        if meta.category != Category::Read || meta.is_audited() || meta.routes.is_empty() {
-            continue;
-        }
-        let Asked { method, path, body } = request(meta.routes[0], &op.example);
-        let answer = client.send(method, &path, body).await;
-        assert_eq!(answer.status, 200, "{}: {}", meta.id, answer.text);
-        answers.insert(meta.id, answer.json);
-    }
-    answers
-}
+/// The task that the examples name.
+const TASK: &str = "1d0b9f0e-5b1d-4c39-9a53-0d6ef0c6d7a1";
 
-/// Something of every kind in workspace `$w`, where the examples look for it.
-const CONTENTS: &str = "
-    insert into agent_session (workspace, agent_id, session_id, agent_type, capabilities)
-    values ('$w', 'claude-1', 's-1', 'claude_code', '{rust}');
-    insert into file_lock
-        (workspace, key, token, is_file, agent_id, agent_type, locked_at, expires_at)
-    values ('$w', 'src/main.rs', 7, true, 'claude-1', 't', now(), now() + interval '1 hour');
-    insert into work_task (
-        workspace, id, task_type, description, priority, submitted_by, guard_version, guard_trust,
-        guard_findings, needed_trust, max_attempts, retry_on_failure
-    ) values ('$w', '1d0b9f0e-5b1d-4c39-9a53-0d6ef0c6d7a1', 'test', 'd', 5, 'a', 'v', 0, '[]',
-        0, 3, false);
-    insert into memory (
-        workspace, agent_id, event_type, summary, summary_digest, details, lessons, tags
-    ) values ('$w', 'claude-1', 'decision', 'one pool', '', '{}', '{}', '{db}');
-    insert into port_block values
-        ('$w', 0, 'claude-1', 's-1', now(), now() + interval '1 hour');
-    select record('$w', row('r', 'claude-1', 't', 's-1', 0, '1 hour')::request,
-        'acquire_lock', '{}', '{}', true);
+/// One key for each workspace and category of operations. The keys may name any agent, except those for
+/// operations of administrators, which need a profile.
+const KEYS: [(&str, &str); 2] = [
+    ("COORDINATION_API_KEYS", "own,own-admin,other,other-admin"),
+    (
+        "COORDINATION_API_KEY_IDENTITIES",
+        r#"{
+            "own": {"workspace": "own"},
+            "other": {"workspace": "other"},
+            "own-admin": {"workspace": "own", "agent_id": "boss", "agent_type": "strands",
+                "profile": "strands_orchestrator"},
+            "other-admin": {"workspace": "other", "agent_id": "boss", "agent_type": "strands",
+                "profile": "strands_orchestrator"}
+        }"#,
+    ),
+];
+
+/// Rows that no operation makes, or not without waiting.
+const MORE_ROWS: &str = "
+    insert into profile
+        select (jsonb_populate_record(null::profile, to_jsonb(p) || jsonb '{\"workspace\": \"own\",
+            \"max_file_modifications\": 7}')).*
+        from profile p where p.workspace = 'default';
+    insert into guardrail_pattern
+        (workspace, name, list_order, category, severity, min_trust_level, pattern, explanation)
+    values ('own', 'no_git_status', 1, 'git', 'block', 5, 'git status', 'not here');
+    insert into domain_rule (workspace, pattern, action, priority)
+    values ('own', 'api.github.com', 'allow', 1);
+    insert into cedar_policy (workspace, name, priority, policy_text)
+    values ('own', 'p', 1, 'permit (principal, action, resource);');
+    insert into mcp_connection (workspace, agent_id, connection_id, session_id)
+    values ('own', 'claude-1', 'the-connection', 's-1');
+    insert into lock_waiter (workspace, place, key, agent_id, agent_type, session_id, alive_until)
+    values ('own', gen_random_uuid(), 'src/main.rs', 'claude-2', 't', 's-2', now() + interval '1 hour');
+    insert into memory_words (workspace, id, words)
+        select workspace, id, 'one pool' from memory where workspace = 'own';
 ";
 
-#[tokio::test]
-async fn what_is_read_in_a_workspace_is_its_own() {
-    let service = Service::start().await;
-    let empty = read(&service, TEAM).await;
-    service.execute(&CONTENTS.replace("$w", "default")).await;
-    let full = read(&service, FREE).await;
-    assert_eq!(read(&service, TEAM).await, empty, "another workspace shows");
-    for (operation, answer) in full {
-        let differs = answer != empty[operation];
-        assert_eq!(differs, !SAME_FOR_ALL.contains(&operation), "{operation}: {answer}");
+/// How an operation is reached.
+#[derive(Clone)]
+enum Way {
+    Route(&'static str),
+    Tool(&'static str),
+    Resource(&'static str),
+}
+
+/// A request of the example of an operation.
+#[derive(Clone)]
+struct Call {
+    operation: Arc<Registered>,
+    way: Way,
+}
+
+impl Call {
+    fn name(&self) -> String {
+        match &self.way {
+            Way::Route(route) => (*route).to_owned(),
+            Way::Tool(tool) => format!("tool {tool}"),
+            Way::Resource(uri) => format!("resource {uri}"),
+        }
+    }
+
+    async fn send(&self, client: &Client, workspace: &str) -> Value {
+        let (key, agent) = match self.operation.meta.category {
+            Category::Admin => (format!("{workspace}-admin"), "boss"),
+            Category::Read | Category::Write => (workspace.to_owned(), "claude-1"),
+        };
+        let client = client.clone().header("x-api-key", &key).header("x-agent-id", agent);
+        let mcp = async |method: &str, params: Value| {
+            let client = client
+                .clone()
+                .header("accept", "application/json, text/event-stream")
+                .header("content-type", "application/json")
+                .header("mcp-session-id", "the-connection");
+            let message = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+            client.post("/mcp?tools=all", message).await
+        };
+        let answer = match &self.way {
+            Way::Route(route) => {
+                let Asked { method, path, body } = request(route, &self.operation.example);
+                client.send(method, &path, body).await
+            }
+            Way::Tool(name) => {
+                let arguments = arguments(&self.operation);
+                mcp("tools/call", json!({ "name": name, "arguments": arguments })).await
+            }
+            Way::Resource(uri) => mcp("resources/read", json!({ "uri": uri })).await,
+        };
+        let is_failure =
+            answer.json["result"]["isError"] == true || answer.json["error"].is_object();
+        assert!(answer.status == 200 && !is_failure, "{}: {}", self.name(), answer.text);
+        json!({ "replayed": answer.headers.contains_key("idempotent-replayed"), "body": answer.json })
     }
 }
 
-#[tokio::test]
-async fn what_is_done_in_a_workspace_changes_no_other() {
-    let service = Service::start().await;
-    for workspace in ["default", "team"] {
-        service.execute(&CONTENTS.replace("$w", workspace)).await;
+/// Every operation, over every way.
+fn calls() -> Vec<Call> {
+    let operations = capabilities::all();
+    let mut calls = Vec::new();
+    for operation in operations.iter() {
+        let routes = operation.meta.routes.iter().map(|it| Way::Route(it));
+        let tools = operation.meta.tool.iter().map(|it| Way::Tool(it.name));
+        calls.extend(routes.chain(tools).map(|way| Call { operation: operation.clone(), way }));
     }
-    // The same rows and the same requests in both: a statement that forgot the workspace would find
-    // the other one's row.
-    for (key, other) in [(TEAM, "default"), (FREE, "team")] {
-        let client = service.client_with(key);
-        let before = service.contents_of(other).await;
-        for (op, route) in routes() {
-            if op.meta.category != Category::Admin {
-                let answer = ask(&client, &op, route).await;
-                assert_eq!(answer.status, 200, "{route}: {}", answer.text);
-                let changed = changed(&before, &service.contents_of(other).await);
-                assert!(changed.is_empty(), "{route} changed another workspace: {changed:?}");
+    for resource in operations.resources() {
+        let operation = operations.iter().find(|it| it.meta.id == resource.operation);
+        let operation = operation.expect("the operation of a resource").clone();
+        calls.push(Call { operation, way: Way::Resource(resource.uri) });
+    }
+    calls
+}
+
+/// What the other workspace holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Other {
+    Nothing,
+    /// The rows of the prepared workspace.
+    Prepared,
+    /// The same, and the same request with the same idempotency key has been answered there.
+    Asked,
+}
+
+/// A database in which the two workspaces are prepared again before each request.
+struct Stage {
+    service: Service,
+    /// The rows of a prepared workspace, by table.
+    prepared: Value,
+    tables: Vec<(String, Vec<String>)>,
+}
+
+impl Stage {
+    async fn start() -> Self {
+        let service = Service::configured(&KEYS, |config| config).await;
+        prepare(&service).await;
+        let prepared = service.contents_of(OWN).await;
+        let tables = service.tables_of_workspaces().await;
+        // The audit log refuses to be emptied: on this database it may be.
+        service
+            .execute(
+                "do $$ declare part regclass; begin
+                    for part in select relid from pg_partition_tree('audit_log') loop
+                        execute format('alter table %s disable trigger user', part);
+                    end loop;
+                 end $$",
+            )
+            .await;
+        Self { service, prepared, tables }
+    }
+
+    /// Empties both workspaces and fills the named ones with the prepared rows.
+    async fn reset(&self, filled: &[&str]) {
+        let mut sql = String::new();
+        for (table, _) in &self.tables {
+            sql += &format!("delete from {table} where workspace in ('{OWN}', '{OTHER}');");
+        }
+        for workspace in filled {
+            for (table, columns) in &self.tables {
+                let read = columns.join(", ").replacen("workspace", &format!("'{workspace}'"), 1);
+                sql += &format!(
+                    "insert into {table} ({}) select {read}
+                     from jsonb_populate_recordset(null::{table}, $rows${}$rows$);",
+                    columns.join(", "),
+                    self.prepared[table]
+                );
             }
         }
+        self.service.execute(&sql).await;
     }
+
+    /// What a request in the own workspace is answered, which rows it leaves there, and which tables of
+    /// the other workspace it changed.
+    async fn observe(
+        &self,
+        call: &Call,
+        is_filled: bool,
+        other: Other,
+        with_key: bool,
+    ) -> (Value, Vec<String>) {
+        let filled: &[&str] = match (is_filled, other) {
+            (false, Other::Nothing) => &[],
+            (true, Other::Nothing) => &[OWN],
+            (false, _) => &[OTHER],
+            (true, _) => &[OWN, OTHER],
+        };
+        self.reset(filled).await;
+        // A process of its own: what it remembers of one workspace must not reach the other.
+        let variables = with_more(&self.service.url, &KEYS);
+        let app = App::new(config(&variables));
+        let mut client = Client::new(router(app.clone()));
+        if with_key {
+            client = client.header("idempotency-key", "the-key");
+        }
+        if other == Other::Asked {
+            call.send(&client, OTHER).await;
+        }
+        let before = self.service.contents_of(OTHER).await;
+        let answer = call.send(&client, OWN).await;
+        let changed = changed(&before, &self.service.contents_of(OTHER).await);
+        let rows = self.service.contents_of(OWN).await;
+        app.close().await;
+        (self.comparable(json!({ "answer": answer, "rows": rows })), changed)
+    }
+
+    /// Replaces what differs between two runs: times, durations, and ids and tokens drawn in the run.
+    fn comparable(&self, value: Value) -> Value {
+        let known = self.prepared.to_string();
+        let pattern = |text| Regex::new(text).expect("a pattern");
+        let duration = pattern(r#""duration_ms":\d+|\b\d+ ms"#);
+        let time = pattern(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d(:\d\d)?)?");
+        let id =
+            pattern(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}|\b[0-9a-f]{32}\b|c_[0-9a-f]{32}");
+        let text = |text: &str| {
+            let text = time.replace_all(text, "(time)");
+            let replace = |found: &regex::Captures<'_>| {
+                let is_known = known.contains(&found[0]);
+                if is_known { found[0].to_owned() } else { "(id)".to_owned() }
+            };
+            let text = id.replace_all(&text, replace);
+            duration.replace_all(&text, "(duration)").into_owned()
+        };
+        replace(value, &text)
+    }
+
+    /// Every difference that the other workspace makes to a request.
+    async fn interference(&self, call: &Call) -> Vec<String> {
+        let mut found = Vec::new();
+        for is_filled in [false, true] {
+            for (other, with_key) in [(Other::Prepared, false), (Other::Asked, true)] {
+                if with_key && !call.operation.meta.idempotent() {
+                    continue;
+                }
+                let (alone, _) = self.observe(call, is_filled, Other::Nothing, with_key).await;
+                let (beside, changed) = self.observe(call, is_filled, other, with_key).await;
+                let what =
+                    format!("{}, own workspace filled: {is_filled}, other: {other:?}", call.name());
+                if alone != beside {
+                    found.push(format!("{what}: sees another workspace: {alone:#} <> {beside:#}"));
+                }
+                if !changed.is_empty() {
+                    found.push(format!("{what}: changes another workspace: {changed:?}"));
+                }
+            }
+        }
+        found
+    }
+}
+
+/// A value with each of its texts replaced, without durations, and with lists of rows in an order that
+/// does not depend on ids that were replaced.
+fn replace(value: Value, text: &impl Fn(&str) -> String) -> Value {
+    match value {
+        Value::String(it) => Value::String(text(&it)),
+        Value::Array(all) => Value::Array(all.into_iter().map(|it| replace(it, text)).collect()),
+        Value::Object(members) => {
+            let kept = members.into_iter().filter(|(name, _)| name != "duration_ms");
+            Value::Object(kept.map(|(name, it)| (name, replace(it, text))).collect())
+        }
+        other => other,
+    }
+}
+
+/// Fills the own workspace with something of every kind, where the examples look for it.
+async fn prepare(service: &Service) {
+    let (client, admin) = (service.client_with(OWN), service.client_with("own-admin"));
+    let post = async |client: &Client, path: &str, more: Value| {
+        let body =
+            json!({ "agent_id": "claude-1", "agent_type": "claude_code", "session_id": "s-1" });
+        let answer = client.post(path, with(body, more)).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+        answer.json
+    };
+    let keyed = client.clone().header("idempotency-key", "kept");
+    post(&client, "/discovery/register", json!({ "capabilities": ["rust"] })).await;
+    post(&keyed, "/locks/acquire", json!({ "file_path": "src/main.rs" })).await;
+    let first = json!({ "task_type": "test", "task_description": "d" });
+    let first = post(&client, "/work/submit", first).await["task_id"].clone();
+    let second = json!({ "task_type": "test", "task_description": "d", "depends_on": [first],
+        "unique_key": "unit-main" });
+    post(&client, "/work/submit", second).await;
+    post(&client, "/work/claim", json!({})).await;
+    let third = json!({ "task_type": "test", "task_description": "d" });
+    post(&client, "/work/submit", third).await;
+    let memory = json!({ "event_type": "decision", "summary": "one pool", "tags": ["db"] });
+    post(&client, "/memory/store", memory).await;
+    post(&client, "/guardrails/check", json!({ "operation_text": "rm -rf /" })).await;
+    post(&client, "/network/check", json!({ "domain": "api.github.com" })).await;
+    post(&client, "/handoffs/write", json!({ "summary": "half done" })).await;
+    post(&client, "/ports/allocate", json!({})).await;
+    let target = json!({ "target_agent_id": "web-1", "suspended": true });
+    post(&admin, "/profiles/assign", with(json!({ "agent_id": "", "agent_type": "" }), target))
+        .await;
+    service.execute(MORE_ROWS).await;
+    let id = first.as_str().expect("an id");
+    service
+        .execute(&format!(
+            "set session_replication_role = replica;
+             update work_task set id = '{TASK}' where id = '{id}';
+             update work_dependency set depends_on = '{TASK}' where depends_on = '{id}'"
+        ))
+        .await;
+}
+
+#[tokio::test]
+async fn a_workspace_sees_and_changes_nothing_of_another_one() {
+    let stage = Stage::start().await;
+    let empty: Vec<_> =
+        stage.tables.iter().filter(|(name, _)| stage.prepared[name].is_null()).collect();
+    assert!(empty.is_empty(), "the prepared workspace has no row in {empty:?}");
+    let mut found = Vec::new();
+    let mut operations = BTreeSet::new();
+    for call in calls() {
+        operations.insert(call.operation.meta.id);
+        found.extend(stage.interference(&call).await);
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    let all: BTreeSet<_> = capabilities::all().iter().map(|it| it.meta.id).collect();
+    assert_eq!(operations, all);
 }

@@ -5,6 +5,7 @@ use super::reference::{
     AGENTS, Ask, Caller, DESTRUCTIVE, Place, Queue, Report, SESSIONS, Status, Submission, Time,
     UNBOUND,
 };
+use crate::support::Dice;
 
 /// How many requests of a sequence are in flight at once; some make one or two more.
 const AT_ONCE: usize = 5;
@@ -14,12 +15,12 @@ pub(super) type Request = (usize, Caller, Ask);
 
 const KINDS: [&str; 4] = ["build", "test", "review", "evaluate"];
 
-/// A small generator with a seed that the failure shows: the same steps can be taken again.
+/// Chooses the steps of one sequence at random.
 ///
-/// Each sequence has a theme of its own: who acts in it and what happens often. Few agents and few
-/// kinds of steps get into corners that an even mixture hardly ever reaches.
-pub(super) struct Dice {
-    state: u64,
+/// Each sequence draws its own agents and how often each kind of step occurs. Sequences of few agents and
+/// few kinds of steps reach states that an even mixture hardly ever reaches.
+pub(super) struct Chooser {
+    dice: Dice,
     agents: Vec<usize>,
     /// How often each kind of request is chosen, in proportion.
     weights: [usize; 10],
@@ -33,15 +34,11 @@ pub(super) struct Dice {
 /// ends of silent ones, looks at a task and at all of them.
 const WEIGHTS: [usize; 10] = [25, 29, 9, 18, 5, 5, 3, 2, 2, 2];
 
-impl Dice {
-    /// Seeds that follow one another give sequences that have nothing in common.
+impl Chooser {
     pub(super) fn new(seed: u64) -> Self {
-        let mut mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let state = (mixed ^ (mixed >> 31)) | 1;
         let agents = (0..AGENTS).collect();
-        let mut dice = Self { state, agents, weights: WEIGHTS, time: 20, deadlines: 20 };
+        let mut dice =
+            Self { dice: Dice::new(seed), agents, weights: WEIGHTS, time: 20, deadlines: 20 };
         if dice.hits(75) {
             dice.weights = WEIGHTS.map(|it| it * dice.roll(4));
             // Nothing goes without these.
@@ -57,10 +54,7 @@ impl Dice {
     }
 
     pub(super) fn roll(&mut self, sides: usize) -> usize {
-        self.state ^= self.state << 13;
-        self.state ^= self.state >> 7;
-        self.state ^= self.state << 17;
-        ((self.state >> 11) % sides as u64) as usize
+        self.dice.roll(sides as u64) as usize
     }
 
     /// True this often in a hundred.

@@ -8,18 +8,12 @@ use super::{
     Step,
     Who::{self, Boss, Codex, Free},
 };
+use crate::support::with;
 
 const UNKNOWN: &str = "00000000-0000-0000-0000-000000000000";
 
 fn post(who: Who, path: &'static str, body: Value) -> Step {
     Step::Ask(who, Method::POST, path, body)
-}
-
-/// A body with more members.
-fn with(mut body: Value, more: Value) -> Value {
-    let (members, more) = (body.as_object_mut(), more.as_object());
-    members.expect("an object").extend(more.expect("an object").clone());
-    body
 }
 
 pub(super) fn outcomes() -> Vec<Outcome> {
