@@ -7,9 +7,11 @@
 //!
 //! One operation may look over all workspaces: task `retention` of `run_maintenance`, whose input names it.
 //! The example of the operation does not.
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use agent_coordinator::{App, capabilities, operation::Category, registry::Registered, router};
+use agent_coordinator::{
+    App, Config, capabilities, operation::Category, registry::Registered, router,
+};
 use regex::Regex;
 use serde_json::{Value, json};
 
@@ -78,6 +80,8 @@ enum Way {
 struct Call {
     operation: Arc<Registered>,
     way: Way,
+    /// Whether it is the first way to the operation.
+    is_first: bool,
 }
 
 impl Call {
@@ -115,10 +119,11 @@ impl Call {
             }
             Way::Resource(uri) => mcp("resources/read", json!({ "uri": uri })).await,
         };
-        let is_failure =
-            answer.json["result"]["isError"] == true || answer.json["error"].is_object();
-        assert!(answer.status == 200 && !is_failure, "{}: {}", self.name(), answer.text);
-        json!({ "replayed": answer.headers.contains_key("idempotent-replayed"), "body": answer.json })
+        json!({
+            "status": answer.status.as_u16(),
+            "replayed": answer.headers.contains_key("idempotent-replayed"),
+            "body": answer.json,
+        })
     }
 }
 
@@ -129,12 +134,16 @@ fn calls() -> Vec<Call> {
     for operation in operations.iter() {
         let routes = operation.meta.routes.iter().map(|it| Way::Route(it));
         let tools = operation.meta.tool.iter().map(|it| Way::Tool(it.name));
-        calls.extend(routes.chain(tools).map(|way| Call { operation: operation.clone(), way }));
+        let ways = routes.chain(tools).enumerate();
+        calls.extend(ways.map(|(n, way)| {
+            let is_first = n == 0;
+            Call { operation: operation.clone(), way, is_first }
+        }));
     }
     for resource in operations.resources() {
         let operation = operations.iter().find(|it| it.meta.id == resource.operation);
         let operation = operation.expect("the operation of a resource").clone();
-        calls.push(Call { operation, way: Way::Resource(resource.uri) });
+        calls.push(Call { operation, way: Way::Resource(resource.uri), is_first: false });
     }
     calls
 }
@@ -155,11 +164,17 @@ struct Stage {
     /// The rows of a prepared workspace, by table.
     prepared: Value,
     tables: Vec<(String, Vec<String>)>,
+    blur: Blur,
 }
 
 impl Stage {
     async fn start() -> Self {
-        let service = Service::configured(&KEYS, |config| config).await;
+        // This process remembers nothing from one request to the next.
+        let forget = |config: Config| {
+            config.with_authority_max_age(Duration::ZERO).with_heartbeat_interval(Duration::ZERO)
+        };
+        let variables = [&KEYS[..], &[("GUARDRAILS_CACHE_TTL", "0")]].concat();
+        let service = Service::configured(&variables, forget).await;
         prepare(&service).await;
         let prepared = service.contents_of(OWN).await;
         let tables = service.tables_of_workspaces().await;
@@ -173,7 +188,8 @@ impl Stage {
                  end $$",
             )
             .await;
-        Self { service, prepared, tables }
+        let blur = Blur::new(prepared.to_string());
+        Self { service, prepared, tables, blur }
     }
 
     /// Empties both workspaces and fills the named ones with the prepared rows.
@@ -193,6 +209,8 @@ impl Stage {
                 );
             }
         }
+        // The same ids, but not the same state: a lock of the other workspace has had more holders.
+        sql += &format!("update file_lock set token = token + 6 where workspace = '{OTHER}'");
         self.service.execute(&sql).await;
     }
 
@@ -209,13 +227,16 @@ impl Stage {
             (false, Other::Nothing) => &[],
             (true, Other::Nothing) => &[OWN],
             (false, _) => &[OTHER],
-            (true, _) => &[OWN, OTHER],
+            // A statement that takes the first row it finds must not find the own one by chance.
+            (true, _) => &[OTHER, OWN],
         };
         self.reset(filled).await;
-        // A process of its own: what it remembers of one workspace must not reach the other.
-        let variables = with_more(&self.service.url, &KEYS);
-        let app = App::new(config(&variables));
-        let mut client = Client::new(router(app.clone()));
+        let mut client = self.service.anonymous();
+        if other == Other::Asked {
+            // A process of its own: what it remembers of one workspace must not reach the other.
+            let app = App::new(config(&with_more(&self.service.url, &KEYS)));
+            client = Client::new(router(app));
+        }
         if with_key {
             client = client.header("idempotency-key", "the-key");
         }
@@ -226,28 +247,14 @@ impl Stage {
         let answer = call.send(&client, OWN).await;
         let changed = changed(&before, &self.service.contents_of(OTHER).await);
         let rows = self.service.contents_of(OWN).await;
-        app.close().await;
-        (self.comparable(json!({ "answer": answer, "rows": rows })), changed)
-    }
-
-    /// Replaces what differs between two runs: times, durations, and ids and tokens drawn in the run.
-    fn comparable(&self, value: Value) -> Value {
-        let known = self.prepared.to_string();
-        let pattern = |text| Regex::new(text).expect("a pattern");
-        let duration = pattern(r#""duration_ms":\d+|\b\d+ ms"#);
-        let time = pattern(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d(:\d\d)?)?");
-        let id =
-            pattern(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}|\b[0-9a-f]{32}\b|c_[0-9a-f]{32}");
-        let text = |text: &str| {
-            let text = time.replace_all(text, "(time)");
-            let replace = |found: &regex::Captures<'_>| {
-                let is_known = known.contains(&found[0]);
-                if is_known { found[0].to_owned() } else { "(id)".to_owned() }
-            };
-            let text = id.replace_all(&text, replace);
-            duration.replace_all(&text, "(duration)").into_owned()
-        };
-        replace(value, &text)
+        let mut rows = self.blur.apply(rows);
+        // Rows were sorted by ids that have been replaced.
+        for table in rows.as_object_mut().expect("tables").values_mut() {
+            if let Some(rows) = table.as_array_mut() {
+                rows.sort_by_cached_key(Value::to_string);
+            }
+        }
+        (json!({ "answer": self.blur.apply(answer), "rows": rows }), changed)
     }
 
     /// Every difference that the other workspace makes to a request.
@@ -255,15 +262,22 @@ impl Stage {
         let mut found = Vec::new();
         for is_filled in [false, true] {
             for (other, with_key) in [(Other::Prepared, false), (Other::Asked, true)] {
-                if with_key && !call.operation.meta.idempotent() {
+                if with_key && !(call.is_first && call.operation.meta.idempotent()) {
                     continue;
                 }
                 let (alone, _) = self.observe(call, is_filled, Other::Nothing, with_key).await;
                 let (beside, changed) = self.observe(call, is_filled, other, with_key).await;
                 let what =
                     format!("{}, own workspace filled: {is_filled}, other: {other:?}", call.name());
-                if alone != beside {
-                    found.push(format!("{what}: sees another workspace: {alone:#} <> {beside:#}"));
+                let answer = &alone["answer"];
+                let is_success = answer["status"] == 200
+                    && answer["body"]["result"]["isError"] != json!(true)
+                    && !answer["body"]["error"].is_object();
+                assert!(is_success, "{what}: {answer}");
+                let mut differences = Vec::new();
+                compare(&alone, &beside, "", &mut differences);
+                if !differences.is_empty() {
+                    found.push(format!("{what}: sees another workspace: {differences:#?}"));
                 }
                 if !changed.is_empty() {
                     found.push(format!("{what}: changes another workspace: {changed:?}"));
@@ -274,17 +288,67 @@ impl Stage {
     }
 }
 
-/// A value with each of its texts replaced, without durations, and with lists of rows in an order that
-/// does not depend on ids that were replaced.
-fn replace(value: Value, text: &impl Fn(&str) -> String) -> Value {
-    match value {
-        Value::String(it) => Value::String(text(&it)),
-        Value::Array(all) => Value::Array(all.into_iter().map(|it| replace(it, text)).collect()),
-        Value::Object(members) => {
-            let kept = members.into_iter().filter(|(name, _)| name != "duration_ms");
-            Value::Object(kept.map(|(name, it)| (name, replace(it, text))).collect())
+/// Lists where two values differ.
+fn compare(one: &Value, other: &Value, path: &str, differences: &mut Vec<String>) {
+    match (one, other) {
+        (Value::Object(left), Value::Object(right)) => {
+            let names: BTreeSet<_> = left.keys().chain(right.keys()).collect();
+            for name in names {
+                compare(&one[name], &other[name], &format!("{path}/{name}"), differences);
+            }
         }
-        other => other,
+        (Value::Array(left), Value::Array(right)) if left.len() == right.len() => {
+            for (n, (left, right)) in left.iter().zip(right).enumerate() {
+                compare(left, right, &format!("{path}/{n}"), differences);
+            }
+        }
+        _ if one != other => differences.push(format!("{path}: alone {one}, beside {other}")),
+        _ => {}
+    }
+}
+
+/// Replaces what differs between any two runs: times, durations, and ids and tokens drawn in the run.
+struct Blur {
+    /// The text in which the ids and tokens of the prepared rows are: these stay.
+    known: String,
+    time: Regex,
+    duration: Regex,
+    id: Regex,
+}
+
+impl Blur {
+    fn new(known: String) -> Self {
+        let pattern = |text| Regex::new(text).expect("a pattern");
+        Self {
+            known,
+            time: pattern(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d(:\d\d)?)?"),
+            duration: pattern(r#""duration_ms":\d+|\b\d+ ms|\b\d+\.\d{3,}"#),
+            id: pattern(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}|\b(c_)?[0-9a-f]{32}\b"),
+        }
+    }
+
+    fn apply(&self, value: Value) -> Value {
+        match value {
+            Value::String(text) => Value::String(self.text(&text)),
+            Value::Array(all) => Value::Array(all.into_iter().map(|it| self.apply(it)).collect()),
+            Value::Object(members) => {
+                let kept = members.into_iter().filter(|(name, _)| name != "duration_ms");
+                Value::Object(kept.map(|(name, it)| (name, self.apply(it))).collect())
+            }
+            // A fraction: how long something lasts from now on, or how new it is.
+            Value::Number(it) if it.is_f64() => json!("(duration)"),
+            other => other,
+        }
+    }
+
+    fn text(&self, text: &str) -> String {
+        let text = self.time.replace_all(text, "(time)");
+        let text = self.duration.replace_all(&text, "(duration)");
+        let replace = |found: &regex::Captures<'_>| {
+            let is_known = self.known.contains(&found[0]);
+            if is_known { found[0].to_owned() } else { "(id)".to_owned() }
+        };
+        self.id.replace_all(&text, replace).into_owned()
     }
 }
 
@@ -344,4 +408,32 @@ async fn a_workspace_sees_and_changes_nothing_of_another_one() {
     assert!(found.is_empty(), "{}", found.join("\n"));
     let all: BTreeSet<_> = capabilities::all().iter().map(|it| it.meta.id).collect();
     assert_eq!(operations, all);
+}
+
+/// Functions, the filter that is taken out of each, the request that must notice, and how.
+const BROKEN: [(&str, &str, &str, &str); 3] = [
+    ("release_lock", "l.workspace = in_workspace", "POST /locks/release", "sees another workspace"),
+    ("free_lock", "l.workspace = in_workspace", "POST /locks/release", "changes another workspace"),
+    (
+        "end_sessions",
+        "s.workspace = in_workspace",
+        "POST /discovery/deregister",
+        "sees another workspace",
+    ),
+];
+
+#[tokio::test]
+async fn a_function_without_its_filter_by_workspace_is_noticed() {
+    let stage = Stage::start().await;
+    for (function, filter, request, how) in BROKEN {
+        let definition = format!("select pg_get_functiondef('{function}'::regproc)");
+        let definition: String = stage.service.scalar(&definition).await;
+        let broken = definition.replace(filter, "true");
+        assert_ne!(broken, definition, "{function} has no {filter}");
+        stage.service.execute(&broken).await;
+        let call = calls().into_iter().find(|it| it.name() == request).expect("a request");
+        let found = stage.interference(&call).await;
+        assert!(found.iter().any(|it| it.contains(how)), "{function}: {found:#?}");
+        stage.service.execute(&definition).await;
+    }
 }
