@@ -12,7 +12,7 @@ use axum::body::Body;
 use http::Method;
 use serde_json::{Value, json};
 
-use self::table::outcomes;
+pub(super) use self::table::outcomes;
 use super::{
     changed,
     sql::{functions, tokens},
@@ -85,24 +85,28 @@ impl Outcome {
         Self { parts, ..self }
     }
 
+    /// Whether it may look over all workspaces: retention is that of the installation.
+    pub(super) fn covers_all_workspaces(&self) -> bool {
+        (self.operation, self.name) == ("run_maintenance", "retention")
+    }
+
     pub(super) fn shown_as(self, text: &'static str) -> Self {
         Self { shown_as: text, ..self }
     }
 }
 
-/// The keys of this many workspaces: `w0`, `w1` and so on.
-fn keys(workspaces: usize) -> [(&'static str, String); 2] {
+/// The environment of a service with keys for these workspaces, and the limits that the table assumes.
+pub(super) fn environment(workspaces: &[String]) -> [(&'static str, String); 4] {
     let mut identities = serde_json::Map::new();
-    for n in 0..workspaces {
-        let workspace = format!("w{n}");
-        identities.insert(format!("free-{n}"), json!({ "workspace": workspace }));
+    for workspace in workspaces {
+        identities.insert(format!("free-{workspace}"), json!({ "workspace": workspace }));
         identities.insert(
-            format!("boss-{n}"),
+            format!("boss-{workspace}"),
             json!({ "agent_id": "boss", "agent_type": "strands",
                 "profile": "strands_orchestrator", "workspace": workspace }),
         );
         identities.insert(
-            format!("codex-{n}"),
+            format!("codex-{workspace}"),
             json!({ "agent_id": "codex-1", "agent_type": "codex", "workspace": workspace }),
         );
     }
@@ -110,33 +114,48 @@ fn keys(workspaces: usize) -> [(&'static str, String); 2] {
     [
         ("COORDINATION_API_KEYS", keys.join(",")),
         ("COORDINATION_API_KEY_IDENTITIES", Value::Object(identities).to_string()),
+        ("PORT_ALLOC_MAX_SESSIONS", "2".to_owned()),
+        // Without the sweep, which would tidy up in every workspace.
+        ("SLEEP_FRIENDLY", "true".to_owned()),
     ]
 }
+
+/// The limit of locked files that the table assumes for agent `codex-1`.
+pub(super) const FILE_LIMIT: &str =
+    "update profile set max_file_modifications = 2 where name = 'codex_cloud_worker'";
 
 /// A workspace in which one outcome comes about.
 pub(super) struct Stage<'a> {
     service: &'a Service,
-    number: usize,
+    workspace: String,
     task: String,
     token: String,
 }
 
-impl Stage<'_> {
+impl<'a> Stage<'a> {
+    pub(super) fn new(service: &'a Service, workspace: &str) -> Self {
+        let (task, token) = (String::new(), String::new());
+        Self { service, workspace: workspace.to_owned(), task, token }
+    }
+
     fn client(&self, who: Who) -> Client {
-        let number = self.number;
+        let workspace = &self.workspace;
         self.service.client_with(&match who {
-            Who::Free => format!("free-{number}"),
-            Who::Boss => format!("boss-{number}"),
-            Who::Codex => format!("codex-{number}"),
+            Who::Free => format!("free-{workspace}"),
+            Who::Boss => format!("boss-{workspace}"),
+            Who::Codex => format!("codex-{workspace}"),
         })
     }
 
     /// Takes a step; nothing is answered to SQL.
-    async fn take(&mut self, step: &Step, headers: &[(&'static str, &str)]) -> Option<Answer> {
+    pub(super) async fn take(
+        &mut self,
+        step: &Step,
+        headers: &[(&'static str, &str)],
+    ) -> Option<Answer> {
         match step {
             Step::Sql(text) => {
-                let text = text.replace("$w", &format!("w{}", self.number));
-                self.service.execute(&text).await;
+                self.service.execute(&text.replace("$w", &self.workspace)).await;
                 None
             }
             Step::Ask(who, method, path, body) => {
@@ -167,21 +186,21 @@ impl Stage<'_> {
     async fn audit(&self) -> Vec<Value> {
         let sql = format!(
             "select operation, success, parameters, result from audit_log
-             where workspace = 'w{}' order by created_at",
-            self.number
+             where workspace = '{}' order by created_at",
+            self.workspace
         );
         self.service.rows(&sql).await
     }
 
     /// Copies all rows of the workspace into another one.
-    async fn copy(&self, into: &str) {
+    pub(super) async fn copy(&self, into: &str) {
         let mut copies = String::new();
         for (table, columns) in self.service.tables_of_workspaces().await {
             let read = columns.join(", ").replacen("workspace", &format!("'{into}'"), 1);
             copies += &format!(
-                "insert into {table} ({}) select {read} from {table} where workspace = 'w{}';",
+                "insert into {table} ({}) select {read} from {table} where workspace = '{}';",
                 columns.join(", "),
-                self.number
+                self.workspace
             );
         }
         self.service.execute(&copies).await;
@@ -196,7 +215,7 @@ impl Stage<'_> {
                 assert_eq!(answer.status, 200, "{what}: {}", answer.text);
             }
         }
-        let twin = format!("twin{}", self.number);
+        let twin = format!("twin-of-{}", self.workspace);
         self.copy(&twin).await;
         let untouched = self.service.contents_of(&twin).await;
         let before = self.audit().await;
@@ -230,8 +249,7 @@ impl Stage<'_> {
             assert_eq!(rows, times * expected.len(), "{what}: {}", again.text);
         }
 
-        let covers_all = meta.name == "run_maintenance" && outcome.name == "retention";
-        if !covers_all {
+        if !outcome.covers_all_workspaces() {
             let changed = changed(&untouched, &self.service.contents_of(&twin).await);
             assert!(changed.is_empty(), "{what}: changed another workspace: {changed:?}");
         }
@@ -241,23 +259,18 @@ impl Stage<'_> {
 #[tokio::test]
 async fn every_outcome_of_a_write_leaves_one_audit_row_and_no_trace_in_another_workspace() {
     let outcomes = outcomes();
-    let keys = keys(2 * outcomes.len());
-    let keys: Vec<_> = keys.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    // Without the sweep, which would tidy up in every workspace.
-    let more = [("PORT_ALLOC_MAX_SESSIONS", "2"), ("SLEEP_FRIENDLY", "true")];
-    let variables = [&keys[..], &more].concat();
+    let workspaces: Vec<_> = (0..2 * outcomes.len()).map(|n| format!("w{n}")).collect();
+    let environment = environment(&workspaces);
+    let variables: Vec<_> = environment.iter().map(|(name, it)| (*name, it.as_str())).collect();
     let service = Service::with(&variables).await;
-    service
-        .execute("update profile set max_file_modifications = 2 where name = 'codex_cloud_worker'")
-        .await;
+    service.execute(FILE_LIMIT).await;
     let operations = capabilities::all();
     for (n, outcome) in outcomes.iter().enumerate() {
         let operation = operations.iter().find(|it| it.meta.id == outcome.operation);
         let meta = &operation.expect("an operation").meta;
         for with_key in [false, true] {
-            let number = 2 * n + usize::from(with_key);
-            let (task, token) = (String::new(), String::new());
-            let mut stage = Stage { service: &service, number, task, token };
+            let workspace = &workspaces[2 * n + usize::from(with_key)];
+            let mut stage = Stage::new(&service, workspace);
             stage.check(outcome, meta, with_key).await;
         }
     }

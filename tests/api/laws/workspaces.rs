@@ -3,10 +3,10 @@
 //!
 //! Each request is sent twice: with no other workspace in the database, and next to a workspace that holds
 //! rows with the same ids. Both times the answer and the rows left behind must be the same, and the other
-//! workspace must not change. `outcomes` repeats the second half for every outcome of a write.
+//! workspace must not change. The requests are the examples of all operations, and those of the table of
+//! outcomes: every outcome of every write.
 //!
-//! One operation may look over all workspaces: task `retention` of `run_maintenance`, whose input names it.
-//! The example of the operation does not.
+//! One request may look over all workspaces: task `retention` of `run_maintenance`.
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use agent_coordinator::{
@@ -15,7 +15,11 @@ use agent_coordinator::{
 use regex::Regex;
 use serde_json::{Value, json};
 
-use super::{Asked, changed, request};
+use super::{
+    Asked, changed,
+    outcomes::{self, Outcome},
+    request,
+};
 use crate::{
     mcp::arguments,
     support::{Client, Service, config, with, with_more},
@@ -29,23 +33,6 @@ const OTHER: &str = "other";
 /// The task that the examples name.
 const TASK: &str = "1d0b9f0e-5b1d-4c39-9a53-0d6ef0c6d7a1";
 
-/// One key for each workspace and category of operations. The keys may name any agent, except those for
-/// operations of administrators, which need a profile.
-const KEYS: [(&str, &str); 2] = [
-    ("COORDINATION_API_KEYS", "own,own-admin,other,other-admin"),
-    (
-        "COORDINATION_API_KEY_IDENTITIES",
-        r#"{
-            "own": {"workspace": "own"},
-            "other": {"workspace": "other"},
-            "own-admin": {"workspace": "own", "agent_id": "boss", "agent_type": "strands",
-                "profile": "strands_orchestrator"},
-            "other-admin": {"workspace": "other", "agent_id": "boss", "agent_type": "strands",
-                "profile": "strands_orchestrator"}
-        }"#,
-    ),
-];
-
 /// Rows that no operation makes, or not without waiting.
 const MORE_ROWS: &str = "
     insert into profile
@@ -56,7 +43,7 @@ const MORE_ROWS: &str = "
         (workspace, name, list_order, category, severity, min_trust_level, pattern, explanation)
     values ('own', 'no_git_status', 1, 'git', 'block', 5, 'git status', 'not here');
     insert into domain_rule (workspace, pattern, action, priority)
-    values ('own', 'api.github.com', 'allow', 1);
+    values ('own', 'api.github.com', 'deny', 1), ('default', 'api.github.com', 'allow', 1);
     insert into cedar_policy (workspace, name, priority, policy_text)
     values ('own', 'p', 1, 'permit (principal, action, resource);');
     insert into mcp_connection (workspace, agent_id, connection_id, session_id)
@@ -66,6 +53,10 @@ const MORE_ROWS: &str = "
     insert into memory_words (workspace, id, words)
         select workspace, id, 'one pool' from memory where workspace = 'own';
 ";
+
+fn environment() -> [(&'static str, String); 4] {
+    outcomes::environment(&[OWN, OTHER].map(str::to_owned))
+}
 
 /// How an operation is reached.
 #[derive(Clone)]
@@ -95,8 +86,8 @@ impl Call {
 
     async fn send(&self, client: &Client, workspace: &str) -> Value {
         let (key, agent) = match self.operation.meta.category {
-            Category::Admin => (format!("{workspace}-admin"), "boss"),
-            Category::Read | Category::Write => (workspace.to_owned(), "claude-1"),
+            Category::Admin => (format!("boss-{workspace}"), "boss"),
+            Category::Read | Category::Write => (format!("free-{workspace}"), "claude-1"),
         };
         let client = client.clone().header("x-api-key", &key).header("x-agent-id", agent);
         let mcp = async |method: &str, params: Value| {
@@ -152,14 +143,16 @@ fn calls() -> Vec<Call> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Other {
     Nothing,
-    /// The rows of the prepared workspace.
-    Prepared,
-    /// The same, and the same request with the same idempotency key has been answered there.
+    /// The same rows as the own workspace, or those of the prepared one.
+    Same,
+    /// Rows with the same ids but another state, which come first in their tables.
+    Apart,
+    /// The same rows, and the same request with the same idempotency key has been answered there.
     Asked,
 }
 
 /// A database in which the two workspaces are prepared again before each request.
-struct Stage {
+struct Workspaces {
     service: Service,
     /// The rows of a prepared workspace, by table.
     prepared: Value,
@@ -167,14 +160,17 @@ struct Stage {
     blur: Blur,
 }
 
-impl Stage {
+impl Workspaces {
     async fn start() -> Self {
         // This process remembers nothing from one request to the next.
         let forget = |config: Config| {
             config.with_authority_max_age(Duration::ZERO).with_heartbeat_interval(Duration::ZERO)
         };
-        let variables = [&KEYS[..], &[("GUARDRAILS_CACHE_TTL", "0")]].concat();
+        let variables = environment();
+        let variables: Vec<_> = variables.iter().map(|(name, it)| (*name, it.as_str())).collect();
+        let variables = [&variables[..], &[("GUARDRAILS_CACHE_TTL", "0")]].concat();
         let service = Service::configured(&variables, forget).await;
+        service.execute(outcomes::FILE_LIMIT).await;
         prepare(&service).await;
         let prepared = service.contents_of(OWN).await;
         let tables = service.tables_of_workspaces().await;
@@ -209,8 +205,17 @@ impl Stage {
                 );
             }
         }
-        // The same ids, but not the same state: a lock of the other workspace has had more holders.
-        sql += &format!("update file_lock set token = token + 6 where workspace = '{OTHER}'");
+        self.service.execute(&sql).await;
+    }
+
+    /// Gives the other workspace the same ids but not the same state (its locks have had more holders), and
+    /// puts its rows first: a statement that takes the first row it finds must not find the own one.
+    async fn set_apart(&self) {
+        let mut sql =
+            format!("update file_lock set token = token + 6 where workspace = '{OTHER}';");
+        for (table, _) in &self.tables {
+            sql += &format!("update {table} set workspace = workspace where workspace = '{OWN}';");
+        }
         self.service.execute(&sql).await;
     }
 
@@ -227,14 +232,19 @@ impl Stage {
             (false, Other::Nothing) => &[],
             (true, Other::Nothing) => &[OWN],
             (false, _) => &[OTHER],
-            // A statement that takes the first row it finds must not find the own one by chance.
-            (true, _) => &[OTHER, OWN],
+            (true, _) => &[OWN, OTHER],
         };
         self.reset(filled).await;
+        if other == Other::Apart {
+            self.set_apart().await;
+        }
         let mut client = self.service.anonymous();
         if other == Other::Asked {
             // A process of its own: what it remembers of one workspace must not reach the other.
-            let app = App::new(config(&with_more(&self.service.url, &KEYS)));
+            let variables = environment();
+            let variables: Vec<_> =
+                variables.iter().map(|(name, it)| (*name, it.as_str())).collect();
+            let app = App::new(config(&with_more(&self.service.url, &variables)));
             client = Client::new(router(app));
         }
         if with_key {
@@ -247,6 +257,11 @@ impl Stage {
         let answer = call.send(&client, OWN).await;
         let changed = changed(&before, &self.service.contents_of(OTHER).await);
         let rows = self.service.contents_of(OWN).await;
+        (self.comparable(answer, rows), changed)
+    }
+
+    /// An answer and the rows of a workspace, without what differs between any two runs.
+    fn comparable(&self, answer: Value, rows: Value) -> Value {
         let mut rows = self.blur.apply(rows);
         // Rows were sorted by ids that have been replaced.
         for table in rows.as_object_mut().expect("tables").values_mut() {
@@ -254,14 +269,37 @@ impl Stage {
                 rows.sort_by_cached_key(Value::to_string);
             }
         }
-        (json!({ "answer": self.blur.apply(answer), "rows": rows }), changed)
+        json!({ "answer": self.blur.apply(answer), "rows": rows })
+    }
+
+    /// Has an outcome come about in the own workspace. Finds the answer, the rows of the own workspace and
+    /// which tables of the other one changed.
+    async fn observe_outcome(&self, outcome: &Outcome, other: Other) -> (Value, Vec<String>) {
+        self.reset(&[]).await;
+        let mut stage = outcomes::Stage::new(&self.service, OWN);
+        for step in &outcome.before {
+            stage.take(step, &[]).await;
+        }
+        if other != Other::Nothing {
+            stage.copy(OTHER).await;
+        }
+        if other == Other::Apart {
+            self.set_apart().await;
+        }
+        let before = self.service.contents_of(OTHER).await;
+        let answer = stage.take(&outcome.asked, &[]).await.expect("a request");
+        let changed = changed(&before, &self.service.contents_of(OTHER).await);
+        let answer = json!({ "status": answer.status.as_u16(), "body": answer.json });
+        (self.comparable(answer, self.service.contents_of(OWN).await), changed)
     }
 
     /// Every difference that the other workspace makes to a request.
     async fn interference(&self, call: &Call) -> Vec<String> {
         let mut found = Vec::new();
         for is_filled in [false, true] {
-            for (other, with_key) in [(Other::Prepared, false), (Other::Asked, true)] {
+            for (other, with_key) in
+                [(Other::Same, false), (Other::Apart, false), (Other::Asked, true)]
+            {
                 if with_key && !(call.is_first && call.operation.meta.idempotent()) {
                     continue;
                 }
@@ -354,7 +392,7 @@ impl Blur {
 
 /// Fills the own workspace with something of every kind, where the examples look for it.
 async fn prepare(service: &Service) {
-    let (client, admin) = (service.client_with(OWN), service.client_with("own-admin"));
+    let (client, admin) = (service.client_with("free-own"), service.client_with("boss-own"));
     let post = async |client: &Client, path: &str, more: Value| {
         let body =
             json!({ "agent_id": "claude-1", "agent_type": "claude_code", "session_id": "s-1" });
@@ -395,19 +433,39 @@ async fn prepare(service: &Service) {
 
 #[tokio::test]
 async fn a_workspace_sees_and_changes_nothing_of_another_one() {
-    let stage = Stage::start().await;
+    let workspaces = Workspaces::start().await;
     let empty: Vec<_> =
-        stage.tables.iter().filter(|(name, _)| stage.prepared[name].is_null()).collect();
+        workspaces.tables.iter().filter(|(name, _)| workspaces.prepared[name].is_null()).collect();
     assert!(empty.is_empty(), "the prepared workspace has no row in {empty:?}");
     let mut found = Vec::new();
     let mut operations = BTreeSet::new();
     for call in calls() {
         operations.insert(call.operation.meta.id);
-        found.extend(stage.interference(&call).await);
+        found.extend(workspaces.interference(&call).await);
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
     let all: BTreeSet<_> = capabilities::all().iter().map(|it| it.meta.id).collect();
     assert_eq!(operations, all);
+}
+
+#[tokio::test]
+async fn no_outcome_of_a_write_depends_on_another_workspace() {
+    let workspaces = Workspaces::start().await;
+    let mut found = Vec::new();
+    for outcome in outcomes::outcomes() {
+        if outcome.covers_all_workspaces() {
+            continue;
+        }
+        let (alone, _) = workspaces.observe_outcome(&outcome, Other::Nothing).await;
+        for other in [Other::Same, Other::Apart] {
+            let (beside, mut differences) = workspaces.observe_outcome(&outcome, other).await;
+            compare(&alone, &beside, "", &mut differences);
+            if !differences.is_empty() {
+                found.push(format!("{} {}: {differences:#?}", outcome.operation, outcome.name));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
 /// Functions, the filter that is taken out of each, the request that must notice, and how.
@@ -424,16 +482,16 @@ const BROKEN: [(&str, &str, &str, &str); 3] = [
 
 #[tokio::test]
 async fn a_function_without_its_filter_by_workspace_is_noticed() {
-    let stage = Stage::start().await;
+    let workspaces = Workspaces::start().await;
     for (function, filter, request, how) in BROKEN {
         let definition = format!("select pg_get_functiondef('{function}'::regproc)");
-        let definition: String = stage.service.scalar(&definition).await;
+        let definition: String = workspaces.service.scalar(&definition).await;
         let broken = definition.replace(filter, "true");
         assert_ne!(broken, definition, "{function} has no {filter}");
-        stage.service.execute(&broken).await;
+        workspaces.service.execute(&broken).await;
         let call = calls().into_iter().find(|it| it.name() == request).expect("a request");
-        let found = stage.interference(&call).await;
+        let found = workspaces.interference(&call).await;
         assert!(found.iter().any(|it| it.contains(how)), "{function}: {found:#?}");
-        stage.service.execute(&definition).await;
+        workspaces.service.execute(&definition).await;
     }
 }

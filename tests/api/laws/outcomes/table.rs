@@ -16,7 +16,7 @@ fn post(who: Who, path: &'static str, body: Value) -> Step {
     Step::Ask(who, Method::POST, path, body)
 }
 
-pub(super) fn outcomes() -> Vec<Outcome> {
+pub(in super::super) fn outcomes() -> Vec<Outcome> {
     let parts = [
         sessions(),
         locks(),
