@@ -1,12 +1,8 @@
 //! Laws about the text of the database functions: their size, their names, their first argument.
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::sql::{
-    ROOT, Sql, files, functions, queries_for_operators, read, shown, statements, tokens,
-};
+use super::sql::{Sql, files, functions, queries_for_operators, read, shown, statements, tokens};
+use crate::support::Service;
 
 /// The most lines of a function. One that does two things is two functions.
 const MOST_LINES: usize = 80;
@@ -52,7 +48,8 @@ fn a_function_is_called() {
     let texts = functions().into_iter().chain(statements()).chain(queries_for_operators());
     let texts: Vec<_> = texts.map(|it| tokens(&it.text)).collect();
     // The installation of functions is no checked statement, and an operator may call a function.
-    let by_hand = [read(&Path::new(ROOT).join("src/migrate.rs")), all_documents()].concat();
+    let migrator: String = files("src", "migrate.rs").iter().map(|it| read(it)).collect();
+    let by_hand = [migrator, all_documents()].concat();
     for Sql { name, place, .. } in functions() {
         let is_call = |it: &[String]| it[0] != "function" && it[1] == name && it[2] == "(";
         let is_called = texts.iter().any(|text| text.windows(3).any(is_call))
@@ -82,18 +79,9 @@ fn a_file_of_functions_begins_with_a_comment_and_holds_nothing_else() {
 }
 
 /// The tables whose rows belong to workspaces.
-fn tables() -> BTreeSet<String> {
-    let mut tables = BTreeSet::new();
-    for path in files("migrations", ".sql") {
-        for made in read(&path).split("create table ").skip(1) {
-            let (name, columns) = made.split_once(" (").expect("columns");
-            if columns.trim_start().starts_with("workspace text") {
-                tables.insert(name.to_owned());
-            }
-        }
-    }
-    assert!(tables.len() > 15, "{tables:?}");
-    tables
+async fn tables() -> BTreeSet<String> {
+    let service = Service::start().await;
+    service.tables_of_workspaces().await.into_iter().map(|it| it.0).collect()
 }
 
 /// The tables that a text reads or changes.
@@ -104,9 +92,9 @@ fn touched(sql: &Sql, tables: &BTreeSet<String>) -> BTreeSet<String> {
     names.filter(|it| tables.contains(*it)).cloned().collect()
 }
 
-#[test]
-fn a_function_that_touches_a_table_is_told_the_workspace_first() {
-    let tables = tables();
+#[tokio::test]
+async fn a_function_that_touches_a_table_is_told_the_workspace_first() {
+    let tables = tables().await;
     let mut touching: BTreeMap<String, u32> = BTreeMap::new();
     for function in functions() {
         let touched = touched(&function, &tables);
