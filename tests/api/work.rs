@@ -35,117 +35,212 @@ async fn end_leases(service: &Service) {
         .await;
 }
 
-#[tokio::test]
-async fn a_task_is_submitted_claimed_and_completed() {
-    let service = Service::start().await;
-    let client = service.client();
+/// What the audit log records of the latest transition.
+async fn recorded(service: &Service) -> Value {
+    let mut row = service.last_audit().await;
+    let names = ["operation", "agent_id", "success", "parameters", "result"];
+    Value::Object(names.map(|name| (name.to_owned(), row[name].take())).into_iter().collect())
+}
+
+/// A value with the text `time` in place of these members, which must be times.
+fn without_times(mut value: Value, members: &[&str]) -> Value {
+    for member in members {
+        let text = value[*member].as_str().unwrap_or_else(|| panic!("{member} in {value}"));
+        let shape = "2026-11-30T00:00";
+        let is_time = text.len() > shape.len() && text.as_bytes()[10] == b'T';
+        assert!(is_time, "{member}: {text} is not a time");
+        value[*member] = json!("time");
+    }
+    value
+}
+
+/// The members of an answer and their order are part of the contract, so texts are compared.
+#[track_caller]
+fn assert_same_text(answer: &Value, expected: &Value) {
+    assert_eq!(answer.to_string(), expected.to_string());
+}
+
+/// Submits the task that the tests of single transitions use, and returns the answer.
+async fn submit_suite(client: &Client) -> Value {
     let body = json!({
         "task_type": "test", "task_description": "run the suite",
         "input_data": { "suite": "unit", "a": [1, 2.5] }, "priority": 3, "depends_on": null,
         "agent_id": "boss-agent", "agent_type": "x", "session_id": "sub",
     });
-    let submitted = ask(&client, "submit", body).await;
-    let id = submitted["task_id"].as_str().expect("an id").to_owned();
-    let expected = json!({ "success": true, "task_id": id, "action": "created", "reason": null });
-    assert_eq!(submitted.to_string(), expected.to_string());
-    let audit = service.last_audit().await;
-    assert_eq!((&audit["operation"], &audit["success"]), (&json!("submit_task"), &json!(true)));
-    assert_eq!(audit["parameters"], json!({ "task_type": "test", "priority": 3 }));
-    let result = json!({ "task_id": id, "action": "created", "guardrails": [] });
-    assert_eq!(audit["result"], result);
+    ask(client, "submit", body).await
+}
 
-    let mut claimed = client.claim("codex-9", json!({ "task_types": ["test"] })).await;
+/// The id and the claim token of that task, claimed by agent `codex-9`.
+async fn claimed_suite(client: &Client) -> (String, String) {
+    submit_suite(client).await;
+    let claimed = client.claim("codex-9", json!({})).await;
+    let text = |name: &str| claimed[name].as_str().expect("a text").to_owned();
+    (text("task_id"), text("claim_token"))
+}
+
+#[tokio::test]
+async fn a_submission_answers_the_id_of_the_new_task_and_is_recorded() {
+    let service = Service::start().await;
+    let submitted = submit_suite(&service.client()).await;
+    let id = submitted["task_id"].as_str().expect("an id");
+    let expected = json!({ "success": true, "task_id": id, "action": "created", "reason": null });
+    assert_same_text(&submitted, &expected);
+    let expected = json!({
+        "operation": "submit_task", "agent_id": "boss-agent", "success": true,
+        "parameters": { "task_type": "test", "priority": 3 },
+        "result": { "task_id": id, "action": "created", "guardrails": [] },
+    });
+    assert_eq!(recorded(&service).await, expected);
+}
+
+#[tokio::test]
+async fn a_submitted_task_is_pending() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit_suite(&client).await["task_id"].clone();
+    let found = ask(&client, "get", json!({ "task_id": id })).await;
+    let found = json!({
+        "success": found["success"],
+        "task": without_times(found["task"].clone(), &["created_at"]),
+        "reason": found["reason"],
+    });
+    let expected = json!({
+        "success": true,
+        "task": {
+            "id": id, "task_type": "test", "description": "run the suite", "status": "pending",
+            "priority": 3, "input_data": { "suite": "unit", "a": [1, 2.5] }, "claimed_by": null,
+            "claimed_at": null, "result": null, "error_message": null, "depends_on": [],
+            "deadline": null, "created_at": "time", "completed_at": null,
+            "submitted_by": "boss-agent", "submitted_session_id": "sub", "claimed_session_id": null,
+            "agent_requirements": null, "attempt": 0, "max_attempts": 3, "retry_on_failure": false,
+            "lease_expires_at": null, "not_before": null, "unique_key": null, "started_at": null,
+            "blocked_by": [],
+        },
+        "reason": null,
+    });
+    assert_same_text(&found, &expected);
+}
+
+#[tokio::test]
+async fn a_claim_answers_the_task_with_its_lease_and_is_recorded() {
+    let service = Service::start().await;
+    let client = service.client();
+    let id = submit_suite(&client).await["task_id"].clone();
+    let claimed = client.claim("codex-9", json!({ "task_types": ["test"] })).await;
     let token = claimed["claim_token"].as_str().expect("a token").to_owned();
-    assert!(claimed["lease_expires_at"].is_string());
-    claimed["lease_expires_at"] = json!("time");
     let expected = json!({
         "success": true, "task_id": id, "task_type": "test", "description": "run the suite",
         "input_data": { "suite": "unit", "a": [1, 2.5] }, "priority": 3, "deadline": null,
         "reason": null, "attempt": 1, "claim_token": token, "lease_expires_at": "time",
     });
-    assert_eq!(claimed.to_string(), expected.to_string());
-    let audit = service.last_audit().await;
-    assert_eq!(
-        (&audit["operation"], &audit["agent_id"]),
-        (&json!("claim_task"), &json!("codex-9"))
-    );
-    assert_eq!(audit["parameters"], json!({ "task_types": ["test"] }));
-    assert_eq!(audit["result"], json!({ "task_id": id, "attempt": 1, "guardrails": [] }));
-
-    let report = json!({ "result": { "passed": 212, "z": 1, "a": 2 }, "claim_token": token });
-    let done = client.complete("codex-9", &id, report.clone()).await;
+    assert_same_text(&without_times(claimed, &["lease_expires_at"]), &expected);
     let expected = json!({
-        "success": true, "status": "completed", "task_id": id, "reason": null, "retry_at": null,
+        "operation": "claim_task", "agent_id": "codex-9", "success": true,
+        "parameters": { "task_types": ["test"] },
+        "result": { "task_id": id, "attempt": 1, "guardrails": [] },
     });
-    assert_eq!(done.to_string(), expected.to_string());
-    let audit = service.last_audit().await;
-    assert_eq!(audit["operation"], "complete_task");
-    assert_eq!(audit["parameters"], json!({ "task_id": id, "success": true }));
-    assert_eq!(audit["result"], json!({ "status": "completed", "guardrails": [] }));
-    let again = client.complete("codex-9", &id, report).await;
-    assert_eq!(again, done, "an identical repeat");
-    let other = client.complete("codex-9", &id, json!({ "result": { "passed": 1 } })).await;
-    assert_eq!(other["reason"], "task_already_finished");
-    assert_eq!(service.last_audit().await["success"], false);
-
-    let task = task(&client, &id).await;
-    let keys: Vec<_> = task.as_object().expect("an object").keys().collect();
-    assert_eq!(
-        keys,
-        [
-            "id",
-            "task_type",
-            "description",
-            "status",
-            "priority",
-            "input_data",
-            "claimed_by",
-            "claimed_at",
-            "result",
-            "error_message",
-            "depends_on",
-            "deadline",
-            "created_at",
-            "completed_at",
-            "submitted_by",
-            "submitted_session_id",
-            "claimed_session_id",
-            "agent_requirements",
-            "attempt",
-            "max_attempts",
-            "retry_on_failure",
-            "lease_expires_at",
-            "not_before",
-            "unique_key",
-            "started_at",
-            "blocked_by",
-        ]
-    );
-    assert_eq!(task["result"].to_string(), r#"{"passed":212,"z":1,"a":2}"#, "verbatim");
-    assert_eq!((&task["status"], &task["claimed_by"]), (&json!("completed"), &json!("codex-9")));
-    assert_eq!(
-        (&task["submitted_by"], &task["submitted_session_id"]),
-        (&json!("boss-agent"), &json!("sub"))
-    );
-    assert!(task["completed_at"].is_string() && task["started_at"].is_string());
-    assert_eq!((&task["depends_on"], &task["blocked_by"]), (&json!([]), &json!([])));
+    assert_eq!(recorded(&service).await, expected);
 }
 
 #[tokio::test]
-async fn an_empty_queue_says_so() {
+async fn a_completion_answers_the_final_status_and_is_recorded() {
     let service = Service::start().await;
     let client = service.client();
-    assert_eq!(client.claim("a", json!({})).await, nothing("no_tasks_available"));
-    let audit = service.last_audit().await;
-    assert_eq!((&audit["operation"], &audit["success"]), (&json!("claim_task"), &json!(false)));
-    assert_eq!(audit["result"], json!({ "reason": "no_tasks_available" }));
+    let (id, token) = claimed_suite(&client).await;
+    let report = json!({ "result": { "passed": 212 }, "claim_token": token });
+    let done = client.complete("codex-9", &id, report).await;
+    let expected = json!({
+        "success": true, "status": "completed", "task_id": id, "reason": null, "retry_at": null,
+    });
+    assert_same_text(&done, &expected);
+    let expected = json!({
+        "operation": "complete_task", "agent_id": "codex-9", "success": true,
+        "parameters": { "task_id": id, "success": true },
+        "result": { "status": "completed", "guardrails": [] },
+    });
+    assert_eq!(recorded(&service).await, expected);
+}
+
+#[tokio::test]
+async fn a_completed_task_keeps_its_result_verbatim() {
+    let service = Service::start().await;
+    let client = service.client();
+    let (id, _) = claimed_suite(&client).await;
+    client.complete("codex-9", &id, json!({ "result": { "passed": 212, "z": 1, "a": 2 } })).await;
+    let times = ["claimed_at", "created_at", "completed_at", "started_at"];
+    let expected = json!({
+        "id": id, "task_type": "test", "description": "run the suite", "status": "completed",
+        "priority": 3, "input_data": { "suite": "unit", "a": [1, 2.5] }, "claimed_by": "codex-9",
+        "claimed_at": "time", "result": { "passed": 212, "z": 1, "a": 2 }, "error_message": null,
+        "depends_on": [], "deadline": null, "created_at": "time", "completed_at": "time",
+        "submitted_by": "boss-agent", "submitted_session_id": "sub", "claimed_session_id": null,
+        "agent_requirements": null, "attempt": 1, "max_attempts": 3, "retry_on_failure": false,
+        "lease_expires_at": null, "not_before": null, "unique_key": null, "started_at": "time",
+        "blocked_by": [],
+    });
+    assert_same_text(&without_times(task(&client, &id).await, &times), &expected);
+}
+
+#[tokio::test]
+async fn a_completion_that_is_repeated_gets_the_same_answer() {
+    let service = Service::start().await;
+    let client = service.client();
+    let (id, token) = claimed_suite(&client).await;
+    let report = json!({ "result": { "passed": 212 }, "claim_token": token });
+    let done = client.complete("codex-9", &id, report.clone()).await;
+    assert_same_text(&client.complete("codex-9", &id, report).await, &done);
+}
+
+#[tokio::test]
+async fn another_completion_of_a_completed_task_is_refused_and_recorded() {
+    let service = Service::start().await;
+    let client = service.client();
+    let (id, _) = claimed_suite(&client).await;
+    client.complete("codex-9", &id, json!({ "result": { "passed": 212 } })).await;
+    let other = client.complete("codex-9", &id, json!({ "result": { "passed": 1 } })).await;
+    let expected = json!({
+        "success": false, "status": null, "task_id": null, "reason": "task_already_finished",
+        "retry_at": null,
+    });
+    assert_same_text(&other, &expected);
+    let expected = json!({
+        "operation": "complete_task", "agent_id": "codex-9", "success": false,
+        "parameters": { "task_id": id, "success": true },
+        "result": { "reason": "task_already_finished" },
+    });
+    assert_eq!(recorded(&service).await, expected);
+}
+
+#[tokio::test]
+async fn a_claim_of_an_empty_queue_is_refused_and_recorded() {
+    let service = Service::start().await;
+    let claimed = service.client().claim("a", json!({})).await;
+    assert_same_text(&claimed, &nothing("no_tasks_available"));
+    let expected = json!({
+        "operation": "claim_task", "agent_id": "a", "success": false,
+        "parameters": { "task_types": null }, "result": { "reason": "no_tasks_available" },
+    });
+    assert_eq!(recorded(&service).await, expected);
+}
+
+#[tokio::test]
+async fn a_claim_gets_only_tasks_of_the_types_that_it_names() {
+    let service = Service::start().await;
+    let client = service.client();
     client.submit(json!({})).await;
-    assert_eq!(client.claim("a", json!({ "task_types": [] })).await["success"], false);
-    assert_eq!(client.claim("a", json!({ "task_types": ["x"] })).await["success"], false);
+    for types in [json!([]), json!(["x"])] {
+        let claimed = client.claim("a", json!({ "task_types": types })).await;
+        assert_eq!(claimed, nothing("no_tasks_available"), "{types}");
+    }
     assert_eq!(client.claim("a", json!({ "task_types": ["x", "test"] })).await["success"], true);
+}
+
+#[tokio::test]
+async fn an_unknown_task_is_not_found() {
+    let service = Service::start().await;
     let unknown = json!({ "task_id": "00000000-0000-0000-0000-000000000000" });
-    let answer = ask(&client, "get", unknown).await;
-    assert_eq!(answer.to_string(), r#"{"success":false,"reason":"task_not_found"}"#);
+    let answer = ask(&service.client(), "get", unknown).await;
+    assert_same_text(&answer, &json!({ "success": false, "reason": "task_not_found" }));
 }
 
 #[tokio::test]

@@ -43,7 +43,7 @@ const MORE_ROWS: &str = "
         (workspace, name, list_order, category, severity, min_trust_level, pattern, explanation)
     values ('own', 'no_git_status', 1, 'git', 'block', 5, 'git status', 'not here');
     insert into domain_rule (workspace, pattern, action, priority)
-    values ('own', 'api.github.com', 'deny', 1), ('default', 'api.github.com', 'allow', 1);
+    values ('own', 'api.github.com', 'deny', 1);
     insert into cedar_policy (workspace, name, priority, policy_text)
     values ('own', 'p', 1, 'permit (principal, action, resource);');
     insert into mcp_connection (workspace, agent_id, connection_id, session_id)
@@ -486,7 +486,8 @@ async fn a_function_without_its_filter_by_workspace_is_noticed() {
     for (function, filter, request, how) in BROKEN {
         let definition = format!("select pg_get_functiondef('{function}'::regproc)");
         let definition: String = workspaces.service.scalar(&definition).await;
-        let broken = definition.replace(filter, "true");
+        let both = filter.replace("= in_workspace", "in ('own', 'other')");
+        let broken = definition.replace(filter, &both);
         assert_ne!(broken, definition, "{function} has no {filter}");
         workspaces.service.execute(&broken).await;
         let call = calls().into_iter().find(|it| it.name() == request).expect("a request");
