@@ -19,7 +19,7 @@ fn task(reference: &str, depends_on: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_batch_is_stored_whole_with_its_dependencies_and_a_row_for_each_task() {
+async fn a_batch_is_stored_with_its_dependencies_and_an_audit_row_for_each_task() {
     let service = Service::start().await;
     let client = service.client();
     let older = post(&client, "submit", json!({ "task_type": "t", "task_description": "o" })).await;

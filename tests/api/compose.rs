@@ -1,5 +1,5 @@
-//! The database of `docker-compose.yml`: what its first start leaves behind, by the very script that
-//! the container runs.
+//! The database of `docker-compose.yml`: what its first start creates, with the script that the container
+//! runs.
 use std::{path::Path, process::Output, str};
 
 use agent_coordinator::{App, router};
@@ -15,14 +15,14 @@ use crate::{
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Runs what the container runs when it has no data yet.
+/// Runs the script of the container's first start.
 async fn first_start(url: &str, migrations: &Path) -> Output {
     let binaries = Binaries::installed().expect("PostgreSQL is installed");
     Command::new("bash")
         .args(["-c", "PATH=$1:$PATH; exec \"$2\"", "bash"])
         .arg(binaries.dir())
         .arg(Path::new(ROOT).join("docker/migrate.sh"))
-        // A name or an address: the script hands it on to psql.
+        // A name or a connection string: the script passes it to psql.
         .env("POSTGRES_DB", url)
         .env("POSTGRES_USER", "postgres")
         .env("MIGRATIONS", migrations)
@@ -32,7 +32,7 @@ async fn first_start(url: &str, migrations: &Path) -> Output {
         .expect("the script runs")
 }
 
-/// Everything in the database but the rows of its tables, as statements that would make it again.
+/// The schema of the database, as pg_dump writes it.
 async fn schema(url: &str) -> String {
     let binaries = Binaries::installed().expect("PostgreSQL is installed");
     let output = Command::new(binaries.dir().join("pg_dump"))
@@ -42,13 +42,13 @@ async fn schema(url: &str) -> String {
         .expect("pg_dump runs");
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(text.contains("CREATE TABLE public.file_lock"), "{text}");
-    // These two lines carry a word that is new in each dump.
+    // These two lines contain a token that is different in each dump.
     let is_same =
         |line: &&str| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict");
     text.lines().filter(is_same).collect::<Vec<_>>().join("\n")
 }
 
-/// What the migrator remembers of migrations and functions, and when and how fast they were applied.
+/// The records of the migrator about migrations and functions, and when and how fast they were applied.
 async fn records(db: &PgPool) -> (String, String) {
     let of_migrations = "select string_agg(
         concat_ws(' ', version, description, success, encode(checksum, 'hex')), E'\n'
@@ -114,13 +114,13 @@ async fn a_migration_that_fails_in_a_first_start_leaves_nothing_and_fails_the_st
     assert_eq!(left, "");
 }
 
-/// What the compose file mounts into a service: source, target and mode of each, in order.
+/// The mounts of a service in the compose file: source, target and mode of each, in order.
 fn mounts(service: &str) -> Vec<(String, String, String)> {
     let file = std::fs::read_to_string(Path::new(ROOT).join("docker-compose.yml")).expect("a file");
     let depth = |line: &str| line.len() - line.trim_start().len();
     let lines: Vec<_> =
         file.lines().filter(|it| !it.trim().is_empty() && !it.trim().starts_with('#')).collect();
-    // The lines below a key, which are those that are indented further.
+    // The lines below a key: those that are indented further.
     let below = |lines: &[&str], key: &str| -> Vec<String> {
         let at = lines.iter().position(|it| it.trim() == key).expect("the key");
         let inner = lines[at + 1..].iter().take_while(|it| depth(it) > depth(lines[at]));

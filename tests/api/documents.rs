@@ -1,4 +1,4 @@
-//! Documents: generated ones are what the program would write now, and the page for operators is right.
+//! Documents: the generated ones are up to date, and the claims of docs/operating.md hold.
 mod queries;
 
 use std::{
@@ -42,7 +42,7 @@ fn the_example_of_an_environment_is_fresh() {
     assert_fresh(".env.example", &env_example());
 }
 
-/// The Markdown files of a folder and, but for what is built or installed, of those in it.
+/// The Markdown files below a folder, without those that are built or installed.
 fn markdown(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).expect("a folder") {
@@ -123,7 +123,7 @@ fn the_example_names_every_variable_that_is_read_and_its_values_are_accepted() {
     assert!(supabase.contains(&("DB_BACKEND", "supabase")));
     let all: Vec<_> = local.iter().chain(others).copied().collect();
     assert_accepted(&all);
-    // Every value is one on its own too: none is accepted because another takes its place.
+    // Every value is accepted on its own too, not only because another variable overrides it.
     for variable in others {
         assert_accepted(&[local[0], *variable]);
     }
@@ -142,7 +142,7 @@ async fn the_documents_are_served() {
     assert_eq!(openapi.json, document(&capabilities::all()));
 }
 
-/// The fenced blocks of one language in the page for operators.
+/// The fenced blocks of one language in docs/operating.md.
 pub(crate) fn blocks(language: &str) -> Vec<&'static str> {
     let page = include_str!("../../docs/operating.md");
     let fence = format!("```{language}\n");

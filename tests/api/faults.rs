@@ -32,7 +32,7 @@ impl Mortal {
         Self { server, client }
     }
 
-    /// A connection of the test's own, which must be opened anew after each kill.
+    /// A connection of the test. It has to be opened again after each kill.
     async fn look(&self) -> PgPool {
         PgPool::connect(&self.server.url("postgres")).await.expect("the database answers")
     }
@@ -42,15 +42,14 @@ impl Mortal {
         self.client.post("/locks/acquire", body).await
     }
 
-    /// Asks until the service is well again; each question takes as long as it takes the database
-    /// to refuse.
+    /// Waits until the service is healthy again.
     async fn recovered(&self) {
         let health = async || self.client.get("/health").await;
         eventually("the service recovers", health, |it| it.status == 200).await;
     }
 }
 
-/// A request that met a dying database says so, and nothing else.
+/// Asserts the 503 of a request whose database ended meanwhile.
 #[track_caller]
 fn assert_unavailable(answer: &Answer) {
     assert_eq!(answer.status, 503, "{}", answer.text);
@@ -75,7 +74,7 @@ async fn a_backend_killed_between_requests_is_replaced() {
          where application_name = 'agent-coordinator'",
     )
     .await;
-    // One request may find the dead connection; the next has a new one.
+    // One request may get the closed connection. The next one gets a new connection.
     let found = mortal.acquire("k").await;
     if found.status != 200 {
         assert_unavailable(&found);
@@ -91,7 +90,7 @@ async fn a_backend_killed_while_it_serves_a_request_costs_that_request() {
     let granted = mortal.acquire("k").await.json;
     let db = mortal.look().await;
     execute(&db, "update file_lock set expires_at = now() - interval '1 s'").await;
-    // The row is held, so that the acquisition waits in its backend until that is killed.
+    // The row is locked, so that the acquisition waits in its backend until the backend is killed.
     let mut blocker = db.begin().await.expect("a transaction");
     sqlx::query_scalar!("select 1 as one from file_lock where workspace = 'default' for update")
         .fetch_one(&mut *blocker)
@@ -173,7 +172,7 @@ async fn a_killed_database_loses_no_acknowledged_lock() {
         assert_eq!(status["lock"]["fencing_token"], lock["fencing_token"], "{key}");
         assert_eq!(status["lock"]["expires_at"], lock["expires_at"], "{key}");
     }
-    // No effect without its record and no record without its effect.
+    // Every lock has an audit row and every audit row its lock.
     let db = mortal.look().await;
     let locks: i64 = scalar(&db, "select count(*) from file_lock").await;
     let recorded: i64 = scalar(
@@ -187,13 +186,13 @@ async fn a_killed_database_loses_no_acknowledged_lock() {
 }
 
 #[tokio::test]
-async fn clients_that_hang_up_cost_nobody_a_lock() {
+async fn clients_that_hang_up_lose_no_acknowledged_lock() {
     let service = Service::with(&[("POSTGRES_POOL_MAX", "2")]).await;
     let client = service.client();
     let mut granted = Vec::new();
     for round in 0..300_u64 {
-        // A request is dropped after a while: before, amid and after its transaction. The last ones come to
-        // their end on the slowest machine.
+        // Each request is dropped after a longer time: before, within and after its transaction. The last
+        // ones complete even on a slow machine.
         let rude = client.clone().header("idempotency-key", &format!("rude-{round}"));
         let body =
             json!({ "file_path": format!("rude/{round}"), "agent_id": "r", "agent_type": "t" });
@@ -209,7 +208,7 @@ async fn clients_that_hang_up_cost_nobody_a_lock() {
         }
         granted.push(client.acquire("honest", &format!("honest/{round}"), json!({})).await);
     }
-    assert!(granted.len() > 300, "some requests came to their end");
+    assert!(granted.len() > 300, "some requests completed");
     for lock in &granted {
         assert_eq!(lock["action"], "acquired", "{lock}");
         let key = lock["file_path"].as_str().expect("a key");
@@ -225,7 +224,7 @@ async fn clients_that_hang_up_cost_nobody_a_lock() {
 #[tokio::test]
 async fn a_connection_that_fell_silent_while_nothing_used_it_is_replaced() {
     let service = Service::start().await;
-    // The only connection that the service may have.
+    // The service has a single connection.
     let (relay, client, _) = relayed(&service.url, &[]).await;
     assert_eq!(client.acquire("a", "k", json!({})).await["success"], true);
     relay.silence();

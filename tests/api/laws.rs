@@ -1,4 +1,4 @@
-//! What holds for every operation, now and later: each law runs over the list of them.
+//! Laws: what holds for every operation. Each law runs over the registry, so a new operation is covered.
 mod functions;
 mod outcomes;
 mod rules;
@@ -23,7 +23,7 @@ pub(crate) struct Asked {
     pub(crate) body: Body,
 }
 
-/// The request that carries these members to a route: in the path, the query or the body.
+/// The request with these members for a route: in the path, the query or the body.
 pub(crate) fn request(route: &str, input: &Value) -> Asked {
     let (method, template) = route.split_once(' ').expect("method and path");
     let method: Method = method.parse().expect("a method");
@@ -62,7 +62,8 @@ fn routes() -> Vec<(std::sync::Arc<Registered>, &'static str)> {
     each.collect()
 }
 
-/// Writes whose example is refused or changes nothing in an empty database: a repetition with the same idempotency key is judged again.
+/// Writes whose example is refused or changes nothing in an empty database: a repetition with the same
+/// idempotency key is judged again.
 const JUDGED_AGAIN: [&str; 8] = [
     "cancel_work",
     "check_guardrails",
@@ -83,7 +84,7 @@ fn changed(before: &Value, after: &Value) -> Vec<String> {
     tables.filter(|(name, rows)| after[*name] != **rows).map(|(name, _)| name.clone()).collect()
 }
 
-/// A client that may do everything, as the agent that the examples name.
+/// A client with permission for an operation, as the agent that the examples name.
 fn permitted(service: &Service, op: &Registered) -> Client {
     match op.meta.category {
         Category::Admin => service.client_with(BOSS),
@@ -122,9 +123,9 @@ async fn every_example_is_accepted_and_runs() {
 async fn every_audited_call_leaves_exactly_one_row_of_its_name_and_no_other_call_any() {
     let service = Service::start().await;
     for (op, route) in routes() {
-        // Twice: the first may change something, the second may be refused.
+        // Twice: the first call can change something and the second one can be refused.
         for _ in 0..2 {
-            // A batch has a row of its own, and one for each task.
+            // A batch has one row of its own, and one for each task.
             let named =
                 format!("select count(*) from audit_log where operation = '{}'", op.meta.audit());
             let (all, before) = (service.audit_rows().await, service.scalar::<i64>(&named).await);
@@ -155,7 +156,7 @@ async fn a_write_repeated_with_its_idempotency_key_has_one_effect() {
             assert_eq!(service.contents().await, before, "{route}");
             replayed.insert(op.meta.id);
         } else {
-            // Only an answer that told of no change is judged again.
+            // Only an answer without an effect is judged again.
             judged_again.insert(op.meta.id);
             let kept = format!("select count(*) from idempotency_key where key = 'key-{n}'");
             assert_eq!(service.scalar::<i64>(&kept).await, 0, "{route}: {}", first.text);
@@ -169,11 +170,11 @@ async fn a_write_repeated_with_its_idempotency_key_has_one_effect() {
 async fn a_read_writes_nothing() {
     let service = Service::start().await;
     service.client().acquire("claude-1", "src/main.rs", json!({})).await;
-    // The database itself refuses to write for this one.
+    // On these connections, the database refuses to write.
     let separator = if service.url.contains('?') { '&' } else { '?' };
     let read_only =
         format!("{}{separator}options=-c%20default_transaction_read_only%3Don", service.url);
-    // A pooler would not pass that on, so this goes straight to the database.
+    // A pooler would not pass the option on, so the client connects to the database directly.
     let client = Client::new(router(App::new(config(&variables(&read_only)))));
     let client = client.header("x-api-key", FREE);
     let before = service.contents().await;

@@ -31,7 +31,7 @@ pub(crate) async fn run(arguments: &[&str], variables: &HashMap<String, String>)
     command(arguments, variables).output().await.expect("the program runs")
 }
 
-/// How long a server may take to end: its grace time, and as long again.
+/// How long a server may take to end: more than twice its default grace time.
 const LONGEST_END: Duration = Duration::from_secs(60);
 
 /// A running server.
@@ -186,7 +186,7 @@ async fn unknown_arguments_end_with_2_and_documents_need_no_configuration() {
 }
 
 #[tokio::test]
-async fn without_a_database_the_server_lives_and_says_what_is_missing() {
+async fn without_a_database_the_server_runs_and_reports_what_is_missing() {
     let running = Running::start(variables(&nowhere())).await;
     assert_eq!(running.request("GET", "/live", "").await.0, 200);
     let (lock, health, ready) = join_all_three(&running).await;
@@ -234,8 +234,8 @@ async fn simultaneous_starters_migrate_once() {
 async fn five_servers_that_start_at_once_migrate_once() {
     let url = empty_database().await;
     let db = PgPool::connect(&url).await.expect("it answers");
-    // The migrator's table, not yet committed: whoever migrates first has to wait for it, and the
-    // others for them, until all five are there.
+    // The migrator's table, not yet committed: the first migrator has to wait for it, and the others for the
+    // first one, until all five wait.
     let mut gate = db.begin().await.expect("a transaction");
     crate::support::execute(&mut *gate, "create table _sqlx_migrations ()").await;
     let open = async {
@@ -289,7 +289,7 @@ async fn a_schema_newer_than_the_binary_ends_the_start_with_1() {
 }
 
 #[tokio::test]
-async fn a_database_that_comes_later_is_migrated_then() {
+async fn a_database_that_becomes_reachable_later_is_migrated_then() {
     let mut server = throwaway::private().await.expect("a server");
     let url = server.url("postgres");
     server.kill().await.expect("it is killed");
@@ -350,7 +350,7 @@ async fn a_request_in_flight_is_answered_after_sigterm_and_new_ones_are_refused(
         blocked(&db, 1).await;
         running.signal("TERM");
         running.wait_for_line("stopping").await;
-        // Idle connections are closed last: from here on the grace time is all that there is.
+        // Idle connections are closed last: from here on only the grace time keeps the process.
         idle.read_to_end(&mut Vec::new()).await.expect("the end");
         assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err());
         blocker.rollback().await.expect("rolled back");
@@ -373,7 +373,7 @@ async fn a_request_in_flight_is_answered_after_sigterm_and_new_ones_are_refused(
 }
 
 #[tokio::test]
-async fn a_database_that_accepts_and_never_answers_does_not_keep_the_server_from_living() {
+async fn the_server_runs_although_its_database_accepts_connections_and_never_answers() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = silent.local_addr().expect("an address").port();
     let running =
@@ -419,7 +419,7 @@ async fn idle_and_slow_connections_are_closed_after_the_keep_alive_time() {
     variables.insert("API_TIMEOUT_KEEP_ALIVE".to_owned(), "1".to_owned());
     let running = Running::start(variables).await;
     let head = "GET /live HTTP/1.1\r\nhost: localhost\r\n";
-    // One that never speaks, one amid its head, one idle after two answers.
+    // A connection without a byte, one within its request head, and one that is idle after two answers.
     for (sent, answers) in [("", 0), (head, 0), (&format!("{head}\r\n{head}\r\n"), 2)] {
         let before = Instant::now();
         let mut stream =

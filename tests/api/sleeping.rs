@@ -1,4 +1,4 @@
-//! SLEEP_FRIENDLY: a service with nothing to do sends nothing, so that its platform may stop it.
+//! SLEEP_FRIENDLY: an idle service sends nothing to its database, so that its platform can suspend it.
 use std::time::Duration;
 
 use agent_coordinator::{App, Config};
@@ -14,7 +14,7 @@ const SESSION: &str = "insert into agent_session
 
 const ENDED: &str = "select count(*) from agent_session where ended_at is not null";
 
-/// Both services sweep every moment, if they sweep, and close connections after one.
+/// A short sweep interval, and a short time until idle connections are closed.
 fn impatient(config: Config) -> Config {
     let moment = Duration::from_millis(5);
     config.with_sleepy_idle_time(Duration::from_millis(100)).with_sweep_interval(moment)
@@ -39,7 +39,7 @@ async fn a_sleepy_service_keeps_no_connection_and_another_does() {
     let open = async || sleepy.scalar::<i64>(OPEN).await;
     eventually("the sleepy service closes its connections", open, |open| *open == 0).await;
     assert!(lively.scalar::<i64>(OPEN).await > 0);
-    // It wakes up like any other.
+    // The next request opens a connection again.
     assert_eq!(sleepy.client_with(FREE).get("/locks").await.status, 200);
 }
 
@@ -48,7 +48,7 @@ async fn a_sleepy_service_does_not_sweep_and_another_does() {
     let (sleepy, lively) = (service(&[("SLEEP_FRIENDLY", "true")]).await, service(&[]).await);
     sleepy.execute(SESSION).await;
     let swept = async {
-        // The lively one sweeps again and again, which gives the sleepy one all the time it needs.
+        // Ten sweeps of the other service give the sleepy one enough time for one.
         for _ in 0..10 {
             lively.execute("delete from agent_session").await;
             lively.execute(SESSION).await;

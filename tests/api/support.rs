@@ -1,4 +1,4 @@
-//! A service on a database of its own, and a client that speaks JSON with it.
+//! A service on a database of its own, a JSON client for it, and helpers that several files use.
 use std::{collections::HashMap, fmt::Debug, time::Duration};
 
 use agent_coordinator::{App, Config, Home, router, schema};
@@ -31,7 +31,7 @@ const IDENTITIES: &str = r#"{
 /// The service on a migrated database of its own.
 pub(crate) struct Service {
     transport: Transport,
-    /// For looking where no operation can, and for moving time.
+    /// For reading what no operation shows, and for moving time.
     pub(crate) db: PgPool,
     pub(crate) url: String,
     _database: throwaway::Database,
@@ -61,8 +61,8 @@ pub(crate) fn variables(url: &str) -> HashMap<String, String> {
     .into()
 }
 
-/// A configuration from an environment, with what is known of agents kept for an hour: how many
-/// statements a request takes must not depend on how long a test takes.
+/// A configuration from an environment. Standings and heartbeats are cached for an hour, so that the number
+/// of statements of a request does not depend on how long a test takes.
 pub(crate) fn config(variables: &HashMap<String, String>) -> Config {
     Config::parse(Home::Server, |name| variables.get(name).cloned())
         .expect("a valid configuration")
@@ -82,15 +82,14 @@ impl Service {
         Self::with(&[]).await
     }
 
-    /// Starts with these environment variables besides the usual ones.
+    /// Starts with these environment variables in addition to the usual ones.
     pub(crate) async fn with(more: &[(&str, &str)]) -> Self {
         let database = database().await;
         let transport = Transport::start(&with_more(&database.url, more)).await;
         Self::over(transport, database).await
     }
 
-    /// Starts within this process, whatever the tests are run through: `tune` has no counterpart in
-    /// the environment of a process.
+    /// Starts within this process in every mode of the tests, because `tune` has no environment variable.
     pub(crate) async fn configured(
         more: &[(&str, &str)],
         tune: impl FnOnce(Config) -> Config,
@@ -106,8 +105,8 @@ impl Service {
         Self { transport, db, url, _database: database }
     }
 
-    /// A client, without a key, of another process on the same database. The variables come besides
-    /// the usual ones.
+    /// A client, without a key, of another replica on the same database, with these environment variables in
+    /// addition to the usual ones.
     pub(crate) async fn replica(&self, more: &[(&str, &str)]) -> Client {
         Client::over(Transport::start(&with_more(&self.url, more)).await)
     }
@@ -145,7 +144,7 @@ impl Service {
 
     /// Rows as JSON.
     pub(crate) async fn rows(&self, sql: &str) -> Vec<Value> {
-        // Citus forgets the names of the columns of a subquery, but not those of a CTE.
+        // Citus loses the column names of a subquery, but not those of a CTE.
         let sql = format!(
             "with it as materialized ({sql})
              select coalesce(json_agg(row_to_json(it)), '[]') from it"
@@ -163,9 +162,9 @@ impl Service {
         self.rows("select * from audit_log order by created_at desc limit 1").await.remove(0)
     }
 
-    /// Everything that a request could have changed, as one text.
+    /// Everything that a request can change, as one text.
     pub(crate) async fn contents(&self) -> String {
-        // A process hears a caller again after ten seconds, which a slow test may take.
+        // A process records another heartbeat after ten seconds, which a slow test can take.
         let session =
             if self.transport.is_router() { "s" } else { "to_jsonb(s) - 'last_heartbeat_at'" };
         let sql = format!("select concat(
@@ -191,7 +190,7 @@ impl Service {
         self.scalar(&sql).await
     }
 
-    /// Every row of a workspace, by table: whatever table has a column of this name.
+    /// Every row of a workspace, by table, for all tables with a column `workspace`.
     pub(crate) async fn contents_of(&self, workspace: &str) -> Value {
         let tables = self.tables_of_workspaces().await;
         let rows = tables.iter().map(|(table, _)| {
@@ -227,7 +226,7 @@ impl Service {
         self.rows(sql).await.into_iter().map(table).collect()
     }
 
-    /// Has a service of its own answer, and returns by how much a statistic of the database grew.
+    /// Sends requests to a new service, and returns by how much a statistic of the database grew.
     pub(crate) async fn counted<T>(
         &self,
         statistic: &str,
@@ -250,7 +249,7 @@ impl Service {
         (after - before, acted)
     }
 
-    /// Ends the life of a lock, as time would.
+    /// Moves the expiry of a lock into the past.
     pub(crate) async fn expire(&self, key: &str) {
         self.execute(&format!(
             "update file_lock set expires_at = now() - interval '1 second'
@@ -300,7 +299,7 @@ pub(crate) struct Answer {
 }
 
 impl Client {
-    /// Of a router within this process, whatever the tests are run through.
+    /// A client of a router within this process, in every mode of the tests.
     pub(crate) fn new(router: Router) -> Self {
         Self::over(transport::in_process(router))
     }
@@ -357,7 +356,7 @@ impl Client {
 }
 
 impl Client {
-    /// Submits a task with these members besides the required ones, and returns its id.
+    /// Submits a task with these members in addition to the required ones, and returns its id.
     pub(crate) async fn submit(&self, more: Value) -> String {
         let body = json!({ "task_type": "test", "task_description": "d" });
         let answer = self.post("/work/submit", with(body, more)).await;
@@ -396,7 +395,7 @@ impl Client {
 }
 
 impl Answer {
-    /// The kinds and places of a 422, in order.
+    /// The types and locations of the issues of a 422, in order.
     #[track_caller]
     pub(crate) fn issues(&self) -> Vec<(String, Value)> {
         assert_eq!(self.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", self.text);
@@ -432,8 +431,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Observes a state until it is the expected one, and returns it. Fails after ten seconds with the last
-/// state that was observed.
-/// The only function in which a test may sleep.
+/// state that was observed. The only function in which a test may sleep.
 #[track_caller]
 pub(crate) fn eventually<S: Debug>(
     what: &str,
@@ -493,7 +491,7 @@ pub(crate) fn new_seed() -> u64 {
     u64::from_le_bytes(*uuid::Uuid::new_v4().as_bytes().first_chunk().expect("8 bytes")) | 1
 }
 
-/// Sends a signal, with the shell's own `kill`: a bare system has no program of that name.
+/// Sends a signal with the `kill` of the shell, because a minimal system has no program of that name.
 pub(crate) fn signal(name: &str, pid: String) {
     let script = "kill -s \"$1\" \"$2\"";
     let sent = std::process::Command::new("sh").args(["-c", script, "sh", name, &pid]).status();

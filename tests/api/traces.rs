@@ -1,4 +1,4 @@
-//! Spans, sent to a collector of the test's own (feature `otel`).
+//! Spans, sent to a collector within the test (feature `otel`).
 use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{TcpListener, TcpStream},
@@ -47,21 +47,21 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 }
 
 #[tokio::test]
-async fn an_operation_is_a_span_with_its_request_and_its_agent() {
+async fn an_operation_is_a_span_with_its_request_id_and_its_agent() {
     let collector = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = collector.local_addr().expect("an address");
     let database = crate::support::database().await;
     let mut variables = variables(&database.url);
     variables.insert("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), format!("http://{address}/"));
     variables.insert("OTEL_SERVICE_NAME".to_owned(), "the-service".to_owned());
-    // What is logged does not decide what is sent.
+    // The log filter must not filter spans.
     variables.insert("RUST_LOG".to_owned(), "agent_coordinator=info,coordinator=info".to_owned());
     let running = Running::start(variables).await;
     let body = acquire("the-agent", "src/the-file.rs");
     let (status, head, _) = running.request("POST", "/locks/acquire", &body).await;
     assert_eq!(status, 200);
     let id = head.lines().find_map(|it| it.strip_prefix("x-request-id: ")).expect("an id");
-    // The end of the process sends what is left.
+    // The process exports the remaining spans when it ends.
     running.signal("TERM");
     collector.set_nonblocking(true).expect("set");
     let accept = async || collector.accept();
@@ -89,5 +89,5 @@ async fn without_an_endpoint_nothing_is_sent() {
     assert_eq!(running.request("GET", "/locks", "").await.0, 200);
     running.signal("TERM");
     assert_eq!(running.end().await.0, Some(0));
-    assert_eq!(collector.accept().expect_err("nobody calls").kind(), ErrorKind::WouldBlock);
+    assert_eq!(collector.accept().expect_err("no connection").kind(), ErrorKind::WouldBlock);
 }

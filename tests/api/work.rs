@@ -24,7 +24,7 @@ fn nothing(reason: &str) -> Value {
     })
 }
 
-/// Ends leases, as time would.
+/// Moves the ends of all leases into the past.
 async fn end_leases(service: &Service) {
     service
         .execute(
@@ -271,7 +271,7 @@ async fn tasks_are_handed_out_by_priority_then_age() {
 }
 
 #[tokio::test]
-async fn submissions_are_checked() {
+async fn invalid_submissions_are_refused_and_store_nothing() {
     let service = Service::start().await;
     let client = service.client();
     let before = service.contents().await;
@@ -327,7 +327,7 @@ async fn submissions_are_checked() {
 }
 
 #[tokio::test]
-async fn requirements_keep_other_members() {
+async fn unknown_members_of_agent_requirements_are_kept() {
     let service = Service::start().await;
     let client = service.client();
     let requirements = json!({ "min_trust_level": "1", "tools": ["cargo"] });
@@ -355,7 +355,7 @@ async fn a_unique_key_has_one_live_task() {
     client.complete("a", id, json!({})).await;
     let next = ask(&client, "submit", body.clone()).await;
     assert_eq!(next["action"], "created");
-    // One that time has failed frees its key at once.
+    // A task whose deadline has passed frees its unique key at once.
     service.execute("update work_task set deadline = now() where status = 'pending'").await;
     assert_eq!(ask(&client, "submit", body).await["action"], "created");
     let failed = task(&client, next["task_id"].as_str().expect("an id")).await;
@@ -366,7 +366,7 @@ async fn a_unique_key_has_one_live_task() {
 }
 
 #[tokio::test]
-async fn a_task_waits_for_what_it_depends_on() {
+async fn a_task_is_not_handed_out_before_its_dependencies_are_completed() {
     let service = Service::start().await;
     let client = service.client();
     let one = client.submit(json!({ "task_description": "one", "priority": 9 })).await;
@@ -464,7 +464,7 @@ async fn many_claimants_never_share_a_task() {
 }
 
 #[tokio::test]
-async fn an_ended_lease_goes_to_the_next_and_the_old_claimant_is_superseded() {
+async fn a_task_whose_lease_has_ended_is_claimed_again_and_the_old_claim_is_superseded() {
     let service = Service::start().await;
     let client = service.client();
     let id = client.submit(json!({})).await;
@@ -488,7 +488,7 @@ async fn an_ended_lease_goes_to_the_next_and_the_old_claimant_is_superseded() {
 }
 
 #[tokio::test]
-async fn a_late_completion_counts_while_nobody_else_has_claimed() {
+async fn a_late_completion_counts_while_no_other_agent_has_claimed_the_task() {
     let service = Service::start().await;
     let client = service.client();
     let id = client.submit(json!({})).await;
@@ -562,7 +562,7 @@ async fn a_renewal_extends_the_lease_and_sets_running() {
 }
 
 #[tokio::test]
-async fn a_failure_is_tried_again_where_the_submitter_wants_it() {
+async fn a_failed_task_is_retried_where_the_submitter_asks_for_it() {
     let service = Service::start().await;
     let client = service.client();
     let id = client.submit(json!({ "retry_on_failure": true, "max_attempts": 3 })).await;
@@ -592,7 +592,7 @@ async fn a_failure_is_tried_again_where_the_submitter_wants_it() {
 }
 
 #[tokio::test]
-async fn time_limits_of_a_task() {
+async fn a_task_is_handed_out_after_not_before_and_fails_at_its_deadline() {
     let service = Service::start().await;
     let client = service.client();
     let future = "2999-01-01T00:00:00Z";
@@ -688,11 +688,15 @@ async fn requirements_decide_who_gets_a_task() {
     assert_eq!(client.claim("c", json!({})).await["success"], true);
     client.submit(json!({ "agent_requirements": { "archetype": "rust" } })).await;
     declare("d", "{}", "null").await;
-    assert_eq!(client.claim("d", json!({})).await["success"], true, "it has declared none");
+    assert_eq!(
+        client.claim("d", json!({})).await["success"],
+        true,
+        "the session has declared none"
+    );
 }
 
 #[tokio::test]
-async fn destructive_text_is_refused_at_submission_at_the_submitters_trust() {
+async fn destructive_text_is_refused_at_submission_by_the_submitters_trust() {
     let service = Service::start().await;
     let (client, boss) = (service.client(), service.client_with(BOSS));
     let refused = |names: &str| {
@@ -771,7 +775,7 @@ async fn a_destructive_result_is_refused_and_the_claim_kept() {
 }
 
 #[tokio::test]
-async fn patterns_that_change_are_applied_to_tasks_that_wait() {
+async fn changed_patterns_apply_to_pending_tasks() {
     let service = Service::with(&[("GUARDRAILS_CACHE_TTL", "0")]).await;
     let client = service.client();
     client.submit(json!({ "task_description": "feed the cat" })).await;
@@ -832,7 +836,7 @@ async fn any_call_renews_the_claims_of_its_session_and_never_shortens_them() {
 }
 
 #[tokio::test]
-async fn a_claim_ends_with_the_silence_of_its_session() {
+async fn a_claim_ends_with_its_session() {
     let service = Service::with(&[("SESSION_TIMEOUT_MINUTES", "20")]).await;
     let client = service.client();
     service
@@ -895,7 +899,7 @@ async fn workspaces_do_not_share_tasks_and_reviewers_do_not_claim() {
 }
 
 #[tokio::test]
-async fn probes_find_the_routes_without_touching_anything() {
+async fn probes_find_the_work_routes_and_change_nothing() {
     let service = Service::start().await;
     let before = service.contents().await;
     for (route, fields) in [
@@ -917,10 +921,10 @@ async fn probes_find_the_routes_without_touching_anything() {
 }
 
 #[tokio::test]
-async fn a_claim_reads_a_handful_of_rows_however_long_the_backlog_is() {
+async fn a_claim_reads_few_rows_however_long_the_backlog_is() {
     let service = Service::start().await;
-    // At the head of the queue are blocked tasks, forbidden and parked ones, and such as ask for
-    // what the claimant is not.
+    // At the head of the queue are tasks that are blocked, delayed or destructive, or that require another
+    // claimant.
     let backlog = |priority: u8, open: u8, trust: u8, parked: bool, archetype: &str, count: u32| {
         format!(
             "insert into work_task (workspace, task_type, description, priority, submitted_by,
@@ -950,7 +954,7 @@ async fn a_claim_reads_a_handful_of_rows_however_long_the_backlog_is() {
         )
         .await;
     for types in [json!(null), json!(["kind-3", "kind-5"])] {
-        // The counts of a connection are complete when it is closed.
+        // The statistics of a connection are complete when it is closed.
         let (counted, claims) = service
             .counted(read, async |client: Client| {
                 client.claim("a", json!({ "task_types": types })).await
@@ -959,7 +963,7 @@ async fn a_claim_reads_a_handful_of_rows_however_long_the_backlog_is() {
         assert_eq!(claims["priority"], 5, "{claims}");
         assert!(counted < 500, "{types}: {counted} rows read");
     }
-    // Whoever declares nothing is handed everything in its order.
+    // A claimant that declares no capabilities gets all tasks in their order.
     let (counted, claims) =
         service.counted(read, async |client: Client| client.claim("b", json!({})).await).await;
     assert_eq!(claims["priority"], 1, "{claims}");
@@ -967,7 +971,7 @@ async fn a_claim_reads_a_handful_of_rows_however_long_the_backlog_is() {
 }
 
 #[tokio::test]
-async fn a_deadlock_costs_nobody_their_request() {
+async fn a_deadlock_fails_no_request() {
     let service = Service::start().await;
     let client = service.client();
     let first = client.submit(json!({})).await;
@@ -978,14 +982,15 @@ async fn a_deadlock_costs_nobody_their_request() {
             "select 1 as one from work_task where workspace = 'default' and id = '{id}' for update"
         )
     };
-    // Somebody holds the dependent and wants the completed task; the completion the other way round.
+    // A transaction locks the dependent task and then the completed one. The completion locks them in the
+    // opposite order.
     let held = tokio::sync::Notify::new();
     let rival = async {
         let mut tx = service.db.begin().await.expect("a transaction");
         execute(&mut *tx, &row(&waiting)).await;
         held.notify_one();
         blocked(&service.db, 1).await;
-        // Whoever the database chooses to give way, the completion must come out right.
+        // Whichever transaction the database ends, the completion must succeed.
         if try_execute(&mut *tx, &row(&first)).await.is_ok() {
             tx.rollback().await.expect("rolled back");
         }
@@ -1006,7 +1011,7 @@ async fn a_deadlock_costs_nobody_their_request() {
 }
 
 #[tokio::test]
-async fn what_time_has_made_available_is_found_behind_any_number_of_others() {
+async fn a_task_whose_delay_or_lease_has_ended_is_found_behind_any_number_of_others() {
     let service = Service::start().await;
     let client = service.client();
     let insert = |kind: &str, count: u32, priority: u8, more: &str, values: &str| {
@@ -1044,7 +1049,7 @@ async fn what_time_has_made_available_is_found_behind_any_number_of_others() {
 }
 
 #[tokio::test]
-async fn a_pattern_may_forbid_many_waiting_tasks_at_once_and_to_everybody() {
+async fn a_pattern_can_block_many_pending_tasks_for_every_agent() {
     let service = Service::with(&[("GUARDRAILS_CACHE_TTL", "0")]).await;
     let client = service.client();
     for n in 0..40 {
@@ -1069,7 +1074,7 @@ async fn a_pattern_may_forbid_many_waiting_tasks_at_once_and_to_everybody() {
 }
 
 #[tokio::test]
-async fn a_shorter_renewal_holds_as_long_as_it_says() {
+async fn a_shorter_renewal_lasts_as_long_as_requested() {
     let service = Service::start().await;
     let client = service.client();
     let id = client.submit(json!({})).await;
@@ -1081,7 +1086,7 @@ async fn a_shorter_renewal_holds_as_long_as_it_says() {
     let left: f64 = service
         .scalar("select extract(epoch from lease_expires_at - clock_timestamp())::float8 / 60 from work_task")
         .await;
-    assert!(left > 59.0, "as at the claim: {renewed}");
+    assert!(left > 59.0, "the lease is as long as at the claim: {renewed}");
 }
 
 #[tokio::test]
@@ -1100,7 +1105,7 @@ async fn a_task_past_its_deadline_is_not_handed_out_again() {
     );
 }
 
-/// Minutes from now to a moment of the only task.
+/// Minutes from now to a time in a column of the only task.
 async fn minutes_left(service: &Service, moment: &str) -> f64 {
     let sql = format!(
         "select extract(epoch from {moment} - clock_timestamp())::float8 / 60 from work_task"
@@ -1108,7 +1113,7 @@ async fn minutes_left(service: &Service, moment: &str) -> f64 {
     service.scalar(&sql).await
 }
 
-/// Moves the ends of claims nearer, as time would.
+/// Moves the ends of claims nearer.
 async fn pass_minutes(service: &Service, minutes: u32) {
     service
         .execute(&format!(
@@ -1121,7 +1126,7 @@ async fn pass_minutes(service: &Service, minutes: u32) {
 }
 
 #[tokio::test]
-async fn a_lease_lasts_as_many_minutes_as_it_says() {
+async fn a_lease_lasts_as_many_minutes_as_requested() {
     let service = Service::with(&[("WORK_LEASE_MINUTES", "7")]).await;
     let client = service.client();
     let lasts = async |minutes: f64| {
@@ -1164,7 +1169,7 @@ async fn a_claim_without_a_session_is_renewed_by_any_call_of_its_agent() {
 }
 
 #[tokio::test]
-async fn a_renewed_claim_still_ends_with_the_silence_of_its_session() {
+async fn a_renewed_claim_still_ends_with_its_session() {
     let service = Service::with(&[("SESSION_TIMEOUT_MINUTES", "20")]).await;
     let client = service.client();
     let who = json!({ "agent_id": "a", "agent_type": "t", "session_id": "s" });
@@ -1184,7 +1189,7 @@ async fn a_renewed_claim_still_ends_with_the_silence_of_its_session() {
         .await;
     client.acquire("a", "k", json!({ "session_id": "s" })).await;
     horizon().await;
-    // Neither does a call give the lease less than it had.
+    // A call does not shorten a lease either.
     service
         .execute(
             "update work_task set lease_minutes = 1,
@@ -1214,13 +1219,13 @@ async fn only_the_claimants_own_session_renews_a_claim() {
 }
 
 #[tokio::test]
-async fn a_claim_that_is_renewed_late_is_out_of_the_queue_again() {
+async fn a_claim_that_is_renewed_late_is_not_handed_out() {
     let service = Service::start().await;
     let client = service.client();
     let id = client.submit(json!({})).await;
     client.claim("a", json!({})).await;
     end_leases(&service).await;
-    // Somebody who does not want the task has noticed that its lease is over.
+    // A claim for another task type has stored that the lease is over.
     assert_eq!(client.claim("b", json!({ "task_types": ["other"] })).await["success"], false);
     let ready = "select count(*) from work_task where is_ready";
     assert_eq!(service.scalar::<i64>(ready).await, 1);
@@ -1228,7 +1233,7 @@ async fn a_claim_that_is_renewed_late_is_out_of_the_queue_again() {
     assert_eq!(renewed["status"], "running");
     assert_eq!(service.scalar::<i64>(ready).await, 0);
     assert_eq!(client.claim("b", json!({})).await["success"], false);
-    // Nor is one that somebody else has claimed after its lease.
+    // Nor is it ready after another agent has claimed it.
     end_leases(&service).await;
     assert_eq!(client.claim("b", json!({ "task_types": ["other"] })).await["success"], false);
     assert_eq!(service.scalar::<i64>(ready).await, 1);
@@ -1237,7 +1242,7 @@ async fn a_claim_that_is_renewed_late_is_out_of_the_queue_again() {
 }
 
 #[tokio::test]
-async fn only_the_same_report_of_the_same_claimant_is_a_repeat() {
+async fn only_the_same_report_of_the_same_claimant_is_a_repetition() {
     let service = Service::start().await;
     let client = service.client();
     let id = client.submit(json!({})).await;
@@ -1278,7 +1283,7 @@ async fn a_task_that_is_claimed_again_has_no_report_yet() {
 }
 
 #[tokio::test]
-async fn only_a_completed_dependency_lets_a_task_go() {
+async fn only_a_completed_dependency_makes_a_task_ready() {
     let service = Service::start().await;
     let client = service.client();
     let ended = async |how: &str| {
@@ -1310,7 +1315,7 @@ async fn only_a_completed_dependency_lets_a_task_go() {
 }
 
 #[tokio::test]
-async fn what_time_has_made_available_keeps_its_requirements() {
+async fn a_task_whose_delay_or_lease_has_ended_keeps_its_requirements() {
     let service = Service::start().await;
     let (client, boss) = (service.client(), service.client_with(BOSS));
     service
@@ -1336,7 +1341,7 @@ async fn what_time_has_made_available_keeps_its_requirements() {
 }
 
 #[tokio::test]
-async fn what_a_silent_session_declares_does_not_count() {
+async fn capabilities_of_a_silent_session_do_not_count() {
     let service = Service::with(&[("SESSION_TIMEOUT_MINUTES", "20")]).await;
     let client = service.client();
     client.submit(json!({ "agent_requirements": { "archetype": "rust" } })).await;
@@ -1354,7 +1359,7 @@ async fn what_a_silent_session_declares_does_not_count() {
 }
 
 #[tokio::test]
-async fn a_claim_writes_down_which_deadlines_have_passed() {
+async fn a_claim_stores_the_failure_of_tasks_whose_deadline_has_passed() {
     let service = Service::start().await;
     let client = service.client();
     let id = client.submit(json!({ "deadline": "2999-01-01T00:00:00Z" })).await;
@@ -1381,7 +1386,7 @@ async fn a_task_out_of_attempts_failed_when_its_last_lease_ended() {
 }
 
 #[tokio::test]
-async fn the_delay_of_a_retry_doubles_up_to_an_hour_give_or_take_a_fifth() {
+async fn the_delay_of_a_retry_doubles_up_to_an_hour_within_a_fifth() {
     let service = Service::start().await;
     let client = service.client();
     for (attempt, seconds) in
@@ -1415,7 +1420,7 @@ async fn the_delay_of_a_retry_doubles_up_to_an_hour_give_or_take_a_fifth() {
 }
 
 #[tokio::test]
-async fn a_success_is_not_tried_again() {
+async fn a_completed_task_is_not_retried() {
     let service = Service::start().await;
     let client = service.client();
     let id = client.submit(json!({ "retry_on_failure": true })).await;
@@ -1425,7 +1430,7 @@ async fn a_success_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn a_claim_does_not_wait_for_a_task_that_somebody_else_is_taking() {
+async fn a_claim_does_not_wait_for_a_task_that_another_agent_is_claiming() {
     let service = Service::start().await;
     let client = service.client();
     let first = client.submit(json!({})).await;
@@ -1441,7 +1446,7 @@ async fn a_claim_does_not_wait_for_a_task_that_somebody_else_is_taking() {
 }
 
 #[tokio::test]
-async fn a_running_task_holds_its_unique_key() {
+async fn a_running_task_keeps_its_unique_key() {
     let service = Service::start().await;
     let client = service.client();
     let id = client.submit(json!({ "unique_key": "k" })).await;
@@ -1480,7 +1485,7 @@ async fn only_a_failed_or_cancelled_task_is_replaced() {
 }
 
 #[tokio::test]
-async fn what_time_has_failed_cannot_be_cancelled() {
+async fn a_task_that_failed_by_time_cannot_be_cancelled() {
     let service = Service::start().await;
     let client = service.client();
     let late = client.submit(json!({ "deadline": "2999-01-01T00:00:00Z", "agent_id": "s" })).await;
@@ -1502,7 +1507,7 @@ async fn what_time_has_failed_cannot_be_cancelled() {
 }
 
 #[tokio::test]
-async fn guardrails_are_the_last_test_of_a_completion() {
+async fn guardrails_are_the_last_check_of_a_completion() {
     let service = Service::start().await;
     let client = service.client();
     let id = client.submit(json!({})).await;
@@ -1519,7 +1524,7 @@ async fn guardrails_are_the_last_test_of_a_completion() {
 }
 
 #[tokio::test]
-async fn a_task_that_waits_for_its_retry_is_nobodys() {
+async fn a_task_that_waits_for_its_retry_is_not_claimed() {
     let service = Service::start().await;
     let client = service.client();
     let id = client.submit(json!({ "retry_on_failure": true })).await;
@@ -1533,7 +1538,7 @@ async fn a_task_that_waits_for_its_retry_is_nobodys() {
 }
 
 #[tokio::test]
-async fn a_dependency_that_time_has_failed_shows_so() {
+async fn a_dependency_that_failed_by_time_is_shown_as_failed() {
     let service = Service::start().await;
     let client = service.client();
     let first = client.submit(json!({ "deadline": "2999-01-01T00:00:00Z" })).await;
@@ -1541,13 +1546,13 @@ async fn a_dependency_that_time_has_failed_shows_so() {
     service.execute("update work_task set deadline = now() where deadline is not null").await;
     let blocked = json!([{ "id": first, "status": "failed" }]);
     assert_eq!(task(&client, &waiting).await["blocked_by"], blocked);
-    // It makes room for another one at once.
+    // Another task can replace it at once.
     let second = client.submit(json!({ "replaces": first })).await;
     assert_eq!(task(&client, &waiting).await["depends_on"], json!([second]));
 }
 
 #[tokio::test]
-async fn text_is_no_reason_where_trust_is_wanting_anyway() {
+async fn a_claimant_without_the_required_trust_is_not_told_of_destructive_text() {
     let service = Service::start().await;
     let (client, boss) = (service.client(), service.client_with(BOSS));
     let text = json!({ "task_description": "git push --force",
@@ -1558,7 +1563,7 @@ async fn text_is_no_reason_where_trust_is_wanting_anyway() {
 }
 
 #[tokio::test]
-async fn the_list_tells_kinds_apart_and_what_time_has_failed() {
+async fn the_list_filters_by_type_and_shows_tasks_that_failed_by_time() {
     let service = Service::start().await;
     let client = service.client();
     let late = client.submit(json!({ "deadline": "2999-01-01T00:00:00Z", "task_type": "x" })).await;
@@ -1578,7 +1583,7 @@ async fn the_list_tells_kinds_apart_and_what_time_has_failed() {
 }
 
 #[tokio::test]
-async fn a_task_that_time_has_failed_is_final_before_anybody_writes_it_down() {
+async fn a_task_that_failed_by_time_is_final_before_its_failure_is_stored() {
     let service = Service::start().await;
     let client = service.client();
     let first = client.submit(json!({ "agent_id": "sub" })).await;
@@ -1590,11 +1595,11 @@ async fn a_task_that_time_has_failed_is_final_before_anybody_writes_it_down() {
     let failed = task(&client, &late).await;
     assert_eq!(failed["status"], "failed");
     client.submit(json!({ "replaces": first })).await;
-    assert_eq!(task(&client, &late).await, failed, "it waits for nothing any more");
+    assert_eq!(task(&client, &late).await, failed, "the failed task has no open dependencies");
 }
 
 #[tokio::test]
-async fn the_end_of_a_session_leaves_alone_what_time_has_failed() {
+async fn the_end_of_a_session_does_not_requeue_tasks_that_failed_by_time() {
     let service = Service::start().await;
     let client = service.client();
     let id = client.submit(json!({ "deadline": "2999-01-01T00:00:00Z" })).await;
@@ -1610,13 +1615,13 @@ async fn the_end_of_a_session_leaves_alone_what_time_has_failed() {
     assert_eq!((&failed["status"], &failed["claimed_by"]), (&json!("failed"), &json!("a")));
     let ended = client.post("/discovery/deregister", named).await.json;
     assert_eq!((&ended["success"], &ended["tasks_requeued"]), (&json!(true), &json!(0)));
-    assert_eq!(task(&client, &id).await, failed, "it keeps its last claimant");
+    assert_eq!(task(&client, &id).await, failed, "the failed task keeps its last claimant");
     let token = json!({ "claim_token": claimed["claim_token"] });
     assert_eq!(client.complete("a", &id, token).await["reason"], "task_already_finished");
 }
 
 #[tokio::test]
-async fn a_completion_is_repeated_by_its_claimant_alone() {
+async fn only_the_claimant_repeats_a_completion() {
     let service = Service::start().await;
     let client = service.client();
     let id = client.submit(json!({})).await;
@@ -1626,11 +1631,15 @@ async fn a_completion_is_repeated_by_its_claimant_alone() {
     let sibling = client.complete("a", &id, json!({ "session_id": "s-2" })).await;
     assert_eq!(sibling["reason"], "task_not_found_or_not_claimed_by_agent");
     assert_eq!(client.complete("a", &id, json!({ "session_id": "s-1" })).await, done);
-    assert_eq!(client.complete("a", &id, json!({})).await, done, "it names no other session");
+    assert_eq!(
+        client.complete("a", &id, json!({})).await,
+        done,
+        "the repetition names no other session"
+    );
 }
 
 #[tokio::test]
-async fn a_claim_counts_what_the_session_declares_that_it_revives() {
+async fn a_claim_uses_the_capabilities_of_the_session_that_it_revives() {
     let service = Service::start().await;
     let client = service.client();
     client.submit(json!({ "agent_requirements": { "archetype": "rust" } })).await;
@@ -1648,11 +1657,15 @@ async fn a_claim_counts_what_the_session_declares_that_it_revives() {
         let refused = client.claim("a", json!({ "session_id": "s" })).await;
         assert_eq!(refused, nothing("no_tasks_available"), "{ended}");
     }
-    assert_eq!(client.claim("b", json!({})).await["success"], true, "it declares nothing");
+    assert_eq!(
+        client.claim("b", json!({})).await["success"],
+        true,
+        "the agent declares no capabilities"
+    );
 }
 
 #[tokio::test]
-async fn what_was_claimed_before_the_session_was_registered_ends_with_its_silence() {
+async fn a_claim_made_before_its_session_was_registered_ends_with_the_session() {
     let service = Service::start().await;
     let client = service.client();
     let id = client.submit(json!({})).await;
@@ -1673,11 +1686,11 @@ async fn what_was_claimed_before_the_session_was_registered_ends_with_its_silenc
 }
 
 #[tokio::test]
-async fn a_renewal_may_overtake_the_claim_that_it_renews() {
+async fn a_renewal_waits_for_the_claim_that_it_renews() {
     let service = Service::start().await;
     let client = service.client();
     let id = client.submit(json!({})).await;
-    // A claim that is not committed before the renewal waits for it.
+    // A claim that is committed only after the renewal waits for its row.
     let mut tx = service.db.begin().await.expect("a transaction");
     let claim = format!(
         "update work_task set status = 'claimed', attempt = 1, claim_token = 'c',

@@ -1,4 +1,4 @@
-//! Dashboards: pages in a browser, from another origin, with the key as a bearer's token.
+//! Dashboards: pages in a browser, from another origin, with the key as a bearer token.
 use http::Method;
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ fn board(service: &Service) -> Sender {
 }
 
 #[tokio::test]
-async fn a_browser_lets_it_call_and_read() {
+async fn a_browser_permits_the_requests_and_shows_the_answers() {
     let service = Service::start().await;
     for (method, path) in [("GET", "/audit"), ("DELETE", "/locks/a/b.rs"), ("PATCH", "/issues/1")] {
         let client = service
@@ -31,7 +31,7 @@ async fn a_browser_lets_it_call_and_read() {
             assert!(headers.split(',').any(|it| it == name), "{headers}");
         }
     }
-    // What is refused must be readable as well, or the page cannot say why.
+    // Errors need the CORS headers too, or the page cannot read them.
     for path in ["/audit", "/nope"] {
         assert_eq!(board(&service).get(path).await.headers["access-control-allow-origin"], ORIGIN);
     }
@@ -42,7 +42,7 @@ async fn a_browser_lets_it_call_and_read() {
 }
 
 #[tokio::test]
-async fn it_shows_what_was_done_for_a_change() {
+async fn the_audit_log_is_shown_by_change() {
     let service = Service::start().await;
     let board = board(&service);
     for change in ["c-7", "c-8"] {
@@ -60,7 +60,7 @@ async fn it_shows_what_was_done_for_a_change() {
         (&entry["operation"], &entry["parameters"]["change_id"]),
         (&json!("submit_task"), &json!("c-7"))
     );
-    // What is left empty filters nothing.
+    // An empty parameter does not filter.
     let all = board.get("/audit?since=&change_id=&limit=50").await;
     assert_eq!(all.json["count"], 2);
     let wrong = board.get("/audit?since=yesterday&change_id=&limit=50").await;
@@ -68,7 +68,7 @@ async fn it_shows_what_was_done_for_a_change() {
 }
 
 #[tokio::test]
-async fn it_frees_a_lock() {
+async fn a_lock_is_released_by_force() {
     let service = Service::start().await;
     service.client().acquire("claude-1", "src/a b.rs", json!({})).await;
     let board = board(&service);

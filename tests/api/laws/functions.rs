@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::sql::{Sql, files, functions, queries_for_operators, read, shown, statements, tokens};
 use crate::support::Service;
 
-/// The most lines of a function. One that does two things is two functions.
+/// The most lines of a function. A longer one has more than one purpose and is split.
 const MOST_LINES: usize = 80;
 
-/// Functions that touch tables of workspaces without being told which, each with its reason.
+/// Functions that use tables of workspaces and have no argument for the workspace, each with its reason.
 const EVERY_WORKSPACE: [(&str, &str); 4] = [
     ("delete_old_records", "retention covers the whole installation"),
     ("audit_log_ensure_partitions", "a month of the audit log is one partition for all workspaces"),
@@ -15,7 +15,7 @@ const EVERY_WORKSPACE: [(&str, &str); 4] = [
     ("make_memory_bm25", "the index is one for all workspaces"),
 ];
 
-/// Trigger functions have no arguments: the row says which workspace it belongs to.
+/// Trigger functions have no arguments. The row names its workspace.
 const TRIGGERS: [&str; 1] = ["keep_memory_words"];
 
 #[test]
@@ -34,7 +34,7 @@ fn a_function_is_defined_once() {
     for function in functions() {
         assert!(defined.insert(function.name.clone()), "{function} is defined twice");
     }
-    // One that a migration makes cannot be replaced by an installation.
+    // The installation cannot replace a function that a migration creates.
     for path in files("migrations", ".sql") {
         let words = tokens(&read(&path));
         for made in words.windows(2).filter(|it| it[0] == "function") {
@@ -47,7 +47,7 @@ fn a_function_is_defined_once() {
 fn a_function_is_called() {
     let texts = functions().into_iter().chain(statements()).chain(queries_for_operators());
     let texts: Vec<_> = texts.map(|it| tokens(&it.text)).collect();
-    // The installation of functions is no checked statement, and an operator may call a function.
+    // The installation itself is not a checked statement, and operators call some functions.
     let migrator: String = files("src", "migrate.rs").iter().map(|it| read(it)).collect();
     let by_hand = [migrator, all_documents()].concat();
     for Sql { name, place, .. } in functions() {
@@ -109,7 +109,7 @@ async fn a_function_that_touches_a_table_is_told_the_workspace_first() {
         let arguments = words.iter().position(|it| it == "(").expect("arguments") + 1;
         assert_eq!(words[arguments..][..2], ["in_workspace", "text"], "{function}: {touched:?}");
     }
-    // Read by the service's own statements alone.
+    // Only statements of the service read these.
     let unused = ["cedar_policy", "guardrail_pattern", "memory_words"];
     for table in tables.iter().filter(|it| !unused.contains(&it.as_str())) {
         assert!(touching.contains_key(table), "no function touches {table}: {touching:?}");

@@ -1,8 +1,8 @@
 //! The law that a transition leaves exactly one audit row, whatever its outcome. The table of outcomes is
-//! held against the registry and against the text of the functions, so that no new one is forgotten.
+//! compared with the registry and with the text of the functions, so that no new outcome is missed.
 //!
-//! Each outcome has a workspace of its own, and another workspace that holds the very same rows: no
-//! outcome may change anything there.
+//! Each outcome has a workspace of its own and a twin workspace with the same rows, which no outcome may
+//! change.
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,42 +19,42 @@ use super::{
 };
 use crate::support::{Answer, Client, Service};
 
-/// An outcome of an operation, and how it comes about.
+/// An outcome of an operation, and the steps that lead to it.
 pub(super) struct Outcome {
     /// Id of the operation.
     pub(super) operation: &'static str,
     /// The verdict or the reason, as the database function calls it.
     pub(super) name: &'static str,
-    /// What is there before.
+    /// The steps before the request.
     pub(super) before: Vec<Step>,
     /// The request with this outcome.
     pub(super) asked: Step,
-    /// What is to be recorded.
+    /// The expected audit row.
     pub(super) recorded: Recorded,
-    /// The rows of the parts of a batch, which come before the one of the operation.
+    /// The audit rows of the parts of a batch, which come before that of the operation.
     pub(super) parts: &'static [(&'static str, bool)],
-    /// A text in the answer or in the audit row by which the outcome is known.
+    /// A text in the answer or in the audit row that proves the outcome.
     pub(super) shown_as: &'static str,
 }
 
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Recorded {
-    /// One row of the operation's name.
+    /// One row with the operation's name and `success`.
     Success,
-    /// The same, without success.
+    /// One row with the operation's name, without `success`.
     Refusal,
-    /// One row of this name, without success.
+    /// One row with this name, without `success`.
     As(&'static str),
-    /// Nothing: the request was at fault (422).
+    /// No row: the request was invalid (422).
     Nothing,
 }
 
 #[derive(Clone)]
 pub(super) enum Step {
-    /// A request of an agent; `$task` and `$token` in its body stand for what an earlier step was
-    /// answered.
+    /// A request of an agent. `$task` and `$token` in its body stand for the task id and the claim token that
+    /// an earlier step was answered.
     Ask(Who, Method, &'static str, Value),
-    /// A change that time would make; `$w` stands for the workspace.
+    /// SQL that moves time or adds rows that no operation adds. `$w` stands for the workspace.
     Sql(&'static str),
 }
 
@@ -64,12 +64,12 @@ pub(super) enum Who {
     Free,
     /// Bound to agent `boss`: trust 3.
     Boss,
-    /// Bound to agent `codex-1`, whose profile permits it two file locks.
+    /// Bound to agent `codex-1`, whose profile allows two file locks.
     Codex,
 }
 
 impl Outcome {
-    /// Known by its own name in the answer or the audit row.
+    /// An outcome whose name is in the answer or in the audit row.
     pub(super) fn new(
         operation: &'static str,
         name: &'static str,
@@ -85,7 +85,7 @@ impl Outcome {
         Self { parts, ..self }
     }
 
-    /// Whether it may look over all workspaces: retention is that of the installation.
+    /// Whether the outcome may change all workspaces: retention covers the whole installation.
     pub(super) fn covers_all_workspaces(&self) -> bool {
         (self.operation, self.name) == ("run_maintenance", "retention")
     }
@@ -95,7 +95,7 @@ impl Outcome {
     }
 }
 
-/// The environment of a service with keys for these workspaces, and the limits that the table assumes.
+/// The environment of a service with keys for these workspaces and the limits that the table assumes.
 pub(super) fn environment(workspaces: &[String]) -> [(&'static str, String); 4] {
     let mut identities = serde_json::Map::new();
     for workspace in workspaces {
@@ -115,7 +115,7 @@ pub(super) fn environment(workspaces: &[String]) -> [(&'static str, String); 4] 
         ("COORDINATION_API_KEYS", keys.join(",")),
         ("COORDINATION_API_KEY_IDENTITIES", Value::Object(identities).to_string()),
         ("PORT_ALLOC_MAX_SESSIONS", "2".to_owned()),
-        // Without the sweep, which would tidy up in every workspace.
+        // Without the sweep, which changes every workspace.
         ("SLEEP_FRIENDLY", "true".to_owned()),
     ]
 }
@@ -124,7 +124,7 @@ pub(super) fn environment(workspaces: &[String]) -> [(&'static str, String); 4] 
 pub(super) const FILE_LIMIT: &str =
     "update profile set max_file_modifications = 2 where name = 'codex_cloud_worker'";
 
-/// A workspace in which one outcome comes about.
+/// A workspace for one outcome.
 pub(super) struct Stage<'a> {
     service: &'a Service,
     workspace: String,
@@ -147,7 +147,7 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// Takes a step; nothing is answered to SQL.
+    /// Executes a step, and returns the answer to a request.
     pub(super) async fn take(
         &mut self,
         step: &Step,
@@ -206,8 +206,8 @@ impl<'a> Stage<'a> {
         self.service.execute(&copies).await;
     }
 
-    /// Has the outcome come about, and finds what it has left. With a key, the request carries an
-    /// `Idempotency-Key`, and is repeated where it succeeded.
+    /// Executes the steps of an outcome and compares its answer and audit rows. With a key, the request
+    /// carries an `Idempotency-Key`, and is repeated if it succeeded.
     async fn check(&mut self, outcome: &Outcome, meta: &Meta, with_key: bool) {
         let what = format!("{}: {}, with a key: {with_key}", outcome.operation, outcome.name);
         for step in &outcome.before {
@@ -293,7 +293,7 @@ fn the_table_covers_every_operation_that_is_audited() {
     assert_eq!(refused, faults.map(|it| ("submit_work", it)).into(), "what records nothing");
 }
 
-/// Words that a function answers to another function, or stores, each with where it shows.
+/// Words that a function returns to another function or stores, each with its use.
 const NOT_OUTCOMES: [(&str, &str); 12] = [
     ("free", "judge_lock: becomes `acquired`"),
     ("own", "judge_lock: becomes `refreshed`"),
@@ -309,12 +309,12 @@ const NOT_OUTCOMES: [(&str, &str); 12] = [
     ("check_guardrails", "check_guardrails: the name of its audit row"),
 ];
 
-/// The words that functions answer with: those that a branch or an assignment ends with, and the last
-/// words of what is recorded.
+/// The words that functions return: those at the end of a branch or an assignment, and the last words of
+/// an audit row.
 fn words() -> BTreeMap<String, String> {
     let mut words = BTreeMap::new();
     let word = regex::Regex::new(r"^'([a-z]+(?:_[a-z]+)*)(?:: )?'$").expect("a pattern");
-    // Distribution is no transition.
+    // Distribution is not a transition.
     for function in functions().iter().filter(|it| !it.place.contains("scale_out.sql: ")) {
         let read = tokens(&function.text);
         for at in 2..read.len() - 1 {
@@ -343,7 +343,7 @@ fn every_word_that_a_function_answers_with_is_an_outcome() {
     assert!(unknown.is_empty(), "no outcome in the table is named {unknown:?}");
     let gone: Vec<_> = NOT_OUTCOMES.iter().filter(|(it, _)| !words.contains_key(*it)).collect();
     assert!(gone.is_empty(), "no function has {gone:?}");
-    // What is looked for is there.
+    // The search finds words that are known to exist.
     for known in ["acquired", "over_limit", "claim_superseded", "no_tasks_available", "rescan"] {
         assert!(words.contains_key(known), "{known} in {words:?}");
     }

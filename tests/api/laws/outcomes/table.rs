@@ -51,7 +51,7 @@ const SILENT: Step = Step::Sql(
 
 fn sessions() -> Vec<Outcome> {
     let clean = |dry_run: bool| post(Boss, "/discovery/cleanup", json!({ "dry_run": dry_run }));
-    // What the session holds, so that its end has something to free.
+    // A session with a lock, a claim and ports, which its end releases.
     let holding = [register(), acquire("a"), submit(), claim(), allocate("a", "s"), SILENT];
     vec![
         Outcome::new("register_session", "registered", Success, &[], register()).shown_as("\"s\""),
@@ -87,7 +87,7 @@ fn acquire_with(agent: &str, more: Value) -> Step {
     )
 }
 
-/// A request of agent `a` in session `s` waits for the key.
+/// A waiter: a request of agent `a` in session `s` that waits for the key.
 const WAITER: Step = Step::Sql(
     "insert into lock_waiter (workspace, place, key, agent_id, agent_type, session_id, alive_until)
      values ('$w', gen_random_uuid(), 'k', 'a', 't', 's', clock_timestamp() + interval '1 hour')",
@@ -235,7 +235,7 @@ fn batches() -> Vec<Outcome> {
             submit_all([task("d"), task("rm -rf /")]),
         )
         .of_parts(&[("submit_task", false), ("submit_task", false)]),
-        // In the order of the tasks' ids: the unknown one comes first.
+        // The order is that of the ids, so the unknown task comes first.
         Outcome::new(
             "complete_work_batch",
             "completed",
@@ -268,11 +268,11 @@ fn claim_with(more: Value) -> Step {
     )
 }
 
-/// The claim has ended by itself.
+/// The lease has ended.
 const LAPSED: Step = Step::Sql("update work_task set held_until = now() where workspace = '$w'");
 
 fn claims() -> Vec<Outcome> {
-    // As if another set of patterns had judged the task's text.
+    // As if another version of the patterns had judged the text of the task.
     let judged = Step::Sql(
         "update work_task set guard_version = 'another', guard_trust = 5, needed_trust = 5
          where workspace = '$w'",
@@ -460,7 +460,7 @@ fn admins() -> Vec<Outcome> {
         post(Boss, "/profiles/assign", body)
     };
     let maintain = |tasks: Value| post(Boss, "/maintenance/run", json!({ "tasks": tasks }));
-    // The workspace gets profiles of its own: the caller's, and one with more trust.
+    // Gives the workspace profiles of its own: the caller's, and one with more trust.
     let own_profiles = Step::Sql(
         r#"insert into profile
         select (jsonb_populate_record(null::profile, to_jsonb(p) || changed)).*
