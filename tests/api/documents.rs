@@ -73,7 +73,7 @@ fn links_between_documents_lead_to_files() {
             assert!(folder.join(target).exists(), "{}: {}", document.display(), &found[1]);
         }
     }
-    for known in ["docs/agents.md", "docs/operating.md", "../migrations/README.md"] {
+    for known in ["docs/agents.md", "docs/operating.md", "../../migrations/README.md"] {
         assert!(followed.contains(known), "no document links to {known}: {followed:?}");
     }
 }

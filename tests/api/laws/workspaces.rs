@@ -58,6 +58,35 @@ fn environment() -> [(&'static str, String); 4] {
     outcomes::environment(&[OWN, OTHER].map(str::to_owned))
 }
 
+/// Changes the state of the other workspace: its locks have had more holders, its sessions are live and due
+/// for a heartbeat, and its pending tasks are completed. Adds what the own workspace does not have: a later
+/// session and more locked files of each agent, a waiter for each lock, and a task with the id that the table
+/// of outcomes uses for an unknown task.
+const OTHER_STATE: &str = "
+    update file_lock set token = token + 6 where workspace = 'other';
+    update agent_session set last_heartbeat_at = clock_timestamp() - interval '1 hour',
+        ended_at = null, revived_at = null
+    where workspace = 'other';
+    update port_block set expires_at = clock_timestamp() + interval '3 hours' where workspace = 'other';
+    update work_task set status = 'completed', completed_at = clock_timestamp()
+    where workspace = 'other' and status = 'pending';
+    insert into work_task (
+        workspace, id, task_type, description, priority, status, submitted_by, guard_version,
+        guard_trust, guard_findings, needed_trust, max_attempts, retry_on_failure
+    ) values ('other', '00000000-0000-0000-0000-000000000000', 't', 'd', 1, 'failed', 'sub', 'v', 0,
+        '[]', 0, 3, false);
+    insert into lock_waiter (workspace, place, key, agent_id, agent_type, alive_until)
+        select workspace, gen_random_uuid(), key, 'waits-in-other', 't', now() + interval '1 hour'
+        from file_lock where workspace = 'other';
+    insert into agent_session (workspace, agent_id, session_id, agent_type, capabilities)
+        select 'other', agent, 'of-other', 't', '{other}'
+        from unnest('{a,b,sub,boss,codex-1,claude-1}'::text[]) as agent;
+    insert into file_lock
+        (workspace, key, token, is_file, agent_id, agent_type, locked_at, expires_at)
+        select 'other', agent || n, 1, true, agent, 't', now(), now() + interval '1 hour'
+        from unnest('{a,b,sub,boss,codex-1,claude-1}'::text[]) as agent, generate_series(1, 3) as n;
+";
+
 /// How an operation is reached.
 #[derive(Clone)]
 enum Way {
@@ -208,11 +237,10 @@ impl Workspaces {
         self.service.execute(&sql).await;
     }
 
-    /// Gives the other workspace the same ids but not the same state (its locks have had more holders), and
-    /// puts its rows first: a statement that takes the first row it finds must not find the own one.
+    /// Gives the other workspace the same ids but another state, and puts its rows first: a statement that
+    /// takes the first row it finds must not find the own one.
     async fn set_apart(&self) {
-        let mut sql =
-            format!("update file_lock set token = token + 6 where workspace = '{OTHER}';");
+        let mut sql = OTHER_STATE.to_owned();
         for (table, _) in &self.tables {
             sql += &format!("update {table} set workspace = workspace where workspace = '{OWN}';");
         }
