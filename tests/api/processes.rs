@@ -31,8 +31,9 @@ pub(crate) async fn run(arguments: &[&str], variables: &HashMap<String, String>)
     command(arguments, variables).output().await.expect("the program runs")
 }
 
-/// How long a server may take to end: more than twice its default grace time.
-const LONGEST_END: Duration = Duration::from_secs(60);
+/// How long an answer or the end of a server may take: longer than any wait in these tests and more than
+/// twice the default grace time.
+const LONGEST_ANSWER: Duration = Duration::from_secs(60);
 
 /// A running server.
 pub(crate) struct Running {
@@ -85,7 +86,7 @@ impl Running {
 
     /// The exit code and everything that was logged.
     pub(crate) async fn end(mut self) -> (Option<i32>, String) {
-        let ends = tokio::time::timeout(LONGEST_END, self.child.wait()).await;
+        let ends = tokio::time::timeout(LONGEST_ANSWER, self.child.wait()).await;
         let status = ends.expect("the server ends in time").expect("its exit code");
         while let Some(line) = self.log.next_line().await.expect("a line") {
             self.seen.push(line);
@@ -109,7 +110,8 @@ pub(crate) async fn request(
     );
     stream.write_all(text.as_bytes()).await?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
+    let reading = tokio::time::timeout(LONGEST_ANSWER, stream.read_to_string(&mut answer)).await;
+    reading.map_err(|_| std::io::ErrorKind::TimedOut)??;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
     let status = head.split(' ').nth(1).and_then(|it| it.parse().ok()).unwrap_or_default();
     Ok((status, head.to_owned(), serde_json::from_str(body).unwrap_or_default()))

@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     processes::{Running, acquire, nowhere, request},
-    support::{CODEX, FREE, Service, blocked, config, eventually, execute, variables},
+    support::{CODEX, FREE, PATIENCE, Service, blocked, config, eventually, execute, variables},
 };
 
 const LIVE: &str = "GET /live HTTP/1.1\r\nhost: localhost\r\n\r\n";
@@ -35,7 +35,8 @@ async fn say(stream: &mut TcpStream, text: &str) {
 /// Everything until the server closes the connection.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut text = String::new();
-    stream.read_to_string(&mut text).await.expect("read to the end");
+    let reading = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut text)).await;
+    reading.expect("the server closes the connection").expect("read to the end");
     text
 }
 
@@ -51,7 +52,9 @@ async fn answer(stream: &mut TcpStream) -> String {
                 return text.into_owned();
             }
         }
-        assert!(stream.read_buf(&mut bytes).await.expect("bytes") > 0, "closed early");
+        let reading = tokio::time::timeout(PATIENCE, stream.read_buf(&mut bytes)).await;
+        let count = reading.expect("the server answers").expect("bytes");
+        assert!(count > 0, "closed early");
     }
 }
 

@@ -607,7 +607,8 @@ async fn finish(lane: &Lane<'_>, dice: &mut Chooser, queue: &mut Queue, log: &mu
     let closer = Caller { agent: CLOSER, session: None };
     let everything = Ask::List { status: None, claimed_by: None, limit: 500 };
     lane.check(dice, queue, (closer, everything.clone()), log).await;
-    loop {
+    // Each round completes a task.
+    for _ in 0..=queue.tasks.len() {
         lane.check(dice, queue, (closer, Ask::Claim { kinds: None, minutes: None }), log).await;
         let claimed = queue.tasks.iter().enumerate().find_map(|(place, task)| {
             let claim = task.claim.as_ref().filter(|it| it.is_held && task.status.is_claimed());
