@@ -174,7 +174,7 @@ enum Other {
     Nothing,
     /// The same rows as the own workspace, or those of the prepared one.
     Same,
-    /// Rows with the same ids but another state, which come first in their tables.
+    /// Rows with the same ids but another state.
     Apart,
     /// The same rows, and the same request with the same idempotency key has been answered there.
     Asked,
@@ -237,8 +237,8 @@ impl Workspaces {
         self.service.execute(&sql).await;
     }
 
-    /// Gives the other workspace the same ids but another state, and puts its rows first: a statement that
-    /// takes the first row it finds must not find the own one.
+    /// Gives the other workspace the same ids but another state, and writes the own rows again, so that a
+    /// statement that takes the first row it finds is likely to find one of the other workspace.
     async fn set_apart(&self) {
         let mut sql = OTHER_STATE.to_owned();
         for (table, _) in &self.tables {

@@ -128,6 +128,7 @@ fn locks() -> Vec<Outcome> {
         outcome("invalid_file_path", Refusal, &[], json!({ "file_path": " " })),
         outcome("invalid_agent_id", Refusal, &[], json!({ "agent_id": " " })),
         outcome("ttl_out_of_range", Refusal, &[], json!({ "ttl_minutes": 481 })),
+        Outcome::new("acquire_lock", "acquired", Success, &[codex("one")], codex("two")),
         Outcome::new(
             "acquire_lock",
             "over_limit",
