@@ -55,7 +55,7 @@ async fn record(service: &Service, minutes: u32, request_id: &str, more: Value) 
 }
 
 #[tokio::test]
-async fn an_entry_tells_everything_and_a_query_leaves_none() {
+async fn an_entry_has_every_member_and_a_query_leaves_no_entry() {
     let service = Service::start().await;
     let client = service.client();
     client.acquire("claude-1", "src/main.rs", json!({})).await;
@@ -134,7 +134,7 @@ async fn every_filter_narrows_and_an_empty_one_does_not() {
 }
 
 #[tokio::test]
-async fn since_is_inclusive_and_until_is_not() {
+async fn since_is_inclusive_and_until_is_exclusive() {
     let service = Service::start().await;
     let client = service.client();
     for minute in 1..=3 {
@@ -164,7 +164,7 @@ async fn since_is_inclusive_and_until_is_not() {
 }
 
 #[tokio::test]
-async fn a_wrong_time_is_a_bad_request_and_one_without_offset_is_invalid() {
+async fn a_malformed_time_is_a_400_and_a_time_without_an_offset_is_a_422() {
     let service = Service::start().await;
     let client = service.client();
     for name in ["since", "until"] {
@@ -225,7 +225,7 @@ fn statements() -> Vec<String> {
     statements
 }
 
-/// Which partitions the plan has looked into, and whether it went by an index each time.
+/// Which partitions the plan reads, and whether it uses an index for each.
 fn visited(plan: &Value, partitions: &mut Vec<String>) {
     if let Some(relation) = plan["Relation Name"].as_str()
         && plan["Actual Loops"].as_f64().is_some_and(|it| it > 0.0)
@@ -262,7 +262,7 @@ async fn a_query_reads_no_month_that_it_does_not_need() {
     let statements = statements();
     assert_eq!(statements.len(), 3, "by time, by agent and by change");
     let mut db = service.db.acquire().await.expect("a connection");
-    // The plan that must serve every request is the harder case.
+    // The generic plan, which must serve every request, is the harder case.
     let prepare = "set plan_cache_mode = force_generic_plan";
     sqlx::raw_sql(prepare).execute(&mut *db).await.expect("it runs");
     for (n, sql) in statements.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Existing clients, as they are: each sends what it has always sent and reads what it always read.
+//! Existing clients: each sends the requests, and reads the answers, that contract/clients.md describes.
 mod bridge;
 mod bridge_earlier;
 mod bridge_later;
@@ -26,7 +26,7 @@ impl Sender {
         }
     }
 
-    /// Sends a request; one without a payload has no body and names no type of one.
+    /// Sends a request. Without a payload it has neither a body nor a content type.
     async fn send(&self, method: Method, path: &str, payload: Option<&Value>) -> Answer {
         match payload {
             None => self.client.send(method, path, Body::empty()).await,
@@ -45,7 +45,7 @@ impl Sender {
         self.send(Method::GET, path, None).await
     }
 
-    /// What a payload is answered with, which must have status 200.
+    /// Sends a payload and returns the answer, which must have status 200.
     #[track_caller]
     fn sent(&self, path: &str, payload: Value) -> impl Future<Output = Value> {
         let caller = std::panic::Location::caller();
@@ -56,7 +56,7 @@ impl Sender {
         }
     }
 
-    /// Asks for what this service does not have, which every client must be able to tell.
+    /// Requests an absent route, which clients recognize by this 404.
     async fn assert_missing(&self, method: Method, path: &str, payload: Option<&Value>) {
         let answer = self.send(method, path, payload).await;
         assert_eq!(answer.status, 404, "{path}: {}", answer.text);
@@ -70,7 +70,7 @@ fn names(answer: &Value) -> Vec<&str> {
     answer.as_object().expect("an object").keys().map(String::as_str).collect()
 }
 
-/// A service whose database is not there.
+/// A service whose database is unreachable.
 async fn without_database() -> Service {
     Service::with(&[("POSTGRES_DSN", "postgresql://nobody@127.0.0.1:1/nothing")]).await
 }

@@ -1,5 +1,5 @@
-//! The database of `docker-compose.yml`: what its first start leaves behind, by the very script that
-//! the container runs.
+//! The database of `docker-compose.yml`: what its first start creates, with the script that the container
+//! runs.
 use std::{path::Path, process::Output, str};
 
 use agent_coordinator::{App, router};
@@ -15,14 +15,14 @@ use crate::{
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Runs what the container runs when it has no data yet.
+/// Runs the script of the container's first start.
 async fn first_start(url: &str, migrations: &Path) -> Output {
     let binaries = Binaries::installed().expect("PostgreSQL is installed");
     Command::new("bash")
         .args(["-c", "PATH=$1:$PATH; exec \"$2\"", "bash"])
         .arg(binaries.dir())
         .arg(Path::new(ROOT).join("docker/migrate.sh"))
-        // A name or an address: the script hands it on to psql.
+        // A name or a connection string: the script passes it to psql.
         .env("POSTGRES_DB", url)
         .env("POSTGRES_USER", "postgres")
         .env("MIGRATIONS", migrations)
@@ -32,7 +32,7 @@ async fn first_start(url: &str, migrations: &Path) -> Output {
         .expect("the script runs")
 }
 
-/// Everything in the database but the rows of its tables, as statements that would make it again.
+/// The schema of the database, as pg_dump writes it.
 async fn schema(url: &str) -> String {
     let binaries = Binaries::installed().expect("PostgreSQL is installed");
     let output = Command::new(binaries.dir().join("pg_dump"))
@@ -42,13 +42,13 @@ async fn schema(url: &str) -> String {
         .expect("pg_dump runs");
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(text.contains("CREATE TABLE public.file_lock"), "{text}");
-    // These two lines carry a word that is new in each dump.
+    // These two lines contain a token that is different in each dump.
     let is_same =
         |line: &&str| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict");
     text.lines().filter(is_same).collect::<Vec<_>>().join("\n")
 }
 
-/// What the migrator remembers of migrations and functions, and when and how fast they were applied.
+/// The records of the migrator about migrations and functions, and when and how fast they were applied.
 async fn records(db: &PgPool) -> (String, String) {
     let of_migrations = "select string_agg(
         concat_ws(' ', version, description, success, encode(checksum, 'hex')), E'\n'
@@ -114,18 +114,70 @@ async fn a_migration_that_fails_in_a_first_start_leaves_nothing_and_fails_the_st
     assert_eq!(left, "");
 }
 
-#[test]
-fn the_compose_file_mounts_the_script_behind_that_of_the_image() {
+/// The mounts of a service in the compose file: source, target and mode of each, in order.
+fn mounts(service: &str) -> Vec<(String, String, String)> {
     let file = std::fs::read_to_string(Path::new(ROOT).join("docker-compose.yml")).expect("a file");
-    for mount in [
-        "- ./migrations:/migrations:ro",
-        "- ./src:/functions:ro",
-        "- ./docker/migrate.sh:/docker-entrypoint-initdb.d/90_migrate.sh:ro",
-    ] {
-        assert!(file.lines().any(|line| line.trim() == mount), "{mount}");
-    }
-    let script =
-        std::fs::read_to_string(Path::new(ROOT).join("docker/migrate.sh")).expect("a file");
-    assert!(script.contains("${MIGRATIONS:-/migrations}"));
-    assert!(script.contains("${FUNCTIONS:-/functions}"));
+    let depth = |line: &str| line.len() - line.trim_start().len();
+    let lines: Vec<_> =
+        file.lines().filter(|it| !it.trim().is_empty() && !it.trim().starts_with('#')).collect();
+    // The lines below a key: those that are indented further.
+    let below = |lines: &[&str], key: &str| -> Vec<String> {
+        let at = lines.iter().position(|it| it.trim() == key).expect("the key");
+        let inner = lines[at + 1..].iter().take_while(|it| depth(it) > depth(lines[at]));
+        inner.map(|it| (*it).to_owned()).collect()
+    };
+    let service = below(&lines, &format!("{service}:"));
+    let service: Vec<_> = service.iter().map(String::as_str).collect();
+    let mount = |line: String| {
+        let parts: Vec<_> =
+            line.trim().trim_start_matches("- ").split(':').map(str::to_owned).collect();
+        let [source, target, mode @ ..] = &parts[..] else { panic!("no mount: {line}") };
+        (source.clone(), target.clone(), mode.join(":"))
+    };
+    below(&service, "volumes:").into_iter().map(mount).collect()
+}
+
+/// The folders that the script reads where its environment names no others.
+async fn default_folders() -> Vec<String> {
+    let print = "eval \"$(grep --extended-regexp '^(migrations|functions)=' \"$1\")\"
+        printf '%s\\n' \"$migrations\" \"$functions\"";
+    let output = Command::new("bash")
+        .args(["-euc", print, "bash"])
+        .arg(Path::new(ROOT).join("docker/migrate.sh"))
+        .env_remove("MIGRATIONS")
+        .env_remove("FUNCTIONS")
+        .output()
+        .await
+        .expect("the script runs");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("UTF-8").lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_script_finds_its_folders_where_the_compose_file_mounts_them() {
+    let mounts = mounts("paradedb");
+    let target = |source: &str| {
+        let found: Vec<_> = mounts.iter().filter(|it| it.0 == source).collect();
+        let [(_, target, mode)] = found[..] else { panic!("{source} in {mounts:?}") };
+        assert_eq!(mode, "ro", "{source}");
+        assert!(Path::new(ROOT).join(source).exists(), "{source}");
+        target.clone()
+    };
+    assert_eq!(default_folders().await, [target("./migrations"), target("./src")]);
+}
+
+#[test]
+fn the_image_runs_the_script_after_its_own_scripts() {
+    // The image runs the scripts of this folder in the order of their names. Its own script, which makes
+    // the extensions, is named 10_bootstrap_paradedb.sh.
+    let mounts = mounts("paradedb");
+    let in_folder = |it: &(String, String, String)| {
+        let name = it.1.strip_prefix("/docker-entrypoint-initdb.d/")?;
+        Some((it.0.clone(), name.to_owned()))
+    };
+    let scripts: Vec<_> = mounts.iter().filter_map(in_folder).collect();
+    let [(source, name)] = &scripts[..] else { panic!("{scripts:?}") };
+    assert_eq!(source, "./docker/migrate.sh");
+    assert!(Path::new(ROOT).join(source).is_file());
+    assert!(name.ends_with(".sh") && name.as_str() > "10_bootstrap_paradedb.sh", "{name}");
 }

@@ -17,7 +17,7 @@ fn lock_body() -> Value {
 const ID_FORBIDDEN: &str = "API key is not permitted to act as requested agent_id";
 
 #[tokio::test]
-async fn checks_happen_in_the_promised_order() {
+async fn checks_happen_in_the_order_of_the_contract() {
     let service = Service::start().await;
     let huge = "x".repeat((1 << 20) + 1);
     let anonymous = service.anonymous();
@@ -60,7 +60,7 @@ async fn checks_happen_in_the_promised_order() {
 }
 
 #[tokio::test]
-async fn probes_find_the_lock_routes_without_touching_anything() {
+async fn probes_find_the_lock_routes_and_change_nothing() {
     let service = Service::start().await;
     let before = service.contents().await;
     let missing = |fields: &[&str]| -> Vec<_> {
@@ -87,7 +87,7 @@ async fn probes_find_the_lock_routes_without_touching_anything() {
 }
 
 #[tokio::test]
-async fn paths_verbs_and_slashes() {
+async fn unknown_paths_methods_and_slashes_are_refused() {
     let service = Service::start().await;
     let client = service.client();
     for path in ["/", "/nope", "/nope/", "/lock", "/health/x", "//health", "/Health"] {
@@ -232,8 +232,8 @@ async fn trust_comes_from_the_database_and_never_from_the_request() {
 }
 
 #[tokio::test]
-async fn a_suspension_reaches_a_process_that_knew_the_agent() {
-    // Age 0: every request asks the database, as after the five seconds of the real bound.
+async fn a_suspension_takes_effect_in_a_process_that_has_cached_the_agent() {
+    // Maximum age 0: every request reads the database, as it does after the default five seconds.
     let service = Service::configured(&[], |it| {
         it.with_timings(|timings| timings.standing_max_age = Duration::ZERO)
     })
@@ -273,7 +273,7 @@ async fn a_workspace_without_profiles_has_those_of_default() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_no_json_objects() {
+async fn bodies_that_are_not_json_objects_are_refused() {
     let service = Service::start().await;
     let client = service.client();
     let post = async |text: &'static [u8]| client.post_text("/locks/release", text).await;
@@ -424,7 +424,7 @@ async fn a_request_that_takes_too_long_is_answered_503() {
     assert_eq!(answer.json["detail"], "Service temporarily unavailable");
     assert_eq!(answer.json["request_id"], answer.headers["x-request-id"].to_str().expect("text"));
     blocker.rollback().await.expect("rolled back");
-    // A request that never ends its body is cut off too.
+    // A request whose body never ends is ended too.
     let endless = Body::from_stream(stream::pending::<Result<String, std::io::Error>>());
     assert_eq!(client.post_text("/locks/acquire", endless).await.status, 503);
 }
@@ -490,7 +490,7 @@ async fn a_retry_is_the_same_request_however_it_reaches_the_service() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_judged_anew() {
+async fn a_repeated_request_that_was_refused_is_judged_again() {
     let service = Service::start().await;
     service.client().acquire("holder", "k", json!({})).await;
     let client = once(&service, "x");
@@ -523,7 +523,7 @@ async fn concurrent_twins_have_one_effect() {
 }
 
 #[tokio::test]
-async fn a_key_on_a_read_is_ignored_and_an_unfit_one_on_a_write_is_an_issue() {
+async fn an_idempotency_key_on_a_read_is_ignored_and_a_malformed_one_on_a_write_is_an_issue() {
     let service = Service::start().await;
     let read = once(&service, &"x".repeat(257)).get("/locks").await;
     assert_eq!(read.status, 200);
@@ -549,7 +549,7 @@ async fn any_call_that_names_a_session_keeps_it_alive() {
             ))
             .await;
     };
-    let heard = async || -> bool {
+    let has_heartbeat = async || -> bool {
         service
             .scalar(
                 "select last_heartbeat_at > clock_timestamp() - interval '5 seconds'
@@ -561,22 +561,22 @@ async fn any_call_that_names_a_session_keeps_it_alive() {
     let acquire = async |more: Value| service.client().acquire("a", "k", more).await;
     session("1 hour", "null").await;
     acquire(json!({})).await;
-    assert!(!heard().await, "no session is named");
+    assert!(!has_heartbeat().await, "no session is named");
     acquire(json!({ "session_id": "s" })).await;
-    assert!(heard().await, "a write hears it");
+    assert!(has_heartbeat().await, "a write records a heartbeat");
     session("8 seconds", "null").await;
     acquire(json!({ "session_id": "s" })).await;
-    assert!(!heard().await, "not again within ten seconds");
+    assert!(!has_heartbeat().await, "at most one heartbeat in ten seconds");
     session("1 hour", "clock_timestamp()").await;
     acquire(json!({ "session_id": "s", "ttl_minutes": 999 })).await;
-    assert!(heard().await, "a refusal hears it, an ended one is active again");
+    assert!(has_heartbeat().await, "a refused write records a heartbeat and revives the session");
     session("1 hour", "null").await;
     let reader = service.client().header("x-agent-id", "a").header("x-session-id", "s");
     assert_eq!(reader.get("/locks").await.status, 200);
-    assert!(heard().await, "a read hears it");
+    assert!(has_heartbeat().await, "a read records a heartbeat");
     session("1 hour", "null").await;
     reader.get("/locks").await;
-    assert!(!heard().await, "one process asks at most once in ten seconds");
+    assert!(!has_heartbeat().await, "one process records at most one heartbeat in ten seconds");
     let other: bool = service
         .scalar("select last_heartbeat_at < clock_timestamp() - interval '30 minutes' from agent_session where agent_id = 'b'")
         .await;
@@ -608,7 +608,7 @@ async fn the_audit_log_refuses_change() {
 }
 
 #[tokio::test]
-async fn a_month_that_nothing_has_prepared_is_prepared_by_its_first_write() {
+async fn the_first_audit_row_of_a_month_creates_its_partition() {
     let service = Service::start().await;
     let count = "select count(*) from pg_inherits where inhparent = 'audit_log'::regclass";
     assert_eq!(service.scalar::<i64>(count).await, 4, "this month and three more");
@@ -678,7 +678,7 @@ async fn pages_of_known_origins_may_call() {
 }
 
 #[tokio::test]
-async fn metrics_count_what_was_answered() {
+async fn metrics_count_answered_requests() {
     let service = Service::start().await;
     service.client().acquire("a", "k", json!({})).await;
     service.client_with("wrong").get("/locks").await;
@@ -713,16 +713,16 @@ async fn the_fallback_identity_of_a_free_key_is_checked_too() {
     let more =
         [("COORDINATION_API_KEYS", "c,free-key"), ("COORDINATION_API_KEY_IDENTITIES", identities)];
     let service = Service::with(&more).await;
-    let nobody = json!({ "file_path": "k", "agent_id": "", "agent_type": "" });
-    let denied = service.client().post("/locks/acquire", nobody.clone()).await;
+    let unnamed = json!({ "file_path": "k", "agent_id": "", "agent_type": "" });
+    let denied = service.client().post("/locks/acquire", unnamed.clone()).await;
     denied.assert_is(403, json!({ "detail": ID_FORBIDDEN }));
     assert_eq!(service.client().get("/locks").await.status, 403);
-    assert_eq!(service.client_with("c").post("/locks/acquire", nobody).await.status, 200);
+    assert_eq!(service.client_with("c").post("/locks/acquire", unnamed).await.status, 200);
     assert_eq!(service.client().post("/locks/acquire", lock_body()).await.status, 200);
 }
 
 #[tokio::test]
-async fn a_disabled_default_profile_takes_all_trust_away() {
+async fn an_agent_whose_default_profile_is_disabled_has_trust_0() {
     let service = Service::start().await;
     service.execute("update profile set enabled = false where name = 'codex_cloud_worker'").await;
     let denied = service.client_with(CODEX).get("/locks").await;
@@ -730,7 +730,7 @@ async fn a_disabled_default_profile_takes_all_trust_away() {
 }
 
 #[tokio::test]
-async fn queries_are_decoded_as_forms_are() {
+async fn query_strings_are_decoded_like_forms() {
     let service = Service::start().await;
     let client = service.client();
     client.acquire("my agent", "api:GET /users", json!({})).await;
@@ -740,11 +740,19 @@ async fn queries_are_decoded_as_forms_are() {
         let listed = client.get(&format!("/locks?{query}")).await.json;
         assert_eq!(listed["count"], 1, "{query}");
     }
-    assert_eq!(client.get("/locks/status/a+b").await.json["file_path"], "a+b", "a path is no form");
+    assert_eq!(
+        client.get("/locks/status/a+b").await.json["file_path"],
+        "a+b",
+        "a path is not decoded like a form"
+    );
     let ignored = client.get("/locks/status/a?path=%ff&path=b").await;
     ignored.assert_is(200, json!({ "locked": false, "file_path": "a" }));
     let garbled = client.get("/locks/status/%ff").await.issues();
-    assert_eq!(garbled, [("value_error".to_owned(), json!(["path", "path"]))], "one item a field");
+    assert_eq!(
+        garbled,
+        [("value_error".to_owned(), json!(["path", "path"]))],
+        "one item for each field"
+    );
 }
 
 #[tokio::test]
@@ -762,7 +770,7 @@ async fn replays_and_denials_keep_their_session_alive() {
          values ('default', 'a', 's', 't', clock_timestamp() - interval '1 hour'),
             ('default', 'reviewer', 's', 't', clock_timestamp() - interval '1 hour')
          on conflict (workspace, agent_id, session_id) do update set last_heartbeat_at = excluded.last_heartbeat_at";
-    let heard = async |agent: &str| -> bool {
+    let has_heartbeat = async |agent: &str| -> bool {
         let sql = format!(
             "select last_heartbeat_at > clock_timestamp() - interval '5 seconds'
              from agent_session where agent_id = '{agent}'"
@@ -774,18 +782,18 @@ async fn replays_and_denials_keep_their_session_alive() {
     service.execute(sleep).await;
     let replayed = client.post("/locks/acquire", lock_body()).await;
     assert!(replayed.headers.contains_key("idempotent-replayed"));
-    assert!(heard("a").await, "a replay");
+    assert!(has_heartbeat("a").await, "a replay");
     let reviewer = service.client_with(REVIEWER).header("x-session-id", "s");
     assert_eq!(reviewer.delete("/locks/k").await.status, 403);
-    assert!(heard("reviewer").await, "a denial");
+    assert!(has_heartbeat("reviewer").await, "a denial");
 }
 
 #[tokio::test]
-async fn every_number_that_can_be_sent_comes_back_as_it_was() {
+async fn every_number_comes_back_as_it_was_sent() {
     let service = Service::start().await;
     let client = service.client();
-    // The greatest and the least, some that are lost when they are read in haste, and those beside
-    // the integers that can be told apart.
+    // The largest and the smallest numbers, some that lose digits when they are parsed imprecisely, and the
+    // neighbours of the largest exact integers of a double.
     let numbers = "[1.7976931348623157e308,-1.7976931348623157e308,2.2250738585072014e-308,5e-324,\
                    8.988465674311580e307,1e23,0.1,9007199254740993]";
     let sent: Value = serde_json::from_str(numbers).expect("JSON");

@@ -1,5 +1,5 @@
-//! What each operation costs the database, from PostgreSQL's own statistics: a guard that no clock and no
-//! busy machine disturbs.
+//! What each operation costs the database, from PostgreSQL's own statistics, which depend neither on the
+//! clock nor on the load of the machine.
 //!
 //! Every case has a database of its own on a server of its own, because the position in the WAL is the
 //! server's, and one connection. A call is measured only once its plans are generic.
@@ -65,15 +65,15 @@ async fn operations_cost_what_the_table_says() {
     assert!(wrong.is_empty(), "{}\n\nMeasured:\n{}", wrong.join("\n"), lines(&measured));
 }
 
-/// A database with the service before it, and a look at what the service costs it.
+/// A service with its database, and a connection that reads what the service costs the database.
 struct Bench<'a> {
     admin: &'a mut PgConnection,
     database: String,
     relay: Relay,
     client: Client,
-    /// For what only administrators do.
+    /// For operations of administrators.
     boss: Client,
-    /// For what no operation does. Its statistics are published with each statement.
+    /// For statements that no operation executes. Its statistics are published with each statement.
     beside: PgConnection,
 }
 
@@ -112,7 +112,7 @@ impl<'a> Bench<'a> {
         total.map(|it| it as f64 / CALLS as f64)
     }
 
-    /// Takes steps, and returns the latest answer if there is one.
+    /// Executes steps, and returns the latest answer if there is one.
     async fn take(&mut self, steps: Vec<Step>) -> Option<Value> {
         let mut answer = None;
         for step in steps {
@@ -139,7 +139,7 @@ impl<'a> Bench<'a> {
         answer.json
     }
 
-    /// What everything so far has cost, in the order of `COLUMNS`.
+    /// The costs since the start, in the order of `COLUMNS`.
     async fn spent(&mut self) -> [i64; COLUMNS.len()] {
         let round_trips = self.relay.count() as i64;
         self.relay.publish_statistics().await;
@@ -160,7 +160,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// What is wrong with what a case costs.
+/// The differences between what a case costs and what the table states.
 fn faults((name, cost): &(&str, Cost), (_, stated): &Limit) -> Vec<String> {
     let mut faults = Vec::new();
     for ((&cost, &limit), (column, is_exact)) in cost.iter().zip(stated).zip(COLUMNS) {
@@ -177,7 +177,7 @@ fn faults((name, cost): &(&str, Cost), (_, stated): &Limit) -> Vec<String> {
     faults
 }
 
-/// For people: what is measured, and what the table says.
+/// A readable line with the measured costs and those of the table.
 fn table(measured: &[(&str, Cost)]) -> String {
     let mut text = format!("{:<28}", "measured (table)");
     for (column, _) in COLUMNS {
@@ -194,7 +194,7 @@ fn table(measured: &[(&str, Cost)]) -> String {
     text
 }
 
-/// For `LIMITS`.
+/// A line of Rust for `LIMITS`.
 fn lines(measured: &[(&str, Cost)]) -> String {
     let mut text = String::new();
     for (name, cost) in measured {

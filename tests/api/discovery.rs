@@ -2,7 +2,7 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{BOSS, CODEX, Client, REVIEWER, Service, TEAM};
+use crate::support::{BOSS, CODEX, Client, REVIEWER, Service, TEAM, blocked};
 
 #[track_caller]
 fn assert_keys(answer: &Value, expected: &[&str]) {
@@ -71,7 +71,7 @@ async fn listed(client: &Client, query: &str) -> Vec<String> {
         .collect()
 }
 
-/// Lets a session have been silent for so many minutes.
+/// Sets the last heartbeat of a session to so many minutes ago.
 async fn silence(service: &Service, session: &str, minutes: u32) {
     service
         .execute(&format!(
@@ -88,7 +88,7 @@ async fn held_locks(service: &Service) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_registered_session_is_seen_with_everything_it_told() {
+async fn a_registered_session_is_listed_with_everything_that_it_declared() {
     let service = Service::start().await;
     let client = service.client();
     let body = json!({
@@ -145,7 +145,7 @@ async fn a_registered_session_is_seen_with_everything_it_told() {
 }
 
 #[tokio::test]
-async fn a_repeat_overwrites_what_was_told_and_keeps_the_start() {
+async fn a_repeated_registration_overwrites_everything_but_the_start() {
     let service = Service::start().await;
     let client = service.client();
     let body = json!({
@@ -168,7 +168,7 @@ async fn a_repeat_overwrites_what_was_told_and_keeps_the_start() {
 }
 
 #[tokio::test]
-async fn a_session_without_a_name_gets_one_and_a_named_header_counts() {
+async fn a_registration_without_a_session_id_gets_one_and_the_header_can_give_it() {
     let service = Service::start().await;
     let client = service.client();
     for body in [json!({}), json!({ "session_id": null }), json!({ "session_id": "" })] {
@@ -187,7 +187,7 @@ async fn a_session_without_a_name_gets_one_and_a_named_header_counts() {
 }
 
 #[tokio::test]
-async fn the_state_follows_from_the_silence() {
+async fn the_status_of_a_session_follows_from_its_last_heartbeat() {
     let service = Service::with(&[("SESSION_TIMEOUT_MINUTES", "60")]).await;
     let client = service.client();
     for (session, minutes) in [("now", 0), ("m14", 14), ("m15", 15), ("m59", 59), ("m60", 60)] {
@@ -197,7 +197,7 @@ async fn the_state_follows_from_the_silence() {
     register(&client, "b", "ended").await;
     deregister(&client, "b", "ended").await;
     let seen = ["a/now active", "a/m14 active", "a/m15 idle", "a/m59 idle"];
-    assert_eq!(listed(&client, "").await, seen, "the last heard first");
+    assert_eq!(listed(&client, "").await, seen, "the latest heartbeat first");
     assert_eq!(listed(&client, "status=").await, seen);
     assert_eq!(listed(&client, "status=active").await, seen[..2]);
     assert_eq!(listed(&client, "status=idle").await, seen[2..]);
@@ -212,7 +212,7 @@ async fn the_state_follows_from_the_silence() {
 }
 
 #[tokio::test]
-async fn agents_are_found_by_what_they_can_do() {
+async fn agents_are_found_by_capability() {
     let service = Service::with(&[("COORDINATION_PUBLIC_READS", "true")]).await;
     let client = service.client();
     for (agent, capabilities) in [("a", json!(["rust", "sql"])), ("b", json!(["go"]))] {
@@ -244,11 +244,11 @@ async fn any_call_that_names_a_session_keeps_it_alive() {
     client.acquire("b", "j", json!({ "session_id": "s" })).await;
     assert_eq!(listed(&client, "").await, ["a/s idle"], "a session is the agent's own");
     let sessions: i64 = service.scalar("select count(*) from agent_session").await;
-    assert_eq!(sessions, 1, "only registering makes one");
+    assert_eq!(sessions, 1, "only a registration creates a session");
 }
 
 #[tokio::test]
-async fn a_heartbeat_hears_the_named_session_or_the_latest() {
+async fn a_heartbeat_is_recorded_for_the_named_session_or_the_latest_one() {
     let service = Service::start().await;
     let client = service.client();
     let beat = async |body: Value| {
@@ -265,19 +265,19 @@ async fn a_heartbeat_hears_the_named_session_or_the_latest() {
     silence(&service, "s-1", 30).await;
     silence(&service, "s-2", 20).await;
     silence(&service, "s-3", 121).await;
-    let heard = |session: &str| json!({ "success": true, "session_id": session, "error": null });
+    let recorded = |session: &str| json!({ "success": true, "session_id": session, "error": null });
     let rows = service.audit_rows().await;
-    assert_eq!(beat(own.clone()).await, heard("s-2"), "the latest that lives");
+    assert_eq!(beat(own.clone()).await, recorded("s-2"), "the latest live session");
     assert_eq!(listed(&client, "").await, ["a/s-2 active", "a/s-1 idle"]);
-    assert_eq!(beat(json!({ "agent_id": "a", "session_id": "s-1" })).await, heard("s-1"));
+    assert_eq!(beat(json!({ "agent_id": "a", "session_id": "s-1" })).await, recorded("s-1"));
     assert_eq!(listed(&client, "").await, ["a/s-1 active", "a/s-2 active"]);
-    assert_eq!(beat(json!({ "agent_id": "a", "session_id": "s-3" })).await, heard("s-3"));
+    assert_eq!(beat(json!({ "agent_id": "a", "session_id": "s-3" })).await, recorded("s-3"));
     assert_eq!(listed(&client, "").await[0], "a/s-3 active", "a named one comes back");
     assert_eq!(beat(json!({ "agent_id": "a", "session_id": "s-4" })).await, lost);
     assert_eq!(beat(json!({ "agent_id": "b", "session_id": "s-1" })).await, lost);
     assert_eq!(service.audit_rows().await, rows, "not audited");
     let told = json!({ "agent_id": "a", "session_id": "s-1", "phase_archetype": "analyst" });
-    assert_eq!(beat(told).await, heard("s-1"));
+    assert_eq!(beat(told).await, recorded("s-1"));
     let archetype = "select phase_archetype from agent_session where session_id = 's-1'";
     let told: Option<String> = service.scalar(archetype).await;
     assert_eq!(told.as_deref(), Some("analyst"));
@@ -292,7 +292,7 @@ async fn a_heartbeat_hears_the_named_session_or_the_latest() {
     let limited = service.client_with(REVIEWER);
     register_as_reviewer(&service).await;
     let answer = post(&limited, "/discovery/heartbeat", json!({})).await;
-    assert_eq!(answer, heard("r"), "a limited agent may say that it lives");
+    assert_eq!(answer, recorded("r"), "an agent with limited trust may send heartbeats");
 }
 
 async fn register_as_reviewer(service: &Service) {
@@ -339,7 +339,7 @@ async fn ending_a_session_frees_what_it_holds_and_nothing_else() {
     assert_eq!((&audit["result"], &audit["session_id"]), (&json!({}), &json!("s-1")));
     assert_eq!(held_locks(&service).await, ["a-s-2", "b-s-1", "elsewhere", "unnamed"]);
     let keys: i64 = service.scalar("select count(*) from file_lock where token > 0").await;
-    assert_eq!(keys, 7, "the counters of tokens stay");
+    assert_eq!(keys, 7, "the fencing tokens are kept");
     let blocks = service.rows("select session_id from port_block").await;
     assert_eq!(blocks, [json!({ "session_id": "s-2" })]);
     assert_eq!(listed(&client, "status=disconnected").await, ["a/s-1 disconnected"]);
@@ -354,7 +354,7 @@ async fn ending_a_session_frees_what_it_holds_and_nothing_else() {
     );
     let ended: i64 =
         service.scalar("select count(*) from agent_session where ended_at is not null").await;
-    assert_eq!(ended, 1, "its own end does not revive a session");
+    assert_eq!(ended, 1, "the call that ends a session does not revive it");
     let next = client.acquire("c", "more", json!({})).await;
     assert_eq!((&next["action"], &next["fencing_token"]), (&json!("acquired"), &json!(2)));
 }
@@ -387,7 +387,7 @@ async fn only_a_session_of_the_caller_can_be_ended() {
 }
 
 #[tokio::test]
-async fn a_dead_session_that_registers_again_gets_nothing_back() {
+async fn an_ended_session_that_registers_again_gets_nothing_back() {
     let service = Service::start().await;
     let client = service.client();
     for end in ["last_heartbeat_at = now() - interval '121 minutes'", "ended_at = now()"] {
@@ -400,14 +400,14 @@ async fn a_dead_session_that_registers_again_gets_nothing_back() {
         assert_eq!(client.get("/locks").await.json["count"], 0, "{end}");
         assert_eq!(client.get("/ports/status").await.text, "[]", "{end}");
         let freed = deregister(&client, "a", "s").await;
-        assert_eq!(freed["locks_released"], 0, "what was lost is not released once more");
+        assert_eq!(freed["locks_released"], 0, "lost locks are not released again");
         assert_eq!(freed["ports_released"], 0);
-        assert_eq!(held_locks(&service).await, [""; 0], "and yet it is cleared");
+        assert_eq!(held_locks(&service).await, [""; 0], "the lost lock is cleared");
     }
     register(&client, "a", "s").await;
     lock(&client, "a", "s", "k").await;
     register(&client, "a", "s").await;
-    assert_eq!(client.get("/locks").await.json["count"], 1, "a live one keeps what it holds");
+    assert_eq!(client.get("/locks").await.json["count"], 1, "a live session keeps its locks");
 }
 
 #[tokio::test]
@@ -464,7 +464,7 @@ async fn a_cleanup_ends_silent_sessions_and_leaves_their_siblings() {
 }
 
 #[tokio::test]
-async fn who_cleans_up_is_not_silent() {
+async fn the_caller_of_a_cleanup_keeps_its_own_session() {
     let service = Service::start().await;
     let boss = service.client_with(BOSS).header("x-session-id", "s");
     for _ in 0..2 {
@@ -495,26 +495,20 @@ async fn a_cleanup_is_for_elevated_agents_and_within_bounds() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_heard_in_time_survives_a_concurrent_cleanup() {
+async fn a_session_with_a_heartbeat_in_time_survives_a_concurrent_cleanup() {
     let service = Service::start().await;
     let client = service.client();
     register(&client, "a", "s").await;
     lock(&client, "a", "s", "k").await;
     silence(&service, "s", 30).await;
-    // The heartbeat holds the row and has not committed when the clean-up looks.
-    let mut heard = service.db.begin().await.expect("a transaction");
-    heartbeat_by_hand(&mut heard).await;
+    // The heartbeat has locked the row and not committed when the clean-up reads it.
+    let mut heartbeat = service.db.begin().await.expect("a transaction");
+    heartbeat_by_hand(&mut heartbeat).await;
     let boss = service.client_with(BOSS);
     let cleaning = boss.post("/discovery/cleanup", json!({}));
     let commit = async {
-        let waiting = "select count(*) from pg_stat_activity
-            where wait_event_type = 'Lock' and datname = current_database()";
-        let mut looks = 0;
-        while service.scalar::<i64>(waiting).await == 0 {
-            looks += 1;
-            assert!(looks < 10_000, "the clean-up does not wait for the row");
-        }
-        heard.commit().await.expect("it commits");
+        blocked(&service.db, 1).await;
+        heartbeat.commit().await.expect("it commits");
     };
     let (cleaned, ()) = tokio::join!(cleaning, commit);
     assert_eq!(cleaned.json["sessions_cleaned"], 0);
@@ -558,7 +552,7 @@ async fn of_many_that_end_a_session_one_releases_what_it_held() {
 }
 
 #[tokio::test]
-async fn registrations_of_one_session_at_once_make_one() {
+async fn concurrent_registrations_of_one_session_create_it_once() {
     let service = Service::start().await;
     let client = service.client();
     join_all((0..12).map(|_| register(&client, "a", "s"))).await;
@@ -567,7 +561,7 @@ async fn registrations_of_one_session_at_once_make_one() {
 }
 
 #[tokio::test]
-async fn members_of_the_wrong_form_are_listed() {
+async fn every_invalid_member_is_an_issue() {
     let service = Service::start().await;
     let client = service.client();
     let before = service.contents().await;

@@ -10,7 +10,9 @@ use sqlx::PgPool;
 
 use crate::{
     relay::relayed,
-    support::{Answer, Client, FREE, Service, config, execute, scalar, signal, variables},
+    support::{
+        Answer, Client, FREE, Service, config, eventually, execute, scalar, signal, variables,
+    },
     transport::Transport,
 };
 
@@ -30,7 +32,7 @@ impl Mortal {
         Self { server, client }
     }
 
-    /// A connection of the test's own, which must be opened anew after each kill.
+    /// A connection of the test. It has to be opened again after each kill.
     async fn look(&self) -> PgPool {
         PgPool::connect(&self.server.url("postgres")).await.expect("the database answers")
     }
@@ -40,20 +42,14 @@ impl Mortal {
         self.client.post("/locks/acquire", body).await
     }
 
-    /// Asks until the service is well again; each question takes as long as it takes the database
-    /// to refuse.
+    /// Waits until the service is healthy again.
     async fn recovered(&self) {
-        let well = async {
-            while self.client.get("/health").await.status != 200 {
-                tokio::task::yield_now().await;
-            }
-        };
-        let recovered = tokio::time::timeout(Duration::from_secs(60), well).await;
-        recovered.expect("the service recovers");
+        let health = async || self.client.get("/health").await;
+        eventually("the service recovers", health, |it| it.status == 200).await;
     }
 }
 
-/// A request that met a dying database says so, and nothing else.
+/// Asserts the 503 of a request whose database ended meanwhile.
 #[track_caller]
 fn assert_unavailable(answer: &Answer) {
     assert_eq!(answer.status, 503, "{}", answer.text);
@@ -78,7 +74,7 @@ async fn a_backend_killed_between_requests_is_replaced() {
          where application_name = 'agent-coordinator'",
     )
     .await;
-    // One request may find the dead connection; the next has a new one.
+    // One request may get the closed connection. The next one gets a new connection.
     let found = mortal.acquire("k").await;
     if found.status != 200 {
         assert_unavailable(&found);
@@ -94,7 +90,7 @@ async fn a_backend_killed_while_it_serves_a_request_costs_that_request() {
     let granted = mortal.acquire("k").await.json;
     let db = mortal.look().await;
     execute(&db, "update file_lock set expires_at = now() - interval '1 s'").await;
-    // The row is held, so that the acquisition waits in its backend until that is killed.
+    // The row is locked, so that the acquisition waits in its backend until the backend is killed.
     let mut blocker = db.begin().await.expect("a transaction");
     sqlx::query_scalar!("select 1 as one from file_lock where workspace = 'default' for update")
         .fetch_one(&mut *blocker)
@@ -103,12 +99,8 @@ async fn a_backend_killed_while_it_serves_a_request_costs_that_request() {
     let killer = async {
         let find = "select coalesce((select pid from pg_stat_activity
             where application_name = 'agent-coordinator' and wait_event_type = 'Lock'), 0)";
-        let mut pid = 0;
-        while pid == 0 {
-            pid = scalar::<i32>(&db, find).await;
-            tokio::task::yield_now().await;
-        }
-        kill(pid);
+        let find = async || scalar::<i32>(&db, find).await;
+        kill(eventually("a statement waits for the row", find, |pid| *pid != 0).await);
     };
     let (answer, ()) = join(mortal.acquire("k"), killer).await;
     assert_unavailable(&answer);
@@ -180,7 +172,7 @@ async fn a_killed_database_loses_no_acknowledged_lock() {
         assert_eq!(status["lock"]["fencing_token"], lock["fencing_token"], "{key}");
         assert_eq!(status["lock"]["expires_at"], lock["expires_at"], "{key}");
     }
-    // No effect without its record and no record without its effect.
+    // Every lock has an audit row and every audit row its lock.
     let db = mortal.look().await;
     let locks: i64 = scalar(&db, "select count(*) from file_lock").await;
     let recorded: i64 = scalar(
@@ -194,13 +186,13 @@ async fn a_killed_database_loses_no_acknowledged_lock() {
 }
 
 #[tokio::test]
-async fn clients_that_hang_up_cost_nobody_a_lock() {
+async fn clients_that_hang_up_lose_no_acknowledged_lock() {
     let service = Service::with(&[("POSTGRES_POOL_MAX", "2")]).await;
     let client = service.client();
     let mut granted = Vec::new();
     for round in 0..300_u64 {
-        // A request is dropped after a while: before, amid and after its transaction. The last ones come to
-        // their end on the slowest machine.
+        // Each request is dropped after a longer time: before, within and after its transaction. The last
+        // ones complete even on a slow machine.
         let rude = client.clone().header("idempotency-key", &format!("rude-{round}"));
         let body =
             json!({ "file_path": format!("rude/{round}"), "agent_id": "r", "agent_type": "t" });
@@ -216,7 +208,7 @@ async fn clients_that_hang_up_cost_nobody_a_lock() {
         }
         granted.push(client.acquire("honest", &format!("honest/{round}"), json!({})).await);
     }
-    assert!(granted.len() > 300, "some requests came to their end");
+    assert!(granted.len() > 300, "some requests completed");
     for lock in &granted {
         assert_eq!(lock["action"], "acquired", "{lock}");
         let key = lock["file_path"].as_str().expect("a key");
@@ -232,23 +224,20 @@ async fn clients_that_hang_up_cost_nobody_a_lock() {
 #[tokio::test]
 async fn a_connection_that_fell_silent_while_nothing_used_it_is_replaced() {
     let service = Service::start().await;
-    // The only connection that the service may have.
+    // The service has a single connection.
     let (relay, client, _) = relayed(&service.url, &[]).await;
     assert_eq!(client.acquire("a", "k", json!({})).await["success"], true);
     relay.silence();
-    let replaced = async {
-        // After a second without requests the service asks whether the connection lives.
-        let before = relay.pings();
-        while relay.pings() == before {
-            tokio::task::yield_now().await;
-        }
-        let body = json!({ "file_path": "k", "agent_id": "a", "agent_type": "t" });
-        let mut refused = 0;
-        while client.post("/locks/acquire", body.clone()).await.status != 200 {
-            refused += 1;
-        }
-        refused
+    // After a second without requests the service pings the connection.
+    let before = relay.pings();
+    let pings = async || relay.pings();
+    eventually("the service pings the connection", pings, |pings| *pings > before).await;
+    let body = json!({ "file_path": "k", "agent_id": "a", "agent_type": "t" });
+    let mut answers = 0;
+    let acquire = async || {
+        answers += 1;
+        client.post("/locks/acquire", body.clone()).await
     };
-    let refused = tokio::time::timeout(Duration::from_secs(60), replaced).await;
-    assert!(refused.expect("the connection is replaced") <= 3);
+    eventually("the connection is replaced", acquire, |it| it.status == 200).await;
+    assert!(answers <= 4, "{} requests were refused", answers - 1);
 }

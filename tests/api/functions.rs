@@ -1,4 +1,5 @@
-//! The installation of the database functions: noticed when it is not this version's, and all or nothing.
+//! The installation of the database functions: a mismatch of versions is detected, and an installation is
+//! complete or has no effect.
 use agent_coordinator::{App, router};
 use futures_util::future::join;
 use serde_json::{Value, json};
@@ -6,7 +7,7 @@ use sqlx::PgPool;
 
 use crate::{
     processes::{Running, acquire, empty_database},
-    support::{Answer, Client, Service, config, eventually, execute, scalar, variables},
+    support::{Answer, Client, Service, blocked, config, execute, scalar, variables},
 };
 
 const MISMATCH: &str = "mismatch: the functions differ; run `coordinator migrate`";
@@ -28,7 +29,7 @@ async fn digest(db: &PgPool) -> Option<String> {
 }
 
 #[tokio::test]
-async fn functions_of_another_version_are_a_mismatch_that_migrating_heals() {
+async fn functions_of_another_version_are_a_mismatch_until_the_next_migration() {
     let service = Service::start().await;
     for sabotage in [
         "update installed_functions set digest = 'another'",
@@ -67,7 +68,7 @@ async fn functions_that_cannot_be_installed_leave_everything_as_it_was() {
     assert_eq!(digest(&service.db).await.as_deref(), Some("another"));
     let missing: bool = service.scalar("select to_regproc('release_lock') is null").await;
     assert!(missing, "no other function was installed");
-    // The lock of the migrator is free again, whoever held it.
+    // The advisory lock of the migrator has been released.
     service.execute("drop function waiter_lifetime").await;
     app(&service.url).migrate().await.expect("it is migrated");
     assert_eq!(ready(&service.url).await.status, 200);
@@ -77,7 +78,11 @@ async fn functions_that_cannot_be_installed_leave_everything_as_it_was() {
     execute(&db, STUBBORN).await;
     app(&url).migrate().await.expect_err("it fails");
     let made = "select concat(to_regclass('file_lock'), to_regclass('_sqlx_migrations'))";
-    assert_eq!(scalar::<String>(&db, made).await, "", "the tables come with the functions");
+    assert_eq!(
+        scalar::<String>(&db, made).await,
+        "",
+        "the tables are migrated together with the functions"
+    );
 }
 
 #[tokio::test]
@@ -100,9 +105,7 @@ async fn of_two_migrators_at_once_one_installs_the_functions() {
     let mut gate = service.db.begin().await.expect("a transaction");
     execute(&mut *gate, "lock table installed_functions").await;
     let open = async {
-        let waiting = "select count(*) from pg_stat_activity
-            where datname = current_database() and wait_event_type = 'Lock'";
-        eventually("both wait", async || service.scalar::<i64>(waiting).await == 2).await;
+        blocked(&service.db, 2).await;
         gate.rollback().await.expect("rolled back");
     };
     let (one, other) = (app(&service.url), app(&service.url));
@@ -114,13 +117,13 @@ async fn of_two_migrators_at_once_one_installs_the_functions() {
 }
 
 #[tokio::test]
-async fn the_log_names_the_function_that_failed_and_the_sqlstate() {
+async fn the_log_names_the_failed_function_and_the_sqlstate() {
     let database = crate::support::database().await;
     let db = PgPool::connect(&database.url).await.expect("it answers");
     let running = Running::start(variables(&database.url)).await;
     let release = json!({ "file_path": "k", "agent_id": "a" }).to_string();
     let mut answers = Vec::new();
-    // The second one says that the database is too busy, which a client may try again.
+    // The second error says that the database is busy, so a client can retry.
     for (sqlstate, status) in [("P0001", 500), ("55P03", 503)] {
         running.request("POST", "/locks/acquire", &acquire("a", "k")).await;
         let failing = format!(

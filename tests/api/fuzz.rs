@@ -1,5 +1,4 @@
-//! Bad input on every operation: always the documented 4xx, never a failure of the service, and the
-//! database unchanged.
+//! Invalid input for every operation: always the documented 4xx, never a 5xx, and the database unchanged.
 use std::fmt::Write as _;
 
 use agent_coordinator::{capabilities, operation::Registered};
@@ -12,7 +11,7 @@ use crate::{
     support::{BOSS, Service},
 };
 
-/// Values that some field or other must refuse, and none may stumble over.
+/// Values that some fields must refuse and that no field may answer with a 5xx.
 fn values() -> Vec<Value> {
     let mut deep = json!("bottom");
     for _ in 0..100 {
@@ -50,14 +49,14 @@ fn values() -> Vec<Value> {
     ]
 }
 
-/// What a request may end with when a field holds nonsense.
+/// The statuses of a request with an invalid value in a field.
 fn assert_expected(status: u16, place: &str, text: &str) {
     assert!([200, 400, 403, 404, 405, 422].contains(&status), "{status} {place}: {text}");
 }
 
 #[tokio::test]
 async fn any_value_in_any_field_is_answered_and_a_refused_one_changes_nothing() {
-    // A nonsensical `wait_seconds` that is accepted must not be waited for.
+    // An accepted `wait_seconds` must not delay the test.
     let service = Service::with(&[("WAIT_MAX_SECONDS", "0")]).await;
     let clients = [service.client(), service.client_with(BOSS)];
     for op in capabilities::all().iter() {
@@ -132,13 +131,13 @@ async fn any_bytes_as_a_body_are_answered() {
     for op in capabilities::all().iter() {
         let Some(route) = op.meta.routes.first() else { continue };
         let (method, path) = route.split_once(' ').expect("method and path");
-        // What demands nothing may be content with nonsense that it does not read.
+        // An operation without required fields accepts values that it does not read.
         let demands = op.fields().any(|(name, _)| op.input["required"].to_string().contains(name));
         if method != "POST" || !demands {
             continue;
         }
         for body in &bodies {
-            // Where nothing is required, an object of unknown members is a complete request.
+            // Without required fields, an object of unknown members is a complete request.
             let is_object = serde_json::from_slice::<serde_json::Map<_, _>>(body).is_ok();
             if is_object && op.fields().all(|(name, _)| !is_required(op, name)) {
                 continue;

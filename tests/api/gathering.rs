@@ -1,5 +1,4 @@
-//! Requests for one transition that are gathered under load: each gets the answer that it would have got
-//! alone.
+//! Requests for one transition that are gathered under load: each gets the same answer as it gets alone.
 use std::collections::BTreeSet;
 
 use agent_coordinator::{App, router};
@@ -35,7 +34,7 @@ async fn many_requests_take_fewer_transactions_and_each_has_its_own_answer_and_r
     let service = Service::start().await;
     let (counted, answers) = service
         .counted(COMMITS, async |client: Client| {
-            // What the agent may do is read once, by its first request.
+            // The standing of the agent is read once, by its first request.
             client.acquire("a", "first", json!({})).await;
             acquire_all(&client, 300).await
         })
@@ -72,7 +71,7 @@ async fn a_switch_keeps_every_request_alone() {
 }
 
 #[tokio::test]
-async fn rivals_for_one_key_have_one_winner_and_the_others_know_it() {
+async fn one_of_many_callers_acquires_a_key_and_the_others_are_refused() {
     let service = Service::start().await;
     let client = client(&service, &[]);
     let answers = join_all((0..200).map(|n| {
@@ -116,7 +115,7 @@ async fn an_error_of_one_request_is_its_own() {
         assert_eq!(answer.status.as_u16(), expected, "{n}: {}", answer.text);
     }
     assert_eq!(answers[7].json["detail"], "Internal Server Error");
-    assert_eq!(service.audit_rows().await, 119, "each request once, and none twice");
+    assert_eq!(service.audit_rows().await, 119, "each request has exactly one row");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Guardrails: what is found, what blocks, what is recorded, and that a failure is never "safe".
+//! Guardrails: what is found, blocked and recorded, and that an error is never answered as `safe`.
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
@@ -31,7 +31,7 @@ async fn violation_count(service: &Service) -> i64 {
     service.scalar("select count(*) from guardrail_violation").await
 }
 
-/// Without keeping patterns in memory, so that a change of the table counts at once.
+/// A service that does not cache patterns, so that a change of the table takes effect at once.
 async fn uncached() -> Service {
     Service::with(&[("GUARDRAILS_CACHE_TTL", "0")]).await
 }
@@ -46,7 +46,7 @@ const NOT_COMPILING: &str = "insert into guardrail_pattern (
 ) values ('default', 99, 'broken', 'git', 'warn', 3, 'a(b', 'It is not closed.')";
 
 #[tokio::test]
-async fn a_destructive_command_is_found_and_blocked() {
+async fn a_destructive_command_is_blocked() {
     let service = Service::start().await;
     let body = json!({ "operation_text": "rm -rf / ", "file_paths": null });
     let answer = service.client().post("/guardrails/check", body).await;
@@ -151,7 +151,11 @@ async fn paths_are_scanned_after_the_text_a_line_each() {
     let violations = checked("é", json!(["a", ".ssh/id_rsa"])).await;
     assert_eq!(violations[0]["pattern_name"], "ssh_key_modify");
     assert_eq!(violations[0]["span"], json!({ "start": 4, "end": 15 }));
-    assert_eq!(checked("rm -rf", json!([])).await, json!([]), "no paths, no line");
+    assert_eq!(
+        checked("rm -rf", json!([])).await,
+        json!([]),
+        "without paths there is no line number"
+    );
     assert_eq!(checked("rm -rf", json!(["x"])).await[0]["matched_text"], "rm -rf\n");
 }
 
@@ -178,7 +182,7 @@ async fn trust_decides_what_counts() {
 }
 
 #[tokio::test]
-async fn limited_trust_may_not_check_but_may_look() {
+async fn an_agent_with_limited_trust_may_list_patterns_but_not_check() {
     let service = Service::start().await;
     let reviewer = service.client_with(REVIEWER);
     let body = json!({ "operation_text": "rm -rf / " });
@@ -198,7 +202,7 @@ async fn a_bound_key_checks_as_its_own_agent_whatever_the_body_says() {
 }
 
 #[tokio::test]
-async fn bad_input_is_refused_without_a_trace() {
+async fn invalid_input_is_refused_and_leaves_no_row() {
     let service = Service::start().await;
     let client = service.client();
     let before = service.contents().await;
@@ -271,7 +275,7 @@ async fn the_patterns_are_listed_in_order() {
 }
 
 #[tokio::test]
-async fn the_built_in_copy_is_the_seed_and_serves_when_the_table_cannot() {
+async fn the_built_in_patterns_equal_the_seed_and_are_used_when_the_table_cannot_be_read() {
     let service = uncached().await;
     let client = service.client();
     let seeded = client.get("/guardrails/patterns").await.json;
@@ -281,7 +285,7 @@ async fn the_built_in_copy_is_the_seed_and_serves_when_the_table_cannot() {
     for state in ["unreadable", "empty"] {
         assert_eq!(client.get("/guardrails/patterns").await.json, seeded, "{state}");
         assert_eq!(check(&client, text).await, expected, "{state}");
-        // The transaction of an idempotency key survives a failure to read.
+        // The transaction of an idempotency key survives a read that failed.
         let keyed = client.clone().header("idempotency-key", state);
         assert_eq!(check(&keyed, text).await, expected, "{state}");
         if state == "unreadable" {
@@ -295,7 +299,7 @@ async fn the_built_in_copy_is_the_seed_and_serves_when_the_table_cannot() {
 }
 
 #[tokio::test]
-async fn without_the_built_in_copy_no_patterns_are_no_answer() {
+async fn without_the_built_in_patterns_a_missing_or_empty_table_is_an_error() {
     let more = [("GUARDRAILS_CACHE_TTL", "0"), ("GUARDRAILS_CODE_FALLBACK", "false")];
     let service = Service::with(&more).await;
     let client = service.client();
@@ -340,7 +344,7 @@ async fn a_pattern_that_does_not_compile_refuses_every_check_until_it_is_repaire
     });
     assert_eq!(ready.json, expected);
     let listed = client.get("/guardrails/patterns").await.json;
-    assert_eq!(listed["patterns"][15]["pattern"], "a(b", "it can be seen what is to be repaired");
+    assert_eq!(listed["patterns"][15]["pattern"], "a(b", "the list shows the pattern to repair");
     service.execute("update guardrail_pattern set enabled = false where name = 'broken'").await;
     check(&client, "ls").await;
     assert_eq!(service.anonymous().get("/ready").await.status, 200);
@@ -351,14 +355,14 @@ async fn a_pattern_that_does_not_compile_refuses_every_check_until_it_is_repaire
 }
 
 #[tokio::test]
-async fn patterns_are_kept_in_memory_for_a_while_but_a_failure_never_is() {
+async fn patterns_are_cached_and_failures_are_not() {
     let service = Service::start().await;
     let client = service.client();
     service.execute(NOT_COMPILING).await;
     let body = json!({ "operation_text": "rm -rf x" });
     assert_unavailable(&client.post("/guardrails/check", body).await);
     service.execute("delete from guardrail_pattern where name = 'broken'").await;
-    assert_eq!(found(&client, "rm -rf x").await, ["rm_rf"], "repaired, so judged at once");
+    assert_eq!(found(&client, "rm -rf x").await, ["rm_rf"], "the repaired pattern is used at once");
     service.execute("update guardrail_pattern set enabled = false").await;
     assert_eq!(found(&client, "rm -rf x").await, ["rm_rf"]);
     let listed = client.get("/guardrails/patterns").await.json;
@@ -391,7 +395,7 @@ async fn a_workspace_has_its_own_patterns_or_those_of_default() {
     let violations = checked["violations"].as_array().expect("a list");
     assert!(violations.iter().map(|it| &it["pattern_name"]).eq(&expected), "{violations:?}");
     assert!(violations.iter().all(|it| it["blocked"] == false));
-    assert_eq!(found(&free, "deploy; rm -rf x").await, ["rm_rf"], "others see nothing of it");
+    assert_eq!(found(&free, "deploy; rm -rf x").await, ["rm_rf"], "other workspaces do not see it");
     let recorded = service
         .rows("select workspace, count(*) from guardrail_violation group by 1 order by 1")
         .await;
@@ -404,7 +408,7 @@ async fn a_workspace_has_its_own_patterns_or_those_of_default() {
 }
 
 #[tokio::test]
-async fn an_idempotency_key_records_findings_once_and_never_keeps_a_clean_answer() {
+async fn an_idempotency_key_records_findings_once_and_never_stores_a_safe_answer() {
     let service = uncached().await;
     let client = service.client().header("idempotency-key", "k");
     let first = check(&client, "rm -rf x").await;
@@ -418,7 +422,7 @@ async fn an_idempotency_key_records_findings_once_and_never_keeps_a_clean_answer
     let client = service.client().header("idempotency-key", "clean");
     assert_eq!(found(&client, "make release").await, [""; 0]);
     service.execute("update guardrail_pattern set pattern = 'release' where name = 'rm_rf'").await;
-    assert_eq!(found(&client, "make release").await, ["rm_rf"], "judged anew");
+    assert_eq!(found(&client, "make release").await, ["rm_rf"], "judged again");
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ async fn read(client: &Client, body: Value) -> Value {
 }
 
 #[tokio::test]
-async fn what_was_written_is_read_as_it_was_sent() {
+async fn a_handoff_is_read_as_it_was_written() {
     let service = Service::start().await;
     let client = service.client();
     let body = json!({
@@ -145,7 +145,7 @@ async fn a_probe_finds_every_route_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn every_alias_writes_and_every_form_reads() {
+async fn every_route_alias_writes_and_reads() {
     let service = Service::start().await;
     let client = service.client();
     for (n, path) in ["/handoffs/write", "/handoff/write", "/handoffs"].into_iter().enumerate() {
@@ -187,7 +187,7 @@ async fn handoffs_are_found_by_writer_newest_first() {
     assert_eq!(summaries(json!({ "agent_name": "", "limit": 3 })).await, ["4", "3", "2"]);
     assert_eq!(summaries(json!({ "agent_name": "a", "limit": 9 })).await, ["3", "1"]);
     assert_eq!(summaries(json!({ "agent_name": "nobody" })).await, [""; 0]);
-    // The members that other calls read are ignored here.
+    // Members of other operations are ignored.
     let ignored = json!({ "agent_id": "b", "session_id": "s", "agent_type": "t" });
     assert_eq!(summaries(ignored).await, ["4"]);
     let list = read(&client, json!({ "limit": 2 })).await;
@@ -249,7 +249,7 @@ async fn a_repeat_creates_another_unless_it_carries_the_same_idempotency_key() {
 }
 
 #[tokio::test]
-async fn members_of_the_wrong_form_are_listed() {
+async fn every_invalid_member_is_an_issue() {
     let service = Service::start().await;
     let client = service.client();
     let body = json!({

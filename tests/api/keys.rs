@@ -1,4 +1,4 @@
-//! `coordinator keys`: what it prints is what the service takes.
+//! `coordinator keys`: the service accepts the lines that it prints.
 use std::collections::HashMap;
 
 use serde_json::{Value, json};
@@ -55,7 +55,7 @@ async fn the_printed_lines_are_accepted_and_the_key_is_bound_as_asked() {
 }
 
 #[tokio::test]
-async fn several_keys_go_together_as_the_text_says() {
+async fn several_generated_keys_are_accepted_together() {
     let (bound, other, free) = (
         generate(&["--agent-id", "a"]).await,
         generate(&["--agent-id", "b", "--agent-type", "codex"]).await,
@@ -86,7 +86,7 @@ async fn several_keys_go_together_as_the_text_says() {
 }
 
 #[tokio::test]
-async fn a_key_that_was_copied_in_part_is_told_from_a_whole_one() {
+async fn a_truncated_key_is_recognized() {
     let printed = generate(&[]).await;
     let key = &printed["COORDINATION_API_KEYS"];
     assert!(key.starts_with("ac_"), "{key}");

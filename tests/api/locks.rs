@@ -25,7 +25,7 @@ fn assert_keys(answer: &Value, expected: &[&str]) {
     assert_eq!(keys, expected);
 }
 
-/// The answer with its times replaced by `"time"`, after a look at their form.
+/// The answer with its times replaced by `"time"`, after a check of their format.
 #[track_caller]
 fn without_times(mut answer: Value) -> Value {
     for (name, value) in answer.as_object_mut().expect("an object") {
@@ -106,9 +106,12 @@ async fn the_holder_refreshes_and_keeps_its_token() {
     for kept in ["fencing_token", "locked_at", "agent_type", "session_id"] {
         assert_eq!(again[kept], first[kept], "{kept}");
     }
-    assert!(again["expires_at"].as_str() < first["expires_at"].as_str(), "a refresh may shorten");
+    assert!(
+        again["expires_at"].as_str() < first["expires_at"].as_str(),
+        "a refresh can shorten the time to live"
+    );
     let reason: Option<String> = service.scalar("select reason from file_lock").await;
-    assert_eq!(reason.as_deref(), Some("one"), "kept when the new one is null");
+    assert_eq!(reason.as_deref(), Some("one"), "the reason is kept when the new one is null");
     client.acquire("a", "k", json!({ "reason": "two" })).await;
     let reason: Option<String> = service.scalar("select reason from file_lock").await;
     assert_eq!(reason.as_deref(), Some("two"));
@@ -150,7 +153,7 @@ async fn an_expired_lock_is_free_and_the_next_token_is_higher() {
     assert_eq!((&taken["action"], &taken["fencing_token"]), (&json!("acquired"), &json!(2)));
     assert_eq!(taken["session_id"], Value::Null);
     let reason: Option<String> = service.scalar("select reason from file_lock").await;
-    assert_eq!(reason, None, "an acquisition starts anew");
+    assert_eq!(reason, None, "an acquisition resets it");
     let result = service.last_audit().await["result"].clone();
     let expected = json!({ "action": "acquired", "fencing_token": 2, "took_over_from": "a" });
     assert_eq!(result, expected);
@@ -174,11 +177,11 @@ async fn tokens_outlive_release_and_force_release() {
     }
     assert_eq!(tokens, [1, 2, 3, 4]);
     let taken_over: Value = service.last_audit().await["result"]["took_over_from"].clone();
-    assert_eq!(taken_over, Value::Null, "a released lock was not taken over from anybody");
+    assert_eq!(taken_over, Value::Null, "a released lock was not taken over");
 }
 
 #[tokio::test]
-async fn acquisitions_that_name_nothing_are_refused_and_recorded() {
+async fn an_acquisition_of_an_empty_key_is_refused_and_recorded() {
     let service = Service::start().await;
     let client = service.client();
     assert_eq!(client.acquire("a", "  ", json!({})).await, refusal("invalid_file_path"));
@@ -200,7 +203,7 @@ async fn acquisitions_that_name_nothing_are_refused_and_recorded() {
 }
 
 #[tokio::test]
-async fn the_time_to_live_is_asked_for_or_30_minutes_or_the_configured_one() {
+async fn the_time_to_live_is_the_requested_one_or_30_minutes_or_the_configured_one() {
     let service = Service::with(&[("LOCK_TTL_MINUTES", "77")]).await;
     let client = service.client();
     for (more, minutes) in [
@@ -245,7 +248,7 @@ async fn a_lock_is_released_by_its_holder_only() {
 }
 
 #[tokio::test]
-async fn a_release_may_name_session_and_token() {
+async fn a_release_can_name_session_and_token() {
     let service = Service::start().await;
     let client = service.client();
     client.acquire("a", "k", json!({ "session_id": "s-1" })).await;
@@ -267,7 +270,7 @@ async fn a_release_may_name_session_and_token() {
 }
 
 #[tokio::test]
-async fn tokens_are_verified_in_order_and_at_one_moment() {
+async fn tokens_are_verified_in_order_at_one_time() {
     let service = Service::start().await;
     let client = service.client();
     let held = client.acquire("a", "held", json!({})).await;
@@ -409,7 +412,11 @@ async fn live_locks_are_listed_by_key() {
         keys("/locks?prefix=src%2F&locked_by=a").await,
         whole(json!(["src/B.rs", "src/a.rs"]))
     );
-    assert_eq!(keys("/locks?prefix=%25").await, whole(json!([])), "no pattern characters");
+    assert_eq!(
+        keys("/locks?prefix=%25").await,
+        whole(json!([])),
+        "pattern characters have no meaning"
+    );
     let hint = "showing first 2; re-run with a higher limit to see more";
     let cut = (json!(["doc/x", "src/B.rs"]), json!(true), json!(hint));
     assert_eq!(keys("/locks?limit=2").await, cut);
@@ -438,7 +445,7 @@ async fn live_locks_are_listed_by_key() {
 }
 
 #[tokio::test]
-async fn an_admin_frees_any_lock_and_learns_whose_it_was() {
+async fn an_admin_releases_any_lock_and_learns_its_holder() {
     let service = Service::start().await;
     let (client, boss) = (service.client(), service.client_with(BOSS));
     let none = |reason: &str| {
@@ -477,7 +484,7 @@ async fn an_admin_frees_any_lock_and_learns_whose_it_was() {
 }
 
 #[tokio::test]
-async fn keys_named_like_routes_can_be_freed() {
+async fn keys_named_like_routes_can_be_released() {
     let service = Service::start().await;
     let (client, boss) = (service.client(), service.client_with(BOSS));
     for key in ["acquire", "release", "verify", "status", "status/x"] {
@@ -487,7 +494,7 @@ async fn keys_named_like_routes_can_be_freed() {
 }
 
 #[tokio::test]
-async fn only_an_admin_frees_locks_of_others() {
+async fn only_an_admin_releases_locks_of_other_agents() {
     let service = Service::start().await;
     service.client().acquire("a", "k", json!({})).await;
     for (key, reason) in [
@@ -597,7 +604,7 @@ async fn limits_can_be_switched_off() {
 }
 
 #[tokio::test]
-async fn of_many_rivals_one_gets_the_lock_and_the_rest_learn_who() {
+async fn one_of_many_callers_acquires_the_lock_and_the_rest_learn_its_holder() {
     let service = Service::start().await;
     let client = service.client();
     let answers = join_all((0..64).map(|n| {
@@ -620,7 +627,7 @@ async fn of_many_rivals_one_gets_the_lock_and_the_rest_learn_who() {
 }
 
 #[tokio::test]
-async fn rivals_for_an_expired_lock_get_one_new_token() {
+async fn concurrent_acquisitions_of_an_expired_lock_get_one_new_token() {
     let service = Service::start().await;
     let client = service.client();
     for round in 1..=5 {
@@ -642,7 +649,7 @@ async fn rivals_for_an_expired_lock_get_one_new_token() {
 }
 
 #[tokio::test]
-async fn one_agents_twins_acquire_once_and_refresh_the_rest() {
+async fn concurrent_acquisitions_of_one_agent_acquire_once_and_then_refresh() {
     let service = Service::start().await;
     let client = service.client();
     let answers = join_all((0..16).map(|_| client.acquire("a", "k", json!({})))).await;
@@ -652,7 +659,7 @@ async fn one_agents_twins_acquire_once_and_refresh_the_rest() {
     assert!(answers.iter().all(|it| it["fencing_token"] == 1));
 }
 
-/// What the model knows of one key.
+/// The state of one key in the model.
 #[derive(Clone, Default)]
 struct Model {
     token: i64,
@@ -664,7 +671,7 @@ async fn ten_thousand_random_steps_agree_with_a_model_and_never_repeat_a_token()
     let service = Service::start().await;
     let (client, boss) = (service.client(), service.client_with(BOSS));
     let seed = new_seed();
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     let mut models = vec![Model::default(); 3];
     for step in 0..10_000 {
         let key = dice.roll(3) as usize;
@@ -716,7 +723,7 @@ async fn ten_thousand_random_steps_agree_with_a_model_and_never_repeat_a_token()
 }
 
 #[tokio::test]
-async fn tokens_of_concurrent_changes_never_repeat_or_fall() {
+async fn tokens_of_concurrent_acquisitions_grow_and_never_repeat() {
     let service = Service::start().await;
     let client = service.client();
     let rival = |n: u64| {
@@ -767,7 +774,7 @@ async fn public_reads_show_the_default_workspace_only() {
     elsewhere.assert_is(403, json!({ "detail": detail }));
 }
 
-/// Registers session `s-1` of agent `a`, last heard so many minutes ago.
+/// Registers session `s-1` of agent `a` with its last heartbeat so many minutes ago.
 async fn session(service: &Service, minutes_ago: u32) {
     service
         .execute(&format!(
@@ -780,7 +787,7 @@ async fn session(service: &Service, minutes_ago: u32) {
 }
 
 #[tokio::test]
-async fn locks_of_a_dead_session_are_free_at_once_and_do_not_come_back() {
+async fn locks_of_an_ended_session_are_free_at_once_and_are_not_restored() {
     let service = Service::with(&[("SESSION_TIMEOUT_MINUTES", "20")]).await;
     let client = service.client();
     session(&service, 0).await;
@@ -806,7 +813,7 @@ async fn locks_of_a_dead_session_are_free_at_once_and_do_not_come_back() {
     assert_eq!(service.last_audit().await["result"]["took_over_from"], "a");
     let boss = service.client_with(BOSS);
     assert_eq!(boss.delete("/locks/k2").await.json["reason"], "not_locked");
-    // The session is heard again: what it held stays lost, what it takes now is its own.
+    // The next heartbeat revives the session. Its old locks stay lost, and it holds those that it acquires now.
     let again = client.acquire("a", "k2", own.clone()).await;
     assert_eq!((&again["action"], &again["fencing_token"]), (&json!("acquired"), &json!(2)));
     let released = client.release("a", "k3", json!({ "session_id": "s-1" })).await;
@@ -815,11 +822,11 @@ async fn locks_of_a_dead_session_are_free_at_once_and_do_not_come_back() {
     assert_eq!(refreshed["action"], "refreshed");
     let lost: i64 =
         service.scalar("select count(*) from file_lock where key = 'k3' and agent_id = 'a'").await;
-    assert_eq!(lost, 1, "nothing had to run for it");
+    assert_eq!(lost, 1, "no clean-up had to run");
 }
 
 #[tokio::test]
-async fn a_dead_sessions_locks_do_not_count_against_the_file_limit() {
+async fn locks_of_an_ended_session_do_not_count_against_the_file_limit() {
     let service = Service::start().await;
     limit_files(&service, 1).await;
     let client = service.client_with(CODEX);

@@ -1,5 +1,5 @@
-//! The product's tests: the real router and the real binaries on a real Postgres, a database of its
-//! own for each test.
+//! Tests of the service: the real router and the real binaries on a real Postgres. Each test has its own
+//! database.
 mod audit_query;
 mod batches;
 mod clients;

@@ -1,4 +1,4 @@
-//! Maintenance: what time has ended is tidied up, and nothing else.
+//! Maintenance: expired rows are cleaned up, and live ones are left alone.
 use serde_json::{Value, json};
 
 use crate::support::{BOSS, CODEX, Service};
@@ -19,7 +19,7 @@ fn counts(answer: &Value) -> Value {
     Value::Object(told.collect())
 }
 
-/// A silent session that holds a lock, a claim and ports, beside a live one that holds the same.
+/// A silent session with a lock, a claim and ports, and a live one with the same.
 async fn held_by_silent_and_live(service: &Service) {
     let client = service.client();
     for session in ["silent", "live"] {
@@ -51,7 +51,7 @@ async fn held_by_silent_and_live(service: &Service) {
 }
 
 #[tokio::test]
-async fn silent_sessions_are_ended_and_give_back_what_they_hold() {
+async fn silent_sessions_are_ended_and_their_locks_claims_and_ports_released() {
     let service = Service::start().await;
     held_by_silent_and_live(&service).await;
     let done = run(&service, json!(["sessions"])).await;
@@ -129,7 +129,7 @@ async fn a_requeued_task_out_of_attempts_has_failed() {
 }
 
 #[tokio::test]
-async fn what_has_expired_is_cleared() {
+async fn expired_rows_are_deleted() {
     let service = Service::start().await;
     let client = service.client();
     client.acquire("a", "gone", json!({})).await;
@@ -176,7 +176,7 @@ async fn what_has_expired_is_cleared() {
 }
 
 #[tokio::test]
-async fn old_records_go_month_by_month() {
+async fn old_records_are_deleted_by_month() {
     let service = Service::with(&[("AUDIT_RETENTION_DAYS", "90")]).await;
     service
         .execute(
@@ -278,7 +278,7 @@ async fn what_a_silent_session_holds_counts_as_expired() {
 }
 
 #[tokio::test]
-async fn what_has_expired_elsewhere_costs_nobody_here_anything() {
+async fn maintenance_leaves_other_workspaces_alone() {
     let service = Service::start().await;
     let (client, team) = (service.client(), service.client_with(crate::support::TEAM));
     team.acquire("a", "k", json!({})).await;

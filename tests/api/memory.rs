@@ -1,29 +1,25 @@
-//! Memory: storing and merging, and that what was stored is found again.
+//! Memory: storing, merging and recall.
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{CODEX, Client, REVIEWER, Service, TEAM};
+use crate::support::{CODEX, Client, REVIEWER, Service, TEAM, with};
 
 /// Stores a memory as an agent; `more` are further members of the body.
 async fn remember(client: &Client, agent: &str, summary: &str, more: Value) -> Value {
-    let mut body = json!({ "agent_id": agent, "event_type": "decision", "summary": summary });
-    let members = body.as_object_mut().expect("an object");
-    members.extend(more.as_object().expect("an object").clone());
-    let answer = client.post("/memory/store", body).await;
+    let body = json!({ "agent_id": agent, "event_type": "decision", "summary": summary });
+    let answer = client.post("/memory/store", with(body, more)).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     answer.json
 }
 
 async fn recall(client: &Client, agent: &str, more: Value) -> Value {
-    let mut body = json!({ "agent_id": agent });
-    let members = body.as_object_mut().expect("an object");
-    members.extend(more.as_object().expect("an object").clone());
+    let body = with(json!({ "agent_id": agent }), more);
     let answer = client.post("/memory/query", body).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     answer.json
 }
 
-/// The summaries of what is found, in order.
+/// The summaries of the recalled memories, in order.
 async fn found(client: &Client, agent: &str, more: Value) -> Vec<String> {
     let answer = recall(client, agent, more).await;
     let memories = answer["memories"].as_array().expect("a list");
@@ -48,7 +44,7 @@ async fn count(service: &Service) -> i64 {
 const NONE: [&str; 0] = [];
 
 #[tokio::test]
-async fn a_memory_is_stored_whole_and_told_whole() {
+async fn a_memory_is_recalled_as_it_was_stored() {
     let service = Service::start().await;
     let client = service.client();
     let more = json!({
@@ -106,7 +102,7 @@ async fn a_memory_is_stored_whole_and_told_whole() {
 }
 
 #[tokio::test]
-async fn what_is_left_out_is_empty() {
+async fn omitted_members_are_stored_as_empty() {
     let service = Service::start().await;
     let client = service.client();
     let nulls = json!({
@@ -122,7 +118,7 @@ async fn what_is_left_out_is_empty() {
 }
 
 #[tokio::test]
-async fn the_same_again_within_an_hour_is_merged() {
+async fn a_repeated_memory_is_merged_within_an_hour() {
     let service = Service::start().await;
     let client = service.client();
     let more = json!({
@@ -155,7 +151,7 @@ async fn the_same_again_within_an_hour_is_merged() {
 }
 
 #[tokio::test]
-async fn an_hour_later_it_is_a_new_memory() {
+async fn a_repeated_memory_is_a_new_one_after_an_hour() {
     let service = Service::start().await;
     let client = service.client();
     let mut ids = Vec::new();
@@ -177,7 +173,7 @@ async fn an_hour_later_it_is_a_new_memory() {
 }
 
 #[tokio::test]
-async fn only_the_very_same_is_merged() {
+async fn only_memories_with_the_same_agent_type_and_summary_are_merged() {
     let service = Service::start().await;
     let client = service.client();
     remember(&client, "a", "s", json!({})).await;
@@ -197,7 +193,7 @@ async fn only_the_very_same_is_merged() {
 }
 
 #[tokio::test]
-async fn twins_end_as_one_memory_with_everything_in_it() {
+async fn concurrent_repetitions_are_merged_into_one_memory() {
     let service = Service::start().await;
     for (round, actions) in [("first", 1), ("an hour later", 1)] {
         let answers = join_all((0..24).map(|n| {
@@ -221,7 +217,7 @@ async fn twins_end_as_one_memory_with_everything_in_it() {
 }
 
 #[tokio::test]
-async fn bad_input_is_refused_without_a_trace() {
+async fn invalid_input_is_refused_and_leaves_no_row() {
     let service = Service::start().await;
     let client = service.client();
     let before = service.contents().await;
@@ -314,7 +310,7 @@ async fn an_agent_recalls_its_own_or_everybodys_but_never_another_workspaces() {
 }
 
 #[tokio::test]
-async fn filters() {
+async fn filters_narrow_what_is_recalled() {
     let service = Service::start().await;
     let client = service.client();
     remember(&client, "a", "one", json!({ "tags": ["x", "y"], "event_type": "error" })).await;
@@ -348,7 +344,7 @@ async fn filters() {
 }
 
 #[tokio::test]
-async fn the_limit_cuts_and_tells() {
+async fn the_limit_truncates_and_says_so() {
     let service = Service::start().await;
     let client = service.client();
     for n in 0..12 {
@@ -365,7 +361,7 @@ async fn the_limit_cuts_and_tells() {
 }
 
 #[tokio::test]
-async fn relevance_falls_with_age_and_orders() {
+async fn memories_are_ordered_by_relevance_which_falls_with_age() {
     let service = Service::start().await;
     let client = service.client();
     for summary in ["hour", "day", "month", "century"] {
@@ -470,7 +466,7 @@ async fn summary_lessons_and_tags_are_searched_and_count_in_this_order() {
 }
 
 #[tokio::test]
-async fn any_text_can_be_stored_and_asked_for() {
+async fn any_text_can_be_stored_and_searched() {
     let service = Service::start().await;
     let client = service.client();
     let texts = [
@@ -509,7 +505,7 @@ async fn any_text_can_be_stored_and_asked_for() {
 async fn a_backup_can_be_restored() {
     let service = Service::start().await;
     remember(&service.client(), "a", "src/a.rs", json!({ "lessons": ["x"] })).await;
-    // A restoring connection has an empty search path, and the search column is computed anew.
+    // pg_restore has an empty search path, and the search column is computed again.
     service
         .execute(
             "begin;

@@ -1,9 +1,9 @@
-//! Memories ranked by BM25, with a stand-in for extension pg_search: an operator, a score and an
-//! index of the same names. It shows how the service chooses, fails and recovers, and nothing about
-//! the extension itself.
+//! Memories ranked by BM25, with a stand-in for extension pg_search: an operator, a score and an index
+//! with the same names. It tests when the service uses the index, and how it handles errors. It does not
+//! test the extension.
 use serde_json::{Value, json};
 
-use crate::support::{Client, FREE, Service, TEAM, try_execute};
+use crate::support::{Client, FREE, Service, TEAM, try_execute, with};
 
 /// The operator finds any of the words; the score is the beginning of the id. Sequence `asked` counts
 /// the comparisons, those of failed transactions too.
@@ -36,10 +36,8 @@ async fn stand_in() -> Service {
 }
 
 async fn remember(client: &Client, summary: &str, more: Value) -> Value {
-    let mut body = json!({ "agent_id": "a", "event_type": "discovery", "summary": summary });
-    let members = body.as_object_mut().expect("an object");
-    members.extend(more.as_object().expect("an object").clone());
-    let answer = client.post("/memory/store", body).await;
+    let body = json!({ "agent_id": "a", "event_type": "discovery", "summary": summary });
+    let answer = client.post("/memory/store", with(body, more)).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     answer.json
 }
@@ -60,12 +58,12 @@ fn each<'a>(answer: &'a Value, member: &str) -> Vec<&'a str> {
     memories.iter().map(|it| it[member].as_str().expect("a text")).collect()
 }
 
-/// How often the index was asked so far.
+/// How often the index was queried so far.
 async fn asked(service: &Service) -> i64 {
     service.scalar("select case when is_called then last_value else 0 end from asked").await
 }
 
-/// Another process on the same database, which knows nothing yet, with a single connection.
+/// Another process on the same database, with empty caches and a single connection.
 async fn other_process(service: &Service) -> Client {
     service.replica(&[("POSTGRES_POOL_MAX", "1")]).await.header("x-api-key", FREE)
 }
@@ -104,7 +102,7 @@ async fn the_index_is_made_for_versions_that_recover_and_its_failure_breaks_noth
         ("1.0.0", 4),
     ];
     for (version, tries) in versions {
-        // There is no such access method, so the index itself cannot be made.
+        // Without the access method, the index cannot be created.
         service
             .execute(&format!(
                 "begin;
@@ -143,7 +141,7 @@ async fn the_index_orders_what_is_found() {
     expected.sort_by(|one, other| other[..6].cmp(&one[..6]));
     assert_eq!(ids, expected);
     let memory = answer["memories"][0].as_object().expect("an object");
-    assert_eq!(memory.len(), 11, "no member more");
+    assert_eq!(memory.len(), 11, "no other members");
     assert!(memory["relevance_score"].as_f64() > Some(0.99), "relevance stays that of age");
     let own = recall(&service.client_with(TEAM), "pool").await;
     assert_eq!(each(&own, "summary"), ["pool of a team"]);
@@ -165,7 +163,7 @@ async fn the_index_orders_what_is_found() {
 async fn what_is_older_counts_less_there_too() {
     let service = stand_in().await;
     let client = service.client();
-    // Natively, the summary outweighs the tag by more than a day does.
+    // In the native ranking, a match in the summary instead of a tag outweighs a day of age.
     service
         .execute(
             "create or replace function pdb.score(id uuid) returns real immutable language sql as
@@ -229,14 +227,14 @@ async fn a_failing_index_is_made_up_for_in_the_same_request_and_left_alone() {
     assert_eq!(same(&answer), same(&ordered));
     let tries = asked(&service).await;
 
-    // Still not to be had, and said so; but not asked again.
+    // The answer is still `degraded`, and the index is not queried again.
     assert_eq!(recall(&client, "pool").await["degraded"], true);
     assert_eq!(asked(&service).await, tries);
     let body = json!({ "agent_id": "a" });
     let wordless = client.post("/memory/query", body).await;
     assert_eq!(members(&wordless.json), ["memories", "count", "truncated"]);
 
-    // The one connection is in no transaction, and a write with a key takes effect once.
+    // The one connection is not in a transaction, and a write with an idempotency key takes effect once.
     let open = "select count(*) from pg_stat_activity where datname = current_database()
                 and state like 'idle in transaction%'";
     assert_eq!(service.scalar::<i64>(open).await, 0);
@@ -245,7 +243,7 @@ async fn a_failing_index_is_made_up_for_in_the_same_request_and_left_alone() {
     assert_eq!(remember(&once, "three", json!({})).await, stored);
     assert_eq!(recall(&once, "pool").await["degraded"], true, "a read heeds no such key");
 
-    // Another process finds out for itself.
+    // Another process detects the failure itself.
     let before = asked(&service).await;
     assert_eq!(recall(&other_process(&service).await, "pool").await["degraded"], true);
     assert!(asked(&service).await > before);
@@ -307,7 +305,11 @@ async fn an_index_that_takes_no_row_refuses_no_memory() {
     assert_eq!(remember(&client, "one pool", json!({})).await["action"], "created");
     remember(&client, "another pool", json!({})).await;
     let answer = recall(&client, "pool").await;
-    assert_eq!(each(&answer, "summary"), ["another pool", "one pool"], "it comes last");
+    assert_eq!(
+        each(&answer, "summary"),
+        ["another pool", "one pool"],
+        "the memory that the index misses comes last"
+    );
     let refused = "insert into memory_words select workspace, id, 'one pool' from memory limit 1";
     assert!(try_execute(&service.db, refused).await.is_err());
 }

@@ -9,7 +9,7 @@ async fn check(client: &Client, domain: &str) -> Value {
     answer.json
 }
 
-/// Puts these rules in the place of all others of a workspace: profile, pattern, action, priority.
+/// Replaces the rules of a workspace by these: profile, pattern, action, priority.
 async fn rules(service: &Service, workspace: &str, rules: &[(Option<&str>, &str, &str, i64)]) {
     service.execute(&format!("delete from domain_rule where workspace = '{workspace}'")).await;
     for (profile, pattern, action, priority) in rules {
@@ -50,7 +50,7 @@ async fn an_unlisted_domain_is_refused_in_its_canonical_form_and_logged() {
 }
 
 #[tokio::test]
-async fn what_is_shipped_is_allowed_to_everybody() {
+async fn the_seeded_domains_are_allowed_to_every_agent() {
     let service = Service::start().await;
     let reviewer = service.client_with(REVIEWER);
     for (domain, allowed) in [
@@ -82,23 +82,23 @@ async fn what_is_shipped_is_allowed_to_everybody() {
 }
 
 #[tokio::test]
-async fn the_first_rule_in_order_decides() {
+async fn the_first_matching_rule_decides() {
     let service = Service::start().await;
     let boss = service.client_with(BOSS);
     let own = Some("strands_orchestrator");
     for (given, allowed) in [
-        // A rule of the profile before a global one, whatever their priorities.
+        // First a rule of the profile, whatever its priority.
         (vec![(None, "a.example", "deny", 1), (own, "*", "allow", 9)], true),
         (vec![(None, "a.example", "allow", 1), (own, "*.example", "deny", 9)], false),
-        // Then the priority.
+        // Then the rule with the lower priority number.
         (vec![(None, "a.example", "deny", 2), (None, "*", "allow", 1)], true),
-        // Then an exact pattern before one with a star.
+        // Then an exact pattern.
         (vec![(None, "*.example", "deny", 1), (None, "a.example", "allow", 1)], true),
         (vec![(None, "*", "allow", 1), (None, "a.example", "deny", 1)], false),
-        // Then a refusal before a permission.
+        // Then a rule that denies.
         (vec![(None, "a.example", "allow", 1), (None, "a.example", "deny", 1)], false),
         (vec![(None, "*", "allow", 1), (None, "*.example", "deny", 1)], false),
-        // A rule of another profile is none.
+        // A rule of another profile does not apply.
         (vec![(Some("evaluator"), "a.example", "allow", 1)], false),
     ] {
         rules(&service, "default", &given).await;
@@ -181,7 +181,7 @@ async fn without_a_rule_the_configuration_decides() {
 }
 
 #[tokio::test]
-async fn a_workspace_with_rules_of_its_own_knows_no_others() {
+async fn a_workspace_with_rules_of_its_own_uses_only_those() {
     let service = Service::start().await;
     let team = service.client_with(TEAM);
     assert_eq!(check(&team, "github.com").await["allowed"], true, "those of `default` serve");
@@ -196,7 +196,7 @@ async fn a_workspace_with_rules_of_its_own_knows_no_others() {
 }
 
 #[tokio::test]
-async fn only_host_names_are_asked_about() {
+async fn only_host_names_are_accepted() {
     let service = Service::start().await;
     let client = service.client();
     for domain in ["", ".", "https://github.com", "github.com:443", "github.com/x", "*.github.com"]
@@ -215,7 +215,7 @@ async fn only_host_names_are_asked_about() {
 }
 
 #[tokio::test]
-async fn a_failing_log_fails_the_question() {
+async fn a_check_that_cannot_be_logged_fails() {
     let service = Service::start().await;
     service
         .execute("alter table network_log add constraint log_full check (domain <> 'github.com')")

@@ -1,4 +1,4 @@
-//! How much statements read: not more with what has ended long ago.
+//! How many rows statements read: ended sessions must not add to them.
 use serde_json::{Value, json};
 
 use crate::support::{Service, execute};
@@ -17,7 +17,7 @@ fn statement(text: &str) -> String {
     found.remove(0)
 }
 
-/// The rows that a plan has read, those that it passed over included.
+/// The rows that a plan has read, including those that it filtered out.
 fn rows_read(plan: &Value) -> f64 {
     let number = |name: &str| plan[name].as_f64().unwrap_or_default();
     let loops = number("Actual Loops");
@@ -45,7 +45,7 @@ async fn the_list_of_agents_does_not_read_sessions_that_are_over() {
         .await;
     let mut db = service.db.acquire().await.expect("a connection");
     let sql = statement("order by last_heartbeat_at desc, agent_id, session_id");
-    // The plan that must serve every request is the harder case.
+    // The generic plan, which must serve every request, is the harder case.
     execute(&mut *db, &format!("set plan_cache_mode = force_generic_plan; prepare s as {sql}"))
         .await;
     for (status, shown) in [("null", 5), ("'active'", 5), ("'idle'", 0), ("'disconnected'", 101)] {

@@ -1,4 +1,4 @@
-//! Advice, denials and the two engines, literally as the contract has them.
+//! Policy checks, denials and the two policy engines, literally as the contract has them.
 use agent_coordinator::{Category, capabilities};
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ fn native(allowed: bool, reason: &str) -> Value {
     })
 }
 
-/// Puts a policy beside those in the database, first in order.
+/// Adds a policy to those in the database, first in order.
 async fn add_policy(service: &Service, workspace: &str, name: &str, text: &str) {
     service
         .execute(&format!(
@@ -33,7 +33,7 @@ async fn add_policy(service: &Service, workspace: &str, name: &str, text: &str) 
 }
 
 #[tokio::test]
-async fn advice_says_whether_and_why_and_is_recorded() {
+async fn a_policy_check_answers_the_decision_with_its_reason_and_is_recorded() {
     let service = Service::start().await;
     let body = json!({
         "agent_id": "codex-9", "agent_type": "codex", "operation": "force_push",
@@ -92,7 +92,7 @@ async fn advice_says_whether_and_why_and_is_recorded() {
 }
 
 #[tokio::test]
-async fn a_long_context_is_cut_in_the_record() {
+async fn a_long_context_is_truncated_in_the_audit_row() {
     let service = Service::start().await;
     let mut body = question("recall", "");
     body["context"] = json!({ "note": "x".repeat(10_000) });
@@ -102,7 +102,7 @@ async fn a_long_context_is_cut_in_the_record() {
 }
 
 #[tokio::test]
-async fn questions_are_validated() {
+async fn policy_checks_are_validated() {
     let service = Service::start().await;
     let client = service.client();
     let missing = client.post("/policy/check", json!({})).await.issues();
@@ -127,7 +127,7 @@ async fn questions_are_validated() {
 }
 
 #[tokio::test]
-async fn advice_about_a_lock_counts_the_files_that_are_locked_or_said_to_be_changed() {
+async fn a_policy_check_for_a_lock_counts_locked_files_and_those_of_the_context() {
     let service = Service::start().await;
     service
         .execute("update profile set max_file_modifications = 2 where name = 'codex_cloud_worker'")
@@ -161,8 +161,16 @@ async fn advice_about_a_lock_counts_the_files_that_are_locked_or_said_to_be_chan
     assert_eq!(ask(&client, with("c", json!(0))).await, denied, "only ever stricter");
     assert_eq!(ask(&client, question("acquire_lock", "")).await, denied);
     assert_eq!(ask(&client, question("acquire_lock", "../x")).await, denied);
-    assert_eq!(ask(&client, question("acquire_lock", "./a")).await, permitted, "it holds that one");
-    assert_eq!(ask(&client, with("api:GET /x", json!(9))).await, permitted, "no file");
+    assert_eq!(
+        ask(&client, question("acquire_lock", "./a")).await,
+        permitted,
+        "the agent holds that file"
+    );
+    assert_eq!(
+        ask(&client, with("api:GET /x", json!(9))).await,
+        permitted,
+        "the key is not a file"
+    );
     assert_eq!(ask(&client, with("c", json!(1))).await, denied);
     let mut other = question("release_lock", "c");
     other["context"] = json!({ "files_modified": 9 });
@@ -174,7 +182,7 @@ async fn advice_about_a_lock_counts_the_files_that_are_locked_or_said_to_be_chan
 }
 
 #[tokio::test]
-async fn a_suspended_caller_is_denied_before_any_advice() {
+async fn a_suspended_caller_is_denied_before_the_policy_check() {
     for engine in ["native", "cedar"] {
         let service = Service::with(&[("POLICY_ENGINE", engine)]).await;
         service
@@ -200,7 +208,7 @@ async fn profiles_list_the_operations_of_each_category() {
         names.sort();
         names
     };
-    // `public` needs no key, so no profile speaks of it.
+    // `public` needs no key, so no profile lists it.
     let known = capabilities::all().known();
     let of = |wanted: &[Category]| -> Vec<&'static str> {
         let known =
@@ -377,7 +385,7 @@ async fn the_lists_and_the_limit_of_a_profile_hold_around_cedar_too() {
     });
     assert_eq!(advice, expected);
     assert_eq!(service.last_audit().await["result"]["diagnostics"], json!([]));
-    // A policy may permit what the tiers of trust would not.
+    // A policy can permit what the levels of trust would deny.
     assert_eq!(service.client().get("/keys").await.status, 200);
 }
 
@@ -402,7 +410,7 @@ async fn under_cedar_a_forbidden_domain_is_a_denial() {
 }
 
 #[tokio::test]
-async fn under_cedar_sessions_tell_who_delegated_to_them() {
+async fn under_cedar_policies_see_who_delegated_to_a_session() {
     let service = Service::with(&[CEDAR]).await;
     service
         .execute(
@@ -426,7 +434,7 @@ async fn under_cedar_sessions_tell_who_delegated_to_them() {
 }
 
 #[tokio::test]
-async fn a_policy_that_fails_denies_and_says_nothing_of_itself() {
+async fn a_policy_that_fails_denies_and_its_text_is_not_revealed() {
     let service = Service::with(&[CEDAR]).await;
     let failing = "forbid (principal, action, resource) when { principal.no_such_attribute };";
     add_policy(&service, "default", "failing", failing).await;
@@ -469,7 +477,7 @@ async fn a_broken_policy_denies_everything_because_it_may_be_the_one_that_forbid
 }
 
 #[tokio::test]
-async fn policies_are_kept_as_long_as_configured() {
+async fn policies_are_cached_as_long_as_configured() {
     let service = Service::start().await;
     let with = async |ttl| {
         service.replica(&[CEDAR, ("POLICY_CACHE_TTL", ttl)]).await.header("x-api-key", FREE)
@@ -487,7 +495,7 @@ async fn policies_are_kept_as_long_as_configured() {
 }
 
 #[tokio::test]
-async fn a_workspace_with_policies_of_its_own_knows_no_others() {
+async fn a_workspace_with_policies_of_its_own_uses_only_those() {
     let service = Service::start().await;
     let get = async |key| {
         service.replica(&[CEDAR]).await.header("x-api-key", key).get("/locks").await.status
@@ -530,7 +538,7 @@ async fn texts_of_policies_are_checked_by_cedar_only() {
 }
 
 #[tokio::test]
-async fn an_own_schema_is_checked_against() {
+async fn policies_are_checked_against_a_configured_schema() {
     let service = Service::start().await;
     let file = std::env::temp_dir().join(format!("schema-{}.json", std::process::id()));
     let schema = json!({ "": {

@@ -1,5 +1,5 @@
-//! The service behind PgBouncer in transaction mode, as Debian has it: without any knowledge of
-//! prepared statements.
+//! The service behind PgBouncer in transaction mode, in Debian's version, which does not support prepared
+//! statements.
 use std::{
     net::TcpListener,
     os::unix::fs::{MetadataExt as _, PermissionsExt},
@@ -14,9 +14,9 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::support::{Service, config, variables};
+use crate::support::{Service, config, eventually, variables};
 
-/// A pooler of the test's own in front of one server.
+/// A pooler in front of one server, for one test.
 pub(crate) struct Pooler {
     port: u16,
     folder: PathBuf,
@@ -25,13 +25,13 @@ pub(crate) struct Pooler {
 
 impl Drop for Pooler {
     fn drop(&mut self) {
-        // What cannot be removed is in the folder for temporary files.
+        // An error is ignored: the folder is a temporary one.
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
 impl Pooler {
-    /// Starts one in front of the server of this address, and waits until it listens.
+    /// Starts a pooler in front of the server at this address, and waits until it listens.
     pub(crate) async fn start(url: &str) -> Self {
         let server: PgConnectOptions = url.parse().expect("an address");
         let password = url.split([':', '@']).nth(2).expect("a password");
@@ -58,10 +58,9 @@ impl Pooler {
             .spawn()
             .expect("pgbouncer is installed");
         let pooler = Self { port, folder, _child: child };
-        // That it listens is enough: the server behind it may be one that is not there.
-        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-            tokio::task::yield_now().await;
-        }
+        // The server behind it need not be reachable.
+        let connect = async || TcpStream::connect(("127.0.0.1", port)).await;
+        eventually("PgBouncer listens", connect, Result::is_ok).await.expect("it listens");
         pooler
     }
 
@@ -74,7 +73,7 @@ impl Pooler {
     }
 }
 
-/// It refuses to run as root.
+/// The command of PgBouncer, which refuses to run as root.
 fn command(file: &Path) -> Command {
     let mut command = Command::new("pgbouncer");
     let is_root = std::fs::metadata("/proc/self").is_ok_and(|it| it.uid() == 0);
@@ -94,8 +93,8 @@ async fn migrations_are_not_tried_through_a_pooler() {
     assert!(error.to_string().contains("direct address"), "{error}");
 }
 
-/// These need PgBouncer, which a machine that only has Rust and Postgres does not have:
-/// `make test-pooler` runs them, and all other tests behind it.
+/// Tests that need PgBouncer, which a machine with only Rust and Postgres does not have. `make test-pooler`
+/// runs them, and all other tests behind PgBouncer.
 #[cfg(feature = "test-behind-pgbouncer")]
 mod behind {
     use std::collections::HashMap;
@@ -107,7 +106,7 @@ mod behind {
     use super::Pooler;
     use crate::support::{Client, FREE, Service, config, variables};
 
-    /// A process of its own on the database of `service`, with these variables besides the usual ones.
+    /// A replica on the database of `service`, with these variables in addition to the usual ones.
     fn client(service: &Service, url: &str, more: &[(&str, &str)]) -> Client {
         let mut variables: HashMap<_, _> = variables(&service.url);
         variables.insert("POSTGRES_DSN".to_owned(), url.to_owned());
@@ -116,7 +115,7 @@ mod behind {
     }
 
     #[tokio::test]
-    async fn a_pooler_that_mixes_up_statements_is_found_out_before_anything_is_asked() {
+    async fn a_pooler_in_transaction_mode_is_detected_before_any_request() {
         let service = Service::start().await;
         let pooler = Pooler::start(&service.url).await;
         let client = client(&service, &pooler.url(&service.url), &[]);
@@ -145,11 +144,11 @@ mod behind {
     }
 
     #[tokio::test]
-    async fn with_the_setting_everybody_gets_their_own_answers() {
+    async fn with_the_setting_every_request_gets_its_own_answer() {
         let service = Service::start().await;
         let pooler = Pooler::start(&service.url).await;
         let more = [("POSTGRES_POOLER", "transaction"), ("POSTGRES_POOL_MAX", "8")];
-        // Two processes, whose statements would have the same names.
+        // Two processes, whose prepared statements have the same names.
         let clients = [0, 1].map(|_| client(&service, &pooler.url(&service.url), &more));
         for client in &clients {
             assert_eq!(client.get("/ready").await.status, 200);
@@ -175,12 +174,12 @@ mod behind {
             }
         });
         join_all(asked).await;
-        // One row for each audited request: nothing was lost and nothing was done twice.
+        // One row for each audited request: none was lost and none was executed twice.
         let rows = "select operation, count(*)::int as n from audit_log group by 1 order by 1";
         let rows: Vec<_> = service.rows(rows).await;
         let expected = ["acquire_lock", "release_lock", "submit_task"];
         assert_eq!(rows, expected.map(|it| json!({ "operation": it, "n": 200 })));
-        // What was done is committed, on every connection.
+        // Every connection has committed its transactions.
         assert_eq!(service.scalar::<i64>("select count(*) from work_task").await, 200);
     }
 }

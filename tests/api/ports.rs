@@ -146,7 +146,7 @@ async fn twenty_sessions_at_once_get_twenty_slots_and_the_next_one_none() {
 }
 
 #[tokio::test]
-async fn more_rivals_than_slots_fill_each_slot_once() {
+async fn more_callers_than_slots_fill_each_slot_once() {
     let service = Service::with(&[("PORT_ALLOC_MAX_SESSIONS", "3")]).await;
     let client = service.client();
     for _ in 0..3 {
@@ -170,7 +170,7 @@ async fn more_rivals_than_slots_fill_each_slot_once() {
 }
 
 #[tokio::test]
-async fn a_block_is_its_agents_own() {
+async fn only_its_agent_or_an_admin_uses_a_block_of_ports() {
     let service = Service::start().await;
     let client = service.client();
     allocate(&client, "a", "s").await;
@@ -199,7 +199,7 @@ async fn a_block_is_its_agents_own() {
     assert!(status(&client).await.is_empty());
     allocate(&client, "b", "s").await;
     expire(&service, "s").await;
-    assert_eq!(allocate(&client, "a", "s").await["success"], true, "an expired block is nobody's");
+    assert_eq!(allocate(&client, "a", "s").await["success"], true, "an expired block is free");
 }
 
 #[tokio::test]
@@ -256,7 +256,7 @@ async fn workspaces_have_slots_of_their_own() {
 }
 
 #[tokio::test]
-async fn ports_die_with_their_session_and_do_not_come_back() {
+async fn ports_of_an_ended_session_are_free_and_are_not_restored() {
     let service = Service::with(&[("PORT_ALLOC_MAX_SESSIONS", "1")]).await;
     let client = service.client();
     register(&client, "a", "s").await;
@@ -266,10 +266,10 @@ async fn ports_die_with_their_session_and_do_not_come_back() {
         .execute("update agent_session set last_heartbeat_at = now() - interval '121 minutes'")
         .await;
     assert!(status(&client).await.is_empty());
-    // The session is heard again: its block stays lost, and is allocated anew.
+    // The next heartbeat revives the session. Its block stays lost and has to be allocated again.
     register(&client, "a", "s").await;
     assert!(status(&client).await.is_empty());
-    assert_eq!(allocate(&client, "b", "s").await["success"], true, "nobody's");
+    assert_eq!(allocate(&client, "b", "s").await["success"], true, "the lost block is free");
     release(&client, "b", "s").await;
     service.execute("update agent_session set ended_at = now()").await;
     assert_eq!(allocate(&client, "a", "s").await["success"], true, "the call itself revives it");

@@ -17,7 +17,7 @@ use tokio::{
     process::{Child, ChildStderr, Command},
 };
 
-use crate::support::{FREE, scalar, signal, variables};
+use crate::support::{FREE, PATIENCE, blocked, eventually, scalar, signal, variables};
 
 pub(crate) const COORDINATOR: &str = env!("CARGO_BIN_EXE_coordinator");
 
@@ -30,6 +30,10 @@ fn command(arguments: &[&str], variables: &HashMap<String, String>) -> Command {
 pub(crate) async fn run(arguments: &[&str], variables: &HashMap<String, String>) -> Output {
     command(arguments, variables).output().await.expect("the program runs")
 }
+
+/// How long an answer or the end of a server may take: longer than any wait in these tests and more than
+/// twice the default grace time.
+const LONGEST_ANSWER: Duration = Duration::from_secs(60);
 
 /// A running server.
 pub(crate) struct Running {
@@ -56,7 +60,9 @@ impl Running {
     }
 
     pub(crate) async fn wait_for_line(&mut self, text: &str) -> String {
-        while let Some(line) = self.log.next_line().await.expect("a line") {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while let Ok(line) = tokio::time::timeout_at(deadline, self.log.next_line()).await {
+            let Some(line) = line.expect("a line") else { break };
             self.seen.push(line.clone());
             if line.contains(text) {
                 return line;
@@ -80,7 +86,8 @@ impl Running {
 
     /// The exit code and everything that was logged.
     pub(crate) async fn end(mut self) -> (Option<i32>, String) {
-        let status = self.child.wait().await.expect("it ends");
+        let ends = tokio::time::timeout(LONGEST_ANSWER, self.child.wait()).await;
+        let status = ends.expect("the server ends in time").expect("its exit code");
         while let Some(line) = self.log.next_line().await.expect("a line") {
             self.seen.push(line);
         }
@@ -103,7 +110,8 @@ pub(crate) async fn request(
     );
     stream.write_all(text.as_bytes()).await?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
+    let reading = tokio::time::timeout(LONGEST_ANSWER, stream.read_to_string(&mut answer)).await;
+    reading.map_err(|_| std::io::ErrorKind::TimedOut)??;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
     let status = head.split(' ').nth(1).and_then(|it| it.parse().ok()).unwrap_or_default();
     Ok((status, head.to_owned(), serde_json::from_str(body).unwrap_or_default()))
@@ -182,7 +190,7 @@ async fn unknown_arguments_end_with_2_and_documents_need_no_configuration() {
 }
 
 #[tokio::test]
-async fn without_a_database_the_server_lives_and_says_what_is_missing() {
+async fn without_a_database_the_server_runs_and_reports_what_is_missing() {
     let running = Running::start(variables(&nowhere())).await;
     assert_eq!(running.request("GET", "/live", "").await.0, 200);
     let (lock, health, ready) = join_all_three(&running).await;
@@ -230,16 +238,12 @@ async fn simultaneous_starters_migrate_once() {
 async fn five_servers_that_start_at_once_migrate_once() {
     let url = empty_database().await;
     let db = PgPool::connect(&url).await.expect("it answers");
-    // The migrator's table, not yet committed: whoever migrates first has to wait for it, and the
-    // others for them, until all five are there.
+    // The migrator's table, not yet committed: the first migrator has to wait for it, and the others for the
+    // first one, until all five wait.
     let mut gate = db.begin().await.expect("a transaction");
     crate::support::execute(&mut *gate, "create table _sqlx_migrations ()").await;
     let open = async {
-        let waiting = "select count(*) from pg_stat_activity
-            where datname = current_database() and wait_event_type = 'Lock'";
-        while scalar::<i64>(&db, waiting).await < 5 {
-            tokio::task::yield_now().await;
-        }
+        blocked(&db, 5).await;
         gate.rollback().await.expect("rolled back");
     };
     let starts = join_all((0..5).map(|_| Running::start(variables(&url))));
@@ -289,7 +293,7 @@ async fn a_schema_newer_than_the_binary_ends_the_start_with_1() {
 }
 
 #[tokio::test]
-async fn a_database_that_comes_later_is_migrated_then() {
+async fn a_database_that_becomes_reachable_later_is_migrated_then() {
     let mut server = throwaway::private().await.expect("a server");
     let url = server.url("postgres");
     server.kill().await.expect("it is killed");
@@ -347,14 +351,10 @@ async fn a_request_in_flight_is_answered_after_sigterm_and_new_ones_are_refused(
     idle.write_all(head).await.expect("sent");
     idle.readable().await.expect("an answer");
     let stop = async {
-        let waiting = "select count(*) from pg_stat_activity
-            where datname = current_database() and wait_event_type = 'Lock'";
-        while scalar::<i64>(&db, waiting).await == 0 {
-            tokio::task::yield_now().await;
-        }
+        blocked(&db, 1).await;
         running.signal("TERM");
         running.wait_for_line("stopping").await;
-        // Idle connections are closed last: from here on the grace time is all that there is.
+        // Idle connections are closed last: from here on only the grace time keeps the process.
         idle.read_to_end(&mut Vec::new()).await.expect("the end");
         assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err());
         blocker.rollback().await.expect("rolled back");
@@ -377,7 +377,7 @@ async fn a_request_in_flight_is_answered_after_sigterm_and_new_ones_are_refused(
 }
 
 #[tokio::test]
-async fn a_database_that_accepts_and_never_answers_does_not_keep_the_server_from_living() {
+async fn the_server_runs_although_its_database_accepts_connections_and_never_answers() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = silent.local_addr().expect("an address").port();
     let running =
@@ -403,11 +403,7 @@ async fn a_request_that_outlasts_the_grace_time_does_not_keep_the_process() {
     crate::support::execute(&mut *blocker, lock).await;
     let port = running.port;
     let stop = async {
-        let waiting = "select count(*) from pg_stat_activity
-            where datname = current_database() and wait_event_type = 'Lock'";
-        while scalar::<i64>(&db, waiting).await == 0 {
-            tokio::task::yield_now().await;
-        }
+        blocked(&db, 1).await;
         running.signal("TERM");
         // The row stays locked until the process has ended.
         let code = running.end().await.0;
@@ -427,7 +423,7 @@ async fn idle_and_slow_connections_are_closed_after_the_keep_alive_time() {
     variables.insert("API_TIMEOUT_KEEP_ALIVE".to_owned(), "1".to_owned());
     let running = Running::start(variables).await;
     let head = "GET /live HTTP/1.1\r\nhost: localhost\r\n";
-    // One that never speaks, one amid its head, one idle after two answers.
+    // A connection without a byte, one within its request head, and one that is idle after two answers.
     for (sent, answers) in [("", 0), (head, 0), (&format!("{head}\r\n{head}\r\n"), 2)] {
         let before = Instant::now();
         let mut stream =
@@ -455,7 +451,7 @@ async fn a_request_that_waits_is_answered_at_once_on_sigterm() {
         request(running.port, "POST", "/work/claim", &work),
     );
     let stop = async {
-        loop {
+        let metrics = async || {
             let mut stream = TcpStream::connect(("127.0.0.1", running.port)).await.expect("open");
             let head = format!(
                 "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-api-key: {FREE}\r\n\r\n"
@@ -463,10 +459,12 @@ async fn a_request_that_waits_is_answered_at_once_on_sigterm() {
             stream.write_all(head.as_bytes()).await.expect("sent");
             let mut metrics = String::new();
             stream.read_to_string(&mut metrics).await.expect("received");
-            if metrics.contains("coordinator_waiting_requests 2") {
-                break;
-            }
-        }
+            metrics
+        };
+        eventually("both requests wait", metrics, |metrics| {
+            metrics.contains("coordinator_waiting_requests 2")
+        })
+        .await;
         running.signal("TERM");
     };
     let ((lock, work), ()) = join(waits, stop).await;

@@ -5,17 +5,16 @@ use agent_coordinator::{App, router};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{BOSS, CODEX, Client, FREE, REVIEWER, Service, TEAM, config, variables};
+use crate::support::{BOSS, CODEX, Client, FREE, REVIEWER, Service, TEAM, config, variables, with};
 
 async fn assign(client: &Client, target: &str, more: Value) -> Value {
-    let mut body = json!({ "target_agent_id": target });
-    body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    let body = with(json!({ "target_agent_id": target }), more);
     let answer = client.post("/profiles/assign", body).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     answer.json
 }
 
-/// Trust and source that a client is told.
+/// The trust and the source of the profile of a client.
 async fn standing(client: &Client) -> (i64, Value) {
     let mine = client.get("/profiles/me").await.json;
     (mine["identity"]["trust_level"].as_i64().expect("a trust"), mine["source"].clone())
@@ -35,7 +34,7 @@ async fn add_profile(service: &Service, name: &str, trust: i64, more: &str) {
 }
 
 #[tokio::test]
-async fn an_agent_sees_its_profile_and_who_it_is() {
+async fn an_agent_sees_its_profile_and_its_identity() {
     let service = Service::start().await;
     let answer = service.client_with(REVIEWER).header("x-session-id", "s-1");
     let answer = answer.get("/profiles/me").await;
@@ -82,7 +81,7 @@ async fn an_agent_without_a_profile_is_told_so() {
 }
 
 #[tokio::test]
-async fn an_unbound_key_is_trusted_no_more_than_its_key_whatever_is_assigned() {
+async fn an_assignment_never_raises_trust_above_that_of_an_unbound_key() {
     let service = Service::start().await;
     let boss = service.client_with(BOSS);
     let named = service.client().header("x-agent-id", "web-1");
@@ -106,7 +105,7 @@ async fn an_unbound_key_is_trusted_no_more_than_its_key_whatever_is_assigned() {
 }
 
 #[tokio::test]
-async fn an_assignment_holds_from_the_next_request_on() {
+async fn an_assignment_takes_effect_with_the_next_request() {
     let service = Service::start().await;
     let (boss, codex) = (service.client_with(BOSS), service.client_with(CODEX));
     assert_eq!(standing(&codex).await, (2, json!("default")));
@@ -121,7 +120,7 @@ async fn an_assignment_holds_from_the_next_request_on() {
         "suspended": false, "reason": null,
     });
     assert_eq!((answer.status.as_u16(), &answer.text), (200, &expected.to_string()));
-    // What is known about agents is kept for an hour here: only the assignment itself ends that.
+    // Standings are cached for an hour here, so only the assignment itself can update them.
     assert_eq!(standing(&codex).await, (1, json!("assignment")));
     let audit = service.last_audit().await;
     assert_eq!((&audit["operation"], &audit["success"]), (&json!("assign_profile"), &json!(true)));
@@ -146,7 +145,7 @@ async fn an_assignment_holds_from_the_next_request_on() {
 }
 
 #[tokio::test]
-async fn an_assignment_with_an_idempotency_key_holds_at_once_too() {
+async fn an_assignment_with_an_idempotency_key_takes_effect_with_the_next_request() {
     let service = Service::start().await;
     let codex = service.client_with(CODEX);
     standing(&codex).await;
@@ -159,7 +158,7 @@ async fn an_assignment_with_an_idempotency_key_holds_at_once_too() {
 }
 
 #[tokio::test]
-async fn other_replicas_follow_when_what_they_know_is_too_old() {
+async fn other_replicas_apply_an_assignment_when_their_cache_expires() {
     let service = Service::start().await;
     let replica = |age| {
         let config =
@@ -212,7 +211,7 @@ async fn assignments_are_refused_with_a_reason_and_recorded() {
              values ('default', 'codex-1', 'over', true)",
         )
         .await;
-    // Whoever is suspended keeps its rank: nobody below lifts what somebody above imposed.
+    // A suspended agent keeps its rank: a caller with less trust cannot lift the suspension.
     refused("codex-1", json!(null), "trust_above_caller").await;
     refused("codex-1", json!("codex_cloud_worker"), "trust_above_caller").await;
 }
@@ -249,7 +248,11 @@ async fn the_trust_of_an_agent_comes_from_its_keys_when_nothing_is_assigned() {
         assert_eq!(answer["reason"] == "trust_above_caller", !allowed, "{target}");
     }
     service.execute("update profile set enabled = false where name = 'over'").await;
-    assert_eq!(assign(&boss, "typed", worker).await["success"], true, "no default any more");
+    assert_eq!(
+        assign(&boss, "typed", worker).await["success"],
+        true,
+        "the type has no default profile now"
+    );
 }
 
 #[tokio::test]
@@ -274,7 +277,7 @@ async fn only_administrators_assign_and_only_in_their_workspace() {
 }
 
 #[tokio::test]
-async fn a_workspace_with_profiles_of_its_own_knows_no_others() {
+async fn a_workspace_with_profiles_of_its_own_uses_only_those() {
     let identities = r#"{"a": {"agent_id": "a", "workspace": "team", "profile": "own"}}"#;
     let service = Service::with(&[
         ("COORDINATION_API_KEYS", "a"),

@@ -55,7 +55,7 @@ struct Link {
 
 struct ToDatabase {
     writes: OwnedWriteHalf,
-    /// Who asked what the database has yet to answer, in order.
+    /// The party that sent each request without an answer so far, in order.
     asked: Arc<Mutex<VecDeque<Asker>>>,
 }
 
@@ -106,20 +106,20 @@ impl Relay {
         self.round_trips.load(Ordering::SeqCst)
     }
 
-    /// How often the service only asked whether the connection lives.
+    /// How often the service has pinged its connection.
     pub(crate) fn pings(&self) -> usize {
         self.pings.load(Ordering::SeqCst)
     }
 
-    /// Lets the service's connection fall silent, as where a network forgets it: it stays open, and nothing
-    /// is answered any more. Later connections are not concerned.
+    /// Silences the service's connection, as a firewall does that drops its state: it stays open and gets no
+    /// answers. Later connections work.
     pub(crate) fn silence(&self) {
         let link = lock(&self.link).clone().expect("a connection");
         link.is_silent.store(true, Ordering::SeqCst);
     }
 
-    /// Has the service's connection publish its statistics, which PostgreSQL does at most once a second
-    /// by itself. The service does not notice, and the round trip is not counted.
+    /// Makes the service's connection publish its statistics, which PostgreSQL otherwise does at most once a
+    /// second. The round trip is hidden from the service and not counted.
     pub(crate) async fn publish_statistics(&self) {
         let link = lock(&self.link).clone().expect("a connection");
         let statement = [PUBLISH.as_bytes(), b"\0"].concat();
@@ -144,8 +144,8 @@ impl ToDatabase {
     }
 }
 
-/// Forwards what the service says. A round trip is a simple query, or a Sync after at least one other
-/// message of the extended protocol; a Sync alone only asks whether the connection lives.
+/// Forwards messages of the service. A round trip is a simple query, or a Sync after at least one other
+/// message of the extended protocol. A Sync alone is a ping.
 async fn forward(
     from: OwnedReadHalf,
     link: &Link,
@@ -153,7 +153,7 @@ async fn forward(
     pings: &AtomicUsize,
 ) -> Result<()> {
     let mut from = BufReader::new(from);
-    // The first message has no kind.
+    // The startup message has no type byte.
     let start = body(&mut from).await?;
     link.to_database.lock().await.writes.write_all(&message(0, &start)[1..]).await?;
     let mut asked = false;
@@ -173,7 +173,7 @@ async fn forward(
     }
 }
 
-/// Forwards what the database says to the service, and keeps what the relay asked for.
+/// Forwards answers of the database to the service, and keeps those to the relay's own requests.
 async fn answer(
     from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -184,7 +184,7 @@ async fn answer(
     loop {
         let kind = from.read_u8().await?;
         let body = body(&mut from).await?;
-        // Nobody asked for what a connection begins with.
+        // The first messages of a connection answer no request.
         let asker = lock(asked).front().copied().unwrap_or(Asker::Service);
         if kind == b'Z' {
             lock(asked).pop_front();
@@ -197,7 +197,7 @@ async fn answer(
     }
 }
 
-/// The rest of a message after its kind.
+/// The rest of a message after its type byte.
 async fn body(from: &mut BufReader<OwnedReadHalf>) -> Result<Vec<u8>> {
     let length = from.read_u32().await?;
     let mut body = vec![0; length as usize - 4];

@@ -1,13 +1,13 @@
-//! A session that was lost is revived by a call that takes something, while another agent asks for the
-//! same thing. Whatever the order, one of the two has it.
+//! A call in a lost session revives the session and acquires a lock, a task or ports, while another agent
+//! requests the same. Exactly one of the two gets it.
 //!
-//! The race is forced: the commit of the reviving call is held back until the other call waits for it.
+//! The race is forced: the commit of the reviving call is blocked until the other call waits for it.
 use futures_util::future::join;
 use serde_json::{Value, json};
 
-use crate::support::{BOSS, Client, Service, eventually, execute};
+use crate::support::{BOSS, Client, Service, blocked, execute};
 
-/// Holds the commit of a call that revives a session back while the test holds the advisory lock.
+/// Blocks the commit of a call that revives a session while the test holds the advisory lock.
 const HOLD: &str = "
     create function hold_commit() returns trigger language plpgsql as $$
     begin
@@ -19,7 +19,7 @@ const HOLD: &str = "
     deferrable initially deferred for each row
     when (new.revived_at is distinct from old.revived_at) execute function hold_commit()";
 
-/// How a session is lost.
+/// How a session was lost.
 #[derive(Clone, Copy, Debug)]
 enum Loss {
     Ended,
@@ -33,7 +33,7 @@ struct Race {
 
 impl Race {
     async fn new() -> Self {
-        // Without the sweep, which would end silent sessions.
+        // Without the sweep, which ends silent sessions.
         let more = [("PORT_ALLOC_MAX_SESSIONS", "1"), ("SLEEP_FRIENDLY", "true")];
         let service = Service::with(&more).await;
         service.execute(HOLD).await;
@@ -64,23 +64,18 @@ impl Race {
         }
     }
 
-    /// Has agent `p` ask in its lost session and, before its call is committed, agent `q`.
+    /// Sends a request of agent `p` in its lost session and, before it commits, the same of agent `q`.
     async fn run(&self, path: &str, body: Value) -> (Value, Value) {
         let mut gate = self.service.db.begin().await.expect("a transaction");
         execute(&mut *gate, "select pg_advisory_xact_lock(77)").await;
-        let waiting = async |most: i64| {
-            let sql = "select count(*) from pg_stat_activity
-                where datname = current_database() and wait_event_type = 'Lock'";
-            self.service.scalar::<i64>(sql).await >= most
-        };
         let (mut first, mut second) = (body.clone(), body);
         (first["agent_id"], first["session_id"]) = (json!("p"), json!("s"));
         (second["agent_id"], second["session_id"]) = (json!("q"), json!("of-q"));
         let other = async {
-            eventually("the commit of the reviving call is held back", async || waiting(1).await)
-                .await;
+            // First the commit of the reviving call is blocked, then the other call waits for it.
+            blocked(&self.service.db, 1).await;
             let release = async {
-                eventually("the other call waits for it", async || waiting(2).await).await;
+                blocked(&self.service.db, 2).await;
                 gate.rollback().await.expect("rolled back");
             };
             join(self.post(path, &second), release).await.0
@@ -88,7 +83,7 @@ impl Race {
         join(self.post(path, &first), other).await
     }
 
-    /// How many rows of this name the audit log has that tell of success, by agent.
+    /// How many successful audit rows of this name each agent has.
     async fn successes(&self, operation: &str) -> Value {
         let sql = format!(
             "select agent_id, count(*) as times from audit_log
@@ -98,7 +93,7 @@ impl Race {
     }
 }
 
-/// Which of the two answers tell of success.
+/// Which of the two answers are successes.
 fn winner<'a>(
     answers: &'a (Value, Value),
     member: &str,
@@ -108,20 +103,20 @@ fn winner<'a>(
     match (&p[member] == value, &q[member] == value) {
         (true, false) => ("p", p),
         (false, true) => ("q", q),
-        _ => panic!("one of both has it: {p} {q}"),
+        _ => panic!("exactly one of the two gets it: {p} {q}"),
     }
 }
 
 #[tokio::test]
 async fn of_a_reviving_call_and_a_rival_one_gets_the_lock() {
     for loss in [Loss::Ended, Loss::Silent] {
-        for held_before in ["nobody ever", "its own session", "another, who gave it back"] {
+        for held_before in ["no session", "its own session", "another session, which released it"] {
             let race = Race::new().await;
             match held_before {
                 "its own session" => {
                     race.client.acquire("p", "k", json!({ "session_id": "s" })).await;
                 }
-                "another, who gave it back" => {
+                "another session, which released it" => {
                     race.client.acquire("other", "k", json!({})).await;
                     race.client.release("other", "k", json!({})).await;
                 }
@@ -225,7 +220,7 @@ async fn of_a_reviving_call_and_a_rival_one_gets_the_last_ports() {
 #[tokio::test]
 async fn what_a_revived_session_takes_is_not_tidied_away_by_maintenance_that_began_before() {
     let race = Race::new().await;
-    // More than the database reads ahead of what is being tidied up.
+    // More rows than the database reads ahead during the clean-up.
     for n in 0..80 {
         race.client.acquire("p", &format!("k{n:02}"), json!({ "session_id": "s" })).await;
     }
@@ -247,12 +242,8 @@ async fn what_a_revived_session_takes_is_not_tidied_away_by_maintenance_that_beg
     let boss = race.service.client_with(BOSS);
     let tidy = boss.post("/maintenance/run", json!({ "tasks": ["locks"] }));
     let revive = async {
-        let waiting = "select count(*) from pg_stat_activity
-            where datname = current_database() and wait_event_type = 'Lock'";
-        eventually("maintenance has begun", async || {
-            race.service.scalar::<i64>(waiting).await == 1
-        })
-        .await;
+        // Maintenance has begun.
+        blocked(&race.service.db, 1).await;
         let again = race.client.acquire("p", "k79", json!({ "session_id": "s" })).await;
         gate.rollback().await.expect("rolled back");
         again

@@ -1,4 +1,4 @@
-//! A roll-out under load: one replica after the other is replaced and no request fails.
+//! A rolling update under load: replicas are replaced one at a time and no request fails.
 use std::{
     collections::HashMap,
     io,
@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     processes::{Running, acquire, request},
-    support::{FREE, execute, scalar, variables},
+    support::{FREE, blocked, eventually, execute, variables},
 };
 
 const REPLACEMENTS: usize = 20;
@@ -29,7 +29,7 @@ const CLIENTS: usize = 6;
 /// How many requests a new replica answers before the next one is replaced.
 const SHARE: usize = 30;
 
-/// One HTTP message with a declared length; nothing when the peer closes before its first byte.
+/// One HTTP message with a declared length. `None` when the peer closes before its first byte.
 async fn message(stream: &mut TcpStream) -> io::Result<Option<String>> {
     let mut bytes = Vec::new();
     loop {
@@ -47,12 +47,11 @@ async fn message(stream: &mut TcpStream) -> io::Result<Option<String>> {
     }
 }
 
-/// What hands requests to replicas. Like a real one it keeps connections open, sends nothing to a
-/// replica that it was told to leave, and repeats a request only when a connection was refused:
-/// nothing had been sent then.
+/// A load balancer. It keeps connections open, sends nothing to a replica that left the rotation, and
+/// repeats a request only when a connection was refused, because nothing had been sent then.
 #[derive(Default)]
 struct Balancer {
-    /// Read while a request is being sent, so that none is after a replica was taken out.
+    /// Locked for reading while a request is sent, so that none is sent to a replica that left.
     rotation: RwLock<Vec<u16>>,
     turn: AtomicUsize,
     answered: Mutex<HashMap<u16, usize>>,
@@ -123,7 +122,7 @@ impl Balancer {
     }
 }
 
-/// A client: takes and frees its lock again and again, and knows what each answer must be.
+/// A client that acquires and releases its lock repeatedly, and checks each answer.
 async fn work(port: u16, name: &str, is_over: &AtomicBool) -> Result<usize, String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("the balancer");
     let mut ask = async |method: &str, path: &str, body: Value, expected: Value| {
@@ -157,17 +156,18 @@ async fn work(port: u16, name: &str, is_over: &AtomicBool) -> Result<usize, Stri
     Ok(requests)
 }
 
-/// Starts a replica and waits until it says that it is ready.
+/// Starts a replica and waits until it is ready.
 async fn replica(url: &str) -> Running {
     let mut variables = variables(url);
-    // No connection is closed because it was idle: only what a roll-out does is looked at.
+    // No connection is closed for being idle, so that only the rolling update is tested.
     variables.insert("API_TIMEOUT_KEEP_ALIVE".to_owned(), "600".to_owned());
     let running = Running::start(variables).await;
-    while running.request("GET", "/ready", "").await.0 != 200 {}
+    let status = async || running.request("GET", "/ready", "").await.0;
+    eventually("the replica is ready", status, |status| *status == 200).await;
     running
 }
 
-/// Ends a replica as a platform does, while it answers a request that is held up in the database.
+/// Ends a replica as a platform does, during a request that is blocked in the database.
 async fn end(old: Running, balancer: &Balancer, db: &PgPool) {
     let mut blocker = db.begin().await.expect("a transaction");
     let row =
@@ -178,12 +178,10 @@ async fn end(old: Running, balancer: &Balancer, db: &PgPool) {
     idle.write_all(b"GET /live HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("sent");
     message(&mut idle).await.expect("an answer").expect("an answer");
     let ended = async {
-        let held = "select count(*) from pg_stat_activity
-            where datname = current_database() and wait_event_type = 'Lock'";
-        while scalar::<i64>(db, held).await == 0 {}
+        blocked(db, 1).await;
         balancer.rotation.write().await.retain(|it| *it != port);
         old.signal("TERM");
-        // From here on nothing is kept open but for the request that is held up.
+        // From here on only the blocked request keeps the process.
         assert!(message(&mut idle).await.expect("the end").is_none());
         assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err());
         blocker.rollback().await.expect("rolled back");
@@ -196,8 +194,8 @@ async fn end(old: Running, balancer: &Balancer, db: &PgPool) {
     assert_eq!(code, Some(0), "{log}");
 }
 
-/// Installs functions as a newer version would: the text of all of them, one with another signature beside
-/// that of this version, and another digest.
+/// Installs functions as a newer version would: all of them, another signature of one function, and another
+/// digest.
 async fn install_newer_functions(db: &PgPool) {
     let text = agent_coordinator::schema().functions;
     let function =
@@ -231,16 +229,15 @@ async fn twenty_replacements_under_load_fail_no_request() {
     let clients = try_join_all(names.iter().map(|name| work(port, name, &is_over)));
     let roll = async {
         for n in 0..REPLACEMENTS {
-            // Every other time the functions are a newer version's for a while; a replica that starts
-            // installs its own again. The older replicas go on serving with either.
+            // Every other time the functions are those of a newer version. A replica that starts installs its
+            // own again. The running replicas work with both.
             if n % 2 == 1 {
                 install_newer_functions(&db).await;
             }
             let fresh = replica(&database.url).await;
             balancer.rotation.write().await.push(fresh.port);
-            while balancer.answered_by(fresh.port) < SHARE {
-                tokio::task::yield_now().await;
-            }
+            let answered = async || balancer.answered_by(fresh.port);
+            eventually("the new replica takes its share", answered, |it| *it >= SHARE).await;
             replicas.push(fresh);
             end(replicas.remove(0), &balancer, &db).await;
         }

@@ -43,7 +43,7 @@ async fn a_lock_request_is_one_round_trip() {
         "released",
         "nothing to free",
     ];
-    // The first round prepares the statements and learns what the agents may do.
+    // The first round prepares the statements and caches the standings.
     for name in steps {
         step(name).await;
     }
@@ -59,7 +59,7 @@ async fn a_lock_request_is_one_round_trip() {
 }
 
 #[tokio::test]
-async fn a_check_by_guardrails_is_one_round_trip() {
+async fn a_guardrail_check_is_one_round_trip() {
     let service = Service::start().await;
     let (relay, client, _) = relayed(&service.url, &[]).await;
     for text in ["git status", "rm -rf /"] {
@@ -89,7 +89,7 @@ async fn handoffs_ports_and_sessions_are_one_round_trip_each() {
         ("/discovery/deregister", session),
         ("/discovery/cleanup", json!({})),
     ];
-    // The first round prepares the statements and learns what the agents may do.
+    // The first round prepares the statements and caches the standings.
     for round in 0..2 {
         for (path, body) in &steps {
             let client = if *path == "/discovery/cleanup" { &boss } else { &client };
@@ -107,7 +107,7 @@ async fn handoffs_ports_and_sessions_are_one_round_trip_each() {
 }
 
 #[tokio::test]
-async fn questions_of_policy_are_one_round_trip_with_either_engine() {
+async fn a_policy_check_is_one_round_trip_with_either_engine() {
     let service = Service::start().await;
     for engine in ["native", "cedar"] {
         let (relay, client, boss) = relayed(&service.url, &[("POLICY_ENGINE", engine)]).await;
@@ -136,7 +136,7 @@ async fn questions_of_policy_are_one_round_trip_with_either_engine() {
 }
 
 #[tokio::test]
-async fn a_recall_is_one_round_trip_where_no_index_ranks() {
+async fn a_recall_without_the_bm25_index_is_one_round_trip() {
     let service = Service::start().await;
     let (relay, client, _) = relayed(&service.url, &[]).await;
     let recall = async |body: Value| {
@@ -149,7 +149,7 @@ async fn a_recall_is_one_round_trip_where_no_index_ranks() {
     let worded = json!({ "agent_id": "a", "query": "pool" });
     recall(plain.clone()).await;
     assert_eq!(recall(plain.clone()).await, 1, "without words nothing is asked about an index");
-    // Statements are prepared by now, but for the one question that a process asks.
+    // All statements are prepared by now, except the one that a process executes once.
     assert_eq!(recall(worded.clone()).await, 3, "to prepare the question, to ask it, to search");
     for _ in 0..3 {
         assert_eq!(recall(worded.clone()).await, 1);
@@ -173,7 +173,7 @@ async fn a_refused_request_never_reaches_the_database() {
 }
 
 #[tokio::test]
-async fn work_is_one_round_trip_a_step() {
+async fn each_transition_of_a_task_is_one_round_trip() {
     let service = Service::start().await;
     let (relay, client, _) = relayed(&service.url, &[]).await;
     for round in 0..2 {
@@ -202,12 +202,12 @@ async fn work_is_one_round_trip_a_step() {
 }
 
 #[tokio::test]
-async fn a_connection_that_was_just_used_is_not_asked_whether_it_lives() {
+async fn a_connection_that_was_just_used_is_not_pinged() {
     let service = Service::start().await;
     let (relay, client, _) = relayed(&service.url, &[]).await;
     client.acquire("a", "k", json!({})).await;
     let before = relay.pings();
-    // It may be asked after half a second without a request, which is a pause of the machine.
+    // A ping is possible only after half a second without a request, when the machine paused.
     let mut pauses = 0;
     let mut answered = Instant::now();
     for _ in 0..20 {

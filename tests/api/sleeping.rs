@@ -1,9 +1,9 @@
-//! SLEEP_FRIENDLY: a service with nothing to do sends nothing, so that its platform may stop it.
+//! SLEEP_FRIENDLY: an idle service sends nothing to its database, so that its platform can suspend it.
 use std::time::Duration;
 
 use agent_coordinator::{App, Config};
 
-use crate::support::{FREE, Service, config, scalar, variables};
+use crate::support::{FREE, Service, config, eventually, scalar, with_more};
 
 const OPEN: &str = "select count(*) from pg_stat_activity
     where datname = current_database() and application_name = 'agent-coordinator'";
@@ -14,7 +14,7 @@ const SESSION: &str = "insert into agent_session
 
 const ENDED: &str = "select count(*) from agent_session where ended_at is not null";
 
-/// Both services sweep every moment, if they sweep, and close connections after one.
+/// A short sweep interval, and a short time until idle connections are closed.
 fn impatient(config: Config) -> Config {
     let moment = Duration::from_millis(5);
     config
@@ -28,9 +28,7 @@ async fn service(more: &[(&str, &str)]) -> Service {
 
 /// Another process on the database of `service`.
 fn app(service: &Service, more: &[(&str, &str)]) -> App {
-    let mut variables = variables(&service.url);
-    variables.extend(more.iter().map(|(name, value)| ((*name).into(), (*value).into())));
-    App::new(impatient(config(&variables)))
+    App::new(impatient(config(&with_more(&service.url, more))))
 }
 
 #[tokio::test]
@@ -40,11 +38,10 @@ async fn a_sleepy_service_keeps_no_connection_and_another_does() {
         assert_eq!(service.client_with(FREE).get("/locks").await.status, 200);
         assert!(service.scalar::<i64>(OPEN).await > 0);
     }
-    while sleepy.scalar::<i64>(OPEN).await > 0 {
-        tokio::task::yield_now().await;
-    }
+    let open = async || sleepy.scalar::<i64>(OPEN).await;
+    eventually("the sleepy service closes its connections", open, |open| *open == 0).await;
     assert!(lively.scalar::<i64>(OPEN).await > 0);
-    // It wakes up like any other.
+    // The next request opens a connection again.
     assert_eq!(sleepy.client_with(FREE).get("/locks").await.status, 200);
 }
 
@@ -53,13 +50,12 @@ async fn a_sleepy_service_does_not_sweep_and_another_does() {
     let (sleepy, lively) = (service(&[("SLEEP_FRIENDLY", "true")]).await, service(&[]).await);
     sleepy.execute(SESSION).await;
     let swept = async {
-        // The lively one sweeps again and again, which gives the sleepy one all the time it needs.
+        // Ten sweeps of the other service give the sleepy one enough time for one.
         for _ in 0..10 {
             lively.execute("delete from agent_session").await;
             lively.execute(SESSION).await;
-            while scalar::<i64>(&lively.db, ENDED).await == 0 {
-                tokio::task::yield_now().await;
-            }
+            let ended = async || scalar::<i64>(&lively.db, ENDED).await;
+            eventually("the sweep ends the silent session", ended, |ended| *ended > 0).await;
         }
     };
     let (asleep, awake) = (app(&sleepy, &[("SLEEP_FRIENDLY", "true")]), app(&lively, &[]));

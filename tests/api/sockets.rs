@@ -1,4 +1,4 @@
-//! What the server does on real sockets: its threads, its limits, its log and its last answers.
+//! The server on real sockets: its threads, limits, log and shutdown.
 use std::{collections::HashMap, time::Duration};
 
 use agent_coordinator::{App, listen, router};
@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     processes::{Running, acquire, nowhere, request},
-    support::{CODEX, FREE, Service, config, execute, scalar, variables},
+    support::{CODEX, FREE, PATIENCE, Service, blocked, config, eventually, execute, variables},
 };
 
 const LIVE: &str = "GET /live HTTP/1.1\r\nhost: localhost\r\n\r\n";
@@ -35,7 +35,8 @@ async fn say(stream: &mut TcpStream, text: &str) {
 /// Everything until the server closes the connection.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut text = String::new();
-    stream.read_to_string(&mut text).await.expect("read to the end");
+    let reading = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut text)).await;
+    reading.expect("the server closes the connection").expect("read to the end");
     text
 }
 
@@ -51,11 +52,13 @@ async fn answer(stream: &mut TcpStream) -> String {
                 return text.into_owned();
             }
         }
-        assert!(stream.read_buf(&mut bytes).await.expect("bytes") > 0, "closed early");
+        let reading = tokio::time::timeout(PATIENCE, stream.read_buf(&mut bytes)).await;
+        let count = reading.expect("the server answers").expect("bytes");
+        assert!(count > 0, "closed early");
     }
 }
 
-/// Has a server of this process listen while something happens on its port.
+/// Runs a server within this process during `act`, which gets its port.
 async fn served<T>(app: &App, act: impl AsyncFnOnce(u16) -> T) -> T {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -90,7 +93,7 @@ async fn api_workers_is_the_number_of_worker_threads() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_is_answered_408_and_the_connection_closed() {
+async fn a_body_that_does_not_arrive_is_answered_408_and_the_connection_closed() {
     let limit = Duration::from_millis(300);
     let app =
         App::new(config(&variables(&nowhere())).with_timings(|timings| timings.body_time = limit));
@@ -123,11 +126,7 @@ async fn a_request_that_waits_outlasts_the_keep_alive_and_the_body_time() {
     let answered = served(&app, async |port| {
         let body = acquire("b", "k");
         let unblock = async {
-            let waiting = "select count(*) from pg_stat_activity
-                where datname = current_database() and wait_event_type = 'Lock'";
-            while scalar::<i64>(&service.db, waiting).await == 0 {
-                tokio::task::yield_now().await;
-            }
+            blocked(&service.db, 1).await;
             // From here on the request waits at least as long as an idle connection lives.
             let mut idle = connect(port).await;
             assert_eq!(rest(&mut idle).await, "");
@@ -141,7 +140,7 @@ async fn a_request_that_waits_outlasts_the_keep_alive_and_the_body_time() {
 }
 
 #[tokio::test]
-async fn at_the_limit_of_connections_others_wait_until_one_ends() {
+async fn at_the_connection_limit_a_client_waits_until_another_connection_ends() {
     let mut variables = variables(&nowhere());
     for (name, value) in [
         ("API_MAX_CONNECTIONS", "2"),
@@ -158,7 +157,7 @@ async fn at_the_limit_of_connections_others_wait_until_one_ends() {
     }
     let mut third = connect(running.port).await;
     say(&mut third, LIVE).await;
-    // Whoever has a place is served on and on, while the third one is not.
+    // Clients with a connection are served, and the third client is not.
     for _ in 0..50 {
         say(&mut first, LIVE).await;
         assert!(answer(&mut first).await.starts_with("HTTP/1.1 200 "));
@@ -175,7 +174,7 @@ async fn at_the_limit_of_connections_others_wait_until_one_ends() {
 }
 
 #[tokio::test]
-async fn who_has_connected_before_the_end_is_answered_once_more() {
+async fn connections_made_before_the_shutdown_are_answered_once_more() {
     let app = App::new(config(&variables(&nowhere())));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -185,7 +184,7 @@ async fn who_has_connected_before_the_end_is_answered_once_more() {
         say(&mut stream, LIVE).await;
         streams.push(stream);
     }
-    // Asked to stop before it has accepted any of them.
+    // Stopped before it has accepted any of them.
     listen(listener, router(app.clone()), &app, async {}).await.expect("served");
     for mut stream in streams {
         let text = rest(&mut stream).await;
@@ -196,13 +195,13 @@ async fn who_has_connected_before_the_end_is_answered_once_more() {
 }
 
 #[tokio::test]
-async fn a_head_over_64_kib_is_refused() {
+async fn a_request_head_over_64_kib_is_refused() {
     let running = Running::start(variables(&nowhere())).await;
     let mut stream = connect(running.port).await;
     let head = format!("GET /live HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n", "x".repeat(65_000));
     say(&mut stream, &format!("{head}\r\n")).await;
     assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200 "));
-    // What is sent beyond the limit may meet a closed connection already.
+    // The connection can be closed before all bytes beyond the limit are sent.
     let (mut read, mut write) = stream.split();
     let (long, mut text) = (format!("{head}y: {}\r\n\r\n", "x".repeat(60_000)), Vec::new());
     let (_, _) = join(write.write_all(long.as_bytes()), read.read_to_end(&mut text)).await;
@@ -211,7 +210,7 @@ async fn a_head_over_64_kib_is_refused() {
 }
 
 #[tokio::test]
-async fn a_request_has_one_line_in_the_log_and_no_secret_is_in_any() {
+async fn a_request_has_one_log_line_and_no_line_holds_a_secret() {
     let database = crate::support::database().await;
     let mut variables: HashMap<_, _> = variables(&database.url);
     variables.insert("API_ACCESS_LOG".to_owned(), "true".to_owned());
@@ -284,8 +283,8 @@ async fn failures_name_the_request_in_the_log_without_an_access_log() {
 }
 
 #[tokio::test]
-async fn metrics_tell_of_requests_in_flight() {
-    // Within this process: each process of a function counts for itself.
+async fn metrics_count_requests_in_flight() {
+    // Within this process, because each process of a function has its own metrics.
     let service = Service::configured(&[("METRICS_PUBLIC", "true")], |config| config).await;
     service.client().acquire("a", "k", json!({})).await;
     service.expire("k").await;
@@ -294,10 +293,11 @@ async fn metrics_tell_of_requests_in_flight() {
         .await;
     let (done, finish) = oneshot::channel::<()>();
     let look = async {
-        let is_seen = |text: &str| text.contains("\ncoordinator_requests_in_flight 2\n");
-        while !is_seen(&service.anonymous().get("/metrics").await.text) {
-            tokio::task::yield_now().await;
-        }
+        let metrics = async || service.anonymous().get("/metrics").await.text;
+        eventually("two requests are in flight", metrics, |text| {
+            text.contains("\ncoordinator_requests_in_flight 2\n")
+        })
+        .await;
         let _ = done.send(());
     };
     let unblock = async {

@@ -1,8 +1,5 @@
-//! A service on a database of its own, and a client that speaks JSON with it.
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+//! A service on a database of its own, a JSON client for it, and helpers that several files use.
+use std::{collections::HashMap, fmt::Debug, time::Duration};
 
 use agent_coordinator::{App, Config, Home, router, schema};
 use axum::{Router, body::Body};
@@ -34,7 +31,7 @@ const IDENTITIES: &str = r#"{
 /// The service on a migrated database of its own.
 pub(crate) struct Service {
     transport: Transport,
-    /// For looking where no operation can, and for moving time.
+    /// For reading what no operation shows, and for moving time.
     pub(crate) db: PgPool,
     pub(crate) url: String,
     _database: throwaway::Database,
@@ -64,8 +61,8 @@ pub(crate) fn variables(url: &str) -> HashMap<String, String> {
     .into()
 }
 
-/// A configuration from an environment, with what is known of agents kept for an hour: how many
-/// statements a request takes must not depend on how long a test takes.
+/// A configuration from an environment. Standings and heartbeats are cached for an hour, so that the number
+/// of statements of a request does not depend on how long a test takes.
 pub(crate) fn config(variables: &HashMap<String, String>) -> Config {
     Config::parse(Home::Server, |name| variables.get(name).cloned())
         .expect("a valid configuration")
@@ -85,15 +82,14 @@ impl Service {
         Self::with(&[]).await
     }
 
-    /// Starts with these environment variables besides the usual ones.
+    /// Starts with these environment variables in addition to the usual ones.
     pub(crate) async fn with(more: &[(&str, &str)]) -> Self {
         let database = database().await;
         let transport = Transport::start(&with_more(&database.url, more)).await;
         Self::over(transport, database).await
     }
 
-    /// Starts within this process, whatever the tests are run through: `tune` has no counterpart in
-    /// the environment of a process.
+    /// Starts within this process in every mode of the tests, because `tune` has no environment variable.
     pub(crate) async fn configured(
         more: &[(&str, &str)],
         tune: impl FnOnce(Config) -> Config,
@@ -109,10 +105,16 @@ impl Service {
         Self { transport, db, url, _database: database }
     }
 
-    /// A client, without a key, of another process on the same database. The variables come besides
-    /// the usual ones.
+    /// A client, without a key, of another replica on the same database, with these environment variables in
+    /// addition to the usual ones.
     pub(crate) async fn replica(&self, more: &[(&str, &str)]) -> Client {
         Client::over(Transport::start(&with_more(&self.url, more)).await)
+    }
+
+    /// A client, with the key that is bound to no agent, of another replica within this process.
+    pub(crate) fn replica_here(&self) -> Client {
+        let app = App::new(config(&variables(&self.url)));
+        Client::new(router(app)).header("x-api-key", FREE)
     }
 
     /// A client with the key that is bound to no agent.
@@ -142,7 +144,7 @@ impl Service {
 
     /// Rows as JSON.
     pub(crate) async fn rows(&self, sql: &str) -> Vec<Value> {
-        // Citus forgets the names of the columns of a subquery, but not those of a CTE.
+        // Citus loses the column names of a subquery, but not those of a CTE.
         let sql = format!(
             "with it as materialized ({sql})
              select coalesce(json_agg(row_to_json(it)), '[]') from it"
@@ -160,9 +162,9 @@ impl Service {
         self.rows("select * from audit_log order by created_at desc limit 1").await.remove(0)
     }
 
-    /// Everything that a request could have changed, as one text.
+    /// Everything that a request can change, as one text.
     pub(crate) async fn contents(&self) -> String {
-        // A process hears a caller again after ten seconds, which a slow test may take.
+        // A process records another heartbeat after ten seconds, which a slow test can take.
         let session =
             if self.transport.is_router() { "s" } else { "to_jsonb(s) - 'last_heartbeat_at'" };
         let sql = format!("select concat(
@@ -188,7 +190,7 @@ impl Service {
         self.scalar(&sql).await
     }
 
-    /// Every row of a workspace, by table: whatever table has a column of this name.
+    /// Every row of a workspace, by table, for all tables with a column `workspace`.
     pub(crate) async fn contents_of(&self, workspace: &str) -> Value {
         let tables = self.tables_of_workspaces().await;
         let rows = tables.iter().map(|(table, _)| {
@@ -224,7 +226,7 @@ impl Service {
         self.rows(sql).await.into_iter().map(table).collect()
     }
 
-    /// Has a service of its own answer, and returns by how much a statistic of the database grew.
+    /// Sends requests to a new service, and returns by how much a statistic of the database grew.
     pub(crate) async fn counted<T>(
         &self,
         statistic: &str,
@@ -235,20 +237,19 @@ impl Service {
         let before: i64 = self.scalar(statistic).await;
         let acted = act(client).await;
         app.close().await;
-        let mut open = 1;
-        while open > 0 {
-            open = self
-                .scalar::<i64>(
-                    "select count(*) from pg_stat_activity
-                     where datname = current_database() and application_name = 'agent-coordinator'",
-                )
-                .await;
-        }
+        let open = "select count(*) from pg_stat_activity
+            where datname = current_database() and application_name = 'agent-coordinator'";
+        eventually(
+            "every connection of the service is closed",
+            async || self.scalar::<i64>(open).await,
+            |open| *open == 0,
+        )
+        .await;
         let after: i64 = self.scalar(statistic).await;
         (after - before, acted)
     }
 
-    /// Ends the life of a lock, as time would.
+    /// Moves the expiry of a lock into the past.
     pub(crate) async fn expire(&self, key: &str) {
         self.execute(&format!(
             "update file_lock set expires_at = now() - interval '1 second'
@@ -298,7 +299,7 @@ pub(crate) struct Answer {
 }
 
 impl Client {
-    /// Of a router within this process, whatever the tests are run through.
+    /// A client of a router within this process, in every mode of the tests.
     pub(crate) fn new(router: Router) -> Self {
         Self::over(transport::in_process(router))
     }
@@ -340,26 +341,61 @@ impl Client {
 
     /// Acquires a lock as an agent; `more` are further members of the body.
     pub(crate) async fn acquire(&self, agent: &str, key: &str, more: Value) -> Value {
-        let mut body = json!({ "file_path": key, "agent_id": agent, "agent_type": "codex" });
-        let members = body.as_object_mut().expect("an object");
-        members.extend(more.as_object().expect("an object").clone());
-        let answer = self.post("/locks/acquire", body).await;
+        let body = json!({ "file_path": key, "agent_id": agent, "agent_type": "codex" });
+        let answer = self.post("/locks/acquire", with(body, more)).await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
         answer.json
     }
 
     pub(crate) async fn release(&self, agent: &str, key: &str, more: Value) -> Value {
-        let mut body = json!({ "file_path": key, "agent_id": agent });
-        let members = body.as_object_mut().expect("an object");
-        members.extend(more.as_object().expect("an object").clone());
-        let answer = self.post("/locks/release", body).await;
+        let body = json!({ "file_path": key, "agent_id": agent });
+        let answer = self.post("/locks/release", with(body, more)).await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
         answer.json
     }
 }
 
+impl Client {
+    /// Submits a task with these members in addition to the required ones, and returns its id.
+    pub(crate) async fn submit(&self, more: Value) -> String {
+        let body = json!({ "task_type": "test", "task_description": "d" });
+        let answer = self.post("/work/submit", with(body, more)).await;
+        assert_eq!((answer.status.as_u16(), &answer.json["action"]), (200, &json!("created")));
+        answer.json["task_id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Claims a task as an agent; `more` are further members of the body.
+    pub(crate) async fn claim(&self, agent: &str, more: Value) -> Value {
+        let body = json!({ "agent_id": agent, "agent_type": "t" });
+        let answer = self.post("/work/claim", with(body, more)).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+        answer.json
+    }
+
+    /// Reports a task as done, or as failed where `more` says so.
+    pub(crate) async fn complete(&self, agent: &str, id: &str, more: Value) -> Value {
+        let body = json!({ "agent_id": agent, "task_id": id, "success": true });
+        let answer = self.post("/work/complete", with(body, more)).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+        answer.json
+    }
+
+    /// Waits until at least so many requests wait in this client's process.
+    pub(crate) async fn until_waiting(&self, requests: u64) {
+        let what = format!("{requests} requests wait");
+        eventually(&what, async || self.waiting().await, |waiting| *waiting >= requests).await;
+    }
+
+    /// How many requests wait in this client's process.
+    pub(crate) async fn waiting(&self) -> u64 {
+        let metrics = self.get("/metrics").await.text;
+        let line = metrics.lines().find_map(|it| it.strip_prefix("coordinator_waiting_requests "));
+        line.expect("the gauge").parse().expect("a number")
+    }
+}
+
 impl Answer {
-    /// The kinds and places of a 422, in order.
+    /// The types and locations of the issues of a 422, in order.
     #[track_caller]
     pub(crate) fn issues(&self) -> Vec<(String, Value)> {
         assert_eq!(self.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", self.text);
@@ -380,24 +416,73 @@ impl Answer {
     }
 }
 
-/// Waits until a condition holds, and fails when it does not hold within ten seconds.
-pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(10);
-    while !holds().await {
-        assert!(Instant::now() < until, "not within ten seconds: {what}");
-        tokio::task::yield_now().await;
+/// Waits until at least so many statements on a database wait for a row or a table that is locked.
+pub(crate) async fn blocked(db: &PgPool, statements: i64) {
+    let sql = "select count(*) from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock'";
+    let what = format!("{statements} statements wait for a lock of the database");
+    eventually(&what, async || scalar::<i64>(db, sql).await, |it| *it >= statements).await;
+}
+
+/// How long a test waits for something that must happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a test pauses between two observations, so that the observed processes get the processor.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Observes a state until it is the expected one, and returns it. Fails after ten seconds with the last
+/// state that was observed. The only function in which a test may sleep.
+#[track_caller]
+pub(crate) fn eventually<S: Debug>(
+    what: &str,
+    mut observe: impl AsyncFnMut() -> S,
+    is_expected: impl Fn(&S) -> bool,
+) -> impl Future<Output = S> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let mut last = None;
+        // An observation that does not return must not outlast the limit either.
+        while let Ok(state) = tokio::time::timeout_at(deadline, observe()).await {
+            if is_expected(&state) {
+                return state;
+            }
+            last = Some(state);
+            if tokio::time::Instant::now() >= deadline {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        panic!("{caller}: not within {PATIENCE:?}: {what}; last state: {last:?}");
     }
 }
 
-/// A small generator with a seed that the failure shows: the same steps can be taken again.
-pub(crate) struct Dice(pub(crate) u64);
+/// A JSON object with more members. A member that is there already is replaced.
+pub(crate) fn with(mut object: Value, more: Value) -> Value {
+    let Value::Object(more) = more else { panic!("not an object: {more}") };
+    object.as_object_mut().expect("an object").extend(more);
+    object
+}
+
+/// A random number generator (xorshift). A failing test shows its seed, which repeats the run.
+pub(crate) struct Dice(u64);
 
 impl Dice {
+    /// Mixes the seed (splitmix64), so that consecutive seeds give unrelated numbers.
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        // The state of a xorshift generator must not be 0.
+        Self((mixed ^ (mixed >> 31)) | 1)
+    }
+
+    /// A number from 0 up to but not including `sides`.
     pub(crate) fn roll(&mut self, sides: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        self.0 % sides
+        (self.0 >> 11) % sides
     }
 }
 
@@ -406,7 +491,7 @@ pub(crate) fn new_seed() -> u64 {
     u64::from_le_bytes(*uuid::Uuid::new_v4().as_bytes().first_chunk().expect("8 bytes")) | 1
 }
 
-/// Sends a signal, with the shell's own `kill`: a bare system has no program of that name.
+/// Sends a signal with the `kill` of the shell, because a minimal system has no program of that name.
 pub(crate) fn signal(name: &str, pid: String) {
     let script = "kill -s \"$1\" \"$2\"";
     let sent = std::process::Command::new("sh").args(["-c", script, "sh", name, &pid]).status();

@@ -1,6 +1,6 @@
-//! Many clients at once, whose sessions end, fall silent and come back. The database keeps a history of
-//! every grant and of everything that may end one, in the order of commits for each row, and the history
-//! must hold no second grant of what was still held.
+//! Many concurrent clients whose sessions end, fall silent and are revived. Triggers record every grant and
+//! every event that can end a grant, in the order of commits for each row. No lock or task may be granted
+//! while a grant of it is in force.
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
@@ -13,8 +13,8 @@ const KEYS: u64 = 20;
 /// Steps of each client: 5,000 in all.
 const STEPS: u64 = 160;
 
-/// One row for each change of a lock, a claim or a session. Each trigger runs while the changed row is
-/// locked, so that the numbers of one row's changes are in the order of their commits.
+/// One row for each change of a lock, a claim or a session. A trigger runs while the changed row is locked,
+/// so the numbers of its changes are in the order of their commits.
 const HISTORY: &str = "
     create table history (
         number bigserial primary key, kind text, key text, agent_id text, session_id text, grade bigint);
@@ -53,7 +53,7 @@ const HISTORY: &str = "
         or new.last_heartbeat_at < old.last_heartbeat_at)
     execute function log_session()";
 
-/// A client with an agent and a session of its own, and what it was granted.
+/// A client with its own agent and session, and its grants.
 struct Worker<'a> {
     service: &'a Service,
     client: Client,
@@ -64,7 +64,7 @@ struct Worker<'a> {
 
 impl<'a> Worker<'a> {
     async fn new(service: &'a Service, seed: u64, number: u64) -> Self {
-        let mut dice = Dice(seed.wrapping_mul(2 * number + 1) | 1);
+        let mut dice = Dice::new(seed.wrapping_add(number));
         dice.roll(2);
         let agent = format!("a{number}");
         let worker = Self { service, client: service.client(), dice, agent, granted: Vec::new() };
@@ -82,7 +82,7 @@ impl<'a> Worker<'a> {
         answer.json
     }
 
-    /// Loses the session, and with it what it holds. Any later call revives it.
+    /// Ends the session, and with it its locks and claims. Any later call revives it.
     async fn lose_session(&mut self) {
         if self.dice.roll(2) == 0 {
             self.post("/discovery/deregister", json!({})).await;
@@ -138,7 +138,7 @@ impl<'a> Worker<'a> {
                     let report = json!({ "task_id": latest["task_id"], "success": true,
                         "claim_token": latest["claim_token"] });
                     if self.post("/work/complete", report).await["status"] == "completed" {
-                        // So that the queue does not run dry.
+                        // Keeps the queue from becoming empty.
                         submit(&self.client).await;
                     }
                     latest = Value::Null;
@@ -156,7 +156,7 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// Finds a second grant of what was still held in the history, and returns all grants.
+/// Asserts that nothing was granted during a grant in force, and returns all grants.
 async fn grants(service: &Service, session_loss_frees: bool) -> BTreeSet<(String, i64)> {
     struct Held {
         number: i64,
@@ -195,7 +195,7 @@ async fn grants(service: &Service, session_loss_frees: bool) -> BTreeSet<(String
     granted
 }
 
-/// Whether each grant was told to one client.
+/// Asserts that each grant was answered to exactly one client.
 fn assert_told_once(seed: u64, told: Vec<Vec<(String, i64)>>, granted: &BTreeSet<(String, i64)>) {
     let told: Vec<_> = told.into_iter().flatten().collect();
     let distinct: BTreeSet<_> = told.iter().cloned().collect();
@@ -203,7 +203,7 @@ fn assert_told_once(seed: u64, told: Vec<Vec<(String, i64)>>, granted: &BTreeSet
     assert_eq!(&distinct, granted, "seed {seed}: a grant without its answer");
 }
 
-/// Submits a task that may be claimed as often as a task may be.
+/// Submits a task with the largest number of attempts.
 async fn submit(client: &Client) {
     let task = json!({ "task_type": "t", "task_description": "d", "agent_id": "sub",
         "max_attempts": 20 });

@@ -1,4 +1,4 @@
-//! Spans, sent to a collector of the test's own (feature `otel`).
+//! Spans, sent to a collector within the test (feature `otel`).
 use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{TcpListener, TcpStream},
@@ -6,12 +6,13 @@ use std::{
 
 use crate::{
     processes::{Running, acquire},
-    support::variables,
+    support::{PATIENCE, eventually, variables},
 };
 
 /// Answers one export and returns its head and body.
-fn export(listener: &TcpListener) -> (String, Vec<u8>) {
-    let (mut stream, _) = listener.accept().expect("an export");
+fn export(mut stream: TcpStream) -> (String, Vec<u8>) {
+    stream.set_nonblocking(false).expect("set");
+    stream.set_read_timeout(Some(PATIENCE)).expect("set");
     let mut bytes = Vec::new();
     let head = loop {
         let end = bytes.windows(4).position(|it| it == b"\r\n\r\n");
@@ -46,23 +47,26 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 }
 
 #[tokio::test]
-async fn an_operation_is_a_span_with_its_request_and_its_agent() {
+async fn an_operation_is_a_span_with_its_request_id_and_its_agent() {
     let collector = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = collector.local_addr().expect("an address");
     let database = crate::support::database().await;
     let mut variables = variables(&database.url);
     variables.insert("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), format!("http://{address}/"));
     variables.insert("OTEL_SERVICE_NAME".to_owned(), "the-service".to_owned());
-    // What is logged does not decide what is sent.
+    // The log filter must not filter spans.
     variables.insert("RUST_LOG".to_owned(), "agent_coordinator=info,coordinator=info".to_owned());
     let running = Running::start(variables).await;
     let body = acquire("the-agent", "src/the-file.rs");
     let (status, head, _) = running.request("POST", "/locks/acquire", &body).await;
     assert_eq!(status, 200);
     let id = head.lines().find_map(|it| it.strip_prefix("x-request-id: ")).expect("an id");
-    // The end of the process sends what is left.
+    // The process exports the remaining spans when it ends.
     running.signal("TERM");
-    let exported = tokio::task::spawn_blocking(move || export(&collector));
+    collector.set_nonblocking(true).expect("set");
+    let accept = async || collector.accept();
+    let (stream, _) = eventually("an export arrives", accept, Result::is_ok).await.expect("it did");
+    let exported = tokio::task::spawn_blocking(move || export(stream));
     let (head, spans) = exported.await.expect("an export");
     assert_eq!(running.end().await.0, Some(0));
     assert!(head.starts_with("POST /v1/traces HTTP/1.1\r\n"), "{head}");
@@ -85,5 +89,5 @@ async fn without_an_endpoint_nothing_is_sent() {
     assert_eq!(running.request("GET", "/locks", "").await.0, 200);
     running.signal("TERM");
     assert_eq!(running.end().await.0, Some(0));
-    assert_eq!(collector.accept().expect_err("nobody calls").kind(), ErrorKind::WouldBlock);
+    assert_eq!(collector.accept().expect_err("no connection").kind(), ErrorKind::WouldBlock);
 }

@@ -1,6 +1,6 @@
-//! What the tests are run through: the router within this process, with or without PgBouncer before
-//! its database, a server over a socket, or a function through a Runtime API; or the router with a
-//! Citus cluster as its database. The variable `AGENT_COORDINATOR_TESTS` chooses.
+//! The modes of the tests: the router within this process, with or without PgBouncer in front of its
+//! database; a server over a socket; a Lambda function behind a Runtime API; or the router with a Citus
+//! cluster as its database. The variable `AGENT_COORDINATOR_TESTS` chooses.
 use std::{
     collections::HashMap,
     io::Write as _,
@@ -29,10 +29,10 @@ use tower::ServiceExt as _;
 
 use crate::{pooler::Pooler, support::config};
 
-/// The most processes of a function at once: AWS has a thousand for each account.
+/// The most concurrent processes of a function. AWS allows a thousand per account.
 const MOST_PROCESSES: usize = 8;
 
-/// How often another port is tried for a server: one that was free may be taken meanwhile.
+/// How often another port is tried for a server, because a free port can be taken meanwhile.
 const PORTS_TO_TRY: usize = 5;
 
 #[derive(Clone)]
@@ -43,14 +43,14 @@ pub(crate) enum Transport {
     Lambda(Arc<Lambda>),
 }
 
-/// A router whose pooler lives as long as whoever asks through it.
+/// A router with its pooler, which lives as long as the clients of the router.
 #[derive(Clone)]
 pub(crate) struct Pooled {
     router: Router,
     _pooler: Arc<Pooler>,
 }
 
-/// What the tests are run through, by its name in `AGENT_COORDINATOR_TESTS`.
+/// The mode of the tests, from `AGENT_COORDINATOR_TESTS`.
 #[expect(clippy::disallowed_methods, reason = "this is no configuration of the service")]
 fn chosen() -> String {
     std::env::var("AGENT_COORDINATOR_TESTS").unwrap_or_else(|_| "router".to_owned())
@@ -61,7 +61,7 @@ pub(crate) fn is_citus() -> bool {
     chosen() == "citus"
 }
 
-/// A router within this process. Where the tests are run through processes, this is told.
+/// A router within this process. In modes with processes, this is noted.
 pub(crate) fn in_process(router: Router) -> Transport {
     if !is_citus() {
         note("this process");
@@ -69,8 +69,7 @@ pub(crate) fn in_process(router: Router) -> Transport {
     Transport::Router(router)
 }
 
-/// Says which test goes through what, past what catches the output of tests that pass: `make` counts
-/// these lines.
+/// Prints the mode of a test, bypassing the output capture of passing tests. `make` counts these lines.
 pub(crate) fn note(through: &str) {
     let chosen = chosen();
     if chosen != "router" {
@@ -152,14 +151,14 @@ fn with_defaults(
     all
 }
 
-/// The program of the function, which lies beside that of the server.
+/// The program of the function, in the same folder as that of the server.
 fn handler() -> PathBuf {
     let program = PathBuf::from(env!("CARGO_BIN_EXE_coordinator")).with_file_name("handler");
     assert!(program.is_file(), "{} is missing: cargo build --bin handler", program.display());
     program
 }
 
-/// A server of its own process, and connections to it that are kept for the next request.
+/// A server process, and idle connections to it for further requests.
 pub(crate) struct Server {
     port: u16,
     idle: Mutex<Vec<SendRequest<Body>>>,
@@ -183,12 +182,12 @@ impl Server {
         let mut variables = with_defaults(
             variables,
             &[
-                // The databases of tests are migrated.
+                // The databases of tests are migrated already.
                 ("COORDINATION_AUTO_MIGRATE", "false"),
-                // No test waits for a connection to be closed.
+                // Idle connections must outlast the test.
                 ("API_TIMEOUT_KEEP_ALIVE", "3600"),
                 ("API_HOST", "127.0.0.1"),
-                // No more than tells that it listens: nobody reads on.
+                // Only the line that says that it listens, because the rest of the log is not read.
                 ("RUST_LOG", "off,coordinator=info"),
             ],
         );

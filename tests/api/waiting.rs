@@ -1,61 +1,32 @@
-//! Requests that wait for a lock or a task.
+//! Requests with `wait_seconds`: waiters for a lock, and claims that wait for a task.
 use std::time::Duration;
 
 use agent_coordinator::{App, router};
 use futures_util::future::{join, join_all};
 use serde_json::{Value, json};
 
-use crate::support::{BOSS, CODEX, Client, Service, TEAM, config, execute, variables};
+use crate::support::{BOSS, CODEX, Client, Service, TEAM, config, eventually, execute, variables};
 
-const PLACES: &str = "select count(*) from lock_waiter";
+const WAITERS: &str = "select count(*) from lock_waiter";
 
 impl Service {
     /// Waits until so many requests are in the queue of a lock.
     async fn queued(&self, count: i64) {
-        while self.scalar::<i64>(PLACES).await != count {
-            tokio::task::yield_now().await;
-        }
+        let what = format!("{count} requests are in the queue");
+        eventually(&what, async || self.scalar::<i64>(WAITERS).await, |it| *it == count).await;
     }
 }
 
-impl Client {
-    /// How many requests wait in this client's process.
-    async fn waiting(&self) -> u64 {
-        let metrics = self.get("/metrics").await.text;
-        let line = metrics.lines().find_map(|it| it.strip_prefix("coordinator_waiting_requests "));
-        line.expect("the gauge").parse().expect("a number")
-    }
-}
-
-/// A service within this process, whatever the tests are run through: how many requests wait is
-/// known to their process alone.
+/// A service within this process, whatever the tests are run through: each process counts the requests
+/// that wait in it, and only those.
 async fn here(more: &[(&str, &str)]) -> Service {
     Service::configured(more, |config| config).await
 }
 
-/// Another replica on the same database.
-fn replica(service: &Service) -> Client {
-    let app = App::new(config(&variables(&service.url)));
-    Client::new(router(app)).header("x-api-key", crate::support::FREE)
-}
-
-async fn claim(client: &Client, agent: &str, wait_seconds: u32) -> Value {
-    let body = json!({ "agent_id": agent, "agent_type": "t", "wait_seconds": wait_seconds });
-    let answer = client.post("/work/claim", body).await;
-    assert_eq!(answer.status, 200, "{}", answer.text);
-    answer.json
-}
-
-async fn submit(client: &Client, more: Value) -> Value {
-    let mut body = json!({ "task_type": "test", "task_description": "d" });
-    body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
-    client.post("/work/submit", body).await.json["task_id"].clone()
-}
-
 #[tokio::test]
-async fn a_released_lock_goes_to_whoever_waits_for_it() {
+async fn a_released_lock_goes_to_its_waiter() {
     let service = Service::start().await;
-    let (client, other) = (service.client(), replica(&service));
+    let (client, other) = (service.client(), service.replica_here());
     client.acquire("a", "k", json!({})).await;
     let waits = other.acquire("b", "./k", json!({ "wait_seconds": 50, "reason": "mine now" }));
     let released = async {
@@ -67,17 +38,17 @@ async fn a_released_lock_goes_to_whoever_waits_for_it() {
     assert_eq!((&got["action"], &got["fencing_token"]), (&json!("acquired"), &json!(2)));
     assert_eq!(got["position"], json!(null));
     assert_eq!(client.get("/locks/status/k").await.json["lock"]["reason"], "mine now");
-    // Its place is gone, and the whole wait has one row.
-    assert_eq!(service.scalar::<i64>(PLACES).await, 0);
+    // The waiter is gone, and the whole wait leaves one audit row.
+    assert_eq!(service.scalar::<i64>(WAITERS).await, 0);
     let rows = "select success, result->>'action' as action from audit_log
         where agent_id = 'b' and operation = 'acquire_lock'";
     assert_eq!(service.rows(rows).await, [json!({ "success": true, "action": "acquired" })]);
 }
 
 #[tokio::test]
-async fn those_who_wait_are_served_in_the_order_of_arrival() {
+async fn waiters_get_the_lock_in_the_order_of_arrival() {
     let service = here(&[]).await;
-    let clients = [service.client(), replica(&service)];
+    let clients = [service.client(), service.replica_here()];
     clients[0].acquire("a", "k", json!({})).await;
     let order = std::sync::Mutex::new(Vec::new());
     let waits = (1..=6).map(|n| {
@@ -100,7 +71,7 @@ async fn those_who_wait_are_served_in_the_order_of_arrival() {
 }
 
 #[tokio::test]
-async fn when_the_time_is_over_the_answer_names_the_holder_and_the_place() {
+async fn a_waiter_that_times_out_learns_the_holder_and_its_queue_position() {
     let service = here(&[]).await;
     let client = service.client();
     client.acquire("a", "k", json!({ "reason": "long work" })).await;
@@ -119,19 +90,19 @@ async fn when_the_time_is_over_the_answer_names_the_holder_and_the_place() {
         );
         assert_eq!(refused["position"], position);
     }
-    assert_eq!(service.scalar::<i64>(PLACES).await, 0);
+    assert_eq!(service.scalar::<i64>(WAITERS).await, 0);
     let rows = "select success, result from audit_log where agent_id = 'b'";
     let refused = json!({ "reason": "locked_by_other", "locked_by": "a" });
     assert_eq!(service.rows(rows).await, [json!({ "success": false, "result": refused })]);
-    // Whoever did not wait has no place.
+    // A caller that does not wait has no queue position.
     assert_eq!(client.acquire("d", "k", json!({})).await["position"], json!(null));
 }
 
 #[tokio::test]
-async fn a_free_lock_is_kept_for_whoever_waits_for_it() {
+async fn a_free_lock_is_reserved_for_its_waiter() {
     let service = here(&[]).await;
     let client = service.client();
-    let place = |seconds: i64| {
+    let waiter = |seconds: i64| {
         format!(
             "insert into lock_waiter (workspace, id, key, agent_id, agent_type, session_id,
                 reason, alive_until)
@@ -139,7 +110,7 @@ async fn a_free_lock_is_kept_for_whoever_waits_for_it() {
                 clock_timestamp() + interval '{seconds} seconds')"
         )
     };
-    service.execute(&place(600)).await;
+    service.execute(&waiter(600)).await;
     let refused = client.acquire("a", "k", json!({})).await;
     assert_eq!(
         (&refused["success"], &refused["reason"]),
@@ -152,40 +123,16 @@ async fn a_free_lock_is_kept_for_whoever_waits_for_it() {
     // Another workspace has another queue.
     let team = service.client_with(TEAM).acquire("a", "k", json!({})).await;
     assert_eq!(team["action"], "acquired");
-    // The one that waits is not held up by itself, and a holder refreshes whoever waits.
+    // A waiter acquires the lock that is reserved for it, and a holder refreshes its lock despite waiters.
     let taken = client.acquire("w", "k", json!({ "session_id": "s" })).await;
     assert_eq!(taken["action"], "acquired");
-    service.execute(&place(600).replace("'w'", "'x'")).await;
+    service.execute(&waiter(600).replace("'w'", "'x'")).await;
     let refreshed = client.acquire("w", "k", json!({ "session_id": "s" })).await;
     assert_eq!(refreshed["action"], "refreshed");
 }
 
 #[tokio::test]
-async fn a_request_that_broke_off_holds_nobody_up() {
-    let service = here(&[]).await;
-    let client = service.client();
-    client.acquire("a", "k", json!({})).await;
-    let broken = tokio::time::timeout(
-        Duration::from_millis(1),
-        client.acquire("b", "k", json!({ "wait_seconds": 50 })),
-    );
-    // The place may be written or not when the request breaks off.
-    assert!(broken.await.is_err());
-    let waits = client.acquire("c", "k", json!({ "wait_seconds": 50 }));
-    let release = async {
-        while service.scalar::<i64>("select count(*) from lock_waiter where agent_id = 'c'").await
-            == 0
-        {
-            tokio::task::yield_now().await;
-        }
-        client.release("a", "k", json!({})).await;
-    };
-    let (got, ()) = join(waits, release).await;
-    assert_eq!(got["action"], "acquired");
-}
-
-#[tokio::test]
-async fn the_end_of_a_lock_or_of_its_session_counts_as_a_release() {
+async fn a_lock_that_expires_or_loses_its_session_goes_to_its_waiter() {
     let service = here(&[]).await;
     let client = service.client();
     let ends = [
@@ -218,7 +165,7 @@ async fn waiting_takes_no_connection() {
     });
     let claims = (0..5).map(|n| {
         let client = client.clone();
-        async move { claim(&client, &format!("w{n}"), 1).await }
+        async move { client.claim(&format!("w{n}"), json!({ "wait_seconds": 1 })).await }
     });
     let others = async {
         service.queued(5).await;
@@ -242,7 +189,10 @@ async fn a_wait_has_an_upper_bound_and_does_not_count_as_slow() {
         (&refused["reason"], &refused["position"]),
         (&json!("locked_by_other"), &json!(null))
     );
-    assert_eq!(claim(&client, "b", 1_000_000).await["reason"], "no_tasks_available");
+    assert_eq!(
+        client.claim("b", json!({ "wait_seconds": 1_000_000 })).await["reason"],
+        "no_tasks_available"
+    );
     for (path, body) in [
         ("/locks/acquire", json!({ "file_path": "k", "agent_id": "b", "agent_type": "t" })),
         ("/work/claim", json!({ "agent_id": "b", "agent_type": "t" })),
@@ -259,22 +209,26 @@ async fn a_wait_has_an_upper_bound_and_does_not_count_as_slow() {
     })
     .await;
     let client = service.client();
-    assert_eq!(claim(&client, "b", 2).await["reason"], "no_tasks_available");
+    assert_eq!(
+        client.claim("b", json!({ "wait_seconds": 2 })).await["reason"],
+        "no_tasks_available"
+    );
 }
 
 #[tokio::test]
 async fn a_claim_waits_for_a_task() {
     let service = here(&[]).await;
-    let (client, other) = (service.client(), replica(&service));
-    let waits = claim(&other, "a", 50);
+    let (client, other) = (service.client(), service.replica_here());
+    let waits = other.claim("a", json!({ "wait_seconds": 50 }));
     let submits = async {
-        while other.waiting().await == 0 {
-            tokio::task::yield_now().await;
-        }
-        submit(&client, json!({})).await
+        other.until_waiting(1).await;
+        client.submit(json!({})).await
     };
     let (got, id) = join(waits, submits).await;
-    assert_eq!((&got["success"], &got["task_id"], &got["attempt"]), (&json!(true), &id, &json!(1)));
+    assert_eq!(
+        (&got["success"], &got["task_id"], &got["attempt"]),
+        (&json!(true), &json!(id), &json!(1))
+    );
     let rows =
         "select success, result->>'task_id' as id from audit_log where operation = 'claim_task'";
     assert_eq!(service.rows(rows).await, [json!({ "success": true, "id": id })]);
@@ -283,17 +237,16 @@ async fn a_claim_waits_for_a_task() {
 #[tokio::test]
 async fn each_waiting_claim_gets_a_task_of_its_own() {
     let service = here(&[]).await;
-    let clients = [service.client(), replica(&service)];
+    let clients = [service.client(), service.replica_here()];
     let waits = (0..20).map(|n| {
         let client = clients[n % 2].clone();
-        async move { claim(&client, &format!("w{n}"), 50).await }
+        async move { client.claim(&format!("w{n}"), json!({ "wait_seconds": 50 })).await }
     });
     let submits = async {
-        while clients[0].waiting().await + clients[1].waiting().await < 20 {
-            tokio::task::yield_now().await;
-        }
+        let waiting = async || clients[0].waiting().await + clients[1].waiting().await;
+        eventually("all twenty claims wait", waiting, |waiting| *waiting == 20).await;
         for _ in 0..20 {
-            submit(&clients[0], json!({})).await;
+            clients[0].submit(json!({})).await;
         }
     };
     let (got, ()) = join(join_all(waits), submits).await;
@@ -305,32 +258,28 @@ async fn each_waiting_claim_gets_a_task_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_waiting_claim_takes_notice_of_what_time_has_changed() {
+async fn a_waiting_claim_gets_a_task_whose_delay_or_lease_has_ended() {
     let service = here(&[]).await;
     let client = service.client();
-    let parked = submit(&client, json!({ "not_before": "2999-01-01T00:00:00Z" })).await;
-    let waits = claim(&client, "a", 50);
+    let parked = client.submit(json!({ "not_before": "2999-01-01T00:00:00Z" })).await;
+    let waits = client.claim("a", json!({ "wait_seconds": 50 }));
     let passes = async {
-        while client.waiting().await == 0 {
-            tokio::task::yield_now().await;
-        }
+        client.until_waiting(1).await;
         service.execute("update work_task set available_at = now()").await;
     };
     let (got, ()) = join(waits, passes).await;
     assert_eq!(got["task_id"], parked);
-    let waits = claim(&client, "b", 50);
+    let waits = client.claim("b", json!({ "wait_seconds": 50 }));
     let ends = async {
-        while client.waiting().await == 0 {
-            tokio::task::yield_now().await;
-        }
+        client.until_waiting(1).await;
         service.execute("update work_task set claim_expires_at = now()").await;
     };
     let (got, ()) = join(waits, ends).await;
-    assert_eq!((&got["task_id"], &got["attempt"]), (&parked, &json!(2)));
+    assert_eq!((&got["task_id"], &got["attempt"]), (&json!(parked), &json!(2)));
 }
 
 #[tokio::test]
-async fn a_task_that_is_not_for_those_who_wait_does_not_end_their_wait() {
+async fn a_task_that_a_claimant_may_not_take_does_not_end_its_wait() {
     let service = here(&[]).await;
     let client = service.client();
     let codex = service.client_with(CODEX);
@@ -339,14 +288,12 @@ async fn a_task_that_is_not_for_those_who_wait_does_not_end_their_wait() {
         codex.post("/work/claim", body).await.json
     };
     let submits = async {
-        while client.waiting().await == 0 {
-            tokio::task::yield_now().await;
-        }
+        client.until_waiting(1).await;
         let review = json!({ "task_type": "review", "input_data": { "submitted_by": "codex-1" } });
-        submit(&client, review).await;
-        submit(&client, json!({ "agent_requirements": { "min_trust_level": 4 } })).await;
+        client.submit(review).await;
+        client.submit(json!({ "agent_requirements": { "min_trust_level": 4 } })).await;
         let text = json!({ "task_description": "then git push --force origin main" });
-        assert!(submit(&service.client_with(BOSS), text).await.is_string());
+        service.client_with(BOSS).submit(text).await;
     };
     let (got, ()) = join(waits, submits).await;
     assert_eq!(got["success"], false);
@@ -354,7 +301,7 @@ async fn a_task_that_is_not_for_those_who_wait_does_not_end_their_wait() {
 }
 
 #[tokio::test]
-async fn a_suspension_reaches_a_request_that_waits() {
+async fn a_waiter_that_is_suspended_is_denied() {
     let service = Service::configured(&[], |config| {
         config.with_timings(|timings| timings.standing_max_age = Duration::ZERO)
     })
@@ -401,7 +348,7 @@ async fn an_idempotency_key_holds_for_a_request_that_waits() {
 }
 
 #[tokio::test]
-async fn abandoned_places_are_cleared_away() {
+async fn expired_waiters_are_deleted() {
     let service = here(&[]).await;
     let client = service.client();
     execute(
@@ -413,17 +360,17 @@ async fn abandoned_places_are_cleared_away() {
     .await;
     client.acquire("a", "k", json!({})).await;
     client.acquire("b", "k", json!({ "wait_seconds": 1 })).await;
-    assert_eq!(service.scalar::<i64>(PLACES).await, 0);
+    assert_eq!(service.scalar::<i64>(WAITERS).await, 0);
 }
 
-/// The answer of a request that waits. Whatever happens it tries anew after five seconds: one that
-/// is answered earlier was called.
-async fn called<T>(waits: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(4), waits).await.expect("it is called")
+/// The answer of a request that waits and that a poll found ready. Without one, the request runs again
+/// after five seconds.
+async fn found_ready<T>(waits: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(4), waits).await.expect("a poll finds it ready")
 }
 
 #[tokio::test]
-async fn whoever_waits_for_a_lock_is_called_when_it_is_free() {
+async fn a_waiter_runs_again_as_soon_as_the_lock_is_free() {
     let service = here(&[]).await;
     let client = service.client();
     for (n, end) in [
@@ -448,16 +395,17 @@ async fn whoever_waits_for_a_lock_is_called_when_it_is_free() {
                 service.execute(end).await;
             }
         };
-        let got =
-            called(join(client.acquire("b", &key, json!({ "wait_seconds": 50 })), ends)).await.0;
+        let got = found_ready(join(client.acquire("b", &key, json!({ "wait_seconds": 50 })), ends))
+            .await
+            .0;
         assert_eq!(got["action"], "acquired", "{end}");
     }
 }
 
 #[tokio::test]
-async fn each_in_a_queue_is_called_when_its_turn_comes() {
+async fn each_waiter_runs_again_as_soon_as_it_is_first_in_the_queue() {
     let service = here(&[]).await;
-    let clients = [service.client(), replica(&service)];
+    let clients = [service.client(), service.replica_here()];
     clients[0].acquire("a", "k", json!({})).await;
     let waits = (1..=3).map(|n| {
         let (service, client) = (&service, &clients[n as usize % 2]);
@@ -473,16 +421,16 @@ async fn each_in_a_queue_is_called_when_its_turn_comes() {
         service.queued(3).await;
         clients[0].release("a", "k", json!({})).await;
     };
-    let (got, ()) = called(join(join_all(waits), release)).await;
+    let (got, ()) = found_ready(join(join_all(waits), release)).await;
     let tokens: Vec<_> = got.iter().map(|it| it["fencing_token"].clone()).collect();
     assert_eq!(tokens, [2, 3, 4]);
 }
 
 #[tokio::test]
-async fn whoever_waits_for_work_is_called_when_there_is_some() {
+async fn a_waiting_claim_runs_again_as_soon_as_there_is_a_task() {
     let service = here(&[]).await;
     let client = service.client();
-    // Another one waits too, for a lock: one look after the other finds what each waits for.
+    // A waiter for a lock is polled for as well. Neither kind keeps the other from being found ready.
     client.acquire("a", "k", json!({})).await;
     let lock = client.acquire("b", "k", json!({ "wait_seconds": 50 }));
     let work = async {
@@ -491,19 +439,22 @@ async fn whoever_waits_for_work_is_called_when_there_is_some() {
             .enumerate()
         {
             if change == "parked" {
-                submit(&client, json!({ "not_before": "2999-01-01T00:00:00Z" })).await;
+                client.submit(json!({ "not_before": "2999-01-01T00:00:00Z" })).await;
             }
             let changes = async {
-                while client.waiting().await < 2 {
-                    tokio::task::yield_now().await;
-                }
+                client.until_waiting(2).await;
                 match change {
-                    "submitted" => drop(submit(&client, json!({})).await),
+                    "submitted" => drop(client.submit(json!({})).await),
                     "parked" => service.execute("update work_task set available_at = now()").await,
                     sql => service.execute(sql).await,
                 }
             };
-            let got = called(join(claim(&client, &format!("c{n}"), 50), changes)).await.0;
+            let got = found_ready(join(
+                client.claim(&format!("c{n}"), json!({ "wait_seconds": 50 })),
+                changes,
+            ))
+            .await
+            .0;
             assert_eq!(got["success"], true, "{change}");
         }
         client.release("a", "k", json!({})).await;
@@ -513,7 +464,7 @@ async fn whoever_waits_for_work_is_called_when_there_is_some() {
 }
 
 #[tokio::test]
-async fn of_two_who_wait_the_one_is_called_that_takes_the_kind() {
+async fn of_two_waiting_claims_the_one_that_takes_the_task_type_runs_again() {
     let service = here(&[]).await;
     let client = service.client();
     let wants = |agent: &'static str, kinds: Value| {
@@ -526,28 +477,24 @@ async fn of_two_who_wait_the_one_is_called_that_takes_the_kind() {
     };
     let first = wants("a", json!(["x"]));
     let rest = async {
-        while client.waiting().await < 1 {
-            tokio::task::yield_now().await;
-        }
+        client.until_waiting(1).await;
         let second = wants("b", json!(["y"]));
         let submits = async {
-            while client.waiting().await < 2 {
-                tokio::task::yield_now().await;
-            }
-            submit(&client, json!({ "task_type": "y" })).await
+            client.until_waiting(2).await;
+            client.submit(json!({ "task_type": "y" })).await
         };
-        let (got, id) = called(join(second, submits)).await;
+        let (got, id) = found_ready(join(second, submits)).await;
         assert_eq!(got["task_id"], id);
-        submit(&client, json!({ "task_type": "x" })).await
+        client.submit(json!({ "task_type": "x" })).await
     };
     let (got, id) = join(first, rest).await;
     assert_eq!(got["task_id"], id);
 }
 
 #[tokio::test]
-async fn those_who_wait_do_not_try_while_there_is_nothing_for_them() {
+async fn requests_that_wait_do_not_run_again_while_nothing_is_ready_for_them() {
     let service = here(&[]).await;
-    // Each attempt asks once whether its caller is to be heard, and a look does not ask.
+    // Each attempt calls `record_heartbeat` once for the heartbeat of its caller. A poll does not call it.
     service
         .execute(
             "do $$ begin
@@ -561,7 +508,7 @@ async fn those_who_wait_do_not_try_while_there_is_nothing_for_them() {
         let refused = client.acquire(&agent, key, json!({ "wait_seconds": 3 })).await;
         assert_eq!(refused["reason"], "locked_by_other");
     };
-    place(&service, "elsewhere", 600).await;
+    add_waiter(&service, "elsewhere", 600).await;
     let (counted, ()) = service
         .counted(attempts, async |client: Client| {
             client.acquire("a", "held", json!({})).await;
@@ -570,11 +517,11 @@ async fn those_who_wait_do_not_try_while_there_is_nothing_for_them() {
             join(join_all(held), join_all(kept)).await;
         })
         .await;
-    assert_eq!(counted, 1 + 20 * 2, "one attempt at the start, one at the end");
+    assert_eq!(counted, 1 + 20 * 2, "one attempt at the start and one at the end");
     let (counted, ()) = service
         .counted(attempts, async |client: Client| {
-            submit(&client, json!({ "task_type": "other" })).await;
-            submit(&client, json!({ "agent_requirements": { "min_trust_level": 4 } })).await;
+            client.submit(json!({ "task_type": "other" })).await;
+            client.submit(json!({ "agent_requirements": { "min_trust_level": 4 } })).await;
             let claims = (0..20).map(|n| {
                 let client = client.clone();
                 async move {
@@ -587,29 +534,30 @@ async fn those_who_wait_do_not_try_while_there_is_nothing_for_them() {
             join_all(claims).await;
         })
         .await;
-    assert_eq!(counted, 2 + 20 * 2, "one attempt at the start, one at the end");
+    assert_eq!(counted, 2 + 20 * 2, "one attempt at the start and one at the end");
     service.execute("delete from work_task").await;
     let (counted, ()) = service
         .counted(attempts, async |client: Client| {
             let waits = (0..20).map(|n| {
                 let client = client.clone();
-                async move { claim(&client, &format!("v{n}"), 4).await["success"] == true }
+                async move {
+                    client.claim(&format!("v{n}"), json!({ "wait_seconds": 4 })).await["success"]
+                        == true
+                }
             });
             let submits = async {
-                while client.waiting().await < 20 {
-                    tokio::task::yield_now().await;
-                }
-                submit(&client, json!({ "task_type": "test" })).await
+                client.until_waiting(20).await;
+                client.submit(json!({ "task_type": "test" })).await
             };
             let (got, _) = join(join_all(waits), submits).await;
             assert_eq!(got.iter().filter(|it| **it).count(), 1);
         })
         .await;
-    assert!(counted < 50, "a task calls one of those who wait: {counted}");
+    assert!(counted < 50, "a task makes one claim run again, not all twenty: {counted}");
 }
 
-/// A place in the queue of `k` that nobody looks for.
-async fn place(service: &Service, agent: &str, seconds_left: i32) {
+/// Adds a waiter for `k` of a request that no replica is answering.
+async fn add_waiter(service: &Service, agent: &str, seconds_left: i32) {
     service
         .execute(&format!(
             "insert into lock_waiter (workspace, id, key, agent_id, agent_type, alive_until)
@@ -620,10 +568,10 @@ async fn place(service: &Service, agent: &str, seconds_left: i32) {
 }
 
 #[tokio::test]
-async fn a_place_that_is_over_counts_for_nothing() {
+async fn an_expired_waiter_neither_reserves_the_lock_nor_counts_in_the_queue() {
     let service = here(&[]).await;
     let client = service.client();
-    place(&service, "gone", -1).await;
+    add_waiter(&service, "gone", -1).await;
     assert_eq!(client.acquire("a", "k", json!({})).await["action"], "acquired");
     let timed_out = client.acquire("b", "k", json!({ "wait_seconds": 1 })).await;
     assert_eq!((&timed_out["locked_by"], &timed_out["position"]), (&json!("a"), &json!(1)));
@@ -632,33 +580,32 @@ async fn a_place_that_is_over_counts_for_nothing() {
         service.queued(2).await;
         client.release("a", "k", json!({})).await;
     };
-    assert_eq!(called(join(waits, release)).await.0["action"], "acquired");
+    assert_eq!(found_ready(join(waits, release)).await.0["action"], "acquired");
 }
 
 #[tokio::test]
-async fn a_look_keeps_its_own_places_and_leaves_those_of_others() {
+async fn a_poll_keeps_its_own_waiters_and_leaves_those_of_other_replicas() {
     let service = here(&[]).await;
     let client = service.client();
     client.acquire("a", "k", json!({})).await;
-    place(&service, "elsewhere", 30).await;
+    add_waiter(&service, "elsewhere", 30).await;
     let waits = client.acquire("b", "k", json!({ "wait_seconds": 50 }));
     let kept = async {
         service.queued(2).await;
         let lives = "select extract(epoch from max(alive_until))::float8 from lock_waiter
             where agent_id = 'b'";
         let first: f64 = service.scalar(lives).await;
-        while service.scalar::<f64>(lives).await <= first {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(service.scalar::<i64>(PLACES).await, 2);
+        let alive_until = async || service.scalar::<f64>(lives).await;
+        eventually("the poll keeps the waiter", alive_until, |until| *until > first).await;
+        assert_eq!(service.scalar::<i64>(WAITERS).await, 2);
         service.execute("delete from lock_waiter where agent_id = 'elsewhere'").await;
         client.release("a", "k", json!({})).await;
     };
-    assert_eq!(called(join(waits, kept)).await.0["action"], "acquired");
+    assert_eq!(found_ready(join(waits, kept)).await.0["action"], "acquired");
 }
 
 #[tokio::test]
-async fn the_place_of_a_request_that_broke_off_ends_by_itself() {
+async fn a_waiter_whose_client_hung_up_expires_and_the_next_one_gets_the_lock() {
     let service = here(&[]).await;
     let client = service.client();
     client.acquire("a", "k", json!({})).await;
@@ -676,17 +623,20 @@ async fn the_place_of_a_request_that_broke_off_ends_by_itself() {
 }
 
 #[tokio::test]
-async fn a_claim_that_waited_in_vain_has_one_row() {
+async fn a_waiting_claim_that_gets_no_task_leaves_one_audit_row() {
     let service = here(&[]).await;
     let client = service.client();
-    assert_eq!(claim(&client, "a", 1).await["reason"], "no_tasks_available");
+    assert_eq!(
+        client.claim("a", json!({ "wait_seconds": 1 })).await["reason"],
+        "no_tasks_available"
+    );
     let rows = "select success, result from audit_log where operation = 'claim_task'";
     let expected = json!({ "success": false, "result": { "reason": "no_tasks_available" } });
     assert_eq!(service.rows(rows).await, [expected]);
 }
 
 #[tokio::test]
-async fn workspaces_wait_apart() {
+async fn waiters_of_one_workspace_do_not_see_locks_and_tasks_of_another() {
     let service = here(&[]).await;
     let (client, team) = (service.client(), service.client_with(TEAM));
     for it in [&client, &team] {
@@ -694,30 +644,28 @@ async fn workspaces_wait_apart() {
     }
     let waits = join(
         team.acquire("t", "k", json!({ "wait_seconds": 50 })),
-        join(claim(&team, "t", 50), async {
+        join(team.claim("t", json!({ "wait_seconds": 50 })), async {
             service.queued(1).await;
             client.acquire("b", "k", json!({ "wait_seconds": 50 })).await
         }),
     );
     let changes = async {
         service.queued(2).await;
-        while client.waiting().await < 3 {
-            tokio::task::yield_now().await;
-        }
+        client.until_waiting(3).await;
         client.release("a", "k", json!({})).await;
         service.queued(1).await;
         let other = "select workspace from lock_waiter";
         assert_eq!(service.scalar::<String>(other).await, "team");
         team.release("a", "k", json!({})).await;
-        submit(&team, json!({})).await;
+        team.submit(json!({})).await;
     };
-    let ((first, (work, second)), ()) = called(join(waits, changes)).await;
+    let ((first, (work, second)), ()) = found_ready(join(waits, changes)).await;
     assert_eq!((&first["action"], &second["action"]), (&json!("acquired"), &json!("acquired")));
     assert_eq!(work["success"], true);
 }
 
 #[tokio::test]
-async fn sessions_of_one_agent_have_places_of_their_own() {
+async fn sessions_of_one_agent_are_separate_waiters() {
     let service = here(&[]).await;
     let client = service.client();
     client.acquire("a", "k", json!({ "session_id": "s-1" })).await;
@@ -737,32 +685,35 @@ async fn sessions_of_one_agent_have_places_of_their_own() {
 }
 
 #[tokio::test]
-async fn when_waiting_is_stopped_everybody_is_answered_at_once() {
+async fn all_requests_that_wait_are_answered_at_once_when_waiting_is_stopped() {
     let service = here(&[]).await;
     let app = App::new(config(&variables(&service.url)));
     let client = Client::new(router(app.clone())).header("x-api-key", crate::support::FREE);
     client.acquire("a", "k", json!({})).await;
-    let waits =
-        join(client.acquire("b", "k", json!({ "wait_seconds": 50 })), claim(&client, "b", 50));
+    let waits = join(
+        client.acquire("b", "k", json!({ "wait_seconds": 50 })),
+        client.claim("b", json!({ "wait_seconds": 50 })),
+    );
     let stops = async {
-        while client.waiting().await < 2 {
-            tokio::task::yield_now().await;
-        }
+        client.until_waiting(2).await;
         app.stop_waiting();
     };
-    let ((lock, work), ()) = called(join(waits, stops)).await;
+    let ((lock, work), ()) = found_ready(join(waits, stops)).await;
     assert_eq!((&lock["reason"], &lock["position"]), (&json!("locked_by_other"), &json!(1)));
     assert_eq!(work["reason"], "no_tasks_available");
     assert_eq!(client.waiting().await, 0);
-    // From now on nobody waits.
-    let lock = called(client.acquire("b", "k", json!({ "wait_seconds": 50 }))).await;
+    // From now on no request waits.
+    let lock = found_ready(client.acquire("b", "k", json!({ "wait_seconds": 50 }))).await;
     assert_eq!(lock["reason"], "locked_by_other");
-    assert_eq!(called(claim(&client, "b", 50)).await["reason"], "no_tasks_available");
-    assert_eq!(service.scalar::<i64>(PLACES).await, 0);
+    assert_eq!(
+        found_ready(client.claim("b", json!({ "wait_seconds": 50 }))).await["reason"],
+        "no_tasks_available"
+    );
+    assert_eq!(service.scalar::<i64>(WAITERS).await, 0);
 }
 
 #[tokio::test]
-async fn a_request_may_take_no_longer_than_its_limit_and_its_wait() {
+async fn a_request_is_ended_after_its_time_limit_and_its_wait() {
     let limit = Duration::from_secs(1);
     let service = Service::configured(&[], |config| {
         config.with_timings(|timings| timings.request_time = limit)
@@ -775,11 +726,11 @@ async fn a_request_may_take_no_longer_than_its_limit_and_its_wait() {
     execute(&mut *rival, "select 1 as one from file_lock where workspace = 'default' for update")
         .await;
     let body = json!({ "file_path": "k", "agent_id": "b", "agent_type": "t", "wait_seconds": 1 });
-    assert_eq!(called(client.post("/locks/acquire", body)).await.status, 503);
+    assert_eq!(found_ready(client.post("/locks/acquire", body)).await.status, 503);
 }
 
 #[tokio::test]
-async fn a_look_that_fails_is_not_the_last_one() {
+async fn polling_goes_on_after_a_poll_that_failed() {
     let service = here(&[]).await;
     let client = service.client();
     client.acquire("a", "k", json!({})).await;
@@ -790,37 +741,34 @@ async fn a_look_that_fails_is_not_the_last_one() {
         execute(&mut *rival, "lock table lock_waiter in share mode").await;
         let killed = "select count(pg_terminate_backend(pid)) from pg_stat_activity
             where datname = current_database() and wait_event_type = 'Lock'";
-        while service.scalar::<i64>(killed).await == 0 {
-            tokio::task::yield_now().await;
-        }
+        let killed = async || service.scalar::<i64>(killed).await;
+        eventually("a poll waits for the table and is ended", killed, |it| *it > 0).await;
         rival.rollback().await.expect("rolled back");
         client.release("a", "k", json!({})).await;
     };
-    let (got, ()) = called(join(waits, breaks)).await;
+    let (got, ()) = found_ready(join(waits, breaks)).await;
     assert_eq!(got["action"], "acquired");
 }
 
 #[tokio::test]
-async fn what_no_look_sees_delays_a_request_for_a_moment_only() {
+async fn a_request_that_no_poll_finds_ready_runs_again_after_seconds() {
     let service = here(&[("GUARDRAILS_CACHE_TTL", "0")]).await;
     let client = service.client();
     let text = json!({ "task_description": "git push --force" });
-    let id = submit(&service.client_with(BOSS), text).await;
-    let waits = claim(&client, "a", 20);
+    let id = service.client_with(BOSS).submit(text).await;
+    let waits = client.claim("a", json!({ "wait_seconds": 20 }));
     let allows = async {
-        while client.waiting().await < 1 {
-            tokio::task::yield_now().await;
-        }
+        client.until_waiting(1).await;
         service
             .execute("update guardrail_pattern set enabled = false where name = 'git_force_push'")
             .await;
     };
     let within = tokio::time::timeout(Duration::from_secs(15), join(waits, allows));
-    assert_eq!(within.await.expect("it tries anew").0["task_id"], id);
+    assert_eq!(within.await.expect("it runs again").0["task_id"], id);
 }
 
 #[tokio::test]
-async fn looks_use_the_same_connection_again() {
+async fn polls_reuse_a_connection() {
     let service = here(&[]).await;
     let sessions = "select sessions from pg_stat_database where datname = current_database()";
     let (opened, _) = service
@@ -829,6 +777,6 @@ async fn looks_use_the_same_connection_again() {
             client.acquire("b", "k", json!({ "wait_seconds": 3 })).await
         })
         .await;
-    // The check for a pooler has two of its own; one for each look would be fifteen.
+    // The check for a pooler opens two of its own. One for each poll would be fifteen.
     assert!(opened < 8, "{opened} connections");
 }

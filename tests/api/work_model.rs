@@ -1,11 +1,11 @@
-//! Random interleavings of what agents and time do to the work queue, at two instances of the
-//! service, against a reference model of the contract.
+//! Random sequences of requests and of time passing in the work queue, at two instances of the service,
+//! compared with a reference model of the contract.
 //!
-//! Most sequences go step by step, and every answer must be the model's. The others have several
-//! requests in flight at once: what must hold then is what no order of them may break, and when they
-//! are answered, the model has to agree with what is done with the rest.
+//! Most sequences are sequential, and every answer must equal the model's. The others have several requests
+//! in flight: invariants are checked that hold for every order, and the rest of the sequence must agree
+//! with the model again.
 //!
-//! A failure names the seed of its sequence; `WORK_MODEL_SEED=<seed>` runs that one first.
+//! A failure names the seed of its sequence. `WORK_MODEL_SEED=<seed>` runs that one first.
 mod dice;
 mod reference;
 
@@ -20,13 +20,13 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use self::{
-    dice::Dice,
+    dice::Chooser,
     reference::{
         Ask, CLOSER, Caller, DEADLINE, NO_TASK, NOT_BEFORE, Place, Queue, Report, SILENCE, Status,
         Submission, Time, UNBOUND, name,
     },
 };
-use crate::support::{Client, Service, config, with_more};
+use crate::support::{Client, Service, config, with, with_more};
 
 /// 2,000 sequences in all.
 const SEQUENCES_STEP_BY_STEP: u64 = 1_700;
@@ -35,7 +35,7 @@ const SEQUENCES_AT_ONCE: u64 = 300;
 /// How many sequences run at the same time, each in a workspace of its own.
 const LANES: u64 = 5;
 
-/// What the answers are told apart by, step by step; each is to be reached.
+/// The outcomes of steps. Each must occur in some sequence.
 const OUTCOMES: [&str; 31] = [
     "cancel cancelled",
     "cancel not_submitter",
@@ -73,9 +73,9 @@ const OUTCOMES: [&str; 31] = [
 /// One workspace at two instances of the service.
 struct Lane<'a> {
     service: &'a Service,
-    /// Which outcomes the answers that were compared have had.
+    /// The outcomes of the answers compared so far.
     outcomes: &'a Mutex<BTreeMap<String, u32>>,
-    /// Of each instance, a client for each agent.
+    /// A client for each agent, for each instance.
     clients: [Vec<Client>; 2],
     workspace: String,
 }
@@ -154,18 +154,16 @@ impl Lane<'_> {
                 return Answer::of(client.get(&path).await);
             }
         };
-        // A session is named in the body where the endpoint has it, else in a header.
+        // The session is a member of the body if the route has it, otherwise a header.
         let is_in_body = matches!(ask, Ask::Claim { .. } | Ask::Register { .. } | Ask::Deregister);
         if !is_in_body && let Some(session) = caller.session {
             body["session_id"] = Value::Null;
             client = client.header("x-session-id", session);
         }
-        let more = more.as_object().expect("an object").clone();
-        body.as_object_mut().expect("an object").extend(more);
-        Answer::of(client.post(route, body).await)
+        Answer::of(client.post(route, with(body, more)).await)
     }
 
-    /// Has time pass, for one task or session.
+    /// Moves time for one task or session.
     async fn pass(&self, time: Time, ids: &[String]) {
         let workspace = &self.workspace;
         let of = |task: usize| format!("where workspace = '{workspace}' and id = '{}'", ids[task]);
@@ -201,7 +199,7 @@ impl Lane<'_> {
         self.service.execute(&sql).await;
     }
 
-    /// Has all leases end and all delays pass.
+    /// Ends all leases and delays.
     async fn let_go(&self) {
         let (workspace, past) = (&self.workspace, "now() - interval '1 second'");
         let sql = format!(
@@ -218,7 +216,13 @@ impl Lane<'_> {
     }
 
     /// Sends a request and compares the answer with the model's.
-    async fn check(&self, dice: &mut Dice, queue: &mut Queue, step: (Caller, Ask), log: &mut Log) {
+    async fn check(
+        &self,
+        dice: &mut Chooser,
+        queue: &mut Queue,
+        step: (Caller, Ask),
+        log: &mut Log,
+    ) {
         let ids: Vec<_> = queue.tasks.iter().map(|it| it.id.clone()).collect();
         let (caller, ask) = step;
         let instance = dice.roll(2);
@@ -241,7 +245,7 @@ impl Lane<'_> {
 #[derive(Debug, PartialEq)]
 struct Answer {
     status: u16,
-    /// Of a 422, where its first problem is.
+    /// The location of the first issue of a 422.
     body: Value,
 }
 
@@ -253,14 +257,14 @@ impl Answer {
         Self { status, body }
     }
 
-    /// What tells this answer from others of its kind.
+    /// The outcome of this answer.
     fn outcome(&self) -> String {
         let members = ["reason", "error", "action", "status"];
         let member = members.iter().find_map(|it| self.body[it].as_str());
         member.map_or_else(|| self.status.to_string(), str::to_owned)
     }
 
-    /// Where this answer is not the expected one.
+    /// The differences between this answer and the expected one.
     fn differences(&self, expected: &Self) -> String {
         let mut lines = format!("status {}, expected {}", self.status, expected.status);
         differences("", &self.body, &expected.body, &mut lines);
@@ -287,7 +291,7 @@ fn differences(place: &str, actual: &Value, expected: &Value, lines: &mut String
     }
 }
 
-/// What has happened in a sequence, for whoever has to find out why it failed.
+/// The steps of a sequence so far, for the message of a failure.
 struct Log {
     seed: u64,
     steps: Vec<String>,
@@ -310,7 +314,7 @@ impl std::fmt::Display for Log {
     }
 }
 
-/// The seed of the first sequence; the others' follow.
+/// The seed of the first sequence. The others have the following numbers.
 #[expect(clippy::disallowed_methods, reason = "a seed is the test's own configuration")]
 fn first_seed() -> u64 {
     let seed = match std::env::var("WORK_MODEL_SEED") {
@@ -321,7 +325,7 @@ fn first_seed() -> u64 {
     seed
 }
 
-/// Runs so many sequences, a few at a time.
+/// Runs so many sequences, a few of them concurrently.
 async fn run(sequences: u64, sequence: impl AsyncFn(&Lane<'_>, u64)) -> BTreeMap<String, u32> {
     let agents = || (0..LANES).flat_map(|lane| (UNBOUND..=CLOSER).map(move |it| (lane, it)));
     let mut identities: BTreeMap<_, _> = (0..LANES)
@@ -337,7 +341,7 @@ async fn run(sequences: u64, sequence: impl AsyncFn(&Lane<'_>, u64)) -> BTreeMap
     let keys: Vec<_> = identities.keys().map(String::as_str).collect();
     let service = Service::configured(&[], |config| config).await;
     let more = [
-        // A connection for each request that may be in flight.
+        // A connection for each request in flight.
         ("POSTGRES_POOL_MAX", "30"),
         ("COORDINATION_API_KEYS", &keys.join(",")),
         ("COORDINATION_API_KEY_IDENTITIES", &json!(identities).to_string()),
@@ -363,7 +367,7 @@ async fn run(sequences: u64, sequence: impl AsyncFn(&Lane<'_>, u64)) -> BTreeMap
 #[tokio::test]
 async fn sequences_of_steps_agree_with_the_model_in_every_answer() {
     let outcomes = run(SEQUENCES_STEP_BY_STEP, async |lane, seed| {
-        let (mut dice, mut queue) = (Dice::new(seed), Queue::default());
+        let (mut dice, mut queue) = (Chooser::new(seed), Queue::default());
         let (mut log, mut old) = (Log::new(seed), Vec::new());
         for step in 0..10 + dice.roll(16) {
             let time = if dice.hits(dice.time) { dice.moment(&queue) } else { None };
@@ -393,7 +397,7 @@ async fn sequences_of_steps_agree_with_the_model_in_every_answer() {
     assert!(outcomes.keys().eq(OUTCOMES), "every outcome is to be reached, and no other");
 }
 
-/// A completion that was taken.
+/// A completion that was accepted.
 #[derive(Debug)]
 struct Completion {
     by: Caller,
@@ -402,14 +406,13 @@ struct Completion {
     answer: Value,
 }
 
-/// What requests at once were answered.
+/// The answers of concurrent requests.
 #[derive(Default)]
 struct History {
     created: BTreeMap<String, (Caller, Submission)>,
-    /// Who was handed which attempt of a task, with which token.
+    /// The claimant and the token of each attempt of a task.
     claims: BTreeMap<(String, i64), (Caller, String)>,
-    /// Completions that were taken, by task; an identical repeat gets an identical answer and
-    /// counts once.
+    /// Accepted completions by task. An identical repetition gets an identical answer and counts once.
     completions: BTreeMap<String, Vec<Completion>>,
     cancelled: Vec<String>,
 }
@@ -442,11 +445,11 @@ impl History {
             }
             Ask::Renew { token, .. } => {
                 let is_theirs = held.any(|it| token.as_ref().is_none_or(|token| token == it));
-                assert!(is_theirs, "whose claim was it? {log}");
+                assert!(is_theirs, "the report is not of the claimant: {log}");
             }
             Ask::Complete { task, token, report } => {
                 let is_theirs = held.any(|it| token.as_ref().is_none_or(|token| token == it));
-                assert!(is_theirs, "whose claim was it? {log}");
+                assert!(is_theirs, "the report is not of the claimant: {log}");
                 assert_eq!(Some(&id), task.map(|it| &ids[it]), "{log}");
                 let answer = body.clone();
                 let taken = self.completions.entry(id).or_default();
@@ -463,7 +466,7 @@ impl History {
         self.claims.values().map(|it| it.1.clone()).collect()
     }
 
-    /// What everybody can know of the queue now.
+    /// The queue as any client can see it now.
     fn queue(&self, listed: &[Value]) -> Queue {
         let token = |id: &str, attempt| {
             self.claims.get(&(id.to_owned(), attempt)).map(|(_, token)| token.clone())
@@ -471,7 +474,7 @@ impl History {
         Queue::resumed(listed, |id| self.created[id].clone(), token)
     }
 
-    /// Holds what was answered against the tasks as they are now.
+    /// Compares the answers with the current tasks.
     fn check(&self, listed: &[Value], log: &Log) {
         let ids: BTreeSet<_> = listed.iter().filter_map(|it| it["id"].as_str()).collect();
         assert!(ids.into_iter().eq(self.created.keys()), "a task was lost; {log}");
@@ -493,7 +496,7 @@ impl History {
             }
             let latest = self.claims.get(&(id.to_owned(), attempt));
             if status.is_claimed() {
-                let (by, _) = latest.expect("somebody was told of the claim");
+                let (by, _) = latest.expect("an answer reported the claim");
                 assert_eq!(task["claimed_by"], name(by.agent), "{place}");
                 assert_eq!(task["claimed_session_id"], json!(by.session), "{place}");
             }
@@ -523,9 +526,8 @@ impl History {
     }
 }
 
-/// No task is handed out while somebody has it: compares how often the tasks were claimed before and
-/// after some requests with how often they came back meanwhile. `ended` are those whose lease had
-/// ended before.
+/// Asserts that no claimed task is handed out: compares how often tasks were claimed before and after some
+/// requests with how often they were requeued meanwhile. `ended` are tasks whose lease had ended before.
 fn check_claims(
     before: &[Value],
     after: &[Value],
@@ -556,7 +558,7 @@ fn check_claims(
 #[tokio::test]
 async fn requests_at_once_hand_out_each_attempt_once_and_lose_no_task() {
     run(SEQUENCES_AT_ONCE, async |lane, seed| {
-        let (mut dice, mut log) = (Dice::new(seed), Log::new(seed));
+        let (mut dice, mut log) = (Chooser::new(seed), Log::new(seed));
         let mut history = History::default();
         let mut listed = Vec::new();
         // Tasks whose lease has ended, by their attempt.
@@ -579,7 +581,7 @@ async fn requests_at_once_hand_out_each_attempt_once_and_lose_no_task() {
                 let caller = format!("{} {:?}", name(caller.agent), caller.session);
                 log.add(&format!("{round}: {at} {caller} {ask:?}"), &answer.body);
             }
-            // Claims first: who renews or completes one may have been answered sooner.
+            // Claims first, because a renewal or completion of one can be answered earlier.
             let is_claim = |ask: &Ask| matches!(ask, Ask::Claim { .. });
             let mut told: Vec<_> = requests.into_iter().zip(&answers).collect();
             told.sort_by_key(|((_, _, ask), _)| !is_claim(ask));
@@ -600,12 +602,13 @@ async fn requests_at_once_hand_out_each_attempt_once_and_lose_no_task() {
     .await;
 }
 
-/// Does what is left to do, with exact agreement: no task is lost.
-async fn finish(lane: &Lane<'_>, dice: &mut Dice, queue: &mut Queue, log: &mut Log) {
+/// Completes the remaining tasks, with every answer equal to the model's, and asserts that none is lost.
+async fn finish(lane: &Lane<'_>, dice: &mut Chooser, queue: &mut Queue, log: &mut Log) {
     let closer = Caller { agent: CLOSER, session: None };
     let everything = Ask::List { status: None, claimed_by: None, limit: 500 };
     lane.check(dice, queue, (closer, everything.clone()), log).await;
-    loop {
+    // Each round completes a task.
+    for _ in 0..=queue.tasks.len() {
         lane.check(dice, queue, (closer, Ask::Claim { kinds: None, minutes: None }), log).await;
         let claimed = queue.tasks.iter().enumerate().find_map(|(place, task)| {
             let claim = task.claim.as_ref().filter(|it| it.is_held && task.status.is_claimed());

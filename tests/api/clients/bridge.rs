@@ -1,5 +1,5 @@
-//! What the two generations of the HTTP bridge have in common: how they find out what is there, what
-//! they make of an answer, and most of what they send.
+//! The common part of the two generations of the HTTP bridge: detection, the result that they derive from
+//! an answer, and most of their requests.
 use http::Method;
 use serde_json::{Value, json};
 
@@ -16,12 +16,12 @@ use Generation::{Earlier, Later};
 
 pub(super) struct Bridge {
     generation: Generation,
-    /// For the health, which is asked for without a key.
+    /// For `/health`, which is requested without a key.
     open: Sender,
     pub(super) keyed: Sender,
 }
 
-/// A flag of the detection with its name in the map of capabilities and the probes for it.
+/// A flag of the detection, its name in the map of capabilities, and its probes.
 struct Flag {
     name: &'static str,
     capability: &'static str,
@@ -85,13 +85,13 @@ impl Bridge {
         }
     }
 
-    /// Why the service counts as unavailable; nothing when it is available.
+    /// Why the service counts as unavailable. `None` when it is available.
     async fn unavailable(&self) -> Option<String> {
         let status = self.open.get("/health").await.status.as_u16();
         (status == 404 || status >= 500).then(|| format!("health_status_{status}"))
     }
 
-    /// Whether a probe finds what it looks for.
+    /// Whether a probe finds its route.
     async fn finds(&self, probe: &str) -> bool {
         let (method, path) = probe.split_once(' ').expect("a method and a path");
         let method: Method = method.parse().expect("a method");
@@ -137,8 +137,8 @@ impl Bridge {
         state
     }
 
-    /// What the bridge makes of an operation that needs a flag and has these forms, of which it
-    /// takes the first that is there.
+    /// The result of an operation that needs a flag and has several forms. The bridge uses the first form
+    /// whose route exists.
     async fn attempt(&self, flag: &str, forms: &[(&str, Option<&Value>)]) -> Value {
         let skipped = |reason: &str| json!({ "status": "skipped", "reason": reason });
         if self.unavailable().await.is_some() {
@@ -171,12 +171,12 @@ impl Bridge {
         unreachable!("an operation has a form")
     }
 
-    /// What the bridge makes of an operation of one form.
+    /// The result of an operation of one form.
     pub(super) async fn attempt_post(&self, flag: &str, path: &str, payload: Value) -> Value {
         self.attempt(flag, &[(&format!("POST {path}"), Some(&payload))]).await
     }
 
-    /// The answer to an operation that the bridge counts as done.
+    /// The answer to an operation whose result is `ok`.
     pub(super) async fn done(&self, flag: &str, path: &str, payload: Value) -> Value {
         let mut result = self.attempt_post(flag, path, payload).await;
         assert_eq!((&result["status"], &result["status_code"]), (&json!("ok"), &json!(200)));
@@ -208,7 +208,7 @@ impl Bridge {
     }
 }
 
-/// The state of a bridge with a good key: everything of the core is there.
+/// The state of a bridge with a valid key: all core capabilities are found.
 pub(super) fn everything(generation: Generation) -> Value {
     let mut state = json!({
         "status": "ok",
@@ -233,7 +233,7 @@ pub(super) fn everything(generation: Generation) -> Value {
     state
 }
 
-/// The state of a bridge that may do nothing, or finds nobody.
+/// The state of a bridge that is denied everything, or that finds no service.
 pub(super) fn nothing(generation: Generation, status: &str, reason: &str) -> Value {
     let mut state = everything(generation);
     for (name, value) in state.as_object_mut().expect("an object") {
@@ -251,7 +251,7 @@ pub(super) fn nothing(generation: Generation, status: &str, reason: &str) -> Val
     state
 }
 
-/// Detection with every kind of key, which changes nothing, and without a database.
+/// Detection with every kind of key and without a database. It changes nothing.
 pub(super) async fn detects(generation: Generation, keys: &[&str]) {
     let service = Service::start().await;
     let before = service.contents().await;
@@ -296,7 +296,7 @@ impl Bridge {
     }
 }
 
-/// `ok` says that there is an answer; `success` in it says whether the lock is held.
+/// `ok` means that the service answered. `success` in the answer says whether the lock is held.
 pub(super) async fn locks(generation: Generation) {
     let service = Service::start().await;
     let bridge = Bridge::new(&service, generation, Some(crate::support::FREE));
@@ -377,7 +377,7 @@ pub(super) async fn work(generation: Generation) {
         (&completed["success"], &completed["status"], &completed["task_id"], &completed["reason"]),
         (&json!(true), &json!("completed"), &id, &Value::Null)
     );
-    // Only now is the other one to be had.
+    // Only now can the other task be claimed.
     assert_eq!(bridge.claim(json!(["test"])).await["task_id"], second);
     let failed = complete(report(&second, false, Value::Null, "no disk".into())).await;
     assert_eq!((&failed["success"], &failed["status"]), (&json!(true), &json!("failed")));
@@ -461,7 +461,7 @@ pub(super) async fn guardrails(generation: Generation) {
     }
 }
 
-/// A key that may not do something is told apart from one that may.
+/// A key without permission gets `unauthorized`, unlike a key with it.
 pub(super) async fn is_told_what_it_may_not_do(generation: Generation) {
     let service = Service::start().await;
     let unauthorized = json!({ "status": "skipped", "reason": "unauthorized" });
@@ -469,11 +469,11 @@ pub(super) async fn is_told_what_it_may_not_do(generation: Generation) {
     assert_eq!(reviewer.try_lock("a", "reviewer", Value::Null).await, unauthorized);
     let bound = Bridge::new(&service, generation, Some(crate::support::CODEX));
     assert_eq!(bound.try_lock("a", "claude-1", Value::Null).await, unauthorized);
-    // Without a key, detection already says no.
+    // Without a key, detection finds no capability.
     let keyless = Bridge::new(&service, generation, None);
     let unavailable = json!({ "status": "skipped", "reason": "capability_unavailable" });
     assert_eq!(keyless.try_lock("a", "claude-1", Value::Null).await, unavailable);
-    // What is wrong with a request is the caller's to read.
+    // The issues of an invalid request are passed on to the caller.
     let bridge = Bridge::new(&service, generation, Some(crate::support::FREE));
     let long = "x".repeat(1 << 20);
     let payload = json!({ "operation_text": long, "file_paths": null });

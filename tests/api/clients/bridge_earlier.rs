@@ -9,12 +9,12 @@ use super::{
 use crate::support::{CODEX, FREE, REVIEWER, Service};
 
 #[tokio::test]
-async fn it_detects_what_is_there_and_changes_nothing() {
+async fn detection_finds_the_capabilities_of_the_service_and_changes_nothing() {
     bridge::detects(Earlier, &[FREE, CODEX, REVIEWER]).await;
 }
 
 #[tokio::test]
-async fn each_of_its_probes_for_handoffs_finds_them() {
+async fn each_probe_for_handoffs_finds_them() {
     let service = Service::start().await;
     let sender = Bridge::new(&service, Earlier, Some(FREE)).keyed;
     for path in ["/handoff/write", "/handoffs/write", "/handoffs"] {
@@ -25,32 +25,32 @@ async fn each_of_its_probes_for_handoffs_finds_them() {
 }
 
 #[tokio::test]
-async fn its_locks() {
+async fn locks_are_acquired_and_released() {
     bridge::locks(Earlier).await;
 }
 
 #[tokio::test]
-async fn its_work() {
+async fn tasks_are_submitted_claimed_and_completed() {
     bridge::work(Earlier).await;
 }
 
 #[tokio::test]
-async fn its_memory() {
+async fn memories_are_stored_and_recalled() {
     bridge::memory(Earlier).await;
 }
 
 #[tokio::test]
-async fn its_guardrails() {
+async fn texts_are_checked_by_guardrails() {
     bridge::guardrails(Earlier).await;
 }
 
 #[tokio::test]
-async fn it_is_told_what_it_may_not_do() {
+async fn a_denial_is_read_as_unauthorized() {
     bridge::is_told_what_it_may_not_do(Earlier).await;
 }
 
 #[tokio::test]
-async fn its_handoffs() {
+async fn handoffs_are_written_and_read() {
     let service = Service::start().await;
     let bridge = Bridge::new(&service, Earlier, Some(FREE));
     let payload = json!({
@@ -78,7 +78,7 @@ async fn its_handoffs() {
     ] {
         assert_eq!(handoff[name], value, "{name}");
     }
-    // What its other forms give is the same.
+    // The other forms give the same result.
     let sender = &bridge.keyed;
     assert_eq!(sender.get("/handoffs/latest").await.json, read["response"]);
     for path in ["/handoffs/write", "/handoffs"] {

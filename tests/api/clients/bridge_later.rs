@@ -6,39 +6,39 @@ use super::bridge::{self, Bridge, Generation::Later};
 use crate::support::{CODEX, FREE, REVIEWER, Service};
 
 #[tokio::test]
-async fn it_detects_what_is_there_and_changes_nothing() {
+async fn detection_finds_the_capabilities_of_the_service_and_changes_nothing() {
     bridge::detects(Later, &[FREE, CODEX, REVIEWER]).await;
 }
 
 #[tokio::test]
-async fn its_locks() {
+async fn locks_are_acquired_and_released() {
     bridge::locks(Later).await;
 }
 
 #[tokio::test]
-async fn its_work() {
+async fn tasks_are_submitted_claimed_and_completed() {
     bridge::work(Later).await;
 }
 
 #[tokio::test]
-async fn its_memory() {
+async fn memories_are_stored_and_recalled() {
     bridge::memory(Later).await;
 }
 
 #[tokio::test]
-async fn its_guardrails() {
+async fn texts_are_checked_by_guardrails() {
     bridge::guardrails(Later).await;
 }
 
 #[tokio::test]
-async fn it_is_told_what_it_may_not_do() {
+async fn a_denial_is_read_as_unauthorized() {
     bridge::is_told_what_it_may_not_do(Later).await;
 }
 
 #[tokio::test]
-async fn its_handoffs() {
+async fn handoffs_are_written_and_read() {
     let service = Service::start().await;
-    // With a key it leaves it to the key who it is.
+    // With a key, the key names the caller.
     for (key, writer) in [(CODEX, "codex-1"), (FREE, "cloud-agent")] {
         let bridge = Bridge::new(&service, Later, Some(key));
         let payload = json!({
@@ -74,7 +74,7 @@ async fn its_handoffs() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_a_missing_capability() {
+async fn an_absent_route_is_a_missing_capability() {
     let service = Service::start().await;
     let bridge = Bridge::new(&service, Later, Some(FREE));
     let id = "1d0b9f0e-5b1d-4c39-9a53-0d6ef0c6d7a1";
@@ -118,7 +118,7 @@ async fn what_is_not_there_is_a_missing_capability() {
 }
 
 #[tokio::test]
-async fn without_archetypes_it_keeps_its_own_defaults() {
+async fn without_archetypes_the_client_keeps_its_own_defaults() {
     let service = Service::start().await;
     let sender = Bridge::new(&service, Later, Some(FREE)).keyed;
     let answer = sender.post("/archetypes/resolve_for_phase", json!({ "phase": "PLAN" })).await;

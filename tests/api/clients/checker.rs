@@ -1,11 +1,11 @@
-//! The checker script: it asks everything with GET, and takes whatever is not 404 to be there.
+//! The checker script: it sends GET to every route, and counts every status but 404 as present.
 use http::Method;
 
 use super::Sender;
 use crate::support::{FREE, Service};
 
 #[tokio::test]
-async fn it_finds_what_is_there_with_any_key_and_without_one() {
+async fn the_routes_are_found_with_any_key_and_without_one() {
     let service = Service::start().await;
     let before = service.contents().await;
     for client in [service.client_with(FREE), service.client_with("wrong"), service.anonymous()] {
@@ -33,7 +33,7 @@ async fn it_finds_what_is_there_with_any_key_and_without_one() {
 }
 
 #[tokio::test]
-async fn a_verb_that_a_route_has_not_is_no_reason_to_miss_it() {
+async fn a_route_is_found_by_a_method_that_it_does_not_have() {
     let service = Service::start().await;
     let sender = Sender::new(service.client_with(FREE), "coordination-checker/1");
     for (path, status) in [

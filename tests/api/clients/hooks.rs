@@ -1,4 +1,4 @@
-//! The session hooks: they tell the service what a session does and never fail it.
+//! The session hooks: they report what a session does, and an error never fails the session.
 use http::Method;
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ fn handoff(session: Value, summary: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_session_starts_with_the_last_handoff_of_anybody() {
+async fn a_session_starts_with_the_latest_handoff_of_any_agent() {
     let service = Service::start().await;
     let sender = hooks(service.client_with(FREE));
     let read = json!({ "agent_name": null, "limit": 1 });
@@ -33,11 +33,11 @@ async fn a_session_starts_with_the_last_handoff_of_anybody() {
 }
 
 #[tokio::test]
-async fn empty_names_mean_the_keys_own_and_any_session_will_do() {
+async fn empty_names_stand_for_the_identity_of_the_key_and_any_session_is_accepted() {
     let service = Service::start().await;
     for (key, agent) in [(CODEX, "codex-1"), (FREE, "cloud-agent")] {
         let sender = hooks(service.client_with(key));
-        // Before compaction, with as much as they ever write; at the end.
+        // Before compaction, with the longest summary that hooks write, and at the end.
         let long = "x".repeat(1900);
         for (session, summary) in [
             (json!("never heard of: ü/1"), long.as_str()),
@@ -60,7 +60,7 @@ async fn empty_names_mean_the_keys_own_and_any_session_will_do() {
 }
 
 #[tokio::test]
-async fn reports_of_status_are_answered_with_json_where_nobody_takes_them() {
+async fn status_reports_are_answered_with_json_although_the_route_is_absent() {
     let service = Service::start().await;
     let report = |phase: &str, event: &str, needs_human: bool, metadata: Value| {
         json!({
@@ -89,7 +89,7 @@ async fn reports_of_status_are_answered_with_json_where_nobody_takes_them() {
 }
 
 #[tokio::test]
-async fn a_session_without_a_key_gets_json_too() {
+async fn a_session_without_a_key_is_answered_with_json() {
     let service = Service::start().await;
     let sender = hooks(service.anonymous());
     for (path, payload) in [

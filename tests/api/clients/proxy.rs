@@ -1,4 +1,4 @@
-//! The MCP-to-HTTP proxy: one request per call of a tool, with the caller's identity in each body.
+//! The MCP-to-HTTP proxy: one request per tool call, with the caller's identity in each body.
 use http::Method;
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ impl Proxy {
         Self { sender, identity: json!({ "agent_id": agent_id, "agent_type": agent_type }) }
     }
 
-    /// The answer to a tool that writes or asks with a body.
+    /// The answer to a tool that sends a body.
     async fn call(&self, path: &str, arguments: Value) -> Value {
         let mut body = self.identity.clone();
         let members = arguments.as_object().expect("an object").clone();
@@ -28,7 +28,7 @@ impl Proxy {
         answer.json
     }
 
-    /// The answer to a tool that only looks.
+    /// The answer to a tool that sends a GET request.
     async fn look(&self, path: &str) -> Value {
         let answer = self.sender.get(path).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text);
@@ -37,7 +37,7 @@ impl Proxy {
 }
 
 #[tokio::test]
-async fn it_takes_a_service_that_is_well_and_no_other() {
+async fn the_proxy_chooses_a_healthy_service_and_no_other() {
     let service = Service::start().await;
     let health = Sender::new(service.anonymous(), "coordination-mcp-proxy/1").get("/health").await;
     assert_eq!(health.status, 200);
@@ -47,7 +47,7 @@ async fn it_takes_a_service_that_is_well_and_no_other() {
 }
 
 #[tokio::test]
-async fn its_locks() {
+async fn locks_are_acquired_and_released() {
     let service = Service::start().await;
     let proxy = Proxy::new(&service, CODEX, "codex-1", "codex");
     let key = "src/a b/ü#?%.rs";
@@ -59,7 +59,7 @@ async fn its_locks() {
         chrono::DateTime::parse_from_rfc3339(text).expect("a time")
     };
     assert_eq!((time("expires_at") - time("locked_at")).num_minutes(), 120);
-    // Each path is asked for by itself, percent-encoded but for its slashes.
+    // One request for each path, percent-encoded except for its slashes.
     let status = proxy.look("/locks/status/src/a%20b/%C3%BC%23%3F%25.rs").await;
     assert_eq!((&status["locked"], &status["file_path"]), (&json!(true), &json!(key)));
     let seen = &status["lock"];
@@ -84,7 +84,7 @@ async fn its_locks() {
 }
 
 #[tokio::test]
-async fn its_work() {
+async fn tasks_are_submitted_claimed_and_completed() {
     let service = Service::start().await;
     let proxy = Proxy::new(&service, CODEX, "codex-1", "codex");
     let task = json!({
@@ -105,7 +105,7 @@ async fn its_work() {
 }
 
 #[tokio::test]
-async fn its_memory_handoffs_and_guardrails() {
+async fn memories_handoffs_and_guardrails() {
     let service = Service::start().await;
     let proxy = Proxy::new(&service, CODEX, "codex-1", "codex");
     let memory = json!({
@@ -140,7 +140,7 @@ async fn its_memory_handoffs_and_guardrails() {
 }
 
 #[tokio::test]
-async fn its_sessions() {
+async fn sessions_are_registered_renewed_and_listed() {
     let service = Service::start().await;
     let proxy = Proxy::new(&service, CODEX, "codex-1", "codex");
     let session = json!({
@@ -148,7 +148,7 @@ async fn its_sessions() {
     });
     let registered = proxy.call("/discovery/register", session).await;
     assert_eq!((&registered["success"], &registered["session_id"]), (&json!(true), &json!("s-1")));
-    // A heartbeat says who it is from, and nothing else.
+    // The body of a heartbeat holds only the identity.
     let heard = proxy.call("/discovery/heartbeat", json!({})).await;
     assert_eq!(heard, json!({ "success": true, "session_id": "s-1", "error": null }));
     let agents = proxy.look("/discovery/agents?capability=rust&status=active").await;
@@ -163,7 +163,7 @@ async fn its_sessions() {
 }
 
 #[tokio::test]
-async fn its_ports() {
+async fn ports_are_allocated_listed_and_released() {
     let service = Service::start().await;
     let proxy = Proxy::new(&service, CODEX, "codex-1", "codex");
     assert_eq!(proxy.look("/ports/status").await, json!([]));
@@ -180,7 +180,7 @@ async fn its_ports() {
 }
 
 #[tokio::test]
-async fn its_policy_profile_and_audit() {
+async fn policy_profile_and_audit_log_are_read() {
     let service = Service::start().await;
     let proxy = Proxy::new(&service, CODEX, "codex-1", "codex");
     let question = json!({ "operation": "acquire_lock", "resource": "x", "context": null });
@@ -196,7 +196,7 @@ async fn its_policy_profile_and_audit() {
 }
 
 #[tokio::test]
-async fn failures_have_a_status_and_json_to_pass_on() {
+async fn failures_have_a_status_and_a_json_body_to_forward() {
     let service = Service::start().await;
     let stranger = Sender::new(service.client_with("wrong"), "coordination-mcp-proxy/1");
     let lock = |agent: &str| json!({ "file_path": "a", "agent_id": agent, "agent_type": "codex" });

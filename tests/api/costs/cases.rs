@@ -1,5 +1,7 @@
-//! The operations whose costs are measured: how each call is prepared, made and followed up.
+//! The operations whose costs are measured: the call, and what is done before and after it.
 use serde_json::{Value, json};
+
+use crate::support::with;
 
 /// Something done before or after a measured call, which is not measured itself.
 #[derive(Clone)]
@@ -13,19 +15,19 @@ pub(super) enum Step {
 /// Method, path and body of a request.
 pub(super) type Ask = (&'static str, &'static str, Value);
 
-/// One measured call of an operation, which is made again and again with another number.
+/// One measured call of an operation, which is repeated with increasing numbers.
 pub(super) struct Case {
-    /// The operation, and the state that it meets.
+    /// The operation and the state of the database.
     pub(super) name: &'static str,
     /// What is done once.
     pub(super) prepare: fn() -> Vec<Step>,
     /// What is done before each call.
     pub(super) before: fn(usize) -> Vec<Step>,
-    /// The call; it is given the latest answer of what was done before.
+    /// The call. Its argument is the latest answer of the steps before.
     pub(super) call: fn(usize, &Value) -> Ask,
     /// What is done after each call, with its answer.
     pub(super) after: fn(&Value) -> Vec<Step>,
-    /// A member of the answer and its value, which say that the call took the path that is meant.
+    /// A member of the answer and its value, which prove that the call took the intended path.
     pub(super) answer: (&'static str, Value),
 }
 
@@ -57,7 +59,7 @@ pub(super) const SESSIONS: &str = "
     insert into agent_session (workspace, agent_id, session_id, agent_type, last_heartbeat_at)
     select 'default', agent, 's', 't', '2999-01-01' from unnest(array['a', 'b']) agent";
 
-/// A thousand tasks that agent `a` may claim, judged by the same guardrails as one that is there.
+/// A thousand tasks that agent `a` may claim, with the guardrail verdict of an existing task.
 const BACKLOG: &str = "
     insert into work_task (workspace, task_type, description, priority, submitted_by, guard_version,
         guard_trust, guard_findings, needed_trust, max_attempts, retry_on_failure)
@@ -284,7 +286,7 @@ fn others() -> Vec<Case> {
     ]
 }
 
-/// Lists and looks of few rows, and what administrators do.
+/// Lists and lookups of few rows, and operations of administrators.
 fn rarer() -> Vec<Case> {
     let done = ("success", json!(true));
     vec![
@@ -382,12 +384,10 @@ fn policy() -> Ask {
 
 /// The body of a request of an agent in its session.
 fn body(agent: &str, more: Value) -> Value {
-    let mut body = json!({ "agent_id": agent, "session_id": "s" });
-    body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
-    body
+    with(json!({ "agent_id": agent, "session_id": "s" }), more)
 }
 
-/// Rows, as they are once autovacuum has come by.
+/// Rows as they are after autovacuum.
 fn with_statistics(rows: &str) -> Vec<Step> {
     vec![Step::Sql(rows.to_owned()), Step::Sql("vacuum analyze".to_owned())]
 }

@@ -1,8 +1,8 @@
-//! What a call of each operation may cost. `cargo test --test api costs::` prints the lines to put here
-//! when the table and what it measures differ too much.
+//! What a call of each operation may cost. `cargo test --test api costs::` prints the lines to copy here
+//! when the measured costs differ too much from the table.
 
-/// By how many percent a call may exceed what is stated here, except in what is exact. Less than half of
-/// what is allowed fails too, so that the table keeps up with what becomes cheaper.
+/// By how many percent a call may exceed these numbers, except in exact columns. A call that costs less
+/// than half fails too, so that the table follows improvements.
 pub(super) const TOLERANCE: f64 = 25.0;
 
 /// What the numbers mean, and whether they are exact.

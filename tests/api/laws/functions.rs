@@ -1,17 +1,13 @@
 //! Laws about the text of the database functions: their size, their names, their first argument.
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::sql::{
-    ROOT, Sql, files, functions, queries_for_operators, read, shown, statements, tokens,
-};
+use super::sql::{Sql, files, functions, queries_for_operators, read, shown, statements, tokens};
+use crate::support::Service;
 
-/// The most lines of a function. One that does two things is two functions.
+/// The most lines of a function. A longer one has more than one purpose and is split.
 const MOST_LINES: usize = 80;
 
-/// Functions that touch tables of workspaces without being told which, each with its reason.
+/// Functions that use tables of workspaces and have no argument for the workspace, each with its reason.
 const EVERY_WORKSPACE: [(&str, &str); 4] = [
     ("delete_old_records", "retention covers the whole installation"),
     ("ensure_audit_partitions", "a month of the audit log is one partition for all workspaces"),
@@ -19,7 +15,7 @@ const EVERY_WORKSPACE: [(&str, &str); 4] = [
     ("create_bm25_index", "the index is one for all workspaces"),
 ];
 
-/// Trigger functions have no arguments: the row says which workspace it belongs to.
+/// Trigger functions have no arguments. The row names its workspace.
 const TRIGGERS: [&str; 1] = ["store_memory_words"];
 
 #[test]
@@ -38,7 +34,7 @@ fn a_function_is_defined_once() {
     for function in functions() {
         assert!(defined.insert(function.name.clone()), "{function} is defined twice");
     }
-    // One that a migration makes cannot be replaced by an installation.
+    // The installation cannot replace a function that a migration creates.
     for path in files("migrations", ".sql") {
         let words = tokens(&read(&path));
         for made in words.windows(2).filter(|it| it[0] == "function") {
@@ -51,9 +47,9 @@ fn a_function_is_defined_once() {
 fn a_function_is_called() {
     let texts = functions().into_iter().chain(statements()).chain(queries_for_operators());
     let texts: Vec<_> = texts.map(|it| tokens(&it.text)).collect();
-    // The installation of functions is no checked statement, and an operator may call a function.
-    let by_hand =
-        [read(&Path::new(ROOT).join("src/database/migrate.rs")), all_documents()].concat();
+    // The installation itself is not a checked statement, and operators call some functions.
+    let migrator: String = files("src", "migrate.rs").iter().map(|it| read(it)).collect();
+    let by_hand = [migrator, all_documents()].concat();
     for Sql { name, place, .. } in functions() {
         let is_call = |it: &[String]| it[0] != "function" && it[1] == name && it[2] == "(";
         let is_called = texts.iter().any(|text| text.windows(3).any(is_call))
@@ -83,18 +79,9 @@ fn a_file_of_functions_begins_with_a_comment_and_holds_nothing_else() {
 }
 
 /// The tables whose rows belong to workspaces.
-fn tables() -> BTreeSet<String> {
-    let mut tables = BTreeSet::new();
-    for path in files("migrations", ".sql") {
-        for made in read(&path).split("create table ").skip(1) {
-            let (name, columns) = made.split_once(" (").expect("columns");
-            if columns.trim_start().starts_with("workspace text") {
-                tables.insert(name.to_owned());
-            }
-        }
-    }
-    assert!(tables.len() > 15, "{tables:?}");
-    tables
+async fn tables() -> BTreeSet<String> {
+    let service = Service::start().await;
+    service.tables_of_workspaces().await.into_iter().map(|it| it.0).collect()
 }
 
 /// The tables that a text reads or changes.
@@ -105,9 +92,9 @@ fn touched(sql: &Sql, tables: &BTreeSet<String>) -> BTreeSet<String> {
     names.filter(|it| tables.contains(*it)).cloned().collect()
 }
 
-#[test]
-fn a_function_that_touches_a_table_is_told_the_workspace_first() {
-    let tables = tables();
+#[tokio::test]
+async fn a_function_that_touches_a_table_is_told_the_workspace_first() {
+    let tables = tables().await;
     let mut touching: BTreeMap<String, u32> = BTreeMap::new();
     for function in functions() {
         let touched = touched(&function, &tables);
@@ -122,7 +109,7 @@ fn a_function_that_touches_a_table_is_told_the_workspace_first() {
         let arguments = words.iter().position(|it| it == "(").expect("arguments") + 1;
         assert_eq!(words[arguments..][..2], ["in_workspace", "text"], "{function}: {touched:?}");
     }
-    // Read by the service's own statements alone.
+    // Only statements of the service read these.
     let unused = ["cedar_policy", "guardrail_pattern", "memory_words"];
     for table in tables.iter().filter(|it| !unused.contains(&it.as_str())) {
         assert!(touching.contains_key(table), "no function touches {table}: {touching:?}");

@@ -1,8 +1,8 @@
 //! The law that a transition leaves exactly one audit row, whatever its outcome. The table of outcomes is
-//! held against the registry and against the text of the functions, so that no new one is forgotten.
+//! compared with the registry and with the text of the functions, so that no new outcome is missed.
 //!
-//! Each outcome has a workspace of its own, and another workspace that holds the very same rows: no
-//! outcome may change anything there.
+//! Each outcome has a workspace of its own and a twin workspace with the same rows, which no outcome may
+//! change.
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,49 +12,49 @@ use axum::body::Body;
 use http::Method;
 use serde_json::{Value, json};
 
-use self::table::outcomes;
+pub(super) use self::table::outcomes;
 use super::{
     changed,
     sql::{functions, tokens},
 };
 use crate::support::{Answer, Client, Service};
 
-/// An outcome of an operation, and how it comes about.
+/// An outcome of an operation, and the steps that lead to it.
 pub(super) struct Outcome {
     /// Id of the operation.
     pub(super) operation: &'static str,
     /// The verdict or the reason, as the database function calls it.
     pub(super) name: &'static str,
-    /// What is there before.
+    /// The steps before the request.
     pub(super) before: Vec<Step>,
     /// The request with this outcome.
     pub(super) asked: Step,
-    /// What is to be recorded.
+    /// The expected audit row.
     pub(super) recorded: Recorded,
-    /// The rows of the parts of a batch, which come before the one of the operation.
+    /// The audit rows of the parts of a batch, which come before that of the operation.
     pub(super) parts: &'static [(&'static str, bool)],
-    /// A text in the answer or in the audit row by which the outcome is known.
+    /// A text in the answer or in the audit row that proves the outcome.
     pub(super) shown_as: &'static str,
 }
 
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Recorded {
-    /// One row of the operation's name.
+    /// One row with the operation's name and `success`.
     Success,
-    /// The same, without success.
+    /// One row with the operation's name, without `success`.
     Refusal,
-    /// One row of this name, without success.
+    /// One row with this name, without `success`.
     As(&'static str),
-    /// Nothing: the request was at fault (422).
+    /// No row: the request was invalid (422).
     Nothing,
 }
 
 #[derive(Clone)]
 pub(super) enum Step {
-    /// A request of an agent; `$task` and `$token` in its body stand for what an earlier step was
-    /// answered.
+    /// A request of an agent. `$task` and `$token` in its body stand for the task id and the claim token that
+    /// an earlier step was answered.
     Ask(Who, Method, &'static str, Value),
-    /// A change that time would make; `$w` stands for the workspace.
+    /// SQL that moves time or adds rows that no operation adds. `$w` stands for the workspace.
     Sql(&'static str),
 }
 
@@ -64,12 +64,12 @@ pub(super) enum Who {
     Free,
     /// Bound to agent `boss`: trust 3.
     Boss,
-    /// Bound to agent `codex-1`, whose profile permits it two file locks.
+    /// Bound to agent `codex-1`, whose profile allows two file locks.
     Codex,
 }
 
 impl Outcome {
-    /// Known by its own name in the answer or the audit row.
+    /// An outcome whose name is in the answer or in the audit row.
     pub(super) fn new(
         operation: &'static str,
         name: &'static str,
@@ -85,24 +85,28 @@ impl Outcome {
         Self { parts, ..self }
     }
 
+    /// Whether the outcome may change all workspaces: retention covers the whole installation.
+    pub(super) fn covers_all_workspaces(&self) -> bool {
+        (self.operation, self.name) == ("run_maintenance", "retention")
+    }
+
     pub(super) fn shown_as(self, text: &'static str) -> Self {
         Self { shown_as: text, ..self }
     }
 }
 
-/// The keys of this many workspaces: `w0`, `w1` and so on.
-fn keys(workspaces: usize) -> [(&'static str, String); 2] {
+/// The environment of a service with keys for these workspaces and the limits that the table assumes.
+pub(super) fn environment(workspaces: &[String]) -> [(&'static str, String); 4] {
     let mut identities = serde_json::Map::new();
-    for n in 0..workspaces {
-        let workspace = format!("w{n}");
-        identities.insert(format!("free-{n}"), json!({ "workspace": workspace }));
+    for workspace in workspaces {
+        identities.insert(format!("free-{workspace}"), json!({ "workspace": workspace }));
         identities.insert(
-            format!("boss-{n}"),
+            format!("boss-{workspace}"),
             json!({ "agent_id": "boss", "agent_type": "strands",
                 "profile": "strands_orchestrator", "workspace": workspace }),
         );
         identities.insert(
-            format!("codex-{n}"),
+            format!("codex-{workspace}"),
             json!({ "agent_id": "codex-1", "agent_type": "codex", "workspace": workspace }),
         );
     }
@@ -110,33 +114,48 @@ fn keys(workspaces: usize) -> [(&'static str, String); 2] {
     [
         ("COORDINATION_API_KEYS", keys.join(",")),
         ("COORDINATION_API_KEY_IDENTITIES", Value::Object(identities).to_string()),
+        ("PORT_ALLOC_MAX_SESSIONS", "2".to_owned()),
+        // Without the sweep, which changes every workspace.
+        ("SLEEP_FRIENDLY", "true".to_owned()),
     ]
 }
 
-/// A workspace in which one outcome comes about.
+/// The limit of locked files that the table assumes for agent `codex-1`.
+pub(super) const FILE_LIMIT: &str =
+    "update profile set max_file_modifications = 2 where name = 'codex_cloud_worker'";
+
+/// A workspace for one outcome.
 pub(super) struct Stage<'a> {
     service: &'a Service,
-    number: usize,
+    workspace: String,
     task: String,
     token: String,
 }
 
-impl Stage<'_> {
+impl<'a> Stage<'a> {
+    pub(super) fn new(service: &'a Service, workspace: &str) -> Self {
+        let (task, token) = (String::new(), String::new());
+        Self { service, workspace: workspace.to_owned(), task, token }
+    }
+
     fn client(&self, who: Who) -> Client {
-        let number = self.number;
+        let workspace = &self.workspace;
         self.service.client_with(&match who {
-            Who::Free => format!("free-{number}"),
-            Who::Boss => format!("boss-{number}"),
-            Who::Codex => format!("codex-{number}"),
+            Who::Free => format!("free-{workspace}"),
+            Who::Boss => format!("boss-{workspace}"),
+            Who::Codex => format!("codex-{workspace}"),
         })
     }
 
-    /// Takes a step; nothing is answered to SQL.
-    async fn take(&mut self, step: &Step, headers: &[(&'static str, &str)]) -> Option<Answer> {
+    /// Executes a step, and returns the answer to a request.
+    pub(super) async fn take(
+        &mut self,
+        step: &Step,
+        headers: &[(&'static str, &str)],
+    ) -> Option<Answer> {
         match step {
             Step::Sql(text) => {
-                let text = text.replace("$w", &format!("w{}", self.number));
-                self.service.execute(&text).await;
+                self.service.execute(&text.replace("$w", &self.workspace)).await;
                 None
             }
             Step::Ask(who, method, path, body) => {
@@ -167,28 +186,28 @@ impl Stage<'_> {
     async fn audit(&self) -> Vec<Value> {
         let sql = format!(
             "select operation, success, parameters, result from audit_log
-             where workspace = 'w{}' order by created_at",
-            self.number
+             where workspace = '{}' order by created_at",
+            self.workspace
         );
         self.service.rows(&sql).await
     }
 
     /// Copies all rows of the workspace into another one.
-    async fn copy(&self, into: &str) {
+    pub(super) async fn copy(&self, into: &str) {
         let mut copies = String::new();
         for (table, columns) in self.service.tables_of_workspaces().await {
             let read = columns.join(", ").replacen("workspace", &format!("'{into}'"), 1);
             copies += &format!(
-                "insert into {table} ({}) select {read} from {table} where workspace = 'w{}';",
+                "insert into {table} ({}) select {read} from {table} where workspace = '{}';",
                 columns.join(", "),
-                self.number
+                self.workspace
             );
         }
         self.service.execute(&copies).await;
     }
 
-    /// Has the outcome come about, and finds what it has left. With a key, the request carries an
-    /// `Idempotency-Key`, and is repeated where it succeeded.
+    /// Executes the steps of an outcome and compares its answer and audit rows. With a key, the request
+    /// carries an `Idempotency-Key`, and is repeated if it succeeded.
     async fn check(&mut self, outcome: &Outcome, meta: &Meta, with_key: bool) {
         let what = format!("{}: {}, with a key: {with_key}", outcome.operation, outcome.name);
         for step in &outcome.before {
@@ -196,7 +215,7 @@ impl Stage<'_> {
                 assert_eq!(answer.status, 200, "{what}: {}", answer.text);
             }
         }
-        let twin = format!("twin{}", self.number);
+        let twin = format!("twin-of-{}", self.workspace);
         self.copy(&twin).await;
         let untouched = self.service.contents_of(&twin).await;
         let before = self.audit().await;
@@ -230,8 +249,7 @@ impl Stage<'_> {
             assert_eq!(rows, times * expected.len(), "{what}: {}", again.text);
         }
 
-        let covers_all = meta.name == "run_maintenance" && outcome.name == "retention";
-        if !covers_all {
+        if !outcome.covers_all_workspaces() {
             let changed = changed(&untouched, &self.service.contents_of(&twin).await);
             assert!(changed.is_empty(), "{what}: changed another workspace: {changed:?}");
         }
@@ -241,23 +259,18 @@ impl Stage<'_> {
 #[tokio::test]
 async fn every_outcome_of_a_write_leaves_one_audit_row_and_no_trace_in_another_workspace() {
     let outcomes = outcomes();
-    let keys = keys(2 * outcomes.len());
-    let keys: Vec<_> = keys.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    // Without the sweep, which would tidy up in every workspace.
-    let more = [("PORT_ALLOC_MAX_SESSIONS", "2"), ("SLEEP_FRIENDLY", "true")];
-    let variables = [&keys[..], &more].concat();
+    let workspaces: Vec<_> = (0..2 * outcomes.len()).map(|n| format!("w{n}")).collect();
+    let environment = environment(&workspaces);
+    let variables: Vec<_> = environment.iter().map(|(name, it)| (*name, it.as_str())).collect();
     let service = Service::with(&variables).await;
-    service
-        .execute("update profile set max_file_modifications = 2 where name = 'codex_cloud_worker'")
-        .await;
+    service.execute(FILE_LIMIT).await;
     let operations = capabilities::all();
     for (n, outcome) in outcomes.iter().enumerate() {
         let operation = operations.iter().find(|it| it.meta.id == outcome.operation);
         let meta = &operation.expect("an operation").meta;
         for with_key in [false, true] {
-            let number = 2 * n + usize::from(with_key);
-            let (task, token) = (String::new(), String::new());
-            let mut stage = Stage { service: &service, number, task, token };
+            let workspace = &workspaces[2 * n + usize::from(with_key)];
+            let mut stage = Stage::new(&service, workspace);
             stage.check(outcome, meta, with_key).await;
         }
     }
@@ -280,7 +293,7 @@ fn the_table_covers_every_operation_that_is_audited() {
     assert_eq!(refused, faults.map(|it| ("submit_work", it)).into(), "what records nothing");
 }
 
-/// Words that a function answers to another function, or stores, each with where it shows.
+/// Words that a function returns to another function or stores, each with its use.
 const NOT_OUTCOMES: [(&str, &str); 12] = [
     ("free", "check_lock_availability: becomes `acquired`"),
     ("own", "check_lock_availability: becomes `refreshed`"),
@@ -296,15 +309,13 @@ const NOT_OUTCOMES: [(&str, &str); 12] = [
     ("check_guardrails", "check_guardrails: the name of its audit row"),
 ];
 
-/// The words that functions answer with: those that a branch or an assignment ends with, and the last
-/// words of what is recorded.
+/// The words that functions return: those at the end of a branch or an assignment, and the last words of
+/// an audit row.
 fn words() -> BTreeMap<String, String> {
     let mut words = BTreeMap::new();
     let word = regex::Regex::new(r"^'([a-z]+(?:_[a-z]+)*)(?:: )?'$").expect("a pattern");
-    // Distribution is no transition.
-    for function in
-        functions().iter().filter(|it| !it.place.starts_with("src/database/scale_out.sql"))
-    {
+    // Distribution is not a transition.
+    for function in functions().iter().filter(|it| !it.place.contains("scale_out.sql: ")) {
         let read = tokens(&function.text);
         for at in 2..read.len() - 1 {
             let Some(found) = word.captures(&read[at]) else { continue };
@@ -332,7 +343,7 @@ fn every_word_that_a_function_answers_with_is_an_outcome() {
     assert!(unknown.is_empty(), "no outcome in the table is named {unknown:?}");
     let gone: Vec<_> = NOT_OUTCOMES.iter().filter(|(it, _)| !words.contains_key(*it)).collect();
     assert!(gone.is_empty(), "no function has {gone:?}");
-    // What is looked for is there.
+    // The search finds words that are known to exist.
     for known in ["acquired", "over_limit", "claim_superseded", "no_tasks_available", "rescan"] {
         assert!(words.contains_key(known), "{known} in {words:?}");
     }

@@ -1,14 +1,14 @@
-//! The law that a rule is stated once: in the function that owns it, and in no statement besides.
+//! The law that a rule is stated once, in the function that owns it.
 use super::sql::{Sql, functions, queries_for_operators, statements, tokens};
 
 /// A rule that several statements need.
 struct Rule {
     name: &'static str,
-    /// Finds where a text states the rule.
+    /// Whether a text states the rule.
     states: fn(&[String]) -> bool,
-    /// The functions that may.
+    /// The functions that may state it.
     owners: &'static [&'static str],
-    /// Texts that repeat the rule, and one that only resembles it.
+    /// Texts that repeat the rule, and below them one that only resembles it.
     repeats: &'static [&'static str],
     resembles: &'static str,
 }
@@ -37,7 +37,7 @@ const RULES: [Rule; 7] = [
             "session_status",
             "is_live_with_session",
             "is_heartbeat_due",
-            // Ends what has not ended: how long it was silent is asked of the rule.
+            // Selects sessions that have not ended, and leaves the time limit to the rule.
             "end_sessions",
         ],
         repeats: &[
@@ -55,10 +55,10 @@ const RULES: [Rule; 7] = [
             "is_renewal_due",
             "is_eligible",
             "task_expiry_reason",
-            // Look into indexes whose order is that of these times.
+            // Use indexes that are ordered by these times.
             "overdue_tasks",
             "update_overdue_task",
-            // Judges the deadline of a task that is not stored yet.
+            // Checks the deadline of a task that is not stored yet.
             "check_submission",
         ],
         repeats: &[
@@ -78,7 +78,7 @@ const RULES: [Rule; 7] = [
         owners: &[
             "is_claimable",
             "is_eligible",
-            // Look into the indexes of ready tasks, by one degree of trust after the other.
+            // Use the indexes of ready tasks, one level of trust at a time.
             "claimable_tasks",
             "claimable_tasks_of_archetypes",
         ],
@@ -117,13 +117,13 @@ const RULES: [Rule; 7] = [
 
 const ORDER: [&str; 5] = ["<", "<=", ">", ">=", "between"];
 
-/// Statements that state a rule although they are no function's, each with its reason.
+/// Statements that may state a rule although they are not part of a function, each with its reason.
 const EXCEPTIONS: [(&str, &str); 1] = [(
     "select workspace as \"workspace!\" from agent_session where ended_at is null",
     "the sweep looks for workspaces in which something may have to be ended",
 )];
 
-/// Whether one of these columns is on a side of one of these comparisons.
+/// Whether one of these columns is an operand of one of these comparisons.
 fn compares(sql: &[String], columns: &[&str], comparisons: &[&str]) -> bool {
     let is_column = |it: &String| columns.contains(&it.as_str());
     let comparisons = (0..sql.len()).filter(|n| comparisons.contains(&sql[*n].as_str()));
@@ -134,8 +134,8 @@ fn compares(sql: &[String], columns: &[&str], comparisons: &[&str]) -> bool {
     })
 }
 
-/// What the operand of a comparison consists of, read away from it. `open` is the parenthesis that
-/// begins a group in this direction.
+/// The tokens of an operand, starting at the comparison. `open` is the parenthesis that begins a group in
+/// this direction.
 fn operand<'a>(sql: &'a [String], open: &str, close: &str) -> &'a [String] {
     let ends = [
         "and",

@@ -1,11 +1,11 @@
-//! Laws about the distribution over a Citus cluster: it covers each table and each function, today's and
-//! tomorrow's. See docs/scale-out.md.
+//! Laws about the distribution over a Citus cluster: it covers every table and every function. See
+//! docs/scale-out.md.
 use std::collections::BTreeSet;
 
 use super::sql::{files, functions, read, tokens};
 use crate::{support::Service, transport::is_citus};
 
-/// Made by the migrator, not by a migration.
+/// The table of the migrator, which no migration creates.
 const MIGRATORS: &str = "_sqlx_migrations";
 
 async fn names(service: &Service, query: &str) -> BTreeSet<String> {
@@ -14,7 +14,7 @@ async fn names(service: &Service, query: &str) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn every_table_has_a_place_and_those_with_workspaces_are_distributed() {
+async fn every_table_is_placed_and_tables_with_workspaces_are_distributed() {
     let service = Service::start().await;
     let places = names(&service, "select name from table_placements()").await;
     let mut made = BTreeSet::from([MIGRATORS.to_owned()]);
@@ -45,7 +45,7 @@ async fn every_function_of_a_workspace_is_distributed() {
         from own_functions() f join pg_proc p on p.oid = f.name where f.first_argument = 'in_workspace'";
     assert_eq!(names(&service, known).await, all);
     if is_citus() {
-        // Nothing was left to distribute.
+        // Everything is distributed already.
         let left: i32 = service.scalar("select tables + functions from distribute()").await;
         assert_eq!(left, 0);
         let delegated = "select p.proname::text as name

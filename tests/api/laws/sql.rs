@@ -1,19 +1,22 @@
 //! All SQL of the service as tokens: the functions beside the Rust code, the checked statements, and
-//! the queries for operators. Laws about SQL read it from here.
+//! the queries for operators. Laws about SQL use it.
 use std::{
+    collections::BTreeSet,
     fmt, fs,
     path::{Path, PathBuf},
 };
 
 use serde_json::Value;
 
-pub(super) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+use crate::support::Service;
 
-/// The text between these lines is one function, for the laws as for its readers.
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// The text between these lines is one function.
 const BEGINNING: &str = "create or replace function ";
 const END: &str = "$$;";
 
-/// Text of SQL with the place where it stands.
+/// SQL text and where it was found.
 pub(super) struct Sql {
     /// `file: function`, or the file alone.
     pub(super) place: String,
@@ -28,7 +31,7 @@ impl fmt::Display for Sql {
     }
 }
 
-/// The files below a folder of the repository whose names end like this, by path.
+/// The files below a folder of the repository whose names have this ending, sorted by path.
 pub(super) fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![Path::new(ROOT).join(folder)];
@@ -51,7 +54,7 @@ pub(super) fn read(path: &Path) -> String {
     fs::read_to_string(path).expect("a text file")
 }
 
-/// The path as it is seen from the root of the repository.
+/// The path relative to the root of the repository.
 pub(super) fn shown(path: &Path) -> String {
     path.strip_prefix(ROOT).expect("a file of the repository").display().to_string()
 }
@@ -90,7 +93,7 @@ pub(super) fn statements() -> Vec<Sql> {
     files(".sqlx", ".json").iter().map(statement).collect()
 }
 
-/// Every query in the page for operators.
+/// Every query of docs/operating.md.
 pub(super) fn queries_for_operators() -> Vec<Sql> {
     let queries = crate::documents::blocks("sql").into_iter().enumerate();
     let query = |(n, text): (usize, &str)| Sql {
@@ -101,8 +104,8 @@ pub(super) fn queries_for_operators() -> Vec<Sql> {
     queries.map(query).collect()
 }
 
-/// The words, literals and signs of a text, in lower case and without its comments. A name is one
-/// token without what qualifies it: `t.deadline` is `deadline`.
+/// The words, literals and symbols of a text, in lower case and without comments. A name is one token
+/// without its qualifier: `t.deadline` is `deadline`.
 pub(super) fn tokens(text: &str) -> Vec<String> {
     let pattern = regex::Regex::new(concat!(
         r#"--[^\n]*|(?P<token>'(?:[^']|'')*'|"[^"]*"|(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*|[0-9]+"#,
@@ -142,8 +145,28 @@ fn sql_is_read_as_tokens() {
             "1"
         ]
     );
-    let names: Vec<_> = functions().into_iter().map(|it| it.name).collect();
-    assert!(names.iter().any(|it| it == "acquire_lock") && names.len() > 40, "{names:?}");
     assert!(functions().iter().all(|it| it.text.contains("$$") && it.text.ends_with(END)));
     assert!(statements().iter().any(|it| it.text.contains("acquire_lock(")));
+}
+
+#[tokio::test]
+async fn every_function_of_the_database_is_read_from_a_file() {
+    let service = Service::start().await;
+    let installed = service
+        .rows(
+            "select p.proname as name from pg_proc p
+             where p.pronamespace = 'public'::regnamespace and not exists (
+                select from pg_depend d where d.objid = p.oid and d.deptype = 'e'
+             )",
+        )
+        .await;
+    let installed: BTreeSet<_> =
+        installed.iter().map(|it| it["name"].as_str().expect("a name").to_owned()).collect();
+    let mut read_from_files: BTreeSet<_> = functions().into_iter().map(|it| it.name).collect();
+    for path in files("migrations", ".sql") {
+        let words = tokens(&read(&path));
+        let made = words.windows(2).filter(|it| it[0] == "function" && installed.contains(&it[1]));
+        read_from_files.extend(made.map(|it| it[1].clone()));
+    }
+    assert_eq!(read_from_files, installed);
 }

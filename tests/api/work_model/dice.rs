@@ -1,12 +1,13 @@
-//! What happens in a sequence, by chance.
+//! The random choice of the steps of a sequence.
 use serde_json::{Value, json};
 
 use super::reference::{
     AGENTS, Ask, Caller, DESTRUCTIVE, Place, Queue, Report, SESSIONS, Status, Submission, Time,
     UNBOUND,
 };
+use crate::support::Dice;
 
-/// How many requests of a sequence are in flight at once; some make one or two more.
+/// How many requests of a sequence are in flight at once. Some add one or two more.
 const AT_ONCE: usize = 5;
 
 /// A request and the instance of the service that it goes to.
@@ -14,37 +15,33 @@ pub(super) type Request = (usize, Caller, Ask);
 
 const KINDS: [&str; 4] = ["build", "test", "review", "evaluate"];
 
-/// A small generator with a seed that the failure shows: the same steps can be taken again.
+/// Chooses the steps of one sequence at random.
 ///
-/// Each sequence has a theme of its own: who acts in it and what happens often. Few agents and few
-/// kinds of steps get into corners that an even mixture hardly ever reaches.
-pub(super) struct Dice {
-    state: u64,
+/// Each sequence draws its own agents and how often each kind of step occurs. Sequences of few agents and
+/// few kinds of steps reach states that an even mixture hardly ever reaches.
+pub(super) struct Chooser {
+    dice: Dice,
     agents: Vec<usize>,
-    /// How often each kind of request is chosen, in proportion.
+    /// The relative frequency of each kind of request.
     weights: [usize; 10],
-    /// Of a hundred steps, how many are time's.
+    /// The percentage of steps in which time passes.
     pub(super) time: usize,
-    /// Of a hundred tasks, how many have a deadline.
+    /// The percentage of tasks with a deadline.
     deadlines: usize,
 }
 
-/// Submissions, claims, renewals, completions, cancellations, registrations, ends of sessions,
-/// ends of silent ones, looks at a task and at all of them.
+/// Submissions, claims, renewals, completions, cancellations, registrations, ends of sessions, clean-ups of
+/// silent sessions, reads of a task and of the list.
 const WEIGHTS: [usize; 10] = [25, 29, 9, 18, 5, 5, 3, 2, 2, 2];
 
-impl Dice {
-    /// Seeds that follow one another give sequences that have nothing in common.
+impl Chooser {
     pub(super) fn new(seed: u64) -> Self {
-        let mut mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let state = (mixed ^ (mixed >> 31)) | 1;
         let agents = (0..AGENTS).collect();
-        let mut dice = Self { state, agents, weights: WEIGHTS, time: 20, deadlines: 20 };
+        let mut dice =
+            Self { dice: Dice::new(seed), agents, weights: WEIGHTS, time: 20, deadlines: 20 };
         if dice.hits(75) {
             dice.weights = WEIGHTS.map(|it| it * dice.roll(4));
-            // Nothing goes without these.
+            // Submissions and claims are needed in every sequence.
             (dice.weights[0], dice.weights[1]) = (WEIGHTS[0], WEIGHTS[1]);
             while dice.agents.len() > 2 && dice.hits(80) {
                 let gone = dice.roll(dice.agents.len());
@@ -57,13 +54,10 @@ impl Dice {
     }
 
     pub(super) fn roll(&mut self, sides: usize) -> usize {
-        self.state ^= self.state << 13;
-        self.state ^= self.state >> 7;
-        self.state ^= self.state << 17;
-        ((self.state >> 11) % sides as u64) as usize
+        self.dice.roll(sides as u64) as usize
     }
 
-    /// True this often in a hundred.
+    /// True with this probability in percent.
     pub(super) fn hits(&mut self, percent: usize) -> bool {
         self.roll(100) < percent
     }
@@ -82,7 +76,7 @@ impl Dice {
         Caller { agent: self.one_of(&agents), session }
     }
 
-    /// The place of a weight, chosen in proportion to it.
+    /// The index of a weight, chosen in proportion to it.
     fn weighed(&mut self) -> usize {
         let mut left = self.roll(self.weights.iter().sum());
         let place = self.weights.iter().position(|weight| match left.checked_sub(*weight) {
@@ -95,13 +89,13 @@ impl Dice {
         place.expect("less than all of them")
     }
 
-    /// Anybody, and often a session that can end.
+    /// Any caller, often in a session that can end.
     fn worker(&mut self, queue: &Queue) -> Caller {
         let registered = if self.hits(50) { self.pick(&queue.sessions()) } else { None };
         registered.unwrap_or_else(|| self.caller())
     }
 
-    /// A session, often one that has claimed something.
+    /// A session, often one with a claim.
     fn session(&mut self, queue: &Queue) -> Caller {
         let claims = queue.tasks.iter().filter(|it| it.status.is_claimed());
         let claimants = claims.filter_map(|it| it.claim.as_ref()).map(|it| it.by);
@@ -124,7 +118,7 @@ impl Dice {
             .filter(|it| matches!(queue.tasks[*it].status, Status::Failed | Status::Cancelled))
             .collect();
         let mut replaces = None;
-        // A task that depends on what it replaces would wait for itself. One mistake is enough.
+        // A task that depends on the one that it replaces would wait for itself. One invalid member is enough.
         if depends_on.is_empty() {
             let over = if self.hits(30) { self.pick(&over) } else { None };
             replaces = over.map(Some);
@@ -159,8 +153,8 @@ impl Dice {
         Report { success: self.hits(60), result, error }
     }
 
-    /// Somebody who acts on a task, and with which token: mostly the claimant, with the right one
-    /// or none. `old` are tokens of earlier claims, of whatever task.
+    /// A caller that acts on a task, and its token: mostly the claimant, with the right token or none. `old`
+    /// are tokens of earlier claims of any task.
     fn claimant(&mut self, queue: &Queue, old: &[String]) -> (Caller, Place, Option<String>) {
         let claimed: Vec<_> =
             (0..queue.tasks.len()).filter(|it| queue.tasks[*it].status.is_claimed()).collect();
@@ -211,7 +205,7 @@ impl Dice {
         let any = (!queue.tasks.is_empty() && self.hits(95)).then(|| self.roll(queue.tasks.len()));
         let minutes = if self.hits(50) { None } else { Some(self.one_of(&[30, 90, 600])) };
         let mut kind = self.weighed();
-        // There is little to renew or complete while nothing is claimed.
+        // Without claimed tasks, few renewals and completions are useful.
         let is_idle = queue.tasks.iter().all(|it| !it.status.is_claimed());
         if matches!(kind, 2 | 3) && is_idle && self.hits(70) {
             kind = 1;
@@ -247,7 +241,7 @@ impl Dice {
                 let chief = Caller { agent: self.roll(AGENTS - UNBOUND) + UNBOUND, session: None };
                 (chief, if self.hits(50) { Ask::CleanUp } else { Ask::Maintain })
             }
-            // Whoever looks names no session: how often a reader's is heard is not the queue's affair.
+            // Reads name no session, because their heartbeats are not part of the model.
             8 => (Caller { session: None, ..caller }, Ask::Get { task: any }),
             _ => {
                 let status = self.pick(&["pending", "claimed", "failed", "completed"]);
@@ -261,7 +255,7 @@ impl Dice {
         }
     }
 
-    /// What time could do now.
+    /// The possible effects of time now.
     pub(super) fn moment(&mut self, queue: &Queue) -> Option<Time> {
         let mut possible: Vec<_> = queue.live_sessions().into_iter().map(Time::Silences).collect();
         possible.extend(possible.clone());
@@ -279,7 +273,7 @@ impl Dice {
         self.pick(&possible)
     }
 
-    /// Requests to be sent at once, each with the instance it goes to. `said` counts reports.
+    /// Concurrent requests, each with its instance. `said` counts reports.
     pub(super) fn requests(
         &mut self,
         queue: &Queue,
@@ -293,17 +287,17 @@ impl Dice {
             } else {
                 self.request(queue, old)
             };
-            // So that no two completions are alike by chance.
+            // Makes every completion different.
             if let Ask::Complete { report, .. } = &mut ask {
                 *said += 1;
                 report.error = json!(format!("report {said}"));
             }
             requests.push((self.roll(2), caller, ask));
         }
-        // One is sent twice, to either instance.
+        // One request is sent twice, to any instance.
         let (instance, caller, ask) = self.one_of(&requests);
         requests.push((1 - instance, caller, ask));
-        // Somebody may depend on what is being completed.
+        // A submission can depend on a task that is being completed.
         let completed = requests.iter().find_map(|(_, _, ask)| match ask {
             Ask::Complete { task, .. } => *task,
             _ => None,

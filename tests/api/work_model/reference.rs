@@ -1,5 +1,5 @@
-//! The queue as the contract describes it: in memory, one request at a time, and without a clock.
-//! Time passes only by a [`Time`] step.
+//! The queue as the contract describes it: in memory, sequential and without a clock. Time passes only by a
+//! [`Time`] step.
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     time::{SystemTime, UNIX_EPOCH},
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 /// Unbound agents first, then bound ones with trust 3.
 pub(super) const UNBOUND: usize = 6;
-/// Besides those that act at random, one that does what is left to do.
+/// The agent that completes the remaining tasks, in addition to those that act at random.
 pub(super) const AGENTS: usize = 8;
 pub(super) const CLOSER: usize = AGENTS;
 
@@ -23,7 +23,7 @@ pub(super) const DESTRUCTIVE: &str = "git push --force";
 const BLOCKED: &str = "destructive_operation_blocked: git_force_push";
 const NOT_MINE: &str = "task_not_found_or_not_claimed_by_agent";
 
-/// In minutes: a session may be silent for two hours.
+/// The session timeout in minutes.
 pub(super) const SILENCE: i64 = 121;
 const DEFAULT_LEASE: i64 = 60;
 
@@ -46,14 +46,14 @@ impl Caller {
         if self.agent < UNBOUND { 2 } else { 3 }
     }
 
-    /// Whether what this one holds is the other's: sessions count where both name one.
+    /// Whether two callers are the same holder. Sessions are compared if both name one.
     pub(super) fn is(self, other: Self) -> bool {
         self.agent == other.agent
             && (self.session.is_none() || other.session.is_none() || self.session == other.session)
     }
 }
 
-/// A task by its place in the order of submission; none of them: an id that no task has.
+/// A task by its index in the order of submission. `None` is an id that no task has.
 pub(super) type Place = Option<usize>;
 
 #[derive(Clone, Debug, Default)]
@@ -133,7 +133,7 @@ impl Ask {
     }
 }
 
-/// What time does to one task or session.
+/// An effect of time on one task or session.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Time {
     EndsLease(usize),
@@ -179,12 +179,12 @@ impl Status {
     }
 }
 
-/// The latest claim of a task. A final task keeps it, a pending one has none.
+/// The latest claim of a task. A final task keeps it. A pending task has no claim.
 #[derive(Clone, Debug)]
 pub(super) struct Claim {
     pub(super) by: Caller,
     pub(super) token: String,
-    /// The lease as it was asked for, and what is left of it.
+    /// The requested lease, and what is left of it.
     minutes: i64,
     left: i64,
     /// Whether neither the lease nor the session has ended.
@@ -200,12 +200,12 @@ pub(super) struct Task {
     pub(super) status: Status,
     pub(super) attempt: i64,
     pub(super) claim: Option<Claim>,
-    /// Whether it is too early to hand it out.
+    /// Whether its delay has not ended.
     pub(super) is_early: bool,
     deadline_has_passed: bool,
     result: Value,
     error: Value,
-    /// The latest completion: by whom, what it said, what it was answered.
+    /// The latest completion: the caller, the report and the answer.
     completion: Option<(Caller, Report, Value)>,
 }
 
@@ -218,7 +218,7 @@ impl Task {
         self.completion.as_ref().map(|(by, report, _)| (*by, report))
     }
 
-    /// Fails with time where it has to.
+    /// Sets the status to failed if the deadline or the attempts require it.
     fn settle(&mut self) {
         let is_lapsed =
             self.status.is_claimed() && !self.claim.as_ref().is_some_and(|it| it.is_held);
@@ -233,7 +233,7 @@ impl Task {
         (self.status, self.error) = (Status::Failed, json!(reason));
     }
 
-    /// Whoever had claimed it has no claim any more, and the token is void.
+    /// Removes the claim and voids its token.
     fn return_to_queue(&mut self) {
         (self.status, self.claim) = (Status::Pending, None);
     }
@@ -251,19 +251,19 @@ pub(super) struct Queue {
     pub(super) tasks: Vec<Task>,
     sessions: BTreeMap<(usize, &'static str), Session>,
     tokens: HashSet<String>,
-    /// How many identical repeats of completions there were.
+    /// How many completions were identical repetitions.
     pub(super) repeats: u32,
 }
 
-/// An expected answer: the status, and the body or, of a 422, where the problem is.
+/// An expected answer: the status, and the body or the location of the issue of a 422.
 pub(super) type Expected = (u16, Value);
 
 impl Queue {
-    /// The answer to a request, and what it does. Where the service chooses (an id, a token, a
-    /// time), the value of the actual answer is taken over if it is a possible one.
+    /// Applies a request and returns the expected answer. Ids, tokens and times, which the service chooses, are
+    /// taken from the actual answer if they are possible.
     pub(super) fn answer(&mut self, caller: Caller, ask: &Ask, actual: &Value) -> Expected {
         if !matches!(ask, Ask::Register { .. } | Ask::Deregister) {
-            self.hear(caller);
+            self.record_heartbeat(caller);
         }
         let body = match ask {
             Ask::Submit(asked) => match self.submit(caller, asked, actual) {
@@ -293,7 +293,7 @@ impl Queue {
                 json!({
                     "success": true, "sessions_expired": sessions, "locks_expired": 0,
                     "locks_released": 0, "tasks_requeued": requeued,
-                    // Who has noticed what time has done is the service's own business.
+                    // Which request stores an effect of time is not part of the contract.
                     "tasks_failed": actual["tasks_failed"], "ports_released": 0,
                     "approvals_expired": 0, "rows_deleted": 0, "audit_partitions_dropped": 0,
                     "duration_ms": actual["duration_ms"],
@@ -311,8 +311,8 @@ impl Queue {
         (200, body)
     }
 
-    /// A queue as a service lists it. What nobody can see of it must not matter: whether it is too
-    /// early for a task, whether a claim is held, and who may repeat a completion.
+    /// A queue as the service lists it. The list does not show whether a delay has ended, whether a claim is
+    /// held and which caller can repeat a completion.
     pub(super) fn resumed(
         listed: &[Value],
         submitted: impl Fn(&str) -> (Caller, Submission),
@@ -351,7 +351,7 @@ impl Queue {
         Self { tasks: tasks.collect(), ..Self::default() }
     }
 
-    /// Has all leases end and all delays pass.
+    /// Ends all leases and delays.
     pub(super) fn let_go(&mut self) {
         for task in &mut self.tasks {
             task.is_early = false;
@@ -362,7 +362,7 @@ impl Queue {
         self.settle();
     }
 
-    /// Whether nobody may do the rest: no agent is trusted enough, or it waits for what will not be.
+    /// Whether no agent can ever claim the task: none has enough trust, or a dependency cannot be completed.
     pub(super) fn is_stuck(&self, task: usize) -> bool {
         !self.blockers(task).is_empty() || self.tasks[task].asked.min_trust == Some(4)
     }
@@ -389,7 +389,7 @@ impl Queue {
         self.settle();
     }
 
-    /// Sessions that are registered and alive.
+    /// Sessions that are registered and live.
     pub(super) fn live_sessions(&self) -> Vec<Caller> {
         let live = self.sessions.iter().filter(|(_, it)| !it.is_silent && !it.has_ended);
         live.map(|((agent, session), _)| Caller { agent: *agent, session: Some(session) }).collect()
@@ -401,7 +401,7 @@ impl Queue {
         all.map(|(agent, session)| Caller { agent: *agent, session: Some(session) }).collect()
     }
 
-    /// The order of handing out.
+    /// The order in which tasks are handed out.
     fn in_order(&self) -> Vec<usize> {
         let mut order: Vec<_> = (0..self.tasks.len()).collect();
         order.sort_by_key(|it| (self.tasks[*it].asked.priority.unwrap_or(5), *it));
@@ -417,7 +417,7 @@ impl Queue {
         self.tasks.iter_mut().for_each(Task::settle);
     }
 
-    fn hear(&mut self, caller: Caller) {
+    fn record_heartbeat(&mut self, caller: Caller) {
         if let Some(session) = caller.session
             && let Some(session) = self.sessions.get_mut(&(caller.agent, session))
         {
@@ -526,7 +526,7 @@ impl Queue {
         })
     }
 
-    /// Whether a task may be handed to this agent, the guardrails apart.
+    /// Whether an agent may claim a task, guardrails aside.
     fn is_open_to(&self, task: usize, by: Caller, kinds: Option<&[&str]>) -> bool {
         let it = &self.tasks[task];
         let is_free = match it.status {
@@ -549,7 +549,7 @@ impl Queue {
             && it.asked.archetype.is_none_or(|it| declared.is_empty() || declared.contains(&it))
     }
 
-    /// Why a claimant is refused, by the tests that renewal and completion share.
+    /// Why a renewal or a completion is refused.
     fn refusal(&self, by: Caller, task: Place, token: Option<&str>) -> Option<&'static str> {
         let Some(task) = task.map(|it| &self.tasks[it]) else { return Some(NOT_MINE) };
         let claim = task.claim.as_ref();
@@ -672,7 +672,7 @@ impl Queue {
         })
     }
 
-    /// Ends a session and returns its claims to the queue; those out of attempts fail.
+    /// Ends a session and requeues its claims. Tasks out of attempts fail.
     fn end(&mut self, caller: Caller) -> i64 {
         let session = caller.session.expect("a session");
         let ended = self.sessions.get_mut(&(caller.agent, session)).expect("registered");
@@ -692,7 +692,7 @@ impl Queue {
         requeued
     }
 
-    /// How many agents and sessions, and how many tasks went back to the queue.
+    /// How many agents and sessions ended, and how many tasks were requeued.
     fn end_silent_sessions(&mut self) -> (usize, usize, i64) {
         let silent = self.sessions.iter().filter(|(_, it)| it.is_silent && !it.has_ended);
         let silent: Vec<_> = silent.map(|(key, _)| *key).collect();
@@ -733,7 +733,7 @@ impl Queue {
         list
     }
 
-    /// A task as it is shown to anybody.
+    /// A task as every caller sees it.
     fn show(&self, task: usize, actual: &Value) -> Value {
         let blockers: Vec<_> = self
             .blockers(task)
@@ -755,7 +755,7 @@ impl Queue {
             (Status::Claimed | Status::Running, Some(claim)) => {
                 in_minutes(&actual["lease_expires_at"], claim.left)
             }
-            // Nobody has promised to forget a lease that nobody has any more, nor to keep it.
+            // The contract does not say whether an ended lease is shown.
             _ => actual["lease_expires_at"].clone(),
         };
         json!({
@@ -787,19 +787,19 @@ fn deadline(task: &Task) -> Value {
     json!(task.asked.has_deadline.then_some(DEADLINE))
 }
 
-/// What the service chose, if it is possible, else a text that no answer has.
+/// The value that the service chose if it is possible, otherwise a text that no answer has.
 fn chosen(actual: &Value, what: &str, is_possible: impl FnOnce(&Value) -> bool) -> Value {
     if is_possible(actual) { actual.clone() } else { json!(format!("<{what}>")) }
 }
 
-/// A time so many minutes from now, give or take what a slow machine needs.
+/// Whether a time is so many minutes from now, with a tolerance for slow machines.
 fn in_minutes(actual: &Value, minutes: i64) -> Value {
     chosen(actual, &format!("in {minutes} minutes"), |it| {
         seconds(it).is_some_and(|it| (it - now() - minutes as f64 * 60.0).abs() < 300.0)
     })
 }
 
-/// Half a minute for the first attempt, doubled with each, an hour at most, give or take a fifth.
+/// Half a minute for the first attempt, doubled with each one, at most an hour, within a fifth.
 fn after_backoff(actual: &Value, attempt: i64) -> Value {
     let delay = (30.0 * 2.0_f64.powi(attempt as i32 - 1)).min(3600.0);
     let (least, most) = (0.8 * delay - 20.0, 1.2 * delay);

@@ -8,6 +8,7 @@ use super::{
     Step,
     Who::{self, Boss, Codex, Free},
 };
+use crate::support::with;
 
 const UNKNOWN: &str = "00000000-0000-0000-0000-000000000000";
 
@@ -15,14 +16,7 @@ fn post(who: Who, path: &'static str, body: Value) -> Step {
     Step::Ask(who, Method::POST, path, body)
 }
 
-/// A body with more members.
-fn with(mut body: Value, more: Value) -> Value {
-    let (members, more) = (body.as_object_mut(), more.as_object());
-    members.expect("an object").extend(more.expect("an object").clone());
-    body
-}
-
-pub(super) fn outcomes() -> Vec<Outcome> {
+pub(in super::super) fn outcomes() -> Vec<Outcome> {
     let parts = [
         sessions(),
         locks(),
@@ -57,7 +51,7 @@ const SILENT: Step = Step::Sql(
 
 fn sessions() -> Vec<Outcome> {
     let clean = |dry_run: bool| post(Boss, "/discovery/cleanup", json!({ "dry_run": dry_run }));
-    // What the session holds, so that its end has something to free.
+    // A session with a lock, a claim and ports, which its end releases.
     let holding = [register(), acquire("a"), submit(), claim(), allocate("a", "s"), SILENT];
     vec![
         Outcome::new("register_session", "registered", Success, &[], register()).shown_as("\"s\""),
@@ -93,7 +87,7 @@ fn acquire_with(agent: &str, more: Value) -> Step {
     )
 }
 
-/// A request of agent `a` in session `s` waits for the key.
+/// A waiter: a request of agent `a` in session `s` that waits for the key.
 const WAITER: Step = Step::Sql(
     "insert into lock_waiter (workspace, id, key, agent_id, agent_type, session_id, alive_until)
      values ('$w', gen_random_uuid(), 'k', 'a', 't', 's', clock_timestamp() + interval '1 hour')",
@@ -134,6 +128,7 @@ fn locks() -> Vec<Outcome> {
         outcome("invalid_file_path", Refusal, &[], json!({ "file_path": " " })),
         outcome("invalid_agent_id", Refusal, &[], json!({ "agent_id": " " })),
         outcome("ttl_out_of_range", Refusal, &[], json!({ "ttl_minutes": 481 })),
+        Outcome::new("acquire_lock", "acquired", Success, &[codex("one")], codex("two")),
         Outcome::new(
             "acquire_lock",
             "over_limit",
@@ -241,7 +236,7 @@ fn batches() -> Vec<Outcome> {
             submit_all([task("d"), task("rm -rf /")]),
         )
         .of_parts(&[("submit_task", false), ("submit_task", false)]),
-        // In the order of the tasks' ids: the unknown one comes first.
+        // The order is that of the ids, so the unknown task comes first.
         Outcome::new(
             "complete_work_batch",
             "completed",
@@ -274,12 +269,12 @@ fn claim_with(more: Value) -> Step {
     )
 }
 
-/// The claim has ended by itself.
+/// The lease has ended.
 const LAPSED: Step =
     Step::Sql("update work_task set claim_expires_at = now() where workspace = '$w'");
 
 fn claims() -> Vec<Outcome> {
-    // As if another set of patterns had judged the task's text.
+    // As if another version of the patterns had judged the text of the task.
     let judged = Step::Sql(
         "update work_task set guard_version = 'another', guard_trust = 5, needed_trust = 5
          where workspace = '$w'",
@@ -467,7 +462,7 @@ fn admins() -> Vec<Outcome> {
         post(Boss, "/profiles/assign", body)
     };
     let maintain = |tasks: Value| post(Boss, "/maintenance/run", json!({ "tasks": tasks }));
-    // The workspace gets profiles of its own: the caller's, and one with more trust.
+    // Gives the workspace profiles of its own: the caller's, and one with more trust.
     let own_profiles = Step::Sql(
         r#"insert into profile
         select (jsonb_populate_record(null::profile, to_jsonb(p) || changed)).*
