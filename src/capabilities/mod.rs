@@ -15,8 +15,8 @@ pub mod work;
 use self::{
     guardrails::{Check, Guardrails},
     locks::{acquire::Acquisition, release::Release},
-    memory::{Storing, bm25::Bm25},
-    work::{claim::Claim, finish::Completion, submit::Submission},
+    memory::{bm25::Bm25, remember::Storing},
+    work::{claim::Claim, finish::Completion, submission::Submission},
 };
 use crate::{
     config::Config,

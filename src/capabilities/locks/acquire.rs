@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::INVALID_FILE_PATH;
+use super::reasons::INVALID_FILE_PATH;
 use crate::{
     access::{IdentityMode, TargetKind, policy},
     config::Config,

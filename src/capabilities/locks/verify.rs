@@ -3,7 +3,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{INVALID_FILE_PATH, NOT_LOCKED, STALE_FENCING_TOKEN};
+use super::reasons::{INVALID_FILE_PATH, NOT_LOCKED, STALE_FENCING_TOKEN};
 use crate::{
     access::{IdentityMode, TargetKind},
     operation::{Context, Meta, Operation, Tool},

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
-    NewTask,
     finish::{Completed, Completion, Report},
-    submit,
+    submission,
+    submit::NewTask,
 };
 use crate::{
     access::IdentityMode,
@@ -105,7 +105,7 @@ impl Operation for SubmitBatch {
             submissions.push(Arc::new(it.task.submission(&mut cx).await?));
         }
         let references: Vec<_> = self.tasks.iter().map(|it| it.reference.clone()).collect();
-        let rows = submit::run_batch(&submissions, &references, cx.db).await?;
+        let rows = submission::run_batch(&submissions, &references, cx.db).await?;
         let success = rows.iter().all(|it| it.is_stored);
         let results = rows.into_iter().zip(references).map(|(row, reference)| SubmittedTask {
             reference,

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::SESSION_NOT_FOUND;
+use super::session::SESSION_NOT_FOUND;
 use crate::{
     access::IdentityMode,
     operation::{Context, Meta, Operation, Tool},

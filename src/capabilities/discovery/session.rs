@@ -1,0 +1,178 @@
+//! Registering a session and keeping it live.
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use sqlx::types::Json;
+
+use crate::{
+    access::IdentityMode,
+    operation::{Context, Meta, Operation, Tool},
+    values::{Result, limits::MAX_ID_BYTES},
+};
+
+pub(super) const SESSION_NOT_FOUND: &str = "session_not_found";
+
+/// Register your session when you start work: others then see you, and what you hold is freed when
+/// you fall silent instead of blocking them. Register it again to change what it says.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct RegisterSession {
+    /// Name of the session, your own; empty or absent: a new one is made and returned.
+    #[schemars(extend("x-max-bytes" = 256))]
+    pub session_id: Option<String>,
+    /// What you can do, for others to find you by, such as `rust` or `review`.
+    #[schemars(extend("items" = { "type": "string", "x-max-bytes": 256 }))]
+    pub capabilities: Option<Vec<String>>,
+    /// What you are working on.
+    #[schemars(extend("x-max-bytes" = 16384))]
+    pub current_task: Option<String>,
+    /// The agent that you work for, if another one started you.
+    #[schemars(extend("x-max-bytes" = 256))]
+    pub delegated_from: Option<String>,
+    /// Anything else worth knowing about the session; kept and shown.
+    pub metadata: Option<Map<String, Value>>,
+    /// The role you play in the current phase.
+    #[schemars(extend("enum" = [
+        "architect", "reviewer", "implementer", "analyst", "runner", "gatekeeper", null
+    ]))]
+    pub phase_archetype: Option<String>,
+}
+
+/// A session that is registered now.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct RegisteredSession {
+    /// True.
+    pub success: bool,
+    /// Name of the session: send it with every later call, unless this came through an MCP
+    /// connection, which speaks for it from now on.
+    pub session_id: String,
+    /// Null.
+    pub error: Option<String>,
+}
+
+impl Operation for RegisterSession {
+    type Output = RegisteredSession;
+    const META: Meta = Meta::write("register_session")
+        .at(&["POST /discovery/register"])
+        .identity(IdentityMode::Strict)
+        .recorded_as("register_agent")
+        .tool(
+            Tool::named("register_session")
+                .show(&["session_id"])
+                .hide(&["metadata", "phase_archetype"]),
+        );
+
+    fn example() -> Value {
+        json!({
+            "agent_id": "claude-1",
+            "agent_type": "claude_code",
+            "session_id": "s-1",
+            "capabilities": ["rust"],
+            "current_task": "parser",
+        })
+    }
+
+    async fn run(self, cx: Context<'_>) -> Result<RegisteredSession> {
+        let session_id = match &cx.caller.session_id {
+            Some(named) => named.clone(),
+            None => new_session_id(&cx.caller.agent_id),
+        };
+        let capabilities = self.capabilities.unwrap_or_default();
+        sqlx::query!(
+            r#"
+            select register_session(
+                $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11, $12, $13, $14
+            )
+            "#,
+            cx.caller.workspace,
+            cx.request.id,
+            cx.caller.agent_id,
+            cx.caller.agent_type,
+            cx.caller.session_id,
+            cx.request.elapsed_ms(),
+            cx.config.session_timeout(),
+            session_id,
+            &capabilities,
+            self.current_task,
+            self.delegated_from,
+            Json(self.metadata.unwrap_or_default()) as _,
+            self.phase_archetype,
+            cx.caller.connection_id,
+        )
+        .execute(cx.db)
+        .await?;
+        Ok(RegisteredSession { success: true, session_id, error: None })
+    }
+}
+
+/// A name that no other session has; a very long agent id is cut, so that the name can be sent.
+fn new_session_id(agent_id: &str) -> String {
+    let unique = uuid::Uuid::new_v4();
+    let room = MAX_ID_BYTES - "-".len() - unique.to_string().len();
+    format!("{}-{unique}", &agent_id[..agent_id.floor_char_boundary(room)])
+}
+
+/// Say that you are still at work when you make no other call for a while. Any call that names your
+/// session does the same; without a session named, your latest one is meant.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Heartbeat {
+    /// The role you play now; absent: as before.
+    #[schemars(extend("enum" = [
+        "architect", "reviewer", "implementer", "analyst", "runner", "gatekeeper", null
+    ]))]
+    pub phase_archetype: Option<String>,
+}
+
+/// Whether a session was heard.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Heard {
+    /// Whether it was.
+    pub success: bool,
+    /// The session that was heard.
+    pub session_id: Option<String>,
+    /// `session_not_found` when you have registered no such session.
+    pub error: Option<&'static str>,
+}
+
+impl Operation for Heartbeat {
+    type Output = Heard;
+    const META: Meta = Meta::read("heartbeat")
+        .at(&["POST /discovery/heartbeat"])
+        .identity(IdentityMode::Strict)
+        .writes()
+        .tool(Tool::named("heartbeat").hide(&["phase_archetype"]));
+
+    fn example() -> Value {
+        json!({ "agent_id": "claude-1", "session_id": "s-1" })
+    }
+
+    async fn run(self, cx: Context<'_>) -> Result<Heard> {
+        let session_id = sqlx::query_scalar!(
+            "select session_id from record_session_heartbeat($1, row($2, $3, $4, $5, $6, $7)::request, $8)",
+            cx.caller.workspace,
+            cx.request.id,
+            cx.caller.agent_id,
+            cx.caller.agent_type,
+            cx.caller.session_id,
+            cx.request.elapsed_ms(),
+            cx.config.session_timeout(),
+            self.phase_archetype,
+        )
+        .fetch_one(cx.db)
+        .await?;
+        let error = session_id.is_none().then_some(SESSION_NOT_FOUND);
+        Ok(Heard { success: error.is_none(), session_id, error })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_session_is_named_after_its_agent_and_can_be_sent() {
+        let name = new_session_id("claude-1");
+        let (agent, unique) = name.split_at("claude-1-".len());
+        assert_eq!((agent, uuid::Uuid::try_parse(unique).is_ok()), ("claude-1-", true));
+        assert_eq!(new_session_id(&"\u{e9}".repeat(128)).len(), MAX_ID_BYTES - 1);
+    }
+}

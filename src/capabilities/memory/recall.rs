@@ -1,0 +1,171 @@
+//! Searching memories.
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::bm25::{Bm25, Ranks};
+use crate::{
+    access::IdentityMode,
+    operation::{Context, Meta, Operation, Tool},
+    values::{Limit, ListPage, Result, Timestamp},
+};
+
+/// The scope that shows the memories of every agent.
+const WORKSPACE: &str = "workspace";
+
+/// Look for what was learnt before you start on something: by tag, type, time or words. The best
+/// match comes first, and what is older counts less.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Recall {
+    /// The calling agent; empty: the key's own.
+    #[schemars(extend("x-max-bytes" = 256))]
+    pub agent_id: String,
+    /// Only memories with at least one of these tags.
+    #[schemars(extend("items" = { "type": "string", "x-max-bytes": 256 }))]
+    pub tags: Option<Vec<String>>,
+    /// Only memories of this type.
+    #[schemars(extend("x-max-bytes" = 256))]
+    pub event_type: Option<String>,
+    /// Return at most this many, up to 500.
+    #[serde(default = "default_limit")]
+    #[schemars(range(min = 0))]
+    pub limit: i64,
+    /// Words that must all occur in summary, lessons or tags, such as `E0433 locks.rs`; the last one
+    /// may be the beginning of a word. Fewer words find more.
+    #[schemars(extend("x-max-bytes" = 4096))]
+    pub query: Option<String>,
+    /// `own`: your memories; `workspace`: those of every agent.
+    #[serde(default = "default_scope")]
+    #[schemars(extend("enum" = ["own", "workspace"]))]
+    pub scope: String,
+    /// Only memories whose relevance is at least this; it falls from 1 by a tenth a day.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub min_relevance: f64,
+    /// Only memories created then or later.
+    pub since: Option<Timestamp>,
+}
+
+fn default_limit() -> i64 {
+    10
+}
+
+fn default_scope() -> String {
+    "own".to_owned()
+}
+
+/// What was found, the best match first.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct MemoryList {
+    /// The memories.
+    pub memories: Vec<Memory>,
+    /// How many there are and whether that is all.
+    #[serde(flatten)]
+    pub page: ListPage,
+    /// True when the order by BM25 failed and the usual one stands in: the memories are complete,
+    /// their order may be a little worse. Only there when true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub degraded: Option<bool>,
+}
+
+/// Something an agent learnt.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(extend("x-untrusted" = true))]
+pub struct Memory {
+    /// The memory.
+    pub id: String,
+    /// What kind of event it tells of.
+    pub event_type: String,
+    /// What happened.
+    pub summary: String,
+    /// Anything structured that belongs to it.
+    pub details: Value,
+    /// How it went.
+    pub outcome: Option<String>,
+    /// What to do, or not to do, next time.
+    pub lessons: Vec<String>,
+    /// Words to find it by.
+    pub tags: Vec<String>,
+    /// 1 when new, falling by a tenth a day.
+    pub relevance_score: f64,
+    /// When it was first stored.
+    pub created_at: Timestamp,
+    /// Who stored it.
+    pub agent_id: String,
+    /// In which session.
+    pub session_id: Option<String>,
+}
+
+impl Operation for Recall {
+    type Output = MemoryList;
+    const META: Meta = Meta::read("recall")
+        .at(&["POST /memory/query"])
+        .identity(IdentityMode::StrictId)
+        .tool(Tool::named("recall"));
+
+    fn example() -> Value {
+        json!({ "agent_id": "claude-1", "tags": ["db"], "query": "pool", "limit": 1 })
+    }
+
+    async fn run(self, cx: Context<'_>) -> Result<MemoryList> {
+        let limit = Limit::new(self.limit);
+        let ranks = match &self.query {
+            Some(query) => {
+                cx.services.state::<Bm25>().rank(cx.db, &cx.caller.workspace, query).await?
+            }
+            None => Ranks::default(),
+        };
+        // A memory's weight is 1, so relevance is a function of age alone: the least relevance is a
+        // greatest age, and without words the order is that of time, which an index has. The age is
+        // bounded because the database refuses an exponential too small for its type.
+        // Scores of BM25 take precedence; what has none follows in native order.
+        let agent_id = (self.scope != WORKSPACE).then_some(&cx.caller.agent_id);
+        let rows = sqlx::query_as!(
+            Memory,
+            r#"
+            select
+                m.id::text as "id!", m.event_type, m.summary, m.details, m.outcome, m.lessons, m.tags,
+                score.relevance as "relevance_score!", m.created_at as "created_at: Timestamp",
+                m.agent_id, m.session_id
+            from memory m
+            cross join lateral (
+                select exp(-0.1 * least(5000, greatest(0,
+                    extract(epoch from statement_timestamp() - m.created_at) / 86400
+                ))::float8) as relevance
+            ) score
+            cross join (select search_query($6) as words) query
+            where m.workspace = $1
+                and ($2::text is null or m.agent_id = $2)
+                and ($3::text[] is null or m.tags && $3)
+                and ($4::text is null or m.event_type = $4)
+                and ($5::timestamptz is null or m.created_at >= $5)
+                and (query.words is null or m.search @@ query.words)
+                and m.created_at >= coalesce(
+                    statement_timestamp()
+                        - case when $7::float8 > 0 then make_interval(secs => -864000 * ln($7)) end,
+                    '-infinity'
+                )
+            order by
+                case when $9::jsonb is not null
+                    then score.relevance * coalesce(($9 ->> m.id::text)::float8, 0) end desc,
+                case when query.words is not null
+                    then score.relevance * ts_rank(m.search, query.words) end desc,
+                m.created_at desc, m.id
+            limit $8
+            "#,
+            cx.caller.workspace,
+            agent_id,
+            self.tags.filter(|it| !it.is_empty()) as Option<Vec<String>>,
+            self.event_type.filter(|it| !it.is_empty()),
+            self.since as Option<Timestamp>,
+            self.query,
+            self.min_relevance,
+            limit.rows(),
+            ranks.scores,
+        )
+        .fetch_all(cx.db)
+        .await?;
+        let (memories, page) = limit.cut(rows);
+        Ok(MemoryList { memories, page, degraded: ranks.degraded.then_some(true) })
+    }
+}

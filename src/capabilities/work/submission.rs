@@ -1,0 +1,251 @@
+//! The call that stores a task.
+use std::sync::Arc;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{
+    database::Db,
+    operation::{Actor, Transition, column},
+    values::{Result, Timestamp},
+};
+
+/// What `submit_task` returns.
+#[derive(Debug)]
+pub(crate) struct SubmitRow {
+    pub(super) verdict: String,
+    pub(super) task_id: Option<Uuid>,
+    pub(super) place: Option<i64>,
+}
+
+/// A call of the database function `submit_task`: the members are those of the database's type `task_submission`.
+/// Objects are bound as text, because the driver would bind them as `jsonb`, which does not keep the order
+/// of members.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub(super) actor: Actor,
+    pub(super) task_type: String,
+    pub(super) description: String,
+    pub(super) input_data: Option<String>,
+    pub(super) priority: i16,
+    pub(super) depends_on: Value,
+    pub(super) agent_requirements: Option<String>,
+    pub(super) archetype: Option<String>,
+    pub(super) min_trust: i16,
+    pub(super) deadline: Option<Timestamp>,
+    pub(super) not_before: Option<Timestamp>,
+    pub(super) max_attempts: i16,
+    pub(super) retry_on_failure: bool,
+    pub(super) unique_key: Option<String>,
+    pub(super) replaces: Option<Uuid>,
+    pub(super) authored_by: Option<String>,
+    pub(super) change_id: Option<String>,
+    pub(super) guard_version: String,
+    pub(super) guard_trust: i16,
+    pub(super) guard_findings: Value,
+    pub(super) refusal: Option<String>,
+    pub(super) patterns: Value,
+    pub(super) violations: Value,
+}
+
+impl Transition for Submission {
+    type Row = SubmitRow;
+
+    async fn run(&self, db: &mut Db) -> Result<SubmitRow> {
+        let row = sqlx::query_as!(
+            SubmitRow,
+            r#"
+            select verdict as "verdict!", task_id, dependency_number as place
+            from submit_task($1, row($2, $3, $4, $5, $6, $7)::request, row(
+                $8, $9, $10::text::json, $11, $12, $13::text::json, $14, $15, $16, $17, $18, $19,
+                $20, $21, $22, $23, $24, $25, $26, $27, $28, $29
+            )::task_submission)
+            "#,
+            self.actor.workspace,
+            self.actor.request_id,
+            self.actor.agent_id,
+            self.actor.agent_type,
+            self.actor.session_id,
+            self.actor.elapsed_ms(),
+            self.actor.session_timeout,
+            self.task_type,
+            self.description,
+            self.input_data,
+            self.priority,
+            self.depends_on,
+            self.agent_requirements,
+            self.archetype,
+            self.min_trust,
+            self.deadline as Option<Timestamp>,
+            self.not_before as Option<Timestamp>,
+            self.max_attempts,
+            self.retry_on_failure,
+            self.unique_key,
+            self.replaces,
+            self.authored_by,
+            self.change_id,
+            self.guard_version,
+            self.guard_trust,
+            self.guard_findings,
+            self.refusal,
+            self.patterns,
+            self.violations,
+        )
+        .fetch_one(db)
+        .await?;
+        Ok(row)
+    }
+
+    async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<SubmitRow>> {
+        let rows = sqlx::query_as!(
+            SubmitRow,
+            r#"
+            select a.verdict as "verdict!", a.task_id, a.dependency_number as place
+            from begin_gathered_call('{}', '{}') as has_begun,
+            unnest(
+                case when has_begun then $1::text[] end, $2::text[], $3::text[], $4::text[],
+                $5::text[], $6::float8[], $7::interval[], $8::text[], $9::text[], $10::text[],
+                $11::smallint[], $12::jsonb[], $13::text[], $14::text[], $15::smallint[],
+                $16::timestamptz[], $17::timestamptz[], $18::smallint[], $19::bool[], $20::text[],
+                $21::uuid[], $22::text[], $23::text[], $24::text[], $25::smallint[], $26::jsonb[],
+                $27::text[], $28::jsonb[], $29::jsonb[]
+            ) with ordinality as r (
+                workspace, id, agent_id, agent_type, session_id, elapsed_ms, session_timeout, task_type,
+                description, input_data, priority, depends_on, agent_requirements, archetype,
+                min_trust, deadline, not_before, max_attempts, retry_on_failure, unique_key,
+                replaces, authored_by, change_id, guard_version, guard_trust, guard_findings,
+                refusal, patterns, violations, n
+            ),
+            submit_task(
+                r.workspace,
+                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.session_timeout)::request,
+                row(
+                    r.task_type, r.description, r.input_data::json, r.priority, r.depends_on,
+                    r.agent_requirements::json, r.archetype, r.min_trust, r.deadline, r.not_before,
+                    r.max_attempts, r.retry_on_failure, r.unique_key, r.replaces, r.authored_by,
+                    r.change_id, r.guard_version, r.guard_trust, r.guard_findings, r.refusal,
+                    r.patterns, r.violations
+                )::task_submission
+            ) a
+            order by r.n
+            "#,
+            &column(requests, |it| it.actor.workspace.as_str()) as _,
+            &column(requests, |it| it.actor.request_id.as_str()) as _,
+            &column(requests, |it| it.actor.agent_id.as_str()) as _,
+            &column(requests, |it| it.actor.agent_type.as_str()) as _,
+            &column(requests, |it| it.actor.session_id.as_deref()) as _,
+            &column(requests, |it| it.actor.elapsed_ms()),
+            &column(requests, |it| it.actor.session_timeout.clone()),
+            &column(requests, |it| it.task_type.as_str()) as _,
+            &column(requests, |it| it.description.as_str()) as _,
+            &column(requests, |it| it.input_data.as_deref()) as _,
+            &column(requests, |it| it.priority),
+            &column(requests, |it| it.depends_on.clone()),
+            &column(requests, |it| it.agent_requirements.as_deref()) as _,
+            &column(requests, |it| it.archetype.as_deref()) as _,
+            &column(requests, |it| it.min_trust),
+            &column(requests, |it| it.deadline) as _,
+            &column(requests, |it| it.not_before) as _,
+            &column(requests, |it| it.max_attempts),
+            &column(requests, |it| it.retry_on_failure),
+            &column(requests, |it| it.unique_key.as_deref()) as _,
+            &column(requests, |it| it.replaces) as _,
+            &column(requests, |it| it.authored_by.as_deref()) as _,
+            &column(requests, |it| it.change_id.as_deref()) as _,
+            &column(requests, |it| it.guard_version.as_str()) as _,
+            &column(requests, |it| it.guard_trust),
+            &column(requests, |it| it.guard_findings.clone()),
+            &column(requests, |it| it.refusal.as_deref()) as _,
+            &column(requests, |it| it.patterns.clone()),
+            &column(requests, |it| it.violations.clone()),
+        )
+        .fetch_all(db)
+        .await?;
+        Ok(rows)
+    }
+
+    fn lock_order(&self) -> String {
+        format!("{}\n{}", self.actor.workspace, self.unique_key.as_deref().unwrap_or_default())
+    }
+}
+
+/// What became of one task of a batch.
+#[derive(Debug)]
+pub(crate) struct BatchRow {
+    pub(super) is_stored: bool,
+    pub(super) verdict: String,
+    pub(super) task_id: Option<Uuid>,
+    pub(super) reason: Option<String>,
+}
+
+/// Stores all tasks or none, by the database function `submit_tasks`. All belong to one request.
+pub(super) async fn run_batch(
+    requests: &[Arc<Submission>],
+    references: &[Option<String>],
+    db: &mut Db,
+) -> Result<Vec<BatchRow>> {
+    let Some(Submission { actor, .. }) = requests.first().map(|it| &**it) else {
+        return Ok(Vec::new());
+    };
+    let rows = sqlx::query_as!(
+        BatchRow,
+        r#"
+        select
+            is_stored as "is_stored!", verdict as "verdict!", task_id, reason
+        from submit_tasks($1, row($2, $3, $4, $5, $6, $7)::request, (
+            select array_agg(row(
+                r.task_type, r.description, r.input_data::json, r.priority, r.depends_on,
+                r.agent_requirements::json, r.archetype, r.min_trust, r.deadline, r.not_before,
+                r.max_attempts, r.retry_on_failure, r.unique_key, r.replaces, r.authored_by,
+                r.change_id, r.guard_version, r.guard_trust, r.guard_findings, r.refusal,
+                r.patterns, r.violations
+            )::task_submission order by r.n)
+            from unnest(
+                $8::text[], $9::text[], $10::text[], $11::smallint[], $12::jsonb[], $13::text[],
+                $14::text[], $15::smallint[], $16::timestamptz[], $17::timestamptz[],
+                $18::smallint[], $19::bool[], $20::text[], $21::uuid[], $22::text[],
+                $23::text[], $24::text[], $25::smallint[], $26::jsonb[], $27::text[],
+                $28::jsonb[], $29::jsonb[]
+            ) with ordinality as r (
+                task_type, description, input_data, priority, depends_on, agent_requirements,
+                archetype, min_trust, deadline, not_before, max_attempts, retry_on_failure,
+                unique_key, replaces, authored_by, change_id, guard_version, guard_trust,
+                guard_findings, refusal, patterns, violations, n
+            )
+        ), $30)
+        "#,
+        actor.workspace,
+        actor.request_id,
+        actor.agent_id,
+        actor.agent_type,
+        actor.session_id,
+        actor.elapsed_ms(),
+        actor.session_timeout,
+        &column(requests, |it| it.task_type.as_str()) as _,
+        &column(requests, |it| it.description.as_str()) as _,
+        &column(requests, |it| it.input_data.as_deref()) as _,
+        &column(requests, |it| it.priority),
+        &column(requests, |it| it.depends_on.clone()),
+        &column(requests, |it| it.agent_requirements.as_deref()) as _,
+        &column(requests, |it| it.archetype.as_deref()) as _,
+        &column(requests, |it| it.min_trust),
+        &column(requests, |it| it.deadline) as _,
+        &column(requests, |it| it.not_before) as _,
+        &column(requests, |it| it.max_attempts),
+        &column(requests, |it| it.retry_on_failure),
+        &column(requests, |it| it.unique_key.as_deref()) as _,
+        &column(requests, |it| it.replaces) as _,
+        &column(requests, |it| it.authored_by.as_deref()) as _,
+        &column(requests, |it| it.change_id.as_deref()) as _,
+        &column(requests, |it| it.guard_version.as_str()) as _,
+        &column(requests, |it| it.guard_trust),
+        &column(requests, |it| it.guard_findings.clone()),
+        &column(requests, |it| it.refusal.as_deref()) as _,
+        &column(requests, |it| it.patterns.clone()),
+        &column(requests, |it| it.violations.clone()),
+        references as _,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows)
+}
