@@ -12,6 +12,7 @@ use crate::{
     values::{
         Error, Issue, Limit, ListPage, Result, Timestamp,
         issue::value_error,
+        list_page::default_limit,
         text::{one_line, text_of},
     },
 };
@@ -55,7 +56,7 @@ pub struct QueryAudit {
     #[schemars(extend("x-max-bytes" = 256))]
     pub operation: Option<String>,
     /// Return at most this many, up to 500.
-    #[serde(default = "default_limit")]
+    #[serde(default = "default_limit::<20>")]
     #[schemars(range(min = 0))]
     pub limit: i64,
     /// Only entries made at this time or after it: ISO-8601 with offset or `Z`.
@@ -76,10 +77,6 @@ pub struct QueryAudit {
     /// Only entries of this session.
     #[schemars(extend("x-max-bytes" = 256))]
     pub session_id: Option<String>,
-}
-
-fn default_limit() -> i64 {
-    20
 }
 
 /// Entries of the audit log, newest first.

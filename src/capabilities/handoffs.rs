@@ -11,6 +11,7 @@ use crate::{
     operation::{Context, McpResource, Meta, Operation, Operations, Tool},
     values::{
         Limit, ListPage, Result, Timestamp,
+        list_page::default_limit,
         text::{joined, text_of},
     },
 };
@@ -176,13 +177,9 @@ pub struct ReadHandoff {
     #[schemars(extend("x-max-bytes" = 256))]
     pub agent_name: Option<String>,
     /// Return at most this many, up to 500.
-    #[serde(default = "default_limit")]
+    #[serde(default = "default_limit::<1>")]
     #[schemars(range(min = 0))]
     pub limit: i64,
-}
-
-fn default_limit() -> i64 {
-    1
 }
 
 /// Handoffs, newest first.

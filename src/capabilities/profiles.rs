@@ -10,6 +10,7 @@ use crate::{
     operation::{Context, McpResource, Meta, Operation, Operations, Tool},
     values::{
         Limit, ListPage, Result,
+        list_page::default_limit,
         text::{joined, text_of},
     },
 };
@@ -227,13 +228,9 @@ impl Operation for AssignProfile {
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct ManageKeys {
     /// Return at most this many, up to 500.
-    #[serde(default = "default_limit")]
+    #[serde(default = "default_limit::<100>")]
     #[schemars(range(min = 0))]
     pub limit: i64,
-}
-
-fn default_limit() -> i64 {
-    100
 }
 
 /// The accepted keys.

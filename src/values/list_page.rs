@@ -2,8 +2,14 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// The most members a list has, whatever limit is asked for.
+/// The maximum number of members of a list, whatever limit a client asks for.
 const MAX_LIMIT: i64 = 500;
+
+/// Returns the limit of a list for requests without a limit, as
+/// `#[serde(default = "default_limit::<50>")]`.
+pub(crate) fn default_limit<const LIMIT: i64>() -> i64 {
+    LIMIT
+}
 
 /// How much of a list is returned.
 #[derive(Debug, Serialize, JsonSchema)]

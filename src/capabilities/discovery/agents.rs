@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     operation::{Context, Meta, Operation, Tool},
-    values::{Limit, ListPage, Result, Timestamp},
+    values::{Limit, ListPage, Result, Timestamp, list_page::default_limit},
 };
 
 /// See who else is at work, what they can do and what they are doing, before you ask for help or
@@ -20,13 +20,9 @@ pub struct DiscoverAgents {
     #[schemars(extend("x-max-bytes" = 256))]
     pub status: Option<String>,
     /// Return at most this many, up to 500.
-    #[serde(default = "default_limit")]
+    #[serde(default = "default_limit::<100>")]
     #[schemars(range(min = 0))]
     pub limit: i64,
-}
-
-fn default_limit() -> i64 {
-    100
 }
 
 /// Sessions, the last heard first.

@@ -9,20 +9,16 @@ use super::{
 };
 use crate::{
     operation::{Context, Meta, Operation, Tool},
-    values::{Limit, ListPage, Result},
+    values::{Limit, ListPage, Result, list_page::default_limit},
 };
 
 /// See which patterns check_guardrails looks for and how far you are bound by them.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct ListGuardrails {
     /// Return at most this many, up to 500.
-    #[serde(default = "default_limit")]
+    #[serde(default = "default_limit::<100>")]
     #[schemars(range(min = 0))]
     pub limit: i64,
-}
-
-fn default_limit() -> i64 {
-    100
 }
 
 /// The patterns in the order in which they are looked for.

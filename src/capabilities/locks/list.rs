@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     access::TargetKind,
     operation::{Context, Meta, Operation, Tool},
-    values::{Limit, ListPage, LockKey, Result, Timestamp},
+    values::{Limit, ListPage, LockKey, Result, Timestamp, list_page::default_limit},
 };
 
 /// The most locks that a check lists, whatever it asks for.
@@ -24,13 +24,9 @@ pub struct ListLocks {
     #[schemars(extend("x-max-bytes" = 1024))]
     pub prefix: Option<String>,
     /// Return at most this many, up to 500.
-    #[serde(default = "default_limit")]
+    #[serde(default = "default_limit::<50>")]
     #[schemars(range(min = 0))]
     pub limit: i64,
-}
-
-fn default_limit() -> i64 {
-    50
 }
 
 /// The locks in force, by key.

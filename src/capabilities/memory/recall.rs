@@ -7,7 +7,7 @@ use super::bm25::{Bm25, Ranks};
 use crate::{
     access::IdentityMode,
     operation::{Context, Meta, Operation, Tool},
-    values::{Limit, ListPage, Result, Timestamp},
+    values::{Limit, ListPage, Result, Timestamp, list_page::default_limit},
 };
 
 /// The scope that shows the memories of every agent.
@@ -27,7 +27,7 @@ pub struct Recall {
     #[schemars(extend("x-max-bytes" = 256))]
     pub event_type: Option<String>,
     /// Return at most this many, up to 500.
-    #[serde(default = "default_limit")]
+    #[serde(default = "default_limit::<10>")]
     #[schemars(range(min = 0))]
     pub limit: i64,
     /// Words that must all occur in summary, lessons or tags, such as `E0433 locks.rs`; the last one
@@ -44,10 +44,6 @@ pub struct Recall {
     pub min_relevance: f64,
     /// Only memories created then or later.
     pub since: Option<Timestamp>,
-}
-
-fn default_limit() -> i64 {
-    10
 }
 
 fn default_scope() -> String {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::{
     access::IdentityMode,
     operation::{Context, Meta, Operation, Tool},
-    values::{Limit, ListPage, Result, Timestamp},
+    values::{Limit, ListPage, Result, Timestamp, list_page::default_limit},
 };
 
 /// See one task: its state, its result, what blocks it.
@@ -189,13 +189,9 @@ pub struct ListWork {
     #[schemars(extend("x-max-bytes" = 256))]
     pub submitted_by: Option<String>,
     /// Return at most this many, up to 500.
-    #[serde(default = "default_limit")]
+    #[serde(default = "default_limit::<50>")]
     #[schemars(range(min = 0))]
     pub limit: i64,
-}
-
-fn default_limit() -> i64 {
-    50
 }
 
 /// Tasks of the queue.
