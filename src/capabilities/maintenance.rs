@@ -82,9 +82,12 @@ impl Operation for RunMaintenance {
             retained = retention(&mut *cx.db, cx.config.audit_retention_days).await?;
         }
         let names: Vec<_> = tasks.iter().map(|it| it.name().to_owned()).collect();
-        let row = sqlx::query!(
+        let maintained = sqlx::query_as!(
+            Maintained,
             r#"
             select
+                true as "success!", 0::bigint as "approvals_expired!", $10 as "rows_deleted!",
+                $11 as "audit_partitions_dropped!",
                 sessions_expired as "sessions_expired!", locks_expired as "locks_expired!",
                 locks_released as "locks_released!", tasks_requeued as "tasks_requeued!",
                 tasks_failed as "tasks_failed!", ports_released as "ports_released!",
@@ -105,19 +108,7 @@ impl Operation for RunMaintenance {
         )
         .fetch_one(cx.db)
         .await?;
-        Ok(Maintained {
-            success: true,
-            sessions_expired: row.sessions_expired,
-            locks_expired: row.locks_expired,
-            locks_released: row.locks_released,
-            tasks_requeued: row.tasks_requeued,
-            tasks_failed: row.tasks_failed,
-            ports_released: row.ports_released,
-            approvals_expired: 0,
-            rows_deleted: retained.rows_deleted,
-            audit_partitions_dropped: retained.audit_partitions_dropped,
-            duration_ms: row.duration_ms,
-        })
+        Ok(maintained)
     }
 }
 

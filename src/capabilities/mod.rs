@@ -15,7 +15,7 @@ pub mod work;
 use self::{
     guardrails::{Check, Guardrails},
     locks::{acquire::Acquisition, release::Release},
-    memory::{bm25::Bm25, remember::Storing},
+    memory::{bm25::Bm25, remember::NewMemory},
     work::{claim::Claim, finish::Completion, submission::Submission},
 };
 use crate::{
@@ -35,7 +35,7 @@ pub(crate) fn state(config: &Config) -> State {
         .with(Gatherer::<Submission>::new(lanes))
         .with(Gatherer::<Claim>::new(lanes))
         .with(Gatherer::<Completion>::new(lanes))
-        .with(Gatherer::<Storing>::new(lanes))
+        .with(Gatherer::<NewMemory>::new(lanes))
         .with(Gatherer::<Check>::new(lanes))
 }
 

@@ -46,9 +46,9 @@ pub struct AllocatedPorts {
     pub error: Option<String>,
 }
 
-/// The ports of a session.
+/// A session's four ports and its project name.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Allocation {
+pub struct Ports {
     /// The session.
     pub session_id: String,
     /// Port for a database.
@@ -61,14 +61,16 @@ pub struct Allocation {
     pub api_port: i32,
     /// Name for a Compose project.
     pub compose_project_name: String,
-    /// Until when they are yours.
-    pub expires_at: Timestamp,
 }
 
-struct AllocatedRow {
-    refusal: Option<String>,
-    slot: Option<i32>,
-    expires_at: Option<Timestamp>,
+/// The ports of a session.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Allocation {
+    /// The ports.
+    #[serde(flatten)]
+    pub ports: Ports,
+    /// Until when they are yours.
+    pub expires_at: Timestamp,
 }
 
 impl Operation for AllocatePorts {
@@ -89,8 +91,7 @@ impl Operation for AllocatePorts {
     async fn run(self, cx: Context<'_>) -> Result<AllocatedPorts> {
         let ttl_minutes = i64::from(cx.config.ports.ttl_minutes);
         let ttl = PgInterval { months: 0, days: 0, microseconds: ttl_minutes * 60_000_000 };
-        let row = sqlx::query_as!(
-            AllocatedRow,
+        let row = sqlx::query!(
             r#"
             select refusal, slot, expires_at as "expires_at: Timestamp"
             from allocate_ports($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10)
@@ -120,26 +121,30 @@ impl Operation for AllocatePorts {
         let (Some(slot), Some(expires_at)) = (row.slot, row.expires_at) else {
             return Err(Error::Internal("a grant without a slot".into()));
         };
-        let [db_port, rest_port, realtime_port, api_port] = ports(cx.config, slot);
-        let allocation = Allocation {
-            compose_project_name: compose_project_name(&self.session_id),
-            session_id: self.session_id,
-            db_port,
-            rest_port,
-            realtime_port,
-            api_port,
-            expires_at,
-        };
+        let ports = Ports::new(cx.config, slot, self.session_id);
         Ok(AllocatedPorts {
             success: true,
-            env_snippet: Some(allocation.env_snippet()),
-            allocation: Some(allocation),
+            env_snippet: Some(ports.env_snippet()),
+            allocation: Some(Allocation { ports, expires_at }),
             error: None,
         })
     }
 }
 
-impl Allocation {
+impl Ports {
+    /// Returns the ports of a slot. They are valid, because the configuration was checked for its last slot.
+    fn new(config: &Config, slot: i32, session_id: String) -> Self {
+        let base = config.ports.base + slot * config.ports.range;
+        Self {
+            db_port: base,
+            rest_port: base + 1,
+            realtime_port: base + 2,
+            api_port: base + 3,
+            compose_project_name: compose_project_name(&session_id),
+            session_id,
+        }
+    }
+
     fn env_snippet(&self) -> String {
         let lines = [
             format!("export AGENT_COORDINATOR_DB_PORT={}", self.db_port),
@@ -151,12 +156,6 @@ impl Allocation {
         ];
         lines.join("\n")
     }
-}
-
-/// The four ports of a slot. The configuration was checked: the last slot's are valid too.
-fn ports(config: &Config, slot: i32) -> [i32; 4] {
-    let base = config.ports.base + slot * config.ports.range;
-    [base, base + 1, base + 2, base + 3]
 }
 
 fn compose_project_name(session_id: &str) -> String {
@@ -186,11 +185,6 @@ pub struct ReleasedPorts {
     freed_now: bool,
 }
 
-struct ReleasedRow {
-    refusal: Option<String>,
-    slot: Option<i32>,
-}
-
 impl Operation for ReleasePorts {
     type Output = ReleasedPorts;
     const META: Meta = Meta::write("release_ports")
@@ -207,8 +201,7 @@ impl Operation for ReleasePorts {
     }
 
     async fn run(self, cx: Context<'_>) -> Result<ReleasedPorts> {
-        let row = sqlx::query_as!(
-            ReleasedRow,
+        let row = sqlx::query!(
             r#"
             select refusal, slot
             from release_ports($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9)
@@ -241,18 +234,9 @@ pub struct PortsStatus {}
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(extend("x-untrusted" = true))]
 pub struct PortBlock {
-    /// The session.
-    pub session_id: String,
-    /// Port for a database.
-    pub db_port: i32,
-    /// Port for a REST interface.
-    pub rest_port: i32,
-    /// Port for a realtime service.
-    pub realtime_port: i32,
-    /// Port for an API.
-    pub api_port: i32,
-    /// Name for a Compose project.
-    pub compose_project_name: String,
+    /// The ports.
+    #[serde(flatten)]
+    pub ports: Ports,
     /// Minutes that are left.
     pub remaining_ttl_minutes: f64,
     /// The agent that allocated them.
@@ -287,19 +271,11 @@ impl Operation for PortsStatus {
         )
         .fetch_all(cx.db)
         .await?;
-        let blocks = rows.into_iter().map(|row| {
-            let [db_port, rest_port, realtime_port, api_port] = ports(cx.config, row.slot);
-            PortBlock {
-                compose_project_name: compose_project_name(&row.session_id),
-                session_id: row.session_id,
-                db_port,
-                rest_port,
-                realtime_port,
-                api_port,
-                remaining_ttl_minutes: row.remaining_ttl_minutes,
-                agent_id: row.agent_id,
-                expires_at: row.expires_at,
-            }
+        let blocks = rows.into_iter().map(|row| PortBlock {
+            ports: Ports::new(cx.config, row.slot, row.session_id),
+            remaining_ttl_minutes: row.remaining_ttl_minutes,
+            agent_id: row.agent_id,
+            expires_at: row.expires_at,
         });
         Ok(blocks.collect())
     }

@@ -40,14 +40,6 @@ pub struct EndedSession {
     ended_now: bool,
 }
 
-struct EndedRow {
-    is_known: bool,
-    sessions: i64,
-    locks_released: i64,
-    tasks_requeued: i64,
-    ports_released: i64,
-}
-
 impl Operation for DeregisterSession {
     type Output = EndedSession;
     const META: Meta = Meta::write("deregister_session")
@@ -65,8 +57,7 @@ impl Operation for DeregisterSession {
     }
 
     async fn run(self, cx: Context<'_>) -> Result<EndedSession> {
-        let row = sqlx::query_as!(
-            EndedRow,
+        let row = sqlx::query!(
             r#"
             select
                 is_known as "is_known!", sessions as "sessions!",
@@ -136,14 +127,6 @@ pub struct CleanedUp {
     pub dry_run: bool,
 }
 
-struct CleanedRow {
-    agents: i64,
-    sessions: i64,
-    locks_released: i64,
-    tasks_requeued: i64,
-    ports_released: i64,
-}
-
 impl Operation for CleanupAgents {
     type Output = CleanedUp;
     const META: Meta = Meta::admin("cleanup_agents")
@@ -161,13 +144,14 @@ impl Operation for CleanupAgents {
 
     async fn run(self, cx: Context<'_>) -> Result<CleanedUp> {
         let minutes = self.idle_minutes.unwrap_or(self.stale_threshold_minutes);
-        let row = sqlx::query_as!(
-            CleanedRow,
+        let cleaned = sqlx::query_as!(
+            CleanedUp,
             r#"
             select
-                agents as "agents!", sessions as "sessions!",
-                locks_released as "locks_released!", tasks_requeued as "tasks_requeued!",
-                ports_released as "ports_released!"
+                true as "success!", agents as "agents_cleaned!",
+                locks_released as "locks_released!", sessions as "sessions_cleaned!",
+                tasks_requeued as "tasks_requeued!", ports_released as "ports_released!",
+                $9 as "dry_run!"
             from cleanup_sessions($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9)
             "#,
             cx.caller.workspace,
@@ -182,14 +166,6 @@ impl Operation for CleanupAgents {
         )
         .fetch_one(cx.db)
         .await?;
-        Ok(CleanedUp {
-            success: true,
-            agents_cleaned: row.agents,
-            locks_released: row.locks_released,
-            sessions_cleaned: row.sessions,
-            tasks_requeued: row.tasks_requeued,
-            ports_released: row.ports_released,
-            dry_run: self.dry_run,
-        })
+        Ok(cleaned)
     }
 }

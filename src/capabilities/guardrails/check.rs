@@ -129,16 +129,16 @@ impl Transition for Check {
                 violations, result
             )
             "#,
-            &column(requests, |it| it.actor.workspace.as_str()) as _,
-            &column(requests, |it| it.actor.request_id.as_str()) as _,
-            &column(requests, |it| it.actor.agent_id.as_str()) as _,
-            &column(requests, |it| it.actor.agent_type.as_str()) as _,
-            &column(requests, |it| it.actor.session_id.as_deref()) as _,
-            &column(requests, |it| it.actor.elapsed_ms()),
-            &column(requests, |it| it.actor.session_timeout.clone()),
-            &column(requests, |it| it.audited_text.as_str()) as _,
-            &column(requests, |it| it.violations.clone()),
-            &column(requests, |it| it.result.clone()),
+            &column(requests, |request| request.actor.workspace.as_str()) as _,
+            &column(requests, |request| request.actor.request_id.as_str()) as _,
+            &column(requests, |request| request.actor.agent_id.as_str()) as _,
+            &column(requests, |request| request.actor.agent_type.as_str()) as _,
+            &column(requests, |request| request.actor.session_id.as_deref()) as _,
+            &column(requests, |request| request.actor.elapsed_ms()),
+            &column(requests, |request| request.actor.session_timeout.clone()),
+            &column(requests, |request| request.audited_text.as_str()) as _,
+            &column(requests, |request| request.violations.clone()),
+            &column(requests, |request| request.result.clone()),
         )
         .execute(db)
         .await?;

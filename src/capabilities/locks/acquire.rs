@@ -276,7 +276,8 @@ impl Transition for Acquisition {
     }
 
     async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<AcquireRow>> {
-        let limited = column(requests, |it| it.file_limit.map(|_| it.actor.agent_id.as_str()));
+        let limited =
+            column(requests, |request| request.file_limit.map(|_| request.actor.agent_id.as_str()));
         let rows = sqlx::query_as!(
             AcquireRow,
             r#"
@@ -302,23 +303,23 @@ impl Transition for Acquisition {
             ) a
             order by r.n
             "#,
-            &column(requests, |it| it.actor.workspace.as_str()) as _,
-            &column(requests, |it| it.actor.request_id.as_str()) as _,
-            &column(requests, |it| it.actor.agent_id.as_str()) as _,
-            &column(requests, |it| it.actor.agent_type.as_str()) as _,
-            &column(requests, |it| it.actor.session_id.as_deref()) as _,
-            &column(requests, |it| it.actor.elapsed_ms()),
-            &column(requests, |it| it.actor.session_timeout.clone()),
-            &column(requests, |it| it.key.as_str()) as _,
-            &column(requests, |it| it.is_file),
-            &column(requests, |it| it.reason.as_deref()) as _,
-            &column(requests, |it| it.ttl_minutes),
-            &column(requests, |it| it.refusal) as _,
-            &column(requests, |it| it.file_limit) as _,
-            &column(requests, |it| it.denial.as_deref()) as _,
-            &column(requests, |it| it.engine) as _,
-            &column(requests, |it| it.waiter) as _,
-            &column(requests, |it| it.can_wait),
+            &column(requests, |request| request.actor.workspace.as_str()) as _,
+            &column(requests, |request| request.actor.request_id.as_str()) as _,
+            &column(requests, |request| request.actor.agent_id.as_str()) as _,
+            &column(requests, |request| request.actor.agent_type.as_str()) as _,
+            &column(requests, |request| request.actor.session_id.as_deref()) as _,
+            &column(requests, |request| request.actor.elapsed_ms()),
+            &column(requests, |request| request.actor.session_timeout.clone()),
+            &column(requests, |request| request.key.as_str()) as _,
+            &column(requests, |request| request.is_file),
+            &column(requests, |request| request.reason.as_deref()) as _,
+            &column(requests, |request| request.ttl_minutes),
+            &column(requests, |request| request.refusal) as _,
+            &column(requests, |request| request.file_limit) as _,
+            &column(requests, |request| request.denial.as_deref()) as _,
+            &column(requests, |request| request.engine) as _,
+            &column(requests, |request| request.waiter) as _,
+            &column(requests, |request| request.can_wait),
             &limited as _,
         )
         .fetch_all(db)

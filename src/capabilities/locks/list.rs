@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The most locks that a check lists, whatever it asks for.
-const MOST_LOCKS: i64 = 1000;
+const MAX_LISTED_LOCKS: i64 = 1000;
 
 /// See which locks are in force, to plan around them.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -45,6 +45,15 @@ pub struct LockList {
 pub struct ListedLock {
     /// The key in canonical form.
     pub file_path: String,
+    /// The lock.
+    #[serde(flatten)]
+    pub lock: Lock,
+}
+
+/// A lock in force.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(extend("x-untrusted" = true))]
+pub struct Lock {
     /// Who holds it.
     pub locked_by: String,
     /// Type of the holder.
@@ -59,6 +68,43 @@ pub struct ListedLock {
     pub session_id: Option<String>,
     /// The current fencing token.
     pub fencing_token: i64,
+}
+
+/// Selects live locks by a condition, which ends the statement. The first two arguments are the workspace
+/// and the session timeout.
+macro_rules! live_locks {
+    ($condition:literal $(, $argument:expr)* $(,)?) => {
+        sqlx::query!(
+            r#"
+            select
+                l.key as file_path, l.agent_id as "locked_by!", l.agent_type as "agent_type!",
+                l.locked_at as "locked_at!: Timestamp", l.expires_at as "expires_at!: Timestamp",
+                l.reason, l.session_id, l.token as fencing_token
+            from file_lock l
+            left join lateral (
+                select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
+                where s.workspace = $1 and s.agent_id = l.agent_id and s.session_id = l.session_id
+                limit 1
+            ) s on true
+            where l.workspace = $1
+                and is_live_with_session(l.locked_at, l.expires_at, $2, statement_timestamp(),
+                    s.ended_at, s.last_heartbeat_at, s.revived_at)
+                and "# + $condition
+            $(, $argument)*
+        )
+        .map(|row| ListedLock {
+            file_path: row.file_path,
+            lock: Lock {
+                locked_by: row.locked_by,
+                agent_type: row.agent_type,
+                locked_at: row.locked_at,
+                expires_at: row.expires_at,
+                reason: row.reason,
+                session_id: row.session_id,
+                fencing_token: row.fencing_token,
+            },
+        })
+    };
 }
 
 impl Operation for ListLocks {
@@ -77,7 +123,7 @@ impl Operation for ListLocks {
         let limit = Limit::new(self.limit);
         let locked_by = self.locked_by.filter(|it| !it.is_empty());
         let filter = Filter { locked_by, prefix: self.prefix, keys: None };
-        let rows = live_locks(cx, &filter, limit.rows()).await?;
+        let rows = list_locks(cx, &filter, limit.rows()).await?;
         let (locks, page) = limit.cut(rows);
         Ok(LockList { locks, page })
     }
@@ -102,48 +148,33 @@ impl Operation for CheckLocks {
 
     async fn run(self, cx: Context<'_>) -> Result<Vec<ListedLock>> {
         let keys: Option<Vec<String>> =
-            self.file_paths.map(|it| it.iter().map(|it| it.as_str().to_owned()).collect());
-        live_locks(cx, &Filter { locked_by: None, prefix: None, keys }, MOST_LOCKS).await
+            self.file_paths.map(|keys| keys.iter().map(|key| key.as_str().to_owned()).collect());
+        list_locks(cx, &Filter { locked_by: None, prefix: None, keys }, MAX_LISTED_LOCKS).await
     }
 }
 
-/// Which of the locks in force are meant; what is absent does not count.
+/// Conditions on the locks to list. An absent one matches every lock.
 struct Filter {
     locked_by: Option<String>,
     prefix: Option<String>,
     keys: Option<Vec<String>>,
 }
 
-/// Locks in force, by key.
-async fn live_locks(cx: Context<'_>, filter: &Filter, most: i64) -> Result<Vec<ListedLock>> {
-    let locks = sqlx::query_as!(
-        ListedLock,
-        r#"
-        select
-            l.key as file_path, l.agent_id as "locked_by!", l.agent_type as "agent_type!",
-            l.locked_at as "locked_at!: Timestamp", l.expires_at as "expires_at!: Timestamp",
-            l.reason, l.session_id, l.token as fencing_token
-        from file_lock l
-        left join lateral (
-            select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
-            where s.workspace = $1 and s.agent_id = l.agent_id and s.session_id = l.session_id
-            limit 1
-        ) s on true
-        where l.workspace = $1 and l.agent_id is not null
-            and is_live_with_session(l.locked_at, l.expires_at, $6, statement_timestamp(),
-                s.ended_at, s.last_heartbeat_at, s.revived_at)
-            and ($2::text is null or l.agent_id = $2)
-            and ($3::text is null or starts_with(l.key, $3))
-            and ($4::text[] is null or l.key = any($4))
+/// Lists live locks in the order of their keys.
+async fn list_locks(cx: Context<'_>, filter: &Filter, max_locks: i64) -> Result<Vec<ListedLock>> {
+    let locks = live_locks!(
+        "l.agent_id is not null
+            and ($3::text is null or l.agent_id = $3)
+            and ($4::text is null or starts_with(l.key, $4))
+            and ($5::text[] is null or l.key = any($5))
         order by l.key
-        limit $5
-        "#,
+        limit $6",
         cx.caller.workspace,
+        cx.config.session_timeout(),
         filter.locked_by,
         filter.prefix,
         filter.keys.as_deref(),
-        most,
-        cx.config.session_timeout(),
+        max_locks,
     )
     .fetch_all(cx.db)
     .await?;
@@ -169,26 +200,6 @@ pub struct LockStatus {
     pub lock: Option<Lock>,
 }
 
-/// A lock in force.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(extend("x-untrusted" = true))]
-pub struct Lock {
-    /// Who holds it.
-    pub locked_by: String,
-    /// Type of the holder.
-    pub agent_type: String,
-    /// Since when.
-    pub locked_at: Timestamp,
-    /// Until when.
-    pub expires_at: Timestamp,
-    /// Why.
-    pub reason: Option<String>,
-    /// Session of the holder.
-    pub session_id: Option<String>,
-    /// The current fencing token.
-    pub fencing_token: i64,
-}
-
 impl Operation for GetLockStatus {
     type Output = LockStatus;
     const META: Meta = Meta::read("check_locks")
@@ -206,30 +217,15 @@ impl Operation for GetLockStatus {
     }
 
     async fn run(self, cx: Context<'_>) -> Result<LockStatus> {
-        let lock = sqlx::query_as!(
-            Lock,
-            r#"
-            select
-                l.agent_id as "locked_by!", l.agent_type as "agent_type!",
-                l.locked_at as "locked_at!: Timestamp", l.expires_at as "expires_at!: Timestamp",
-                l.reason, l.session_id, l.token as fencing_token
-            from file_lock l
-            left join lateral (
-                select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
-                where s.workspace = $1 and s.agent_id = l.agent_id and s.session_id = l.session_id
-                limit 1
-            ) s on true
-            where l.workspace = $1 and l.key = $2
-                and is_live_with_session(l.locked_at, l.expires_at, $3, statement_timestamp(),
-                    s.ended_at, s.last_heartbeat_at, s.revived_at)
-            "#,
+        let lock = live_locks!(
+            "l.key = $3",
             cx.caller.workspace,
-            self.path.as_str(),
             cx.config.session_timeout(),
+            self.path.as_str(),
         )
         .fetch_optional(cx.db)
         .await?;
-        let file_path = self.path.as_str().to_owned();
-        Ok(LockStatus { locked: lock.is_some(), file_path, lock })
+        let lock = lock.map(|listed| listed.lock);
+        Ok(LockStatus { locked: lock.is_some(), file_path: self.path.as_str().to_owned(), lock })
     }
 }

@@ -124,15 +124,15 @@ impl Transition for Release {
             ) a (refusal)
             order by r.n
             "#,
-            &column(requests, |it| it.actor.workspace.as_str()) as _,
-            &column(requests, |it| it.actor.request_id.as_str()) as _,
-            &column(requests, |it| it.actor.agent_id.as_str()) as _,
-            &column(requests, |it| it.actor.agent_type.as_str()) as _,
-            &column(requests, |it| it.actor.session_id.as_deref()) as _,
-            &column(requests, |it| it.actor.elapsed_ms()),
-            &column(requests, |it| it.actor.session_timeout.clone()),
-            &column(requests, |it| it.key.as_str()) as _,
-            &column(requests, |it| it.token) as _,
+            &column(requests, |request| request.actor.workspace.as_str()) as _,
+            &column(requests, |request| request.actor.request_id.as_str()) as _,
+            &column(requests, |request| request.actor.agent_id.as_str()) as _,
+            &column(requests, |request| request.actor.agent_type.as_str()) as _,
+            &column(requests, |request| request.actor.session_id.as_deref()) as _,
+            &column(requests, |request| request.actor.elapsed_ms()),
+            &column(requests, |request| request.actor.session_timeout.clone()),
+            &column(requests, |request| request.key.as_str()) as _,
+            &column(requests, |request| request.token) as _,
         )
         .fetch_all(db)
         .await?;

@@ -103,14 +103,9 @@ impl Operation for Recall {
         json!({ "agent_id": "claude-1", "tags": ["db"], "query": "pool", "limit": 1 })
     }
 
-    async fn run(self, cx: Context<'_>) -> Result<MemoryList> {
+    async fn run(self, mut cx: Context<'_>) -> Result<MemoryList> {
         let limit = Limit::new(self.limit);
-        let ranks = match &self.query {
-            Some(query) => {
-                cx.services.state::<Bm25>().rank(cx.db, &cx.caller.workspace, query).await?
-            }
-            None => Ranks::default(),
-        };
+        let ranks = self.ranks(&mut cx).await?;
         // A memory's weight is 1, so relevance is a function of age alone: the least relevance is a
         // greatest age, and without words the order is that of time, which an index has. The age is
         // bounded because the database refuses an exponential too small for its type.
@@ -163,5 +158,17 @@ impl Operation for Recall {
         .await?;
         let (memories, page) = limit.cut(rows);
         Ok(MemoryList { memories, page, degraded: ranks.degraded.then_some(true) })
+    }
+}
+
+impl Recall {
+    /// Returns the BM25 scores of memories for the words of the query.
+    async fn ranks(&self, cx: &mut Context<'_>) -> Result<Ranks> {
+        match &self.query {
+            Some(query) => {
+                cx.services.state::<Bm25>().rank(cx.db, &cx.caller.workspace, query).await
+            }
+            None => Ok(Ranks::default()),
+        }
     }
 }

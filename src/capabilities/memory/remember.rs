@@ -1,4 +1,4 @@
-//! Storing a memory.
+//! NewMemory a memory.
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -75,7 +75,7 @@ impl Operation for Remember {
     }
 
     async fn run(self, mut cx: Context<'_>) -> Result<Remembered> {
-        let storing = Storing {
+        let memory = NewMemory {
             actor: cx.actor(),
             event_type: self.event_type,
             digest: Sha256::digest(&self.summary).to_vec(),
@@ -85,14 +85,13 @@ impl Operation for Remember {
             lessons: json!(self.lessons.unwrap_or_default()),
             tags: json!(self.tags.unwrap_or_default()),
         };
-        let row = cx.transition(storing).await?;
-        Ok(Remembered { success: true, memory_id: row.memory_id, action: row.action })
+        cx.transition(memory).await
     }
 }
 
 /// A call of the database function `remember`.
 #[derive(Debug)]
-pub(crate) struct Storing {
+pub(crate) struct NewMemory {
     actor: Actor,
     event_type: String,
     summary: String,
@@ -105,21 +104,14 @@ pub(crate) struct Storing {
     tags: Value,
 }
 
-/// What `remember` returns.
-#[derive(Debug)]
-pub(crate) struct StoredRow {
-    memory_id: String,
-    action: String,
-}
+impl Transition for NewMemory {
+    type Row = Remembered;
 
-impl Transition for Storing {
-    type Row = StoredRow;
-
-    async fn run(&self, db: &mut Db) -> Result<StoredRow> {
+    async fn run(&self, db: &mut Db) -> Result<Remembered> {
         let row = sqlx::query_as!(
-            StoredRow,
+            Remembered,
             r#"
-            select memory_id::text as "memory_id!", action as "action!"
+            select true as "success!", memory_id::text as "memory_id!", action as "action!"
             from remember(
                 $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11, $12, $13, $14
             )
@@ -144,11 +136,11 @@ impl Transition for Storing {
         Ok(row)
     }
 
-    async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<StoredRow>> {
+    async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<Remembered>> {
         let rows = sqlx::query_as!(
-            StoredRow,
+            Remembered,
             r#"
-            select a.memory_id::text as "memory_id!", a.action as "action!"
+            select true as "success!", a.memory_id::text as "memory_id!", a.action as "action!"
             from begin_gathered_call('{}', '{}') as has_begun,
             unnest(
                 case when has_begun then $1::text[] end, $2::text[], $3::text[], $4::text[],
@@ -165,20 +157,20 @@ impl Transition for Storing {
             ) a
             order by r.n
             "#,
-            &column(requests, |it| it.actor.workspace.as_str()) as _,
-            &column(requests, |it| it.actor.request_id.as_str()) as _,
-            &column(requests, |it| it.actor.agent_id.as_str()) as _,
-            &column(requests, |it| it.actor.agent_type.as_str()) as _,
-            &column(requests, |it| it.actor.session_id.as_deref()) as _,
-            &column(requests, |it| it.actor.elapsed_ms()),
-            &column(requests, |it| it.actor.session_timeout.clone()),
-            &column(requests, |it| it.event_type.as_str()) as _,
-            &column(requests, |it| it.summary.as_str()) as _,
-            &column(requests, |it| it.digest.as_slice()) as _,
-            &column(requests, |it| it.details.clone()),
-            &column(requests, |it| it.outcome.as_deref()) as _,
-            &column(requests, |it| it.lessons.clone()),
-            &column(requests, |it| it.tags.clone()),
+            &column(requests, |request| request.actor.workspace.as_str()) as _,
+            &column(requests, |request| request.actor.request_id.as_str()) as _,
+            &column(requests, |request| request.actor.agent_id.as_str()) as _,
+            &column(requests, |request| request.actor.agent_type.as_str()) as _,
+            &column(requests, |request| request.actor.session_id.as_deref()) as _,
+            &column(requests, |request| request.actor.elapsed_ms()),
+            &column(requests, |request| request.actor.session_timeout.clone()),
+            &column(requests, |request| request.event_type.as_str()) as _,
+            &column(requests, |request| request.summary.as_str()) as _,
+            &column(requests, |request| request.digest.as_slice()) as _,
+            &column(requests, |request| request.details.clone()),
+            &column(requests, |request| request.outcome.as_deref()) as _,
+            &column(requests, |request| request.lessons.clone()),
+            &column(requests, |request| request.tags.clone()),
         )
         .fetch_all(db)
         .await?;

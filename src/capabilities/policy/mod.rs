@@ -57,11 +57,6 @@ pub struct Advice {
     pub diagnostics: Vec<String>,
 }
 
-struct AdviceRow {
-    allowed: bool,
-    reason: String,
-}
-
 impl Operation for CheckPolicy {
     type Output = Advice;
     const META: Meta = Meta::read("check_policy")
@@ -96,8 +91,7 @@ impl Operation for CheckPolicy {
         let file = self.locked_file();
         let limit = policy::file_limit(cx.caller, cx.config.enforce_profile_limits)
             .filter(|_| decision.allowed && file.is_some());
-        let row = sqlx::query_as!(
-            AdviceRow,
+        let row = sqlx::query!(
             r#"
             select allowed as "allowed!", reason as "reason!"
             from record_policy_check(

@@ -126,22 +126,11 @@ pub struct Claimed {
     pub claim_token: Option<String>,
     /// When the lease ends unless it is renewed.
     pub lease_expires_at: Option<Timestamp>,
-}
-
-/// What `claim_tasks` returns.
-#[derive(Debug)]
-pub(crate) struct ClaimRow {
+    /// The verdict of `claim_tasks`, see `work/claim.sql`.
+    #[serde(skip)]
     verdict: String,
-    id: Option<Uuid>,
-    task_type: Option<String>,
-    description: Option<String>,
-    input_data: Option<Value>,
-    priority: Option<i16>,
-    deadline: Option<Timestamp>,
-    attempt: Option<i16>,
-    claim_token: Option<String>,
-    lease_expires_at: Option<Timestamp>,
-    reason: Option<String>,
+    /// With the verdict `rescan`, the texts to scan again.
+    #[serde(skip)]
     texts: Option<Json<Vec<TaskText>>>,
 }
 
@@ -194,22 +183,21 @@ impl Operation for GetWork {
             can_wait: cx.can_wait(),
         };
         let is_one = self.count == 1;
-        let mut rows = if is_one {
+        let mut tasks = if is_one {
             vec![cx.transition(claim.clone()).await?]
         } else {
             claim.run_many(self.count as i32, cx.db).await?
         };
         for scan in 1..=MAX_SCANS {
-            match rows.first_mut().map(|it| (it.verdict.as_str(), it.texts.take())) {
+            match tasks.first_mut().map(|it| (it.verdict.as_str(), it.texts.take())) {
                 Some(("rescan", texts)) => claim.scans = Some(rescan(&mut cx, texts).await?),
                 // Within a gathered call, rivals held every task that was left.
                 Some(("contended", _)) => {}
                 _ => break,
             }
             claim.may_rescan = scan < MAX_SCANS;
-            rows = claim.run_many(self.count as i32, cx.db).await?;
+            tasks = claim.run_many(self.count as i32, cx.db).await?;
         }
-        let mut tasks: Vec<_> = rows.into_iter().map(claimed).collect();
         let reason = tasks.first().and_then(|it| it.reason.clone());
         let success = tasks.first().is_some_and(|it| it.success);
         if !success {
@@ -222,22 +210,6 @@ impl Operation for GetWork {
                 ClaimAnswer::Many(ClaimedTasks { success, tasks, reason })
             }
         })
-    }
-}
-
-fn claimed(row: ClaimRow) -> Claimed {
-    Claimed {
-        success: row.verdict == "claimed",
-        task_id: row.id,
-        task_type: row.task_type,
-        description: row.description,
-        input_data: row.input_data,
-        priority: row.priority,
-        deadline: row.deadline,
-        reason: row.reason,
-        attempt: row.attempt,
-        claim_token: row.claim_token,
-        lease_expires_at: row.lease_expires_at,
     }
 }
 
@@ -272,12 +244,12 @@ pub(crate) struct Claim {
 
 impl Claim {
     /// Claims up to `count` tasks: a row for each, or one that says why there is none.
-    async fn run_many(&self, count: i32, db: &mut Db) -> Result<Vec<ClaimRow>> {
+    async fn run_many(&self, count: i32, db: &mut Db) -> Result<Vec<Claimed>> {
         let rows = sqlx::query_as!(
-            ClaimRow,
+            Claimed,
             r#"
             select
-                verdict as "verdict!", id, task_type, description, input_data, priority,
+                verdict as "verdict!", verdict = 'claimed' as "success!", id as task_id, task_type, description, input_data, priority,
                 deadline as "deadline: Timestamp", attempt, claim_token,
                 lease_expires_at as "lease_expires_at: Timestamp", reason,
                 texts as "texts: Json<Vec<TaskText>>"
@@ -309,20 +281,21 @@ impl Claim {
 }
 
 impl Transition for Claim {
-    type Row = ClaimRow;
+    type Row = Claimed;
 
-    async fn run(&self, db: &mut Db) -> Result<ClaimRow> {
+    async fn run(&self, db: &mut Db) -> Result<Claimed> {
         let rows = self.run_many(1, db).await?;
         let row = rows.into_iter().next();
         row.ok_or_else(|| Error::Internal("claim_tasks returned no row".into()))
     }
 
-    async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<ClaimRow>> {
+    async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<Claimed>> {
         let rows = sqlx::query_as!(
-            ClaimRow,
+            Claimed,
             r#"
             select
-                a.verdict as "verdict!", a.id, a.task_type, a.description, a.input_data, a.priority,
+                a.verdict as "verdict!", a.verdict = 'claimed' as "success!", a.id as task_id, a.task_type,
+                a.description, a.input_data, a.priority,
                 a.deadline as "deadline: Timestamp", a.attempt, a.claim_token,
                 a.lease_expires_at as "lease_expires_at: Timestamp", a.reason,
                 a.texts as "texts: Json<Vec<TaskText>>"
@@ -343,18 +316,18 @@ impl Transition for Claim {
             ) a
             order by r.n
             "#,
-            &column(requests, |it| it.actor.workspace.as_str()) as _,
-            &column(requests, |it| it.actor.request_id.as_str()) as _,
-            &column(requests, |it| it.actor.agent_id.as_str()) as _,
-            &column(requests, |it| it.actor.agent_type.as_str()) as _,
-            &column(requests, |it| it.actor.session_id.as_deref()) as _,
-            &column(requests, |it| it.actor.elapsed_ms()),
-            &column(requests, |it| it.actor.session_timeout.clone()),
-            &column(requests, |it| it.task_types.clone()),
-            &column(requests, |it| it.lease_minutes),
-            &column(requests, |it| it.trust),
-            &column(requests, |it| it.guard_version.as_str()) as _,
-            &column(requests, |it| it.can_wait),
+            &column(requests, |request| request.actor.workspace.as_str()) as _,
+            &column(requests, |request| request.actor.request_id.as_str()) as _,
+            &column(requests, |request| request.actor.agent_id.as_str()) as _,
+            &column(requests, |request| request.actor.agent_type.as_str()) as _,
+            &column(requests, |request| request.actor.session_id.as_deref()) as _,
+            &column(requests, |request| request.actor.elapsed_ms()),
+            &column(requests, |request| request.actor.session_timeout.clone()),
+            &column(requests, |request| request.task_types.clone()),
+            &column(requests, |request| request.lease_minutes),
+            &column(requests, |request| request.trust),
+            &column(requests, |request| request.guard_version.as_str()) as _,
+            &column(requests, |request| request.can_wait),
         )
         .fetch_all(db)
         .await?;

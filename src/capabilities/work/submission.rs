@@ -15,7 +15,7 @@ use crate::{
 pub(crate) struct SubmitRow {
     pub(super) verdict: String,
     pub(super) task_id: Option<Uuid>,
-    pub(super) place: Option<i64>,
+    pub(super) dependency_number: Option<i64>,
 }
 
 /// A call of the database function `submit_task`: the members are those of the database's type `task_submission`.
@@ -48,6 +48,44 @@ pub(crate) struct Submission {
     pub(super) violations: Value,
 }
 
+/// Runs a query over submissions. The arguments of the query are the ones in the first list, the columns of
+/// the tasks, and the ones in the second list.
+macro_rules! query_submissions {
+    (
+        $row:ident, $sql:literal, $requests:expr, [$($first:expr),* $(,)?],
+        [$($last:expr),*] $(,)?
+    ) => {
+        sqlx::query_as!(
+            $row,
+            $sql,
+            $($first,)*
+            &column($requests, |request| request.task_type.as_str()) as _,
+            &column($requests, |request| request.description.as_str()) as _,
+            &column($requests, |request| request.input_data.as_deref()) as _,
+            &column($requests, |request| request.priority),
+            &column($requests, |request| request.depends_on.clone()),
+            &column($requests, |request| request.agent_requirements.as_deref()) as _,
+            &column($requests, |request| request.archetype.as_deref()) as _,
+            &column($requests, |request| request.min_trust),
+            &column($requests, |request| request.deadline) as _,
+            &column($requests, |request| request.not_before) as _,
+            &column($requests, |request| request.max_attempts),
+            &column($requests, |request| request.retry_on_failure),
+            &column($requests, |request| request.unique_key.as_deref()) as _,
+            &column($requests, |request| request.replaces) as _,
+            &column($requests, |request| request.authored_by.as_deref()) as _,
+            &column($requests, |request| request.change_id.as_deref()) as _,
+            &column($requests, |request| request.guard_version.as_str()) as _,
+            &column($requests, |request| request.guard_trust),
+            &column($requests, |request| request.guard_findings.clone()),
+            &column($requests, |request| request.refusal.as_deref()) as _,
+            &column($requests, |request| request.patterns.clone()),
+            &column($requests, |request| request.violations.clone()),
+            $($last,)*
+        )
+    };
+}
+
 impl Transition for Submission {
     type Row = SubmitRow;
 
@@ -55,7 +93,7 @@ impl Transition for Submission {
         let row = sqlx::query_as!(
             SubmitRow,
             r#"
-            select verdict as "verdict!", task_id, dependency_number as place
+            select verdict as "verdict!", task_id, dependency_number
             from submit_task($1, row($2, $3, $4, $5, $6, $7)::request, row(
                 $8, $9, $10::text::json, $11, $12, $13::text::json, $14, $15, $16, $17, $18, $19,
                 $20, $21, $22, $23, $24, $25, $26, $27, $28, $29
@@ -97,10 +135,10 @@ impl Transition for Submission {
     }
 
     async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<SubmitRow>> {
-        let rows = sqlx::query_as!(
+        let rows = query_submissions!(
             SubmitRow,
             r#"
-            select a.verdict as "verdict!", a.task_id, a.dependency_number as place
+            select a.verdict as "verdict!", a.task_id, a.dependency_number
             from begin_gathered_call('{}', '{}') as has_begun,
             unnest(
                 case when has_begun then $1::text[] end, $2::text[], $3::text[], $4::text[],
@@ -129,35 +167,17 @@ impl Transition for Submission {
             ) a
             order by r.n
             "#,
-            &column(requests, |it| it.actor.workspace.as_str()) as _,
-            &column(requests, |it| it.actor.request_id.as_str()) as _,
-            &column(requests, |it| it.actor.agent_id.as_str()) as _,
-            &column(requests, |it| it.actor.agent_type.as_str()) as _,
-            &column(requests, |it| it.actor.session_id.as_deref()) as _,
-            &column(requests, |it| it.actor.elapsed_ms()),
-            &column(requests, |it| it.actor.session_timeout.clone()),
-            &column(requests, |it| it.task_type.as_str()) as _,
-            &column(requests, |it| it.description.as_str()) as _,
-            &column(requests, |it| it.input_data.as_deref()) as _,
-            &column(requests, |it| it.priority),
-            &column(requests, |it| it.depends_on.clone()),
-            &column(requests, |it| it.agent_requirements.as_deref()) as _,
-            &column(requests, |it| it.archetype.as_deref()) as _,
-            &column(requests, |it| it.min_trust),
-            &column(requests, |it| it.deadline) as _,
-            &column(requests, |it| it.not_before) as _,
-            &column(requests, |it| it.max_attempts),
-            &column(requests, |it| it.retry_on_failure),
-            &column(requests, |it| it.unique_key.as_deref()) as _,
-            &column(requests, |it| it.replaces) as _,
-            &column(requests, |it| it.authored_by.as_deref()) as _,
-            &column(requests, |it| it.change_id.as_deref()) as _,
-            &column(requests, |it| it.guard_version.as_str()) as _,
-            &column(requests, |it| it.guard_trust),
-            &column(requests, |it| it.guard_findings.clone()),
-            &column(requests, |it| it.refusal.as_deref()) as _,
-            &column(requests, |it| it.patterns.clone()),
-            &column(requests, |it| it.violations.clone()),
+            requests,
+            [
+                &column(requests, |request| request.actor.workspace.as_str()) as _,
+                &column(requests, |request| request.actor.request_id.as_str()) as _,
+                &column(requests, |request| request.actor.agent_id.as_str()) as _,
+                &column(requests, |request| request.actor.agent_type.as_str()) as _,
+                &column(requests, |request| request.actor.session_id.as_deref()) as _,
+                &column(requests, |request| request.actor.elapsed_ms()),
+                &column(requests, |request| request.actor.session_timeout.clone()),
+            ],
+            [],
         )
         .fetch_all(db)
         .await?;
@@ -187,7 +207,7 @@ pub(super) async fn run_batch(
     let Some(Submission { actor, .. }) = requests.first().map(|it| &**it) else {
         return Ok(Vec::new());
     };
-    let rows = sqlx::query_as!(
+    let rows = query_submissions!(
         BatchRow,
         r#"
         select
@@ -214,36 +234,17 @@ pub(super) async fn run_batch(
             )
         ), $30)
         "#,
-        actor.workspace,
-        actor.request_id,
-        actor.agent_id,
-        actor.agent_type,
-        actor.session_id,
-        actor.elapsed_ms(),
-        actor.session_timeout,
-        &column(requests, |it| it.task_type.as_str()) as _,
-        &column(requests, |it| it.description.as_str()) as _,
-        &column(requests, |it| it.input_data.as_deref()) as _,
-        &column(requests, |it| it.priority),
-        &column(requests, |it| it.depends_on.clone()),
-        &column(requests, |it| it.agent_requirements.as_deref()) as _,
-        &column(requests, |it| it.archetype.as_deref()) as _,
-        &column(requests, |it| it.min_trust),
-        &column(requests, |it| it.deadline) as _,
-        &column(requests, |it| it.not_before) as _,
-        &column(requests, |it| it.max_attempts),
-        &column(requests, |it| it.retry_on_failure),
-        &column(requests, |it| it.unique_key.as_deref()) as _,
-        &column(requests, |it| it.replaces) as _,
-        &column(requests, |it| it.authored_by.as_deref()) as _,
-        &column(requests, |it| it.change_id.as_deref()) as _,
-        &column(requests, |it| it.guard_version.as_str()) as _,
-        &column(requests, |it| it.guard_trust),
-        &column(requests, |it| it.guard_findings.clone()),
-        &column(requests, |it| it.refusal.as_deref()) as _,
-        &column(requests, |it| it.patterns.clone()),
-        &column(requests, |it| it.violations.clone()),
-        references as _,
+        requests,
+        [
+            actor.workspace,
+            actor.request_id,
+            actor.agent_id,
+            actor.agent_type,
+            actor.session_id,
+            actor.elapsed_ms(),
+            actor.session_timeout,
+        ],
+        [references as _],
     )
     .fetch_all(db)
     .await?;

@@ -186,7 +186,9 @@ impl<Dependency: Clone + PartialEq + Serialize> NewTask<Dependency> {
 impl SubmitWork {
     fn answer(&self, row: SubmitRow, refusal: Option<String>) -> Result<Submitted> {
         match row.verdict.as_str() {
-            "unknown_dependency" => Err(self.unknown_dependency(row.place.unwrap_or_default())),
+            "unknown_dependency" => {
+                Err(self.unknown_dependency(row.dependency_number.unwrap_or_default()))
+            }
             "not_replaceable" => {
                 let text = "expected the id of a failed or cancelled task";
                 Err(invalid("replaces", json!(self.replaces), text))
@@ -206,11 +208,11 @@ impl SubmitWork {
         }
     }
 
-    /// The issue for the dependency at this place, counted from 1, of the distinct ones.
-    fn unknown_dependency(&self, place: i64) -> Error {
+    /// Returns the error for an unknown dependency. `number` is its rank among the distinct ones, starting at 1.
+    fn unknown_dependency(&self, number: i64) -> Error {
         let distinct = self.dependencies();
-        let id = usize::try_from(place - 1).ok().and_then(|it| distinct.get(it));
-        let index = self.depends_on.iter().flatten().position(|it| Some(it) == id);
+        let id = usize::try_from(number - 1).ok().and_then(|index| distinct.get(index));
+        let index = self.depends_on.iter().flatten().position(|other| Some(other) == id);
         let loc = [json!("body"), json!("depends_on"), json!(index)];
         let problem = value_error("expected the id of a task");
         Error::Invalid(vec![Issue::new(problem, &loc, &json!(id))])
