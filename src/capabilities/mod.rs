@@ -1,6 +1,7 @@
 //! What the service can do: one file or folder for each capability, one line here.
 pub mod audit_query;
 pub mod discovery;
+mod filter;
 pub mod guardrails;
 pub mod handoffs;
 pub mod locks;

@@ -1,4 +1,4 @@
-//! Reading locks: lists and the status of one key.
+//! Listing live locks, and the status of one key.
 use std::borrow::Cow;
 
 use schemars::JsonSchema;
@@ -7,39 +7,40 @@ use serde_json::{Value, json};
 
 use crate::{
     access::TargetKind,
+    capabilities::filter::non_empty,
     operation::{Context, Meta, Operation, Tool},
     values::{Limit, ListPage, LockKey, Result, Timestamp, list_page::default_limit},
 };
 
-/// The most locks that a check lists, whatever it asks for.
+/// The maximum number of locks in the answer of `check_locks`.
 const MAX_LISTED_LOCKS: i64 = 1000;
 
-/// See which locks are in force, to plan around them.
+/// List the locks that are held, to plan your work around them.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct ListLocks {
-    /// Only those of this agent; empty: of every agent.
+    /// Only locks of this agent. Empty or absent: of every agent.
     #[schemars(extend("x-max-bytes" = 256))]
     pub locked_by: Option<String>,
-    /// Only those whose key begins with this text.
+    /// Only locks whose key begins with this text. Absent: every key.
     #[schemars(extend("x-max-bytes" = 1024))]
     pub prefix: Option<String>,
-    /// Return at most this many, up to 500.
+    /// Maximum number of locks, 0 to 500. A higher value counts as 500.
     #[serde(default = "default_limit::<50>")]
     #[schemars(range(min = 0))]
     pub limit: i64,
 }
 
-/// The locks in force, by key.
+/// Live locks, ordered by key.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct LockList {
     /// The locks.
     pub locks: Vec<ListedLock>,
-    /// How many there are and whether that is all.
+    /// How many locks are returned, and whether there are more.
     #[serde(flatten)]
     pub page: ListPage,
 }
 
-/// A lock in force, with its key.
+/// A live lock with its key.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(extend("x-untrusted" = true))]
 pub struct ListedLock {
@@ -50,28 +51,28 @@ pub struct ListedLock {
     pub lock: Lock,
 }
 
-/// A lock in force.
+/// A live lock.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(extend("x-untrusted" = true))]
 pub struct Lock {
-    /// Who holds it.
+    /// The agent that holds the lock.
     pub locked_by: String,
-    /// Type of the holder.
+    /// Type of that agent.
     pub agent_type: String,
-    /// Since when.
+    /// When the holder acquired the lock.
     pub locked_at: Timestamp,
-    /// Until when.
+    /// When the lock expires unless it is refreshed.
     pub expires_at: Timestamp,
-    /// Why.
+    /// The reason that the holder gave. Null if it gave none.
     pub reason: Option<String>,
-    /// Session of the holder.
+    /// The holder's session. Null if it named none.
     pub session_id: Option<String>,
     /// The current fencing token.
     pub fencing_token: i64,
 }
 
-/// Selects live locks by a condition, which ends the statement. The first two arguments are the workspace
-/// and the session timeout.
+/// Selects live locks by a condition, which ends the statement. The first two arguments are the
+/// workspace and the session timeout.
 macro_rules! live_locks {
     ($condition:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query!(
@@ -121,7 +122,7 @@ impl Operation for ListLocks {
 
     async fn run(self, cx: Context<'_>) -> Result<LockList> {
         let limit = Limit::new(self.limit);
-        let locked_by = self.locked_by.filter(|it| !it.is_empty());
+        let locked_by = non_empty(self.locked_by);
         let filter = Filter { locked_by, prefix: self.prefix, keys: None };
         let rows = list_locks(cx, &filter, limit.rows()).await?;
         let (locks, page) = limit.cut(rows);
@@ -129,11 +130,12 @@ impl Operation for ListLocks {
     }
 }
 
-/// See which of the files that you are about to change are locked, by whom and until when; those that
-/// are free are not listed. Without files: all locks in force, the first 1,000.
+/// See which of the files that you are about to change are locked, by whom and until when. Files
+/// that are not locked are not listed. Without `file_paths`, the answer is the first 1,000 locks of
+/// all.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct CheckLocks {
-    /// The files, or other keys; absent: every lock.
+    /// Paths or other lock keys. Absent: every lock.
     pub file_paths: Option<Vec<LockKey>>,
 }
 
@@ -153,14 +155,14 @@ impl Operation for CheckLocks {
     }
 }
 
-/// Conditions on the locks to list. An absent one matches every lock.
+/// Conditions on the locks to list. Absent ones do not restrict the list.
 struct Filter {
     locked_by: Option<String>,
     prefix: Option<String>,
     keys: Option<Vec<String>>,
 }
 
-/// Lists live locks in the order of their keys.
+/// Returns the live locks that match a filter, ordered by key.
 async fn list_locks(cx: Context<'_>, filter: &Filter, max_locks: i64) -> Result<Vec<ListedLock>> {
     let locks = live_locks!(
         "l.agent_id is not null
@@ -184,18 +186,18 @@ async fn list_locks(cx: Context<'_>, filter: &Filter, max_locks: i64) -> Result<
 /// See whether one file is locked, and by whom.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct GetLockStatus {
-    /// The key; the rest of the path with its slashes.
+    /// The lock key. In a URL: the rest of the path, with its slashes.
     pub path: LockKey,
 }
 
 /// Whether a key is locked.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct LockStatus {
-    /// Whether a live lock is on it.
+    /// Whether the key has a live lock.
     pub locked: bool,
     /// The key in canonical form.
     pub file_path: String,
-    /// The lock; absent when there is none.
+    /// The lock. Absent if the key is not locked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lock: Option<Lock>,
 }

@@ -1,7 +1,7 @@
 //! Exclusive, expiring locks with fencing tokens.
 //!
-//! The invariant: at most one live lock a key, and a key's tokens only rise. A key's row is never
-//! deleted, because it carries the counter of its tokens.
+//! Invariant: a key has at most one live lock, and its fencing tokens only increase. The row of a
+//! key is never deleted, because it stores the counter of the key's tokens.
 pub mod acquire;
 pub mod list;
 mod reasons;
@@ -32,7 +32,7 @@ pub(super) fn operations(operations: Operations) -> Operations {
         .with::<ForceReleaseLock>()
         .resource(McpResource {
             uri: "locks://current",
-            description: "The locks in force.",
+            description: "The live locks.",
             operation: "check_locks",
             input: || json!({}),
             lines: lock_lines,

@@ -1,9 +1,9 @@
 //! The work queue.
 //!
-//! The invariants of the queue: a task goes to at most one claimant an attempt, a claim is a lease
-//! that ends by comparison, and nobody but the claimant of the latest attempt can finish it. What
-//! time has changed (a passed deadline, a last lease that ended) holds at once, whether anybody has
-//! written it down or not: see `task_status` in `work/rules.sql`.
+//! Invariants: each attempt of a task has one claimant. A claim is a lease that expires by a
+//! comparison of times. Only the claimant of the latest attempt can finish the task. What time
+//! alone changes (a deadline that has passed, a last lease that has expired) takes effect at once,
+//! before any row says so: see `task_status` in `work/rules.sql`.
 pub mod batch;
 pub mod claim;
 pub mod finish;
@@ -38,7 +38,7 @@ pub(super) fn operations(operations: Operations) -> Operations {
         .with::<ListWork>()
         .resource(McpResource {
             uri: "work://pending",
-            description: "The tasks that wait, the first 20.",
+            description: "The first 20 pending tasks.",
             operation: "list_work",
             input: || json!({ "status": "pending", "limit": 20 }),
             lines: task_lines,
@@ -48,7 +48,7 @@ pub(super) fn operations(operations: Operations) -> Operations {
 
 fn task_lines(answer: &Value) -> Vec<String> {
     let line = |task: &Value| {
-        let due = task["deadline"].as_str().map(|it| format!(", due {it}")).unwrap_or_default();
+        let due = task["deadline"].as_str().map(|time| format!(", due {time}")).unwrap_or_default();
         format!(
             "[{}] {} {}: {}{due}",
             task["priority"],

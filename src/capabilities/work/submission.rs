@@ -1,4 +1,4 @@
-//! The call that stores a task.
+//! The calls of the database functions that store tasks.
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -10,7 +10,7 @@ use crate::{
     values::{Result, Timestamp},
 };
 
-/// What `submit_task` returns.
+/// The result of the database function `submit_task`.
 #[derive(Debug)]
 pub(crate) struct SubmitRow {
     pub(super) verdict: String,
@@ -18,9 +18,9 @@ pub(crate) struct SubmitRow {
     pub(super) dependency_number: Option<i64>,
 }
 
-/// A call of the database function `submit_task`: the members are those of the database's type `task_submission`.
-/// Objects are bound as text, because the driver would bind them as `jsonb`, which does not keep the order
-/// of members.
+/// A call of the database function `submit_task`. The members are those of the database's type
+/// `task_submission`. Objects are bound as text: the driver would bind them as `jsonb`, which does
+/// not keep the order of members.
 #[derive(Debug)]
 pub(crate) struct Submission {
     pub(super) actor: Actor,
@@ -48,8 +48,8 @@ pub(crate) struct Submission {
     pub(super) violations: Value,
 }
 
-/// Runs a query over submissions. The arguments of the query are the ones in the first list, the columns of
-/// the tasks, and the ones in the second list.
+/// Runs a query over submissions. Its arguments are those of the first list, then the columns of
+/// the tasks, then those of the second list.
 macro_rules! query_submissions {
     (
         $row:ident, $sql:literal, $requests:expr, [$($first:expr),* $(,)?],
@@ -189,7 +189,7 @@ impl Transition for Submission {
     }
 }
 
-/// What became of one task of a batch.
+/// The result of the database function `submit_tasks` for one task.
 #[derive(Debug)]
 pub(crate) struct BatchRow {
     pub(super) is_stored: bool,
@@ -198,13 +198,13 @@ pub(crate) struct BatchRow {
     pub(super) reason: Option<String>,
 }
 
-/// Stores all tasks or none, by the database function `submit_tasks`. All belong to one request.
+/// Stores all tasks of one request or none, by the database function `submit_tasks`.
 pub(super) async fn run_batch(
     requests: &[Arc<Submission>],
     references: &[Option<String>],
     db: &mut Db,
 ) -> Result<Vec<BatchRow>> {
-    let Some(Submission { actor, .. }) = requests.first().map(|it| &**it) else {
+    let Some(Submission { actor, .. }) = requests.first().map(|request| &**request) else {
         return Ok(Vec::new());
     };
     let rows = query_submissions!(

@@ -12,48 +12,48 @@ use crate::{
     values::{Error, Issue, Result, Timestamp, issue::value_error},
 };
 
-/// Hand work to whichever agent claims it. Give it what it depends on, and a `unique_key` where a
-/// second task of the kind would be a mistake.
+/// Submit a task for another agent to claim. Name the tasks that it depends on, and give it a
+/// `unique_key` if a second task of the kind would be a mistake.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct NewTask<Dependency> {
-    /// Kind of work, such as `test`; claimants choose by it. `evaluate` and `review` are never
-    /// handed to their submitter.
+    /// Kind of work, such as `test`; claimants select by it. Tasks of type `evaluate` or `review`
+    /// are never given to their submitter.
     #[schemars(extend("x-max-bytes" = 256))]
     pub task_type: String,
-    /// What is to be done, in words.
+    /// What to do, in words.
     #[schemars(extend("x-max-bytes" = 16384))]
     pub task_description: String,
-    /// What the claimant needs to know, as an object.
+    /// What the claimant needs to know, as an object. Absent: nothing.
     pub input_data: Option<Map<String, Value>>,
-    /// 1 (first) to 10.
+    /// Priority from 1 (first) to 10.
     #[serde(default = "default_priority")]
     #[schemars(range(min = 1, max = 10))]
     pub priority: i64,
-    /// Tasks that must be completed before this one is handed out.
+    /// Ids of tasks that must be completed before this task can be claimed. Absent: none.
     pub depends_on: Option<Vec<Dependency>>,
-    /// What a claimant must be.
+    /// What a claimant must satisfy. Absent: any agent can claim the task.
     pub agent_requirements: Option<AgentRequirements>,
-    /// When a task that nobody has claimed fails; in the future.
+    /// The task fails if it is unclaimed at this time. Must be in the future. Absent: no deadline.
     pub deadline: Option<Timestamp>,
-    /// Not handed out before.
+    /// The task cannot be claimed before this time. Absent: it can be claimed at once.
     pub not_before: Option<Timestamp>,
-    /// How often it may be claimed, 1 to 20.
+    /// How many times the task can be claimed, 1 to 20.
     #[serde(default = "default_max_attempts")]
     #[schemars(range(min = 1, max = 20))]
     pub max_attempts: i64,
-    /// Whether a completion with `success: false` is tried again while attempts are left.
+    /// Whether a task that was reported as failed is tried again while attempts are left.
     #[serde(default)]
     pub retry_on_failure: bool,
-    /// At most one pending, claimed or running task has this key; a second submission answers the
-    /// first one's id.
+    /// At most one pending, claimed or running task has this key. Submitting a second one returns
+    /// the id of the first. Absent: no such limit.
     #[schemars(extend("x-max-bytes" = 256))]
     pub unique_key: Option<String>,
-    /// A failed or cancelled task whose place this one takes: pending tasks that depend on it
-    /// depend on this one then.
+    /// Id of a failed or cancelled task. Pending tasks that depend on it will depend on this task
+    /// instead.
     pub replaces: Option<Uuid>,
 }
 
-/// A submission of one task.
+/// The submission of one task.
 pub type SubmitWork = NewTask<Uuid>;
 
 fn default_priority() -> i64 {
@@ -64,32 +64,32 @@ fn default_max_attempts() -> i64 {
     3
 }
 
-/// What a claimant must be.
+/// What a claimant must satisfy.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct AgentRequirements {
-    /// One of the capabilities that the claimant's sessions declare.
+    /// A capability that the claimant's sessions must declare. Absent: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-max-bytes" = 64))]
     pub archetype: Option<String>,
-    /// The least trust of the claimant, 0 to 4.
+    /// Minimum trust of the claimant, 0 to 4. Absent: 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 4))]
     pub min_trust_level: Option<i64>,
-    /// Anything else, kept as it is.
+    /// Other members; stored unchanged.
     #[serde(flatten)]
     pub others: Map<String, Value>,
 }
 
-/// What became of a submission.
+/// The outcome of a submission.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Submitted {
     /// Whether the task is in the queue.
     pub success: bool,
-    /// Id of the task.
+    /// Id of the task. Null when refused.
     pub task_id: Option<Uuid>,
-    /// `created`, or `deduplicated` when a live task has this `unique_key`.
+    /// `created`, or `deduplicated` if an unfinished task has this `unique_key`. Null when refused.
     pub action: Option<String>,
-    /// Why it was refused: `destructive_operation_blocked: <names>`.
+    /// Why the task was refused: `destructive_operation_blocked: <names>`.
     pub reason: Option<String>,
 }
 
@@ -116,7 +116,7 @@ impl Operation for SubmitWork {
     }
 
     async fn run(self, mut cx: Context<'_>) -> Result<Submitted> {
-        if self.ends_before_it_begins() {
+        if self.is_due_before_start() {
             let text = "expected a time after not_before";
             return Err(invalid("deadline", json!(self.deadline), text));
         }
@@ -127,16 +127,19 @@ impl Operation for SubmitWork {
     }
 }
 
+/// Returns a 422 for one member of the body.
 fn invalid(field: &str, input: Value, text: &str) -> Error {
     let loc = [json!("body"), json!(field)];
     Error::Invalid(vec![Issue::new(value_error(text), &loc, &input)])
 }
 
 impl<Dependency: Clone + PartialEq + Serialize> NewTask<Dependency> {
-    pub(super) fn ends_before_it_begins(&self) -> bool {
+    /// Whether the deadline is not after `not_before`.
+    pub(super) fn is_due_before_start(&self) -> bool {
         matches!((self.deadline, self.not_before), (Some(end), Some(begin)) if end <= begin)
     }
 
+    /// Returns the dependencies without duplicates.
     fn dependencies(&self) -> Vec<Dependency> {
         let mut distinct = Vec::new();
         for id in self.depends_on.iter().flatten() {
@@ -147,14 +150,15 @@ impl<Dependency: Clone + PartialEq + Serialize> NewTask<Dependency> {
         distinct
     }
 
-    /// The call that stores the task, with what the guardrails find in its text.
+    /// Returns the call that stores the task, with what the guardrails find in its text.
     pub(super) async fn submission(&self, cx: &mut Context<'_>) -> Result<Submission> {
         let data = self.input_data.clone().map(Value::Object);
         let text = guardrails::task_text(&self.task_description, data.as_ref());
         let scan = guardrails::scan_all(cx, text).await?;
         let trust = cx.caller.trust;
         let requirements = self.agent_requirements.as_ref();
-        let text = |name: &str| data.as_ref().and_then(|it| it[name].as_str()).map(str::to_owned);
+        let text =
+            |name: &str| data.as_ref().and_then(|data| data[name].as_str()).map(str::to_owned);
         Ok(Submission {
             actor: cx.actor(),
             task_type: self.task_type.clone(),
@@ -162,9 +166,10 @@ impl<Dependency: Clone + PartialEq + Serialize> NewTask<Dependency> {
             input_data: data.as_ref().map(Value::to_string),
             priority: self.priority as i16,
             depends_on: json!(self.dependencies()),
-            agent_requirements: requirements.map(|it| json!(it).to_string()),
-            archetype: requirements.and_then(|it| it.archetype.clone()),
-            min_trust: requirements.and_then(|it| it.min_trust_level).unwrap_or_default() as i16,
+            agent_requirements: requirements.map(|value| json!(value).to_string()),
+            archetype: requirements.and_then(|value| value.archetype.clone()),
+            min_trust: requirements.and_then(|value| value.min_trust_level).unwrap_or_default()
+                as i16,
             deadline: self.deadline,
             not_before: self.not_before,
             max_attempts: self.max_attempts as i16,
@@ -184,6 +189,7 @@ impl<Dependency: Clone + PartialEq + Serialize> NewTask<Dependency> {
 }
 
 impl SubmitWork {
+    /// Translates the verdict of `submit_task`.
     fn answer(&self, row: SubmitRow, refusal: Option<String>) -> Result<Submitted> {
         match row.verdict.as_str() {
             "unknown_dependency" => {
@@ -208,7 +214,8 @@ impl SubmitWork {
         }
     }
 
-    /// Returns the error for an unknown dependency. `number` is its rank among the distinct ones, starting at 1.
+    /// Returns the error for an unknown dependency. `number` is its rank among the distinct ones,
+    /// starting at 1.
     fn unknown_dependency(&self, number: i64) -> Error {
         let distinct = self.dependencies();
         let id = usize::try_from(number - 1).ok().and_then(|index| distinct.get(index));
