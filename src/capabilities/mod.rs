@@ -14,7 +14,7 @@ pub mod profiles;
 pub mod work;
 
 use self::{
-    guardrails::{Check, Guardrails},
+    guardrails::{CheckRecord, PatternCache},
     locks::{acquire::Acquisition, release::Release},
     memory::{bm25::Bm25, remember::NewMemory},
     work::{claim::Claim, finish::Completion, submission::Submission},
@@ -29,7 +29,7 @@ use crate::{
 pub(crate) fn state(config: &Config) -> State {
     let lanes = config.gather_lanes();
     State::default()
-        .with(Guardrails::new())
+        .with(PatternCache::new())
         .with(Bm25::new())
         .with(Gatherer::<Acquisition>::new(lanes))
         .with(Gatherer::<Release>::new(lanes))
@@ -37,7 +37,7 @@ pub(crate) fn state(config: &Config) -> State {
         .with(Gatherer::<Claim>::new(lanes))
         .with(Gatherer::<Completion>::new(lanes))
         .with(Gatherer::<NewMemory>::new(lanes))
-        .with(Gatherer::<Check>::new(lanes))
+        .with(Gatherer::<CheckRecord>::new(lanes))
 }
 
 /// Returns all operations, in the order in which they are documented.

@@ -1,4 +1,4 @@
-//! The check of a text that an agent asks for.
+//! Checking a text that an agent is about to run.
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    pattern_set::patterns,
-    patterns::{Finding, find, first_chars},
+    pattern_set::patterns_of_caller,
+    patterns::{Finding, find_matches, truncate},
     scan::violation_records,
 };
 use crate::{
@@ -17,27 +17,27 @@ use crate::{
     values::Result,
 };
 
-/// How many characters of the operation's text its audit row keeps.
+/// The maximum number of characters of the text in its audit row.
 const AUDITED_TEXT_CHARS: usize = 200;
 
-/// Ask before you run something that could destroy data or other people's work: a shell command, an
-/// SQL statement, a deployment. Do not run it when the answer is not safe. Every finding is
+/// Check a text before you run it, if it could destroy data or other agents' work: a shell command,
+/// an SQL statement, a deployment. If the answer is not safe, do not run it. Every finding is
 /// recorded.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct CheckGuardrails {
-    /// What you are about to run, whole and literally.
+    /// What you are about to run, complete and literal.
     #[schemars(extend("x-max-bytes" = 262_144))]
     pub operation_text: String,
-    /// The files it touches.
+    /// Files that the operation touches; scanned as well. Absent: none.
     pub file_paths: Option<Vec<String>>,
 }
 
-/// What was found.
+/// The result of a check.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Checked {
-    /// Whether nothing found blocks the operation.
+    /// Whether no finding blocks the operation.
     pub safe: bool,
-    /// The patterns found, the first match of each.
+    /// The findings: the first match of each pattern.
     pub violations: Vec<Finding>,
 }
 
@@ -52,7 +52,7 @@ impl Operation for CheckGuardrails {
         json!({ "operation_text": "git status", "file_paths": ["src/main.rs"] })
     }
 
-    /// A check that found nothing leaves nothing, and its answer must not outlive a change of the
+    /// A check without findings leaves no record, and its answer must not outlive a change of the
     /// patterns.
     fn took_effect(answer: &Checked) -> bool {
         !answer.violations.is_empty()
@@ -61,36 +61,36 @@ impl Operation for CheckGuardrails {
     async fn run(self, mut cx: Context<'_>) -> Result<Checked> {
         let text = self.scanned_text();
         let trust = cx.caller.trust;
-        let violations = scan(&mut cx, &text).await?;
-        let blocked = violations.iter().any(|it| it.blocked);
-        let names: Vec<_> = violations.iter().map(|it| &it.pattern_name).collect();
+        let violations = find_matches(&text, &patterns_of_caller(&mut cx).await?.patterns, trust);
+        let is_blocked = violations.iter().any(|finding| finding.blocked);
+        let names: Vec<_> = violations.iter().map(|finding| &finding.pattern_name).collect();
         let result = json!({
-            "safe": !blocked,
+            "safe": !is_blocked,
             "violation_count": violations.len(),
-            "blocked": blocked,
+            "blocked": is_blocked,
             "patterns": names,
         });
-        let check = Check {
+        let record = CheckRecord {
             actor: cx.actor(),
-            audited_text: first_chars(&self.operation_text, AUDITED_TEXT_CHARS).to_owned(),
+            audited_text: truncate(&self.operation_text, AUDITED_TEXT_CHARS).to_owned(),
             violations: violation_records(&violations, &text, self.file_paths.as_deref(), trust),
             result,
         };
-        cx.transition(check).await?;
-        Ok(Checked { safe: !blocked, violations })
+        cx.transition(record).await?;
+        Ok(Checked { safe: !is_blocked, violations })
     }
 }
 
-/// A call of the database function `check_guardrails`.
+/// A call of the database function `check_guardrails`, which records a check.
 #[derive(Debug)]
-pub(crate) struct Check {
+pub(crate) struct CheckRecord {
     actor: Actor,
     audited_text: String,
     violations: Value,
     result: Value,
 }
 
-impl Transition for Check {
+impl Transition for CheckRecord {
     type Row = ();
 
     async fn run(&self, db: &mut Db) -> Result<()> {
@@ -145,26 +145,18 @@ impl Transition for Check {
         Ok(vec![(); requests.len()])
     }
 
-    /// It locks nothing.
+    /// Returns the empty text: the function locks no rows.
     fn lock_order(&self) -> String {
         String::new()
     }
 }
 
 impl CheckGuardrails {
+    /// Returns the scanned text: the text of the operation and then the paths, each on a line of
+    /// its own.
     fn scanned_text(&self) -> String {
         let paths = self.file_paths.iter().flatten().map(String::as_str);
         let lines: Vec<_> = [self.operation_text.as_str()].into_iter().chain(paths).collect();
         lines.join("\n")
     }
-}
-
-/// What a text holds that is destructive, in the eyes of a caller of this trust. Nothing found and
-/// nothing known are told apart: when the patterns are not to be had, this is an error.
-///
-/// The database is asked only when what is known of the workspace's patterns is too old, and then
-/// in a transaction of its own, nested in the caller's, which no failure to read can break.
-async fn scan(cx: &mut Context<'_>, text: &str) -> Result<Vec<Finding>> {
-    let trust = cx.caller.trust;
-    Ok(find(text, &patterns(cx).await?.patterns, trust))
 }

@@ -1,10 +1,10 @@
-//! The list of patterns.
+//! Listing the patterns.
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    pattern_set::{fallback, read},
+    pattern_set::{fallback_patterns, read_patterns},
     patterns::Pattern,
 };
 use crate::{
@@ -12,21 +12,21 @@ use crate::{
     values::{Limit, ListPage, Result, list_page::default_limit},
 };
 
-/// See which patterns check_guardrails looks for and how far you are bound by them.
+/// List the patterns of check_guardrails, with the trust from which on each does not apply.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct ListGuardrails {
-    /// Return at most this many, up to 500.
+    /// Maximum number of patterns, 0 to 500. A higher value counts as 500.
     #[serde(default = "default_limit::<100>")]
     #[schemars(range(min = 0))]
     pub limit: i64,
 }
 
-/// The patterns in the order in which they are looked for.
+/// Patterns, in the order in which they are applied.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct PatternList {
     /// The patterns.
     pub patterns: Vec<Pattern>,
-    /// How many there are and whether that is all.
+    /// How many patterns are returned, and whether there are more.
     #[serde(flatten)]
     pub page: ListPage,
 }
@@ -42,8 +42,10 @@ impl Operation for ListGuardrails {
     }
 
     async fn run(self, cx: Context<'_>) -> Result<PatternList> {
-        let read = read(cx.db, &cx.caller.workspace).await?;
-        let patterns = read.filter(|it| !it.is_empty()).map_or_else(|| fallback(cx.config), Ok)?;
+        let read = read_patterns(cx.db, &cx.caller.workspace).await?;
+        let patterns = read
+            .filter(|patterns| !patterns.is_empty())
+            .map_or_else(|| fallback_patterns(cx.config), Ok)?;
         let (patterns, page) = Limit::new(self.limit).cut(patterns);
         Ok(PatternList { patterns, page })
     }

@@ -1,6 +1,6 @@
-//! Guardrails: destructive operations are recognised by patterns before they are done.
+//! Guardrails: patterns that recognise destructive operations before an agent runs them.
 //!
-//! The invariant: a scan that cannot be made is an error, never "safe".
+//! Invariant: a scan that fails is an error. It never counts as "safe".
 mod check;
 mod list;
 mod pattern_set;
@@ -14,17 +14,17 @@ use crate::{
     values::text::text_of,
 };
 
-pub(crate) use check::Check;
+pub(crate) use check::CheckRecord;
 pub use check::{CheckGuardrails, Checked};
 pub use list::{ListGuardrails, PatternList};
-pub(crate) use pattern_set::{Guardrails, all_compile, built_in_scan, version};
+pub(crate) use pattern_set::{PatternCache, all_compile, built_in_scan, current_version};
 pub use patterns::{Finding, Pattern, Span};
 pub(crate) use scan::{Scan, result_text, scan_all, task_text};
 
 pub(super) fn operations(operations: Operations) -> Operations {
     operations.with::<CheckGuardrails>().with::<ListGuardrails>().resource(McpResource {
         uri: "guardrails://patterns",
-        description: "What check_guardrails looks for.",
+        description: "The patterns of check_guardrails.",
         operation: "list_guardrails",
         input: || json!({ "limit": 500 }),
         lines: pattern_lines,
@@ -43,7 +43,7 @@ fn pattern_lines(answer: &Value) -> Vec<String> {
     let mut lines = Vec::new();
     for category in categories {
         lines.push(format!("{}:", text_of(category)));
-        for pattern in patterns.iter().filter(|it| it["category"] == *category) {
+        for pattern in patterns.iter().filter(|pattern| pattern["category"] == *category) {
             lines.push(format!(
                 "  {} ({}, counts below trust {})",
                 text_of(&pattern["name"]),

@@ -1,65 +1,70 @@
-//! Scans of texts that other agents read later: tasks and their results.
+//! Scanning texts that other agents read later: tasks and their results.
 use serde_json::{Value, json};
 
 use super::{
-    pattern_set::patterns,
-    patterns::{Finding, find, first_chars},
+    pattern_set::patterns_of_caller,
+    patterns::{Finding, find_matches, truncate},
 };
 use crate::{
     operation::Context,
     values::{Result, json::canonical},
 };
 
-/// How many characters of the scanned text a violation record keeps.
+/// The maximum number of characters of the scanned text in a record of a violation.
 const RECORDED_TEXT_CHARS: usize = 500;
 
-/// Everything that a text holds for anybody, to be judged for each caller later.
+/// What the patterns find in a text, for callers of any trust.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
-    /// The set of patterns that judged it.
+    /// The version of the patterns that scanned the text.
     pub(crate) version: String,
     findings: Vec<Finding>,
     text: String,
 }
 
-/// Scans a text for whoever may read it later.
+/// Scans a text for readers of any trust.
 pub(crate) async fn scan_all(cx: &mut Context<'_>, text: String) -> Result<Scan> {
-    let set = patterns(cx).await?;
-    // Every finding counts for somebody without any trust.
-    let findings = find(&text, &set.patterns, 0);
+    let set = patterns_of_caller(cx).await?;
+    // At trust 0 every pattern applies.
+    let findings = find_matches(&text, &set.patterns, 0);
     Ok(Scan { version: set.version, findings, text })
 }
 
 impl Scan {
-    fn counting(&self, trust: u8) -> impl Iterator<Item = &Finding> {
-        self.findings.iter().filter(move |it| i16::from(trust) < it.bypass_trust)
+    /// Returns the findings that apply to a caller of this trust.
+    fn findings_for(&self, trust: u8) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(move |finding| i16::from(trust) < finding.bypass_trust)
     }
 
-    /// The trust from which on nothing of it blocks.
-    pub(crate) fn needed_trust(&self) -> i16 {
-        let blocking = self.findings.iter().filter(|it| it.blocked);
-        blocking.map(|it| it.bypass_trust).max().unwrap_or_default()
+    /// Returns the trust from which on no finding blocks the text.
+    pub(crate) fn required_trust(&self) -> i16 {
+        let blocking = self.findings.iter().filter(|finding| finding.blocked);
+        blocking.map(|finding| finding.bypass_trust).max().unwrap_or_default()
     }
 
-    /// The refusal of a caller whom it blocks.
+    /// Returns the reason with which a caller of this trust is refused, if a finding blocks it.
     pub(crate) fn refusal(&self, trust: u8) -> Option<String> {
-        let names: Vec<_> =
-            self.counting(trust).filter(|it| it.blocked).map(|it| &*it.pattern_name).collect();
+        let names: Vec<_> = self
+            .findings_for(trust)
+            .filter(|finding| finding.blocked)
+            .map(|finding| &*finding.pattern_name)
+            .collect();
         (!names.is_empty()).then(|| format!("destructive_operation_blocked: {}", names.join(", ")))
     }
 
-    /// The names of what counts for a caller, for its audit row.
-    pub(crate) fn names(&self, trust: u8) -> Value {
-        self.counting(trust).map(|it| json!(it.pattern_name)).collect()
+    /// Returns the names of the patterns that apply to a caller of this trust, for its audit row.
+    pub(crate) fn pattern_names(&self, trust: u8) -> Value {
+        self.findings_for(trust).map(|finding| json!(finding.pattern_name)).collect()
     }
 
-    /// What counts for a caller, as `record_guardrail_violations` takes it.
+    /// Returns the findings for a caller of this trust, in the form that
+    /// `record_guardrail_violations` takes.
     pub(crate) fn violations(&self, trust: u8) -> Value {
-        let counting: Vec<_> = self.counting(trust).cloned().collect();
-        violation_records(&counting, &self.text, None, trust)
+        let findings: Vec<_> = self.findings_for(trust).cloned().collect();
+        violation_records(&findings, &self.text, None, trust)
     }
 
-    /// Everything it found, in the same form and with the trust from which on each does not count.
+    /// Returns all findings in the same form, each with the trust from which on it does not apply.
     pub(crate) fn to_json(&self) -> Value {
         let mut records = violation_records(&self.findings, &self.text, None, 0);
         for (record, finding) in records.as_array_mut().into_iter().flatten().zip(&self.findings) {
@@ -69,8 +74,9 @@ impl Scan {
     }
 }
 
-/// The text of a task or its result that is scanned: the description, the data in canonical form,
-/// and every string of the data as it is, because an escaped line break hides what it separates.
+/// Returns the text of a task that is scanned: the description, the data as canonical JSON, and
+/// every string of the data unescaped. Without the last part, an escaped line break would hide a
+/// command.
 pub(crate) fn task_text(description: &str, data: Option<&Value>) -> String {
     let Some(data) = data else { return description.to_owned() };
     let mut text = format!("{description}\n");
@@ -78,56 +84,57 @@ pub(crate) fn task_text(description: &str, data: Option<&Value>) -> String {
     text
 }
 
-/// The text of a task's result that is scanned, in the same manner.
+/// Returns the text of a task's result that is scanned: canonical JSON and every string unescaped.
 pub(crate) fn result_text(result: &Value) -> String {
     let mut text = String::new();
     push_data(result, &mut text);
     text
 }
 
+/// Appends canonical JSON and every string of it.
 fn push_data(data: &Value, text: &mut String) {
     text.push_str(&canonical(data));
     push_strings(data, text);
 }
 
-/// Adds every string in a value, names included and in the canonical order, a line each.
+/// Appends every string of a value, member names included, in the order of canonical JSON, each on
+/// a line of its own.
 fn push_strings(value: &Value, text: &mut String) {
     match value {
         Value::String(line) => {
             text.push('\n');
             text.push_str(line);
         }
-        Value::Array(values) => values.iter().for_each(|it| push_strings(it, text)),
+        Value::Array(values) => values.iter().for_each(|value| push_strings(value, text)),
         Value::Object(members) => {
             let mut members: Vec<_> = members.iter().collect();
             members.sort_by_key(|(name, _)| *name);
-            for (name, it) in members {
+            for (name, value) in members {
                 text.push('\n');
                 text.push_str(name);
-                push_strings(it, text);
+                push_strings(value, text);
             }
         }
         _ => {}
     }
 }
 
-/// The records of findings in a text, as `record_guardrail_violations` takes them in the statement
-/// of the operation that scanned it.
+/// Returns the findings in the form that the database function `record_guardrail_violations` takes.
 pub(super) fn violation_records(
     findings: &[Finding],
     text: &str,
     file_paths: Option<&[String]>,
     trust: u8,
 ) -> Value {
-    let record = |it: &Finding| {
+    let record = |finding: &Finding| {
         json!({
             "trust_level": trust,
-            "pattern_name": it.pattern_name,
-            "category": it.category,
-            "severity": it.severity,
-            "blocked": it.blocked,
-            "operation_text": first_chars(text, RECORDED_TEXT_CHARS),
-            "matched_text": it.matched_text,
+            "pattern_name": finding.pattern_name,
+            "category": finding.category,
+            "severity": finding.severity,
+            "blocked": finding.blocked,
+            "operation_text": truncate(text, RECORDED_TEXT_CHARS),
+            "matched_text": finding.matched_text,
             "file_paths": file_paths,
         })
     };

@@ -1,8 +1,8 @@
-//! What agents learnt, kept for later sessions and other agents, and found again by tag, time and
-//! full text.
+//! Memories: what agents learned, stored for later sessions and other agents, and found by tag,
+//! time and full text.
 //!
-//! The invariant: within an hour, one agent has one memory of a type and a summary, however often
-//! and from how many places at once it is stored.
+//! Invariant: within an hour, an agent has one memory of a type and summary, however many times and
+//! from however many clients at once it is stored.
 pub(crate) mod bm25;
 pub mod recall;
 pub mod remember;
@@ -18,7 +18,7 @@ use crate::{
 pub(super) fn operations(operations: Operations) -> Operations {
     operations.with::<Remember>().with::<Recall>().resource(McpResource {
         uri: "memories://recent",
-        description: "What was learnt lately, ten memories at most.",
+        description: "The ten newest memories.",
         operation: "recall",
         input: || json!({ "agent_id": "", "scope": "workspace", "limit": 10 }),
         lines: memory_lines,
@@ -36,7 +36,7 @@ fn memory_lines(answer: &Value) -> Vec<String> {
             ("Outcome", outcome),
             ("Lessons", joined(&memory["lessons"])),
         ] {
-            lines.extend(text.map(|it| format!("  {name}: {it}")));
+            lines.extend(text.map(|text| format!("  {name}: {text}")));
         }
     }
     lines

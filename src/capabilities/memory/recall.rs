@@ -6,43 +6,44 @@ use serde_json::{Value, json};
 use super::bm25::{Bm25, Ranks};
 use crate::{
     access::IdentityMode,
+    capabilities::filter::non_empty,
     operation::{Context, Meta, Operation, Tool},
     values::{Limit, ListPage, Result, Timestamp, list_page::default_limit},
 };
 
-/// The scope that shows the memories of every agent.
+/// The scope that includes the memories of every agent.
 const WORKSPACE: &str = "workspace";
 
-/// Look for what was learnt before you start on something: by tag, type, time or words. The best
-/// match comes first, and what is older counts less.
+/// Search the memories before you start a task: by tag, type, time or words. The best match comes
+/// first; older memories rank lower.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct Recall {
-    /// The calling agent; empty: the key's own.
+    /// Id of the calling agent. Empty: the key's own, else `X-Agent-Id`.
     #[schemars(extend("x-max-bytes" = 256))]
     pub agent_id: String,
-    /// Only memories with at least one of these tags.
+    /// Only memories with at least one of these tags. Empty or absent: any.
     #[schemars(extend("items" = { "type": "string", "x-max-bytes": 256 }))]
     pub tags: Option<Vec<String>>,
-    /// Only memories of this type.
+    /// Only memories of this type. Empty or absent: any.
     #[schemars(extend("x-max-bytes" = 256))]
     pub event_type: Option<String>,
-    /// Return at most this many, up to 500.
+    /// Maximum number of memories, 0 to 500. A higher value counts as 500.
     #[serde(default = "default_limit::<10>")]
     #[schemars(range(min = 0))]
     pub limit: i64,
-    /// Words that must all occur in summary, lessons or tags, such as `E0433 locks.rs`; the last one
-    /// may be the beginning of a word. Fewer words find more.
+    /// Words that must all occur in summary, lessons or tags, such as `E0433 locks.rs`. The last
+    /// one can be the beginning of a word. Fewer words find more. Absent: every memory matches.
     #[schemars(extend("x-max-bytes" = 4096))]
     pub query: Option<String>,
-    /// `own`: your memories; `workspace`: those of every agent.
+    /// `own`: your memories. `workspace`: those of every agent.
     #[serde(default = "default_scope")]
     #[schemars(extend("enum" = ["own", "workspace"]))]
     pub scope: String,
-    /// Only memories whose relevance is at least this; it falls from 1 by a tenth a day.
+    /// Minimum relevance, 0 to 1. The relevance of a new memory is 1 and falls by a tenth each day.
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub min_relevance: f64,
-    /// Only memories created then or later.
+    /// Only memories created at this time or later. Absent: of any age.
     pub since: Option<Timestamp>,
 }
 
@@ -50,45 +51,45 @@ fn default_scope() -> String {
     "own".to_owned()
 }
 
-/// What was found, the best match first.
+/// Memories, the best match first.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct MemoryList {
     /// The memories.
     pub memories: Vec<Memory>,
-    /// How many there are and whether that is all.
+    /// How many memories are returned, and whether there are more.
     #[serde(flatten)]
     pub page: ListPage,
-    /// True when the order by BM25 failed and the usual one stands in: the memories are complete,
-    /// their order may be a little worse. Only there when true.
+    /// True if the BM25 index failed: no memory is missing, but their order may be worse. Absent
+    /// otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub degraded: Option<bool>,
 }
 
-/// Something an agent learnt.
+/// What an agent learned.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(extend("x-untrusted" = true))]
 pub struct Memory {
-    /// The memory.
+    /// Id of the memory.
     pub id: String,
-    /// What kind of event it tells of.
+    /// Type of the event.
     pub event_type: String,
     /// What happened.
     pub summary: String,
-    /// Anything structured that belongs to it.
+    /// Structured data about the event.
     pub details: Value,
-    /// How it went.
+    /// How it turned out. Null if not given.
     pub outcome: Option<String>,
-    /// What to do, or not to do, next time.
+    /// What to do, or to avoid, next time.
     pub lessons: Vec<String>,
-    /// Words to find it by.
+    /// Words to find the memory by.
     pub tags: Vec<String>,
-    /// 1 when new, falling by a tenth a day.
+    /// 1 for a new memory, falling by a tenth each day.
     pub relevance_score: f64,
-    /// When it was first stored.
+    /// When the memory was first stored.
     pub created_at: Timestamp,
-    /// Who stored it.
+    /// The agent that stored the memory.
     pub agent_id: String,
-    /// In which session.
+    /// That agent's session. Null if it named none.
     pub session_id: Option<String>,
 }
 
@@ -106,10 +107,10 @@ impl Operation for Recall {
     async fn run(self, mut cx: Context<'_>) -> Result<MemoryList> {
         let limit = Limit::new(self.limit);
         let ranks = self.ranks(&mut cx).await?;
-        // A memory's weight is 1, so relevance is a function of age alone: the least relevance is a
-        // greatest age, and without words the order is that of time, which an index has. The age is
-        // bounded because the database refuses an exponential too small for its type.
-        // Scores of BM25 take precedence; what has none follows in native order.
+        // Every memory has weight 1, so its relevance depends on its age alone: a minimum relevance is
+        // a maximum age, and without words the order is that of time, which an index has. The age is
+        // bounded, because the database refuses an exponential too small for its type.
+        // Memories with a BM25 score come first, the others follow in the order of `ts_rank`.
         let agent_id = (self.scope != WORKSPACE).then_some(&cx.caller.agent_id);
         let rows = sqlx::query_as!(
             Memory,
@@ -146,8 +147,8 @@ impl Operation for Recall {
             "#,
             cx.caller.workspace,
             agent_id,
-            self.tags.filter(|it| !it.is_empty()) as Option<Vec<String>>,
-            self.event_type.filter(|it| !it.is_empty()),
+            self.tags.filter(|tags| !tags.is_empty()) as Option<Vec<String>>,
+            non_empty(self.event_type),
             self.since as Option<Timestamp>,
             self.query,
             self.min_relevance,

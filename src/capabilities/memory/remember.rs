@@ -1,4 +1,4 @@
-//! NewMemory a memory.
+//! Storing a memory.
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -13,11 +13,11 @@ use crate::{
     values::Result,
 };
 
-/// Keep what you learnt for later: an error and its cause, a decision and its reason, what worked.
-/// The same type and summary again within an hour is merged into the first memory.
+/// Store what you learned for later: an error and its cause, a decision and its reason, what
+/// worked. A memory with the same type and summary within an hour is merged into the first one.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct Remember {
-    /// The calling agent; empty: the key's own.
+    /// Id of the calling agent. Empty: the key's own, else `X-Agent-Id`.
     #[schemars(extend("x-max-bytes" = 256))]
     pub agent_id: String,
     /// Session of the calling agent.
@@ -26,31 +26,31 @@ pub struct Remember {
     /// `error`, `success`, `decision`, `discovery`, `optimization` or a word of your own.
     #[schemars(extend("x-max-bytes" = 256))]
     pub event_type: String,
-    /// What happened, in a sentence or two. Name files, identifiers and error codes literally: they
-    /// are found whole and in part.
+    /// What happened, in one or two sentences. Write names of files, identifiers and error codes
+    /// literally: a search finds them by the whole name or by parts.
     #[schemars(extend("x-max-bytes" = 16384))]
     pub summary: String,
-    /// Anything structured that belongs to it.
+    /// Structured data about the event, as an object. Absent: none.
     pub details: Option<Map<String, Value>>,
-    /// `positive`, `negative`, `neutral` or a word of your own.
+    /// `positive`, `negative`, `neutral` or a word of your own. Absent: none.
     #[schemars(extend("x-max-bytes" = 256))]
     pub outcome: Option<String>,
-    /// What to do, or not to do, next time.
+    /// What to do, or to avoid, next time. Absent: none.
     pub lessons: Option<Vec<String>>,
-    /// Words to find it by, such as `failure_type:flaky`, `affected_skill:deploy`, `severity:high`,
-    /// `source:ci`.
+    /// Words to find the memory by, such as `failure_type:flaky`, `affected_skill:deploy`,
+    /// `severity:high` or `source:ci`. Absent: none.
     #[schemars(extend("items" = { "type": "string", "x-max-bytes": 256 }))]
     pub tags: Option<Vec<String>>,
 }
 
-/// Where it is kept.
+/// The stored memory.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Remembered {
     /// Always true.
     pub success: bool,
-    /// The memory.
+    /// Id of the memory.
     pub memory_id: String,
-    /// `created`, or `deduplicated` when it was merged into an earlier memory.
+    /// `created`, or `deduplicated` if it was merged into an earlier memory.
     pub action: String,
 }
 
@@ -98,9 +98,9 @@ pub(crate) struct NewMemory {
     digest: Vec<u8>,
     details: Value,
     outcome: Option<String>,
-    /// A list of text, as JSON: a gathered call cannot pass lists of different lengths otherwise.
+    /// A JSON array of texts: a gathered call cannot pass arrays of different lengths otherwise.
     lessons: Value,
-    /// Likewise.
+    /// A JSON array of texts, for the same reason.
     tags: Value,
 }
 

@@ -178,7 +178,7 @@ impl Operation for GetWork {
             task_types: json!(self.task_types),
             lease_minutes: self.lease_minutes.unwrap_or(cx.config.work_lease_minutes) as i32,
             trust: i32::from(cx.caller.trust),
-            guard_version: guardrails::version(&mut cx).await?,
+            guard_version: guardrails::current_version(&mut cx).await?,
             scans: None,
             may_rescan: true,
             can_wait: cx.can_wait(),
@@ -224,7 +224,7 @@ async fn rescan(cx: &mut Context<'_>, texts: Option<Json<Vec<TaskText>>>) -> Res
         let scan = guardrails::scan_all(cx, text).await?;
         scans.push(json!({
             "id": task.id,
-            "guard_trust": scan.needed_trust(),
+            "guard_trust": scan.required_trust(),
             "findings": scan.to_json(),
         }));
     }

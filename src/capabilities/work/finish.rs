@@ -197,7 +197,7 @@ impl Report {
             error_message: self.error_message,
             claim_token: self.claim_token,
             refusal: scan.refusal(trust),
-            patterns: scan.names(trust),
+            patterns: scan.pattern_names(trust),
             violations: scan.violations(trust),
         })
     }

@@ -179,10 +179,10 @@ impl<Dependency: Clone + PartialEq + Serialize> NewTask<Dependency> {
             authored_by: text("submitted_by"),
             change_id: text("change_id"),
             guard_version: scan.version.clone(),
-            guard_trust: scan.needed_trust(),
+            guard_trust: scan.required_trust(),
             guard_findings: scan.to_json(),
             refusal: scan.refusal(trust),
-            patterns: scan.names(trust),
+            patterns: scan.pattern_names(trust),
             violations: scan.violations(trust),
         })
     }
