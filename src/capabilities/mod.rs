@@ -1,4 +1,5 @@
-//! What the service can do: one file or folder for each capability, one line here.
+//! The operations of the service: one file or folder for each capability. A capability that needs
+//! another one calls its functions, in one direction: `work` uses `guardrails`.
 pub mod audit_query;
 pub mod discovery;
 mod filter;
@@ -24,8 +25,8 @@ use crate::{
     operation::{Gatherer, Operations, State},
 };
 
-/// Returns what capabilities keep in the process: their caches, and a gatherer for each transition that
-/// every agent runs every minute.
+/// Returns the state that capabilities keep in the process: caches, and a gatherer for each
+/// transition that agents run often.
 pub(crate) fn state(config: &Config) -> State {
     let lanes = config.gather_lanes();
     State::default()

@@ -1,6 +1,6 @@
 //! Blocks of ports, so that test environments of agents on one machine do not collide.
 //!
-//! The invariant: no two live blocks share a slot, and a session has at most one.
+//! Invariant: live blocks never share a slot, and a session has at most one block.
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -18,38 +18,39 @@ pub(super) fn operations(operations: Operations) -> Operations {
     operations.with::<AllocatePorts>().with::<ReleasePorts>().with::<PortsStatus>()
 }
 
-/// The trust from which a block of another agent may be released.
+/// The trust that is needed to release a block of another agent.
 const RELEASE_ANY_TRUST: u8 = 3;
 
-/// Get four ports of your own and a project name for a local test environment, before you start it.
-/// Repeat the call to keep them for longer: the ports stay the same.
+/// Get four ports and a project name for a local test environment, before you start it. Call it
+/// again to keep them longer: the ports stay the same.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct AllocatePorts {
-    /// The session that the ports are for; they are free again when it ends.
+    /// The session that gets the ports. They are freed when it ends.
     #[schemars(length(min = 1), extend("x-max-bytes" = 256))]
     pub session_id: String,
 }
 
-/// Ports, or why there are none.
+/// Allocated ports, or why there are none.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct AllocatedPorts {
     /// Whether you have ports now.
     pub success: bool,
-    /// The ports; absent when refused.
+    /// The ports. Absent when refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allocation: Option<Allocation>,
-    /// The same as lines for a shell; absent when refused.
+    /// The ports as `export` lines for a shell. Absent when refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub env_snippet: Option<String>,
-    /// Why it was refused: `no_ports_available` or `session_owned_by_other_agent`.
+    /// Why it was refused: `no_ports_available` or `session_owned_by_other_agent`. Absent
+    /// otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// A session's four ports and its project name.
+/// The ports of a session and its project name.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Ports {
-    /// The session.
+    /// Id of the session.
     pub session_id: String,
     /// Port for a database.
     pub db_port: i32,
@@ -63,13 +64,13 @@ pub struct Ports {
     pub compose_project_name: String,
 }
 
-/// The ports of a session.
+/// The ports that a session was given.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Allocation {
     /// The ports.
     #[serde(flatten)]
     pub ports: Ports,
-    /// Until when they are yours.
+    /// When the ports are freed unless you allocate them again.
     pub expires_at: Timestamp,
 }
 
@@ -119,7 +120,9 @@ impl Operation for AllocatePorts {
             return Ok(refused);
         }
         let (Some(slot), Some(expires_at)) = (row.slot, row.expires_at) else {
-            return Err(Error::Internal("a grant without a slot".into()));
+            return Err(Error::Internal(
+                "allocate_ports returned neither a slot nor a refusal".into(),
+            ));
         };
         let ports = Ports::new(cx.config, slot, self.session_id);
         Ok(AllocatedPorts {
@@ -132,7 +135,8 @@ impl Operation for AllocatePorts {
 }
 
 impl Ports {
-    /// Returns the ports of a slot. They are valid, because the configuration was checked for its last slot.
+    /// Returns the ports of a slot. They are valid, because the configuration was checked for its
+    /// last slot.
     fn new(config: &Config, slot: i32, session_id: String) -> Self {
         let base = config.ports.base + slot * config.ports.range;
         Self {
@@ -145,6 +149,7 @@ impl Ports {
         }
     }
 
+    /// Returns the ports as lines for a shell.
     fn env_snippet(&self) -> String {
         let lines = [
             format!("export AGENT_COORDINATOR_DB_PORT={}", self.db_port),
@@ -160,27 +165,27 @@ impl Ports {
 
 fn compose_project_name(session_id: &str) -> String {
     let digest = Sha256::digest(session_id.as_bytes());
-    let hex: String = digest[..4].iter().map(|it| format!("{it:02x}")).collect();
+    let hex: String = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
     format!("ac-{hex}")
 }
 
-/// Give back a session's ports when its test environment is gone.
+/// Release the ports of a session when its test environment is gone.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct ReleasePorts {
-    /// The session that the ports were allocated for.
+    /// The session that was given the ports.
     #[schemars(extend("x-max-bytes" = 256))]
     pub session_id: String,
 }
 
-/// Whether the session has no ports now.
+/// The outcome of a release.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ReleasedPorts {
-    /// Whether they are free, or there were none.
+    /// Whether the session has no ports now.
     pub success: bool,
-    /// Why it was refused: `not_owner` when they belong to another agent.
+    /// `not_owner` if the ports belong to another agent. Absent otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Whether it was this call that freed them.
+    /// Whether this call released a block.
     #[serde(skip)]
     freed_now: bool,
 }
@@ -226,7 +231,7 @@ impl Operation for ReleasePorts {
     }
 }
 
-/// See which sessions have ports and for how long.
+/// List the sessions that have ports, and until when.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct PortsStatus {}
 
@@ -237,11 +242,11 @@ pub struct PortBlock {
     /// The ports.
     #[serde(flatten)]
     pub ports: Ports,
-    /// Minutes that are left.
+    /// Minutes until the ports are freed.
     pub remaining_ttl_minutes: f64,
-    /// The agent that allocated them.
+    /// The agent that allocated the ports.
     pub agent_id: String,
-    /// Until when they are taken.
+    /// When the ports are freed.
     pub expires_at: Timestamp,
 }
 

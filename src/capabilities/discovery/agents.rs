@@ -1,36 +1,37 @@
-//! The list of agents at work.
+//! Listing the sessions of agents.
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
+    capabilities::filter::non_empty,
     operation::{Context, Meta, Operation, Tool},
     values::{Limit, ListPage, Result, Timestamp, list_page::default_limit},
 };
 
-/// See who else is at work, what they can do and what they are doing, before you ask for help or
-/// divide work.
+/// See which other agents are at work, what they can do and what they are doing, before you ask for
+/// help or divide work.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct DiscoverAgents {
-    /// Only sessions that declare this capability.
+    /// Only sessions that registered this capability. Empty or absent: any.
     #[schemars(extend("x-max-bytes" = 256))]
     pub capability: Option<String>,
-    /// Only sessions in this state: `active`, `idle` (silent for 15 minutes) or `disconnected`;
-    /// absent: all but the disconnected.
+    /// Only sessions in this state: `active`, `idle` (silent for 15 minutes) or `disconnected`.
+    /// Empty or absent: `active` and `idle`.
     #[schemars(extend("x-max-bytes" = 256))]
     pub status: Option<String>,
-    /// Return at most this many, up to 500.
+    /// Maximum number of sessions, 0 to 500. A higher value counts as 500.
     #[serde(default = "default_limit::<100>")]
     #[schemars(range(min = 0))]
     pub limit: i64,
 }
 
-/// Sessions, the last heard first.
+/// Sessions, the one with the latest heartbeat first.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct AgentList {
-    /// One member for each session.
+    /// The sessions, one element each.
     pub agents: Vec<AgentSession>,
-    /// How many there are and whether that is all.
+    /// How many sessions are returned, and whether there are more.
     #[serde(flatten)]
     pub page: ListPage,
 }
@@ -39,27 +40,27 @@ pub struct AgentList {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(extend("x-untrusted" = true))]
 pub struct AgentSession {
-    /// The agent.
+    /// Id of the agent.
     pub agent_id: String,
     /// Type of the agent.
     pub agent_type: String,
-    /// The session.
+    /// Id of the session.
     pub session_id: String,
-    /// What it can do.
+    /// What the agent can do.
     pub capabilities: Vec<String>,
     /// `active`, `idle` or `disconnected`.
     pub status: String,
-    /// What it is working on.
+    /// What the agent is working on. Null if not given.
     pub current_task: Option<String>,
-    /// When it was last heard.
+    /// When the last heartbeat was recorded.
     pub last_heartbeat: Timestamp,
-    /// When it was first registered.
+    /// When the session was first registered.
     pub started_at: Timestamp,
-    /// The role it plays in the current phase.
+    /// The agent's role in the current phase. Null if not given.
     pub phase_archetype: Option<String>,
-    /// The agent that it works for.
+    /// The agent that started this one. Null if none did.
     pub delegated_from: Option<String>,
-    /// Anything else that it told.
+    /// Anything else that the agent registered.
     #[schemars(extend("type" = "object"))]
     pub metadata: Value,
 }
@@ -77,9 +78,8 @@ impl Operation for DiscoverAgents {
 
     async fn run(self, cx: Context<'_>) -> Result<AgentList> {
         let limit = Limit::new(self.limit);
-        let given = |filter: Option<String>| filter.filter(|it| !it.is_empty());
-        // In two parts, of which one is skipped: those that are live, which an index tells from the many
-        // that are not, and the others, which an index has in this order.
+        // Two parts, one of which is skipped: the live sessions, which an index separates from the many
+        // ended ones, and the disconnected ones, which an index has in this order.
         let rows = sqlx::query_as!(
             AgentSession,
             r#"
@@ -111,8 +111,8 @@ impl Operation for DiscoverAgents {
             limit $4
             "#,
             cx.caller.workspace,
-            given(self.capability),
-            given(self.status),
+            non_empty(self.capability),
+            non_empty(self.status),
             limit.rows(),
             cx.config.session_timeout(),
         )

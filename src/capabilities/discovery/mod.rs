@@ -1,7 +1,7 @@
-//! Sessions of agents: who is at work, and what becomes of what a session holds when it ends.
+//! Sessions of agents: who is at work, and what happens to what a session holds when it ends.
 //!
-//! The invariant: a session's state is judged from when it was last heard, by every statement for
-//! itself, and whatever ends a session frees what it holds in the same statement.
+//! Invariants: whether a session is live is computed from its last heartbeat by each statement
+//! (`discovery/rules.sql`). Whatever ends a session frees what it holds in the same statement.
 pub mod agents;
 pub mod end_sessions;
 pub mod session;

@@ -1,4 +1,4 @@
-//! Registering a session and keeping it live.
+//! Registering a session and recording its heartbeats.
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -10,42 +10,47 @@ use crate::{
     values::{Result, limits::MAX_ID_BYTES},
 };
 
+/// The caller has not registered this session. The function `deregister_session` records this too.
 pub(super) const SESSION_NOT_FOUND: &str = "session_not_found";
 
-/// Register your session when you start work: others then see you, and what you hold is freed when
-/// you fall silent instead of blocking them. Register it again to change what it says.
+/// Register your session when you start work. Other agents can then see you, and if you fall
+/// silent, what you hold is freed instead of blocking them. Register again to change what you
+/// registered.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct RegisterSession {
-    /// Name of the session, your own; empty or absent: a new one is made and returned.
+    /// A name of your own for the session. Empty or absent: the service generates one and returns
+    /// it.
     #[schemars(extend("x-max-bytes" = 256))]
     pub session_id: Option<String>,
-    /// What you can do, for others to find you by, such as `rust` or `review`.
+    /// What you can do, such as `rust` or `review`, for other agents to find you by. Absent:
+    /// nothing.
     #[schemars(extend("items" = { "type": "string", "x-max-bytes": 256 }))]
     pub capabilities: Option<Vec<String>>,
-    /// What you are working on.
+    /// What you are working on. Absent: not shown.
     #[schemars(extend("x-max-bytes" = 16384))]
     pub current_task: Option<String>,
-    /// The agent that you work for, if another one started you.
+    /// The agent that started you. Absent: none.
     #[schemars(extend("x-max-bytes" = 256))]
     pub delegated_from: Option<String>,
-    /// Anything else worth knowing about the session; kept and shown.
+    /// Anything else about the session, as an object; shown to other agents. Absent: none.
     pub metadata: Option<Map<String, Value>>,
     /// The role you play in the current phase.
     #[schemars(extend("enum" = [
         "architect", "reviewer", "implementer", "analyst", "runner", "gatekeeper", null
     ]))]
+    /// Your role in the current phase. Absent: none.
     pub phase_archetype: Option<String>,
 }
 
-/// A session that is registered now.
+/// A registered session.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct RegisteredSession {
-    /// True.
+    /// Always true.
     pub success: bool,
-    /// Name of the session: send it with every later call, unless this came through an MCP
-    /// connection, which speaks for it from now on.
+    /// Id of the session. Send it with every later call, except through this MCP connection, which
+    /// now belongs to the session.
     pub session_id: String,
-    /// Null.
+    /// Always null.
     pub error: Option<String>,
 }
 
@@ -73,7 +78,7 @@ impl Operation for RegisterSession {
 
     async fn run(self, cx: Context<'_>) -> Result<RegisteredSession> {
         let session_id = match &cx.caller.session_id {
-            Some(named) => named.clone(),
+            Some(session_id) => session_id.clone(),
             None => new_session_id(&cx.caller.agent_id),
         };
         let capabilities = self.capabilities.unwrap_or_default();
@@ -104,37 +109,39 @@ impl Operation for RegisterSession {
     }
 }
 
-/// A name that no other session has; a very long agent id is cut, so that the name can be sent.
+/// Returns a unique session id that begins with the agent id. A long agent id is cut, so that the
+/// session id stays within the limit for ids.
 fn new_session_id(agent_id: &str) -> String {
     let unique = uuid::Uuid::new_v4();
-    let room = MAX_ID_BYTES - "-".len() - unique.to_string().len();
-    format!("{}-{unique}", &agent_id[..agent_id.floor_char_boundary(room)])
+    let max_bytes = MAX_ID_BYTES - "-".len() - unique.to_string().len();
+    format!("{}-{unique}", &agent_id[..agent_id.floor_char_boundary(max_bytes)])
 }
 
-/// Say that you are still at work when you make no other call for a while. Any call that names your
-/// session does the same; without a session named, your latest one is meant.
+/// Report that you are still at work, if you make no other call for a while. Any call that names
+/// your session is a heartbeat too. Without a session, the heartbeat counts for your latest one.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct Heartbeat {
     /// The role you play now; absent: as before.
     #[schemars(extend("enum" = [
         "architect", "reviewer", "implementer", "analyst", "runner", "gatekeeper", null
     ]))]
+    /// Your role in the current phase. Absent: unchanged.
     pub phase_archetype: Option<String>,
 }
 
-/// Whether a session was heard.
+/// The outcome of a heartbeat.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Heard {
-    /// Whether it was.
+pub struct RecordedHeartbeat {
+    /// Whether the heartbeat was recorded.
     pub success: bool,
-    /// The session that was heard.
+    /// Id of the session. Null if it was not found.
     pub session_id: Option<String>,
-    /// `session_not_found` when you have registered no such session.
+    /// `session_not_found` if you have not registered such a session.
     pub error: Option<&'static str>,
 }
 
 impl Operation for Heartbeat {
-    type Output = Heard;
+    type Output = RecordedHeartbeat;
     const META: Meta = Meta::read("heartbeat")
         .at(&["POST /discovery/heartbeat"])
         .identity(IdentityMode::Strict)
@@ -145,7 +152,7 @@ impl Operation for Heartbeat {
         json!({ "agent_id": "claude-1", "session_id": "s-1" })
     }
 
-    async fn run(self, cx: Context<'_>) -> Result<Heard> {
+    async fn run(self, cx: Context<'_>) -> Result<RecordedHeartbeat> {
         let session_id = sqlx::query_scalar!(
             "select session_id from record_session_heartbeat($1, row($2, $3, $4, $5, $6, $7)::request, $8)",
             cx.caller.workspace,
@@ -160,7 +167,7 @@ impl Operation for Heartbeat {
         .fetch_one(cx.db)
         .await?;
         let error = session_id.is_none().then_some(SESSION_NOT_FOUND);
-        Ok(Heard { success: error.is_none(), session_id, error })
+        Ok(RecordedHeartbeat { success: error.is_none(), session_id, error })
     }
 }
 

@@ -50,7 +50,7 @@ impl PatternCache {
     }
 
     /// Returns the enabled patterns of a workspace, in list order. Fails if they cannot be read or
-    /// compiled: without patterns, a text cannot be told to be safe.
+    /// compiled: a scan without patterns would call every text safe.
     ///
     /// The database is queried only when the cached patterns are too old, in a nested transaction,
     /// so that a failed query does not break the caller's transaction.

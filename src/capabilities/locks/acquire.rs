@@ -18,6 +18,7 @@ use crate::{
 
 /// The agent id is blank.
 const INVALID_AGENT_ID: &str = "invalid_agent_id";
+
 /// `ttl_minutes` is negative or above the maximum.
 const TTL_OUT_OF_RANGE: &str = "ttl_out_of_range";
 

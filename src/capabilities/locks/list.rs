@@ -131,8 +131,7 @@ impl Operation for ListLocks {
 }
 
 /// See which of the files that you are about to change are locked, by whom and until when. Files
-/// that are not locked are not listed. Without `file_paths`, the answer is the first 1,000 locks of
-/// all.
+/// that are not locked are not listed. Without `file_paths`: all locks, up to 1,000.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct CheckLocks {
     /// Paths or other lock keys. Absent: every lock.
