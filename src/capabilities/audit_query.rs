@@ -194,8 +194,8 @@ impl Operation for QueryAudit {
     }
 }
 
-/// Parses a time filter. A text that is not a time is a 400, which is fixed by [the
-/// API](../../docs/api-design.md#errors); a time without an offset is a 422.
+/// Parses a time filter. A text that is not a time is a 400, as `docs/api-design.md#errors` says. A
+/// time without an offset is a 422.
 fn parse_time_filter(name: &'static str, filter: &Option<String>) -> Result<Option<DateTime<Utc>>> {
     let Some(text) = non_empty(filter.as_deref()) else { return Ok(None) };
     // In a URL, a plus that is not percent-encoded means a space.
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn the_texts_of_the_contract() {
+    fn a_refused_time_gets_the_documented_message() {
         for name in ["since", "until"] {
             let error = parse_time_filter(name, &Some("x".to_owned())).expect_err("not a time");
             assert_eq!(error.to_string(), format!("Invalid {name} format; use ISO-8601"));

@@ -57,7 +57,7 @@ pub struct Maintained {
     pub tasks_failed: i64,
     /// Number of port blocks that were released.
     pub ports_released: i64,
-    /// Number of approvals and grants that expired.
+    /// Number of approvals and grants that expired. Always 0: this version has none.
     pub approvals_expired: i64,
     /// Number of stored answers and old records that were deleted.
     pub rows_deleted: i64,

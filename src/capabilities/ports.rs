@@ -187,7 +187,7 @@ pub struct ReleasedPorts {
     pub error: Option<String>,
     /// Whether this call released a block.
     #[serde(skip)]
-    freed_now: bool,
+    took_effect: bool,
 }
 
 impl Operation for ReleasePorts {
@@ -202,7 +202,7 @@ impl Operation for ReleasePorts {
     }
 
     fn took_effect(answer: &ReleasedPorts) -> bool {
-        answer.freed_now
+        answer.took_effect
     }
 
     async fn run(self, cx: Context<'_>) -> Result<ReleasedPorts> {
@@ -226,7 +226,7 @@ impl Operation for ReleasePorts {
         Ok(ReleasedPorts {
             success: row.refusal.is_none(),
             error: row.refusal,
-            freed_now: row.slot.is_some(),
+            took_effect: row.slot.is_some(),
         })
     }
 }

@@ -122,7 +122,7 @@ impl Operation for GetMyProfile {
 }
 
 /// Assign a profile to another agent, remove the assignment, or suspend the agent. It applies to
-/// the agent's next request, after at most five seconds on other replicas.
+/// the agent's next request; other replicas apply it within five seconds.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct AssignProfile {
     /// Id of the agent.

@@ -37,7 +37,7 @@ pub struct EndedSession {
     pub ports_released: i64,
     /// Whether this call ended the session.
     #[serde(skip)]
-    ended_now: bool,
+    took_effect: bool,
 }
 
 impl Operation for DeregisterSession {
@@ -53,7 +53,7 @@ impl Operation for DeregisterSession {
     }
 
     fn took_effect(answer: &EndedSession) -> bool {
-        answer.ended_now
+        answer.took_effect
     }
 
     async fn run(self, cx: Context<'_>) -> Result<EndedSession> {
@@ -83,7 +83,7 @@ impl Operation for DeregisterSession {
             locks_released: row.locks_released,
             tasks_requeued: row.tasks_requeued,
             ports_released: row.ports_released,
-            ended_now: row.sessions > 0,
+            took_effect: row.sessions > 0,
         })
     }
 }
@@ -96,11 +96,10 @@ pub struct CleanupAgents {
     #[serde(default = "default_stale_threshold_minutes")]
     #[schemars(range(min = 1, max = 10080))]
     pub stale_threshold_minutes: i32,
-    /// Another name of `stale_threshold_minutes`, which takes precedence. Absent:
-    /// `stale_threshold_minutes` counts.
+    /// Another name for `stale_threshold_minutes`. If both are given, `idle_minutes` applies.
     #[schemars(range(min = 1, max = 10080))]
     pub idle_minutes: Option<i32>,
-    /// Whether to count only and change nothing.
+    /// Whether to count only, without changing anything.
     #[serde(default)]
     pub dry_run: bool,
 }

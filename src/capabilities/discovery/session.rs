@@ -34,11 +34,10 @@ pub struct RegisterSession {
     pub delegated_from: Option<String>,
     /// Anything else about the session, as an object; shown to other agents. Absent: none.
     pub metadata: Option<Map<String, Value>>,
-    /// The role you play in the current phase.
+    /// Your role in the current phase. Absent: none.
     #[schemars(extend("enum" = [
         "architect", "reviewer", "implementer", "analyst", "runner", "gatekeeper", null
     ]))]
-    /// Your role in the current phase. Absent: none.
     pub phase_archetype: Option<String>,
 }
 
@@ -47,8 +46,8 @@ pub struct RegisterSession {
 pub struct RegisteredSession {
     /// Always true.
     pub success: bool,
-    /// Id of the session. Send it with every later call, except through this MCP connection, which
-    /// now belongs to the session.
+    /// Id of the session. Send it with every later call, except through the MCP connection that
+    /// registered the session.
     pub session_id: String,
     /// Always null.
     pub error: Option<String>,
@@ -121,11 +120,10 @@ fn new_session_id(agent_id: &str) -> String {
 /// your session is a heartbeat too. Without a session, the heartbeat counts for your latest one.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct Heartbeat {
-    /// The role you play now; absent: as before.
+    /// Your role in the current phase. Absent: unchanged.
     #[schemars(extend("enum" = [
         "architect", "reviewer", "implementer", "analyst", "runner", "gatekeeper", null
     ]))]
-    /// Your role in the current phase. Absent: unchanged.
     pub phase_archetype: Option<String>,
 }
 

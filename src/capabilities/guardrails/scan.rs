@@ -37,7 +37,7 @@ impl Scan {
     }
 
     /// Returns the trust from which on no finding blocks the text.
-    pub(crate) fn required_trust(&self) -> i16 {
+    pub(crate) fn needed_trust(&self) -> i16 {
         let blocking = self.findings.iter().filter(|finding| finding.blocked);
         blocking.map(|finding| finding.bypass_trust).max().unwrap_or_default()
     }

@@ -20,10 +20,10 @@ pub struct ReleaseLock {
     /// Id of the calling agent. Empty: the key's own, else `X-Agent-Id`.
     #[schemars(extend("x-max-bytes" = 256))]
     pub agent_id: String,
-    /// If given, it must be the holder's session, unless the holder named none.
+    /// The holder's session. Absent, or if the holder named none: not checked.
     #[schemars(extend("x-max-bytes" = 256))]
     pub session_id: Option<String>,
-    /// If given, it must be the lock's current token.
+    /// The lock's current fencing token. Absent: not checked.
     pub fencing_token: Option<i64>,
 }
 
@@ -67,11 +67,11 @@ impl Operation for ReleaseLock {
             token: self.fencing_token,
         };
         let reason = cx.transition(release).await?;
-        let success = reason.is_none();
+        let is_released = reason.is_none();
         Ok(Released {
-            success,
-            action: success.then_some("released"),
-            file_path: success.then(|| self.file_path.as_str().to_owned()),
+            success: is_released,
+            action: is_released.then_some("released"),
+            file_path: is_released.then(|| self.file_path.as_str().to_owned()),
             reason,
         })
     }
@@ -149,7 +149,7 @@ impl Transition for Release {
 pub struct ForceReleaseLock {
     /// The lock key. In a URL: the rest of the path, with its slashes.
     pub path: LockKey,
-    /// If given, it must be the lock's current token.
+    /// The lock's current fencing token. Absent: not checked.
     pub fencing_token: Option<i64>,
 }
 

@@ -46,8 +46,7 @@ pub struct VerifiedLock {
     pub fencing_token: i64,
     /// Whether the key has a live lock with this token.
     pub valid: bool,
-    /// Why it is not valid: `stale_fencing_token`, `not_locked` or `invalid_file_path`. Null if it
-    /// is.
+    /// `stale_fencing_token`, `not_locked` or `invalid_file_path`. Null if the lock is valid.
     pub reason: Option<String>,
     /// The agent that holds the lock. Null if the key is not locked.
     #[schemars(extend("x-untrusted" = true))]

@@ -35,7 +35,7 @@ pub(super) struct Ranks {
     /// The score of each memory by its id. `None` if the index is absent or failed.
     pub(super) scores: Option<Value>,
     /// Whether the index exists but failed.
-    pub(super) degraded: bool,
+    pub(super) is_degraded: bool,
 }
 
 impl Bm25 {
@@ -52,7 +52,7 @@ impl Bm25 {
         }
         match self.index(db).await? {
             Index::Absent => Ok(Ranks::default()),
-            Index::Failed => Ok(Ranks { scores: None, degraded: true }),
+            Index::Failed => Ok(Ranks { scores: None, is_degraded: true }),
             Index::Usable => self.query_index(db, workspace, &words).await,
         }
     }
@@ -106,8 +106,8 @@ impl Bm25 {
         }
         db.rollback().await?;
         Ok(match result {
-            Ok(rows) => Ranks { scores: Some(scores(rows)), degraded: false },
-            Err(_) => Ranks { scores: None, degraded: true },
+            Ok(rows) => Ranks { scores: Some(scores(rows)), is_degraded: false },
+            Err(_) => Ranks { scores: None, is_degraded: true },
         })
     }
 }

@@ -158,7 +158,7 @@ impl Operation for Recall {
         .fetch_all(cx.db)
         .await?;
         let (memories, page) = limit.cut(rows);
-        Ok(MemoryList { memories, page, degraded: ranks.degraded.then_some(true) })
+        Ok(MemoryList { memories, page, degraded: ranks.is_degraded.then_some(true) })
     }
 }
 

@@ -124,12 +124,12 @@ impl Operation for CheckPolicy {
         )
         .fetch_one(cx.db)
         .await?;
-        let over_limit = decision.allowed && !row.allowed;
+        let is_over_limit = decision.allowed && !row.allowed;
         Ok(Advice {
             allowed: row.allowed,
             reason: row.reason,
             engine: cx.services.engine.title(),
-            diagnostics: if over_limit { vec![] } else { decision.diagnostics },
+            diagnostics: if is_over_limit { vec![] } else { decision.diagnostics },
         })
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Submit a whole plan at once: up to 500 tasks, which can depend on one another. Either all of
-/// them are stored or none.
+/// them are stored, or none.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct SubmitBatch {
     /// The tasks, 1 to 500, each with the members of a single submission.
@@ -30,8 +30,8 @@ pub struct SubmitBatch {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(inline)]
 pub struct BatchTask {
-    /// Name of the task within the batch. A later task can depend on it as `ref:<name>`. Absent: no
-    /// task can.
+    /// Name of the task within the batch. Later tasks can depend on it as `ref:<name>`. Absent: no
+    /// name.
     #[serde(rename = "ref")]
     #[schemars(extend("x-max-bytes" = 64))]
     pub reference: Option<String>,
@@ -108,7 +108,7 @@ impl Operation for SubmitBatch {
         }
         let references: Vec<_> = self.tasks.iter().map(|member| member.reference.clone()).collect();
         let rows = submission::run_batch(&submissions, &references, cx.db).await?;
-        let success = rows.iter().all(|row| row.is_stored);
+        let is_stored = rows.iter().all(|row| row.is_stored);
         let results = rows.into_iter().zip(references).map(|(row, reference)| SubmittedTask {
             reference,
             task_id: row.task_id,
@@ -116,8 +116,8 @@ impl Operation for SubmitBatch {
             deduplicated: row.verdict == "deduplicated",
             reason: row.reason,
         });
-        let reason = (!success).then_some("batch_refused");
-        Ok(SubmittedBatch { success, reason, results: results.collect() })
+        let reason = (!is_stored).then_some("batch_refused");
+        Ok(SubmittedBatch { success: is_stored, reason, results: results.collect() })
     }
 }
 

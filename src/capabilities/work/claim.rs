@@ -201,15 +201,15 @@ impl Operation for GetWork {
             tasks = claim.run_many(self.count as i32, cx.db).await?;
         }
         let reason = tasks.first().and_then(|task| task.reason.clone());
-        let success = tasks.first().is_some_and(|task| task.success);
-        if !success {
+        let is_claimed = tasks.first().is_some_and(|task| task.success);
+        if !is_claimed {
             tasks.truncate(if is_one { 1 } else { 0 });
         }
         Ok(match tasks.pop() {
             Some(task) if is_one => ClaimAnswer::One(Box::new(task)),
             last => {
                 tasks.extend(last);
-                ClaimAnswer::Many(ClaimedTasks { success, tasks, reason })
+                ClaimAnswer::Many(ClaimedTasks { success: is_claimed, tasks, reason })
             }
         })
     }
@@ -224,7 +224,7 @@ async fn rescan(cx: &mut Context<'_>, texts: Option<Json<Vec<TaskText>>>) -> Res
         let scan = guardrails::scan_all(cx, text).await?;
         scans.push(json!({
             "id": task.id,
-            "guard_trust": scan.required_trust(),
+            "guard_trust": scan.needed_trust(),
             "findings": scan.to_json(),
         }));
     }

@@ -19,7 +19,7 @@ use crate::{
 pub struct RenewWork {
     /// Id of the task.
     pub task_id: Uuid,
-    /// If given, it must be the token of the latest claim.
+    /// Token of the latest claim. Absent: not checked.
     #[schemars(extend("x-max-bytes" = 256))]
     pub claim_token: Option<String>,
     /// Minutes from now until the lease expires, 1 to 1440. Absent: as many as when you claimed the
@@ -90,8 +90,8 @@ impl Operation for RenewWork {
     }
 }
 
-/// Report that a task that you have claimed is done, or that it failed. Repeating the same report
-/// has no further effect.
+/// Report that a task that you claimed is done, or that it failed. Repeating a report has no
+/// further effect.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct CompleteWork {
     /// Id of the task.
@@ -106,7 +106,7 @@ pub struct CompleteWork {
     /// What went wrong. Absent: nothing.
     #[schemars(extend("x-max-bytes" = 16384))]
     pub error_message: Option<String>,
-    /// If given, it must be the token of the latest claim.
+    /// Token of the latest claim. Absent: not checked.
     #[schemars(extend("x-max-bytes" = 256))]
     pub claim_token: Option<String>,
 }
@@ -173,7 +173,7 @@ pub struct Report {
     /// What went wrong. Absent: nothing.
     #[schemars(extend("x-max-bytes" = 16384))]
     pub error_message: Option<String>,
-    /// If given, it must be the token of the latest claim.
+    /// Token of the latest claim. Absent: not checked.
     #[schemars(extend("x-max-bytes" = 256))]
     pub claim_token: Option<String>,
 }

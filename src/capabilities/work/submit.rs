@@ -67,7 +67,8 @@ fn default_max_attempts() -> i64 {
 /// What a claimant must satisfy.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct AgentRequirements {
-    /// A capability that the claimant's sessions must declare. Absent: any.
+    /// A capability that a live session of the claimant must declare. Agents that declare no
+    /// capabilities are not restricted. Absent: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-max-bytes" = 64))]
     pub archetype: Option<String>,
@@ -179,7 +180,7 @@ impl<Dependency: Clone + PartialEq + Serialize> NewTask<Dependency> {
             authored_by: text("submitted_by"),
             change_id: text("change_id"),
             guard_version: scan.version.clone(),
-            guard_trust: scan.required_trust(),
+            guard_trust: scan.needed_trust(),
             guard_findings: scan.to_json(),
             refusal: scan.refusal(trust),
             patterns: scan.pattern_names(trust),

@@ -170,8 +170,8 @@ impl Operation for GetTask {
     async fn run(self, cx: Context<'_>) -> Result<FoundTask> {
         let task =
             tasks!("t.id = $2", cx.caller.workspace, self.task_id).fetch_optional(cx.db).await?;
-        let success = task.is_some();
-        Ok(FoundTask { success, task, reason: (!success).then_some("task_not_found") })
+        let reason = task.is_none().then_some("task_not_found");
+        Ok(FoundTask { success: task.is_some(), task, reason })
     }
 }
 
