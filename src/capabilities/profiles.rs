@@ -177,20 +177,24 @@ impl Operation for AssignProfile {
 
     async fn run(self, cx: Context<'_>) -> Result<Assigned> {
         let keys = cx.services.keys.of_workspace(&cx.caller.workspace);
-        let bound: Vec<_> = keys
+        let identities: Vec<_> = keys
             .map(|key| &key.identity)
             .filter(|identity| identity.agent_id.as_ref() == Some(&self.target_agent_id))
             .collect();
         // An agent without a bound key acts through unbound keys.
-        let max_trust = match bound.is_empty() {
+        let max_trust = match identities.is_empty() {
             true => max_unbound_trust(cx.config.default_trust),
             false => MAX_TRUST,
         };
-        let pad = bound.is_empty().then_some(None);
-        let types: Vec<_> =
-            bound.iter().map(|identity| identity.agent_type.clone()).chain(pad.clone()).collect();
+        // The function takes a pair of nulls for an agent without keys.
+        let no_key = identities.is_empty().then_some(None);
+        let types: Vec<_> = identities
+            .iter()
+            .map(|identity| identity.agent_type.clone())
+            .chain(no_key.clone())
+            .collect();
         let profiles: Vec<_> =
-            bound.iter().map(|identity| identity.profile.clone()).chain(pad).collect();
+            identities.iter().map(|identity| identity.profile.clone()).chain(no_key).collect();
         let reason = sqlx::query_scalar!(
             r#"
             select refusal from assign_profile(
