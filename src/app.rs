@@ -61,7 +61,7 @@ impl App {
             tokio::time::sleep(services.config.timings.sweep_interval).await;
             let mut swept = maintenance::sweep(services).await;
             if swept.is_ok() && sweeps.is_multiple_of(SWEEPS_PER_RETENTION) {
-                swept = maintenance::retain(services).await;
+                swept = maintenance::delete_old_records(services).await;
             }
             match swept {
                 Ok(()) => sweeps += 1,

@@ -1,17 +1,19 @@
-//! Reading the audit log; `crate::audit` writes it.
+//! Reading the audit log. The database function `record_audit` writes it, see
+//! `operation/audit.sql`.
 //!
-//! The invariant: a query is answered from the newest month backwards and reads no month that it
-//! does not need.
+//! Invariant: a query reads from the newest month backwards, and no month that it does not need.
 use chrono::{DateTime, Datelike as _, NaiveDate, NaiveDateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
+    capabilities::filter::non_empty,
     operation::{Context, McpResource, Meta, Operation, Operations, Tool},
     values::{
         Error, Issue, Limit, ListPage, Result, Timestamp,
         issue::value_error,
+        list_page::default_limit,
         text::{one_line, text_of},
     },
 };
@@ -19,7 +21,7 @@ use crate::{
 pub(super) fn operations(operations: Operations) -> Operations {
     operations.with::<QueryAudit>().resource(McpResource {
         uri: "audit://recent",
-        description: "What was done last, 20 entries.",
+        description: "The 20 newest entries of the audit log.",
         operation: "query_audit",
         input: || json!({ "limit": 20 }),
         lines: entry_lines,
@@ -30,47 +32,47 @@ pub(super) fn operations(operations: Operations) -> Operations {
 fn entry_lines(answer: &Value) -> Vec<String> {
     let line = |entry: &Value| {
         let verdict = if entry["success"] == true { "OK" } else { "FAIL" };
-        let told = [&entry["error_message"], &entry["result"]["reason"]];
-        let error = told.iter().find_map(|it| it.as_str());
+        let reasons = [&entry["error_message"], &entry["result"]["reason"]];
+        let error = reasons.iter().find_map(|reason| reason.as_str());
         format!(
             "{verdict} {} by {}, {} ms, {}{}",
             text_of(&entry["operation"]),
             text_of(&entry["agent_id"]),
             entry["duration_ms"],
             text_of(&entry["created_at"]),
-            error.map(|it| format!(": {}", one_line(it))).unwrap_or_default(),
+            error.map(|text| format!(": {}", one_line(text))).unwrap_or_default(),
         )
     };
     answer["entries"].as_array().into_iter().flatten().map(line).collect()
 }
 
-/// See what was done, by whom and with what result, newest first: to find out why something is as
-/// it is, or what an agent did. Every filter given must match; an empty one does not count.
+/// See what was done, by which agent and with what result, newest first: to find out why something
+/// is as it is, or what an agent did. All given filters must match; an empty text is not a filter.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct QueryAudit {
-    /// Only what this agent did.
+    /// Only entries of this agent.
     #[schemars(extend("x-max-bytes" = 256))]
     pub agent_id: Option<String>,
-    /// Only entries of this name, such as `acquire_lock` or `policy_decision`.
+    /// Only entries with this name, such as `acquire_lock` or `policy_decision`.
     #[schemars(extend("x-max-bytes" = 256))]
     pub operation: Option<String>,
-    /// Return at most this many, up to 500.
-    #[serde(default = "default_limit")]
+    /// Maximum number of entries, 0 to 500. A higher value counts as 500.
+    #[serde(default = "default_limit::<20>")]
     #[schemars(range(min = 0))]
     pub limit: i64,
-    /// Only entries made at this time or after it: ISO-8601 with offset or `Z`.
+    /// Only entries made at this time or later: ISO-8601 with an offset or `Z`.
     #[schemars(extend("x-time" = true))]
     pub since: Option<String>,
-    /// Only entries that belong to this change.
+    /// Only entries of this change.
     #[schemars(extend("x-max-bytes" = 256))]
     pub change_id: Option<String>,
-    /// Only entries made before this time: ISO-8601 with offset or `Z`.
+    /// Only entries made before this time: ISO-8601 with an offset or `Z`.
     #[schemars(extend("x-time" = true))]
     pub until: Option<String>,
-    /// Only what succeeded, or only what was refused.
+    /// True: only successes. False: only refusals and denials.
     pub success: Option<bool>,
-    /// Only entries of the request with this `x-request-id`. Give `since` too, where you can: it
-    /// makes the search shorter.
+    /// Only entries of the request with this `x-request-id`. Give `since` too if you can: it
+    /// shortens the search.
     #[schemars(extend("x-max-bytes" = 256))]
     pub request_id: Option<String>,
     /// Only entries of this session.
@@ -78,55 +80,51 @@ pub struct QueryAudit {
     pub session_id: Option<String>,
 }
 
-fn default_limit() -> i64 {
-    20
-}
-
 /// Entries of the audit log, newest first.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct AuditEntries {
     /// The entries.
     pub entries: Vec<AuditEntry>,
-    /// How many there are and whether that is all.
+    /// How many entries are returned, and whether there are more.
     #[serde(flatten)]
     pub page: ListPage,
 }
 
-/// One thing that was done, or refused.
+/// What an agent did or was refused.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(extend("x-untrusted" = true))]
 pub struct AuditEntry {
-    /// Its id.
+    /// Id of the entry.
     pub id: String,
-    /// The agent that asked for it.
+    /// The agent that made the request.
     pub agent_id: String,
     /// Type of that agent.
     pub agent_type: String,
-    /// What was asked for.
+    /// Name of the operation.
     pub operation: String,
-    /// The members of the request that matter.
+    /// The relevant members of the request.
     #[schemars(extend("type" = "object"))]
     pub parameters: Value,
-    /// What came of it; with a `reason` when it was refused.
+    /// The result, with a `reason` if the request was refused.
     #[schemars(extend("type" = "object"))]
     pub result: Value,
-    /// How long it took, in milliseconds.
+    /// Duration in milliseconds.
     pub duration_ms: i32,
-    /// Whether it was done.
+    /// Whether the operation succeeded.
     pub success: bool,
-    /// When.
+    /// When the entry was made.
     pub created_at: Timestamp,
-    /// What went wrong, when something did.
+    /// What went wrong. Null if nothing did.
     pub error_message: Option<String>,
     /// The `x-request-id` of the request.
     pub request_id: String,
-    /// Session of the agent, when it named one.
+    /// The agent's session. Null if it named none.
     pub session_id: Option<String>,
 }
 
-/// The entries that match every filter of the query and one condition more, which picks the index:
-/// a filter that may be absent cannot, in a plan that must serve every request. The times are
-/// never null there, so that months outside of them are left out.
+/// Selects the entries that match every filter of the query and one more condition, which
+/// determines the index: the generic plan cannot use an index for a filter that can be absent. The
+/// times are never null, so that the planner leaves out the other months.
 macro_rules! entries {
     ($condition:literal, $query:expr, $workspace:expr, $times:expr, $rows:expr) => {
         sqlx::query_as!(
@@ -152,14 +150,14 @@ macro_rules! entries {
             limit $10
             "#,
             $workspace,
-            given(&$query.agent_id),
-            given(&$query.change_id),
+            non_empty($query.agent_id.as_deref()),
+            non_empty($query.change_id.as_deref()),
             $times.0,
             $times.1,
-            given(&$query.operation),
+            non_empty($query.operation.as_deref()),
             $query.success,
-            given(&$query.request_id),
-            given(&$query.session_id),
+            non_empty($query.request_id.as_deref()),
+            non_empty($query.session_id.as_deref()),
             $rows,
         )
     };
@@ -177,13 +175,14 @@ impl Operation for QueryAudit {
 
     async fn run(self, cx: Context<'_>) -> Result<AuditEntries> {
         let limit = Limit::new(self.limit);
-        let times = (time("since", &self.since)?, time("until", &self.until)?);
+        let times =
+            (parse_time_filter("since", &self.since)?, parse_time_filter("until", &self.until)?);
         let workspace = &cx.caller.workspace;
-        let rows = if given(&self.change_id).is_some() {
+        let rows = if non_empty(self.change_id.as_deref()).is_some() {
             let query =
                 entries!("parameters ->> 'change_id' = $3", self, workspace, times, limit.rows());
             query.fetch_all(cx.db).await?
-        } else if given(&self.agent_id).is_some() {
+        } else if non_empty(self.agent_id.as_deref()).is_some() {
             let query = entries!("agent_id = $2", self, workspace, times, limit.rows());
             query.fetch_all(cx.db).await?
         } else {
@@ -195,22 +194,17 @@ impl Operation for QueryAudit {
     }
 }
 
-/// A filter that counts.
-fn given(filter: &Option<String>) -> Option<&str> {
-    filter.as_deref().filter(|it| !it.is_empty())
-}
-
-/// The moment that a filter names. What is no time at all is a bad request by contract; a time
-/// that leaves its moment open, for want of an offset, is an invalid value.
-fn time(name: &'static str, filter: &Option<String>) -> Result<Option<DateTime<Utc>>> {
-    let Some(text) = given(filter) else { return Ok(None) };
-    // The plus of an offset that was not percent-encoded has become a space.
+/// Parses a time filter. A text that is not a time is a 400, as `docs/api-design.md#errors` says. A
+/// time without an offset is a 422.
+fn parse_time_filter(name: &'static str, filter: &Option<String>) -> Result<Option<DateTime<Utc>>> {
+    let Some(text) = non_empty(filter.as_deref()) else { return Ok(None) };
+    // In a URL, a plus that is not percent-encoded means a space.
     let plain = match text.trim().split_once('T') {
         Some((day, rest)) => format!("{day}T{}", rest.replace(' ', "+")),
         None => text.trim().to_owned(),
     };
-    if let Some(moment) = moment(&plain) {
-        return Ok(Some(moment));
+    if let Some(time) = parse_time(&plain) {
+        return Ok(Some(time));
     }
     if is_without_offset(&plain) {
         let problem = value_error("expected an ISO-8601 time with offset or Z");
@@ -220,15 +214,17 @@ fn time(name: &'static str, filter: &Option<String>) -> Result<Option<DateTime<U
     Err(Error::BadRequest(format!("Invalid {name} format; use ISO-8601")))
 }
 
-fn moment(text: &str) -> Option<DateTime<Utc>> {
-    let basic = ["%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z", "%Y-%m-%d %H:%M:%S%.f%#z"];
-    let parsed = DateTime::parse_from_rfc3339(text)
-        .ok()
-        .or_else(|| basic.iter().find_map(|format| DateTime::parse_from_str(text, format).ok()))?;
-    // Beyond four digits, years leave the range of the database.
-    Some(parsed.to_utc()).filter(|it| (0..=9999).contains(&it.year()))
+/// Parses a time with an offset. Returns `None` for other texts.
+fn parse_time(text: &str) -> Option<DateTime<Utc>> {
+    let formats = ["%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z", "%Y-%m-%d %H:%M:%S%.f%#z"];
+    let parsed = DateTime::parse_from_rfc3339(text).ok().or_else(|| {
+        formats.iter().find_map(|format| DateTime::parse_from_str(text, format).ok())
+    })?;
+    // The database does not support every year with more than four digits.
+    Some(parsed.to_utc()).filter(|time| (0..=9999).contains(&time.year()))
 }
 
+/// Whether a text is a time that lacks only its offset.
 fn is_without_offset(text: &str) -> bool {
     let times =
         ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M"];
@@ -242,14 +238,14 @@ mod tests {
 
     #[track_caller]
     fn assert_read(text: &str, expected: Result<&str, u16>) {
-        let read = time("since", &Some(text.to_owned()));
-        let read = read.map(|it| it.map(Timestamp::from).expect("a moment").to_string());
+        let read = parse_time_filter("since", &Some(text.to_owned()));
+        let read = read.map(|time| time.map(Timestamp::from).expect("a time").to_string());
         let read = read.map_err(|error| error.status().as_u16());
         assert_eq!(read, expected.map(str::to_owned), "{text}");
     }
 
     #[test]
-    fn a_time_needs_an_offset_and_anything_else_is_no_time() {
+    fn a_time_needs_an_offset_and_other_texts_are_refused() {
         for text in [
             "2026-09-01T10:00:00Z",
             "2026-09-01T10:00:00.000+00:00",
@@ -284,14 +280,14 @@ mod tests {
         ] {
             assert_read(text, Err(400));
         }
-        assert!(matches!(time("since", &None), Ok(None)));
-        assert!(matches!(time("since", &Some(String::new())), Ok(None)));
+        assert!(matches!(parse_time_filter("since", &None), Ok(None)));
+        assert!(matches!(parse_time_filter("since", &Some(String::new())), Ok(None)));
     }
 
     #[test]
-    fn the_texts_of_the_contract() {
+    fn a_refused_time_gets_the_documented_message() {
         for name in ["since", "until"] {
-            let error = time(name, &Some("x".to_owned())).expect_err("no time");
+            let error = parse_time_filter(name, &Some("x".to_owned())).expect_err("not a time");
             assert_eq!(error.to_string(), format!("Invalid {name} format; use ISO-8601"));
         }
     }

@@ -1,6 +1,6 @@
-//! Handoffs: what an agent leaves for whoever continues its work.
+//! Handoffs: what an agent leaves for the agent that continues its work.
 //!
-//! The invariant: a handoff is never changed or removed, and is given back as it was sent.
+//! Invariant: a handoff is never changed or deleted, and is returned as it was sent.
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -8,9 +8,11 @@ use sqlx::types::Json;
 
 use crate::{
     access::IdentityMode,
+    capabilities::filter::non_empty,
     operation::{Context, McpResource, Meta, Operation, Operations, Tool},
     values::{
         Limit, ListPage, Result, Timestamp,
+        list_page::default_limit,
         text::{joined, text_of},
     },
 };
@@ -18,7 +20,7 @@ use crate::{
 pub(super) fn operations(operations: Operations) -> Operations {
     operations.with::<WriteHandoff>().with::<ReadHandoff>().resource(McpResource {
         uri: "handoffs://recent",
-        description: "The last five handoffs.",
+        description: "The five newest handoffs.",
         operation: "read_handoff",
         input: || json!({ "limit": 5 }),
         lines: handoff_lines,
@@ -52,40 +54,40 @@ fn handoff_lines(answer: &Value) -> Vec<String> {
 
 const SUMMARY_REQUIRED: &str = "summary_required";
 
-/// The lists of a handoff; `content` may hold members of the same names.
+/// The lists of a handoff. `content` can have members of the same names.
 const LISTS: [&str; 5] =
     ["completed_work", "in_progress", "decisions", "next_steps", "relevant_files"];
 
-/// Leave a handoff before you stop, run out of context or give work away: what is done, what is
-/// not, what was decided and what comes next. The next agent reads it with read_handoff.
+/// Leave a handoff before you stop, run out of context or pass work on: what is done, what is not,
+/// what was decided and what comes next. The next agent reads it with read_handoff.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct WriteHandoff {
-    /// Where things stand, in words; must not be blank.
+    /// The state of the work, in words. Must not be blank.
     #[schemars(extend("x-max-bytes" = 16384))]
     pub summary: String,
-    /// What is done.
+    /// What is done, as a list. Absent: none.
     pub completed_work: Option<Vec<Value>>,
-    /// What is begun and not finished.
+    /// What is begun but not finished, as a list. Absent: none.
     pub in_progress: Option<Vec<Value>>,
-    /// What was decided, and why.
+    /// What was decided and why, as a list. Absent: none.
     pub decisions: Option<Vec<Value>>,
-    /// What to do next, in order.
+    /// What to do next, in order, as a list. Absent: none.
     pub next_steps: Option<Vec<Value>>,
-    /// Files that whoever continues should look at.
+    /// Files that the next agent should read, as a list. Absent: none.
     pub relevant_files: Option<Vec<Value>>,
-    /// Anything else, kept as sent. A list that is absent above is taken from the member of the
-    /// same name; a single value there becomes a list of one.
+    /// Anything else, as an object; stored unchanged. A list that is absent above is taken from the
+    /// member of the same name; a single value there becomes a list of one element.
     pub content: Option<Map<String, Value>>,
 }
 
-/// What became of a handoff.
+/// The outcome of writing a handoff.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct WrittenHandoff {
-    /// Whether it was stored.
+    /// Whether the handoff was stored.
     pub success: bool,
-    /// Its id; null when refused.
+    /// Id of the handoff. Null when refused.
     pub handoff_id: Option<String>,
-    /// Why it was refused: `summary_required` when the summary is blank.
+    /// `summary_required` if the summary is blank.
     pub error: Option<&'static str>,
 }
 
@@ -113,9 +115,9 @@ impl Operation for WriteHandoff {
 
     async fn run(self, cx: Context<'_>) -> Result<WrittenHandoff> {
         let refusal = self.summary.trim().is_empty().then_some(SUMMARY_REQUIRED);
-        // Sent as text: as JSON, the driver would send jsonb, which forgets the order of members.
+        // Bound as text: the driver would bind JSON as `jsonb`, which does not keep the order of members.
         let [completed_work, in_progress, decisions, next_steps, relevant_files] =
-            self.lists().map(|it| it.to_string());
+            self.lists().map(|list| list.to_string());
         let content = json!(self.content.unwrap_or_default()).to_string();
         let handoff_id = sqlx::query_scalar!(
             r#"
@@ -147,7 +149,7 @@ impl Operation for WriteHandoff {
 }
 
 impl WriteHandoff {
-    /// The five lists, each from its own member or else from `content`.
+    /// Returns the five lists, each from its own member or else from `content`.
     fn lists(&self) -> [Value; 5] {
         let given = [
             &self.completed_work,
@@ -157,7 +159,7 @@ impl WriteHandoff {
             &self.relevant_files,
         ];
         std::array::from_fn(|n| {
-            let inner = self.content.as_ref().and_then(|it| it.get(LISTS[n]));
+            let inner = self.content.as_ref().and_then(|content| content.get(LISTS[n]));
             match (given[n], inner) {
                 (Some(list), _) => json!(list),
                 (None, None | Some(Value::Null)) => json!([]),
@@ -171,18 +173,14 @@ impl WriteHandoff {
 /// Read the newest handoffs, to continue where another agent or an earlier session stopped.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct ReadHandoff {
-    /// Only those that this agent wrote; empty: those of every agent. Absent: those of every agent
-    /// too, or your own where this is a tool.
+    /// Only handoffs of this agent. Empty: of every agent. Absent: of every agent, or, as an MCP
+    /// tool, your own.
     #[schemars(extend("x-max-bytes" = 256))]
     pub agent_name: Option<String>,
-    /// Return at most this many, up to 500.
-    #[serde(default = "default_limit")]
+    /// Maximum number of handoffs, 0 to 500. A higher value counts as 500.
+    #[serde(default = "default_limit::<1>")]
     #[schemars(range(min = 0))]
     pub limit: i64,
-}
-
-fn default_limit() -> i64 {
-    1
 }
 
 /// Handoffs, newest first.
@@ -190,41 +188,41 @@ fn default_limit() -> i64 {
 pub struct HandoffList {
     /// The handoffs.
     pub handoffs: Vec<Handoff>,
-    /// How many there are and whether that is all.
+    /// How many handoffs are returned, and whether there are more.
     #[serde(flatten)]
     pub page: ListPage,
 }
 
 type List = Json<Vec<Value>>;
 
-/// What an agent left.
+/// What an agent left for the next one.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(extend("x-untrusted" = true))]
 pub struct Handoff {
-    /// Its id.
+    /// Id of the handoff.
     pub id: String,
     /// The agent that wrote it.
     pub agent_name: String,
-    /// The session that wrote it.
+    /// That agent's session. Null if it named none.
     pub session_id: Option<String>,
-    /// Where things stood.
+    /// The state of the work.
     pub summary: String,
     /// What was done.
     #[schemars(with = "Vec<Value>")]
     pub completed_work: List,
-    /// What was begun and not finished.
+    /// What was begun but not finished.
     #[schemars(with = "Vec<Value>")]
     pub in_progress: List,
     /// What was decided.
     #[schemars(with = "Vec<Value>")]
     pub decisions: List,
-    /// What was to be done next.
+    /// What to do next.
     #[schemars(with = "Vec<Value>")]
     pub next_steps: List,
-    /// Files to look at.
+    /// Files to read.
     #[schemars(with = "Vec<Value>")]
     pub relevant_files: List,
-    /// When it was written.
+    /// When the handoff was written.
     pub created_at: Timestamp,
     /// Anything else that was sent with it.
     #[schemars(with = "Map<String, Value>")]
@@ -244,7 +242,7 @@ impl Operation for ReadHandoff {
 
     async fn run(self, cx: Context<'_>) -> Result<HandoffList> {
         let limit = Limit::new(self.limit);
-        let agent_name = self.agent_name.as_ref().filter(|it| !it.is_empty());
+        let agent_name = non_empty(self.agent_name.as_deref());
         let handoffs = sqlx::query_as!(
             Handoff,
             r#"

@@ -1,6 +1,6 @@
-//! Tidying up what time has ended. Nothing here is needed for correctness: every statement compares
-//! for itself. The server does it every 30 s, for every workspace; where no server runs, a schedule
-//! may call the operation.
+//! Cleaning up what has expired. Correctness does not depend on it, because every statement
+//! compares times itself. The server cleans up every 30 s, in every workspace. Where no server
+//! runs, a scheduled job can call the operation.
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -15,20 +15,23 @@ pub(super) fn operations(operations: Operations) -> Operations {
     operations.with::<RunMaintenance>()
 }
 
-/// Tidy up what has expired, where no server does it by itself: end silent sessions, clear expired
-/// locks, finish lost tasks, free ports, drop old records.
+/// Clean up what has expired, where no server does it: end silent sessions, clear expired locks,
+/// fail expired tasks, free ports, delete old records.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct RunMaintenance {
-    /// What to do; absent: everything. `retention` covers every workspace, the others yours.
-    pub tasks: Option<Vec<Task>>,
+    /// What to do. Absent: everything. `retention` covers every workspace, the others yours.
+    pub tasks: Option<Vec<MaintenanceTask>>,
 }
 
 /// A part of maintenance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
-#[expect(missing_docs, reason = "the names say it; described ones would make no plain enum")]
-pub enum Task {
+#[expect(
+    missing_docs,
+    reason = "the names are clear, and descriptions would replace the plain enum in the schema"
+)]
+pub enum MaintenanceTask {
     Sessions,
     Locks,
     Work,
@@ -37,30 +40,30 @@ pub enum Task {
     Retention,
 }
 
-/// What was tidied up.
+/// What maintenance has done.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Maintained {
     /// Always true.
     pub success: bool,
-    /// Silent sessions that were ended.
+    /// Number of silent sessions that were ended.
     pub sessions_expired: i64,
-    /// Expired locks that were cleared.
+    /// Number of expired locks that were cleared.
     pub locks_expired: i64,
-    /// Locks that ended sessions held.
+    /// Number of locks of ended sessions that were released.
     pub locks_released: i64,
-    /// Claims that ended sessions held, returned to the queue.
+    /// Number of claims of ended sessions that were returned to the queue.
     pub tasks_requeued: i64,
-    /// Tasks past their deadline or out of attempts.
+    /// Number of tasks that failed, because they were past their deadline or out of attempts.
     pub tasks_failed: i64,
-    /// Port blocks that were freed.
+    /// Number of port blocks that were released.
     pub ports_released: i64,
-    /// Approvals and grants whose time is over.
+    /// Number of approvals and grants that expired. Always 0: this version has none.
     pub approvals_expired: i64,
-    /// Stored answers and old records that were deleted.
+    /// Number of stored answers and old records that were deleted.
     pub rows_deleted: i64,
-    /// Months of the audit log that were dropped.
+    /// Number of months of the audit log that were dropped.
     pub audit_partitions_dropped: i64,
-    /// How long it took, in milliseconds.
+    /// Duration in milliseconds.
     pub duration_ms: i64,
 }
 
@@ -75,16 +78,19 @@ impl Operation for RunMaintenance {
     }
 
     async fn run(self, cx: Context<'_>) -> Result<Maintained> {
-        let tasks = self.tasks.as_deref().unwrap_or(&Task::ALL);
-        let mut retained = Retained { rows_deleted: 0, audit_partitions_dropped: 0 };
-        if tasks.contains(&Task::Retention) {
-            // A statement of its own: it concerns every workspace, the transition only one.
-            retained = retention(&mut *cx.db, cx.config.audit_retention_days).await?;
+        let tasks = self.tasks.as_deref().unwrap_or(&MaintenanceTask::ALL);
+        let mut deleted = Deleted { rows_deleted: 0, audit_partitions_dropped: 0 };
+        if tasks.contains(&MaintenanceTask::Retention) {
+            // A separate statement, because it covers every workspace and the transition only one.
+            deleted = apply_retention(&mut *cx.db, cx.config.audit_retention_days).await?;
         }
-        let names: Vec<_> = tasks.iter().map(|it| it.name().to_owned()).collect();
-        let row = sqlx::query!(
+        let names: Vec<_> = tasks.iter().map(|task| task.name().to_owned()).collect();
+        let maintained = sqlx::query_as!(
+            Maintained,
             r#"
             select
+                true as "success!", 0::bigint as "approvals_expired!", $10 as "rows_deleted!",
+                $11 as "audit_partitions_dropped!",
                 sessions_expired as "sessions_expired!", locks_expired as "locks_expired!",
                 locks_released as "locks_released!", tasks_requeued as "tasks_requeued!",
                 tasks_failed as "tasks_failed!", ports_released as "ports_released!",
@@ -100,32 +106,20 @@ impl Operation for RunMaintenance {
             cx.config.session_timeout(),
             json!(self.tasks),
             &names,
-            retained.rows_deleted,
-            retained.audit_partitions_dropped,
+            deleted.rows_deleted,
+            deleted.audit_partitions_dropped,
         )
         .fetch_one(cx.db)
         .await?;
-        Ok(Maintained {
-            success: true,
-            sessions_expired: row.sessions_expired,
-            locks_expired: row.locks_expired,
-            locks_released: row.locks_released,
-            tasks_requeued: row.tasks_requeued,
-            tasks_failed: row.tasks_failed,
-            ports_released: row.ports_released,
-            approvals_expired: 0,
-            rows_deleted: retained.rows_deleted,
-            audit_partitions_dropped: retained.audit_partitions_dropped,
-            duration_ms: row.duration_ms,
-        })
+        Ok(maintained)
     }
 }
 
-impl Task {
+impl MaintenanceTask {
     const ALL: [Self; 6] =
         [Self::Sessions, Self::Locks, Self::Work, Self::Ports, Self::Approvals, Self::Retention];
 
-    /// The name that the wire and the database know.
+    /// Returns the name of the task in requests and in the database.
     fn name(self) -> &'static str {
         match self {
             Self::Sessions => "sessions",
@@ -138,8 +132,8 @@ impl Task {
     }
 }
 
-/// What the server's sweep does: everything but retention in every workspace that holds something,
-/// each in a statement of its own so that none waits for the others.
+/// Cleans up every workspace that has something to clean up, except for retention. Each workspace
+/// is a statement of its own, so that none waits for the others.
 pub(crate) async fn sweep(services: &Services) -> Result<()> {
     let mut db = services.db.acquire_connection().await?;
     let workspaces = sqlx::query_scalar!(
@@ -166,24 +160,24 @@ pub(crate) async fn sweep(services: &Services) -> Result<()> {
     Ok(())
 }
 
-/// Retention: the server's sweep does it once an hour.
-pub(crate) async fn retain(services: &Services) -> Result<()> {
+/// Deletes old records of every workspace: the server's sweep calls this once an hour.
+pub(crate) async fn delete_old_records(services: &Services) -> Result<()> {
     let mut db = services.db.acquire_connection().await?;
-    retention(&mut db, services.config.audit_retention_days).await?;
+    apply_retention(&mut db, services.config.audit_retention_days).await?;
     db.commit_and_release().await?;
     Ok(())
 }
 
-/// What retention has done.
-struct Retained {
+/// What retention has deleted.
+struct Deleted {
     rows_deleted: i64,
     audit_partitions_dropped: i64,
 }
 
-/// Deletes what need not be kept any longer, in every workspace.
-async fn retention(db: &mut Db, retention_days: i32) -> Result<Retained> {
-    let retained = sqlx::query_as!(
-        Retained,
+/// Deletes the records of every workspace that no longer have to be kept.
+async fn apply_retention(db: &mut Db, retention_days: i32) -> Result<Deleted> {
+    let deleted = sqlx::query_as!(
+        Deleted,
         r#"
         select
             rows_deleted as "rows_deleted!",
@@ -195,5 +189,5 @@ async fn retention(db: &mut Db, retention_days: i32) -> Result<Retained> {
     )
     .fetch_one(db)
     .await?;
-    Ok(retained)
+    Ok(deleted)
 }

@@ -1,6 +1,8 @@
-//! What the service can do: one file or folder for each capability, one line here.
+//! The operations of the service: one file or folder for each capability. A capability that needs
+//! another one calls its functions, in one direction: `work` uses `guardrails`.
 pub mod audit_query;
 pub mod discovery;
+mod filter;
 pub mod guardrails;
 pub mod handoffs;
 pub mod locks;
@@ -13,30 +15,30 @@ pub mod profiles;
 pub mod work;
 
 use self::{
-    guardrails::{Check, Guardrails},
+    guardrails::{CheckRecord, PatternCache},
     locks::{acquire::Acquisition, release::Release},
-    memory::{Storing, bm25::Bm25},
-    work::{claim::Claim, finish::Completion, submit::Submission},
+    memory::{bm25::Bm25, remember::NewMemory},
+    work::{claim::Claim, finish::Completion, submission::Submission},
 };
 use crate::{
     config::Config,
     operation::{Gatherer, Operations, State},
 };
 
-/// Returns what capabilities keep in the process: their caches, and a gatherer for each transition that
-/// every agent runs every minute.
+/// Returns the state that capabilities keep in the process: caches, and a gatherer for each
+/// transition that agents run often.
 pub(crate) fn state(config: &Config) -> State {
     let lanes = config.gather_lanes();
     State::default()
-        .with(Guardrails::new())
+        .with(PatternCache::new())
         .with(Bm25::new())
         .with(Gatherer::<Acquisition>::new(lanes))
         .with(Gatherer::<Release>::new(lanes))
         .with(Gatherer::<Submission>::new(lanes))
         .with(Gatherer::<Claim>::new(lanes))
         .with(Gatherer::<Completion>::new(lanes))
-        .with(Gatherer::<Storing>::new(lanes))
-        .with(Gatherer::<Check>::new(lanes))
+        .with(Gatherer::<NewMemory>::new(lanes))
+        .with(Gatherer::<CheckRecord>::new(lanes))
 }
 
 /// Returns all operations, in the order in which they are documented.

@@ -1,4 +1,5 @@
-//! Which domains agents may reach. The service is asked and answers; it opens no connection itself.
+//! Rules about the domains that agents can reach. The service answers questions only; it opens no
+//! connection itself.
 use std::borrow::Cow;
 
 use schemars::JsonSchema;
@@ -15,28 +16,30 @@ pub(super) fn operations(operations: Operations) -> Operations {
     operations.with::<CheckNetwork>()
 }
 
+/// The reason where no rule matches and unlisted domains are denied.
 const NO_MATCHING_POLICY: &str = "no_matching_policy";
+/// The reason where no rule matches and unlisted domains are allowed.
 const DEFAULT_POLICY_ALLOW: &str = "default_policy:allow";
 
-/// Ask whether you may reach a domain, before you download from it or call it. The rules are the
-/// operator's; each question is logged.
+/// Ask whether you may reach a domain, before you download from it or call it. The operator sets
+/// the rules; each question is logged.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct CheckNetwork {
     /// A host name of 1 to 253 characters, without scheme, port or path.
     pub domain: Domain,
 }
 
-/// Whether a domain may be reached.
+/// Whether an agent may reach a domain.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct NetworkAnswer {
-    /// Whether it may.
+    /// Whether you may reach the domain.
     pub allowed: bool,
     /// The domain in canonical form.
     pub domain: String,
-    /// The action of the rule that decided, `allow` or `deny`; without a rule `no_matching_policy`
-    /// or `default_policy:allow`.
+    /// Action of the rule that matched, `allow` or `deny`. Without one: `no_matching_policy` or
+    /// `default_policy:allow`.
     pub reason: String,
-    /// Id of the rule that decided.
+    /// Id of the rule that matched. Null without one.
     pub policy_id: Option<String>,
 }
 
@@ -78,7 +81,7 @@ impl Operation for CheckNetwork {
             cx.caller.session_id,
             cx.request.elapsed_ms(),
             cx.config.session_timeout(),
-            cx.caller.profile.as_deref().map(|it| it.name.as_str()),
+            cx.caller.profile.as_deref().map(|profile| profile.name.as_str()),
             self.domain.as_str(),
             cx.config.allow_unlisted_domains,
             default_reason,

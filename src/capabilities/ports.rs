@@ -1,6 +1,6 @@
 //! Blocks of ports, so that test environments of agents on one machine do not collide.
 //!
-//! The invariant: no two live blocks share a slot, and a session has at most one.
+//! Invariant: live blocks never share a slot, and a session has at most one block.
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -18,38 +18,39 @@ pub(super) fn operations(operations: Operations) -> Operations {
     operations.with::<AllocatePorts>().with::<ReleasePorts>().with::<PortsStatus>()
 }
 
-/// The trust from which a block of another agent may be released.
+/// The trust that is needed to release a block of another agent.
 const RELEASE_ANY_TRUST: u8 = 3;
 
-/// Get four ports of your own and a project name for a local test environment, before you start it.
-/// Repeat the call to keep them for longer: the ports stay the same.
+/// Get four ports and a project name for a local test environment, before you start it. Call it
+/// again to keep them longer: the ports stay the same.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct AllocatePorts {
-    /// The session that the ports are for; they are free again when it ends.
+    /// The session that gets the ports. They are freed when it ends.
     #[schemars(length(min = 1), extend("x-max-bytes" = 256))]
     pub session_id: String,
 }
 
-/// Ports, or why there are none.
+/// Allocated ports, or why there are none.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct AllocatedPorts {
     /// Whether you have ports now.
     pub success: bool,
-    /// The ports; absent when refused.
+    /// The ports. Absent when refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allocation: Option<Allocation>,
-    /// The same as lines for a shell; absent when refused.
+    /// The ports as `export` lines for a shell. Absent when refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub env_snippet: Option<String>,
-    /// Why it was refused: `no_ports_available` or `session_owned_by_other_agent`.
+    /// Why it was refused: `no_ports_available` or `session_owned_by_other_agent`. Absent
+    /// otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// The ports of a session.
+/// The ports of a session and its project name.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Allocation {
-    /// The session.
+pub struct Ports {
+    /// Id of the session.
     pub session_id: String,
     /// Port for a database.
     pub db_port: i32,
@@ -61,14 +62,16 @@ pub struct Allocation {
     pub api_port: i32,
     /// Name for a Compose project.
     pub compose_project_name: String,
-    /// Until when they are yours.
-    pub expires_at: Timestamp,
 }
 
-struct AllocatedRow {
-    refusal: Option<String>,
-    slot: Option<i32>,
-    expires_at: Option<Timestamp>,
+/// The ports that a session was given.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Allocation {
+    /// The ports.
+    #[serde(flatten)]
+    pub ports: Ports,
+    /// When the ports are freed unless you allocate them again.
+    pub expires_at: Timestamp,
 }
 
 impl Operation for AllocatePorts {
@@ -89,8 +92,7 @@ impl Operation for AllocatePorts {
     async fn run(self, cx: Context<'_>) -> Result<AllocatedPorts> {
         let ttl_minutes = i64::from(cx.config.ports.ttl_minutes);
         let ttl = PgInterval { months: 0, days: 0, microseconds: ttl_minutes * 60_000_000 };
-        let row = sqlx::query_as!(
-            AllocatedRow,
+        let row = sqlx::query!(
             r#"
             select refusal, slot, expires_at as "expires_at: Timestamp"
             from allocate_ports($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10)
@@ -118,28 +120,36 @@ impl Operation for AllocatePorts {
             return Ok(refused);
         }
         let (Some(slot), Some(expires_at)) = (row.slot, row.expires_at) else {
-            return Err(Error::Internal("a grant without a slot".into()));
+            return Err(Error::Internal(
+                "allocate_ports returned neither a slot nor a refusal".into(),
+            ));
         };
-        let [db_port, rest_port, realtime_port, api_port] = ports(cx.config, slot);
-        let allocation = Allocation {
-            compose_project_name: compose_project_name(&self.session_id),
-            session_id: self.session_id,
-            db_port,
-            rest_port,
-            realtime_port,
-            api_port,
-            expires_at,
-        };
+        let ports = Ports::new(cx.config, slot, self.session_id);
         Ok(AllocatedPorts {
             success: true,
-            env_snippet: Some(allocation.env_snippet()),
-            allocation: Some(allocation),
+            env_snippet: Some(ports.env_snippet()),
+            allocation: Some(Allocation { ports, expires_at }),
             error: None,
         })
     }
 }
 
-impl Allocation {
+impl Ports {
+    /// Returns the ports of a slot. They are valid, because the configuration was checked for its
+    /// last slot.
+    fn new(config: &Config, slot: i32, session_id: String) -> Self {
+        let base = config.ports.base + slot * config.ports.range;
+        Self {
+            db_port: base,
+            rest_port: base + 1,
+            realtime_port: base + 2,
+            api_port: base + 3,
+            compose_project_name: compose_project_name(&session_id),
+            session_id,
+        }
+    }
+
+    /// Returns the ports as lines for a shell.
     fn env_snippet(&self) -> String {
         let lines = [
             format!("export AGENT_COORDINATOR_DB_PORT={}", self.db_port),
@@ -153,42 +163,31 @@ impl Allocation {
     }
 }
 
-/// The four ports of a slot. The configuration was checked: the last slot's are valid too.
-fn ports(config: &Config, slot: i32) -> [i32; 4] {
-    let base = config.ports.base + slot * config.ports.range;
-    [base, base + 1, base + 2, base + 3]
-}
-
 fn compose_project_name(session_id: &str) -> String {
     let digest = Sha256::digest(session_id.as_bytes());
-    let hex: String = digest[..4].iter().map(|it| format!("{it:02x}")).collect();
+    let hex: String = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
     format!("ac-{hex}")
 }
 
-/// Give back a session's ports when its test environment is gone.
+/// Release the ports of a session when its test environment is gone.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct ReleasePorts {
-    /// The session that the ports were allocated for.
+    /// The session that was given the ports.
     #[schemars(extend("x-max-bytes" = 256))]
     pub session_id: String,
 }
 
-/// Whether the session has no ports now.
+/// The outcome of a release.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ReleasedPorts {
-    /// Whether they are free, or there were none.
+    /// Whether the session has no ports now.
     pub success: bool,
-    /// Why it was refused: `not_owner` when they belong to another agent.
+    /// `not_owner` if the ports belong to another agent. Absent otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Whether it was this call that freed them.
+    /// Whether this call released a block.
     #[serde(skip)]
-    freed_now: bool,
-}
-
-struct ReleasedRow {
-    refusal: Option<String>,
-    slot: Option<i32>,
+    took_effect: bool,
 }
 
 impl Operation for ReleasePorts {
@@ -203,12 +202,11 @@ impl Operation for ReleasePorts {
     }
 
     fn took_effect(answer: &ReleasedPorts) -> bool {
-        answer.freed_now
+        answer.took_effect
     }
 
     async fn run(self, cx: Context<'_>) -> Result<ReleasedPorts> {
-        let row = sqlx::query_as!(
-            ReleasedRow,
+        let row = sqlx::query!(
             r#"
             select refusal, slot
             from release_ports($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9)
@@ -228,12 +226,12 @@ impl Operation for ReleasePorts {
         Ok(ReleasedPorts {
             success: row.refusal.is_none(),
             error: row.refusal,
-            freed_now: row.slot.is_some(),
+            took_effect: row.slot.is_some(),
         })
     }
 }
 
-/// See which sessions have ports and for how long.
+/// List the sessions that have ports, and until when.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct PortsStatus {}
 
@@ -241,23 +239,14 @@ pub struct PortsStatus {}
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(extend("x-untrusted" = true))]
 pub struct PortBlock {
-    /// The session.
-    pub session_id: String,
-    /// Port for a database.
-    pub db_port: i32,
-    /// Port for a REST interface.
-    pub rest_port: i32,
-    /// Port for a realtime service.
-    pub realtime_port: i32,
-    /// Port for an API.
-    pub api_port: i32,
-    /// Name for a Compose project.
-    pub compose_project_name: String,
-    /// Minutes that are left.
+    /// The ports.
+    #[serde(flatten)]
+    pub ports: Ports,
+    /// Minutes until the ports are freed.
     pub remaining_ttl_minutes: f64,
-    /// The agent that allocated them.
+    /// The agent that allocated the ports.
     pub agent_id: String,
-    /// Until when they are taken.
+    /// When the ports are freed.
     pub expires_at: Timestamp,
 }
 
@@ -287,19 +276,11 @@ impl Operation for PortsStatus {
         )
         .fetch_all(cx.db)
         .await?;
-        let blocks = rows.into_iter().map(|row| {
-            let [db_port, rest_port, realtime_port, api_port] = ports(cx.config, row.slot);
-            PortBlock {
-                compose_project_name: compose_project_name(&row.session_id),
-                session_id: row.session_id,
-                db_port,
-                rest_port,
-                realtime_port,
-                api_port,
-                remaining_ttl_minutes: row.remaining_ttl_minutes,
-                agent_id: row.agent_id,
-                expires_at: row.expires_at,
-            }
+        let blocks = rows.into_iter().map(|row| PortBlock {
+            ports: Ports::new(cx.config, row.slot, row.session_id),
+            remaining_ttl_minutes: row.remaining_ttl_minutes,
+            agent_id: row.agent_id,
+            expires_at: row.expires_at,
         });
         Ok(blocks.collect())
     }

@@ -1,4 +1,4 @@
-//! What agents are trusted with: the caller's own profile, assignments, and the keys.
+//! Profiles and keys: the caller's own profile, assignments, and the list of keys.
 use std::borrow::Cow;
 
 use schemars::JsonSchema;
@@ -10,6 +10,7 @@ use crate::{
     operation::{Context, McpResource, Meta, Operation, Operations, Tool},
     values::{
         Limit, ListPage, Result,
+        list_page::default_limit,
         text::{joined, text_of},
     },
 };
@@ -18,7 +19,7 @@ pub(super) fn operations(operations: Operations) -> Operations {
     operations.with::<GetMyProfile>().with::<AssignProfile>().with::<ManageKeys>().resource(
         McpResource {
             uri: "profiles://current",
-            description: "Who you are and what you may do.",
+            description: "Your identity, trust and profile.",
             operation: "get_my_profile",
             input: || json!({}),
             lines: profile_lines,
@@ -44,46 +45,47 @@ fn profile_lines(answer: &Value) -> Vec<String> {
     ]
 }
 
+/// The caller has no profile.
 const NO_PROFILE_FOUND: &str = "no_profile_found";
 
-/// The trust of a profile is never above this.
-const MOST_TRUST: u8 = 4;
+/// The highest trust of a profile.
+const MAX_TRUST: u8 = 4;
 
-/// See who you are to this service: your id, how far you are trusted, and the profile that says
-/// what you may do.
+/// See who you are to this service: your id, your trust, and the profile that determines what you
+/// may do.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct GetMyProfile {}
 
 /// The caller's profile and identity.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct MyProfile {
-    /// Whether the caller has a profile.
+    /// Whether you have a profile.
     pub success: bool,
-    /// The profile, if there is one.
+    /// The profile. Null if you have none.
     pub profile: Option<Profile>,
-    /// Where it comes from: `assignment`, by an administrator or by the key, or `default`, by the
-    /// type of the agent.
+    /// Where the profile comes from: `assignment`, by an administrator or by your key, or
+    /// `default`, by your agent type. Null without a profile.
     pub source: Option<&'static str>,
-    /// `no_profile_found` when there is none.
+    /// `no_profile_found` if you have no profile.
     pub reason: Option<&'static str>,
-    /// Who the caller is.
+    /// Your identity.
     pub identity: CallerIdentity,
 }
 
-/// Who a caller is.
+/// The identity of the caller.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct CallerIdentity {
-    /// Effective agent id.
+    /// Id of the agent that you act as.
     pub agent_id: String,
-    /// Effective agent type.
+    /// Type of that agent.
     pub agent_type: String,
-    /// Workspace that the caller sees.
+    /// Workspace that you see.
     pub workspace: String,
-    /// Session that the request names.
+    /// Session that the request names. Null if it names none.
     pub session_id: Option<String>,
-    /// Whether the key is bound to this agent.
+    /// Whether your key is bound to this agent.
     pub bound: bool,
-    /// The trust that decides, from 0 to 4; that of the profile may be higher.
+    /// Your effective trust, 0 to 4. The profile's can be higher.
     pub trust_level: u8,
 }
 
@@ -103,7 +105,7 @@ impl Operation for GetMyProfile {
             success: profile.is_some(),
             reason: profile.is_none().then_some(NO_PROFILE_FOUND),
             profile,
-            source: caller.profile_source.map(|it| match it {
+            source: caller.profile_source.map(|source| match source {
                 ProfileSource::Assignment => "assignment",
                 ProfileSource::Default => "default",
             }),
@@ -119,34 +121,34 @@ impl Operation for GetMyProfile {
     }
 }
 
-/// Give another agent a profile, take it away again, or suspend the agent. It holds from the
-/// agent's next request on, within five seconds everywhere.
+/// Assign a profile to another agent, remove the assignment, or suspend the agent. It applies to
+/// the agent's next request; other replicas apply it within five seconds.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct AssignProfile {
-    /// The agent.
+    /// Id of the agent.
     #[schemars(extend("x-max-bytes" = 256, "x-not-blank" = true))]
     pub target_agent_id: String,
-    /// Name of the profile; null removes the assignment.
+    /// Name of the profile. Null removes the assignment.
     #[schemars(extend("x-max-bytes" = 256))]
     pub profile: Option<String>,
-    /// Whether the agent may do nothing at all until this is false again.
+    /// Whether every request of the agent is denied, until you assign false.
     #[serde(default)]
     pub suspended: bool,
 }
 
-/// What became of an assignment.
+/// The outcome of an assignment.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Assigned {
-    /// Whether it holds now.
+    /// Whether the assignment was stored.
     pub success: bool,
-    /// The agent.
+    /// Id of the agent.
     pub target_agent_id: String,
-    /// The profile asked for.
+    /// The requested profile. Null for none.
     pub profile: Option<String>,
-    /// Whether a suspension was asked for.
+    /// Whether a suspension was requested.
     pub suspended: bool,
-    /// Why it was refused: `profile_not_found`, `cannot_assign_self` or `trust_above_caller`, when
-    /// the profile or the agent has more trust than the caller.
+    /// Why it was refused: `profile_not_found`, `cannot_assign_self` or `trust_above_caller`, if
+    /// the profile or the agent has more trust than you.
     pub reason: Option<String>,
 }
 
@@ -175,19 +177,24 @@ impl Operation for AssignProfile {
 
     async fn run(self, cx: Context<'_>) -> Result<Assigned> {
         let keys = cx.services.keys.of_workspace(&cx.caller.workspace);
-        let bound: Vec<_> = keys
-            .map(|it| &it.identity)
-            .filter(|it| it.agent_id.as_ref() == Some(&self.target_agent_id))
+        let identities: Vec<_> = keys
+            .map(|key| &key.identity)
+            .filter(|identity| identity.agent_id.as_ref() == Some(&self.target_agent_id))
             .collect();
-        // Without a key of its own, the agent is one that unbound keys may act as.
-        let most_trust = match bound.is_empty() {
+        // An agent without a bound key acts through unbound keys.
+        let max_trust = match identities.is_empty() {
             true => max_unbound_trust(cx.config.default_trust),
-            false => MOST_TRUST,
+            false => MAX_TRUST,
         };
-        let pad = bound.is_empty().then_some(None);
-        let types: Vec<_> =
-            bound.iter().map(|it| it.agent_type.clone()).chain(pad.clone()).collect();
-        let profiles: Vec<_> = bound.iter().map(|it| it.profile.clone()).chain(pad).collect();
+        // The function takes a pair of nulls for an agent without keys.
+        let no_key = identities.is_empty().then_some(None);
+        let types: Vec<_> = identities
+            .iter()
+            .map(|identity| identity.agent_type.clone())
+            .chain(no_key.clone())
+            .collect();
+        let profiles: Vec<_> =
+            identities.iter().map(|identity| identity.profile.clone()).chain(no_key).collect();
         let reason = sqlx::query_scalar!(
             r#"
             select refusal from assign_profile(
@@ -206,7 +213,7 @@ impl Operation for AssignProfile {
             self.suspended,
             &types as &[Option<String>],
             &profiles as &[Option<String>],
-            i32::from(most_trust),
+            i32::from(max_trust),
             i32::from(cx.config.default_trust),
             i32::from(cx.caller.trust),
         )
@@ -222,26 +229,22 @@ impl Operation for AssignProfile {
     }
 }
 
-/// See which API keys the service accepts in your workspace, by fingerprint, and what each is bound
-/// to. Keys are changed by configuration and restart.
+/// List the API keys that the service accepts in your workspace, by fingerprint, and the agents
+/// that they are bound to. Keys are changed by configuration and restart.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct ManageKeys {
-    /// Return at most this many, up to 500.
-    #[serde(default = "default_limit")]
+    /// Maximum number of keys, 0 to 500. A higher value counts as 500.
+    #[serde(default = "default_limit::<100>")]
     #[schemars(range(min = 0))]
     pub limit: i64,
 }
 
-fn default_limit() -> i64 {
-    100
-}
-
-/// The accepted keys.
+/// Accepted keys.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct KeyList {
     /// The keys, in the order of the configuration.
     pub keys: Vec<ListedKey>,
-    /// How many there are and whether that is all.
+    /// How many keys are returned, and whether there are more.
     #[serde(flatten)]
     pub page: ListPage,
 }
@@ -249,17 +252,17 @@ pub struct KeyList {
 /// A key without its secret.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ListedKey {
-    /// `sha256:` and the first 12 hex digits of the key's digest.
+    /// `sha256:` and the first 12 hex digits of the digest of the key.
     pub fingerprint: String,
-    /// The agent that it is bound to, if any.
+    /// The agent that the key is bound to. Null if it is not bound.
     pub agent_id: Option<String>,
-    /// The type that it is bound to, if any.
+    /// The agent type that the key is bound to. Null if it is not bound.
     pub agent_type: Option<String>,
-    /// Its workspace.
+    /// Workspace of the key.
     pub workspace: String,
-    /// The profile of its agent, where none is assigned.
+    /// The agent's profile, unless another one is assigned. Null for none.
     pub profile: Option<String>,
-    /// Whether it is bound to an agent.
+    /// Whether the key is bound to an agent.
     pub bound: bool,
 }
 

@@ -5,6 +5,12 @@ use serde::Serialize;
 /// The maximum number of elements of a list, whatever limit a client asks for.
 const MAX_LIMIT: i64 = 500;
 
+/// Returns the limit of a list for requests without a limit, as
+/// `#[serde(default = "default_limit::<50>")]`.
+pub(crate) fn default_limit<const LIMIT: i64>() -> i64 {
+    LIMIT
+}
+
 /// How much of a list an answer contains.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ListPage {

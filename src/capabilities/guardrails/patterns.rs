@@ -1,61 +1,63 @@
-//! Patterns of destructive operations, and the matcher: a pure function of text, patterns and trust.
+//! The patterns of destructive operations and the matcher, a pure function of text, patterns and
+//! trust.
 use regex::{Regex, RegexBuilder};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// The severity that blocks; the others only tell.
+/// The severity that blocks an operation. The others are only reported.
 const BLOCK: &str = "block";
 
-/// How many characters of a match are repeated.
+/// The maximum number of characters of a match in a finding.
 const MATCHED_TEXT_CHARS: usize = 200;
 
 /// A pattern of destructive operations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Pattern {
-    /// Name of the pattern, as findings carry it.
+    /// Name of the pattern.
     pub name: String,
-    /// `git`, `file`, `database`, `credential`, `deployment` or a word of your own.
+    /// `git`, `file`, `database`, `credential`, `deployment` or another word.
     pub category: String,
-    /// `block` blocks; `warn`, `log` and `approval_required` are only reported.
+    /// `block` blocks the operation; `warn`, `log` and `approval_required` are only reported.
     pub severity: String,
-    /// A match counts for callers whose trust is below this.
+    /// The pattern applies to callers whose trust is below this, 0 to 4.
     pub min_trust_level: i16,
-    /// The regular expression, matched in any case.
+    /// Regular expression; upper and lower case match alike.
     pub pattern: String,
-    /// Why a match matters.
+    /// Why a match is dangerous.
     pub explanation: String,
-    /// Whether it is applied.
+    /// Whether the pattern is applied.
     pub enabled: bool,
 }
 
-/// A pattern that was found in a text.
+/// A match of a pattern in a text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Finding {
     /// Name of the pattern.
     pub pattern_name: String,
-    /// Its category.
+    /// Category of the pattern.
     pub category: String,
     /// `block`, `warn`, `log` or `approval_required`.
     pub severity: String,
-    /// What matched, the first 200 characters.
+    /// The matched text, at most 200 characters.
     pub matched_text: String,
-    /// Whether the operation must not be done.
+    /// Whether the finding blocks the operation.
     pub blocked: bool,
-    /// Why it matters.
+    /// Why the match is dangerous.
     pub explanation: String,
-    /// Where it matched.
+    /// Where the match is.
     pub span: Span,
-    /// Callers of this trust or more may do it.
+    /// Callers of this trust or more are not blocked.
     #[serde(skip)]
     pub(crate) bypass_trust: i16,
 }
 
-/// A part of the scanned text, which is the operation's text and then the paths, a line each.
+/// A part of the scanned text, which is the text of the operation and then the paths, each on a
+/// line of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Span {
-    /// Its first character, counted from 0.
+    /// Index of the first character, starting at 0.
     pub start: usize,
-    /// The character after its last one.
+    /// Index of the character after the last one.
     pub end: usize,
 }
 
@@ -66,16 +68,18 @@ pub(crate) struct Compiled {
     pub(super) regex: Regex,
 }
 
-/// The compiled form of a pattern: any case, Unicode white space and word characters, linear time.
+/// Compiles a pattern: case-insensitive, Unicode white space and word characters. Matching takes
+/// linear time.
 pub(super) fn compile(pattern: &str) -> Result<Regex, regex::Error> {
     RegexBuilder::new(pattern).case_insensitive(true).build()
 }
 
-/// The first match of each pattern, in the order of the patterns, as far as it counts for a caller
-/// of this trust.
-pub(super) fn find(text: &str, patterns: &[Compiled], trust: u8) -> Vec<Finding> {
-    let counting = patterns.iter().filter(|it| i16::from(trust) < it.pattern.min_trust_level);
-    counting
+/// Returns the first match of each pattern that applies to a caller of this trust, in the order of
+/// the patterns.
+pub(super) fn find_matches(text: &str, patterns: &[Compiled], trust: u8) -> Vec<Finding> {
+    let applicable =
+        patterns.iter().filter(|compiled| i16::from(trust) < compiled.pattern.min_trust_level);
+    applicable
         .filter_map(|Compiled { pattern, regex }| {
             let found = regex.find(text)?;
             let start = text[..found.start()].chars().count();
@@ -84,7 +88,7 @@ pub(super) fn find(text: &str, patterns: &[Compiled], trust: u8) -> Vec<Finding>
                 pattern_name: pattern.name.clone(),
                 category: pattern.category.clone(),
                 severity: pattern.severity.clone(),
-                matched_text: first_chars(found.as_str(), MATCHED_TEXT_CHARS).to_owned(),
+                matched_text: truncate(found.as_str(), MATCHED_TEXT_CHARS).to_owned(),
                 blocked: pattern.severity == BLOCK,
                 explanation: pattern.explanation.clone(),
                 span,
@@ -94,12 +98,13 @@ pub(super) fn find(text: &str, patterns: &[Compiled], trust: u8) -> Vec<Finding>
         .collect()
 }
 
-/// The first `count` characters of a text.
-pub(super) fn first_chars(text: &str, count: usize) -> &str {
+/// Returns the first `count` characters of a text.
+pub(super) fn truncate(text: &str, count: usize) -> &str {
     text.char_indices().nth(count).map_or(text, |(end, _)| &text[..end])
 }
 
-/// The patterns that the database is delivered with, for when it has none.
+/// Returns the built-in patterns, which replace those of the database when it has none. They equal
+/// the rows that `migrations/0006_guardrails.sql` inserts.
 pub(super) fn built_in() -> Vec<Pattern> {
     BUILT_IN
         .map(|(name, category, severity, min_trust_level, pattern, explanation)| Pattern {
@@ -164,10 +169,11 @@ mod tests {
 
     /// Numbers, from 1, of the built-in patterns found in a text.
     fn numbers(text: &str, trust: u8) -> Vec<usize> {
-        let names: Vec<_> = BUILT_IN.iter().map(|it| it.0).collect();
-        let found = find(text, &compiled(), trust);
-        let place = |it: &Finding| names.iter().position(|name| *name == it.pattern_name);
-        found.iter().map(|it| place(it).expect("a built-in pattern") + 1).collect()
+        let names: Vec<_> = BUILT_IN.iter().map(|pattern| pattern.0).collect();
+        let found = find_matches(text, &compiled(), trust);
+        let position =
+            |finding: &Finding| names.iter().position(|name| *name == finding.pattern_name);
+        found.iter().map(|finding| position(finding).expect("a built-in pattern") + 1).collect()
     }
 
     #[track_caller]
@@ -226,7 +232,8 @@ mod tests {
             find . -delete; drop table t; truncate t; delete from t; .env secrets.json \
             .ssh/id_rsa docker push npm publish";
         let all: Vec<_> = (1..=15).collect();
-        let lower: Vec<_> = all.iter().copied().filter(|it| ![11, 12].contains(it)).collect();
+        let lower: Vec<_> =
+            all.iter().copied().filter(|number| ![11, 12].contains(number)).collect();
         for (trust, expected) in
             [(0, all.clone()), (1, all), (2, lower), (3, vec![5, 8, 9, 13]), (4, vec![])]
         {
@@ -237,7 +244,9 @@ mod tests {
     #[test]
     fn a_finding_says_where_in_characters() {
         let text = "é\u{1f980} rm -rf /";
-        let [first, second] = &find(text, &compiled(), 2)[..] else { panic!("two findings") };
+        let [first, second] = &find_matches(text, &compiled(), 2)[..] else {
+            panic!("two findings")
+        };
         assert_eq!(
             (first.span, first.matched_text.as_str()),
             (Span { start: 3, end: 11 }, "rm -rf /")
@@ -252,7 +261,7 @@ mod tests {
     #[test]
     fn the_first_match_is_reported_once_and_a_long_one_is_cut() {
         let text = format!("find {} -delete\nfind . -delete", "é".repeat(1000));
-        let [found] = &find(&text, &compiled(), 2)[..] else { panic!("one finding") };
+        let [found] = &find_matches(&text, &compiled(), 2)[..] else { panic!("one finding") };
         assert_eq!(found.span, Span { start: 0, end: 1013 });
         assert_eq!(found.matched_text.chars().count(), 200);
         assert!(!found.blocked && found.severity == "warn");

@@ -1,4 +1,4 @@
-//! Taking a lock, or extending one.
+//! Acquiring a lock, and refreshing one that the caller holds.
 use std::{borrow::Cow, sync::Arc};
 
 use futures_util::future::BoxFuture;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::INVALID_FILE_PATH;
+use super::reasons::INVALID_FILE_PATH;
 use crate::{
     access::{IdentityMode, TargetKind, policy},
     config::Config,
@@ -16,39 +16,44 @@ use crate::{
     values::{Error, LockKey, Result, Timestamp},
 };
 
+/// The agent id is blank.
 const INVALID_AGENT_ID: &str = "invalid_agent_id";
+
+/// `ttl_minutes` is negative or above the maximum.
 const TTL_OUT_OF_RANGE: &str = "ttl_out_of_range";
 
-/// The longest a lock may live without being refreshed, in minutes.
+/// The maximum lifetime of a lock that is not refreshed, in minutes.
 const MAX_TTL_MINUTES: i64 = 480;
 
-/// Lock a file, or another shared thing such as `db:migration-slot`, before changing it. Repeat the
-/// call to extend a lock you hold. When somebody else holds it, the answer says who, why and until
-/// when.
+/// Lock a file, or another shared thing such as `db:migration-slot`, before you change it. Call it
+/// again to extend a lock that you hold. If another agent holds the lock, the answer says who, why
+/// and until when.
 ///
-/// Keep the `fencing_token`: it proves later, with verify_locks, that the lock was never lost.
+/// Keep the `fencing_token`: with it, verify_locks proves later that you did not lose the lock in
+/// between.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct AcquireLock {
-    /// Path from the repository's root, or a namespaced key such as `api:GET /users`,
-    /// `db:schema:users`, `feature:FEAT-1:pause`.
+    /// What to lock: a path from the root of the repository, or a key with a namespace, such as
+    /// `api:GET /users`, `db:schema:users` or `feature:FEAT-1:pause`.
     pub file_path: LockKey,
-    /// The calling agent; empty: the key's own.
+    /// Id of the calling agent. Empty: the key's own, else `X-Agent-Id`.
     #[schemars(extend("x-max-bytes" = 256))]
     pub agent_id: String,
-    /// Type of the calling agent; empty: the key's own.
+    /// Type of the calling agent. Empty: the key's own, else `X-Agent-Type`.
     #[schemars(extend("x-max-bytes" = 256))]
     pub agent_type: String,
-    /// Session of the calling agent; the lock then belongs to this session alone.
+    /// Session of the calling agent. With it, the lock belongs to this session only.
     #[schemars(extend("x-max-bytes" = 256))]
     pub session_id: Option<String>,
-    /// Why you need it; shown to the agents it holds up. A refresh without one keeps the old one.
+    /// Why you need the lock; shown to agents that it blocks. Absent: no reason, or, when you
+    /// refresh the lock, the previous one.
     #[schemars(extend("x-max-bytes" = 16384))]
     pub reason: Option<String>,
-    /// Minutes until the lock expires by itself, 1 to 480; 0 takes the service's default.
+    /// Minutes until the lock expires, 1 to 480. 0: the service's default.
     #[serde(default = "default_ttl_minutes")]
     pub ttl_minutes: i64,
-    /// Seconds to wait for the lock while another holds it: whoever waits gets it in the order of
-    /// arrival, and is answered as soon as it does. The service sets an upper bound.
+    /// Seconds to wait while another agent holds the lock. Waiters get the lock in the order of
+    /// arrival, and each is answered as soon as it has it. The service sets a maximum.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub wait_seconds: i64,
@@ -58,41 +63,42 @@ fn default_ttl_minutes() -> i64 {
     30
 }
 
-/// What became of an acquisition.
+/// The outcome of an acquisition.
 #[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct Acquired {
     /// Whether you hold the lock now.
     pub success: bool,
-    /// `acquired`, or `refreshed` when you held it already.
+    /// `acquired`, or `refreshed` if you held the lock already. Null when refused.
     pub action: Option<&'static str>,
-    /// The key in canonical form; null when refused.
+    /// The key in canonical form. Null when refused.
     pub file_path: Option<String>,
-    /// When your lock, or that of its holder, expires.
+    /// When your lock expires; when refused, when the holder's lock expires.
     pub expires_at: Option<Timestamp>,
-    /// Why it was refused: `locked_by_other`, `locked_by_other_session`, `invalid_file_path`,
+    /// Why the lock was refused: `locked_by_other`, `locked_by_other_session`, `invalid_file_path`,
     /// `invalid_agent_id` or `ttl_out_of_range`.
     pub reason: Option<String>,
-    /// Who holds it, when refused.
+    /// When refused: the agent that holds the lock.
     #[schemars(extend("x-untrusted" = true))]
     pub locked_by: Option<String>,
-    /// Why the holder locked it.
+    /// When refused: the reason that the holder gave.
     #[schemars(extend("x-untrusted" = true))]
     pub lock_reason: Option<String>,
-    /// Number that only rises for this key; unchanged by a refresh.
+    /// A number that increases with each new holder of the key. A refresh keeps it. Null when
+    /// refused.
     pub fencing_token: Option<i64>,
-    /// Type of the holder.
+    /// Type of the agent that holds the lock.
     #[schemars(extend("x-untrusted" = "locked_by"))]
     pub agent_type: Option<String>,
-    /// Since when the holder has it.
+    /// When the holder acquired the lock.
     pub locked_at: Option<Timestamp>,
-    /// Session of the holder.
+    /// The holder's session. Null if it named none.
     #[schemars(extend("x-untrusted" = "locked_by"))]
     pub session_id: Option<String>,
-    /// Place in the queue, when the request waited.
+    /// Position in the queue, starting at 1, when a request that waited is refused.
     pub position: Option<i64>,
 }
 
-/// What `acquire_lock` returns.
+/// The result of the database function `acquire_lock`.
 #[derive(Debug)]
 pub(crate) struct AcquireRow {
     verdict: String,
@@ -148,6 +154,7 @@ impl Operation for AcquireLock {
 }
 
 impl AcquireLock {
+    /// Returns the call that acquires the lock.
     fn acquisition(&self, cx: &Context<'_>) -> Acquisition {
         let file_limit = policy::file_limit(cx.caller, cx.config.enforce_profile_limits);
         let ttl_minutes = match self.ttl_minutes {
@@ -169,7 +176,7 @@ impl AcquireLock {
         }
     }
 
-    /// Refusals that do not depend on the lock's state.
+    /// Returns the refusals that do not depend on the lock's state.
     fn refusal(&self, cx: &Context<'_>) -> Option<&'static str> {
         if self.file_path.as_str().is_empty() {
             return Some(INVALID_FILE_PATH);
@@ -180,6 +187,7 @@ impl AcquireLock {
         (!(0..=MAX_TTL_MINUTES).contains(&self.ttl_minutes)).then_some(TTL_OUT_OF_RANGE)
     }
 
+    /// Translates the verdict of `acquire_lock`.
     fn answer(&self, row: AcquireRow, denial: Option<String>) -> Result<Acquired> {
         let action = match row.verdict.as_str() {
             "acquired" => "acquired",
@@ -226,6 +234,7 @@ pub(crate) struct Acquisition {
     ttl_minutes: i32,
     refusal: Option<&'static str>,
     file_limit: Option<i64>,
+    /// The text of the 403 for a caller over its file limit.
     denial: Option<String>,
     engine: &'static str,
     waiter: Option<Uuid>,
@@ -272,7 +281,8 @@ impl Transition for Acquisition {
     }
 
     async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<AcquireRow>> {
-        let limited = column(requests, |it| it.file_limit.map(|_| it.actor.agent_id.as_str()));
+        let limited =
+            column(requests, |request| request.file_limit.map(|_| request.actor.agent_id.as_str()));
         let rows = sqlx::query_as!(
             AcquireRow,
             r#"
@@ -298,23 +308,23 @@ impl Transition for Acquisition {
             ) a
             order by r.n
             "#,
-            &column(requests, |it| it.actor.workspace.as_str()) as _,
-            &column(requests, |it| it.actor.request_id.as_str()) as _,
-            &column(requests, |it| it.actor.agent_id.as_str()) as _,
-            &column(requests, |it| it.actor.agent_type.as_str()) as _,
-            &column(requests, |it| it.actor.session_id.as_deref()) as _,
-            &column(requests, |it| it.actor.elapsed_ms()),
-            &column(requests, |it| it.actor.session_timeout.clone()),
-            &column(requests, |it| it.key.as_str()) as _,
-            &column(requests, |it| it.is_file),
-            &column(requests, |it| it.reason.as_deref()) as _,
-            &column(requests, |it| it.ttl_minutes),
-            &column(requests, |it| it.refusal) as _,
-            &column(requests, |it| it.file_limit) as _,
-            &column(requests, |it| it.denial.as_deref()) as _,
-            &column(requests, |it| it.engine) as _,
-            &column(requests, |it| it.waiter) as _,
-            &column(requests, |it| it.can_wait),
+            &column(requests, |request| request.actor.workspace.as_str()) as _,
+            &column(requests, |request| request.actor.request_id.as_str()) as _,
+            &column(requests, |request| request.actor.agent_id.as_str()) as _,
+            &column(requests, |request| request.actor.agent_type.as_str()) as _,
+            &column(requests, |request| request.actor.session_id.as_deref()) as _,
+            &column(requests, |request| request.actor.elapsed_ms()),
+            &column(requests, |request| request.actor.session_timeout.clone()),
+            &column(requests, |request| request.key.as_str()) as _,
+            &column(requests, |request| request.is_file),
+            &column(requests, |request| request.reason.as_deref()) as _,
+            &column(requests, |request| request.ttl_minutes),
+            &column(requests, |request| request.refusal) as _,
+            &column(requests, |request| request.file_limit) as _,
+            &column(requests, |request| request.denial.as_deref()) as _,
+            &column(requests, |request| request.engine) as _,
+            &column(requests, |request| request.waiter) as _,
+            &column(requests, |request| request.can_wait),
             &limited as _,
         )
         .fetch_all(db)
@@ -327,7 +337,7 @@ impl Transition for Acquisition {
     }
 }
 
-/// Renews the queue positions of the waiters, and finds those whose lock is free.
+/// Extends the lifetimes of the waiters and returns those whose lock is free.
 fn find_ready_waiters<'a>(
     db: &'a mut Db,
     config: &'a Config,

@@ -1,29 +1,24 @@
 //! Exclusive, expiring locks with fencing tokens.
 //!
-//! The invariant: at most one live lock a key, and a key's tokens only rise. A key's row is never
-//! deleted, because it carries the counter of its tokens.
+//! Invariant: a key has at most one live lock, and its fencing tokens only increase. The row of a
+//! key is never deleted, because it stores the counter of the key's tokens.
 pub mod acquire;
+pub mod list;
+mod reasons;
 pub mod release;
 pub mod verify;
 
-use std::borrow::Cow;
-
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use self::{
     acquire::AcquireLock,
+    list::{CheckLocks, GetLockStatus, ListLocks},
     release::{ForceReleaseLock, ReleaseLock},
     verify::VerifyLocks,
 };
 use crate::{
-    access::TargetKind,
-    operation::{Context, McpResource, Meta, Operation, Operations, Tool},
-    values::{
-        Limit, ListPage, LockKey, Result, Timestamp,
-        text::{one_line, text_of},
-    },
+    operation::{McpResource, Operations},
+    values::text::{one_line, text_of},
 };
 
 pub(super) fn operations(operations: Operations) -> Operations {
@@ -37,7 +32,7 @@ pub(super) fn operations(operations: Operations) -> Operations {
         .with::<ForceReleaseLock>()
         .resource(McpResource {
             uri: "locks://current",
-            description: "The locks in force.",
+            description: "The live locks.",
             operation: "check_locks",
             input: || json!({}),
             lines: lock_lines,
@@ -57,235 +52,4 @@ fn lock_lines(locks: &Value) -> Vec<String> {
         )
     };
     locks.as_array().into_iter().flatten().map(line).collect()
-}
-
-const INVALID_FILE_PATH: &str = "invalid_file_path";
-const STALE_FENCING_TOKEN: &str = "stale_fencing_token";
-const NOT_LOCKED: &str = "not_locked";
-
-/// The most locks that a check lists, whatever it asks for.
-const MOST_LOCKS: i64 = 1000;
-
-/// See which locks are in force, to plan around them.
-#[derive(Debug, Deserialize, JsonSchema)]
-pub struct ListLocks {
-    /// Only those of this agent; empty: of every agent.
-    #[schemars(extend("x-max-bytes" = 256))]
-    pub locked_by: Option<String>,
-    /// Only those whose key begins with this text.
-    #[schemars(extend("x-max-bytes" = 1024))]
-    pub prefix: Option<String>,
-    /// Return at most this many, up to 500.
-    #[serde(default = "default_limit")]
-    #[schemars(range(min = 0))]
-    pub limit: i64,
-}
-
-fn default_limit() -> i64 {
-    50
-}
-
-/// The locks in force, by key.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct LockList {
-    /// The locks.
-    pub locks: Vec<ListedLock>,
-    /// How many there are and whether that is all.
-    #[serde(flatten)]
-    pub page: ListPage,
-}
-
-/// A lock in force, with its key.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(extend("x-untrusted" = true))]
-pub struct ListedLock {
-    /// The key in canonical form.
-    pub file_path: String,
-    /// Who holds it.
-    pub locked_by: String,
-    /// Type of the holder.
-    pub agent_type: String,
-    /// Since when.
-    pub locked_at: Timestamp,
-    /// Until when.
-    pub expires_at: Timestamp,
-    /// Why.
-    pub reason: Option<String>,
-    /// Session of the holder.
-    pub session_id: Option<String>,
-    /// The current fencing token.
-    pub fencing_token: i64,
-}
-
-impl Operation for ListLocks {
-    type Output = LockList;
-    const META: Meta = Meta::read("check_locks")
-        .acts_on(TargetKind::File)
-        .id("list_locks")
-        .at(&["GET /locks"])
-        .open();
-
-    fn example() -> Value {
-        json!({ "prefix": "src/", "limit": 10 })
-    }
-
-    async fn run(self, cx: Context<'_>) -> Result<LockList> {
-        let limit = Limit::new(self.limit);
-        let locked_by = self.locked_by.filter(|it| !it.is_empty());
-        let filter = Filter { locked_by, prefix: self.prefix, keys: None };
-        let rows = live_locks(cx, &filter, limit.rows()).await?;
-        let (locks, page) = limit.cut(rows);
-        Ok(LockList { locks, page })
-    }
-}
-
-/// See which of the files that you are about to change are locked, by whom and until when; those that
-/// are free are not listed. Without files: all locks in force, the first 1,000.
-#[derive(Debug, Deserialize, JsonSchema)]
-pub struct CheckLocks {
-    /// The files, or other keys; absent: every lock.
-    pub file_paths: Option<Vec<LockKey>>,
-}
-
-impl Operation for CheckLocks {
-    type Output = Vec<ListedLock>;
-    const META: Meta =
-        Meta::read("check_locks").acts_on(TargetKind::File).tool(Tool::named("check_locks"));
-
-    fn example() -> Value {
-        json!({ "file_paths": ["src/main.rs"] })
-    }
-
-    async fn run(self, cx: Context<'_>) -> Result<Vec<ListedLock>> {
-        let keys: Option<Vec<String>> =
-            self.file_paths.map(|it| it.iter().map(|it| it.as_str().to_owned()).collect());
-        live_locks(cx, &Filter { locked_by: None, prefix: None, keys }, MOST_LOCKS).await
-    }
-}
-
-/// Which of the locks in force are meant; what is absent does not count.
-struct Filter {
-    locked_by: Option<String>,
-    prefix: Option<String>,
-    keys: Option<Vec<String>>,
-}
-
-/// Locks in force, by key.
-async fn live_locks(cx: Context<'_>, filter: &Filter, most: i64) -> Result<Vec<ListedLock>> {
-    let locks = sqlx::query_as!(
-        ListedLock,
-        r#"
-        select
-            l.key as file_path, l.agent_id as "locked_by!", l.agent_type as "agent_type!",
-            l.locked_at as "locked_at!: Timestamp", l.expires_at as "expires_at!: Timestamp",
-            l.reason, l.session_id, l.token as fencing_token
-        from file_lock l
-        left join lateral (
-            select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
-            where s.workspace = $1 and s.agent_id = l.agent_id and s.session_id = l.session_id
-            limit 1
-        ) s on true
-        where l.workspace = $1 and l.agent_id is not null
-            and is_live_with_session(l.locked_at, l.expires_at, $6, statement_timestamp(),
-                s.ended_at, s.last_heartbeat_at, s.revived_at)
-            and ($2::text is null or l.agent_id = $2)
-            and ($3::text is null or starts_with(l.key, $3))
-            and ($4::text[] is null or l.key = any($4))
-        order by l.key
-        limit $5
-        "#,
-        cx.caller.workspace,
-        filter.locked_by,
-        filter.prefix,
-        filter.keys.as_deref(),
-        most,
-        cx.config.session_timeout(),
-    )
-    .fetch_all(cx.db)
-    .await?;
-    Ok(locks)
-}
-
-/// See whether one file is locked, and by whom.
-#[derive(Debug, Deserialize, JsonSchema)]
-pub struct GetLockStatus {
-    /// The key; the rest of the path with its slashes.
-    pub path: LockKey,
-}
-
-/// Whether a key is locked.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct LockStatus {
-    /// Whether a live lock is on it.
-    pub locked: bool,
-    /// The key in canonical form.
-    pub file_path: String,
-    /// The lock; absent when there is none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lock: Option<Lock>,
-}
-
-/// A lock in force.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(extend("x-untrusted" = true))]
-pub struct Lock {
-    /// Who holds it.
-    pub locked_by: String,
-    /// Type of the holder.
-    pub agent_type: String,
-    /// Since when.
-    pub locked_at: Timestamp,
-    /// Until when.
-    pub expires_at: Timestamp,
-    /// Why.
-    pub reason: Option<String>,
-    /// Session of the holder.
-    pub session_id: Option<String>,
-    /// The current fencing token.
-    pub fencing_token: i64,
-}
-
-impl Operation for GetLockStatus {
-    type Output = LockStatus;
-    const META: Meta = Meta::read("check_locks")
-        .acts_on(TargetKind::File)
-        .id("get_lock_status")
-        .at(&["GET /locks/status/{*path}"])
-        .open();
-
-    fn example() -> Value {
-        json!({ "path": "src/main.rs" })
-    }
-
-    fn target(&self) -> Cow<'_, str> {
-        self.path.as_str().into()
-    }
-
-    async fn run(self, cx: Context<'_>) -> Result<LockStatus> {
-        let lock = sqlx::query_as!(
-            Lock,
-            r#"
-            select
-                l.agent_id as "locked_by!", l.agent_type as "agent_type!",
-                l.locked_at as "locked_at!: Timestamp", l.expires_at as "expires_at!: Timestamp",
-                l.reason, l.session_id, l.token as fencing_token
-            from file_lock l
-            left join lateral (
-                select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
-                where s.workspace = $1 and s.agent_id = l.agent_id and s.session_id = l.session_id
-                limit 1
-            ) s on true
-            where l.workspace = $1 and l.key = $2
-                and is_live_with_session(l.locked_at, l.expires_at, $3, statement_timestamp(),
-                    s.ended_at, s.last_heartbeat_at, s.revived_at)
-            "#,
-            cx.caller.workspace,
-            self.path.as_str(),
-            cx.config.session_timeout(),
-        )
-        .fetch_optional(cx.db)
-        .await?;
-        let file_path = self.path.as_str().to_owned();
-        Ok(LockStatus { locked: lock.is_some(), file_path, lock })
-    }
 }

@@ -1,4 +1,4 @@
-//! Giving a lock back, and freeing one that somebody else holds.
+//! Releasing a lock, and force-releasing a lock of another agent.
 use std::{borrow::Cow, sync::Arc};
 
 use schemars::JsonSchema;
@@ -12,31 +12,31 @@ use crate::{
     values::{LockKey, Result, Timestamp},
 };
 
-/// Give back a lock you hold, as soon as you are done with it.
+/// Release a lock that you hold, as soon as you no longer need it.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct ReleaseLock {
-    /// The key, as when it was locked.
+    /// The lock key, as given to acquire_lock.
     pub file_path: LockKey,
-    /// The calling agent; empty: the key's own.
+    /// Id of the calling agent. Empty: the key's own, else `X-Agent-Id`.
     #[schemars(extend("x-max-bytes" = 256))]
     pub agent_id: String,
-    /// When given, it must be the session that holds the lock, if one does.
+    /// The holder's session. Absent, or if the holder named none: not checked.
     #[schemars(extend("x-max-bytes" = 256))]
     pub session_id: Option<String>,
-    /// When given, it must be the lock's current token.
+    /// The lock's current fencing token. Absent: not checked.
     pub fencing_token: Option<i64>,
 }
 
-/// What became of a release.
+/// The outcome of a release.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Released {
     /// Whether the lock was released.
     pub success: bool,
-    /// `released`.
+    /// `released`. Null when refused.
     pub action: Option<&'static str>,
-    /// The key in canonical form; null when refused.
+    /// The key in canonical form. Null when refused.
     pub file_path: Option<String>,
-    /// Why it was refused: `lock_not_found_or_not_owner` or `stale_fencing_token`.
+    /// Why the release was refused: `lock_not_found_or_not_owner` or `stale_fencing_token`.
     pub reason: Option<String>,
 }
 
@@ -67,17 +67,17 @@ impl Operation for ReleaseLock {
             token: self.fencing_token,
         };
         let reason = cx.transition(release).await?;
-        let success = reason.is_none();
+        let is_released = reason.is_none();
         Ok(Released {
-            success,
-            action: success.then_some("released"),
-            file_path: success.then(|| self.file_path.as_str().to_owned()),
+            success: is_released,
+            action: is_released.then_some("released"),
+            file_path: is_released.then(|| self.file_path.as_str().to_owned()),
             reason,
         })
     }
 }
 
-/// A call of the database function `release_lock`, which returns why it refused.
+/// A call of the database function `release_lock`, which returns a refusal or null.
 #[derive(Debug)]
 pub(crate) struct Release {
     actor: Actor,
@@ -124,15 +124,15 @@ impl Transition for Release {
             ) a (refusal)
             order by r.n
             "#,
-            &column(requests, |it| it.actor.workspace.as_str()) as _,
-            &column(requests, |it| it.actor.request_id.as_str()) as _,
-            &column(requests, |it| it.actor.agent_id.as_str()) as _,
-            &column(requests, |it| it.actor.agent_type.as_str()) as _,
-            &column(requests, |it| it.actor.session_id.as_deref()) as _,
-            &column(requests, |it| it.actor.elapsed_ms()),
-            &column(requests, |it| it.actor.session_timeout.clone()),
-            &column(requests, |it| it.key.as_str()) as _,
-            &column(requests, |it| it.token) as _,
+            &column(requests, |request| request.actor.workspace.as_str()) as _,
+            &column(requests, |request| request.actor.request_id.as_str()) as _,
+            &column(requests, |request| request.actor.agent_id.as_str()) as _,
+            &column(requests, |request| request.actor.agent_type.as_str()) as _,
+            &column(requests, |request| request.actor.session_id.as_deref()) as _,
+            &column(requests, |request| request.actor.elapsed_ms()),
+            &column(requests, |request| request.actor.session_timeout.clone()),
+            &column(requests, |request| request.key.as_str()) as _,
+            &column(requests, |request| request.token) as _,
         )
         .fetch_all(db)
         .await?;
@@ -144,26 +144,26 @@ impl Transition for Release {
     }
 }
 
-/// Free a lock whoever holds it, when its holder is gone or stuck. Needs elevated trust.
+/// Release a lock of any agent when its holder is gone or stuck. Needs elevated trust.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct ForceReleaseLock {
-    /// The key; the rest of the path with its slashes.
+    /// The lock key. In a URL: the rest of the path, with its slashes.
     pub path: LockKey,
-    /// When given, the lock is freed only while this is its current token.
+    /// The lock's current fencing token. Absent: not checked.
     pub fencing_token: Option<i64>,
 }
 
-/// What became of a forced release.
+/// The outcome of a forced release.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ForceReleased {
-    /// Whether a lock was freed.
+    /// Whether a lock was released.
     pub released: bool,
-    /// Who held it.
+    /// The agent that held the lock. Null if nothing was released.
     #[schemars(extend("x-untrusted" = true))]
     pub prior_holder_agent_id: Option<String>,
-    /// Since when.
+    /// When that agent acquired the lock.
     pub prior_acquired_at: Option<Timestamp>,
-    /// Why nothing was freed: `not_locked` or `stale_fencing_token`.
+    /// Why nothing was released: `not_locked` or `stale_fencing_token`.
     pub reason: Option<String>,
 }
 

@@ -1,17 +1,17 @@
-//! Checking locks by their fencing tokens, where the effect happens.
+//! Verifying locks by their fencing tokens, where the protected effect happens.
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{INVALID_FILE_PATH, NOT_LOCKED, STALE_FENCING_TOKEN};
+use super::reasons::{INVALID_FILE_PATH, NOT_LOCKED, STALE_FENCING_TOKEN};
 use crate::{
     access::{IdentityMode, TargetKind},
     operation::{Context, Meta, Operation, Tool},
     values::{LockKey, Result, Timestamp},
 };
 
-/// Check that locks are still held with the fencing tokens you were given: before a commit, a push
-/// or a merge. All are judged at one moment.
+/// Check that you still hold your locks, by their fencing tokens: before a commit, a push or a
+/// merge. All locks are judged at one moment.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct VerifyLocks {
     /// The locks to check, 1 to 1000.
@@ -19,39 +19,39 @@ pub struct VerifyLocks {
     pub locks: Vec<HeldToken>,
 }
 
-/// A lock with the token it should have.
+/// A lock key and the fencing token that its lock should have.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct HeldToken {
-    /// The key, as when it was locked.
+    /// The lock key, as given to acquire_lock.
     pub file_path: LockKey,
-    /// The token that the acquisition answered.
+    /// The token that acquire_lock returned.
     pub fencing_token: i64,
 }
 
-/// Whether all locks are held with the tokens given.
+/// Whether all locks are held with the given tokens.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Verified {
-    /// Whether every one is valid.
+    /// Whether every result is valid.
     pub valid: bool,
-    /// One result for each lock, in the same order.
+    /// One result for each lock, in the order of the request.
     pub results: Vec<VerifiedLock>,
 }
 
-/// Whether one lock is held with the token given.
+/// Whether one lock is held with the given token.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct VerifiedLock {
     /// The key in canonical form.
     pub file_path: String,
-    /// The token given.
+    /// The token of the request.
     pub fencing_token: i64,
-    /// Whether a live lock has exactly this token.
+    /// Whether the key has a live lock with this token.
     pub valid: bool,
-    /// Why not: `stale_fencing_token`, `not_locked` or `invalid_file_path`.
+    /// `stale_fencing_token`, `not_locked` or `invalid_file_path`. Null if the lock is valid.
     pub reason: Option<String>,
-    /// Who holds it.
+    /// The agent that holds the lock. Null if the key is not locked.
     #[schemars(extend("x-untrusted" = true))]
     pub locked_by: Option<String>,
-    /// Until when.
+    /// When that lock expires.
     pub expires_at: Option<Timestamp>,
 }
 
@@ -68,8 +68,9 @@ impl Operation for VerifyLocks {
     }
 
     async fn run(self, cx: Context<'_>) -> Result<Verified> {
-        let keys: Vec<_> = self.locks.iter().map(|it| it.file_path.as_str().to_owned()).collect();
-        let tokens: Vec<_> = self.locks.iter().map(|it| it.fencing_token).collect();
+        let keys: Vec<_> =
+            self.locks.iter().map(|lock| lock.file_path.as_str().to_owned()).collect();
+        let tokens: Vec<_> = self.locks.iter().map(|lock| lock.fencing_token).collect();
         let results = sqlx::query_as!(
             VerifiedLock,
             r#"
@@ -110,6 +111,6 @@ impl Operation for VerifyLocks {
         )
         .fetch_all(cx.db)
         .await?;
-        Ok(Verified { valid: results.iter().all(|it| it.valid), results })
+        Ok(Verified { valid: results.iter().all(|lock| lock.valid), results })
     }
 }

@@ -1,7 +1,7 @@
-//! The rank of memories by BM25, where the database has an index for it.
+//! Ranking memories by BM25, where the database has the index.
 //!
-//! The index orders what the native search has found and decides nothing: one that fails, or
-//! silently lost rows, costs order and never a memory.
+//! The index only orders what the native search has found. If it fails, or has silently lost rows,
+//! the order suffers, but no memory is missing.
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
@@ -11,13 +11,12 @@ use crate::{
     values::{Cache, Generation, Result},
 };
 
-/// How long a process believes what it found out about the index: that it exists, or that it does
-/// not, or that it failed.
+/// How long a process caches the state of the index: usable, absent or failed.
 const MAX_AGE: Duration = Duration::from_secs(300);
 
-/// How many memories of a workspace the index ranks; what is found beyond them follows in native
-/// order.
-const MOST_RANKED: i64 = 1000;
+/// The maximum number of memories of a workspace that the index ranks. Other matches follow in
+/// native order.
+const MAX_RANKED: i64 = 1000;
 
 /// What this process knows about the index.
 #[derive(Debug)]
@@ -30,13 +29,13 @@ enum Index {
     Failed,
 }
 
-/// What the index says of the memories of a workspace.
+/// The scores of the memories of a workspace.
 #[derive(Debug, Default)]
 pub(super) struct Ranks {
-    /// The score of each memory by its id, when there is an index and it answered.
+    /// The score of each memory by its id. `None` if the index is absent or failed.
     pub(super) scores: Option<Value>,
-    /// Whether there is an index that does not answer.
-    pub(super) degraded: bool,
+    /// Whether the index exists but failed.
+    pub(super) is_degraded: bool,
 }
 
 impl Bm25 {
@@ -44,19 +43,21 @@ impl Bm25 {
         Self(Cache::new(1))
     }
 
-    /// Asks the index, unless there is none or it failed lately. Its failure is no error.
+    /// Queries the index, unless it is absent or failed recently. A failure is logged and never
+    /// returned.
     pub(super) async fn rank(&self, db: &mut Db, workspace: &str, query: &str) -> Result<Ranks> {
-        let words = words(query);
+        let words = search_words(query);
         if words.is_empty() {
             return Ok(Ranks::default());
         }
         match self.index(db).await? {
             Index::Absent => Ok(Ranks::default()),
-            Index::Failed => Ok(Ranks { scores: None, degraded: true }),
-            Index::Usable => self.ask(db, workspace, &words).await,
+            Index::Failed => Ok(Ranks { scores: None, is_degraded: true }),
+            Index::Usable => self.query_index(db, workspace, &words).await,
         }
     }
 
+    /// Returns the state of the index, cached for `MAX_AGE`.
     async fn index(&self, db: &mut Db) -> Result<Index> {
         let generation = match self.0.get(&()) {
             Ok(index) => return Ok(index),
@@ -77,44 +78,45 @@ impl Bm25 {
         Ok(index)
     }
 
-    /// The transaction, or savepoint within one, is for the failure alone: after it the connection
-    /// answers as if nothing had been asked.
-    async fn ask(&self, db: &mut Db, workspace: &str, words: &str) -> Result<Ranks> {
+    /// Queries the index in a transaction, or in a savepoint within one. After a failure and its
+    /// rollback, the connection can be used as before.
+    async fn query_index(&self, db: &mut Db, workspace: &str, words: &str) -> Result<Ranks> {
         db.begin().await?;
         #[expect(
             clippy::disallowed_methods,
             reason = "its operator and function exist only where the extension is installed"
         )]
-        // Planned anew each time: the extension has had faults with the parameters of kept plans.
-        let asked = sqlx::query_as::<_, (String, Option<f32>)>(
+        // Not a prepared statement: the extension has had bugs with the parameters of cached plans.
+        let result = sqlx::query_as::<_, (String, Option<f32>)>(
             "select id::text, pdb.score(id) from memory_words
              where workspace = $1 and words ||| $2
              order by pdb.score(id) desc, id limit $3",
         )
         .bind(workspace)
         .bind(words)
-        .bind(MOST_RANKED)
+        .bind(MAX_RANKED)
         .persistent(false)
         .fetch_all(&mut *db)
         .await;
-        if let Err(error) = &asked {
-            // Before anything else: an index that brings the server down must not be asked again by
-            // the repetition of this request.
+        if let Err(error) = &result {
+            // Before anything else can fail: if the index crashes the server, a retry of this request
+            // must not query the index again.
             self.0.insert(Generation::default(), (), Index::Failed, Instant::now(), MAX_AGE);
             tracing::warn!(%error, "the BM25 index failed; memories are ranked without it");
         }
         db.rollback().await?;
-        Ok(match asked {
-            Ok(rows) => Ranks { scores: Some(scores(rows)), degraded: false },
-            Err(_) => Ranks { scores: None, degraded: true },
+        Ok(match result {
+            Ok(rows) => Ranks { scores: Some(scores(rows)), is_degraded: false },
+            Err(_) => Ranks { scores: None, is_degraded: true },
         })
     }
 }
 
-/// The query as words of the index, which holds the segments of every word.
-fn words(query: &str) -> String {
-    let segments = query.split(|it: char| it.is_whitespace() || it.is_ascii_punctuation());
-    segments.filter(|it| !it.is_empty()).collect::<Vec<_>>().join(" ")
+/// Splits a query into words of the index, which stores the segments of every word.
+fn search_words(query: &str) -> String {
+    let segments = query
+        .split(|character: char| character.is_whitespace() || character.is_ascii_punctuation());
+    segments.filter(|segment| !segment.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 fn scores(rows: Vec<(String, Option<f32>)>) -> Value {
@@ -128,8 +130,8 @@ mod tests {
 
     #[test]
     fn a_query_is_asked_for_by_its_segments() {
-        assert_eq!(words(" E0433,\n`src/locks.rs` "), "E0433 src locks rs");
-        assert_eq!(words("-- ?!"), "");
+        assert_eq!(search_words(" E0433,\n`src/locks.rs` "), "E0433 src locks rs");
+        assert_eq!(search_words("-- ?!"), "");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Advice about what the caller may do, and checks of policy texts.
+//! Policy checks that an agent asks for, and checks of policy texts.
 use std::borrow::Cow;
 
 use schemars::JsonSchema;
@@ -18,18 +18,18 @@ pub(super) fn operations(operations: Operations) -> Operations {
     operations.with::<CheckPolicy>().with::<ValidatePolicy>()
 }
 
-/// The most bytes of a context that are recorded.
+/// The maximum size of a recorded context, in bytes.
 const MAX_CONTEXT_BYTES: usize = 4096;
 
-/// Ask whether you may do something before you do it: any operation of this service, or
-/// `force_push` and `delete_branch`. The answer says why. Nothing is done, and the question is
-/// recorded.
+/// Ask whether you may do something before you do it: any operation of this service, `force_push`
+/// or `delete_branch`. The answer says why. Nothing is done, but the question is recorded.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct CheckPolicy {
-    /// The calling agent; empty: the key's own. Advice is about the caller alone.
+    /// Id of the calling agent. Empty: the key's own, else `X-Agent-Id`. You can ask only about
+    /// yourself.
     #[schemars(extend("x-max-bytes" = 256))]
     pub agent_id: String,
-    /// Type of the calling agent; empty: the key's own.
+    /// Type of the calling agent. Empty: the key's own, else `X-Agent-Type`.
     #[schemars(extend("x-max-bytes" = 256))]
     pub agent_type: String,
     /// What you want to do, such as `acquire_lock`.
@@ -39,27 +39,22 @@ pub struct CheckPolicy {
     #[serde(default)]
     #[schemars(extend("x-max-bytes" = 1024))]
     pub resource: String,
-    /// Recorded with the question. `files_modified`, an integer, counts like as many locked files;
-    /// nothing else in it changes the answer.
+    /// Recorded with the question. `files_modified`, an integer, counts as that many locked files;
+    /// other members have no effect. Absent: none.
     pub context: Option<Map<String, Value>>,
 }
 
 /// Whether the caller may do what it asked about.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Advice {
-    /// Whether it may.
+    /// Whether you may do it.
     pub allowed: bool,
     /// Why, or why not.
     pub reason: String,
-    /// What decided: `NativePolicyEngine` or `CedarPolicyEngine`.
+    /// The policy engine that decided: `NativePolicyEngine` or `CedarPolicyEngine`.
     pub engine: &'static str,
-    /// The policies that determined it; empty for the native engine.
+    /// The policies that determined the decision. Empty for the native engine.
     pub diagnostics: Vec<String>,
-}
-
-struct AdviceRow {
-    allowed: bool,
-    reason: String,
 }
 
 impl Operation for CheckPolicy {
@@ -92,12 +87,11 @@ impl Operation for CheckPolicy {
             target: &self.resource,
         };
         let decision = cx.services.engine.decide(cx.db, cx.config, cx.caller, &question).await?;
-        // Only this operation has a limit, and only on files.
+        // Only locks on files are limited.
         let file = self.locked_file();
         let limit = policy::file_limit(cx.caller, cx.config.enforce_profile_limits)
             .filter(|_| decision.allowed && file.is_some());
-        let row = sqlx::query_as!(
-            AdviceRow,
+        let row = sqlx::query!(
             r#"
             select allowed as "allowed!", reason as "reason!"
             from record_policy_check(
@@ -115,7 +109,7 @@ impl Operation for CheckPolicy {
                 "operation": self.operation,
                 "resource": self.resource,
                 "engine": cx.services.engine.name(),
-                "context": self.context.as_ref().map(recorded),
+                "context": self.context.as_ref().map(recorded_context),
                 "advisory": true,
             }),
             json!({
@@ -130,18 +124,19 @@ impl Operation for CheckPolicy {
         )
         .fetch_one(cx.db)
         .await?;
-        let over_limit = decision.allowed && !row.allowed;
+        let is_over_limit = decision.allowed && !row.allowed;
         Ok(Advice {
             allowed: row.allowed,
             reason: row.reason,
             engine: cx.services.engine.title(),
-            diagnostics: if over_limit { vec![] } else { decision.diagnostics },
+            diagnostics: if is_over_limit { vec![] } else { decision.diagnostics },
         })
     }
 }
 
 impl CheckPolicy {
-    /// The file whose lock is asked about; empty when the question names none.
+    /// Returns the file that the caller wants to lock. Empty if the resource is not a valid key,
+    /// `None` if the question is not about a lock on a file.
     fn locked_file(&self) -> Option<String> {
         if self.operation != "acquire_lock" {
             return None;
@@ -153,17 +148,18 @@ impl CheckPolicy {
         }
     }
 
-    /// How many files the caller says that it has changed.
+    /// Returns how many files the caller says that it has changed.
     fn files_modified(&self) -> i64 {
-        match self.context.as_ref().and_then(|it| it.get("files_modified")) {
+        match self.context.as_ref().and_then(|context| context.get("files_modified")) {
             Some(Value::Number(number)) if number.is_u64() => number.as_i64().unwrap_or(i64::MAX),
             _ => 0,
         }
     }
 }
 
-/// What is recorded of a context: all of it, or the beginning of its text where it is too long.
-fn recorded(context: &Map<String, Value>) -> Value {
+/// Returns what is recorded of a context: the object, or the beginning of its text if it is too
+/// long.
+fn recorded_context(context: &Map<String, Value>) -> Value {
     let text = Value::Object(context.clone()).to_string();
     if text.len() <= MAX_CONTEXT_BYTES {
         return Value::Object(context.clone());
@@ -171,8 +167,8 @@ fn recorded(context: &Map<String, Value>) -> Value {
     text[..text.floor_char_boundary(MAX_CONTEXT_BYTES)].into()
 }
 
-/// Check the text of Cedar policies before an operator stores them: its form, and whether it fits
-/// the schema. Nothing is stored.
+/// Check the text of Cedar policies before an operator stores them: the syntax, and whether they
+/// fit the schema. Nothing is stored.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct ValidatePolicy {
     /// One or more policies in Cedar.
@@ -180,12 +176,12 @@ pub struct ValidatePolicy {
     pub policy_text: String,
 }
 
-/// Whether a text is a valid policy.
+/// Whether a text consists of valid policies.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Validated {
-    /// Whether it is.
+    /// Whether the policies are valid.
     pub valid: bool,
-    /// What is wrong with it.
+    /// What is wrong with them. Empty if they are valid.
     pub errors: Vec<String>,
 }
 
@@ -215,8 +211,8 @@ mod tests {
     #[test]
     fn a_long_context_is_cut() {
         let context = |length: usize| Map::from_iter([("a".to_owned(), "ä".repeat(length).into())]);
-        assert_eq!(recorded(&context(100)), Value::Object(context(100)));
-        let cut = recorded(&context(3000));
+        assert_eq!(recorded_context(&context(100)), Value::Object(context(100)));
+        let cut = recorded_context(&context(3000));
         let cut = cut.as_str().expect("a text");
         assert!(cut.starts_with("{\"a\":\"ää") && (4093..=4096).contains(&cut.len()));
     }

@@ -1,4 +1,4 @@
-//! Batches: many tasks in one request.
+//! Batches: several tasks in one request.
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
-    NewTask,
     finish::{Completed, Completion, Report},
-    submit,
+    submission,
+    submit::NewTask,
 };
 use crate::{
     access::IdentityMode,
@@ -17,11 +17,11 @@ use crate::{
     values::{Error, Issue, Result, issue::value_error},
 };
 
-/// Hand over a whole plan at once: up to 500 tasks, which may depend on one another. Either all of them are
-/// in the queue afterwards or none is.
+/// Submit a whole plan at once: up to 500 tasks, which can depend on one another. Either all of
+/// them are stored, or none.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct SubmitBatch {
-    /// The tasks, 1 to 500, each as in a submission of one.
+    /// The tasks, 1 to 500, each with the members of a single submission.
     #[schemars(length(min = 1, max = 500))]
     pub tasks: Vec<BatchTask>,
 }
@@ -30,47 +30,49 @@ pub struct SubmitBatch {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(inline)]
 pub struct BatchTask {
-    /// Name of the task within the batch: a later task depends on it by `ref:<name>`.
+    /// Name of the task within the batch. Later tasks can depend on it as `ref:<name>`. Absent: no
+    /// name.
     #[serde(rename = "ref")]
     #[schemars(extend("x-max-bytes" = 64))]
     pub reference: Option<String>,
-    /// The task; a member of `depends_on` is the id of a task or `ref:<name>`.
+    /// The task. An element of `depends_on` is the id of a task or `ref:<name>`.
     #[serde(flatten)]
     pub task: NewTask<Dependency>,
 }
 
-/// A task that another one of a batch depends on.
+/// A task that another task of a batch depends on.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(transparent)]
 #[schemars(inline, extend("format" = "task-reference"))]
 pub struct Dependency(String);
 
-/// What became of a batch.
+/// The outcome of a batch of submissions.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct SubmittedBatch {
     /// Whether all tasks are in the queue.
     pub success: bool,
-    /// `batch_refused` when a task was refused: then none is stored.
+    /// `batch_refused` if a task was refused; then no task is stored.
     pub reason: Option<&'static str>,
-    /// What became of each task, in order.
+    /// One result for each task, in the order of the request.
     pub results: Vec<SubmittedTask>,
 }
 
-/// What became of one task of a batch.
+/// The outcome of one submission of a batch.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(inline)]
 pub struct SubmittedTask {
-    /// Name of the task within the batch.
+    /// Name of the task within the batch. Null if it has none.
     #[serde(rename = "ref")]
     pub reference: Option<String>,
-    /// Id of the task; null when the batch was refused.
+    /// Id of the task. Null when the batch was refused.
     pub task_id: Option<Uuid>,
     /// Whether the task is in the queue.
     pub success: bool,
-    /// Whether a live task had this `unique_key` already.
+    /// Whether an unfinished task with this `unique_key` existed already.
     pub deduplicated: bool,
-    /// Why the task was refused: `destructive_operation_blocked: <names>`, `unknown_dependency`,
-    /// `not_replaceable`, `deadline_past`, or `batch_refused` when another one was.
+    /// Why the task was refused: `destructive_operation_blocked: <names>`,
+    /// `unknown_dependency`, `not_replaceable`, `deadline_past`, or `batch_refused` if another task
+    /// was refused.
     pub reason: Option<String>,
 }
 
@@ -101,12 +103,12 @@ impl Operation for SubmitBatch {
     async fn run(self, mut cx: Context<'_>) -> Result<SubmittedBatch> {
         self.check()?;
         let mut submissions = Vec::new();
-        for it in &self.tasks {
-            submissions.push(Arc::new(it.task.submission(&mut cx).await?));
+        for member in &self.tasks {
+            submissions.push(Arc::new(member.task.submission(&mut cx).await?));
         }
-        let references: Vec<_> = self.tasks.iter().map(|it| it.reference.clone()).collect();
-        let rows = submit::run_batch(&submissions, &references, cx.db).await?;
-        let success = rows.iter().all(|it| it.is_stored);
+        let references: Vec<_> = self.tasks.iter().map(|member| member.reference.clone()).collect();
+        let rows = submission::run_batch(&submissions, &references, cx.db).await?;
+        let is_stored = rows.iter().all(|row| row.is_stored);
         let results = rows.into_iter().zip(references).map(|(row, reference)| SubmittedTask {
             reference,
             task_id: row.task_id,
@@ -114,17 +116,17 @@ impl Operation for SubmitBatch {
             deduplicated: row.verdict == "deduplicated",
             reason: row.reason,
         });
-        let reason = (!success).then_some("batch_refused");
-        Ok(SubmittedBatch { success, reason, results: results.collect() })
+        let reason = (!is_stored).then_some("batch_refused");
+        Ok(SubmittedBatch { success: is_stored, reason, results: results.collect() })
     }
 }
 
 impl SubmitBatch {
-    /// What the schema does not say.
+    /// Checks what the schema cannot express.
     fn check(&self) -> Result<()> {
         let mut issues = Vec::new();
         for (n, BatchTask { task, .. }) in self.tasks.iter().enumerate() {
-            if task.ends_before_it_begins() {
+            if task.is_due_before_start() {
                 let loc = [json!("body"), json!("tasks"), json!(n), json!("deadline")];
                 let text = "expected a time after not_before";
                 issues.push(Issue::new(value_error(text), &loc, &json!(task.deadline)));
@@ -134,7 +136,8 @@ impl SubmitBatch {
     }
 }
 
-/// Report many claimed tasks at once. Each report is taken or refused by itself.
+/// Report the results of up to 100 claimed tasks at once. Each report is accepted or refused on its
+/// own.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct CompleteBatch {
     /// The reports, 1 to 100.
@@ -142,12 +145,12 @@ pub struct CompleteBatch {
     pub completions: Vec<Report>,
 }
 
-/// What became of the reports.
+/// The outcome of a batch of reports.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct CompletedBatch {
-    /// True: what became of each report stands in `results`.
+    /// Always true; `results` has the outcome of each report.
     pub success: bool,
-    /// One result for each report, in the same order.
+    /// One result for each report, in the order of the request.
     pub results: Vec<Completed>,
 }
 
@@ -171,7 +174,7 @@ impl Operation for CompleteBatch {
     }
 
     fn took_effect(answer: &CompletedBatch) -> bool {
-        answer.results.iter().any(|it| it.success)
+        answer.results.iter().any(|result| result.success)
     }
 
     async fn run(self, mut cx: Context<'_>) -> Result<CompletedBatch> {
@@ -179,12 +182,13 @@ impl Operation for CompleteBatch {
         for report in self.completions {
             completions.push(Arc::new(report.completion(&mut cx).await?));
         }
-        // In the order of their ids, so that two batches cannot wait for each other.
+        // In the order of their task ids, so that two batches cannot deadlock.
         let mut order: Vec<_> = (0..completions.len()).collect();
         order.sort_by_cached_key(|n| completions[*n].lock_order());
         let sorted: Vec<_> = order.iter().map(|n| completions[*n].clone()).collect();
         let rows = match Completion::run_all(&sorted, cx.db).await {
-            // A row was held for too long, and nothing was done: each report then waits by itself.
+            // The statement failed without effect, because another transaction held one of the rows
+            // for too long. Each report then waits on its own.
             Err(error) if error.is_statement_error() && !cx.db.is_in_transaction() => {
                 let mut rows = Vec::new();
                 for completion in &sorted {

@@ -1,4 +1,4 @@
-//! Claiming: the next task for an agent, as a lease.
+//! Claiming tasks.
 use std::{borrow::Cow, sync::Arc};
 
 use futures_util::future::BoxFuture;
@@ -19,34 +19,35 @@ use crate::{
     values::{Error, Result, Timestamp},
 };
 
-/// How often a claim scans the texts of tasks again, after the guardrail patterns have changed, before it
-/// leaves the rest to the next claim. The database asks for up to a hundred texts at a time.
+/// How many times one claim scans texts again after the guardrail patterns have changed. The
+/// remaining texts are left to the next claim. `claim_tasks` returns up to a hundred texts at a
+/// time.
 const MAX_SCANS: u32 = 32;
 
-/// Take the next task that you may work on. The task is yours until its lease ends; any call of
+/// Claim the next task that you can work on. The task is yours until its lease expires; any call of
 /// your session extends the lease. Finish it with complete_work and the `claim_token`.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct GetWork {
-    /// The calling agent; empty: the key's own.
+    /// Id of the calling agent. Empty: the key's own, else `X-Agent-Id`.
     #[schemars(extend("x-max-bytes" = 256))]
     pub agent_id: String,
-    /// Type of the calling agent; empty: the key's own.
+    /// Type of the calling agent. Empty: the key's own, else `X-Agent-Type`.
     #[schemars(extend("x-max-bytes" = 256))]
     pub agent_type: String,
-    /// Kinds of work you take; absent: any.
+    /// Kinds of work to choose from. Absent: any. Empty: none.
     pub task_types: Option<Vec<String>>,
-    /// Session of the calling agent; the claim then belongs to this session alone.
+    /// Session of the calling agent. With it, the claim belongs to this session only.
     #[schemars(extend("x-max-bytes" = 256))]
     pub session_id: Option<String>,
-    /// Minutes until the lease ends by itself, 1 to 1440; absent: the service's default.
+    /// Minutes until the lease expires, 1 to 1440. Absent: the service's default.
     #[schemars(range(min = 1, max = 1440))]
     pub lease_minutes: Option<i64>,
-    /// How many tasks to claim at most, 1 to 100. Above 1 the answer lists them in `tasks`.
+    /// Maximum number of tasks to claim, 1 to 100. Above 1, the answer lists them in `tasks`.
     #[serde(default = "default_count")]
     #[schemars(range(min = 1, max = 100))]
     pub count: i64,
-    /// Seconds to wait for a task when there is none for you; answered as soon as there is. The
-    /// service sets an upper bound.
+    /// Seconds to wait if there is no task for you. The answer comes as soon as there is one. The
+    /// service sets a maximum.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub wait_seconds: i64,
@@ -56,13 +57,13 @@ fn default_count() -> i64 {
     1
 }
 
-/// The answer to a claim: one task, or a list of tasks where more than one was asked for.
+/// The answer to a claim: one task, or a list if more than one was asked for.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum ClaimAnswer {
-    /// With `count` 1.
+    /// The answer with `count` 1.
     One(Box<Claimed>),
-    /// With a greater `count`.
+    /// The answer with a greater `count`.
     Many(ClaimedTasks),
 }
 
@@ -71,81 +72,70 @@ impl JsonSchema for ClaimAnswer {
         "ClaimAnswer".into()
     }
 
-    /// The members of both forms: those that only one of them has are not required.
+    /// Merges the members of both forms. Members that only one form has are not required.
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let mut schema = Claimed::json_schema(generator);
         let many = ClaimedTasks::json_schema(generator);
-        let tasks = many.get("properties").and_then(|it| it.get("tasks"));
+        let tasks = many.get("properties").and_then(|properties| properties.get("tasks"));
         if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
             for property in properties.values_mut() {
                 property[NULL_OR_ABSENT] = json!(true);
             }
-            properties.extend(tasks.map(|it| ("tasks".to_owned(), it.clone())));
+            properties.extend(tasks.map(|schema| ("tasks".to_owned(), schema.clone())));
         }
         schema.insert("required".to_owned(), json!(["success", "reason"]));
         schema
     }
 }
 
-/// Claimed tasks, or why there is none.
+/// Claimed tasks, or why there are none.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ClaimedTasks {
-    /// Whether you have a task now.
+    /// Whether you have claimed a task.
     pub success: bool,
-    /// With `count` above 1 only: the tasks, each as in a claim of one.
+    /// Only with `count` above 1: the tasks, each like the answer with `count` 1.
     pub tasks: Vec<Claimed>,
-    /// Why there is none: `no_tasks_available` or `destructive_operation_blocked: <names>`.
+    /// Why there is no task: `no_tasks_available` or `destructive_operation_blocked: <names>`.
     pub reason: Option<String>,
 }
 
 /// A claimed task, or why there is none.
 #[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct Claimed {
-    /// Whether you have a task now.
+    /// Whether you have claimed a task.
     pub success: bool,
     /// Id of the task.
     pub task_id: Option<Uuid>,
     /// Kind of work.
     #[schemars(extend("x-untrusted" = true))]
     pub task_type: Option<String>,
-    /// What is to be done.
+    /// What to do.
     #[schemars(extend("x-untrusted" = true))]
     pub description: Option<String>,
-    /// What its submitter gave along.
+    /// What the submitter wants the claimant to know. Null if nothing.
     #[schemars(extend("x-untrusted" = true))]
     pub input_data: Option<Value>,
-    /// 1 (first) to 10.
+    /// Priority from 1 (first) to 10.
     pub priority: Option<i16>,
-    /// The task's deadline.
+    /// The task's deadline. Null if it has none.
     pub deadline: Option<Timestamp>,
-    /// Why there is none: `no_tasks_available` or `destructive_operation_blocked: <names>`.
+    /// Why there is no task: `no_tasks_available` or `destructive_operation_blocked: <names>`.
     pub reason: Option<String>,
     /// Attempt number, starting at 1.
     pub attempt: Option<i16>,
-    /// Proves at renewal and completion that nobody else has claimed the task since.
+    /// Proves, when you renew or complete the task, that no other agent has claimed it since.
     pub claim_token: Option<String>,
-    /// When the lease ends unless it is renewed.
+    /// When the lease expires unless it is renewed.
     pub lease_expires_at: Option<Timestamp>,
-}
-
-/// What `claim_tasks` returns.
-#[derive(Debug)]
-pub(crate) struct ClaimRow {
+    /// The verdict of `claim_tasks`, see `work/claim.sql`.
+    #[serde(skip)]
     verdict: String,
-    id: Option<Uuid>,
-    task_type: Option<String>,
-    description: Option<String>,
-    input_data: Option<Value>,
-    priority: Option<i16>,
-    deadline: Option<Timestamp>,
-    attempt: Option<i16>,
-    claim_token: Option<String>,
-    lease_expires_at: Option<Timestamp>,
-    reason: Option<String>,
+    /// With the verdict `rescan`: the texts to scan again.
+    #[serde(skip)]
     texts: Option<Json<Vec<TaskText>>>,
 }
 
-/// A task whose text is to be scanned again.
+/// The text of a task that must be scanned again.
 #[derive(Debug, Deserialize)]
 pub(crate) struct TaskText {
     id: Uuid,
@@ -184,63 +174,48 @@ impl Operation for GetWork {
             task_types: json!(self.task_types),
             lease_minutes: self.lease_minutes.unwrap_or(cx.config.work_lease_minutes) as i32,
             trust: i32::from(cx.caller.trust),
-            guard_version: guardrails::version(&mut cx).await?,
+            guard_version: guardrails::current_version(&mut cx).await?,
             scans: None,
             may_rescan: true,
             can_wait: cx.can_wait(),
         };
         let is_one = self.count == 1;
-        let mut rows = if is_one {
+        let mut tasks = if is_one {
             vec![cx.transition(claim.clone()).await?]
         } else {
             claim.run_many(self.count as i32, cx.db).await?
         };
         for scan in 1..=MAX_SCANS {
-            match rows.first_mut().map(|it| (it.verdict.as_str(), it.texts.take())) {
+            match tasks.first_mut().map(|task| (task.verdict.as_str(), task.texts.take())) {
                 Some(("rescan", texts)) => claim.scans = Some(rescan(&mut cx, texts).await?),
-                // Within a gathered call, rivals held every task that was left.
+                // Rivals had locked every remaining task. A gathered call does not wait for them;
+                // the next call does.
                 Some(("contended", _)) => {}
                 _ => break,
             }
             claim.may_rescan = scan < MAX_SCANS;
-            rows = claim.run_many(self.count as i32, cx.db).await?;
+            tasks = claim.run_many(self.count as i32, cx.db).await?;
         }
-        let mut tasks: Vec<_> = rows.into_iter().map(claimed).collect();
-        let reason = tasks.first().and_then(|it| it.reason.clone());
-        let success = tasks.first().is_some_and(|it| it.success);
-        if !success {
+        let reason = tasks.first().and_then(|task| task.reason.clone());
+        let is_claimed = tasks.first().is_some_and(|task| task.success);
+        if !is_claimed {
             tasks.truncate(if is_one { 1 } else { 0 });
         }
         Ok(match tasks.pop() {
             Some(task) if is_one => ClaimAnswer::One(Box::new(task)),
             last => {
                 tasks.extend(last);
-                ClaimAnswer::Many(ClaimedTasks { success, tasks, reason })
+                ClaimAnswer::Many(ClaimedTasks { success: is_claimed, tasks, reason })
             }
         })
     }
 }
 
-fn claimed(row: ClaimRow) -> Claimed {
-    Claimed {
-        success: row.verdict == "claimed",
-        task_id: row.id,
-        task_type: row.task_type,
-        description: row.description,
-        input_data: row.input_data,
-        priority: row.priority,
-        deadline: row.deadline,
-        reason: row.reason,
-        attempt: row.attempt,
-        claim_token: row.claim_token,
-        lease_expires_at: row.lease_expires_at,
-    }
-}
-
-/// Scans the texts of tasks that another set of patterns has judged, for `claim_tasks` to store.
+/// Scans the texts of tasks that were scanned with an earlier set of patterns. Returns the findings
+/// in the form in which `claim_tasks` stores them.
 async fn rescan(cx: &mut Context<'_>, texts: Option<Json<Vec<TaskText>>>) -> Result<Value> {
     let mut scans = Vec::new();
-    for task in texts.map(|it| it.0).unwrap_or_default() {
+    for task in texts.map(|Json(texts)| texts).unwrap_or_default() {
         let text = guardrails::task_text(&task.description, task.input_data.as_ref());
         let scan = guardrails::scan_all(cx, text).await?;
         scans.push(json!({
@@ -252,11 +227,12 @@ async fn rescan(cx: &mut Context<'_>, texts: Option<Json<Vec<TaskText>>>) -> Res
     Ok(Value::Array(scans))
 }
 
-/// A call of the database function `claim_tasks` for one task.
+/// A call of the database function `claim_tasks`.
 #[derive(Clone, Debug)]
 pub(crate) struct Claim {
     actor: Actor,
-    /// A list of text as JSON, or null: a gathered call cannot pass lists of different lengths otherwise.
+    /// A JSON array of texts, or null: a gathered call cannot pass arrays of different lengths
+    /// otherwise.
     task_types: Value,
     lease_minutes: i32,
     trust: i32,
@@ -267,13 +243,14 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// Claims up to `count` tasks: a row for each, or one that says why there is none.
-    async fn run_many(&self, count: i32, db: &mut Db) -> Result<Vec<ClaimRow>> {
+    /// Claims up to `count` tasks. Returns one row for each, or a single row that says why there is
+    /// none.
+    async fn run_many(&self, count: i32, db: &mut Db) -> Result<Vec<Claimed>> {
         let rows = sqlx::query_as!(
-            ClaimRow,
+            Claimed,
             r#"
             select
-                verdict as "verdict!", id, task_type, description, input_data, priority,
+                verdict as "verdict!", verdict = 'claimed' as "success!", id as task_id, task_type, description, input_data, priority,
                 deadline as "deadline: Timestamp", attempt, claim_token,
                 lease_expires_at as "lease_expires_at: Timestamp", reason,
                 texts as "texts: Json<Vec<TaskText>>"
@@ -305,20 +282,21 @@ impl Claim {
 }
 
 impl Transition for Claim {
-    type Row = ClaimRow;
+    type Row = Claimed;
 
-    async fn run(&self, db: &mut Db) -> Result<ClaimRow> {
+    async fn run(&self, db: &mut Db) -> Result<Claimed> {
         let rows = self.run_many(1, db).await?;
         let row = rows.into_iter().next();
         row.ok_or_else(|| Error::Internal("claim_tasks returned no row".into()))
     }
 
-    async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<ClaimRow>> {
+    async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<Claimed>> {
         let rows = sqlx::query_as!(
-            ClaimRow,
+            Claimed,
             r#"
             select
-                a.verdict as "verdict!", a.id, a.task_type, a.description, a.input_data, a.priority,
+                a.verdict as "verdict!", a.verdict = 'claimed' as "success!", a.id as task_id, a.task_type,
+                a.description, a.input_data, a.priority,
                 a.deadline as "deadline: Timestamp", a.attempt, a.claim_token,
                 a.lease_expires_at as "lease_expires_at: Timestamp", a.reason,
                 a.texts as "texts: Json<Vec<TaskText>>"
@@ -339,31 +317,31 @@ impl Transition for Claim {
             ) a
             order by r.n
             "#,
-            &column(requests, |it| it.actor.workspace.as_str()) as _,
-            &column(requests, |it| it.actor.request_id.as_str()) as _,
-            &column(requests, |it| it.actor.agent_id.as_str()) as _,
-            &column(requests, |it| it.actor.agent_type.as_str()) as _,
-            &column(requests, |it| it.actor.session_id.as_deref()) as _,
-            &column(requests, |it| it.actor.elapsed_ms()),
-            &column(requests, |it| it.actor.session_timeout.clone()),
-            &column(requests, |it| it.task_types.clone()),
-            &column(requests, |it| it.lease_minutes),
-            &column(requests, |it| it.trust),
-            &column(requests, |it| it.guard_version.as_str()) as _,
-            &column(requests, |it| it.can_wait),
+            &column(requests, |request| request.actor.workspace.as_str()) as _,
+            &column(requests, |request| request.actor.request_id.as_str()) as _,
+            &column(requests, |request| request.actor.agent_id.as_str()) as _,
+            &column(requests, |request| request.actor.agent_type.as_str()) as _,
+            &column(requests, |request| request.actor.session_id.as_deref()) as _,
+            &column(requests, |request| request.actor.elapsed_ms()),
+            &column(requests, |request| request.actor.session_timeout.clone()),
+            &column(requests, |request| request.task_types.clone()),
+            &column(requests, |request| request.lease_minutes),
+            &column(requests, |request| request.trust),
+            &column(requests, |request| request.guard_version.as_str()) as _,
+            &column(requests, |request| request.can_wait),
         )
         .fetch_all(db)
         .await?;
         Ok(rows)
     }
 
-    /// It skips what others have locked.
+    /// Returns the empty text: claims skip locked rows and cannot deadlock.
     fn lock_order(&self) -> String {
         String::new()
     }
 }
 
-/// Finds the waiters for which there can be a task now.
+/// Returns the waiters for which there can be a task now.
 fn find_ready_waiters<'a>(
     db: &'a mut Db,
     config: &'a Config,

@@ -1,4 +1,4 @@
-//! What happens to a claimed task: renewal, completion, cancellation.
+//! Renewing, completing and cancelling tasks.
 use std::{borrow::Cow, sync::Arc};
 
 use schemars::JsonSchema;
@@ -14,31 +14,32 @@ use crate::{
     values::{Result, Timestamp},
 };
 
-/// Extend the lease of a task you have claimed, before a long step.
+/// Extend the lease of a task that you have claimed, before a long step.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct RenewWork {
     /// Id of the task.
     pub task_id: Uuid,
-    /// When given, it must be that of the latest claim.
+    /// Token of the latest claim. Absent: not checked.
     #[schemars(extend("x-max-bytes" = 256))]
     pub claim_token: Option<String>,
-    /// Minutes from now, 1 to 1440; absent: as at the claim.
+    /// Minutes from now until the lease expires, 1 to 1440. Absent: as many as when you claimed the
+    /// task.
     #[schemars(range(min = 1, max = 1440))]
     pub lease_minutes: Option<i64>,
 }
 
-/// What became of a renewal.
+/// The outcome of a renewal.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Renewed {
     /// Whether the lease was extended.
     pub success: bool,
-    /// `running`.
+    /// `running`. Null when refused.
     pub status: Option<String>,
-    /// Id of the task.
+    /// Id of the task. Null when refused.
     pub task_id: Option<Uuid>,
-    /// When the lease ends now.
+    /// When the lease expires now. Null when refused.
     pub lease_expires_at: Option<Timestamp>,
-    /// Why not: `task_not_found_or_not_claimed_by_agent`, `claim_superseded` or
+    /// Why the renewal was refused: `task_not_found_or_not_claimed_by_agent`, `claim_superseded` or
     /// `task_already_finished`.
     pub reason: Option<String>,
 }
@@ -81,7 +82,7 @@ impl Operation for RenewWork {
             cx.config.session_timeout(),
             self.task_id,
             self.claim_token,
-            self.lease_minutes.map(|it| it as i32),
+            self.lease_minutes.map(|minutes| minutes as i32),
         )
         .fetch_one(cx.db)
         .await?;
@@ -89,40 +90,40 @@ impl Operation for RenewWork {
     }
 }
 
-/// Report that a task you have claimed is done, or that it failed. Repeating the same report is
-/// harmless.
+/// Report that a task that you claimed is done, or that it failed. Repeating a report has no
+/// further effect.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct CompleteWork {
     /// Id of the task.
     pub task_id: Uuid,
-    /// The calling agent; empty: the key's own.
+    /// Id of the calling agent. Empty: the key's own, else `X-Agent-Id`.
     #[schemars(extend("x-max-bytes" = 256))]
     pub agent_id: String,
-    /// Whether the work was done.
+    /// Whether the task was done.
     pub success: bool,
-    /// What came of it, as an object.
+    /// The result, as an object. Absent: none.
     pub result: Option<Map<String, Value>>,
-    /// What went wrong.
+    /// What went wrong. Absent: nothing.
     #[schemars(extend("x-max-bytes" = 16384))]
     pub error_message: Option<String>,
-    /// When given, it must be that of the latest claim.
+    /// Token of the latest claim. Absent: not checked.
     #[schemars(extend("x-max-bytes" = 256))]
     pub claim_token: Option<String>,
 }
 
-/// What became of a completion.
+/// The outcome of a report.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Completed {
-    /// Whether the report was taken.
+    /// Whether the report was accepted.
     pub success: bool,
-    /// `completed`, `failed`, `pending` when it will be tried again, or `blocked`.
+    /// `completed`, `failed`, `pending` if the task will be tried again, or `blocked`.
     pub status: Option<String>,
     /// Id of the task.
     pub task_id: Option<Uuid>,
-    /// Why it was refused: `task_not_found_or_not_claimed_by_agent`, `claim_superseded`,
+    /// Why the report was refused: `task_not_found_or_not_claimed_by_agent`, `claim_superseded`,
     /// `task_already_finished` or `destructive_operation_blocked: <names>`.
     pub reason: Option<String>,
-    /// When a failed task is tried again.
+    /// When the task can be claimed again. Null if it will not be tried again.
     pub retry_at: Option<Timestamp>,
 }
 
@@ -159,26 +160,26 @@ impl Operation for CompleteWork {
     }
 }
 
-/// A claimant's report of one task.
+/// A claimant's report about one task.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(inline)]
 pub struct Report {
     /// Id of the task.
     pub task_id: Uuid,
-    /// Whether the work was done.
+    /// Whether the task was done.
     pub success: bool,
-    /// What came of it, as an object.
+    /// The result, as an object. Absent: none.
     pub result: Option<Map<String, Value>>,
-    /// What went wrong.
+    /// What went wrong. Absent: nothing.
     #[schemars(extend("x-max-bytes" = 16384))]
     pub error_message: Option<String>,
-    /// When given, it must be that of the latest claim.
+    /// Token of the latest claim. Absent: not checked.
     #[schemars(extend("x-max-bytes" = 256))]
     pub claim_token: Option<String>,
 }
 
 impl Report {
-    /// The call that takes the report, with what the guardrails find in its result.
+    /// Returns the call that stores the report, with what the guardrails find in its result.
     pub(super) async fn completion(self, cx: &mut Context<'_>) -> Result<Completion> {
         let result = self.result.map(Value::Object);
         let scan = match &result {
@@ -192,17 +193,17 @@ impl Report {
             actor: cx.actor(),
             task_id: self.task_id,
             success: self.success,
-            result: result.map(|it| it.to_string()),
+            result: result.map(|value| value.to_string()),
             error_message: self.error_message,
             claim_token: self.claim_token,
             refusal: scan.refusal(trust),
-            patterns: scan.names(trust),
+            patterns: scan.pattern_names(trust),
             violations: scan.violations(trust),
         })
     }
 }
 
-/// A call of the database function `complete_task`. The result is bound as text, because the driver would
+/// A call of the database function `complete_task`. The result is bound as text: the driver would
 /// bind it as `jsonb`, which does not keep the order of members.
 #[derive(Debug)]
 pub(crate) struct Completion {
@@ -276,21 +277,21 @@ impl Transition for Completion {
             ) a
             order by r.n
             "#,
-            &column(requests, |it| it.actor.workspace.as_str()) as _,
-            &column(requests, |it| it.actor.request_id.as_str()) as _,
-            &column(requests, |it| it.actor.agent_id.as_str()) as _,
-            &column(requests, |it| it.actor.agent_type.as_str()) as _,
-            &column(requests, |it| it.actor.session_id.as_deref()) as _,
-            &column(requests, |it| it.actor.elapsed_ms()),
-            &column(requests, |it| it.actor.session_timeout.clone()),
-            &column(requests, |it| it.task_id),
-            &column(requests, |it| it.success),
-            &column(requests, |it| it.result.as_deref()) as _,
-            &column(requests, |it| it.error_message.as_deref()) as _,
-            &column(requests, |it| it.claim_token.as_deref()) as _,
-            &column(requests, |it| it.refusal.as_deref()) as _,
-            &column(requests, |it| it.patterns.clone()),
-            &column(requests, |it| it.violations.clone()),
+            &column(requests, |request| request.actor.workspace.as_str()) as _,
+            &column(requests, |request| request.actor.request_id.as_str()) as _,
+            &column(requests, |request| request.actor.agent_id.as_str()) as _,
+            &column(requests, |request| request.actor.agent_type.as_str()) as _,
+            &column(requests, |request| request.actor.session_id.as_deref()) as _,
+            &column(requests, |request| request.actor.elapsed_ms()),
+            &column(requests, |request| request.actor.session_timeout.clone()),
+            &column(requests, |request| request.task_id),
+            &column(requests, |request| request.success),
+            &column(requests, |request| request.result.as_deref()) as _,
+            &column(requests, |request| request.error_message.as_deref()) as _,
+            &column(requests, |request| request.claim_token.as_deref()) as _,
+            &column(requests, |request| request.refusal.as_deref()) as _,
+            &column(requests, |request| request.patterns.clone()),
+            &column(requests, |request| request.violations.clone()),
         )
         .fetch_all(db)
         .await?;
@@ -302,26 +303,27 @@ impl Transition for Completion {
     }
 }
 
-/// Take a task out of the queue that you submitted. Needs elevated trust for tasks of others.
+/// Cancel a task that you submitted. Tasks of other submitters need elevated trust.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct CancelWork {
     /// Id of the task.
     pub task_id: Uuid,
-    /// Why; shown as the task's error message.
+    /// Why the task is cancelled; stored as its error message. Absent: no reason.
     #[schemars(extend("x-max-bytes" = 16384))]
     pub reason: Option<String>,
 }
 
-/// What became of a cancellation.
+/// The outcome of a cancellation.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Cancelled {
     /// Whether the task was cancelled.
     pub success: bool,
-    /// `cancelled`.
+    /// `cancelled`. Null when refused.
     pub status: Option<String>,
-    /// Id of the task.
+    /// Id of the task. Null when refused.
     pub task_id: Option<Uuid>,
-    /// Why not: `task_not_found`, `not_submitter` or `task_already_finished`.
+    /// Why the cancellation was refused: `task_not_found`, `not_submitter` or
+    /// `task_already_finished`.
     pub reason: Option<String>,
 }
 

@@ -1,32 +1,28 @@
-//! The work queue: submitting tasks.
+//! The work queue.
 //!
-//! The invariants of the queue: a task goes to at most one claimant an attempt, a claim is a lease
-//! that ends by comparison, and nobody but the claimant of the latest attempt can finish it. What
-//! time has changed (a passed deadline, a last lease that ended) holds at once, whether anybody has
-//! written it down or not: see `task_status` in `work/rules.sql`.
+//! Invariants: each attempt of a task has one claimant. A claim is a lease that expires by a
+//! comparison of times. Only the claimant of the latest attempt can finish the task. What time
+//! alone changes (a deadline that has passed, a last lease that has expired) takes effect at once,
+//! before any row says so: see `task_status` in `work/rules.sql`.
 pub mod batch;
 pub mod claim;
 pub mod finish;
-pub mod look;
-pub(crate) mod submit;
+pub(crate) mod submission;
+pub mod submit;
+pub mod tasks;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
-use uuid::Uuid;
+use serde_json::{Value, json};
 
 use self::{
     batch::{CompleteBatch, SubmitBatch},
     claim::GetWork,
     finish::{CancelWork, CompleteWork, RenewWork},
-    look::{GetTask, ListWork},
-    submit::{Submission, SubmitRow},
+    submit::SubmitWork,
+    tasks::{GetTask, ListWork},
 };
-use super::guardrails;
 use crate::{
-    access::IdentityMode,
-    operation::{Context, McpResource, Meta, Operation, Operations, Tool},
-    values::{Error, Issue, Result, Timestamp, issue::value_error, text::text_of},
+    operation::{McpResource, Operations},
+    values::text::text_of,
 };
 
 pub(super) fn operations(operations: Operations) -> Operations {
@@ -42,7 +38,7 @@ pub(super) fn operations(operations: Operations) -> Operations {
         .with::<ListWork>()
         .resource(McpResource {
             uri: "work://pending",
-            description: "The tasks that wait, the first 20.",
+            description: "The first 20 pending tasks.",
             operation: "list_work",
             input: || json!({ "status": "pending", "limit": 20 }),
             lines: task_lines,
@@ -52,7 +48,7 @@ pub(super) fn operations(operations: Operations) -> Operations {
 
 fn task_lines(answer: &Value) -> Vec<String> {
     let line = |task: &Value| {
-        let due = task["deadline"].as_str().map(|it| format!(", due {it}")).unwrap_or_default();
+        let due = task["deadline"].as_str().map(|time| format!(", due {time}")).unwrap_or_default();
         format!(
             "[{}] {} {}: {}{due}",
             task["priority"],
@@ -62,209 +58,4 @@ fn task_lines(answer: &Value) -> Vec<String> {
         )
     };
     answer["tasks"].as_array().into_iter().flatten().map(line).collect()
-}
-
-/// Hand work to whichever agent claims it. Give it what it depends on, and a `unique_key` where a
-/// second task of the kind would be a mistake.
-#[derive(Debug, Deserialize, JsonSchema)]
-pub struct NewTask<Dependency> {
-    /// Kind of work, such as `test`; claimants choose by it. `evaluate` and `review` are never
-    /// handed to their submitter.
-    #[schemars(extend("x-max-bytes" = 256))]
-    pub task_type: String,
-    /// What is to be done, in words.
-    #[schemars(extend("x-max-bytes" = 16384))]
-    pub task_description: String,
-    /// What the claimant needs to know, as an object.
-    pub input_data: Option<Map<String, Value>>,
-    /// 1 (first) to 10.
-    #[serde(default = "default_priority")]
-    #[schemars(range(min = 1, max = 10))]
-    pub priority: i64,
-    /// Tasks that must be completed before this one is handed out.
-    pub depends_on: Option<Vec<Dependency>>,
-    /// What a claimant must be.
-    pub agent_requirements: Option<AgentRequirements>,
-    /// When a task that nobody has claimed fails; in the future.
-    pub deadline: Option<Timestamp>,
-    /// Not handed out before.
-    pub not_before: Option<Timestamp>,
-    /// How often it may be claimed, 1 to 20.
-    #[serde(default = "default_max_attempts")]
-    #[schemars(range(min = 1, max = 20))]
-    pub max_attempts: i64,
-    /// Whether a completion with `success: false` is tried again while attempts are left.
-    #[serde(default)]
-    pub retry_on_failure: bool,
-    /// At most one pending, claimed or running task has this key; a second submission answers the
-    /// first one's id.
-    #[schemars(extend("x-max-bytes" = 256))]
-    pub unique_key: Option<String>,
-    /// A failed or cancelled task whose place this one takes: pending tasks that depend on it
-    /// depend on this one then.
-    pub replaces: Option<Uuid>,
-}
-
-/// A submission of one task.
-pub type SubmitWork = NewTask<Uuid>;
-
-fn default_priority() -> i64 {
-    5
-}
-
-fn default_max_attempts() -> i64 {
-    3
-}
-
-/// What a claimant must be.
-#[derive(Debug, Deserialize, Serialize, JsonSchema)]
-pub struct AgentRequirements {
-    /// One of the capabilities that the claimant's sessions declare.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-max-bytes" = 64))]
-    pub archetype: Option<String>,
-    /// The least trust of the claimant, 0 to 4.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 4))]
-    pub min_trust_level: Option<i64>,
-    /// Anything else, kept as it is.
-    #[serde(flatten)]
-    pub others: Map<String, Value>,
-}
-
-/// What became of a submission.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct Submitted {
-    /// Whether the task is in the queue.
-    pub success: bool,
-    /// Id of the task.
-    pub task_id: Option<Uuid>,
-    /// `created`, or `deduplicated` when a live task has this `unique_key`.
-    pub action: Option<String>,
-    /// Why it was refused: `destructive_operation_blocked: <names>`.
-    pub reason: Option<String>,
-}
-
-impl Operation for SubmitWork {
-    type Output = Submitted;
-    const META: Meta = Meta::write("submit_work")
-        .at(&["POST /work/submit"])
-        .identity(IdentityMode::Soft)
-        .recorded_as("submit_task")
-        .tool(Tool::named("submit_work").rename(&[("task_description", "description")]));
-
-    fn example() -> Value {
-        json!({
-            "task_type": "test",
-            "task_description": "run the suite",
-            "input_data": { "suite": "unit" },
-            "priority": 3,
-            "unique_key": "unit-main",
-        })
-    }
-
-    fn took_effect(answer: &Submitted) -> bool {
-        answer.success
-    }
-
-    async fn run(self, mut cx: Context<'_>) -> Result<Submitted> {
-        if self.ends_before_it_begins() {
-            let text = "expected a time after not_before";
-            return Err(invalid("deadline", json!(self.deadline), text));
-        }
-        let submission = self.submission(&mut cx).await?;
-        let refusal = submission.refusal.clone();
-        let row = cx.transition(submission).await?;
-        self.answer(row, refusal)
-    }
-}
-
-fn invalid(field: &str, input: Value, text: &str) -> Error {
-    let loc = [json!("body"), json!(field)];
-    Error::Invalid(vec![Issue::new(value_error(text), &loc, &input)])
-}
-
-impl<Dependency: Clone + PartialEq + Serialize> NewTask<Dependency> {
-    fn ends_before_it_begins(&self) -> bool {
-        matches!((self.deadline, self.not_before), (Some(end), Some(begin)) if end <= begin)
-    }
-
-    fn dependencies(&self) -> Vec<Dependency> {
-        let mut distinct = Vec::new();
-        for id in self.depends_on.iter().flatten() {
-            if !distinct.contains(id) {
-                distinct.push(id.clone());
-            }
-        }
-        distinct
-    }
-
-    /// The call that stores the task, with what the guardrails find in its text.
-    async fn submission(&self, cx: &mut Context<'_>) -> Result<Submission> {
-        let data = self.input_data.clone().map(Value::Object);
-        let text = guardrails::task_text(&self.task_description, data.as_ref());
-        let scan = guardrails::scan_all(cx, text).await?;
-        let trust = cx.caller.trust;
-        let requirements = self.agent_requirements.as_ref();
-        let text = |name: &str| data.as_ref().and_then(|it| it[name].as_str()).map(str::to_owned);
-        Ok(Submission {
-            actor: cx.actor(),
-            task_type: self.task_type.clone(),
-            description: self.task_description.clone(),
-            input_data: data.as_ref().map(Value::to_string),
-            priority: self.priority as i16,
-            depends_on: json!(self.dependencies()),
-            agent_requirements: requirements.map(|it| json!(it).to_string()),
-            archetype: requirements.and_then(|it| it.archetype.clone()),
-            min_trust: requirements.and_then(|it| it.min_trust_level).unwrap_or_default() as i16,
-            deadline: self.deadline,
-            not_before: self.not_before,
-            max_attempts: self.max_attempts as i16,
-            retry_on_failure: self.retry_on_failure,
-            unique_key: self.unique_key.clone(),
-            replaces: self.replaces,
-            authored_by: text("submitted_by"),
-            change_id: text("change_id"),
-            guard_version: scan.version.clone(),
-            guard_trust: scan.needed_trust(),
-            guard_findings: scan.to_json(),
-            refusal: scan.refusal(trust),
-            patterns: scan.names(trust),
-            violations: scan.violations(trust),
-        })
-    }
-}
-
-impl SubmitWork {
-    fn answer(&self, row: SubmitRow, refusal: Option<String>) -> Result<Submitted> {
-        match row.verdict.as_str() {
-            "unknown_dependency" => Err(self.unknown_dependency(row.place.unwrap_or_default())),
-            "not_replaceable" => {
-                let text = "expected the id of a failed or cancelled task";
-                Err(invalid("replaces", json!(self.replaces), text))
-            }
-            "deadline_past" => {
-                Err(invalid("deadline", json!(self.deadline), "expected a time in the future"))
-            }
-            "blocked" => {
-                Ok(Submitted { success: false, task_id: None, action: None, reason: refusal })
-            }
-            _ => Ok(Submitted {
-                success: true,
-                task_id: row.task_id,
-                action: Some(row.verdict),
-                reason: None,
-            }),
-        }
-    }
-
-    /// The issue for the dependency at this place, counted from 1, of the distinct ones.
-    fn unknown_dependency(&self, place: i64) -> Error {
-        let distinct = self.dependencies();
-        let id = usize::try_from(place - 1).ok().and_then(|it| distinct.get(it));
-        let index = self.depends_on.iter().flatten().position(|it| Some(it) == id);
-        let loc = [json!("body"), json!("depends_on"), json!(index)];
-        let problem = value_error("expected the id of a task");
-        Error::Invalid(vec![Issue::new(problem, &loc, &json!(id))])
-    }
 }

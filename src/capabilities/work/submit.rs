@@ -1,251 +1,228 @@
-//! The call that stores a task.
-use std::sync::Arc;
-
-use serde_json::Value;
+//! Submitting one task.
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::submission::{Submission, SubmitRow};
 use crate::{
-    database::Db,
-    operation::{Actor, Transition, column},
-    values::{Result, Timestamp},
+    access::IdentityMode,
+    capabilities::guardrails,
+    operation::{Context, Meta, Operation, Tool},
+    values::{Error, Issue, Result, Timestamp, issue::value_error},
 };
 
-/// What `submit_task` returns.
-#[derive(Debug)]
-pub(crate) struct SubmitRow {
-    pub(super) verdict: String,
-    pub(super) task_id: Option<Uuid>,
-    pub(super) place: Option<i64>,
+/// Submit a task for another agent to claim. Name the tasks that it depends on, and give it a
+/// `unique_key` if a second task of the kind would be a mistake.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct NewTask<Dependency> {
+    /// Kind of work, such as `test`; claimants select by it. Tasks of type `evaluate` or `review`
+    /// are never given to their submitter.
+    #[schemars(extend("x-max-bytes" = 256))]
+    pub task_type: String,
+    /// What to do, in words.
+    #[schemars(extend("x-max-bytes" = 16384))]
+    pub task_description: String,
+    /// What the claimant needs to know, as an object. Absent: nothing.
+    pub input_data: Option<Map<String, Value>>,
+    /// Priority from 1 (first) to 10.
+    #[serde(default = "default_priority")]
+    #[schemars(range(min = 1, max = 10))]
+    pub priority: i64,
+    /// Ids of tasks that must be completed before this task can be claimed. Absent: none.
+    pub depends_on: Option<Vec<Dependency>>,
+    /// What a claimant must satisfy. Absent: any agent can claim the task.
+    pub agent_requirements: Option<AgentRequirements>,
+    /// The task fails if it is unclaimed at this time. Must be in the future. Absent: no deadline.
+    pub deadline: Option<Timestamp>,
+    /// The task cannot be claimed before this time. Absent: it can be claimed at once.
+    pub not_before: Option<Timestamp>,
+    /// How many times the task can be claimed, 1 to 20.
+    #[serde(default = "default_max_attempts")]
+    #[schemars(range(min = 1, max = 20))]
+    pub max_attempts: i64,
+    /// Whether a task that was reported as failed is tried again while attempts are left.
+    #[serde(default)]
+    pub retry_on_failure: bool,
+    /// At most one pending, claimed or running task has this key. Submitting a second one returns
+    /// the id of the first. Absent: no such limit.
+    #[schemars(extend("x-max-bytes" = 256))]
+    pub unique_key: Option<String>,
+    /// Id of a failed or cancelled task. Pending tasks that depend on it will depend on this task
+    /// instead.
+    pub replaces: Option<Uuid>,
 }
 
-/// A call of the database function `submit_task`: the members are those of the database's type `task_submission`.
-/// Objects are bound as text, because the driver would bind them as `jsonb`, which does not keep the order
-/// of members.
-#[derive(Debug)]
-pub(crate) struct Submission {
-    pub(super) actor: Actor,
-    pub(super) task_type: String,
-    pub(super) description: String,
-    pub(super) input_data: Option<String>,
-    pub(super) priority: i16,
-    pub(super) depends_on: Value,
-    pub(super) agent_requirements: Option<String>,
-    pub(super) archetype: Option<String>,
-    pub(super) min_trust: i16,
-    pub(super) deadline: Option<Timestamp>,
-    pub(super) not_before: Option<Timestamp>,
-    pub(super) max_attempts: i16,
-    pub(super) retry_on_failure: bool,
-    pub(super) unique_key: Option<String>,
-    pub(super) replaces: Option<Uuid>,
-    pub(super) authored_by: Option<String>,
-    pub(super) change_id: Option<String>,
-    pub(super) guard_version: String,
-    pub(super) guard_trust: i16,
-    pub(super) guard_findings: Value,
-    pub(super) refusal: Option<String>,
-    pub(super) patterns: Value,
-    pub(super) violations: Value,
+/// The submission of one task.
+pub type SubmitWork = NewTask<Uuid>;
+
+fn default_priority() -> i64 {
+    5
 }
 
-impl Transition for Submission {
-    type Row = SubmitRow;
+fn default_max_attempts() -> i64 {
+    3
+}
 
-    async fn run(&self, db: &mut Db) -> Result<SubmitRow> {
-        let row = sqlx::query_as!(
-            SubmitRow,
-            r#"
-            select verdict as "verdict!", task_id, dependency_number as place
-            from submit_task($1, row($2, $3, $4, $5, $6, $7)::request, row(
-                $8, $9, $10::text::json, $11, $12, $13::text::json, $14, $15, $16, $17, $18, $19,
-                $20, $21, $22, $23, $24, $25, $26, $27, $28, $29
-            )::task_submission)
-            "#,
-            self.actor.workspace,
-            self.actor.request_id,
-            self.actor.agent_id,
-            self.actor.agent_type,
-            self.actor.session_id,
-            self.actor.elapsed_ms(),
-            self.actor.session_timeout,
-            self.task_type,
-            self.description,
-            self.input_data,
-            self.priority,
-            self.depends_on,
-            self.agent_requirements,
-            self.archetype,
-            self.min_trust,
-            self.deadline as Option<Timestamp>,
-            self.not_before as Option<Timestamp>,
-            self.max_attempts,
-            self.retry_on_failure,
-            self.unique_key,
-            self.replaces,
-            self.authored_by,
-            self.change_id,
-            self.guard_version,
-            self.guard_trust,
-            self.guard_findings,
-            self.refusal,
-            self.patterns,
-            self.violations,
-        )
-        .fetch_one(db)
-        .await?;
-        Ok(row)
+/// What a claimant must satisfy.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+pub struct AgentRequirements {
+    /// A capability that a live session of the claimant must declare. Agents that declare no
+    /// capabilities are not restricted. Absent: any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-max-bytes" = 64))]
+    pub archetype: Option<String>,
+    /// Minimum trust of the claimant, 0 to 4. Absent: 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 4))]
+    pub min_trust_level: Option<i64>,
+    /// Other members; stored unchanged.
+    #[serde(flatten)]
+    pub others: Map<String, Value>,
+}
+
+/// The outcome of a submission.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Submitted {
+    /// Whether the task is in the queue.
+    pub success: bool,
+    /// Id of the task. Null when refused.
+    pub task_id: Option<Uuid>,
+    /// `created`, or `deduplicated` if an unfinished task has this `unique_key`. Null when refused.
+    pub action: Option<String>,
+    /// Why the task was refused: `destructive_operation_blocked: <names>`.
+    pub reason: Option<String>,
+}
+
+impl Operation for SubmitWork {
+    type Output = Submitted;
+    const META: Meta = Meta::write("submit_work")
+        .at(&["POST /work/submit"])
+        .identity(IdentityMode::Soft)
+        .recorded_as("submit_task")
+        .tool(Tool::named("submit_work").rename(&[("task_description", "description")]));
+
+    fn example() -> Value {
+        json!({
+            "task_type": "test",
+            "task_description": "run the suite",
+            "input_data": { "suite": "unit" },
+            "priority": 3,
+            "unique_key": "unit-main",
+        })
     }
 
-    async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<SubmitRow>> {
-        let rows = sqlx::query_as!(
-            SubmitRow,
-            r#"
-            select a.verdict as "verdict!", a.task_id, a.dependency_number as place
-            from begin_gathered_call('{}', '{}') as has_begun,
-            unnest(
-                case when has_begun then $1::text[] end, $2::text[], $3::text[], $4::text[],
-                $5::text[], $6::float8[], $7::interval[], $8::text[], $9::text[], $10::text[],
-                $11::smallint[], $12::jsonb[], $13::text[], $14::text[], $15::smallint[],
-                $16::timestamptz[], $17::timestamptz[], $18::smallint[], $19::bool[], $20::text[],
-                $21::uuid[], $22::text[], $23::text[], $24::text[], $25::smallint[], $26::jsonb[],
-                $27::text[], $28::jsonb[], $29::jsonb[]
-            ) with ordinality as r (
-                workspace, id, agent_id, agent_type, session_id, elapsed_ms, session_timeout, task_type,
-                description, input_data, priority, depends_on, agent_requirements, archetype,
-                min_trust, deadline, not_before, max_attempts, retry_on_failure, unique_key,
-                replaces, authored_by, change_id, guard_version, guard_trust, guard_findings,
-                refusal, patterns, violations, n
-            ),
-            submit_task(
-                r.workspace,
-                row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.session_timeout)::request,
-                row(
-                    r.task_type, r.description, r.input_data::json, r.priority, r.depends_on,
-                    r.agent_requirements::json, r.archetype, r.min_trust, r.deadline, r.not_before,
-                    r.max_attempts, r.retry_on_failure, r.unique_key, r.replaces, r.authored_by,
-                    r.change_id, r.guard_version, r.guard_trust, r.guard_findings, r.refusal,
-                    r.patterns, r.violations
-                )::task_submission
-            ) a
-            order by r.n
-            "#,
-            &column(requests, |it| it.actor.workspace.as_str()) as _,
-            &column(requests, |it| it.actor.request_id.as_str()) as _,
-            &column(requests, |it| it.actor.agent_id.as_str()) as _,
-            &column(requests, |it| it.actor.agent_type.as_str()) as _,
-            &column(requests, |it| it.actor.session_id.as_deref()) as _,
-            &column(requests, |it| it.actor.elapsed_ms()),
-            &column(requests, |it| it.actor.session_timeout.clone()),
-            &column(requests, |it| it.task_type.as_str()) as _,
-            &column(requests, |it| it.description.as_str()) as _,
-            &column(requests, |it| it.input_data.as_deref()) as _,
-            &column(requests, |it| it.priority),
-            &column(requests, |it| it.depends_on.clone()),
-            &column(requests, |it| it.agent_requirements.as_deref()) as _,
-            &column(requests, |it| it.archetype.as_deref()) as _,
-            &column(requests, |it| it.min_trust),
-            &column(requests, |it| it.deadline) as _,
-            &column(requests, |it| it.not_before) as _,
-            &column(requests, |it| it.max_attempts),
-            &column(requests, |it| it.retry_on_failure),
-            &column(requests, |it| it.unique_key.as_deref()) as _,
-            &column(requests, |it| it.replaces) as _,
-            &column(requests, |it| it.authored_by.as_deref()) as _,
-            &column(requests, |it| it.change_id.as_deref()) as _,
-            &column(requests, |it| it.guard_version.as_str()) as _,
-            &column(requests, |it| it.guard_trust),
-            &column(requests, |it| it.guard_findings.clone()),
-            &column(requests, |it| it.refusal.as_deref()) as _,
-            &column(requests, |it| it.patterns.clone()),
-            &column(requests, |it| it.violations.clone()),
-        )
-        .fetch_all(db)
-        .await?;
-        Ok(rows)
+    fn took_effect(answer: &Submitted) -> bool {
+        answer.success
     }
 
-    fn lock_order(&self) -> String {
-        format!("{}\n{}", self.actor.workspace, self.unique_key.as_deref().unwrap_or_default())
+    async fn run(self, mut cx: Context<'_>) -> Result<Submitted> {
+        if self.is_due_before_start() {
+            let text = "expected a time after not_before";
+            return Err(invalid("deadline", json!(self.deadline), text));
+        }
+        let submission = self.submission(&mut cx).await?;
+        let refusal = submission.refusal.clone();
+        let row = cx.transition(submission).await?;
+        self.answer(row, refusal)
     }
 }
 
-/// What became of one task of a batch.
-#[derive(Debug)]
-pub(crate) struct BatchRow {
-    pub(super) is_stored: bool,
-    pub(super) verdict: String,
-    pub(super) task_id: Option<Uuid>,
-    pub(super) reason: Option<String>,
+/// Returns a 422 for one member of the body.
+fn invalid(field: &str, input: Value, text: &str) -> Error {
+    let loc = [json!("body"), json!(field)];
+    Error::Invalid(vec![Issue::new(value_error(text), &loc, &input)])
 }
 
-/// Stores all tasks or none, by the database function `submit_tasks`. All belong to one request.
-pub(super) async fn run_batch(
-    requests: &[Arc<Submission>],
-    references: &[Option<String>],
-    db: &mut Db,
-) -> Result<Vec<BatchRow>> {
-    let Some(Submission { actor, .. }) = requests.first().map(|it| &**it) else {
-        return Ok(Vec::new());
-    };
-    let rows = sqlx::query_as!(
-        BatchRow,
-        r#"
-        select
-            is_stored as "is_stored!", verdict as "verdict!", task_id, reason
-        from submit_tasks($1, row($2, $3, $4, $5, $6, $7)::request, (
-            select array_agg(row(
-                r.task_type, r.description, r.input_data::json, r.priority, r.depends_on,
-                r.agent_requirements::json, r.archetype, r.min_trust, r.deadline, r.not_before,
-                r.max_attempts, r.retry_on_failure, r.unique_key, r.replaces, r.authored_by,
-                r.change_id, r.guard_version, r.guard_trust, r.guard_findings, r.refusal,
-                r.patterns, r.violations
-            )::task_submission order by r.n)
-            from unnest(
-                $8::text[], $9::text[], $10::text[], $11::smallint[], $12::jsonb[], $13::text[],
-                $14::text[], $15::smallint[], $16::timestamptz[], $17::timestamptz[],
-                $18::smallint[], $19::bool[], $20::text[], $21::uuid[], $22::text[],
-                $23::text[], $24::text[], $25::smallint[], $26::jsonb[], $27::text[],
-                $28::jsonb[], $29::jsonb[]
-            ) with ordinality as r (
-                task_type, description, input_data, priority, depends_on, agent_requirements,
-                archetype, min_trust, deadline, not_before, max_attempts, retry_on_failure,
-                unique_key, replaces, authored_by, change_id, guard_version, guard_trust,
-                guard_findings, refusal, patterns, violations, n
-            )
-        ), $30)
-        "#,
-        actor.workspace,
-        actor.request_id,
-        actor.agent_id,
-        actor.agent_type,
-        actor.session_id,
-        actor.elapsed_ms(),
-        actor.session_timeout,
-        &column(requests, |it| it.task_type.as_str()) as _,
-        &column(requests, |it| it.description.as_str()) as _,
-        &column(requests, |it| it.input_data.as_deref()) as _,
-        &column(requests, |it| it.priority),
-        &column(requests, |it| it.depends_on.clone()),
-        &column(requests, |it| it.agent_requirements.as_deref()) as _,
-        &column(requests, |it| it.archetype.as_deref()) as _,
-        &column(requests, |it| it.min_trust),
-        &column(requests, |it| it.deadline) as _,
-        &column(requests, |it| it.not_before) as _,
-        &column(requests, |it| it.max_attempts),
-        &column(requests, |it| it.retry_on_failure),
-        &column(requests, |it| it.unique_key.as_deref()) as _,
-        &column(requests, |it| it.replaces) as _,
-        &column(requests, |it| it.authored_by.as_deref()) as _,
-        &column(requests, |it| it.change_id.as_deref()) as _,
-        &column(requests, |it| it.guard_version.as_str()) as _,
-        &column(requests, |it| it.guard_trust),
-        &column(requests, |it| it.guard_findings.clone()),
-        &column(requests, |it| it.refusal.as_deref()) as _,
-        &column(requests, |it| it.patterns.clone()),
-        &column(requests, |it| it.violations.clone()),
-        references as _,
-    )
-    .fetch_all(db)
-    .await?;
-    Ok(rows)
+impl<Dependency: Clone + PartialEq + Serialize> NewTask<Dependency> {
+    /// Whether the deadline is not after `not_before`.
+    pub(super) fn is_due_before_start(&self) -> bool {
+        matches!((self.deadline, self.not_before), (Some(end), Some(begin)) if end <= begin)
+    }
+
+    /// Returns the dependencies without duplicates.
+    fn dependencies(&self) -> Vec<Dependency> {
+        let mut distinct = Vec::new();
+        for id in self.depends_on.iter().flatten() {
+            if !distinct.contains(id) {
+                distinct.push(id.clone());
+            }
+        }
+        distinct
+    }
+
+    /// Returns the call that stores the task, with what the guardrails find in its text.
+    pub(super) async fn submission(&self, cx: &mut Context<'_>) -> Result<Submission> {
+        let data = self.input_data.clone().map(Value::Object);
+        let text = guardrails::task_text(&self.task_description, data.as_ref());
+        let scan = guardrails::scan_all(cx, text).await?;
+        let trust = cx.caller.trust;
+        let requirements = self.agent_requirements.as_ref();
+        let text =
+            |name: &str| data.as_ref().and_then(|data| data[name].as_str()).map(str::to_owned);
+        Ok(Submission {
+            actor: cx.actor(),
+            task_type: self.task_type.clone(),
+            description: self.task_description.clone(),
+            input_data: data.as_ref().map(Value::to_string),
+            priority: self.priority as i16,
+            depends_on: json!(self.dependencies()),
+            agent_requirements: requirements.map(|value| json!(value).to_string()),
+            archetype: requirements.and_then(|value| value.archetype.clone()),
+            min_trust: requirements.and_then(|value| value.min_trust_level).unwrap_or_default()
+                as i16,
+            deadline: self.deadline,
+            not_before: self.not_before,
+            max_attempts: self.max_attempts as i16,
+            retry_on_failure: self.retry_on_failure,
+            unique_key: self.unique_key.clone(),
+            replaces: self.replaces,
+            authored_by: text("submitted_by"),
+            change_id: text("change_id"),
+            guard_version: scan.version.clone(),
+            guard_trust: scan.needed_trust(),
+            guard_findings: scan.to_json(),
+            refusal: scan.refusal(trust),
+            patterns: scan.pattern_names(trust),
+            violations: scan.violations(trust),
+        })
+    }
+}
+
+impl SubmitWork {
+    /// Translates the verdict of `submit_task`.
+    fn answer(&self, row: SubmitRow, refusal: Option<String>) -> Result<Submitted> {
+        match row.verdict.as_str() {
+            "unknown_dependency" => {
+                Err(self.unknown_dependency(row.dependency_number.unwrap_or_default()))
+            }
+            "not_replaceable" => {
+                let text = "expected the id of a failed or cancelled task";
+                Err(invalid("replaces", json!(self.replaces), text))
+            }
+            "deadline_past" => {
+                Err(invalid("deadline", json!(self.deadline), "expected a time in the future"))
+            }
+            "blocked" => {
+                Ok(Submitted { success: false, task_id: None, action: None, reason: refusal })
+            }
+            _ => Ok(Submitted {
+                success: true,
+                task_id: row.task_id,
+                action: Some(row.verdict),
+                reason: None,
+            }),
+        }
+    }
+
+    /// Returns the error for an unknown dependency. `number` is its rank among the distinct ones,
+    /// starting at 1.
+    fn unknown_dependency(&self, number: i64) -> Error {
+        let distinct = self.dependencies();
+        let id = usize::try_from(number - 1).ok().and_then(|index| distinct.get(index));
+        let index = self.depends_on.iter().flatten().position(|other| Some(other) == id);
+        let loc = [json!("body"), json!("depends_on"), json!(index)];
+        let problem = value_error("expected the id of a task");
+        Error::Invalid(vec![Issue::new(problem, &loc, &json!(id))])
+    }
 }

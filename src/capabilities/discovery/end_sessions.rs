@@ -1,51 +1,43 @@
-//! The end of sessions, one by one or all that are silent. What a session holds is known to the
-//! database's function `end_sessions` alone.
+//! Ending sessions: one by name, or all that have been silent for too long. Only the database
+//! function `end_sessions` knows what a session holds.
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::SESSION_NOT_FOUND;
+use super::session::SESSION_NOT_FOUND;
 use crate::{
     access::IdentityMode,
     operation::{Context, Meta, Operation, Tool},
     values::Result,
 };
 
-/// End your session when your work is done: its locks, claims and ports are free at once. Your other
-/// sessions keep theirs.
+/// End your session when your work is done. Its locks, claims and ports are freed at once; your
+/// other sessions keep theirs.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct DeregisterSession {
-    /// The session to end, one of your own.
+    /// Id of the session to end, which must be your own.
     #[schemars(extend("x-max-bytes" = 256))]
     pub session_id: String,
 }
 
-/// What the end of a session set free.
+/// What the end of a session freed.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct EndedSession {
-    /// Whether the session has ended, now or earlier.
+    /// Whether the session has ended, by this call or before.
     pub success: bool,
-    /// The session.
+    /// Id of the session. Null if it was not found.
     pub session_id: Option<String>,
-    /// `session_not_found` when you have registered no such session.
+    /// `session_not_found` if you have not registered such a session.
     pub error: Option<&'static str>,
-    /// Locks that it held.
+    /// Number of locks that were released.
     pub locks_released: i64,
-    /// Claimed tasks that others may claim now.
+    /// Number of claimed tasks that other agents can claim now.
     pub tasks_requeued: i64,
-    /// Port blocks that it held.
+    /// Number of port blocks that were released.
     pub ports_released: i64,
-    /// Whether it was this call that ended it.
+    /// Whether this call ended the session.
     #[serde(skip)]
-    ended_now: bool,
-}
-
-struct EndedRow {
-    is_known: bool,
-    sessions: i64,
-    locks_released: i64,
-    tasks_requeued: i64,
-    ports_released: i64,
+    took_effect: bool,
 }
 
 impl Operation for DeregisterSession {
@@ -61,12 +53,11 @@ impl Operation for DeregisterSession {
     }
 
     fn took_effect(answer: &EndedSession) -> bool {
-        answer.ended_now
+        answer.took_effect
     }
 
     async fn run(self, cx: Context<'_>) -> Result<EndedSession> {
-        let row = sqlx::query_as!(
-            EndedRow,
+        let row = sqlx::query!(
             r#"
             select
                 is_known as "is_known!", sessions as "sessions!",
@@ -92,23 +83,23 @@ impl Operation for DeregisterSession {
             locks_released: row.locks_released,
             tasks_requeued: row.tasks_requeued,
             ports_released: row.ports_released,
-            ended_now: row.sessions > 0,
+            took_effect: row.sessions > 0,
         })
     }
 }
 
-/// End all sessions that have been silent for too long and free what they hold. Needs elevated
-/// trust; try it with `dry_run` first.
+/// End all sessions that have been silent for too long, and free what they hold. Needs elevated
+/// trust. Try it with `dry_run` first.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct CleanupAgents {
-    /// Minutes of silence after which a session is ended.
+    /// Minutes of silence after which a session is ended, 1 to 10080.
     #[serde(default = "default_stale_threshold_minutes")]
     #[schemars(range(min = 1, max = 10080))]
     pub stale_threshold_minutes: i32,
-    /// The same; wins when both are given.
+    /// Another name for `stale_threshold_minutes`. If both are given, `idle_minutes` applies.
     #[schemars(range(min = 1, max = 10080))]
     pub idle_minutes: Option<i32>,
-    /// Only count, and change nothing.
+    /// Whether to count only, without changing anything.
     #[serde(default)]
     pub dry_run: bool,
 }
@@ -117,31 +108,23 @@ fn default_stale_threshold_minutes() -> i32 {
     15
 }
 
-/// What a clean-up ended and set free, or would have.
+/// What a clean-up freed, or would have freed.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct CleanedUp {
-    /// True.
+    /// Always true.
     pub success: bool,
-    /// Agents of which a session was ended.
+    /// Number of agents that had a session ended.
     pub agents_cleaned: i64,
-    /// Locks that those sessions held.
+    /// Number of locks that were released.
     pub locks_released: i64,
-    /// Sessions that were ended.
+    /// Number of sessions that were ended.
     pub sessions_cleaned: i64,
-    /// Claimed tasks that others may claim now.
+    /// Number of claimed tasks that other agents can claim now.
     pub tasks_requeued: i64,
-    /// Port blocks that those sessions held.
+    /// Number of port blocks that were released.
     pub ports_released: i64,
-    /// Whether nothing was changed because that was asked for.
+    /// Whether nothing was changed, as requested.
     pub dry_run: bool,
-}
-
-struct CleanedRow {
-    agents: i64,
-    sessions: i64,
-    locks_released: i64,
-    tasks_requeued: i64,
-    ports_released: i64,
 }
 
 impl Operation for CleanupAgents {
@@ -161,13 +144,14 @@ impl Operation for CleanupAgents {
 
     async fn run(self, cx: Context<'_>) -> Result<CleanedUp> {
         let minutes = self.idle_minutes.unwrap_or(self.stale_threshold_minutes);
-        let row = sqlx::query_as!(
-            CleanedRow,
+        let cleaned = sqlx::query_as!(
+            CleanedUp,
             r#"
             select
-                agents as "agents!", sessions as "sessions!",
-                locks_released as "locks_released!", tasks_requeued as "tasks_requeued!",
-                ports_released as "ports_released!"
+                true as "success!", agents as "agents_cleaned!",
+                locks_released as "locks_released!", sessions as "sessions_cleaned!",
+                tasks_requeued as "tasks_requeued!", ports_released as "ports_released!",
+                $9 as "dry_run!"
             from cleanup_sessions($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9)
             "#,
             cx.caller.workspace,
@@ -182,14 +166,6 @@ impl Operation for CleanupAgents {
         )
         .fetch_one(cx.db)
         .await?;
-        Ok(CleanedUp {
-            success: true,
-            agents_cleaned: row.agents,
-            locks_released: row.locks_released,
-            sessions_cleaned: row.sessions,
-            tasks_requeued: row.tasks_requeued,
-            ports_released: row.ports_released,
-            dry_run: self.dry_run,
-        })
+        Ok(cleaned)
     }
 }

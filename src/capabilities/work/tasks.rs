@@ -1,4 +1,4 @@
-//! Looking at tasks.
+//! Reading tasks.
 use std::borrow::Cow;
 
 use schemars::JsonSchema;
@@ -9,26 +9,27 @@ use uuid::Uuid;
 
 use crate::{
     access::IdentityMode,
+    capabilities::filter::non_empty,
     operation::{Context, Meta, Operation, Tool},
-    values::{Limit, ListPage, Result, Timestamp},
+    values::{Limit, ListPage, Result, Timestamp, list_page::default_limit},
 };
 
-/// See one task: its state, its result, what blocks it.
+/// See one task: its status, its result and what blocks it.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct GetTask {
     /// Id of the task.
     pub task_id: Uuid,
 }
 
-/// One task, if there is one.
+/// A task, if it exists.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct FoundTask {
     /// Whether the task exists.
     pub success: bool,
-    /// The task.
+    /// The task. Absent if it does not exist.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<Task>,
-    /// `task_not_found`.
+    /// `task_not_found`. Absent if the task exists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
 }
@@ -41,51 +42,51 @@ pub struct Task {
     pub id: Uuid,
     /// Kind of work.
     pub task_type: String,
-    /// What is to be done.
+    /// What to do.
     pub description: String,
     /// `pending`, `claimed`, `running`, `completed`, `failed` or `cancelled`.
     pub status: String,
-    /// 1 (first) to 10.
+    /// Priority from 1 (first) to 10.
     pub priority: i16,
-    /// What the claimant needs to know.
+    /// What the claimant needs to know. Null if nothing.
     pub input_data: Option<Value>,
-    /// Agent of the latest claim.
+    /// Agent of the latest claim. Null if the task was never claimed, or is back in the queue.
     pub claimed_by: Option<String>,
-    /// When it was last claimed.
+    /// When the task was last claimed.
     pub claimed_at: Option<Timestamp>,
-    /// What the claimant reported.
+    /// The result that the claimant reported.
     pub result: Option<Value>,
-    /// Why it failed or was cancelled.
+    /// Why the task failed or was cancelled.
     pub error_message: Option<String>,
-    /// The tasks it waits for, or waited for.
+    /// Ids of the tasks that this task depends on.
     pub depends_on: Vec<Uuid>,
-    /// When it fails unless somebody has claimed it.
+    /// When the task fails if it is unclaimed. Null if it has no deadline.
     pub deadline: Option<Timestamp>,
-    /// When it was submitted.
+    /// When the task was submitted.
     pub created_at: Timestamp,
-    /// When it reached a final state.
+    /// When the task reached a final state.
     pub completed_at: Option<Timestamp>,
-    /// Who submitted it.
+    /// Agent that submitted the task.
     pub submitted_by: String,
-    /// Session that submitted it.
+    /// Session that submitted the task.
     pub submitted_session_id: Option<String>,
     /// Session of the latest claim.
     pub claimed_session_id: Option<String>,
-    /// What a claimant must be.
+    /// What a claimant must satisfy. Null if nothing.
     pub agent_requirements: Option<Value>,
-    /// How often it was claimed.
+    /// How many times the task was claimed.
     pub attempt: i16,
-    /// How often it may be claimed.
+    /// How many times the task can be claimed.
     pub max_attempts: i16,
-    /// Whether a failure is tried again.
+    /// Whether the task is tried again after a failure.
     pub retry_on_failure: bool,
-    /// When the current lease ends.
+    /// When the current lease expires.
     pub lease_expires_at: Option<Timestamp>,
-    /// Not handed out before.
+    /// The task cannot be claimed before this time. Null if there is no such time.
     pub not_before: Option<Timestamp>,
-    /// Key that only one live task may have.
+    /// Key that at most one unfinished task has.
     pub unique_key: Option<String>,
-    /// When the first claimant took it up.
+    /// When the task was first claimed.
     pub started_at: Option<Timestamp>,
     /// Dependencies that are not completed.
     #[schemars(with = "Vec<Blocker>")]
@@ -95,13 +96,14 @@ pub struct Task {
 /// A dependency that is not completed.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Blocker {
-    /// Id of the task waited for.
+    /// Id of the dependency.
     pub id: Uuid,
-    /// Its status.
+    /// Status of the dependency.
     pub status: String,
 }
 
-/// Selects whole tasks by a condition, which ends the statement.
+/// Selects whole tasks by a condition, which ends the statement. The first argument is the
+/// workspace.
 macro_rules! tasks {
     ($condition:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
@@ -168,34 +170,30 @@ impl Operation for GetTask {
     async fn run(self, cx: Context<'_>) -> Result<FoundTask> {
         let task =
             tasks!("t.id = $2", cx.caller.workspace, self.task_id).fetch_optional(cx.db).await?;
-        let success = task.is_some();
-        Ok(FoundTask { success, task, reason: (!success).then_some("task_not_found") })
+        let reason = task.is_none().then_some("task_not_found");
+        Ok(FoundTask { success: task.is_some(), task, reason })
     }
 }
 
-/// See the queue: which tasks there are, in the order in which they are handed out.
+/// List the tasks of the queue, in the order in which they are given to claimants.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct ListWork {
-    /// Only those with this status.
+    /// Only tasks with this status. Absent: any.
     #[schemars(extend("x-max-bytes" = 256))]
     pub status: Option<String>,
-    /// Only those of this kind.
+    /// Only tasks of this type. Absent: any.
     #[schemars(extend("x-max-bytes" = 256))]
     pub task_type: Option<String>,
-    /// Only those whose latest claim is this agent's.
+    /// Only tasks whose latest claim is of this agent. Absent: of any agent or unclaimed.
     #[schemars(extend("x-max-bytes" = 256))]
     pub claimed_by: Option<String>,
-    /// Only those that this agent submitted.
+    /// Only tasks that this agent submitted. Absent: any.
     #[schemars(extend("x-max-bytes" = 256))]
     pub submitted_by: Option<String>,
-    /// Return at most this many, up to 500.
-    #[serde(default = "default_limit")]
+    /// Maximum number of tasks, 0 to 500. A higher value counts as 500.
+    #[serde(default = "default_limit::<50>")]
     #[schemars(range(min = 0))]
     pub limit: i64,
-}
-
-fn default_limit() -> i64 {
-    50
 }
 
 /// Tasks of the queue.
@@ -203,7 +201,7 @@ fn default_limit() -> i64 {
 pub struct TaskList {
     /// The tasks.
     pub tasks: Vec<Task>,
-    /// How many there are and whether that is all.
+    /// How many tasks are returned, and whether there are more.
     #[serde(flatten)]
     pub page: ListPage,
 }
@@ -219,7 +217,6 @@ impl Operation for ListWork {
 
     async fn run(self, cx: Context<'_>) -> Result<TaskList> {
         let limit = Limit::new(self.limit);
-        let given = |filter: Option<String>| filter.filter(|it| !it.is_empty());
         let rows = tasks!(
             "($2::text is null or computed.status = $2)
                 and ($3::text is null or t.task_type = $3)
@@ -228,10 +225,10 @@ impl Operation for ListWork {
             order by t.priority, t.created_at, t.id
             limit $6",
             cx.caller.workspace,
-            given(self.status),
-            given(self.task_type),
-            given(self.claimed_by),
-            given(self.submitted_by),
+            non_empty(self.status),
+            non_empty(self.task_type),
+            non_empty(self.claimed_by),
+            non_empty(self.submitted_by),
             limit.rows(),
         )
         .fetch_all(cx.db)
