@@ -1,6 +1,6 @@
 //! The sockets of the server: the address, the time limit and number of HTTP connections, and graceful
-//! shutdown. By hand, because `axum::serve` limits neither the size of a request's head, nor the time
-//! for it, nor the number of connections, and does not answer requests that arrive while it shuts down.
+//! shutdown. By hand, because `axum::serve` has no options for the size of a request's head, the time for
+//! it and the number of connections, and closes idle connections at once when it shuts down.
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},

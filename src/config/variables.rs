@@ -185,7 +185,7 @@ pub(super) const VARIABLES: &[Variable] = &[
     bool(
         "COORDINATION_PUBLIC_READS",
         "false",
-        "Answer the routes marked \"public reads\" without a key, for workspace `default` only. `local` sets it to true by default.",
+        "Answer the routes marked \"with public reads\" without a key, for workspace `default` only. `local` sets it to true by default.",
     ),
     bool(
         "COORDINATION_ALLOW_WORKSPACE_HEADER",
