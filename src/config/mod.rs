@@ -17,7 +17,9 @@ mod variables;
 
 pub(crate) use database::{DatabaseSettings, Statements};
 pub(crate) use identities::Identity;
-pub(crate) use policy::{PolicyEngine, PolicySettings};
+pub(crate) use policy::PolicyEngine;
+#[cfg(feature = "cedar")]
+pub(crate) use policy::PolicySettings;
 
 pub use env_example::env_example;
 pub use home::Home;

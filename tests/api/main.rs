@@ -14,7 +14,7 @@ mod fuzz;
 mod gathering;
 mod guardrails;
 mod handoffs;
-#[path = "../shared/imports.rs"]
+#[path = "../imports/imports.rs"]
 mod imports;
 mod keys;
 mod laws;

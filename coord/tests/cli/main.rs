@@ -6,7 +6,7 @@ mod configuration;
 mod documents;
 mod every_command;
 mod hooks;
-#[path = "../../../tests/shared/imports.rs"]
+#[path = "../../../tests/imports/imports.rs"]
 mod imports;
 mod mcp;
 mod retries;
