@@ -27,16 +27,16 @@ impl Claims {
         let mut reader = HeaderReader { headers, issues: Vec::new() };
         let any = |_: &str| None;
         let mut claims = Self {
-            agent_id: reader.read("x-agent-id", any),
-            agent_type: reader.read("x-agent-type", any),
-            session_id: reader.read("x-session-id", any),
+            agent_id: reader.value_of("x-agent-id", any),
+            agent_type: reader.value_of("x-agent-type", any),
+            session_id: reader.value_of("x-session-id", any),
             ..Self::default()
         };
-        claims.workspace = reader.read("x-workspace", |name| {
+        claims.workspace = reader.value_of("x-workspace", |name| {
             (!is_workspace_name(name)).then_some("expected a name of a-z 0-9 . _ - (at most 64)")
         });
         if is_idempotent {
-            claims.idempotency_key = reader.read("idempotency-key", |key| {
+            claims.idempotency_key = reader.value_of("idempotency-key", |key| {
                 let is_printable = key.bytes().all(|byte| (b' '..=b'~').contains(&byte));
                 (!is_printable).then_some(EXPECTED_KEY)
             });
@@ -59,7 +59,7 @@ struct HeaderReader<'a> {
 
 impl HeaderReader<'_> {
     /// Returns the value of a header. `problem` returns what is wrong with a text, or `None`.
-    fn read(
+    fn value_of(
         &mut self,
         name: &'static str,
         problem: impl Fn(&str) -> Option<&'static str>,

@@ -69,7 +69,7 @@ impl Standings {
             Ok(standing) => standing,
             Err(generation) => {
                 let read_at = Instant::now();
-                let standing = read(db, &subject).await?;
+                let standing = read_standing(db, &subject).await?;
                 let max_age = config.timings.standing_max_age;
                 self.0.insert(generation, subject, standing.clone(), read_at, max_age);
                 standing
@@ -120,7 +120,7 @@ struct Row {
 }
 
 /// Reads the standing of an agent.
-async fn read(db: &mut Db, subject: &Subject) -> Result<Standing> {
+async fn read_standing(db: &mut Db, subject: &Subject) -> Result<Standing> {
     // An assignment counts for every key. The profile of the key and the default of the bound type count
     // for a bound key only.
     let row = sqlx::query_as!(

@@ -34,7 +34,7 @@ pub(crate) async fn read_request<'a>(
     };
     match key {
         Ok(key) if key.is_some() || !needs_key => {
-            Ok((key, read(body, services.config.timings.body_time).await?))
+            Ok((key, read_body(body, services.config.timings.body_time).await?))
         }
         refused => {
             // A client that sent `Expect: 100-continue` has not started sending the body.
@@ -59,7 +59,7 @@ fn declared_length(headers: &HeaderMap) -> u64 {
     value.and_then(|value| value.parse().ok()).unwrap_or_default()
 }
 
-async fn read(mut body: Body, limit: Duration) -> Result<Bytes> {
+async fn read_body(mut body: Body, limit: Duration) -> Result<Bytes> {
     let whole = Limited::new(&mut body, MAX_BODY_BYTES).collect();
     let Ok(read) = tokio::time::timeout(limit, whole).await else {
         return Err(Error::TooSlow);

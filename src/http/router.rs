@@ -15,15 +15,16 @@ use super::{
     operations::answer_operation,
     pages::{Documents, answer_page},
     respond::{method_not_allowed, redirect, respond},
-    routes::{MCP_PATH, Match, Routes, Target},
+    routes::{Handler, MCP_PATH, Match, Routes},
 };
 use crate::{
     operation::{Operations, RequestInfo, Services},
     values::Error,
 };
 
-/// Everything that is built once, at start.
-struct Site {
+/// What the routes share. Built once, at start.
+struct RouterState {
+    services: Arc<Services>,
     routes: Routes,
     documents: Documents,
 }
@@ -34,38 +35,34 @@ pub(crate) fn router(
     operations: &Operations,
     mcp_endpoint: MethodRouter,
 ) -> Router {
-    let site =
-        Arc::new(Site { routes: Routes::new(operations), documents: Documents::new(operations) });
+    let state = RouterState {
+        services: services.clone(),
+        routes: Routes::new(operations),
+        documents: Documents::new(operations),
+    };
     Router::new()
         .fallback(dispatch)
         .layer(from_fn_with_state(services.clone(), with_request_scope))
         .layer(cors(&services.config))
-        .with_state((services, site))
+        .with_state(Arc::new(state))
         .route(MCP_PATH, mcp_endpoint)
 }
 
 /// Answers a request by the route that it matches.
 async fn dispatch(
-    State((services, site)): State<(Arc<Services>, Arc<Site>)>,
+    State(state): State<Arc<RouterState>>,
     Extension(info): Extension<RequestInfo>,
     request: Request,
 ) -> Response {
+    let RouterState { services, routes, documents } = &*state;
     let (parts, body) = request.into_parts();
-    match site.routes.find(&parts.method, parts.uri.path()) {
-        Match::Route(route, parameters) => match &route.target {
-            Target::Operation(operation) => {
-                answer_operation(&services, operation, &parameters, &info, &parts, body).await
+    match routes.find(&parts.method, parts.uri.path()) {
+        Match::Route(route, parameters) => match &route.handler {
+            Handler::Operation(operation) => {
+                answer_operation(services, operation, &parameters, &info, &parts, body).await
             }
-            Target::Page(page) => {
-                answer_page(
-                    &services,
-                    &site.documents,
-                    *page,
-                    route.template,
-                    &info,
-                    &parts.headers,
-                )
-                .await
+            Handler::Page(page) => {
+                answer_page(services, documents, *page, route.template, &info, &parts.headers).await
             }
         },
         Match::OtherMethod(allowed) => method_not_allowed(allowed),

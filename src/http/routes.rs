@@ -36,7 +36,7 @@ pub(super) const PAGES: [(&str, &str, Page); 6] = [
 
 /// The operation or page that answers a route.
 #[derive(Clone)]
-pub(super) enum Target {
+pub(super) enum Handler {
     Operation(Arc<Registered>),
     Page(Page),
 }
@@ -47,7 +47,7 @@ pub(super) struct Route {
     pub(super) method: Method,
     /// Such as `/locks/status/{*path}`, where the starred parameter is the rest of the path.
     pub(super) template: &'static str,
-    pub(super) target: Target,
+    pub(super) handler: Handler,
 }
 
 /// The routes of one registered path, one for each method.
@@ -84,15 +84,15 @@ impl Routes {
             .map(|(template, _, page)| Route {
                 method: Method::GET,
                 template,
-                target: Target::Page(*page),
+                handler: Handler::Page(*page),
             })
             .collect();
         for operation in operations.iter() {
             for route in operation.meta.routes {
                 let (method, template) = route.split_once(' ').expect("a method and a path");
                 let method = method.parse().expect("a known method");
-                let target = Target::Operation(operation.clone());
-                routes.push(Route { method, template, target });
+                let handler = Handler::Operation(operation.clone());
+                routes.push(Route { method, template, handler });
             }
         }
         Self::from_list(&routes)
@@ -190,8 +190,11 @@ mod tests {
     use super::*;
 
     fn routes() -> Routes {
-        let route =
-            |method: Method, template| Route { method, template, target: Target::Page(Page::Live) };
+        let route = |method: Method, template| Route {
+            method,
+            template,
+            handler: Handler::Page(Page::Live),
+        };
         Routes::from_list(&[
             route(Method::GET, "/locks"),
             route(Method::POST, "/locks/acquire"),

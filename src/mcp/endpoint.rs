@@ -55,7 +55,7 @@ struct Endpoint {
 pub(crate) fn endpoint(services: &Arc<Services>, operations: &Operations) -> MethodRouter {
     let endpoint = Arc::new(Endpoint::new(services.clone(), operations));
     let answer = async move |Extension(info): Extension<RequestInfo>, request: Request| {
-        endpoint.answer(&info, request).await
+        endpoint.answer_request(&info, request).await
     };
     post(answer.clone())
         .delete(answer)
@@ -114,7 +114,7 @@ impl Endpoint {
     }
 
     /// Answers a request. Counts each of its messages for the operation that it runs.
-    async fn answer(&self, info: &RequestInfo, request: Request) -> Response {
+    async fn answer_request(&self, info: &RequestInfo, request: Request) -> Response {
         let span = info.span(META.name);
         let result = self.receive(info, request, &span).instrument(span.clone()).await;
         let Answers { list, is_batch } = result

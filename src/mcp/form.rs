@@ -106,7 +106,7 @@ impl ToolForm {
     }
 
     /// Converts the answer of the operation into that of the tool.
-    pub(super) fn answer(&self, mut body: Value) -> Value {
+    pub(super) fn tool_answer(&self, mut body: Value) -> Value {
         if let Some(members) = body.as_object_mut() {
             for name in self.tool.added {
                 members.entry(*name).or_insert(Value::Null);
@@ -226,8 +226,8 @@ mod tests {
         let tool = Tool::named("do_it").show(&["session_id"]).add(&["error"]);
         let form = ToolForm::new(tool, &META, &schema());
         assert!(form.schema["properties"]["session_id"].is_object());
-        assert_eq!(form.answer(json!({ "a": 1 })), json!({ "a": 1, "error": null }));
-        assert_eq!(form.answer(json!({ "error": "x" })), json!({ "error": "x" }));
-        assert_eq!(form.answer(json!([])), json!([]));
+        assert_eq!(form.tool_answer(json!({ "a": 1 })), json!({ "a": 1, "error": null }));
+        assert_eq!(form.tool_answer(json!({ "error": "x" })), json!({ "error": "x" }));
+        assert_eq!(form.tool_answer(json!([])), json!([]));
     }
 }

@@ -75,7 +75,7 @@ impl ServerHandler for Server {
         let (OfferedTool { operation, form }, arguments) = (&**tool, arguments.unwrap_or_default());
         let input = |claims: &Claims| form.input(&arguments, request.caller_id(claims).as_deref());
         let result = match request.run(&cx, headers, operation, input).await? {
-            Ok(body) => answer(operation, form.answer(body)),
+            Ok(body) => tool_result(operation, form.tool_answer(body)),
             Err(Error::Invalid(issues)) => {
                 failure(&Error::Invalid(form.issues(issues, &arguments)), &request.info.id)
             }
@@ -168,7 +168,7 @@ fn listed(tool: &OfferedTool) -> ListedTool {
 
 /// Converts the answer of an operation into the result of its tool. Where it contains untrusted text, the
 /// result says so, to the model and to the client.
-fn answer(operation: &Registered, body: Value) -> CallToolResult {
+fn tool_result(operation: &Registered, body: Value) -> CallToolResult {
     let mut content = vec![ContentBlock::text(body.to_string())];
     let mut paths = untrusted_paths(&operation.output, &body);
     if body.is_array() {

@@ -133,10 +133,10 @@ async fn start_own(settings: &'static [&'static str]) -> Result<Server, Error> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = format!("{PREFIX}{}-{number}", std::process::id());
-    let site = Site::create(&name)?;
-    let folder = site.folder.clone();
+    let server_folder = ServerFolder::create(&name)?;
+    let folder = server_folder.path.clone();
     remove_orphans().await;
-    let started = match site.plan(Owner::ThisProcess, settings) {
+    let started = match server_folder.plan(Owner::ThisProcess, settings) {
         Ok(plan) => Server::start_owned(plan).await,
         Err(error) => Err(error),
     };
@@ -155,8 +155,8 @@ impl Shared {
     }
 
     async fn of_run(pid: u32) -> Result<Shared, Error> {
-        let site = Site::create(&format!("{PREFIX}{pid}"))?;
-        let folder = site.folder.clone();
+        let server_folder = ServerFolder::create(&format!("{PREFIX}{pid}"))?;
+        let folder = server_folder.path.clone();
         let _lock = lock(&folder).await?;
 
         let (address, data) = (folder.join("address"), folder.join("data"));
@@ -169,7 +169,7 @@ impl Shared {
         // Data here is that of an earlier run with the same process id, or of a server that failed.
         end_orphan(&data).await?;
         remove(&data)?;
-        let plan = site.plan(Owner::Process(pid), SHARED)?;
+        let plan = server_folder.plan(Owner::Process(pid), SHARED)?;
         let cluster = plan.prepare().await?;
         let (_supervisor, port) = plan.launch(&cluster, None).await?;
         let url = crate::server::url(port, &cluster.password, "postgres");
@@ -317,14 +317,14 @@ impl Admin {
 }
 
 /// A folder for a server, and the account that runs the server if this process runs as root.
-struct Site {
-    folder: PathBuf,
+struct ServerFolder {
+    path: PathBuf,
     account: Option<Account>,
 }
 
-impl Site {
+impl ServerFolder {
     /// Creates the folder of a name, if it is missing, on the fastest file system with enough room.
-    fn create(name: &str) -> Result<Site, Error> {
+    fn create(name: &str) -> Result<ServerFolder, Error> {
         // A path that does not exist gives the default account, not the owner of the folder.
         let account = Account::choose(Path::new("/nonexistent"))?;
         let parents: Vec<PathBuf> = temporary_folders().collect();
@@ -339,12 +339,12 @@ impl Site {
             || Error::failed("create test data", "no folder for temporary files was found");
         let folder = parent.ok_or_else(missing)?.join(name);
         create_own(&folder)?;
-        Ok(Site { folder, account })
+        Ok(ServerFolder { path: folder, account })
     }
 
     fn plan(self, owner: Owner, settings: &'static [&'static str]) -> Result<Plan, Error> {
         Ok(Plan {
-            folder: self.folder,
+            folder: self.path,
             binaries: Binaries::installed()?,
             account: self.account,
             durability: Durability::Throwaway,

@@ -88,7 +88,7 @@ impl Cedar {
             Err(generation) => generation,
         };
         let read_at = Instant::now();
-        let (policies, max_age) = match read(db, workspace).await {
+        let (policies, max_age) = match read_policies(db, workspace).await {
             Ok(Some(Ok(policies))) => (Some(Arc::new(policies)), self.cache_ttl),
             // The broken policy can be the policy that forbids the request.
             Ok(Some(Err(error))) => {
@@ -108,7 +108,7 @@ impl Cedar {
 
 /// Reads the enabled policies of a workspace, or of `default` where it has no rows. Returns `None` where
 /// both have none. The nested transaction keeps a failure from breaking the one around it.
-async fn read(db: &mut Db, workspace: &str) -> Result<Option<Result<PolicySet, Failure>>> {
+async fn read_policies(db: &mut Db, workspace: &str) -> Result<Option<Result<PolicySet, Failure>>> {
     db.begin().await?;
     let rows = sqlx::query!(
         r#"

@@ -149,7 +149,7 @@ impl Operation for AcquireLock {
         let acquisition = self.acquisition(&cx);
         let denial = acquisition.denial.clone();
         let row = cx.transition(acquisition).await?;
-        self.answer(row, denial)
+        self.to_answer(row, denial)
     }
 }
 
@@ -188,7 +188,7 @@ impl AcquireLock {
     }
 
     /// Translates the verdict of `acquire_lock`.
-    fn answer(&self, row: AcquireRow, denial: Option<String>) -> Result<Acquired> {
+    fn to_answer(&self, row: AcquireRow, denial: Option<String>) -> Result<Acquired> {
         let action = match row.verdict.as_str() {
             "acquired" => "acquired",
             "refreshed" => "refreshed",

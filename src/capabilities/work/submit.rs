@@ -124,7 +124,7 @@ impl Operation for SubmitWork {
         let submission = self.submission(&mut cx).await?;
         let refusal = submission.refusal.clone();
         let row = cx.transition(submission).await?;
-        self.answer(row, refusal)
+        self.to_answer(row, refusal)
     }
 }
 
@@ -191,7 +191,7 @@ impl<Dependency: Clone + PartialEq + Serialize> NewTask<Dependency> {
 
 impl SubmitWork {
     /// Translates the verdict of `submit_task`.
-    fn answer(&self, row: SubmitRow, refusal: Option<String>) -> Result<Submitted> {
+    fn to_answer(&self, row: SubmitRow, refusal: Option<String>) -> Result<Submitted> {
         match row.verdict.as_str() {
             "unknown_dependency" => {
                 Err(self.unknown_dependency(row.dependency_number.unwrap_or_default()))

@@ -1,41 +1,43 @@
 //! The keywords of JSON Schema that the input check understands.
 use serde_json::{Value, json};
 
+/// Keywords with any value.
+const PLAIN: [&str; 17] = [
+    "type",
+    "description",
+    "title",
+    "default",
+    "required",
+    "enum",
+    "minimum",
+    "maximum",
+    "minLength",
+    "minItems",
+    "maxItems",
+    "x-max-bytes",
+    "x-not-blank",
+    "x-time",
+    "additionalProperties",
+    "properties",
+    "items",
+];
+
+/// Known formats. Formats of numbers such as `int64` say how a number is stored, not what is valid.
+const FORMATS: [&str; 10] = [
+    "uuid",
+    "task-reference",
+    "lock-key",
+    "hostname",
+    "date-time",
+    "int64",
+    "int32",
+    "double",
+    "uint32",
+    "uint8",
+];
+
 /// Returns the keywords in a schema that the input check does not understand, with their paths.
 pub(crate) fn unsupported(schema: &Value) -> Vec<String> {
-    const PLAIN: [&str; 17] = [
-        "type",
-        "description",
-        "title",
-        "default",
-        "required",
-        "enum",
-        "minimum",
-        "maximum",
-        "minLength",
-        "minItems",
-        "maxItems",
-        "x-max-bytes",
-        "x-not-blank",
-        "x-time",
-        "additionalProperties",
-        "properties",
-        "items",
-    ];
-    // Formats of numbers such as `int64` say how a number is stored, not what is valid.
-    const FORMATS: [&str; 10] = [
-        "uuid",
-        "task-reference",
-        "lock-key",
-        "hostname",
-        "date-time",
-        "int64",
-        "int32",
-        "double",
-        "uint32",
-        "uint8",
-    ];
-
     fn visit(schema: &Value, path: &str, found: &mut Vec<String>) {
         let Some(members) = schema.as_object() else {
             if *schema != json!(true) {
