@@ -1,4 +1,5 @@
 //! Laws: what holds for every operation. Each law runs over the registry, so a new operation is covered.
+mod constants;
 mod functions;
 mod outcomes;
 mod rooms;
