@@ -88,7 +88,7 @@ impl Route {
     /// Returns the route with a name, such as `DELETE /locks/{path}`.
     ///
     /// # Panics
-    /// If `docs/openapi.json` has no such route. In a constant, this is an error of the compiler.
+    /// If `docs/openapi.json` has no such route. In a constant, this is a compile error.
     pub const fn named(name: &str) -> &'static Route {
         let mut next = 0;
         while next < ROUTES.len() {
