@@ -169,9 +169,10 @@ impl<'a> Bench<'a> {
                 answer
             };
             let (member, expected) = &case.answer;
-            let found = match member.starts_with('/') {
-                true => answer.pointer(member).unwrap_or(&Value::Null),
-                false => &answer[member],
+            let found = if member.starts_with('/') {
+                answer.pointer(member).unwrap_or(&Value::Null)
+            } else {
+                &answer[member]
             };
             assert_eq!(found, expected, "{}: {answer}", case.name);
             self.take((case.after)(&answer)).await;
