@@ -68,7 +68,7 @@ impl ToolForm {
                 members.push(Member { name: name.clone(), argument: None, fallback });
                 continue;
             }
-            let (argument, fallback) = (argument(&tool, name).to_owned(), default_of(&tool, name));
+            let (argument, fallback) = (tool.argument(name).to_owned(), default_of(&tool, name));
             let mut schema = concise(schema);
             match &fallback {
                 Some(value) => schema["default"] = value.clone(),
@@ -126,17 +126,11 @@ impl ToolForm {
                 issue.input = cut(&Value::Object(arguments.clone()));
             }
             if let Some(Value::String(name)) = issue.loc.get_mut(1) {
-                *name = argument(&self.tool, name).to_owned();
+                *name = self.tool.argument(name).to_owned();
             }
         }
         issues
     }
-}
-
-/// Returns the name of the argument of a member.
-fn argument<'a>(tool: &Tool, member: &'a str) -> &'a str {
-    let renamed = tool.renamed.iter().find(|(from, _)| *from == member);
-    renamed.map_or(member, |(_, to)| to)
 }
 
 fn default_of(tool: &Tool, member: &str) -> Option<Value> {

@@ -75,4 +75,10 @@ impl Tool {
             identity != IdentityMode::HeadersOnly && IDENTITY_MEMBERS.contains(&member);
         self.hidden.contains(&member) || (names_caller && !self.shown.contains(&member))
     }
+
+    /// Returns the name of the argument of a member.
+    pub fn argument<'a>(&self, member: &'a str) -> &'a str {
+        let renamed = self.renamed.iter().find(|(from, _)| *from == member);
+        renamed.map_or(member, |(_, to)| to)
+    }
 }

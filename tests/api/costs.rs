@@ -3,13 +3,13 @@
 //!
 //! Every case has a database of its own on a server of its own, because the position in the WAL is the
 //! server's, and one connection. A call is measured only once its plans are generic.
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
-use agent_coordinator::schema;
+use agent_coordinator::{capabilities, schema};
 use axum::body::Body;
 use http::Method;
 use managed_postgres::throwaway;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
 use self::{
@@ -28,6 +28,12 @@ mod limits;
 const WARM: usize = 8;
 /// Measured calls, so that what happens in some calls only, such as the split of a page, is shared out.
 const CALLS: usize = 24;
+
+/// Operations without a case, each with its reason.
+const WITHOUT_CASE: [(&str, &str); 2] = [
+    ("check_locks", "a tool without a route, which executes the statement of list_locks"),
+    ("validate_policy", "parses the text in the process and never reaches the database"),
+];
 
 /// What a call costs on average, in the order of `COLUMNS`.
 type Cost = [f64; COLUMNS.len()];
@@ -63,6 +69,63 @@ async fn operations_cost_what_the_table_says() {
     let wrong: Vec<_> =
         measured.iter().zip(LIMITS).flat_map(|(it, limit)| faults(it, limit)).collect();
     assert!(wrong.is_empty(), "{}\n\nMeasured:\n{}", wrong.join("\n"), lines(&measured));
+}
+
+#[test]
+fn every_operation_has_a_case() {
+    // The calls of some cases take ids from the answer of an earlier step.
+    let earlier = json!({ "tasks": [] });
+    let asked: Vec<_> = cases::all().iter().map(|it| (it.name, (it.call)(0, &earlier))).collect();
+    let mut faults = Vec::new();
+    let mut with_case = BTreeSet::new();
+    for (name, (method, path, _)) in &asked {
+        match operation(method, path) {
+            Some(id) => _ = with_case.insert(id),
+            None => faults.push(format!("case \"{name}\": no operation has {method} {path}")),
+        }
+    }
+    for op in capabilities::all().iter() {
+        let id = op.meta.id;
+        let is_exempt = WITHOUT_CASE.iter().any(|(name, _)| *name == id);
+        match (with_case.contains(id), is_exempt) {
+            (false, false) => faults.push(format!(
+                "{id} has no case: add one to tests/api/costs/cases.rs and its line to \
+                 tests/api/costs/limits.rs, or name it with the reason in WITHOUT_CASE of tests/api/costs.rs"
+            )),
+            (true, true) => faults.push(format!("{id} has a case: remove it from WITHOUT_CASE")),
+            _ => {}
+        }
+    }
+    for (id, reason) in WITHOUT_CASE {
+        let is_known = capabilities::all().iter().any(|it| it.meta.id == id);
+        assert!(is_known, "there is no operation {id}: {reason}");
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// The id of the operation that a request reaches. A route without parameters precedes one with parameters.
+fn operation(method: &str, path: &str) -> Option<&'static str> {
+    let path = path.split('?').next().unwrap_or_default();
+    let operations = capabilities::all();
+    let routes = operations.iter().flat_map(|op| op.meta.routes.iter().map(|it| (*it, op.meta.id)));
+    let reached = routes.filter(|(route, _)| {
+        let (its_method, template) = route.split_once(' ').expect("method and path");
+        its_method == method && is_reached(template, path)
+    });
+    reached.min_by_key(|(route, _)| route.matches('{').count()).map(|(_, id)| id)
+}
+
+/// Whether a path matches the template of a route: `{name}` stands for one segment, `{*name}` for the rest.
+fn is_reached(template: &str, path: &str) -> bool {
+    let mut segments = path.split('/');
+    for part in template.split('/') {
+        match segments.next() {
+            Some(_) if part.starts_with("{*") => return true,
+            Some(segment) if part.starts_with('{') || part == segment => {}
+            _ => return false,
+        }
+    }
+    segments.next().is_none()
 }
 
 /// A service with its database, and a connection that reads what the service costs the database.
@@ -106,7 +169,12 @@ impl<'a> Bench<'a> {
                 answer
             };
             let (member, expected) = &case.answer;
-            assert_eq!(&answer[member], expected, "{}: {answer}", case.name);
+            let found = if member.starts_with('/') {
+                answer.pointer(member).unwrap_or(&Value::Null)
+            } else {
+                &answer[member]
+            };
+            assert_eq!(found, expected, "{}: {answer}", case.name);
             self.take((case.after)(&answer)).await;
         }
         total.map(|it| it as f64 / CALLS as f64)

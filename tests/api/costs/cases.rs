@@ -27,7 +27,8 @@ pub(super) struct Case {
     pub(super) call: fn(usize, &Value) -> Ask,
     /// What is done after each call, with its answer.
     pub(super) after: fn(&Value) -> Vec<Step>,
-    /// A member of the answer and its value, which prove that the call took the intended path.
+    /// A member of the answer, or a JSON pointer (`/0/slot`), and its value, which prove that the call took
+    /// the intended path.
     pub(super) answer: (&'static str, Value),
 }
 
@@ -279,6 +280,12 @@ fn others() -> Vec<Case> {
             .after(|_| vec![Step::Ask(ports("/ports/release"))]),
         Case::new("release ports", |_, _| ports("/ports/release"), done.clone())
             .before(|_| vec![Step::Ask(ports("/ports/allocate"))]),
+        Case::new(
+            "list a block of ports",
+            |_, _| get("/ports/status"),
+            ("/0/session_id", json!("s")),
+        )
+        .prepare(|| vec![Step::Ask(ports("/ports/allocate"))]),
         Case::new("check a policy", |_, _| policy(), ("allowed", json!(true))),
         Case::new("check a domain", |_, _| domain(), ("allowed", json!(true))),
         Case::new("end a session that holds a lock", |_, _| deregister(), ("success", json!(true)))

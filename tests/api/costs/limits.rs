@@ -56,6 +56,7 @@ pub(super) const LIMITS: &[Limit] = &[
     ("heartbeat that is due",       [    1,   25,  400,    0,    1,    0,   18]),
     ("allocate ports",              [    1,   16,  586,    2,    0,    0,    4]),
     ("release ports",               [    1,   15,  538,    1,    0,    1,    4]),
+    ("list a block of ports",       [    1,    4,    0,    0,    0,    0,    2]),
     ("check a policy",              [    1,    7,  593,    1,    0,    0,    1]),
     ("check a domain",              [    1,    9,  377,    1,    0,    0,    6]),
     ("end a session that holds a lock", [    1,   36, 1002,    1,    2,    0,   17]),

@@ -15,6 +15,21 @@ const EVERY_WORKSPACE: [(&str, &str); 4] = [
     ("create_bm25_index", "the index is one for all workspaces"),
 ];
 
+/// Functions that write the audit row of a transition which has recorded the heartbeat. A function that calls
+/// one of them writes an audit row too.
+const INNER: [&str; 2] = ["record_submission", "grant_claim"];
+
+/// Functions that write an audit row and do not begin with the heartbeat, each with its reason. The functions
+/// of `INNER` need no entry.
+const WITHOUT_HEARTBEAT: [(&str, &str); 3] = [
+    (
+        "record_denial",
+        "a denied request does not keep a session alive, and writes only the audit row",
+    ),
+    ("register_session", "inserts or revives the session itself, before it locks any other row"),
+    ("deregister_session", "a heartbeat would revive a session that this call ends"),
+];
+
 /// Trigger functions have no arguments. The row names its workspace.
 const TRIGGERS: [&str; 1] = ["store_memory_words"];
 
@@ -118,5 +133,78 @@ async fn a_function_that_touches_a_table_is_told_the_workspace_first() {
         let function = functions().into_iter().find(|it| it.name == name);
         let function = function.unwrap_or_else(|| panic!("there is no {name}: {reason}"));
         assert!(!function.text.contains("in_workspace"), "{name} is told the workspace");
+    }
+}
+
+/// Whether a text calls a function. The function's own definition is not a call.
+fn calls(words: &[String], name: &str) -> bool {
+    words.windows(3).any(|it| it[0] != "function" && it[1] == name && it[2] == "(")
+}
+
+/// Whether a function writes an audit row, directly or through a function of `INNER`, and its first statement
+/// after the declarations is not the heartbeat.
+fn lacks_heartbeat(text: &str) -> bool {
+    let words = tokens(text);
+    let writes_audit_row = ["record_audit"].iter().chain(&INNER).any(|name| calls(&words, name));
+    let body = words.iter().position(|it| it == "begin").map_or(&[][..], |it| &words[it + 1..]);
+    let heartbeat = tokens("perform record_heartbeat(in_workspace, cx);");
+    writes_audit_row && !body.starts_with(&heartbeat)
+}
+
+#[test]
+fn a_transition_records_the_heartbeat_before_it_locks_or_writes_a_row() {
+    let mut faults = Vec::new();
+    for function in functions().iter().filter(|it| !INNER.contains(&&*it.name)) {
+        let is_exempt = WITHOUT_HEARTBEAT.iter().any(|(name, _)| *name == function.name);
+        match (lacks_heartbeat(&function.text), is_exempt) {
+            (true, false) => faults.push(format!(
+                "{function} writes an audit row: make `perform record_heartbeat(in_workspace, cx);` its first \
+                 statement, or name it with the reason in WITHOUT_HEARTBEAT of tests/api/laws/functions.rs"
+            )),
+            (false, true) => faults.push(format!("{function}: remove it from WITHOUT_HEARTBEAT")),
+            _ => {}
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    let names: BTreeSet<_> = functions().into_iter().map(|it| it.name).collect();
+    for (name, reason) in WITHOUT_HEARTBEAT {
+        assert!(names.contains(name), "there is no {name}: {reason}");
+    }
+    for name in INNER {
+        let function = functions().into_iter().find(|it| it.name == name);
+        let function = function.unwrap_or_else(|| panic!("there is no {name}"));
+        assert!(lacks_heartbeat(&function.text), "{function}: remove it from INNER");
+    }
+}
+
+#[test]
+fn a_missing_or_late_heartbeat_is_noticed() {
+    let function = |statements: &str| {
+        format!(
+            "create or replace function rename_lock(in_workspace text, cx request) returns void
+             language plpgsql as $$
+             #variable_conflict use_column
+             declare
+                at timestamptz := clock_timestamp();
+             begin
+                {statements}
+             end
+             $$;"
+        )
+    };
+    let heartbeat = "-- Sessions first.\n perform record_heartbeat(in_workspace, cx);";
+    let update = "update file_lock l set key = '' where l.workspace = in_workspace;";
+    let audit = "perform record_audit(in_workspace, cx, 'rename_lock', '{}', '{}', true);";
+    let inner = "perform record_submission(in_workspace, cx, task, 'created', null);";
+    for (statements, is_fault) in [
+        ([heartbeat, update, audit], false),
+        ([heartbeat, update, inner], false),
+        (["", update, ""], false),
+        ([update, heartbeat, audit], true),
+        (["", update, audit], true),
+        (["", update, inner], true),
+        (["-- perform record_heartbeat(in_workspace, cx);", update, audit], true),
+    ] {
+        assert_eq!(lacks_heartbeat(&function(&statements.join("\n"))), is_fault, "{statements:?}");
     }
 }

@@ -31,12 +31,23 @@ const OTHER: &str = "other";
 /// The task that the examples name.
 const TASK: &str = "1d0b9f0e-5b1d-4c39-9a53-0d6ef0c6d7a1";
 
+/// Reads whose example is answered alike in an empty workspace and in the prepared one, each with its reason.
+const SAME_ANSWER: [(&str, &str); 2] = [
+    (
+        "check_policy",
+        "the native engine denies the operation of the example by the trust of the caller alone",
+    ),
+    ("validate_policy", "validates the text of the request and reads no row"),
+];
+
 /// Rows that no operation makes, or not without waiting.
 const MORE_ROWS: &str = "
     insert into profile
         select (jsonb_populate_record(null::profile, to_jsonb(p) || jsonb '{\"workspace\": \"own\",
             \"max_file_modifications\": 7}')).*
         from profile p where p.workspace = 'default';
+    insert into agent_assignment (workspace, agent_id, profile, suspended)
+    values ('own', 'claude-1', 'claude_code_cli', false);
     insert into guardrail_pattern
         (workspace, name, list_order, category, severity, min_trust_level, pattern, explanation)
     values ('own', 'no_git_status', 1, 'git', 'block', 5, 'git status', 'not here');
@@ -321,6 +332,13 @@ impl Workspaces {
         (self.comparable(answer, self.service.contents_of(OWN).await), changed)
     }
 
+    /// Whether a request is answered alike in an empty workspace and in the prepared one.
+    async fn ignores_rows(&self, call: &Call) -> bool {
+        let (without, _) = self.observe(call, false, Other::Nothing, false).await;
+        let (with, _) = self.observe(call, true, Other::Nothing, false).await;
+        without["answer"] == with["answer"]
+    }
+
     /// Every difference that the other workspace makes to a request.
     async fn interference(&self, call: &Call) -> Vec<String> {
         let mut found = Vec::new();
@@ -494,6 +512,31 @@ async fn no_outcome_of_a_write_depends_on_another_workspace() {
         }
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[tokio::test]
+async fn a_read_finds_rows_of_the_prepared_workspace() {
+    // The answer of a read that finds nothing would not show rows of another workspace.
+    let workspaces = Workspaces::start().await;
+    let mut faults = Vec::new();
+    for call in calls().iter().filter(|it| it.operation.meta.category == Category::Read) {
+        let id = call.operation.meta.id;
+        let is_exempt = SAME_ANSWER.iter().any(|(name, _)| *name == id);
+        match (workspaces.ignores_rows(call).await, is_exempt) {
+            (true, false) => faults.push(format!(
+                "`{id}` ({}) answers the same with and without MORE_ROWS and the rows of `prepare`: add a row \
+                 that it finds, or name it with the reason in SAME_ANSWER of tests/api/laws/workspaces.rs",
+                call.name()
+            )),
+            (false, true) => faults.push(format!("`{id}` finds a row: remove it from SAME_ANSWER")),
+            _ => {}
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    for (id, reason) in SAME_ANSWER {
+        let is_known = capabilities::all().iter().any(|it| it.meta.id == id);
+        assert!(is_known, "there is no operation {id}: {reason}");
+    }
 }
 
 /// Functions, the filter that is taken out of each, the request that must notice, and how.
