@@ -7,6 +7,7 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use managed_postgres::throwaway;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgExecutor, PgPool, postgres::PgRow};
+use tokio::sync::OnceCell;
 
 use crate::transport::{self, Transport};
 
@@ -37,6 +38,8 @@ pub(crate) struct Service {
     /// For reading what no operation shows, and for moving time.
     pub(crate) db: PgPool,
     pub(crate) url: String,
+    /// The statement of `contents`. The catalogue is read once, because some tests compare often.
+    contents: OnceCell<String>,
     _database: throwaway::Database,
 }
 
@@ -105,7 +108,7 @@ impl Service {
     async fn over(transport: Transport, database: throwaway::Database) -> Self {
         let db = PgPool::connect(&database.url).await.expect("the database answers");
         let url = database.url.clone();
-        Self { transport, db, url, _database: database }
+        Self { transport, db, url, contents: OnceCell::new(), _database: database }
     }
 
     /// A client, without a key, of another replica on the same database, with these environment variables in
@@ -168,6 +171,11 @@ impl Service {
     /// Everything that a request can change, as one text: the rows of every table that the catalogue lists
     /// with a column `workspace`, and the number of rows of `COUNTED`.
     pub(crate) async fn contents(&self) -> String {
+        let sql = self.contents.get_or_init(|| self.statement_of_contents()).await;
+        self.scalar(sql).await
+    }
+
+    async fn statement_of_contents(&self) -> String {
         let tables = self.tables_of_workspaces().await;
         let tables = tables.iter().map(|(table, _)| {
             if COUNTED.contains(&&**table) {
@@ -179,7 +187,7 @@ impl Service {
             format!("'{table}', (select json_agg({row} order by ({row})::text) from {table} t)")
         });
         let tables: Vec<_> = tables.collect();
-        self.scalar(&format!("select json_build_object({})::text", tables.join(", "))).await
+        format!("select json_build_object({})::text", tables.join(", "))
     }
 
     /// Every row of a workspace, by table, for all tables with a column `workspace`.
