@@ -88,7 +88,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.acquire_lock(in_workspace text, cx public.request, in_key text, in_is_file boolean, in_reason text, in_ttl interval, in_refusal text, in_file_limit bigint, in_denial text, in_engine text, in_waiter_id uuid, in_may_wait boolean) RETURNS public.lock_verdict
+CREATE FUNCTION public.acquire_lock(in_workspace text, cx public.request, in_key text, in_is_file boolean, in_reason text, in_ttl interval, in_refusal text, in_file_limit bigint, in_denial text, in_engine text, in_waiter_id uuid, in_can_wait boolean) RETURNS public.lock_verdict
     LANGUAGE plpgsql
     AS $$
 declare
@@ -112,10 +112,10 @@ begin
         is_granted := answer.verdict in ('acquired', 'refreshed');
         if in_waiter_id is not null then
             answer.queue_position := update_queue_position(
-                in_workspace, cx, in_key, in_reason, in_waiter_id, in_may_wait and not is_granted);
+                in_workspace, cx, in_key, in_reason, in_waiter_id, in_can_wait and not is_granted);
         end if;
     end if;
-    if is_granted or in_refusal is not null or not in_may_wait then
+    if is_granted or in_refusal is not null or not in_can_wait then
         perform record_audit(
             in_workspace, cx, 'acquire_lock',
             jsonb_build_object('file_path', in_key, 'reason', in_reason),
@@ -453,7 +453,7 @@ CREATE FUNCTION public.claim_expiry(lease_ends_at timestamp with time zone, sess
     select least(lease_ends_at, at + session_timeout)
 $$;
 
-CREATE FUNCTION public.claim_tasks(in_workspace text, cx public.request, in_count integer, in_task_types jsonb, in_lease_minutes integer, in_trust integer, in_guard_version text, in_scans jsonb, in_may_rescan boolean, in_may_wait boolean, in_waits_for_rivals boolean) RETURNS SETOF public.claim_verdict
+CREATE FUNCTION public.claim_tasks(in_workspace text, cx public.request, in_count integer, in_task_types jsonb, in_lease_minutes integer, in_trust integer, in_guard_version text, in_scans jsonb, in_may_rescan boolean, in_can_wait boolean, in_waits_for_rivals boolean) RETURNS SETOF public.claim_verdict
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
@@ -496,7 +496,7 @@ begin
     answer.texts := texts;
     if answer.verdict = 'none' then
         answer.reason := explain_empty_claim(in_workspace, cx, in_trust, task_types);
-        if not in_may_wait then
+        if not in_can_wait then
             perform record_audit(
                 in_workspace, cx, 'claim_task', jsonb_build_object('task_types', in_task_types),
                 jsonb_build_object('reason', answer.reason), false);

@@ -36,8 +36,8 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// The length of the operating system's queue of connections that were not accepted yet.
 const BACKLOG: i32 = 1024;
 
-/// The maximum size of a request's head, in bytes. Every connection can make the process buffer so much
-/// before its key was checked.
+/// The maximum size of a request's head, in bytes. Every connection can make the process buffer this much
+/// before authentication.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
 /// How long idle connections stay open after a signal to stop. A client with kept-alive connections,

@@ -1,6 +1,6 @@
 //! What an operation declares about its callers: the trust it needs, and how a body can name the agent.
 
-/// What an operation can change, which decides the trust it needs: `docs/api-design.md#authorisation`.
+/// What an operation can change, which decides the trust it needs: `docs/api-design.md#authorization`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Category {
     /// Needs trust 1.

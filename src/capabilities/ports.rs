@@ -165,8 +165,7 @@ impl Ports {
 
 fn compose_project_name(session_id: &str) -> String {
     let digest = Sha256::digest(session_id.as_bytes());
-    let hex: String = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("ac-{hex}")
+    format!("ac-{}", hex::encode(&digest[..4]))
 }
 
 /// Release the ports of a session when its test environment is gone.

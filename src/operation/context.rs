@@ -1,4 +1,4 @@
-//! What a running operation can use.
+//! The context of a running operation.
 use std::time::Instant;
 
 use sqlx::postgres::types::PgInterval;
@@ -51,11 +51,11 @@ impl Context<'_> {
     /// transaction of this request, which an idempotency key needs, it runs alone.
     pub(crate) async fn transition<T: Transition>(&mut self, transition: T) -> Result<T::Row> {
         if self.db.is_in_transaction() || !self.config.gather {
-            return transition.run(self.db).await;
+            return transition.call(self.db).await;
         }
         // A connection can have been taken to read the standing of the caller.
         self.db.release();
-        gathering::run(self.services.state::<Gatherer<T>>(), &self.services.db, transition).await
+        gathering::gather(self.services.state::<Gatherer<T>>(), &self.services.db, transition).await
     }
 }
 

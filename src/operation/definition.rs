@@ -1,4 +1,4 @@
-//! What an operation is.
+//! The trait of all operations.
 use std::{borrow::Cow, future::Future};
 
 use schemars::JsonSchema;

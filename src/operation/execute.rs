@@ -1,5 +1,5 @@
-//! The only way into an operation: authorizes the caller, runs the operation, records what is left to
-//! record.
+//! The only way into an operation: authorizes the caller, runs the operation, and records the heartbeat where
+//! the operation has not.
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use uuid::Uuid;
@@ -11,7 +11,7 @@ use super::{
     idempotency,
     reply::Reply,
     request::Call,
-    waiting::{Run, Wait, WaitingRequest},
+    waiting::{RunOutcome, Wait, WaitingRequest},
 };
 use crate::{
     access::Caller,
@@ -80,7 +80,7 @@ fn run_waiting<'a, O: Operation>(
     call: &'a Call<'_>,
     input: &'a Value,
     wait: Wait,
-) -> BoxFuture<'a, Result<Run<Reply>>> {
+) -> BoxFuture<'a, Result<RunOutcome<Reply>>> {
     Box::pin(async move {
         let (reply, caller) = run::<O>(call, input, Some(wait)).await?;
         let waiting_caller = reply.should_wait.then_some(caller);

@@ -7,7 +7,7 @@ use std::{
     collections::VecDeque,
     fmt,
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -15,10 +15,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::{
     database::{Database, Db},
-    values::{Error, Result},
+    values::{Error, Result, lock},
 };
 
-/// The maximum number of requests in one call. More would delay the first ones by the work of the last ones.
+/// The maximum number of requests in one call. A larger call would delay its first requests.
 const MAX_GATHERED: usize = 64;
 
 /// A call that takes longer than this, because it waits for a row, gives its lane to another one.
@@ -30,10 +30,10 @@ pub(crate) trait Transition: fmt::Debug + Send + Sync + Sized + 'static {
     type Row: fmt::Debug + Send + 'static;
 
     /// Runs the function for one request.
-    fn run(&self, db: &mut Db) -> impl Future<Output = Result<Self::Row>> + Send;
+    fn call(&self, db: &mut Db) -> impl Future<Output = Result<Self::Row>> + Send;
 
     /// Runs the function once for each request, in this order, in one statement.
-    fn run_all(
+    fn call_all(
         requests: &[Arc<Self>],
         db: &mut Db,
     ) -> impl Future<Output = Result<Vec<Self::Row>>> + Send;
@@ -59,12 +59,12 @@ pub(crate) struct Gatherer<T: Transition> {
 #[derive(Debug)]
 struct Entry<T: Transition> {
     request: Arc<T>,
-    answer: oneshot::Sender<Answer<T::Row>>,
+    answer: oneshot::Sender<CallResult<T::Row>>,
 }
 
 /// What a gathered call did for one of its requests.
 #[derive(Debug)]
-enum Answer<R> {
+enum CallResult<R> {
     Done(R),
     /// The call had no effect. The request runs alone.
     Alone,
@@ -80,28 +80,28 @@ impl<T: Transition> Gatherer<T> {
 }
 
 /// Runs a transition, together with others like it where no lane is free.
-pub(super) async fn run<T: Transition>(
+pub(super) async fn gather<T: Transition>(
     gatherer: &Arc<Gatherer<T>>,
     database: &Arc<Database>,
     request: T,
 ) -> Result<T::Row> {
     if let Ok(lane) = gatherer.lanes.clone().try_acquire_owned() {
-        return within_lane(lane, run_alone(database, &request)).await;
+        return within_lane(lane, call_alone(database, &request)).await;
     }
     let (answer, answered) = oneshot::channel();
     let request = Arc::new(request);
     gatherer.queue().push_back(Entry { request: request.clone(), answer });
     match gatherer.wait(database, &request, answered).await {
-        Ok(Answer::Done(row)) => Ok(row),
-        Ok(Answer::Alone) => run_alone(database, &*request).await,
-        Ok(Answer::Failed(error)) => Err(error),
+        Ok(CallResult::Done(row)) => Ok(row),
+        Ok(CallResult::Alone) => call_alone(database, &*request).await,
+        Ok(CallResult::Failed(error)) => Err(error),
         Err(lost) => Err(Error::Unavailable(lost.into())),
     }
 }
 
-async fn run_alone<T: Transition>(database: &Arc<Database>, request: &T) -> Result<T::Row> {
+async fn call_alone<T: Transition>(database: &Arc<Database>, request: &T) -> Result<T::Row> {
     let mut db = database.connect_lazily();
-    let row = request.run(&mut db).await?;
+    let row = request.call(&mut db).await?;
     db.commit_and_release().await?;
     Ok(row)
 }
@@ -123,8 +123,8 @@ impl<T: Transition> Gatherer<T> {
         &self,
         database: &Arc<Database>,
         request: &Arc<T>,
-        answered: oneshot::Receiver<Answer<T::Row>>,
-    ) -> Result<Answer<T::Row>, oneshot::error::RecvError> {
+        answered: oneshot::Receiver<CallResult<T::Row>>,
+    ) -> Result<CallResult<T::Row>, oneshot::error::RecvError> {
         let mut answered = pin!(answered);
         while self.is_queued(request) {
             tokio::select! {
@@ -163,7 +163,7 @@ impl<T: Transition> Gatherer<T> {
     }
 
     fn queue(&self) -> MutexGuard<'_, VecDeque<Entry<T>>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 }
 
@@ -171,7 +171,7 @@ async fn call<T: Transition>(database: &Arc<Database>, entries: Vec<Entry<T>>) {
     let requests: Vec<_> = entries.iter().map(|entry| entry.request.clone()).collect();
     let called = async {
         let mut db = database.connect_lazily();
-        let rows = T::run_all(&requests, &mut db).await?;
+        let rows = T::call_all(&requests, &mut db).await?;
         db.commit_and_release().await?;
         Ok::<_, Error>(rows)
     };
@@ -180,17 +180,19 @@ async fn call<T: Transition>(database: &Arc<Database>, entries: Vec<Entry<T>>) {
         Ok(rows) => {
             // A client that has disconnected gets no answer, as without gathering.
             for (entry, row) in entries.zip(rows) {
-                let _ = entry.answer.send(Answer::Done(row));
+                let _ = entry.answer.send(CallResult::Done(row));
             }
         }
         Err(error) if error.is_statement_error() => {
             tracing::debug!(%error, "a gathered call failed; its requests run alone");
-            entries.for_each(|entry| drop(entry.answer.send(Answer::Alone)));
+            entries.for_each(|entry| drop(entry.answer.send(CallResult::Alone)));
         }
         Err(error) => {
             let text = format!("a gathered call failed: {error:?}");
             entries.for_each(|entry| {
-                drop(entry.answer.send(Answer::Failed(Error::Unavailable(text.clone().into()))));
+                drop(
+                    entry.answer.send(CallResult::Failed(Error::Unavailable(text.clone().into()))),
+                );
             });
         }
     }

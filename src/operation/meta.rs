@@ -9,21 +9,21 @@ pub struct Meta {
     pub name: &'static str,
     /// Unique name of this form of the operation, where several forms share a name.
     pub id: &'static str,
-    /// The trust it needs.
+    /// The trust that the operation needs.
     pub category: Category,
     /// How a body can name the agent.
     pub identity: IdentityMode,
     /// Methods and paths, such as `POST /locks/acquire`.
     pub routes: &'static [&'static str],
-    /// Whether it is answered without a key where public reads are enabled.
+    /// Whether the operation is answered without a key where public reads are enabled.
     pub open: bool,
-    /// What kind of thing it acts on, for policies.
+    /// The kind of thing that the operation acts on, for policies.
     pub target_kind: TargetKind,
-    /// The tool that offers it over MCP, if any.
+    /// The tool that offers the operation over MCP, if any.
     pub tool: Option<Tool>,
     /// Name of its audit row, where that differs from `name` or the operation is a read.
     recorded_as: Option<&'static str>,
-    /// Whether it changes something although it needs only the trust of a read.
+    /// Whether the operation changes something although it needs only the trust of a read.
     writes: bool,
 }
 
@@ -59,7 +59,7 @@ impl Meta {
         }
     }
 
-    /// Sets the methods and paths by which it is reached.
+    /// Sets the routes: methods and paths.
     pub const fn at(mut self, routes: &'static [&'static str]) -> Self {
         self.routes = routes;
         self
@@ -77,19 +77,19 @@ impl Meta {
         self
     }
 
-    /// Makes it answer without a key where public reads are enabled.
+    /// Allows calls without a key where public reads are enabled.
     pub const fn open(mut self) -> Self {
         self.open = true;
         self
     }
 
-    /// Sets the kind of thing it acts on.
+    /// Sets the kind of thing that the operation acts on.
     pub const fn acts_on(mut self, kind: TargetKind) -> Self {
         self.target_kind = kind;
         self
     }
 
-    /// Offers it as a tool of the MCP endpoint.
+    /// Offers the operation as a tool of the MCP endpoint.
     pub const fn tool(mut self, tool: Tool) -> Self {
         self.tool = Some(tool);
         self
@@ -101,18 +101,18 @@ impl Meta {
         self
     }
 
-    /// Marks a read that changes something all the same: the presence of its caller, or a log.
+    /// Marks a read with a side effect, such as recording the presence of its caller.
     pub const fn writes(mut self) -> Self {
         self.writes = true;
         self
     }
 
-    /// Whether it accepts an `Idempotency-Key`.
+    /// Whether an `Idempotency-Key` is accepted.
     pub fn idempotent(&self) -> bool {
         self.category != Category::Read
     }
 
-    /// Whether it changes nothing except its own audit row.
+    /// Whether nothing changes except the audit row.
     pub fn is_pure_read(&self) -> bool {
         self.category == Category::Read && !self.writes
     }

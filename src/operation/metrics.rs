@@ -4,11 +4,13 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
+
+use crate::values::lock;
 
 /// Upper bounds of the buckets of request times, in seconds. They reach from a request that does not use
 /// the database to one that waits. A time limit falls just above a bound: 3 s for a connection, 10 s for a
@@ -75,11 +77,11 @@ struct Times {
 impl Metrics {
     /// Counts the answer to a request of an operation or a page.
     pub(crate) fn count_answer(&self, operation: &'static str, status: u16, time: Duration) {
-        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut requests = lock(&self.requests);
         *requests.entry((operation, status)).or_default() += 1;
         drop(requests);
         let seconds = time.as_secs_f64();
-        let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut times = lock(&self.times);
         let times = times.entry(operation).or_default();
         for (bucket, bound) in times.buckets.iter_mut().zip(BOUNDS) {
             *bucket += u64::from(seconds <= bound);
@@ -102,14 +104,14 @@ impl Metrics {
         };
         let sample = format!("coordinator_build_info{{version=\"{version}\"}} 1\n");
         family("coordinator_build_info", "gauge", "The running version.", sample);
-        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let requests = lock(&self.requests);
         let samples = requests.iter().map(|((operation, status), n)| {
             let labels = format!("operation=\"{operation}\",status=\"{status}\"");
             format!("coordinator_requests_total{{{labels}}} {n}\n")
         });
         let help = "Answered requests by operation and status.";
         family("coordinator_requests_total", "counter", help, samples.collect());
-        let times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = lock(&self.times);
         let samples = times.iter().map(|(operation, times)| times.samples(operation));
         let help = "Time to answer, in seconds, by operation.";
         family("coordinator_request_seconds", "histogram", help, samples.collect());

@@ -1,4 +1,4 @@
-//! All operations with their types erased: what the doors and the documents are made of.
+//! Type-erased operations, from which routes, tools and documents are built.
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;

@@ -7,7 +7,7 @@ use crate::{
     values::{Error, Result},
 };
 
-/// The answer of an operation, with what is to be done about it.
+/// The answer of an operation and its follow-up actions.
 #[derive(Debug)]
 pub(crate) struct Reply {
     /// The body, as JSON text.

@@ -9,8 +9,7 @@ use http::StatusCode;
 use super::{services::Services, waiting::TimeLimit};
 use crate::access::{Claims, Key};
 
-/// What accompanies a request from the door to the log: its id, when it arrived, and what becomes known
-/// about it.
+/// Data of one request: id, arrival time, time limit, log fields.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestInfo {
     pub(crate) id: String,

@@ -15,7 +15,7 @@ pub struct Tool {
     pub name: &'static str,
     /// Members that are not arguments.
     pub(crate) hidden: &'static [&'static str],
-    /// Members that name a session and are arguments all the same.
+    /// Members that name a session and are offered as arguments anyway.
     pub(crate) shown: &'static [&'static str],
     /// Members with the names of their arguments.
     pub(crate) renamed: &'static [(&'static str, &'static str)],

@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     pin::pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -28,14 +28,14 @@ use crate::{
     access::Caller,
     config::Config,
     database::{Database, Db},
-    values::Result,
+    values::{Result, lock},
 };
 
 /// The time between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The longest time for which a waiter does not run its request. It bounds the delay by changes that polls
-/// do not see, such as new guardrail patterns.
+/// The maximum time between two runs of a waiting request. Changes that polls do not see, such as new
+/// guardrail patterns, delay it no longer than this.
 const MAX_SLEEP: Duration = Duration::from_secs(5);
 
 /// What one run of a waiting request knows about its wait.
@@ -63,14 +63,14 @@ pub(super) struct WaitingRequest<'a> {
 }
 
 /// The answer of one run, with the caller where the request should wait instead of being sent the answer.
-pub(super) type Run<T> = (T, Option<Caller>);
+pub(super) type RunOutcome<T> = (T, Option<Caller>);
 
 impl WaitingRequest<'_> {
     /// Runs the request, and again whenever it is ready, until its answer is one to send or the time to
     /// wait is over.
     pub(super) async fn run_until_answered<'a, T>(
         &self,
-        run: &(dyn Fn(Wait) -> BoxFuture<'a, Result<Run<T>>> + Sync),
+        run: &(dyn Fn(Wait) -> BoxFuture<'a, Result<RunOutcome<T>>> + Sync),
     ) -> Result<T> {
         let deadline = self.started + self.time_to_wait;
         self.time_limit.extend(self.time_to_wait);
@@ -169,7 +169,7 @@ impl Waiters {
             *last_poll = Some(Instant::now());
             // Not interrupted when this wait ends: the other waiters depend on the poll.
             if let Err(error) = self.poll(db, config).await {
-                // Each waiter meets the same error when it runs its request again.
+                // Each waiter gets the same error when its request runs again.
                 tracing::debug!(%error, "polling for the waiters failed");
             }
         }
@@ -211,7 +211,7 @@ impl Waiters {
 
     /// A panic while the lock is held leaves the map whole, so poisoning is ignored.
     fn waiting(&self) -> MutexGuard<'_, BTreeMap<u64, Entry>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 }
 

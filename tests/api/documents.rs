@@ -78,6 +78,27 @@ fn links_between_documents_lead_to_files() {
     }
 }
 
+/// Files that documents name as examples of a user's repository, or that a contributor is to create.
+const EXAMPLES: [&str; 3] = ["src/capabilities/x.rs", "src/capabilities/x.sql", "tests/api/x.rs"];
+
+#[test]
+fn source_files_that_documents_name_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = "src/(?:values|config|database|access|operation|capabilities|http|mcp|telemetry)";
+    let path = format!("`((?:{folders}|coord/src|local/src|tests/api|migrations)/[a-z0-9_/.-]+)`");
+    let path = regex::Regex::new(&path).expect("a pattern");
+    let mut named = BTreeSet::new();
+    for document in markdown(root) {
+        let text = std::fs::read_to_string(&document).expect("a document");
+        named.extend(path.captures_iter(&text).map(|found| found[1].to_owned()));
+    }
+    assert!(named.contains("src/capabilities/locks/acquire.sql"), "{named:?}");
+    let is_missing =
+        |name: &&String| !EXAMPLES.contains(&name.as_str()) && !root.join(name).exists();
+    let missing: Vec<_> = named.iter().filter(is_missing).collect();
+    assert!(missing.is_empty(), "documents name files that do not exist: {missing:?}");
+}
+
 /// The variables of a section of the example, set or commented out, as `(name, value)`.
 fn assignments(section: &str) -> Vec<(&str, &str)> {
     let lines = section.lines().map(|it| it.strip_prefix("# ").unwrap_or(it));

@@ -35,7 +35,7 @@ const DEFAULT_MAX_EXECUTION_TIME_SECONDS: i64 = 3600;
 /// The id of the Cedar resource of a request without a target.
 const NO_RESOURCE: &str = "default";
 
-/// The longest time for which a failure to read policies is remembered.
+/// How long a failed read of the policies is cached, at most.
 const FAILURE_MAX_AGE: Duration = Duration::from_secs(5);
 
 /// The maximum number of workspaces whose policies are cached.
@@ -190,7 +190,7 @@ fn denied(reason: &str, mut diagnostics: Vec<String>) -> Decision {
     Decision { allowed: false, reason: reason.to_owned(), diagnostics }
 }
 
-/// Converts a question into a Cedar request and its entities: `docs/api-design.md#authorisation`.
+/// Converts a question into a Cedar request and its entities: `docs/api-design.md#authorization`.
 fn cedar_request(
     caller: &Caller,
     delegated_by: String,

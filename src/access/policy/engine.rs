@@ -1,5 +1,5 @@
 //! The configured policy engine. Suspension, the lists of profiles and the limit on
-//! locked files are the same around either engine: `docs/api-design.md#authorisation`.
+//! locked files are the same around either engine: `docs/api-design.md#authorization`.
 #[cfg(feature = "cedar")]
 use super::cedar::Cedar;
 use super::{

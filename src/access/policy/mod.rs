@@ -1,4 +1,4 @@
-//! Decides whether a caller may run an operation: `docs/api-design.md#authorisation`.
+//! Decides whether a caller may run an operation: `docs/api-design.md#authorization`.
 #[cfg(feature = "cedar")]
 mod cedar;
 #[cfg(feature = "cedar")]

@@ -1,6 +1,6 @@
 //! The native engine: trust against the category of an operation. Also the steps that both engines share:
 //! suspension, the lists of profiles, and the limit on locked files. Pure functions of the caller and the
-//! question. Every text here is part of the wire contract: `docs/api-design.md#authorisation`.
+//! question. Every text here is part of the wire contract: `docs/api-design.md#authorization`.
 use super::decision::Question;
 use crate::access::{caller::Caller, kinds::Category};
 

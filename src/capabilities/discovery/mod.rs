@@ -1,4 +1,4 @@
-//! Sessions of agents: who is at work, and what happens to what a session holds when it ends.
+//! Agent sessions, and the release of their locks, claims and ports.
 //!
 //! Invariants: whether a session is live is computed from its last heartbeat by each statement
 //! (`discovery/rules.sql`). Whatever ends a session frees what it holds in the same statement.

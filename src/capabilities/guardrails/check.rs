@@ -93,7 +93,7 @@ pub(crate) struct CheckRecord {
 impl Transition for CheckRecord {
     type Row = ();
 
-    async fn run(&self, db: &mut Db) -> Result<()> {
+    async fn call(&self, db: &mut Db) -> Result<()> {
         sqlx::query!(
             "select check_guardrails($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10)",
             self.actor.workspace,
@@ -112,7 +112,7 @@ impl Transition for CheckRecord {
         Ok(())
     }
 
-    async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<()>> {
+    async fn call_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<()>> {
         sqlx::query!(
             r#"
             select check_guardrails(

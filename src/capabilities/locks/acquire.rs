@@ -244,7 +244,7 @@ pub(crate) struct Acquisition {
 impl Transition for Acquisition {
     type Row = AcquireRow;
 
-    async fn run(&self, db: &mut Db) -> Result<AcquireRow> {
+    async fn call(&self, db: &mut Db) -> Result<AcquireRow> {
         let row = sqlx::query_as!(
             AcquireRow,
             r#"
@@ -280,7 +280,7 @@ impl Transition for Acquisition {
         Ok(row)
     }
 
-    async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<AcquireRow>> {
+    async fn call_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<AcquireRow>> {
         let limited =
             column(requests, |request| request.file_limit.map(|_| request.actor.agent_id.as_str()));
         let rows = sqlx::query_as!(

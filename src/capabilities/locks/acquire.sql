@@ -7,12 +7,12 @@
 --
 -- `in_refusal` is a refusal that does not depend on the lock's state. `in_denial` is the reason of the
 -- denial when the agent holds `in_file_limit` other file locks. `in_waiter_id` identifies a request
--- that waits. `in_may_wait` is false in the last attempt of such a request, the only one whose refusal
+-- that waits. `in_can_wait` is false in the last run of such a request, the only one whose refusal
 -- is recorded.
 create or replace function acquire_lock(
     in_workspace text, cx request, in_key text, in_is_file boolean, in_reason text, in_ttl interval,
     in_refusal text, in_file_limit bigint, in_denial text, in_engine text, in_waiter_id uuid,
-    in_may_wait boolean
+    in_can_wait boolean
 ) returns lock_verdict language plpgsql as $$
 declare
     answer lock_verdict;
@@ -35,10 +35,10 @@ begin
         is_granted := answer.verdict in ('acquired', 'refreshed');
         if in_waiter_id is not null then
             answer.queue_position := update_queue_position(
-                in_workspace, cx, in_key, in_reason, in_waiter_id, in_may_wait and not is_granted);
+                in_workspace, cx, in_key, in_reason, in_waiter_id, in_can_wait and not is_granted);
         end if;
     end if;
-    if is_granted or in_refusal is not null or not in_may_wait then
+    if is_granted or in_refusal is not null or not in_can_wait then
         perform record_audit(
             in_workspace, cx, 'acquire_lock',
             jsonb_build_object('file_path', in_key, 'reason', in_reason),

@@ -88,7 +88,7 @@ pub(crate) struct Release {
 impl Transition for Release {
     type Row = Option<String>;
 
-    async fn run(&self, db: &mut Db) -> Result<Option<String>> {
+    async fn call(&self, db: &mut Db) -> Result<Option<String>> {
         let refusal = sqlx::query_scalar!(
             "select refusal from release_lock($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9)",
             self.actor.workspace,
@@ -106,7 +106,7 @@ impl Transition for Release {
         Ok(refusal)
     }
 
-    async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<Option<String>>> {
+    async fn call_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<Option<String>>> {
         let refusals = sqlx::query_scalar!(
             r#"
             select a.refusal

@@ -107,7 +107,7 @@ pub(crate) struct NewMemory {
 impl Transition for NewMemory {
     type Row = Remembered;
 
-    async fn run(&self, db: &mut Db) -> Result<Remembered> {
+    async fn call(&self, db: &mut Db) -> Result<Remembered> {
         let row = sqlx::query_as!(
             Remembered,
             r#"
@@ -136,7 +136,7 @@ impl Transition for NewMemory {
         Ok(row)
     }
 
-    async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<Remembered>> {
+    async fn call_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<Remembered>> {
         let rows = sqlx::query_as!(
             Remembered,
             r#"

@@ -186,13 +186,13 @@ impl Operation for CompleteBatch {
         let mut order: Vec<_> = (0..completions.len()).collect();
         order.sort_by_cached_key(|n| completions[*n].lock_order());
         let sorted: Vec<_> = order.iter().map(|n| completions[*n].clone()).collect();
-        let rows = match Completion::run_all(&sorted, cx.db).await {
+        let rows = match Completion::call_all(&sorted, cx.db).await {
             // The statement failed without effect, because another transaction held one of the rows
             // for too long. Each report then waits on its own.
             Err(error) if error.is_statement_error() && !cx.db.is_in_transaction() => {
                 let mut rows = Vec::new();
                 for completion in &sorted {
-                    rows.push(completion.run(cx.db).await?);
+                    rows.push(completion.call(cx.db).await?);
                 }
                 rows
             }

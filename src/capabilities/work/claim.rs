@@ -183,7 +183,7 @@ impl Operation for GetWork {
         let mut tasks = if is_one {
             vec![cx.transition(claim.clone()).await?]
         } else {
-            claim.run_many(self.count as i32, cx.db).await?
+            claim.call_many(self.count as i32, cx.db).await?
         };
         for scan in 1..=MAX_SCANS {
             match tasks.first_mut().map(|task| (task.verdict.as_str(), task.texts.take())) {
@@ -194,7 +194,7 @@ impl Operation for GetWork {
                 _ => break,
             }
             claim.may_rescan = scan < MAX_SCANS;
-            tasks = claim.run_many(self.count as i32, cx.db).await?;
+            tasks = claim.call_many(self.count as i32, cx.db).await?;
         }
         let reason = tasks.first().and_then(|task| task.reason.clone());
         let is_claimed = tasks.first().is_some_and(|task| task.success);
@@ -245,7 +245,7 @@ pub(crate) struct Claim {
 impl Claim {
     /// Claims up to `count` tasks. Returns one row for each, or a single row that says why there is
     /// none.
-    async fn run_many(&self, count: i32, db: &mut Db) -> Result<Vec<Claimed>> {
+    async fn call_many(&self, count: i32, db: &mut Db) -> Result<Vec<Claimed>> {
         let rows = sqlx::query_as!(
             Claimed,
             r#"
@@ -284,13 +284,13 @@ impl Claim {
 impl Transition for Claim {
     type Row = Claimed;
 
-    async fn run(&self, db: &mut Db) -> Result<Claimed> {
-        let rows = self.run_many(1, db).await?;
+    async fn call(&self, db: &mut Db) -> Result<Claimed> {
+        let rows = self.call_many(1, db).await?;
         let row = rows.into_iter().next();
         row.ok_or_else(|| Error::Internal("claim_tasks returned no row".into()))
     }
 
-    async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<Claimed>> {
+    async fn call_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<Claimed>> {
         let rows = sqlx::query_as!(
             Claimed,
             r#"

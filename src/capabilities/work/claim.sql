@@ -5,13 +5,13 @@
 --
 -- A task whose text was scanned with another set of guardrail patterns than `in_guard_version` cannot
 -- be claimed: the verdict `rescan` returns such texts, and the service repeats the call with what it
--- found in them (`in_scans`). With `in_may_rescan` false such tasks are left alone. With `in_may_wait`
+-- found in them (`in_scans`). With `in_may_rescan` false such tasks are left alone. With `in_can_wait`
 -- a claim without a task is not recorded, because the request waits. Without `in_waits_for_rivals` the
 -- verdict is `contended`, and nothing is recorded, where rivals have locked all remaining tasks.
 create or replace function claim_tasks(
     in_workspace text, cx request, in_count integer, in_task_types jsonb, in_lease_minutes integer,
     in_trust integer, in_guard_version text, in_scans jsonb, in_may_rescan boolean,
-    in_may_wait boolean, in_waits_for_rivals boolean
+    in_can_wait boolean, in_waits_for_rivals boolean
 ) returns setof claim_verdict language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
     task_types text[] := to_text_array(in_task_types);
@@ -52,7 +52,7 @@ begin
     answer.texts := texts;
     if answer.verdict = 'none' then
         answer.reason := explain_empty_claim(in_workspace, cx, in_trust, task_types);
-        if not in_may_wait then
+        if not in_can_wait then
             perform record_audit(
                 in_workspace, cx, 'claim_task', jsonb_build_object('task_types', in_task_types),
                 jsonb_build_object('reason', answer.reason), false);

@@ -221,7 +221,7 @@ pub(crate) struct Completion {
 impl Transition for Completion {
     type Row = Completed;
 
-    async fn run(&self, db: &mut Db) -> Result<Completed> {
+    async fn call(&self, db: &mut Db) -> Result<Completed> {
         let completed = sqlx::query_as!(
             Completed,
             r#"
@@ -253,7 +253,7 @@ impl Transition for Completion {
         Ok(completed)
     }
 
-    async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<Completed>> {
+    async fn call_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<Completed>> {
         let completed = sqlx::query_as!(
             Completed,
             r#"

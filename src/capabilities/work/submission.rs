@@ -89,7 +89,7 @@ macro_rules! query_submissions {
 impl Transition for Submission {
     type Row = SubmitRow;
 
-    async fn run(&self, db: &mut Db) -> Result<SubmitRow> {
+    async fn call(&self, db: &mut Db) -> Result<SubmitRow> {
         let row = sqlx::query_as!(
             SubmitRow,
             r#"
@@ -134,7 +134,7 @@ impl Transition for Submission {
         Ok(row)
     }
 
-    async fn run_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<SubmitRow>> {
+    async fn call_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<SubmitRow>> {
         let rows = query_submissions!(
             SubmitRow,
             r#"

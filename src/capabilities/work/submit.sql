@@ -43,7 +43,7 @@ end
 $$;
 
 -- Checks a submitted task and stores it. The rows of its dependencies stay locked from the count of the
--- open ones until the end of the transaction, so that no completion goes uncounted. They are locked in
+-- open ones until the end of the transaction, so that no completion is missed. They are locked in
 -- the order of their ids, which prevents deadlocks. When another call stores a task with the same
 -- unique key meanwhile, the loop finds that task.
 create or replace function store_task(in_workspace text, cx request, task task_submission)
