@@ -2,6 +2,7 @@
 //! database holds locks, tasks and sessions in every state, so that a query that forgets a state fails.
 use std::collections::BTreeMap;
 
+use chrono::DateTime;
 use futures_util::future::join;
 use serde_json::{Value, json};
 
@@ -54,10 +55,23 @@ fn query(words: &str) -> &'static str {
     query.trim_end().trim_end_matches(';')
 }
 
-/// These members of each of the objects.
+/// These members of each of the objects. Timestamps are microseconds: the database writes their fraction
+/// without trailing zeros, the API with six digits.
 fn columns(rows: &[Value], names: &[&str]) -> Vec<Vec<Value>> {
-    let row = |row: &Value| names.iter().map(|it| row[*it].clone()).collect();
+    let comparable = |value: &Value| {
+        let time = value.as_str().and_then(|text| DateTime::parse_from_rfc3339(text).ok());
+        time.map_or_else(|| value.clone(), |time| json!(time.timestamp_micros()))
+    };
+    let row = |row: &Value| names.iter().map(|name| comparable(&row[*name])).collect();
     rows.iter().map(row).collect()
+}
+
+#[test]
+fn a_time_is_the_same_with_and_without_trailing_zeros() {
+    let rows = ["2026-11-30T09:26:26.59309+00:00", "2026-11-30T09:26:26.593090+00:00"]
+        .map(|time| json!({ "locked_at": time }));
+    let times = columns(&rows, &["locked_at"]);
+    assert_eq!(times[0], times[1]);
 }
 
 fn sorted(mut rows: Vec<Vec<Value>>) -> Vec<Vec<Value>> {
