@@ -14,7 +14,6 @@ mod fuzz;
 mod gathering;
 mod guardrails;
 mod handoffs;
-#[path = "../imports/imports.rs"]
 mod imports;
 mod keys;
 mod laws;

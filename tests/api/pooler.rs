@@ -44,10 +44,12 @@ impl Pooler {
         let file = folder.join("pgbouncer.ini");
         let (host, to) = (server.get_host(), server.get_port());
         let user = server.get_username();
+        // By default PgBouncer tries a server that has failed again only after 15 s.
         let text = format!(
             "[databases]\n* = host={host} port={to} user={user} password={password}\n\
              [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-             auth_type = any\npool_mode = transaction\ndefault_pool_size = 4\nmax_client_conn = 500\n"
+             auth_type = any\npool_mode = transaction\ndefault_pool_size = 4\nmax_client_conn = 500\n\
+             server_login_retry = 1\n"
         );
         std::fs::write(&file, text).expect("written");
         let child = command(&file)

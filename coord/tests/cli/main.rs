@@ -6,7 +6,7 @@ mod configuration;
 mod documents;
 mod every_command;
 mod hooks;
-#[path = "../../../tests/imports/imports.rs"]
+#[path = "../../../tests/api/imports.rs"]
 mod imports;
 mod mcp;
 mod retries;
