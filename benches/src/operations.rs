@@ -294,7 +294,7 @@ pub(crate) const ALL: [Operation; 9] = [
             Call {
                 mark: "complete_task(",
                 arguments: &[
-                    ":r_id",
+                    ":r_task_id",
                     ":yes",
                     ":result",
                     "null",
@@ -439,3 +439,35 @@ pub(crate) const ALL: [Operation; 9] = [
         growth: None,
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// A script that names a missing column would send the name itself, and the call would be refused.
+    #[test]
+    fn a_later_call_uses_only_columns_that_an_earlier_one_returns() {
+        let queries = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.sqlx");
+        let statements = Statements::read(&queries).expect("the query data of the repository");
+        let mut used = 0;
+        for operation in ALL {
+            let script = operation.transition(&statements).expect("the statements of the service");
+            let Some((first, later)) = script.split_once("\\gset r_") else { continue };
+            let (_, statement) = first.rsplit_once("select").expect("a statement");
+            let returned = statement.split("from ").next().unwrap_or_default();
+            let is_word = |letter: char| letter.is_alphanumeric() || letter == '_';
+            for column in later.split(":r_").skip(1) {
+                let column = column.split(|letter| !is_word(letter)).next().unwrap_or_default();
+                // The name of a column is the last word of its expression.
+                let mut names = returned
+                    .split(',')
+                    .filter_map(|item| item.trim().rsplit(|letter| !is_word(letter)).next());
+                assert!(names.any(|name| name == column), "no column {column} in {returned}");
+                used += 1;
+            }
+        }
+        assert!(used > 0, "no operation uses a column of an earlier call");
+    }
+}
