@@ -25,8 +25,8 @@ pub struct App(pub(crate) Arc<Services>);
 /// share.
 pub fn router(app: App) -> Router {
     let operations = capabilities::all();
-    let mcp_endpoint = mcp::endpoint(&app.0, &operations);
-    http::router(app.0, &operations, mcp_endpoint)
+    let mcp_endpoint = mcp::endpoint(&app.0, operations);
+    http::router(app.0, operations, mcp_endpoint)
 }
 
 impl App {

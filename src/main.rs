@@ -72,7 +72,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command.unwrap_or(Command::Serve) {
         Command::Serve => run_configured(serve),
         Command::Migrate => run_configured(migrate),
-        Command::Openapi => print(&format!("{:#}\n", document(&capabilities::all()))),
+        Command::Openapi => print(&format!("{:#}\n", document(capabilities::all()))),
         Command::Operations => print(&operations_table()),
         Command::Configuration => print(&configuration_table()),
         Command::EnvExample => print(&env_example()),

@@ -14,6 +14,8 @@ pub mod ports;
 pub mod profiles;
 pub mod work;
 
+use std::sync::LazyLock;
+
 use self::{
     guardrails::{CheckRecord, PatternCache},
     locks::{acquire::Acquisition, release::Release},
@@ -41,8 +43,14 @@ pub(crate) fn state(config: &Config) -> State {
         .with(Gatherer::<CheckRecord>::new(lanes))
 }
 
-/// Returns all operations, in the order in which they are documented.
-pub fn all() -> Operations {
+/// Returns all operations, in the order in which they are documented. Their schemas are generated once for a
+/// process, on first use.
+pub fn all() -> &'static Operations {
+    static ALL: LazyLock<Operations> = LazyLock::new(register);
+    &ALL
+}
+
+fn register() -> Operations {
     [
         locks::operations,
         memory::operations,

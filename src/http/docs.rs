@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn the_page_has_every_operation_and_loads_nothing() {
-        let page = page(&capabilities::all());
+        let page = page(capabilities::all());
         for operation in capabilities::all().iter() {
             let id = operation.meta.id;
             assert!(page.contains(&format!("<h2 id=\"{id}\">")), "{id}");

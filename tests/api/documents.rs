@@ -24,7 +24,7 @@ fn assert_fresh(file: &str, written: &str) {
 
 #[test]
 fn the_openapi_document_is_fresh() {
-    assert_fresh("docs/openapi.json", &format!("{:#}\n", document(&capabilities::all())));
+    assert_fresh("docs/openapi.json", &format!("{:#}\n", document(capabilities::all())));
 }
 
 #[test]
@@ -160,7 +160,7 @@ async fn the_documents_are_served() {
     );
     assert!(docs.text.starts_with("<!doctype html>") && docs.text.contains("acquire_lock"));
     let openapi = service.anonymous().get("/openapi.json").await;
-    assert_eq!(openapi.json, document(&capabilities::all()));
+    assert_eq!(openapi.json, document(capabilities::all()));
 }
 
 /// The fenced blocks of one language in docs/operating.md.
