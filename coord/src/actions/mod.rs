@@ -4,6 +4,7 @@ mod caller;
 mod hooks;
 mod locks;
 mod mcp;
+mod paths;
 mod plain;
 mod ports;
 mod renew;
