@@ -5,12 +5,17 @@ mod completions;
 mod configuration;
 mod documents;
 mod every_command;
+mod git_settings;
 mod hooks;
+mod identity;
 #[path = "../../../tests/api/imports.rs"]
 mod imports;
 mod mcp;
+mod paths;
+mod push_range;
 mod retries;
 mod rooms;
 mod sessions;
 mod shared_rules;
 mod support;
+mod work_trees;
