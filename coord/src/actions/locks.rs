@@ -64,7 +64,7 @@ fn describe_own_holder(key: &str, path: &str, lock: &Answer) -> String {
     let agent = lock.member("locked_by").as_str().unwrap_or_default();
     let session = lock.member("session_id").as_str();
     let since = lock.member("locked_at").as_str().and_then(relative_time);
-    let since = since.map(|time| format!(", since {time}")).unwrap_or_default();
+    let since = since.map(|time| format!(", locked {time}")).unwrap_or_default();
     let adopt = match REGISTER.field("adopt") {
         Some(_) => "adopt it with `coord session start --adopt`, or ",
         None => "",

@@ -10,6 +10,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
+use super::git::WorkTree;
 use crate::service::settings::Settings;
 
 /// The version of the format. A file of another version is rejected as a whole.
@@ -17,7 +18,7 @@ const VERSION: i64 = 1;
 
 /// The record of a work tree.
 #[derive(Clone, Debug)]
-pub(super) struct Record {
+pub(crate) struct Record {
     folder: PathBuf,
 }
 
@@ -107,9 +108,15 @@ fn canonical_url(url: &str) -> String {
 }
 
 /// Recorded locks by lock key.
-pub(super) type Locks = BTreeMap<String, Recorded>;
+pub(crate) type Locks = BTreeMap<String, Recorded>;
 
 impl Record {
+    /// Returns the record of a work tree; for a submodule, that of the outermost repository, whose
+    /// keys its files have.
+    pub(crate) fn of(work_tree: WorkTree) -> Record {
+        Record::in_folder(&work_tree.outermost().0.top)
+    }
+
     /// Returns the record of the work tree with this top folder.
     pub(super) fn in_folder(top: &Path) -> Record {
         Record { folder: top.join(".coord") }
@@ -132,7 +139,7 @@ impl Record {
     }
 
     /// Reads the recorded locks.
-    pub(super) fn locks(&self) -> io::Result<Locks> {
+    pub(crate) fn locks(&self) -> io::Result<Locks> {
         read_locks(&self.path())
     }
 

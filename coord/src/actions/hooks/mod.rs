@@ -5,6 +5,7 @@ mod files;
 mod install;
 mod progress;
 mod push;
+mod pushed;
 
 use clap::ArgMatches;
 

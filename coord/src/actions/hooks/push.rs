@@ -1,10 +1,7 @@
 //! `coord hook pre-push`: the files of the pushed commits.
-use std::{
-    collections::BTreeSet,
-    io::{self, IsTerminal as _},
-};
+use std::collections::BTreeSet;
 
-use super::files::Files;
+use super::{files::Files, pushed::pushed_lines};
 use crate::work_tree::git::WorkTree;
 
 /// The greatest number of commits of a push that are looked at one by one. Of more commits, the
@@ -25,10 +22,7 @@ pub(super) fn files_of_push(
     remote: Option<&str>,
     location: Option<&str>,
 ) -> Result<Pushed, String> {
-    let lines = match io::stdin().is_terminal() {
-        true => String::new(),
-        false => io::read_to_string(io::stdin()).map_err(|error| error.to_string())?,
-    };
+    let lines = pushed_lines(work_tree)?;
     let lines: Vec<[&str; 2]> = lines
         .lines()
         .filter_map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
