@@ -89,3 +89,19 @@ alter index memory_by_term alter column 1 set statistics 0;
 create type search_word as (
     word text, exact tsquery, beginning tsquery, forms text[], finder text, weight float8
 );
+
+-- Memories whose words the BM25 index did not take, for example because its table was locked. Later
+-- stores try again. Empty without extension pg_search.
+create table memory_without_words (
+    workspace text collate "C" not null,
+    id uuid not null,
+    tried_at timestamptz not null default clock_timestamp(),
+    primary key (workspace, id),
+    constraint memory_without_words_memory foreign key (workspace, id)
+        references memory (workspace, id) on delete cascade
+);
+
+insert into memory_without_words (workspace, id)
+select m.workspace, m.id from memory m
+where exists (select from pg_trigger where tgname = 'memory_words_stored')
+    and not exists (select from memory_words w where w.workspace = m.workspace and w.id = m.id);
