@@ -13,7 +13,7 @@ DOCUMENTS := docs/openapi.json docs/operations.md docs/configuration.md .env.exa
 CHECKS := words fmt documents schema functions schemathesis mcp clippy queries doc traces costs deny unused hadolint compose railway template guide
 
 .NOTPARALLEL:
-.PHONY: help check list-checks test test-server test-lambda test-pooler test-citus dev prepare docs figures bench bench-short $(CHECKS)
+.PHONY: help check list-checks test test-server test-lambda test-pooler test-citus test-paradedb dev prepare docs figures bench bench-short $(CHECKS)
 
 help: ## List these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -39,6 +39,9 @@ test-pooler: ## Run the API tests once more, behind PgBouncer in transaction mod
 test-citus: ## Run the API tests once more, with their databases distributed over a Citus cluster
 	cargo test -q --no-run --test api
 	$(call suite,citus,,scripts/test-citus)
+
+test-paradedb: ## Run the tests of memories on ParadeDB, where its extension pg_search is installed
+	scripts/test-paradedb cargo test -q --features test-on-paradedb --test api
 
 check: $(CHECKS) ## Run every check below
 

@@ -173,7 +173,7 @@ impl Operation {
 }
 
 /// A text that identifies the statement of a search.
-const RECALL: &str = "search_query(";
+const RECALL: &str = "recall_memories(";
 
 /// All measured operations.
 pub(crate) const ALL: [Operation; 9] = [
@@ -369,10 +369,11 @@ pub(crate) const ALL: [Operation; 9] = [
                 "null",
                 "null",
                 "null",
-                ":words",
                 ":zero",
-                ":ten",
+                ":words",
                 "null",
+                ":ten",
+                ":agent",
             ],
             is_kept: false,
         }],

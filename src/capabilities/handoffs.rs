@@ -54,6 +54,13 @@ fn handoff_lines(answer: &Value) -> Vec<String> {
 
 const SUMMARY_REQUIRED: &str = "summary_required";
 
+/// The summary that session hooks write at the end of each session. Hooks that do not say that their
+/// note is automatic are recognized by it.
+const SESSION_ENDED: &str = "Session ended.";
+
+/// The name that stands for the calling agent, wherever it is asked for handoffs.
+const CALLER: &str = "me";
+
 /// The lists of a handoff. `content` can have members of the same names.
 const LISTS: [&str; 5] =
     ["completed_work", "in_progress", "decisions", "next_steps", "relevant_files"];
@@ -78,6 +85,11 @@ pub struct WriteHandoff {
     /// Anything else, as an object; stored unchanged. A list that is absent above is taken from the
     /// member of the same name; a single value there becomes a list of one element.
     pub content: Option<Map<String, Value>>,
+    /// Whether a hook or a script writes this note, and not the agent, such as `Session ended.`. It
+    /// is not stored if the session has written a handoff of its own, and is read after all others.
+    /// Default: false.
+    #[serde(default)]
+    pub automatic: bool,
 }
 
 /// The outcome of writing a handoff.
@@ -89,6 +101,10 @@ pub struct WrittenHandoff {
     pub handoff_id: Option<String>,
     /// `summary_required` if the summary is blank.
     pub error: Option<&'static str>,
+    /// True if this automatic note was not stored, because the session has written a handoff of its
+    /// own: `handoff_id` is that handoff. Absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept_earlier: Option<bool>,
 }
 
 impl Operation for WriteHandoff {
@@ -96,7 +112,7 @@ impl Operation for WriteHandoff {
     const META: Meta = Meta::write("write_handoff")
         .at(&["POST /handoffs/write", "POST /handoff/write", "POST /handoffs"])
         .identity(IdentityMode::Strict)
-        .tool(Tool::named("write_handoff").hide(&["content"]));
+        .tool(Tool::named("write_handoff").hide(&["content", "automatic"]));
 
     fn example() -> Value {
         json!({
@@ -116,8 +132,30 @@ impl Operation for WriteHandoff {
     async fn run(self, cx: Context<'_>) -> Result<WrittenHandoff> {
         let refusal = self.summary.trim().is_empty().then_some(SUMMARY_REQUIRED);
         // Bound as text: the driver would bind JSON as `jsonb`, which does not keep the order of members.
-        let [completed_work, in_progress, decisions, next_steps, relevant_files] =
-            self.lists().map(|list| list.to_string());
+        let lists = self.lists().map(|list| list.to_string());
+        let (handoff_id, kept_earlier) = if self.is_automatic() {
+            self.write_note(cx, refusal, lists).await?
+        } else {
+            (self.write(cx, refusal, lists).await?, None)
+        };
+        Ok(WrittenHandoff {
+            success: handoff_id.is_some(),
+            handoff_id,
+            error: refusal,
+            kept_earlier: kept_earlier.filter(|is_kept| *is_kept),
+        })
+    }
+}
+
+impl WriteHandoff {
+    /// Stores the handoff and returns its id.
+    async fn write(
+        self,
+        cx: Context<'_>,
+        refusal: Option<&str>,
+        lists: [String; 5],
+    ) -> Result<Option<String>> {
+        let [completed_work, in_progress, decisions, next_steps, relevant_files] = lists;
         let content = json!(self.content.unwrap_or_default()).to_string();
         let handoff_id = sqlx::query_scalar!(
             r#"
@@ -144,11 +182,55 @@ impl Operation for WriteHandoff {
         )
         .fetch_one(cx.db)
         .await?;
-        Ok(WrittenHandoff { success: handoff_id.is_some(), handoff_id, error: refusal })
+        Ok(handoff_id)
     }
-}
 
-impl WriteHandoff {
+    /// Stores an automatic note, unless its session has written a handoff. Returns the id of what is
+    /// stored, and whether that is the earlier handoff.
+    async fn write_note(
+        self,
+        cx: Context<'_>,
+        refusal: Option<&str>,
+        lists: [String; 5],
+    ) -> Result<(Option<String>, Option<bool>)> {
+        let [completed_work, in_progress, decisions, next_steps, relevant_files] = lists;
+        let content = json!(self.content.unwrap_or_default()).to_string();
+        let row = sqlx::query!(
+            r#"
+            select handoff_id::text, kept_earlier from write_automatic_handoff(
+                $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10::text::json, $11::text::json,
+                $12::text::json, $13::text::json, $14::text::json, $15::text::json
+            )
+            "#,
+            cx.caller.workspace,
+            cx.request.id,
+            cx.caller.agent_id,
+            cx.caller.agent_type,
+            cx.caller.session_id,
+            cx.request.elapsed_ms(),
+            cx.config.session_timeout(),
+            refusal,
+            self.summary,
+            completed_work,
+            in_progress,
+            decisions,
+            next_steps,
+            relevant_files,
+            content,
+        )
+        .fetch_one(cx.db)
+        .await?;
+        Ok((row.handoff_id, row.kept_earlier))
+    }
+
+    /// Whether this is the note of a hook: it says so, or it is the note that hooks write at the end of
+    /// each session and has nothing else.
+    fn is_automatic(&self) -> bool {
+        let has_more = self.content.as_ref().is_some_and(|content| !content.is_empty())
+            || self.lists().iter().any(|list| *list != json!([]));
+        self.automatic || (self.summary.trim() == SESSION_ENDED && !has_more)
+    }
+
     /// Returns the five lists, each from its own member or else from `content`.
     fn lists(&self) -> [Value; 5] {
         let given = [
@@ -170,11 +252,11 @@ impl WriteHandoff {
     }
 }
 
-/// Read the newest handoffs, to continue where another agent or an earlier session stopped.
+/// Read the newest handoffs of the workspace, to continue where another agent or an earlier session
+/// stopped. Yours have `own: true`; automatic notes of hooks come after all others.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct ReadHandoff {
-    /// Only handoffs of this agent. Empty: of every agent. Absent: of every agent, or, as an MCP
-    /// tool, your own.
+    /// Only handoffs of this agent; `me`: only your own. Empty or absent: of every agent.
     #[schemars(extend("x-max-bytes" = 256))]
     pub agent_name: Option<String>,
     /// Maximum number of handoffs, 0 to 500. A higher value counts as 500.
@@ -227,6 +309,10 @@ pub struct Handoff {
     /// Anything else that was sent with it.
     #[schemars(with = "Map<String, Value>")]
     pub content: Json<Map<String, Value>>,
+    /// Whether the calling agent wrote it.
+    pub own: bool,
+    /// Whether a hook or a script wrote it, and not the agent.
+    pub automatic: bool,
 }
 
 impl Operation for ReadHandoff {
@@ -234,7 +320,7 @@ impl Operation for ReadHandoff {
     const META: Meta = Meta::read("read_handoff")
         .at(&["POST /handoffs/read", "POST /handoff/read", "GET /handoffs/latest"])
         .recorded_as("read_handoff")
-        .tool(Tool::named("read_handoff").own("agent_name"));
+        .tool(Tool::named("read_handoff"));
 
     fn example() -> Value {
         json!({ "agent_name": "claude-1", "limit": 1 })
@@ -242,7 +328,10 @@ impl Operation for ReadHandoff {
 
     async fn run(self, cx: Context<'_>) -> Result<HandoffList> {
         let limit = Limit::new(self.limit);
-        let agent_name = non_empty(self.agent_name.as_deref());
+        let agent_name = match non_empty(self.agent_name.as_deref()) {
+            Some(CALLER) => Some(cx.caller.agent_id.as_str()),
+            agent_name => agent_name,
+        };
         let handoffs = sqlx::query_as!(
             Handoff,
             r#"
@@ -251,7 +340,8 @@ impl Operation for ReadHandoff {
                 completed_work as "completed_work!: List", in_progress as "in_progress!: List",
                 decisions as "decisions!: List", next_steps as "next_steps!: List",
                 relevant_files as "relevant_files!: List", created_at as "created_at!: Timestamp",
-                content as "content!: Json<Map<String, Value>>"
+                content as "content!: Json<Map<String, Value>>", agent_id = $3 as "own!",
+                is_automatic as "automatic!"
             from read_handoffs($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10)
             "#,
             cx.caller.workspace,

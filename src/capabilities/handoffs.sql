@@ -27,7 +27,44 @@ begin
 end
 $$;
 
+-- Stores the note of a hook or a script, unless `in_refusal` says why it is refused or the session has
+-- written a handoff of its own: that one is then returned, and `kept_earlier` is true.
+create or replace function write_automatic_handoff(
+    in_workspace text, cx request, in_refusal text, in_summary text, in_completed_work json,
+    in_in_progress json, in_decisions json, in_next_steps json, in_relevant_files json,
+    in_content json, out handoff_id uuid, out kept_earlier boolean
+) language plpgsql as $$
+begin
+    perform record_heartbeat(in_workspace, cx);
+    if in_refusal is null then
+        select h.id into handoff_id from handoff h
+        where h.workspace = in_workspace and h.agent_id = cx.agent_id
+            and h.session_id = cx.session_id and not h.is_automatic
+        order by h.created_at desc, h.id desc limit 1;
+    end if;
+    kept_earlier := handoff_id is not null;
+    if in_refusal is null and not kept_earlier then
+        insert into handoff (
+            workspace, agent_id, agent_type, session_id, summary, completed_work, in_progress,
+            decisions, next_steps, relevant_files, content, is_automatic
+        ) values (
+            in_workspace, cx.agent_id, cx.agent_type, cx.session_id, in_summary, in_completed_work,
+            in_in_progress, in_decisions, in_next_steps, in_relevant_files, in_content, true
+        )
+        returning id into handoff_id;
+    end if;
+    perform record_audit(
+        in_workspace, cx, 'write_handoff',
+        jsonb_build_object('summary_length', length(in_summary), 'automatic', true),
+        case when in_refusal is null
+            then jsonb_build_object('handoff_id', handoff_id, 'kept_earlier', kept_earlier)
+            else jsonb_build_object('reason', in_refusal) end,
+        in_refusal is null);
+end
+$$;
+
 -- Returns the newest handoffs of one agent, or of all agents (null), and records that they were read.
+-- Automatic ones come after all others, however new they are: they tell nothing about the work.
 -- Returns up to one more than `in_limit`: the extra row tells the service that there are more.
 -- `in_parameters` is for the audit row.
 create or replace function read_handoffs(
@@ -40,11 +77,11 @@ begin
     if in_agent_id is null then
         return query
         select * from handoff h where h.workspace = in_workspace
-        order by h.created_at desc, h.id desc limit in_limit + 1;
+        order by h.is_automatic, h.created_at desc, h.id desc limit in_limit + 1;
     else
         return query
         select * from handoff h where h.workspace = in_workspace and h.agent_id = in_agent_id
-        order by h.created_at desc, h.id desc limit in_limit + 1;
+        order by h.is_automatic, h.created_at desc, h.id desc limit in_limit + 1;
     end if;
     get diagnostics found_count = row_count;
     perform record_audit(

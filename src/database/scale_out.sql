@@ -19,6 +19,7 @@ language sql immutable as $$
         ('mcp_connection', 'by workspace'),
         ('memory', 'by workspace'),
         ('memory_words', 'by workspace'),
+        ('memory_without_words', 'by workspace'),
         ('network_log', 'by workspace'),
         ('port_block', 'by workspace'),
         ('work_dependency', 'by workspace'),

@@ -41,8 +41,8 @@ Begin your work on this codebase:
 
 1. Call register_session with your capabilities and what you are about to do. Other agents then see you, \
 and what you hold becomes free if your session times out.
-2. Call read_handoff to continue where your last session stopped, and recall to find what was learnt about \
-the subject.
+2. Call read_handoff to continue where the last session stopped, yours or another agent's, and recall to \
+find what was learnt about the subject.
 3. Call check_locks to see which files are locked.
 4. Call get_work. If `success` is true, do the task that it describes: lock the files that you change, \
 extend the lease with renew_work before a long step, and report the result with complete_work and the \

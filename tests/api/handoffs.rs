@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::{CODEX, Client, REVIEWER, Service, TEAM};
 
-const HANDOFF_KEYS: [&str; 11] = [
+const HANDOFF_KEYS: [&str; 13] = [
     "id",
     "agent_name",
     "session_id",
@@ -16,6 +16,8 @@ const HANDOFF_KEYS: [&str; 11] = [
     "relevant_files",
     "created_at",
     "content",
+    "own",
+    "automatic",
 ];
 
 #[track_caller]
@@ -27,7 +29,9 @@ fn assert_keys(answer: &Value, expected: &[&str]) {
 async fn write(client: &Client, body: Value) -> Value {
     let answer = client.post("/handoffs/write", body).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
-    assert_keys(&answer.json, &["success", "handoff_id", "error"]);
+    let mut members = vec!["success", "handoff_id", "error"];
+    members.extend(answer.json.get("kept_earlier").map(|_| "kept_earlier"));
+    assert_keys(&answer.json, &members);
     answer.json
 }
 
@@ -275,4 +279,108 @@ async fn every_invalid_member_is_an_issue() {
     assert_eq!(issues, expected.map(|(kind, loc)| (kind.to_owned(), loc)));
     let issues = client.get("/handoffs/latest?limit=x").await.issues();
     assert_eq!(issues, [("int_parsing".to_owned(), json!(["query", "limit"]))]);
+}
+
+/// The summaries of all handoffs, as this client reads them.
+async fn summaries(client: &Client, body: Value) -> Vec<String> {
+    let list = read(client, crate::support::with(json!({ "limit": 99 }), body)).await;
+    let handoffs = list["handoffs"].as_array().expect("a list");
+    handoffs.iter().map(|it| it["summary"].as_str().expect("a text").to_owned()).collect()
+}
+
+#[tokio::test]
+async fn the_own_handoffs_are_marked_and_me_asks_for_them_alone() {
+    let service = Service::start().await;
+    let codex = service.client_with(CODEX);
+    write(&service.client(), json!({ "agent_id": "a", "summary": "of a" })).await;
+    write(&codex, json!({ "summary": "of codex" })).await;
+    let list = read(&codex, json!({ "limit": 2 })).await;
+    assert_eq!(
+        (&list["handoffs"][0]["own"], &list["handoffs"][1]["own"]),
+        (&json!(true), &json!(false))
+    );
+    assert_eq!(summaries(&codex, json!({ "agent_name": "me" })).await, ["of codex"]);
+    let a = service.client().header("x-agent-id", "a");
+    assert_eq!(summaries(&a, json!({ "agent_name": "me" })).await, ["of a"]);
+    assert_eq!(a.get("/handoffs/latest?agent_name=me").await.json["handoffs"][0]["own"], true);
+}
+
+#[tokio::test]
+async fn an_automatic_note_covers_no_handoff() {
+    let service = Service::start().await;
+    let client = service.client();
+    let note = |session: &str| json!({ "agent_id": "a", "session_id": session, "summary": "bye", "automatic": true });
+    let first = write(&client, note("s-1")).await;
+    assert_eq!(first.get("kept_earlier"), None);
+    let list = read(&client, json!({})).await;
+    assert_eq!(
+        (&list["handoffs"][0]["id"], &list["handoffs"][0]["automatic"]),
+        (&first["handoff_id"], &json!(true))
+    );
+    let real = json!({ "agent_id": "a", "session_id": "s-2", "summary": "half done" });
+    let id = write(&client, real).await["handoff_id"].clone();
+    // The session has written one: it stays, and nothing is added.
+    let kept = json!({ "success": true, "handoff_id": id, "error": null, "kept_earlier": true });
+    assert_eq!(write(&client, note("s-2")).await, kept);
+    let audit = service.last_audit().await;
+    assert_eq!(audit["parameters"], json!({ "summary_length": 3, "automatic": true }));
+    assert_eq!(audit["result"], json!({ "handoff_id": id, "kept_earlier": true }));
+    // A later session of the agent has not, and its note comes after every real handoff.
+    write(&client, note("s-3")).await;
+    assert_eq!(summaries(&client, json!({})).await, ["half done", "bye", "bye"]);
+    assert_eq!(summaries(&client, json!({ "agent_name": "a" })).await, ["half done", "bye", "bye"]);
+    let newest = client.get("/handoffs/latest").await.json;
+    assert_eq!((&newest["handoffs"][0]["id"], &newest["truncated"]), (&id, &json!(true)));
+    let blank = json!({ "agent_id": "a", "summary": " ", "automatic": true });
+    assert_eq!(write(&client, blank).await["error"], "summary_required");
+}
+
+/// Hooks that were set up before notes could be marked.
+#[tokio::test]
+async fn the_note_of_an_earlier_hook_is_recognized_by_its_text() {
+    let service = Service::start().await;
+    let client = service.client();
+    let handoff = |summary: &str, session: Value, steps: Value| {
+        json!({
+            "agent_id": "a", "agent_type": "", "session_id": session, "summary": summary,
+            "completed_work": [], "next_steps": steps,
+        })
+    };
+    write(&client, handoff("half done", json!("s-1"), json!([]))).await;
+    let end = |session: Value| handoff("Session ended.", session, json!([]));
+    assert_eq!(write(&client, end(json!("s-1"))).await["kept_earlier"], true);
+    for session in [json!(null), json!(""), json!("s-2")] {
+        assert_eq!(write(&client, end(session)).await.get("kept_earlier"), None);
+    }
+    assert_eq!(summaries(&client, json!({})).await[0], "half done");
+    // With anything else in it, it is a handoff of an agent.
+    write(&client, handoff("Session ended.", json!("s-3"), json!(["test it"]))).await;
+    let newest = read(&client, json!({})).await["handoffs"][0].clone();
+    assert_eq!((&newest["next_steps"], &newest["automatic"]), (&json!(["test it"]), &json!(false)));
+}
+
+#[tokio::test]
+async fn only_the_same_session_of_the_same_agent_keeps_a_note_out() {
+    let service = Service::start().await;
+    let client = service.client();
+    let write_as = async |agent: &str, session: &str, more: Value| {
+        let body = json!({ "agent_id": agent, "session_id": session, "summary": "x" });
+        write(&client, crate::support::with(body, more)).await
+    };
+    write_as("a", "s-1", json!({})).await;
+    let note = json!({ "automatic": true });
+    for (agent, session) in [("b", "s-1"), ("a", "s-2"), ("a", "S-1")] {
+        let written = write_as(agent, session, note.clone()).await;
+        assert_eq!(written.get("kept_earlier"), None, "{agent} {session}");
+    }
+    let team = service.client_with(TEAM);
+    let body = json!({ "agent_id": "a", "session_id": "s-1", "summary": "x", "automatic": true });
+    assert_eq!(write(&team, body).await.get("kept_earlier"), None, "of another workspace");
+    // A session that timed out and was ended by others has still written its handoff.
+    let session = json!({ "agent_id": "a", "agent_type": "t", "session_id": "s-9" });
+    client.post("/discovery/register", session).await;
+    write_as("a", "s-9", json!({})).await;
+    service.execute("update agent_session set last_heartbeat_at = now() - interval '1 day'").await;
+    client.post("/discovery/cleanup", json!({})).await;
+    assert_eq!(write_as("a", "s-9", note).await["kept_earlier"], true);
 }

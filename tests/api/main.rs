@@ -23,6 +23,8 @@ mod mcp;
 mod memory;
 mod memory_bm25;
 mod network;
+#[cfg(feature = "test-on-paradedb")]
+mod paradedb;
 mod plans;
 mod policy;
 mod pooler;

@@ -469,7 +469,10 @@ const ARGUMENTS: &[(&str, &str)] = &[
     ("get_task", "task_id"),
     ("list_work", "status?, task_type?, claimed_by?, submitted_by?, limit=50"),
     ("remember", "event_type=\"discovery\", summary=\"\", details?, outcome?, lessons?, tags?"),
-    ("recall", "tags?, event_type?, limit=10, query?, scope=\"own\", min_relevance=0.0, since?"),
+    (
+        "recall",
+        "tags?, event_type?, limit=10, query?, scope=\"workspace\", min_relevance=0.0, since?",
+    ),
     (
         "write_handoff",
         "summary, completed_work?, in_progress?, decisions?, next_steps?, relevant_files?",
@@ -871,10 +874,17 @@ async fn tools_have_defaults_of_their_own() {
         handoffs.iter().map(|it| it["summary"].clone()).collect()
     };
     let limit = json!({ "limit": 5 });
-    assert_eq!(summaries(one.tool("read_handoff", limit).await), ["by one"]);
-    for own in [json!({}), json!({ "agent_name": null })] {
-        assert_eq!(summaries(two.tool("read_handoff", own).await), ["by two"]);
+    let all = one.tool("read_handoff", limit).await;
+    assert_eq!(
+        (&all["handoffs"][0]["own"], &all["handoffs"][1]["own"]),
+        (&json!(false), &json!(true))
+    );
+    assert_eq!(summaries(all), ["by two", "by one"]);
+    for newest in [json!({}), json!({ "agent_name": null })] {
+        assert_eq!(summaries(one.tool("read_handoff", newest).await), ["by two"]);
     }
+    let own = json!({ "agent_name": "me", "limit": 5 });
+    assert_eq!(summaries(one.tool("read_handoff", own).await), ["by one"]);
     let other = json!({ "agent_name": "one" });
     assert_eq!(summaries(two.tool("read_handoff", other).await), ["by one"]);
     let every = json!({ "agent_name": "", "limit": 5 });
@@ -885,6 +895,11 @@ async fn tools_have_defaults_of_their_own() {
     let memories = one.tool("recall", json!({ "tags": ["x"] })).await;
     let memory = &memories["memories"][0];
     assert_eq!((&memory["event_type"], &memory["summary"]), (&json!("discovery"), &json!("")));
+    assert_eq!(memory["own"], true);
+    let others = two.tool("recall", json!({ "tags": ["x"] })).await;
+    assert_eq!((&others["count"], &others["memories"][0]["own"]), (&json!(1), &json!(false)));
+    let own = two.tool("recall", json!({ "scope": "own" })).await;
+    assert_eq!(own["count"], 0);
 }
 
 #[tokio::test]

@@ -82,7 +82,8 @@ async fn a_memory_is_recalled_as_it_was_stored() {
             "relevance_score",
             "created_at",
             "agent_id",
-            "session_id"
+            "session_id",
+            "own"
         ]
     );
     let score = memory.remove("relevance_score").and_then(|it| it.as_f64()).expect("a number");
@@ -96,6 +97,7 @@ async fn a_memory_is_recalled_as_it_was_stored() {
             "summary": "one pool per process", "details": { "n": [1, null] },
             "outcome": "positive", "lessons": ["measure first"],
             "tags": ["db", "severity:high", "db"], "agent_id": "claude-1", "session_id": "s-1",
+            "own": true,
         })
     );
     assert_eq!(service.audit_rows().await, 1, "to recall is not audited");
@@ -407,7 +409,6 @@ async fn identifiers_paths_and_error_codes_are_found_whole_and_in_part() {
         "\"locks.rs\"",
         "LockKey",
         "lockkey",
-        "Lock Key",
         "key fixed",
         "LockKey::parse",
         "lockkey::parse",
@@ -420,7 +421,6 @@ async fn identifiers_paths_and_error_codes_are_found_whole_and_in_part() {
         "server http",
         "snake_case_name",
         "case_name",
-        "case snake",
         "--force",
         "C:\\Users\\x",
         "Users\\x",
@@ -431,18 +431,143 @@ async fn identifiers_paths_and_error_codes_are_found_whole_and_in_part() {
     ] {
         assert_eq!(found(&client, "a", json!({ "query": query })).await, [summary], "{query}");
     }
-    for query in [
-        "fixed nothing",
-        "E0434",
-        "E04 fixed",
-        "3.0.11",
-        "snake_name",
-        "locks.py",
-        "parse::LockKey",
-    ] {
+    for query in ["Lock Key", "case snake", "fixed nothing", "E04 fixed", "3.11.0 nothing"] {
+        assert_eq!(found(&client, "a", json!({ "query": query })).await[0], summary, "{query}");
+    }
+    for query in ["E0434", "3.0.11", "snake_name", "locks.py", "parse::LockKey"] {
         assert_eq!(found(&client, "a", json!({ "query": query })).await, NONE, "{query}");
     }
     assert_eq!(found(&client, "a", json!({ "query": "rs locks" })).await.len(), 2);
+}
+
+/// Each word is found by itself, and not in the other memories.
+async fn assert_found(words: &[(&str, &[&str])]) {
+    let service = Service::start().await;
+    let client = service.client();
+    for (summary, _) in words {
+        remember(&client, "a", summary, json!({})).await;
+    }
+    for (summary, queries) in words {
+        for query in *queries {
+            let found = found(&client, "b", json!({ "query": query, "scope": "workspace" })).await;
+            assert_eq!(found, [*summary], "{query}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_word_of_a_script_without_spaces_is_found_anywhere() {
+    assert_found(&[
+        ("サーバーへの接続がタイムアウトした", &["接続", "タイムアウト", "サーバー", "アウトした"]),
+        ("数据库连接池已耗尽", &["连接池", "耗尽", "数据库", "池"]),
+        ("การเชื่อมต่อฐานข้อมูลล้มเหลว", &["ฐานข้อมูล", "ล้มเหลว"]),
+        // A particle that the memory has, or only the query.
+        ("캐시를 비우면 빌드가 성공한다", &["캐시", "빌드", "캐시는"]),
+        ("ロックfile.rsを解放", &["file.rs", "解放", "ロック"]),
+        ("配置🦀完成", &["🦀", "完成"]),
+        // A question in words that no one has as a whole.
+        ("令牌过期导致登录失败", &["为什么登录失败了"]),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn parts_of_compounds_and_identifiers_are_found() {
+    assert_found(&[
+        ("Der Datenbankverbindungspool ist leer", &["verbindungspool", "VERBINDUNG", "bankverb"]),
+        ("upgraded to v1.2.3 of the library", &["1.2.3", "v1.2", "2.3"]),
+        ("the proxy answered HTTP503", &["503", "http503", "P50"]),
+        ("call getUserById instead", &["UserById", "user_by_id", "user-by-id", "userby"]),
+        ("the RateLimiter in rate_limit.rs", &["rate-limit", "Rate_Limiter", "limit.rs"]),
+        ("see https://ci.example.com/jobs/4711?tab=log", &["example.com/jobs", "4711", "tab=log"]),
+        ("broken by 3f9a2c7d41", &["3f9a2c", "9a2c7d"]),
+        ("ARM64 needs another linker", &["arm", "arm64", "64"]),
+    ])
+    .await;
+    let service = Service::start().await;
+    let client = service.client();
+    remember(&client, "a", "alarm at 12.3, version 1.23.4 of ab", json!({})).await;
+    for query in ["1.2.3", "arm", "3.4.1", "b", "larmat"] {
+        assert_eq!(found(&client, "a", json!({ "query": query })).await, NONE, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn accents_umlauts_and_width_make_no_difference() {
+    assert_found(&[
+        (
+            "Frau Müller kennt den Schlüssel",
+            &["muller", "Mueller", "MÜLLER", "mu\u{308}ller", "schluessel"],
+        ),
+        ("une requête trop générale", &["requete", "GENERALE", "générale"]),
+        ("Straße und Øresund", &["strasse", "STRASSE", "oresund"]),
+        ("ＡＰＩ returned ４２９", &["api", "429"]),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_question_finds_what_fits_most() {
+    let service = Service::start().await;
+    let client = service.client();
+    let summaries = [
+        "The build fails on ARM: the linker is too old",
+        "The build of the documents is slow",
+        "arm64 has no valgrind",
+        "failing tests are retried",
+        "unrelated",
+    ];
+    for summary in summaries {
+        remember(&client, "a", summary, json!({})).await;
+    }
+    let ask = async |query: &str| found(&client, "a", json!({ "query": query })).await;
+    let found = ask("why does the build fail on arm?").await;
+    assert_eq!(found[0], summaries[0]);
+    let mut others = found[1..].to_vec();
+    others.sort();
+    assert_eq!(others, [summaries[1], summaries[2], summaries[3]]);
+    assert_eq!(ask("build failing").await[0], summaries[0]);
+    assert_eq!(ask("retry failed test").await[0], summaries[3]);
+    // Only words without a meaning of their own: they count then.
+    assert_eq!(ask("is the").await, [summaries[1], summaries[0]]);
+    let two = recall(&client, "a", json!({ "query": "why does arm fail?", "limit": 2 })).await;
+    assert_eq!((&two["count"], &two["truncated"]), (&json!(2), &json!(true)));
+    assert_eq!(two["memories"][0]["summary"], summaries[0], "all words first");
+}
+
+#[tokio::test]
+async fn whole_words_come_before_parts_of_words_however_new_these_are() {
+    let service = Service::start().await;
+    let client = service.client();
+    for summary in ["src/pool.rs", "pool", "pooling", "spooled", "whirlpools"] {
+        remember(&client, "a", summary, json!({})).await;
+        age(&service, summary, "1 day").await;
+    }
+    age(&service, "pool", "9 days").await;
+    let found = found(&client, "a", json!({ "query": "pool" })).await;
+    assert_eq!(found, ["src/pool.rs", "pool", "pooling", "whirlpools", "spooled"]);
+}
+
+#[tokio::test]
+async fn an_answer_without_hits_names_the_unknown_words() {
+    let service = Service::start().await;
+    let client = service.client();
+    remember(&client, "a", "one pool in locks.rs", json!({ "tags": ["db"] })).await;
+    remember(&service.client_with(TEAM), "a", "secret", json!({})).await;
+    let ask = async |more: Value| recall(&client, "a", more).await;
+    let nothing = ask(json!({ "query": "Why is locks.py secret?" })).await;
+    assert_eq!(nothing["unknown_words"], json!(["locks.py", "secret"]));
+    assert_eq!((&nothing["count"], &nothing["truncated"]), (&json!(0), &json!(false)));
+    // Known words that a filter excludes.
+    let filtered = ask(json!({ "query": "pool nowhere", "tags": ["other"] })).await;
+    assert_eq!(filtered["unknown_words"], json!(["nowhere"]));
+    let filtered = ask(json!({ "query": "pool", "event_type": "error" })).await;
+    assert_eq!((&filtered["count"], filtered.get("unknown_words")), (&json!(0), None));
+    let hit = ask(json!({ "query": "pool nowhere" })).await;
+    assert_eq!((&hit["count"], hit.get("unknown_words")), (&json!(1), None));
+    for query in ["", "?!", " "] {
+        assert_eq!(ask(json!({ "query": query })).await["count"], 1, "{query:?}");
+    }
 }
 
 #[tokio::test]

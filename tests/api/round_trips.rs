@@ -84,6 +84,10 @@ async fn a_recall_without_the_bm25_index_is_one_round_trip() {
         assert_eq!(answer.status, 200, "{}", answer.text);
         relay.count() - before
     };
+    for summary in ["a pool", "nothing else"] {
+        let memory = json!({ "agent_id": "a", "event_type": "e", "summary": summary });
+        client.post("/memory/store", memory).await;
+    }
     let plain = json!({ "agent_id": "a" });
     let worded = json!({ "agent_id": "a", "query": "pool" });
     recall(plain.clone()).await;
@@ -93,6 +97,9 @@ async fn a_recall_without_the_bm25_index_is_one_round_trip() {
     for _ in 0..3 {
         assert_eq!(recall(worded.clone()).await, 1);
     }
+    let unknown = json!({ "agent_id": "a", "query": "unheard" });
+    recall(unknown.clone()).await;
+    assert_eq!(recall(unknown).await, 2, "without hits, the unknown words are asked for");
 }
 
 #[tokio::test]

@@ -84,7 +84,7 @@ impl Transport {
     /// A service with this environment.
     pub(crate) async fn start(variables: &HashMap<String, String>) -> Self {
         match chosen().as_str() {
-            "router" | "citus" => Self::Router(router(App::new(config(variables)))),
+            "router" | "citus" | "paradedb" => Self::Router(router(App::new(config(variables)))),
             "pooler" => {
                 note("a pooler");
                 let url = &variables["POSTGRES_DSN"];
@@ -107,7 +107,8 @@ impl Transport {
             }
             other => {
                 panic!(
-                    "AGENT_COORDINATOR_TESTS is {other}, not router, pooler, server, lambda or citus"
+                    "AGENT_COORDINATOR_TESTS is {other}, not router, pooler, server, lambda, citus or \
+                     paradedb"
                 )
             }
         }

@@ -115,7 +115,8 @@ fn forget_session(session_id: &str) -> Result<(), String> {
 /// Writes a handoff and returns its exit code. A failure is reported and not returned, so that the
 /// session ends in every case.
 fn write_handoff(cx: &Context, summary: &str, matches: &ArgMatches) -> u8 {
-    let mut handoff = json!({ "summary": summary });
+    // What a hook writes is the same for every session, so it must not hide what an agent wrote.
+    let mut handoff = json!({ "summary": summary, "automatic": matches.get_flag("hook") });
     for list in ["completed_work", "next_steps"] {
         if let Ok(Some(items)) = matches.try_get_many::<String>(list) {
             handoff[list] = items.map(|item| parse_item(item)).collect();
@@ -123,6 +124,7 @@ fn write_handoff(cx: &Context, summary: &str, matches: &ArgMatches) -> u8 {
     }
     match cx.call(WRITE_HANDOFF, handoff) {
         Ok(answer) if cx.output.is_json => report_handoff_problem(cx, &answer),
+        Ok(answer) if *answer.member("kept_earlier") == true => DONE,
         Ok(answer) => match table::find("handoff write") {
             Some(command) => cx.print_answer(command, &answer),
             None => exit_code_of(&answer),

@@ -33,7 +33,10 @@ fn additional_argument(argument: &Argument) -> Option<Arg> {
             Arg::new(*name).value_name(*value).help(*help).num_args(0..).action(ArgAction::Append),
         ),
         Argument::FieldOf(field) => Some(flag(field, &dashed(field.name)).required(false)),
-        Argument::Positional(..) | Argument::Renamed(..) | Argument::Hidden(_) => None,
+        Argument::Positional(..)
+        | Argument::Renamed(..)
+        | Argument::Default(..)
+        | Argument::Hidden(_) => None,
     }
 }
 
@@ -43,6 +46,10 @@ fn argument_of_field(command: &Command, field: &'static Field) -> Option<Arg> {
         Some(Argument::Hidden(_)) => None,
         Some(Argument::Positional(_, name)) => Some(positional(field, name)),
         Some(Argument::Renamed(_, name)) => Some(flag(field, name)),
+        Some(Argument::Default(_, value)) => {
+            let flag = flag(field, &flag_name(field)).default_value(*value);
+            Some(flag.help(without_full_stop(field.description)))
+        }
         _ if field.is_identity() => None,
         _ => Some(flag(field, &flag_name(field))),
     }

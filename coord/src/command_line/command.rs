@@ -31,6 +31,8 @@ pub(crate) enum Argument {
     Positional(&'static str, &'static str),
     /// The flag of the field has another name: the field, and the flag.
     Renamed(&'static str, &'static str),
+    /// Without its flag, the field has this value instead of the default of the route.
+    Default(&'static str, &'static str),
     /// The field has no argument.
     Hidden(&'static str),
     /// A flag for a field of another route, which the command calls as well.

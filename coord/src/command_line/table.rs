@@ -2,7 +2,7 @@
 //! document.
 use super::{
     command::{
-        Argument::{Hidden, Positional, Renamed, Rest, Switch, Value},
+        Argument::{Default, Hidden, Positional, Renamed, Rest, Switch, Value},
         Command, Run, field_of,
     },
     help::{END_SESSION, SESSION_HOOK, START_SESSION},
@@ -128,7 +128,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     Command::new(
         "recall",
         "POST /memory/query",
-        &[],
+        &[Default("scope", "workspace")],
         Entries(
             "memories",
             &[
@@ -365,7 +365,7 @@ mod tests {
         for command in COMMANDS {
             for argument in command.arguments {
                 let is_there = match argument {
-                    Positional(name, _) | Renamed(name, _) | Hidden(name) => {
+                    Positional(name, _) | Renamed(name, _) | Default(name, _) | Hidden(name) => {
                         command.route.field(name).is_some()
                     }
                     Argument::FieldOf(_) | Rest(..) | Switch(..) | Value(..) => true,

@@ -35,13 +35,34 @@ async fn the_two_lines_register_a_session_and_end_it() {
     coord.json(&["lock", "src/a.rs", "--session-id", "s-1"]);
     let done = coord.shell(END, &input("SessionEnd"));
     assert_eq!((done.code, done.err.as_str()), (0, ""));
-    let handoff = coord.json(&["handoff", "read"])["handoffs"][0].clone();
+    let handoffs = coord.json(&["handoff", "read", "--limit", "9"])["handoffs"].clone();
+    assert_eq!(handoffs[0]["summary"], "parser done", "the note of a hook is not the newest");
     assert_eq!(
-        (&handoff["summary"], &handoff["session_id"]),
-        (&json!("Session ended."), &json!("s-1"))
+        (&handoffs[1]["summary"], &handoffs[1]["session_id"], &handoffs[1]["automatic"]),
+        (&json!("Session ended."), &json!("s-1"), &json!(true))
     );
     assert_eq!(coord.json(&["locks"])["count"], 0);
     assert_eq!(coord.json(&["agents"])["count"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_session_does_not_cover_its_handoff() {
+    let service = Service::start().await;
+    let coord = service.coord().with("AGENT_ID", "me");
+    coord.shell(START, &input("SessionStart"));
+    let write = ["handoff", "write", "--summary", "half done", "--session-id", "s-1"];
+    coord.json(&write);
+    let done = coord.shell(END, &input("SessionEnd"));
+    assert_eq!((done.code, done.err.as_str()), (0, ""));
+    assert!(!done.out.contains("Handoff"), "{done:?}");
+    let handoffs = coord.json(&["handoff", "read", "--limit", "9"]);
+    assert_eq!(handoffs["count"], 1, "{handoffs}");
+    assert_eq!(handoffs["handoffs"][0]["summary"], "half done");
+    // What is given without `--hook` is a handoff like any other.
+    coord.shell(START, &input("SessionStart"));
+    coord.json(&["session", "end", "--session-id", "s-1", "--summary", "all done"]);
+    let newest = coord.json(&["handoff", "read"])["handoffs"][0].clone();
+    assert_eq!((&newest["summary"], &newest["automatic"]), (&json!("all done"), &json!(false)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -56,10 +56,10 @@ const SHARED: &[&str] = &[
 /// memory is in the server's folder, which is removed; a killed server would leave other kinds behind.
 const PRIVATE: &[&str] = &["fsync=off", "max_connections=300", "dynamic_shared_memory_type=mmap"];
 
-/// The variable that names the folder of a running Citus cluster, which tests then use instead of starting a
-/// server. Each line of its file `address` is the connection string of a database `postgres`: first that of
-/// the coordinator, then those of the workers.
-const CLUSTER: &str = "CITUS_CLUSTER";
+/// The variable that names the folder of running servers, which tests then use instead of starting a server:
+/// one with an extension, or those of a Citus cluster. Each line of its file `address` is the connection
+/// string of a database `postgres`: in a cluster first that of the coordinator, then those of the workers.
+const CLUSTER: &str = "TEST_SERVERS";
 
 /// The server shared by all tests of a run.
 #[derive(Debug)]

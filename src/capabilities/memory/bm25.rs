@@ -4,7 +4,7 @@
 //! the order suffers, but no memory is missing.
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::{
     database::Db,
@@ -34,7 +34,7 @@ enum Index {
 pub(super) struct Ranks {
     /// The score of each memory by its id. `None` if the index is absent or failed.
     pub(super) scores: Option<Value>,
-    /// Whether the index exists but failed.
+    /// Whether the index exists but failed, or is locked.
     pub(super) is_degraded: bool,
 }
 
@@ -43,17 +43,13 @@ impl Bm25 {
         Self(Cache::new(1))
     }
 
-    /// Queries the index, unless it is absent or failed recently. A failure is logged and never
-    /// returned.
+    /// Queries the index, unless it is absent or failed recently. A failure is logged, and only returned
+    /// if the connection is lost. A locked index is asked again by the next request.
     pub(super) async fn rank(&self, db: &mut Db, workspace: &str, query: &str) -> Result<Ranks> {
-        let words = search_words(query);
-        if words.is_empty() {
-            return Ok(Ranks::default());
-        }
         match self.index(db).await? {
             Index::Absent => Ok(Ranks::default()),
             Index::Failed => Ok(Ranks { scores: None, is_degraded: true }),
-            Index::Usable => self.query_index(db, workspace, &words).await,
+            Index::Usable => self.query_index(db, workspace, query).await,
         }
     }
 
@@ -78,65 +74,29 @@ impl Bm25 {
         Ok(index)
     }
 
-    /// Queries the index in a transaction, or in a savepoint within one. After a failure and its
-    /// rollback, the connection can be used as before.
-    async fn query_index(&self, db: &mut Db, workspace: &str, words: &str) -> Result<Ranks> {
-        db.begin().await?;
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "its operator and function exist only where the extension is installed"
-        )]
-        // Not a prepared statement: the extension has had bugs with the parameters of cached plans.
-        let result = sqlx::query_as::<_, (String, Option<f32>)>(
-            "select id::text, pdb.score(id) from memory_words
-             where workspace = $1 and words ||| $2
-             order by pdb.score(id) desc, id limit $3",
+    /// Queries the index. The function catches its errors, so that only the loss of the connection is
+    /// an error here.
+    async fn query_index(&self, db: &mut Db, workspace: &str, query: &str) -> Result<Ranks> {
+        let answer = sqlx::query!(
+            r#"select scores, problem, is_busy as "is_busy!" from bm25_scores($1, $2, $3)"#,
+            workspace,
+            query,
+            MAX_RANKED,
         )
-        .bind(workspace)
-        .bind(words)
-        .bind(MAX_RANKED)
-        .persistent(false)
-        .fetch_all(&mut *db)
+        .fetch_one(db)
         .await;
-        if let Err(error) = &result {
-            // Before anything else can fail: if the index crashes the server, a retry of this request
-            // must not query the index again.
+        let problem = match &answer {
+            Ok(answer) => answer.problem.clone(),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(problem) = problem {
+            // Before the error is returned: if the index crashes the server, a retry of this request must
+            // not query the index again.
             self.0.insert(Generation::default(), (), Index::Failed, Instant::now(), MAX_AGE);
-            tracing::warn!(%error, "the BM25 index failed; memories are ranked without it");
+            tracing::warn!(problem, "the BM25 index failed; memories are ranked without it");
         }
-        db.rollback().await?;
-        Ok(match result {
-            Ok(rows) => Ranks { scores: Some(scores(rows)), is_degraded: false },
-            Err(_) => Ranks { scores: None, is_degraded: true },
-        })
-    }
-}
-
-/// Splits a query into words of the index, which stores the segments of every word.
-fn search_words(query: &str) -> String {
-    let segments = query
-        .split(|character: char| character.is_whitespace() || character.is_ascii_punctuation());
-    segments.filter(|segment| !segment.is_empty()).collect::<Vec<_>>().join(" ")
-}
-
-fn scores(rows: Vec<(String, Option<f32>)>) -> Value {
-    let scored = rows.into_iter().filter_map(|(id, score)| Some((id, Value::from(score?))));
-    Value::Object(scored.collect::<Map<_, _>>())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_query_is_asked_for_by_its_segments() {
-        assert_eq!(search_words(" E0433,\n`src/locks.rs` "), "E0433 src locks rs");
-        assert_eq!(search_words("-- ?!"), "");
-    }
-
-    #[test]
-    fn a_memory_without_a_score_is_not_ranked() {
-        let rows = vec![("a".to_owned(), Some(1.5)), ("b".to_owned(), None)];
-        assert_eq!(scores(rows), serde_json::json!({ "a": 1.5 }));
+        let answer = answer?;
+        let is_degraded = answer.is_busy || answer.problem.is_some();
+        Ok(Ranks { scores: answer.scores, is_degraded })
     }
 }

@@ -14,8 +14,8 @@ use crate::{
 /// The scope that includes the memories of every agent.
 const WORKSPACE: &str = "workspace";
 
-/// Search the memories before you start a task: by tag, type, time or words. The best match comes
-/// first; older memories rank lower.
+/// Search the memories of the workspace before you start a task: by tag, type, time or words. With
+/// words the best match comes first, else the newest. Yours have `own: true`.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct Recall {
     /// Id of the calling agent. Empty: the key's own, else `X-Agent-Id`.
@@ -31,11 +31,12 @@ pub struct Recall {
     #[serde(default = "default_limit::<10>")]
     #[schemars(range(min = 0))]
     pub limit: i64,
-    /// Words that must all occur in summary, lessons or tags, such as `E0433 locks.rs`. The last
-    /// one can be the beginning of a word. Fewer words find more. Absent: every memory matches.
+    /// Words or a question, such as `E0433 locks.rs` or `why does the build fail on arm?`. A memory
+    /// matches if its summary, lessons or tags have one of the words, also as a part of a longer
+    /// one. Those with more of the words, and with whole words, come first. Absent: every memory.
     #[schemars(extend("x-max-bytes" = 4096))]
     pub query: Option<String>,
-    /// `own`: your memories. `workspace`: those of every agent.
+    /// `own`: only your memories. `workspace`: those of every agent.
     #[serde(default = "default_scope")]
     #[schemars(extend("enum" = ["own", "workspace"]))]
     pub scope: String,
@@ -63,6 +64,10 @@ pub struct MemoryList {
     /// otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub degraded: Option<bool>,
+    /// If nothing was found: the words of the query that no memory of the workspace has. Absent if
+    /// each is known, so that other filters exclude what has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unknown_words: Option<Vec<String>>,
 }
 
 /// What an agent learned.
@@ -91,6 +96,8 @@ pub struct Memory {
     pub agent_id: String,
     /// That agent's session. Null if it named none.
     pub session_id: Option<String>,
+    /// Whether that agent is the caller.
+    pub own: bool,
 }
 
 impl Operation for Recall {
@@ -98,7 +105,7 @@ impl Operation for Recall {
     const META: Meta = Meta::read("recall")
         .at(&["POST /memory/query"])
         .identity(IdentityMode::StrictId)
-        .tool(Tool::named("recall"));
+        .tool(Tool::named("recall").default(&[("scope", r#""workspace""#)]));
 
     fn example() -> Value {
         json!({ "agent_id": "claude-1", "tags": ["db"], "query": "pool", "limit": 1 })
@@ -107,59 +114,55 @@ impl Operation for Recall {
     async fn run(self, mut cx: Context<'_>) -> Result<MemoryList> {
         let limit = Limit::new(self.limit);
         let ranks = self.ranks(&mut cx).await?;
-        // Every memory has weight 1, so its relevance depends on its age alone: a minimum relevance is
-        // a maximum age, and without words the order is that of time, which an index has. The age is
-        // bounded, because the database refuses an exponential too small for its type.
-        // Memories with a BM25 score come first, the others follow in the order of `ts_rank`.
         let agent_id = (self.scope != WORKSPACE).then_some(&cx.caller.agent_id);
         let rows = sqlx::query_as!(
             Memory,
             r#"
             select
-                m.id::text as "id!", m.event_type, m.summary, m.details, m.outcome, m.lessons, m.tags,
-                score.relevance as "relevance_score!", m.created_at as "created_at: Timestamp",
-                m.agent_id, m.session_id
-            from memory m
-            cross join lateral (
-                select exp(-0.1 * least(5000, greatest(0,
-                    extract(epoch from statement_timestamp() - m.created_at) / 86400
-                ))::float8) as relevance
-            ) score
-            cross join (select search_query($6) as words) query
-            where m.workspace = $1
-                and ($2::text is null or m.agent_id = $2)
-                and ($3::text[] is null or m.tags && $3)
-                and ($4::text is null or m.event_type = $4)
-                and ($5::timestamptz is null or m.created_at >= $5)
-                and (query.words is null or m.search @@ query.words)
-                and m.created_at >= coalesce(
-                    statement_timestamp()
-                        - case when $7::float8 > 0 then make_interval(secs => -864000 * ln($7)) end,
-                    '-infinity'
-                )
-            order by
-                case when $9::jsonb is not null
-                    then score.relevance * coalesce(($9 ->> m.id::text)::float8, 0) end desc,
-                case when query.words is not null
-                    then score.relevance * ts_rank(m.search, query.words) end desc,
-                m.created_at desc, m.id
-            limit $8
+                id::text as "id!", event_type as "event_type!", summary as "summary!",
+                details as "details!", outcome, lessons as "lessons!", tags as "tags!",
+                memory_relevance(created_at) as "relevance_score!",
+                created_at as "created_at!: Timestamp", agent_id as "agent_id!", session_id,
+                agent_id = $10 as "own!"
+            from recall_memories($1, $2, $3, $4, $5, $6, $7, $8, $9)
             "#,
             cx.caller.workspace,
             agent_id,
             self.tags.filter(|tags| !tags.is_empty()) as Option<Vec<String>>,
             non_empty(self.event_type),
             self.since as Option<Timestamp>,
-            self.query,
             self.min_relevance,
-            limit.rows(),
+            self.query,
             ranks.scores,
+            limit.rows(),
+            cx.caller.agent_id,
         )
-        .fetch_all(cx.db)
+        .fetch_all(&mut *cx.db)
         .await?;
+        let unknown_words = match &self.query {
+            Some(query) if rows.is_empty() => unknown_words(&mut cx, query).await?,
+            _ => Vec::new(),
+        };
         let (memories, page) = limit.cut(rows);
-        Ok(MemoryList { memories, page, degraded: ranks.is_degraded.then_some(true) })
+        Ok(MemoryList {
+            memories,
+            page,
+            degraded: ranks.is_degraded.then_some(true),
+            unknown_words: (!unknown_words.is_empty()).then_some(unknown_words),
+        })
     }
+}
+
+/// Returns the words of a query that no memory of the caller's workspace has.
+async fn unknown_words(cx: &mut Context<'_>, query: &str) -> Result<Vec<String>> {
+    let words = sqlx::query_scalar!(
+        r#"select unknown_words($1, $2) as "words!""#,
+        cx.caller.workspace,
+        query,
+    )
+    .fetch_one(&mut *cx.db)
+    .await?;
+    Ok(words)
 }
 
 impl Recall {

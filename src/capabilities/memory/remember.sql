@@ -1,4 +1,4 @@
--- Storing and searching memories.
+-- Storing memories.
 
 -- Stores a memory, or merges it into the memory that the agent stored with the same type and summary
 -- within the last hour. Of two calls at once, the second waits at the unique index for the first and
@@ -54,30 +54,5 @@ begin
             from unnest(in_first || in_second) with ordinality as list (element, n)
             group by element
         ) as elements), '{}');
-end
-$$;
-
--- Returns the query that finds all words of a text: each word as a whole or, as part of a longer word,
--- its segments one after the other. The last word also matches as a prefix. Null for a text without
--- words.
-create or replace function search_query(in_text text) returns tsquery
-language plpgsql immutable parallel safe as $$
-begin
-    return (
-        with terms as (
-            select
-                word_position, word, segment_position, search_quote(left(lower(segment), 200))
-                    || case when segment_position = max(segment_position) over () then ':*' else '' end
-                    as segment,
-                case when word_position = max(word_position) over () then ':*' else '' end as ending
-            from search_words(in_text)
-        ), words as (
-            select word_position, '(' || search_quote(word) || ending || ' | '
-                || string_agg(segment, ' <-> ' order by segment_position) || ')' as alternatives
-            from terms
-            group by word_position, word, ending
-        )
-        select string_agg(alternatives, ' & ' order by word_position)::tsquery from words
-    );
 end
 $$;

@@ -61,6 +61,8 @@ const MORE_ROWS: &str = "
     values ('own', gen_random_uuid(), 'src/main.rs', 'claude-2', 't', 's-2', now() + interval '1 hour');
     insert into memory_words (workspace, id, words)
         select workspace, id, 'one pool' from memory where workspace = 'own';
+    insert into memory_without_words (workspace, id)
+        select workspace, id from memory where workspace = 'own';
 ";
 
 fn environment() -> [(&'static str, String); 4] {
