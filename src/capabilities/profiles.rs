@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    access::{IdentityMode, Key, Profile, ProfileSource, max_unbound_trust},
+    access::{IdentityMode, Key, Profile, ProfileSource, UNNAMED, max_unbound_trust},
     operation::{Context, McpResource, Meta, Operation, Operations, Tool},
     values::{
         Limit, ListPage, Result,
@@ -30,19 +30,21 @@ pub(super) fn operations(operations: Operations) -> Operations {
 
 fn profile_lines(answer: &Value) -> Vec<String> {
     let profile = &answer["profile"];
+    let warning = answer["warning"].as_str().map(str::to_owned);
     if profile.is_null() {
-        return Vec::new();
+        return warning.into_iter().collect();
     }
     let all =
         |member: &str, none: &str| joined(&profile[member]).unwrap_or_else(|| none.to_owned());
-    vec![
+    let lines = [
         format!("Profile: {} ({})", text_of(&profile["name"]), text_of(&answer["source"])),
         format!("Trust: {}", answer["identity"]["trust_level"]),
         format!("Type: {}", text_of(&profile["agent_type"])),
         format!("File locks at most: {}", profile["max_file_modifications"]),
         format!("Allowed: {}", all("allowed_operations", "everything that the trust allows")),
         format!("Blocked: {}", all("blocked_operations", "nothing")),
-    ]
+    ];
+    lines.into_iter().chain(warning).collect()
 }
 
 /// The caller has no profile.
@@ -70,6 +72,9 @@ pub struct MyProfile {
     pub reason: Option<&'static str>,
     /// Your identity.
     pub identity: CallerIdentity,
+    /// Why other clients are the same agent as you, and what to do. Absent if you have a name of your own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning: Option<&'static str>,
 }
 
 /// The identity of the caller.
@@ -117,6 +122,7 @@ impl Operation for GetMyProfile {
                 bound: caller.bound,
                 trust_level: caller.trust,
             },
+            warning: caller.is_unnamed().then_some(UNNAMED),
         })
     }
 }
