@@ -213,14 +213,15 @@ impl Operation for GetWork {
         }
         let reason = tasks.first().and_then(|task| task.reason.clone());
         let is_claimed = tasks.first().is_some_and(|task| task.success);
+        let says_more = tasks.first().is_some_and(|task| task.verdict == "unavailable");
+        let unavailable = if says_more && !claim.can_wait {
+            unavailable::explain(cx, claim.task_types).await?
+        } else {
+            UnavailableWork::default()
+        };
         if !is_claimed {
             tasks.truncate(if is_one { 1 } else { 0 });
         }
-        let unavailable = if is_claimed || claim.can_wait {
-            UnavailableWork::default()
-        } else {
-            unavailable::explain(cx, claim.task_types).await?
-        };
         Ok(match tasks.pop() {
             Some(claimed) if is_one => {
                 ClaimAnswer::One(Box::new(OneClaim { claimed, unavailable }))

@@ -29,32 +29,43 @@ begin
 end
 $$;
 
--- Returns how many waiting tasks an explanation looks at, and how many dependencies of each.
+-- Whether `explain_unavailable_work` can have something to say: a task waits for another one, or a ready
+-- task requires an archetype. Two looks at indexes, so that an empty claim costs no round trip more.
+create or replace function has_unavailable_work(in_workspace text) returns boolean
+language plpgsql stable as $$
+begin
+    return exists (
+        select from work_task t
+        where t.workspace = in_workspace and t.status = 'pending' and t.open_dependencies > 0
+    ) or exists (
+        select from work_task t
+        where t.workspace = in_workspace and t.is_ready and t.archetype is not null
+    );
+end
+$$;
+
+-- Returns how many waiting tasks an explanation counts, and how many dependencies of each. So that an empty
+-- claim costs the same however long the backlog is, it looks at five times as many tasks at most.
 create or replace function explained_tasks() returns bigint language sql immutable parallel safe as $$
     select 100::bigint
 $$;
 
--- Returns the first tasks that an agent could claim if their dependencies were completed.
+-- Returns tasks at the head of the queue that an agent could claim if their dependencies were completed.
 create or replace function blocked_tasks(
     in_workspace text, in_agent_id text, in_trust integer, in_task_types text[], session_timeout interval
 ) returns uuid[] language plpgsql stable as $$
 declare
     at timestamptz := clock_timestamp();
-    capabilities text[];
+    capabilities text[] := declared_capabilities(in_workspace, in_agent_id, session_timeout);
 begin
-    -- Most queues have no task that waits, and one look at the index tells.
-    perform from work_task t
-    where t.workspace = in_workspace and t.status = 'pending' and t.open_dependencies > 0
-    limit 1;
-    if not found then
-        return '{}'::uuid[];
-    end if;
-    capabilities := declared_capabilities(in_workspace, in_agent_id, session_timeout);
     return array(
-        select t.id from work_task t
-        where t.workspace = in_workspace and t.status = 'pending' and t.open_dependencies > 0
-            and is_claimable(true, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
-                t.authored_by, t.archetype, in_agent_id, in_trust, in_task_types, capabilities, at)
+        select t.id from (
+            select * from work_task w
+            where w.workspace = in_workspace and w.status = 'pending' and w.open_dependencies > 0
+            order by w.priority, w.created_at, w.id limit 5 * explained_tasks()
+        ) t
+        where is_claimable(true, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
+            t.authored_by, t.archetype, in_agent_id, in_trust, in_task_types, capabilities, at)
         order by t.priority, t.created_at, t.id limit explained_tasks());
 end
 $$;
@@ -107,12 +118,16 @@ begin
         from ready_archetypes(in_workspace) required (archetype)
         where required.archetype <> all(coalesce(capabilities, '{}'::text[]))
             and exists (
-                select from work_task t
-                where t.workspace = in_workspace and t.is_ready and t.archetype is not null
-                    and t.archetype = required.archetype
-                    and is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline,
-                        t.submitted_by, t.authored_by, t.archetype, in_agent_id, in_trust,
-                        in_task_types, array[t.archetype], at)
+                select from (
+                    select * from work_task w
+                    where w.workspace = in_workspace and w.is_ready and w.archetype is not null
+                        and w.archetype between required.archetype and required.archetype
+                    order by w.archetype, w.needed_trust, w.priority, w.created_at, w.id
+                    limit explained_tasks()
+                ) t
+                where is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline,
+                    t.submitted_by, t.authored_by, t.archetype, in_agent_id, in_trust,
+                    in_task_types, array[t.archetype], at)
             )
         order by required.archetype limit 20);
 end
