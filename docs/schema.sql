@@ -248,6 +248,25 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.blocked_tasks(in_workspace text, in_agent_id text, in_trust integer, in_task_types text[], session_timeout interval) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    capabilities text[] := declared_capabilities(in_workspace, in_agent_id, session_timeout);
+begin
+    return array(
+        select t.id from (
+            select * from work_task w
+            where w.workspace = in_workspace and w.status = 'pending' and w.open_dependencies > 0
+            order by w.priority, w.created_at, w.id limit 5 * explained_tasks()
+        ) t
+        where is_claimable(true, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
+            t.authored_by, t.archetype, in_agent_id, in_trust, in_task_types, capabilities, at)
+        order by t.priority, t.created_at, t.id limit explained_tasks());
+end
+$$;
+
 CREATE FUNCTION public.cancel_task(in_workspace text, cx public.request, in_id uuid, in_reason text, in_trust integer, OUT success boolean, OUT status text, OUT task_id uuid, OUT reason text) RETURNS record
     LANGUAGE plpgsql
     AS $$
@@ -501,6 +520,9 @@ begin
                 in_workspace, cx, 'claim_task', jsonb_build_object('task_types', in_task_types),
                 jsonb_build_object('reason', answer.reason), false);
         end if;
+        if has_unavailable_work(in_workspace) then
+            answer.verdict := 'unavailable';
+        end if;
     end if;
     return next answer;
 end
@@ -559,7 +581,7 @@ declare
     wanted_type text;
 begin
     foreach served_archetype in array
-        coalesce(in_capabilities, array(select ready_archetypes(in_workspace)))
+        coalesce(in_capabilities, '{}'::text[])
     loop
         for level in 0..in_trust loop
             if in_task_types is null then
@@ -1100,6 +1122,96 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.explain_unavailable_work(in_workspace text, in_agent_id text, in_trust integer, in_task_types jsonb, session_timeout interval) RETURNS TABLE(blocked integer, by_failed uuid[], undeclared_archetypes text[])
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+    task_types text[] := to_text_array(in_task_types);
+    waiting uuid[] := blocked_tasks(in_workspace, in_agent_id, in_trust, task_types, session_timeout);
+    task_id uuid;
+    failed uuid[];
+begin
+    blocked := 0;
+    by_failed := '{}'::uuid[];
+    foreach task_id in array waiting loop
+        failed := failed_dependencies(in_workspace, task_id);
+        blocked := blocked + (failed <> '{}')::integer;
+        by_failed := by_failed || array(
+            select id from unnest(failed) id where id <> all(by_failed));
+    end loop;
+    by_failed := by_failed[:20];
+    undeclared_archetypes := find_undeclared_archetypes(
+        in_workspace, in_agent_id, in_trust, task_types, session_timeout);
+    return next;
+end
+$$;
+
+CREATE FUNCTION public.explained_tasks() RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select 100::bigint
+$$;
+
+CREATE FUNCTION public.failed_dependencies(in_workspace text, in_task_id uuid) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    level uuid[] := array[in_task_id];
+    seen uuid[] := '{}'::uuid[];
+    failed uuid[] := '{}'::uuid[];
+    dependency record;
+begin
+    while level <> '{}' and cardinality(seen) < explained_tasks() loop
+        seen := seen || level;
+        for dependency in
+            select d.depends_on as id, task_status(
+                t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at) as status
+            from work_dependency d
+            join work_task t on t.workspace = in_workspace and t.id = d.depends_on
+            where d.workspace = in_workspace and d.task_id = any(level)
+            order by d.list_order, d.depends_on
+            limit explained_tasks()
+        loop
+            level := array_remove(level, dependency.id) || dependency.id;
+            if dependency.status in ('failed', 'cancelled') and dependency.id <> all(failed) then
+                failed := failed || dependency.id;
+            end if;
+        end loop;
+        level := array(
+            select id from unnest(level) id where id <> all(seen) and id <> all(failed));
+    end loop;
+    return failed;
+end
+$$;
+
+CREATE FUNCTION public.find_undeclared_archetypes(in_workspace text, in_agent_id text, in_trust integer, in_task_types text[], session_timeout interval) RETURNS text[]
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    capabilities text[] := declared_capabilities(in_workspace, in_agent_id, session_timeout);
+begin
+    return array(
+        select required.archetype
+        from ready_archetypes(in_workspace) required (archetype)
+        where required.archetype <> all(coalesce(capabilities, '{}'::text[]))
+            and exists (
+                select from (
+                    select * from work_task w
+                    where w.workspace = in_workspace and w.is_ready and w.archetype is not null
+                        and w.archetype between required.archetype and required.archetype
+                    order by w.archetype, w.needed_trust, w.priority, w.created_at, w.id
+                    limit explained_tasks()
+                ) t
+                where is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline,
+                    t.submitted_by, t.authored_by, t.archetype, in_agent_id, in_trust,
+                    in_task_types, array[t.archetype], at)
+            )
+        order by required.archetype limit 20);
+end
+$$;
+
 CREATE FUNCTION public.find_unfinished_task(in_workspace text, in_unique_key text) RETURNS uuid
     LANGUAGE plpgsql
     AS $$
@@ -1307,6 +1419,20 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.has_unavailable_work(in_workspace text) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+    return exists (
+        select from work_task t
+        where t.workspace = in_workspace and t.status = 'pending' and t.open_dependencies > 0
+    ) or exists (
+        select from work_task t
+        where t.workspace = in_workspace and t.is_ready and t.archetype is not null
+    );
+end
+$$;
+
 CREATE FUNCTION public.heartbeat_interval() RETURNS interval
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -1355,7 +1481,7 @@ CREATE FUNCTION public.is_eligible(task_type text, deadline timestamp with time 
     select (deadline is null or deadline > at)
         and not (task_type in ('evaluate', 'review')
             and (submitted_by = claimant or authored_by is not distinct from claimant))
-        and (archetype is null or coalesce(archetype = any(capabilities), true))
+        and (archetype is null or coalesce(archetype = any(capabilities), false))
 $$;
 
 CREATE FUNCTION public.is_heartbeat_due(ended_at timestamp with time zone, last_heartbeat_at timestamp with time zone, at timestamp with time zone) RETURNS boolean
@@ -3254,6 +3380,8 @@ CREATE INDEX network_log_by_age ON public.network_log USING brin (created_at);
 CREATE UNIQUE INDEX profile_one_default_a_type ON public.profile USING btree (workspace, agent_type) WHERE is_type_default;
 
 CREATE INDEX work_dependency_on ON public.work_dependency USING btree (workspace, depends_on);
+
+CREATE INDEX work_task_blocked ON public.work_task USING btree (workspace, priority, created_at, id) WHERE ((status = 'pending'::text) AND (open_dependencies > 0));
 
 CREATE INDEX work_task_claim_expiry ON public.work_task USING btree (workspace, claim_expires_at) WHERE ((status = ANY (ARRAY['claimed'::text, 'running'::text])) AND (NOT is_expiry_recorded));
 
