@@ -30,21 +30,19 @@ pub(super) fn operations(operations: Operations) -> Operations {
 
 fn profile_lines(answer: &Value) -> Vec<String> {
     let profile = &answer["profile"];
-    let warning = answer["warning"].as_str().map(str::to_owned);
     if profile.is_null() {
-        return warning.into_iter().collect();
+        return Vec::new();
     }
     let all =
         |member: &str, none: &str| joined(&profile[member]).unwrap_or_else(|| none.to_owned());
-    let lines = [
+    vec![
         format!("Profile: {} ({})", text_of(&profile["name"]), text_of(&answer["source"])),
         format!("Trust: {}", answer["identity"]["trust_level"]),
         format!("Type: {}", text_of(&profile["agent_type"])),
         format!("File locks at most: {}", profile["max_file_modifications"]),
         format!("Allowed: {}", all("allowed_operations", "everything that the trust allows")),
         format!("Blocked: {}", all("blocked_operations", "nothing")),
-    ];
-    lines.into_iter().chain(warning).collect()
+    ]
 }
 
 /// The caller has no profile.

@@ -15,18 +15,8 @@ const BRACKETS: [(char, char); 3] = [('{', '}'), ('<', '>'), ('%', '%')];
 pub(crate) const UNFILLED: &str = "expected a name, not a variable that was not filled in: set the variable where the client is \
      configured, or leave this out";
 
-/// The problem of a name that nobody can see.
-const BLANK: &str = "expected a name that is not blank";
-
-/// Returns what is wrong with a name, if anything. An empty text counts as absent everywhere, so it is
-/// accepted here.
+/// Returns what is wrong with a name, if anything.
 pub(crate) fn problem_of_name(text: &str) -> Option<&'static str> {
-    if text.is_empty() {
-        return None;
-    }
-    if text.trim().is_empty() {
-        return Some(BLANK);
-    }
     is_unfilled(text).then_some(UNFILLED)
 }
 
@@ -82,9 +72,6 @@ mod tests {
             "[object Object]",
         ] {
             assert_eq!(problem_of_name(text), Some(UNFILLED), "{text}");
-        }
-        for text in [" ", "\t\n", "\u{2003}"] {
-            assert_eq!(problem_of_name(text), Some(BLANK), "{text:?}");
         }
     }
 
