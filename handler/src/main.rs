@@ -19,6 +19,7 @@ async fn main() -> ExitCode {
         }
     };
     telemetry::init(Format::Json, config.log.clone());
+    telemetry::warn(&config.warnings);
     let router = router(App::new(config));
     match lambda_runtime::run(service_fn(|event| event::answer(router.clone(), event))).await {
         Ok(()) => ExitCode::SUCCESS,

@@ -94,6 +94,7 @@ impl Service {
         telemetry::init(telemetry::Format::Pretty, config.log.clone());
         environment.set("POSTGRES_DSN", &database.dsn);
         let app = App::new(configuration(&environment)?);
+        telemetry::warn(&app.config().warnings);
         app.migrate().await.map_err(failed)?;
 
         let address = listener.local_addr().map_err(failed)?;

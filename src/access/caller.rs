@@ -1,6 +1,6 @@
 //! The agent that a request acts as, from its key and its claims. Every text of a denial here is part of
 //! the wire contract: `docs/api-design.md#identity`.
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use serde_json::Value;
 
@@ -21,6 +21,11 @@ const WORKSPACE_FORBIDDEN: &str = "API key is not permitted to use requested wor
 
 /// Id and type of a caller whose key is unbound and whose request names no agent.
 const DEFAULT_AGENT: (&str, &str) = ("cloud-agent", "cloud_agent");
+
+/// What to tell a caller that acts as the default agent.
+pub(crate) const UNNAMED: &str = "You are the agent `cloud-agent`, because your key is bound to no agent and your \
+    requests name none. Every client that does the same is this agent too and shares its locks and tasks: name \
+    yourself in the header X-Agent-Id, or use a key that is bound to an agent.";
 
 /// The agent behind a request, with what it can do.
 #[derive(Clone, Debug)]
@@ -75,6 +80,26 @@ impl Caller {
             profile_source: None,
             bound: key.is_bound(),
             connection_id: None,
+        }
+    }
+
+    /// Whether the caller is the default agent, which all clients are that name none.
+    pub(crate) fn is_unnamed(&self) -> bool {
+        !self.bound && self.agent_id == DEFAULT_AGENT.0
+    }
+
+    /// Logs once in a process that clients share the default agent.
+    pub(crate) fn warn_if_unnamed(&self) {
+        static WARNING: Once = Once::new();
+        if self.is_unnamed() {
+            WARNING.call_once(|| {
+                tracing::warn!(
+                    agent = self.agent_id,
+                    workspace = self.workspace,
+                    "a client with a key that is bound to no agent names none: all such clients are one \
+                     agent and share its locks and tasks; have each send X-Agent-Id, or bind its key"
+                );
+            });
         }
     }
 

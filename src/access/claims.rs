@@ -4,9 +4,10 @@ use serde_json::{Value, json};
 
 use crate::{
     config::identities::is_workspace_name,
-    values::{Issue, issue::value_error, limits::MAX_ID_BYTES},
+    values::{Issue, issue::value_error, limits::MAX_ID_BYTES, name::problem_of_name},
 };
 
+const EXPECTED_WORKSPACE: &str = "expected a name of a-z 0-9 . _ - (at most 64)";
 const EXPECTED_KEY: &str = "expected 1 to 256 printable ASCII characters";
 
 /// What the headers of a request say about its caller, checked for form only.
@@ -25,20 +26,21 @@ impl Claims {
     /// Reads the headers. Each header of the wrong form is an issue. An empty header counts as absent.
     pub(crate) fn from_headers(headers: &HeaderMap, is_idempotent: bool) -> (Self, Vec<Issue>) {
         let mut reader = HeaderReader { headers, issues: Vec::new() };
-        let any = |_: &str| None;
         let mut claims = Self {
-            agent_id: reader.value_of("x-agent-id", any),
-            agent_type: reader.value_of("x-agent-type", any),
-            session_id: reader.value_of("x-session-id", any),
+            agent_id: reader.value_of("x-agent-id", problem_of_name),
+            agent_type: reader.value_of("x-agent-type", problem_of_name),
+            session_id: reader.value_of("x-session-id", problem_of_name),
             ..Self::default()
         };
         claims.workspace = reader.value_of("x-workspace", |name| {
-            (!is_workspace_name(name)).then_some("expected a name of a-z 0-9 . _ - (at most 64)")
+            problem_of_name(name)
+                .or_else(|| (!is_workspace_name(name)).then_some(EXPECTED_WORKSPACE))
         });
         if is_idempotent {
             claims.idempotency_key = reader.value_of("idempotency-key", |key| {
                 let is_printable = key.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-                (!is_printable).then_some(EXPECTED_KEY)
+                // All requests with the same unfilled variable would count as one.
+                problem_of_name(key).or_else(|| (!is_printable).then_some(EXPECTED_KEY))
             });
             // An empty key does not count as absent: its client relies on the protection against
             // repetition.
@@ -102,6 +104,11 @@ mod tests {
             ("x-session-id", long.as_str(), "string_too_long"),
             ("x-workspace", "No", "value_error"),
             ("x-workspace", "-a", "value_error"),
+            ("x-workspace", "undefined", "value_error"),
+            ("x-agent-id", "${AGENT}", "value_error"),
+            ("x-agent-type", "{{type}}", "value_error"),
+            ("x-session-id", "%SESSION%", "value_error"),
+            ("idempotency-key", "$RUN", "value_error"),
             ("idempotency-key", long.as_str(), "string_too_long"),
             ("idempotency-key", "caf\u{e9}", "value_error"),
             ("idempotency-key", "", "value_error"),

@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq;
 
 use crate::{
     config::Identity,
-    values::{Error, Result},
+    values::{Error, Result, name::is_unfilled},
 };
 
 /// The bytes of a digest that a fingerprint shows.
@@ -100,7 +100,15 @@ impl Keyring {
             Some(key) => Ok(Some(key)),
             None => {
                 let key = fingerprint(&presented);
-                tracing::warn!(key, "refused an unknown API key");
+                if is_unfilled(&presented) {
+                    tracing::warn!(
+                        key,
+                        "refused an API key that looks like a variable that was not filled in: set \
+                         the variable where the client is configured"
+                    );
+                } else {
+                    tracing::warn!(key, "refused an unknown API key");
+                }
                 Err(Error::Unauthenticated)
             }
         }

@@ -9,7 +9,7 @@ pub(crate) mod policy;
 mod profile;
 mod standing;
 
-pub(crate) use caller::Caller;
+pub(crate) use caller::{Caller, UNNAMED};
 pub(crate) use claims::Claims;
 pub(crate) use keys::{Key, Keyring};
 pub(crate) use mcp_connection::{end_connection, join_connection};

@@ -1,6 +1,7 @@
-//! Filters of lists, as clients send them.
+//! Optional texts, as clients send them: filters of lists, keys, tokens.
 
-/// Returns a filter that restricts a list. An empty text restricts nothing, as if it were absent.
-pub(super) fn non_empty<Text: AsRef<str>>(filter: Option<Text>) -> Option<Text> {
-    filter.filter(|text| !text.as_ref().is_empty())
+/// Returns a text that has an effect. An empty text has none, as if it were absent: many clients send one
+/// for each member that they do not use.
+pub(super) fn non_empty<Text: AsRef<str>>(text: Option<Text>) -> Option<Text> {
+    text.filter(|text| !text.as_ref().is_empty())
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    access::{IdentityMode, Key, Profile, ProfileSource, max_unbound_trust},
+    access::{IdentityMode, Key, Profile, ProfileSource, UNNAMED, max_unbound_trust},
     operation::{Context, McpResource, Meta, Operation, Operations, Tool},
     values::{
         Limit, ListPage, Result,
@@ -70,6 +70,9 @@ pub struct MyProfile {
     pub reason: Option<&'static str>,
     /// Your identity.
     pub identity: CallerIdentity,
+    /// Why other clients are the same agent as you, and what to do. Absent if you have a name of your own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning: Option<&'static str>,
 }
 
 /// The identity of the caller.
@@ -117,6 +120,7 @@ impl Operation for GetMyProfile {
                 bound: caller.bound,
                 trust_level: caller.trust,
             },
+            warning: caller.is_unnamed().then_some(UNNAMED),
         })
     }
 }

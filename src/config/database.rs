@@ -3,7 +3,11 @@ use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 
-use super::{home::Home, reader::Reader};
+use super::{
+    dsn::{Dsn, parse_dsn},
+    home::Home,
+    reader::Reader,
+};
 use crate::values::Secret;
 
 /// How the service reaches the database.
@@ -68,22 +72,19 @@ impl Reader<'_> {
             self.problem("POSTGRES_DSN", how);
             return PgConnectOptions::new_without_pgpass();
         }
-        let parsed = self.text(name).and_then(|dsn| parse_dsn(&dsn));
-        parsed.unwrap_or_else(|| {
-            let name = if self.text(name).is_some() { name } else { "POSTGRES_DSN" };
-            self.invalid(name);
-            PgConnectOptions::new_without_pgpass()
-        })
+        let Some(dsn) = self.text(name) else {
+            self.invalid("POSTGRES_DSN");
+            return PgConnectOptions::new_without_pgpass();
+        };
+        match parse_dsn(&dsn) {
+            Ok(Dsn { options, warnings }) => {
+                self.warnings.extend(warnings.iter().map(|text| format!("{name}: {text}")));
+                options
+            }
+            Err(expected) => {
+                self.problem(name, &expected);
+                PgConnectOptions::new_without_pgpass()
+            }
+        }
     }
-}
-
-/// Parses a connection string. Leaves out the start-up parameter `extra_float_digits`, which the driver
-/// sends by default and poolers refuse.
-fn parse_dsn(dsn: &str) -> Option<PgConnectOptions> {
-    let scheme = dsn.split_once("://")?.0;
-    if !["postgres", "postgresql"].contains(&scheme) {
-        return None;
-    }
-    let options: PgConnectOptions = dsn.parse().ok()?;
-    Some(options.extra_float_digits(None).application_name("agent-coordinator"))
 }

@@ -2,7 +2,10 @@
 use serde_json::Value;
 
 use super::reader::Reader;
-use crate::values::Secret;
+use crate::values::{
+    Secret,
+    name::{is_unfilled, problem_of_name},
+};
 
 /// The workspace of identities without a workspace, and of callers without a key. SQL spells out the
 /// same name: in the seeded rows, and in the functions that fall back to them.
@@ -24,6 +27,9 @@ impl Default for Identity {
     }
 }
 
+/// What is expected instead of a key that looks like a variable that was not filled in.
+const UNFILLED_KEY: &str = "keys, not a variable that was not filled in";
+
 impl Reader<'_> {
     /// Reads the keys with their identities. Without a list of keys, the keys of the identities are
     /// accepted.
@@ -34,6 +40,10 @@ impl Reader<'_> {
         });
         if listed.as_ref().is_some_and(|keys| keys.is_empty()) {
             self.invalid("COORDINATION_API_KEYS");
+        }
+        // Anybody can guess such a key.
+        if listed.iter().flatten().any(|key| is_unfilled(key)) {
+            self.problem("COORDINATION_API_KEYS", UNFILLED_KEY);
         }
         let identities = self.text("COORDINATION_API_KEY_IDENTITIES").unwrap_or_default();
         let Some(identities) = parse_identities(&identities, listed.as_deref()) else {
@@ -55,7 +65,7 @@ fn parse_identities(json: &str, listed: Option<&[String]>) -> Option<Vec<(String
     let mut identities = Vec::new();
     for (key, members) in map {
         let key = key.trim().to_owned();
-        if key.is_empty() || listed.is_some_and(|keys| !keys.contains(&key)) {
+        if key.is_empty() || is_unfilled(&key) || listed.is_some_and(|keys| !keys.contains(&key)) {
             return None;
         }
         identities.push((key, parse_identity(members.as_object()?)?));
@@ -87,7 +97,10 @@ fn parse_identity(members: &serde_json::Map<String, Value>) -> Option<Identity> 
         workspace: member("workspace")?.unwrap_or_else(|| DEFAULT_WORKSPACE.to_owned()),
         profile: member("profile")?,
     };
-    let is_valid = is_workspace_name(&identity.workspace)
+    let names = [&identity.agent_id, &identity.agent_type, &identity.profile];
+    let is_valid = names.iter().copied().flatten().all(|name| problem_of_name(name).is_none())
+        && problem_of_name(&identity.workspace).is_none()
+        && is_workspace_name(&identity.workspace)
         && (identity.profile.is_none() || identity.agent_id.is_some());
     is_valid.then_some(identity)
 }

@@ -1,6 +1,7 @@
 //! The configuration: the only reader of the environment. Every problem is reported at once, with the
 //! variable's name and what it expects, and never with its value.
 mod database;
+mod dsn;
 mod env_example;
 mod home;
 pub(crate) mod identities;

@@ -16,11 +16,13 @@ pub struct ConfigError(Vec<String>);
 pub(super) struct Reader<'a> {
     pub(super) lookup: &'a dyn Fn(&str) -> Option<String>,
     problems: BTreeSet<String>,
+    /// What is accepted and has no effect.
+    pub(super) warnings: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(lookup: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { lookup, problems: BTreeSet::new() }
+        Self { lookup, problems: BTreeSet::new(), warnings: Vec::new() }
     }
 
     /// Returns what was read, or every recorded problem.

@@ -63,6 +63,8 @@ pub struct Config {
     pub log: tracing_subscriber::filter::Targets,
     /// Where traces are sent, if anywhere.
     pub traces: TraceSettings,
+    /// What the environment says without effect, for the log.
+    pub warnings: Vec<String>,
 }
 
 /// The longest wait on Lambda, where every second is billed: `docs/api-design.md#limits`.
@@ -128,6 +130,7 @@ impl Config {
                 && has_named_statements,
             log: from.log(),
             traces: from.traces(),
+            warnings: std::mem::take(&mut from.warnings),
         };
         from.finish(config)
     }

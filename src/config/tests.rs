@@ -114,6 +114,8 @@ fn a_wrong_value_is_named_and_not_repeated() {
         ("SHUTDOWN_GRACE_SECONDS", "-1"),
         ("RUST_LOG", "s3cret=loud"),
         ("COORDINATION_API_KEYS", " , ,"),
+        ("COORDINATION_API_KEYS", "${COORDINATION_KEY}"),
+        ("COORDINATION_API_KEYS", "a,<key>"),
         ("METRICS_PUBLIC", "maybe"),
         ("COORDINATOR_CORS_ALLOWED_ORIGINS", "board.example.com"),
         ("COORDINATOR_CORS_ALLOWED_ORIGINS", "https://a.example, https://b.example/path"),
@@ -163,6 +165,10 @@ fn wrong_identities_are_refused_and_not_repeated() {
         r#"{"s3cret":{"note":1}}"#,
         r#"{"s3cret":{"workspace":"No Name"}}"#,
         r#"{"s3cret":{"profile":"p"}}"#,
+        r#"{"s3cret":{"agent_id":"${AGENT}"}}"#,
+        r#"{"s3cret":{"agent_id":"a","agent_type":"undefined"}}"#,
+        r#"{"s3cret":{"workspace":"null"}}"#,
+        r#"{"$s3cret":{}}"#,
     ] {
         assert_refused("COORDINATION_API_KEY_IDENTITIES", value);
     }

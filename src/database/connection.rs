@@ -2,15 +2,16 @@
 //! needs the database.
 use std::{io, sync::Arc};
 
-use sqlx::{PgConnection, postgres::PgConnectOptions};
+use sqlx::PgConnection;
 
 use super::{
+    address::Address,
     pool::{Pool, PooledConnection},
     pooler::Pooler,
 };
 use crate::{
     config::{DatabaseSettings, Statements},
-    values::Result,
+    values::{Result, is_lost_connection},
 };
 
 /// The database. The first statement opens the first connection.
@@ -144,17 +145,24 @@ impl Database {
     /// Acquires a connection of the pool. The first requests of a process wait for the check of poolers.
     async fn acquire_from_pool(&self) -> Result<PooledConnection, sqlx::Error> {
         if self.statements == Statements::Named {
-            let checked = self.pooler.ensure_sound(self.options()).await;
+            let checked = self.pooler.ensure_sound(self.address()).await;
             checked.map_err(|error| sqlx::Error::Io(io::Error::other(error)))?;
         }
-        self.pool.acquire().await
+        match self.pool.acquire().await {
+            // The connection broke before anything was sent on it.
+            Err(error) if is_lost_connection(&error) => {
+                self.pool.distrust_idle();
+                self.pool.acquire().await
+            }
+            acquired => acquired,
+        }
     }
 
     /// Whether a pooler mixes up statements. The service then answers requests as if the database were
     /// unreachable.
     pub(crate) async fn mixes_up_statements(&self) -> Result<bool> {
         match self.statements {
-            Statements::Named => self.pooler.mixes_up_statements(self.options()).await,
+            Statements::Named => self.pooler.mixes_up_statements(self.address()).await,
             Statements::OneTransaction => Ok(false),
         }
     }
@@ -175,7 +183,13 @@ impl Database {
     }
 
     /// Returns the address, for a connection outside the pool.
-    pub(crate) fn options(&self) -> &PgConnectOptions {
-        self.pool.options()
+    pub(super) fn address(&self) -> &Address {
+        self.pool.address()
+    }
+
+    /// Has every idle connection answer a ping before it is used again. Called when a connection was lost:
+    /// what ended it has often ended the others too.
+    pub(crate) fn distrust_idle_connections(&self) {
+        self.pool.distrust_idle();
     }
 }

@@ -6,7 +6,7 @@ use std::{io, sync::LazyLock};
 
 use sha2::{Digest as _, Sha256};
 use sqlx::{
-    AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection,
+    AssertSqlSafe, Connection as _, PgConnection,
     migrate::{Migrate as _, Migrator},
 };
 
@@ -83,7 +83,7 @@ pub(crate) async fn migrate(database: &Database) -> Result<(), MigrateError> {
         return Err(MigrateError::Pooled);
     }
     // A separate connection, without the time limits of requests.
-    let connected = tokio::time::timeout(ACQUIRE_TIMEOUT, database.options().connect()).await;
+    let connected = tokio::time::timeout(ACQUIRE_TIMEOUT, database.address().connect()).await;
     let connected = connected.unwrap_or_else(|elapsed| {
         Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, elapsed)))
     });

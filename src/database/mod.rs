@@ -1,4 +1,5 @@
 //! The database: connections and the schema. No code here knows a capability.
+mod address;
 mod connection;
 mod executor;
 mod migrate;

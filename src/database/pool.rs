@@ -13,16 +13,12 @@ use std::{
 use futures_util::future::join_all;
 use once_cell::sync::OnceCell;
 use sqlx::{
-    Connection as _, PgConnection, PgPool, Postgres,
-    pool::PoolConnection,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    Connection as _, PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgPoolOptions,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{
-    config::DatabaseSettings,
-    values::{Secret, lock},
-};
+use super::address::{Address, explained};
+use crate::{config::DatabaseSettings, values::lock};
 
 /// How long a request waits for a connection. When the database is down, requests get 503 after this
 /// time.
@@ -39,7 +35,7 @@ const MAX_USE_TIME: Duration = Duration::from_secs(60);
 /// All database connections of a process. Connections are opened when a request needs them.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    options: Secret<PgConnectOptions>,
+    address: Address,
     min: u32,
     max: u32,
     idle_time: Duration,
@@ -56,6 +52,9 @@ struct Ready {
     list: Vec<IdleConnection>,
     /// Whether a task returns unused connections to sqlx's pool.
     is_watched: bool,
+    /// When a connection was lost. Connections that have been idle since before that are pinged before use,
+    /// also those of sqlx's pool.
+    distrusted_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -101,7 +100,7 @@ impl Drop for PooledConnection {
 impl Pool {
     pub(crate) fn new(settings: &DatabaseSettings) -> Self {
         Self {
-            options: settings.options.clone(),
+            address: Address::new(&settings.options),
             min: settings.pool_min,
             max: settings.pool_max,
             idle_time: settings.idle_time,
@@ -112,8 +111,8 @@ impl Pool {
     }
 
     /// Returns the address, for a connection outside the pool.
-    pub(crate) fn options(&self) -> &PgConnectOptions {
-        &self.options.0
+    pub(super) fn address(&self) -> &Address {
+        &self.address
     }
 
     /// Acquires a connection. Opens one if none is idle and the limit is not reached.
@@ -130,15 +129,33 @@ impl Pool {
                     acquired_at,
                     permit: permit.take(),
                 };
-                if idle_since.elapsed() <= TRUSTED_IDLE_TIME || ready.is_alive().await {
+                if is_trusted(&self.ready, idle_since) || ready.is_alive().await {
                     return Ok(ready);
                 }
                 permit = ready.permit.take();
             }
-            let connection = Some(self.sqlx_pool().acquire().await?);
+            let connection = Some(self.acquire_from_sqlx().await?);
             Ok(PooledConnection { connection, acquired_at: Instant::now(), permit })
         });
         acquired.await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+
+    /// Acquires a connection of sqlx's pool, without TLS where only TLS has failed and is not required.
+    async fn acquire_from_sqlx(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        let pool = self.sqlx_pool();
+        let acquired = match pool.acquire().await {
+            Err(error) if self.address.falls_back_after(&error) => {
+                pool.set_connect_options(self.address.options().clone());
+                pool.acquire().await
+            }
+            acquired => acquired,
+        };
+        acquired.map_err(explained)
+    }
+
+    /// Has every connection that is idle now answer a ping before it is used again.
+    pub(super) fn distrust_idle(&self) {
+        lock(&self.ready).distrusted_at = Some(Instant::now());
     }
 
     /// Releases a connection without an open transaction, on which the last statement succeeded.
@@ -192,23 +209,32 @@ impl Pool {
 
     fn sqlx_pool(&self) -> &PgPool {
         self.sqlx_pool.get_or_init(|| {
+            let ready = self.ready.clone();
             PgPoolOptions::new()
                 .min_connections(self.min)
                 .max_connections(self.max)
                 .acquire_timeout(ACQUIRE_TIMEOUT)
                 .idle_timeout(self.idle_time)
                 .test_before_acquire(false)
-                .before_acquire(|connection, meta| {
+                .before_acquire(move |connection, meta| {
+                    let idle_since = Instant::now().checked_sub(meta.idle_for);
+                    let is_trusted = idle_since.is_some_and(|it| is_trusted(&ready, it));
                     Box::pin(async move {
-                        if meta.idle_for > TRUSTED_IDLE_TIME {
+                        if !is_trusted {
                             connection.ping().await?;
                         }
                         Ok(true)
                     })
                 })
-                .connect_lazy_with(self.options.0.clone())
+                .connect_lazy_with(self.address.options().clone())
         })
     }
+}
+
+/// Whether a connection that has been idle for some time can be used without a ping.
+fn is_trusted(ready: &Mutex<Ready>, idle_since: Instant) -> bool {
+    idle_since.elapsed() <= TRUSTED_IDLE_TIME
+        && lock(ready).distrusted_at.is_none_or(|lost_at| idle_since > lost_at)
 }
 
 /// Returns connections that were unused for a second to sqlx's pool, until the list is empty.

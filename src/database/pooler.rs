@@ -8,11 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{
-    AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions,
-};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::sync::Mutex;
 
+use super::address::Address;
 use crate::values::{Error, Result};
 
 /// How often each of the two connections sends a statement. A pooler can give both of them their own
@@ -57,23 +56,23 @@ impl Pooler {
     ///
     /// # Errors
     /// `Unavailable` when statements are mixed up, or when the database is unreachable.
-    pub(crate) async fn ensure_sound(&self, options: &PgConnectOptions) -> Result<()> {
+    pub(crate) async fn ensure_sound(&self, address: &Address) -> Result<()> {
         if self.is_sound.load(Ordering::Acquire) {
             return Ok(());
         }
-        if self.check(options, Duration::MAX).await? {
+        if self.check(address, Duration::MAX).await? {
             return Err(Error::Unavailable(REMEDY.into()));
         }
         Ok(())
     }
 
     /// Whether statements are mixed up, by a recent check.
-    pub(crate) async fn mixes_up_statements(&self, options: &PgConnectOptions) -> Result<bool> {
-        self.check(options, SOUND_MAX_AGE).await
+    pub(crate) async fn mixes_up_statements(&self, address: &Address) -> Result<bool> {
+        self.check(address, SOUND_MAX_AGE).await
     }
 
     /// Returns whether statements are mixed up. Repeats the check when the latest finding is too old.
-    async fn check(&self, options: &PgConnectOptions, sound_max_age: Duration) -> Result<bool> {
+    async fn check(&self, address: &Address, sound_max_age: Duration) -> Result<bool> {
         let mut latest = self.latest.lock().await;
         if let Some(Finding { at, mixes_up_statements }) = *latest {
             let max_age = if mixes_up_statements { MIXED_UP_MAX_AGE } else { sound_max_age };
@@ -81,7 +80,7 @@ impl Pooler {
                 return Ok(mixes_up_statements);
             }
         }
-        let mixes_up_statements = compare_connections(options).await?;
+        let mixes_up_statements = compare_connections(address).await?;
         if mixes_up_statements {
             tracing::error!("{REMEDY}");
         }
@@ -92,9 +91,9 @@ impl Pooler {
 }
 
 /// Opens two connections and returns whether their statements are mixed up.
-async fn compare_connections(options: &PgConnectOptions) -> Result<bool> {
+async fn compare_connections(address: &Address) -> Result<bool> {
     let compared = async {
-        let (mut first, mut second) = tokio::try_join!(options.connect(), options.connect())?;
+        let (mut first, mut second) = tokio::try_join!(address.connect(), address.connect())?;
         let mixes_up_statements = alternate_statements(&mut first, &mut second).await;
         // The result is known, so a failure to close the connections does not matter.
         let (_, _) = tokio::join!(first.close(), second.close());

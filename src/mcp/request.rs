@@ -110,9 +110,13 @@ impl McpRequest {
 
     /// Returns the agent that the request acts as, where the key permits what the headers claim.
     pub(super) fn caller_id(&self, claims: &Claims) -> Option<String> {
+        self.caller(claims).map(|caller| caller.agent_id)
+    }
+
+    /// Returns the caller that the headers claim, where the key permits it. Its trust is not known yet.
+    pub(super) fn caller(&self, claims: &Claims) -> Option<Caller> {
         let (keys, mode) = (&self.services.keys, IdentityMode::HeadersOnly);
-        let caller = Caller::resolve(&self.key, keys, mode, &Value::Null, claims);
-        caller.ok().map(|caller| caller.agent_id)
+        Caller::resolve(&self.key, keys, mode, &Value::Null, claims).ok()
     }
 }
 

@@ -34,6 +34,7 @@ pub(super) async fn authorize(
             return Err(denial);
         }
     };
+    caller.warn_if_unnamed();
     if let Some(connection_id) = &call.claims.connection_id {
         join_connection(db, &mut caller, connection_id).await?;
     }

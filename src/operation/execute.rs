@@ -1,5 +1,7 @@
 //! The only way into an operation: authorizes the caller, runs the operation, and records the heartbeat where
 //! the operation has not.
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use uuid::Uuid;
@@ -24,17 +26,20 @@ const MAX_RUNS: u32 = 4;
 
 /// Executes an operation on an input that its schema accepts. A request that can wait runs until its
 /// answer is one to send. Runs it again where a run is known to have had no effect and the next one can
-/// succeed.
+/// succeed, and once on a fresh connection where a lost one leaves nothing that could happen twice.
 pub(super) async fn execute<O: Operation>(call: &Call<'_>, input: &Value) -> Result<Reply> {
     let services = call.services;
     let waiting = waiting_request::<O>(call, input);
-    let mut runs = 1;
+    let has_begun = AtomicBool::new(false);
+    let (mut runs, mut has_lost_connection) = (1, false);
     loop {
         let result = match &waiting {
             Some(waiting) => {
-                waiting.run_until_answered(&|wait| run_waiting::<O>(call, input, wait)).await
+                waiting
+                    .run_until_answered(&|wait| run_waiting::<O>(call, input, wait, &has_begun))
+                    .await
             }
-            None => run::<O>(call, input, None).await.map(|(reply, _)| reply),
+            None => run::<O>(call, input, None, &has_begun).await.map(|(reply, _)| reply),
         };
         match result {
             Err(error) if error.lacks_audit_partition() && runs < MAX_RUNS => {
@@ -46,10 +51,26 @@ pub(super) async fn execute<O: Operation>(call: &Call<'_>, input: &Value) -> Res
             Err(error) if error.is_retryable() && runs < MAX_RUNS => {
                 tracing::info!(operation = O::META.id, "run again after a deadlock");
             }
+            Err(error) if error.is_lost_connection() => {
+                services.db.distrust_idle_connections();
+                let can_repeat = is_repeatable::<O>(call) || !has_begun.load(Ordering::Relaxed);
+                if has_lost_connection || !can_repeat {
+                    return Err(error);
+                }
+                has_lost_connection = true;
+                tracing::info!(operation = O::META.id, "run again after a lost connection");
+            }
             result => return result,
         }
         runs += 1;
     }
+}
+
+/// Whether a request can run twice although the first run may have had its effect: a read has none, and an
+/// idempotency key keeps the second run from having it again.
+fn is_repeatable<O: Operation>(call: &Call<'_>) -> bool {
+    let has_key = call.claims.idempotency_key.is_some() && call.fingerprint.is_some();
+    O::META.is_pure_read() || has_key
 }
 
 /// Returns how a request waits, or `None` for a request that does not.
@@ -80,9 +101,10 @@ fn run_waiting<'a, O: Operation>(
     call: &'a Call<'_>,
     input: &'a Value,
     wait: Wait,
+    has_begun: &'a AtomicBool,
 ) -> BoxFuture<'a, Result<RunOutcome<Reply>>> {
     Box::pin(async move {
-        let (reply, caller) = run::<O>(call, input, Some(wait)).await?;
+        let (reply, caller) = run::<O>(call, input, Some(wait), has_begun).await?;
         let waiting_caller = reply.should_wait.then_some(caller);
         Ok((reply, waiting_caller))
     })
@@ -93,11 +115,13 @@ fn deserialize<O: Operation>(input: &Value) -> Result<O> {
 }
 
 /// Authorizes, runs and records an operation, on a connection of its own, in the order that
-/// `docs/api-design.md#order-of-checks` fixes: identity, workspace, policy, idempotency, the operation.
+/// `docs/api-design.md#order-of-checks` fixes: identity, workspace, policy, idempotency, the operation. Sets
+/// `has_begun` before the operation, which may write.
 async fn run<O: Operation>(
     call: &Call<'_>,
     input: &Value,
     wait: Option<Wait>,
+    has_begun: &AtomicBool,
 ) -> Result<(Reply, Caller)> {
     let services = call.services;
     let operation: O = deserialize(input)?;
@@ -105,6 +129,7 @@ async fn run<O: Operation>(
     let mut db = services.db.connect_lazily();
     let result = async {
         let caller = authorize(call, &O::META, input, &target, &mut db).await?;
+        has_begun.store(true, Ordering::Relaxed);
         let cx = Context {
             services,
             config: &services.config,

@@ -28,6 +28,7 @@ pub(super) fn of_input<T: JsonSchema>(meta: &Meta) -> Value {
     let mut generator = settings().for_deserialize().into_generator();
     let mut schema = generator.root_schema_for::<T>().to_value();
     add_identity(&mut schema, meta);
+    mark_names(&mut schema);
     unwrap_lines(&mut schema);
     let unsupported = keywords::unsupported(&schema);
     assert!(unsupported.is_empty(), "schema of `{}`: {unsupported:?}", meta.id);
@@ -146,6 +147,29 @@ fn remove_null_of_omitted(schema: &mut Value) {
         }
         Value::Array(values) => values.iter_mut().for_each(remove_null_of_omitted),
         _ => {}
+    }
+}
+
+/// The members of inputs that name an agent, an agent type or a session.
+const NAMES: [&str; 9] = [
+    "agent_id",
+    "agent_type",
+    "session_id",
+    "target_agent_id",
+    "delegated_from",
+    "agent_name",
+    "claimed_by",
+    "submitted_by",
+    "locked_by",
+];
+
+/// Marks the members that name an agent, an agent type or a session. The input check then refuses texts
+/// that look like a variable that was not filled in.
+fn mark_names(schema: &mut Value) {
+    for (name, property) in schema["properties"].as_object_mut().into_iter().flatten() {
+        if NAMES.contains(&name.as_str()) {
+            property["x-name"] = json!(true);
+        }
     }
 }
 

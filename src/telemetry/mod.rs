@@ -35,7 +35,15 @@ pub fn init_server(config: &Config) -> Traces {
     let (traces, layer) = traces::layer(&config.traces);
     start(Format::Json, config.log.clone(), layer);
     traces.report(&config.traces);
+    warn(&config.warnings);
     traces
+}
+
+/// Logs what the configuration says without effect.
+pub fn warn(warnings: &[String]) {
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
 }
 
 fn start<L: Layer<Registry> + Send + Sync>(format: Format, filter: Targets, spans: Option<L>) {

@@ -1,5 +1,7 @@
 //! The one error type of the service. Status and body of every error are assigned here, so that no text
 //! of the database or its driver can reach a client: those texts go to the log.
+use std::io::ErrorKind;
+
 use http::StatusCode;
 use serde_json::{Value, json};
 use sqlx::postgres::PgDatabaseError;
@@ -97,6 +99,13 @@ impl Error {
         matches!(source.downcast_ref(), Some(sqlx::Error::Database(_)))
     }
 
+    /// Whether the connection to the database was lost. Unless only reads were sent, whether they had an
+    /// effect is unknown.
+    pub(crate) fn is_lost_connection(&self) -> bool {
+        let Self::Unavailable(source) = self else { return false };
+        source.downcast_ref().is_some_and(is_lost_connection)
+    }
+
     /// Whether a row has no monthly partition of the audit log. The first write of a month fails with
     /// this error when the partition was not created in advance.
     pub(crate) fn lacks_audit_partition(&self) -> bool {
@@ -126,6 +135,23 @@ impl From<sqlx::Error> for Error {
             _ => false,
         };
         if unavailable { Self::Unavailable(error.into()) } else { Self::Internal(error.into()) }
+    }
+}
+
+/// Whether an error of the driver means that a connection ended: it broke, or the server or a pooler ended
+/// it.
+pub(crate) fn is_lost_connection(error: &sqlx::Error) -> bool {
+    match error {
+        // Errors of the service itself that the driver passes on are of the other kinds.
+        sqlx::Error::Io(error) => {
+            ![ErrorKind::Other, ErrorKind::TimedOut, ErrorKind::InvalidData].contains(&error.kind())
+        }
+        sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
+        // The class connection, and the ends of a session by an administrator, a crash or a time limit.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            code.starts_with("08") || ["57P01", "57P02", "57P05"].contains(&&*code)
+        }),
+        _ => false,
     }
 }
 
@@ -175,6 +201,19 @@ mod tests {
         let status = |error: sqlx::Error| Error::from(error).status();
         assert_eq!(status(sqlx::Error::PoolTimedOut), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(status(sqlx::Error::RowNotFound), StatusCode::INTERNAL_SERVER_ERROR);
+    }
+
+    #[test]
+    fn a_lost_connection_is_told_from_other_failures() {
+        use sqlx::Error as Sql;
+        let io = |kind: ErrorKind| Sql::Io(kind.into());
+        for error in [io(ErrorKind::UnexpectedEof), io(ErrorKind::ConnectionReset)] {
+            assert!(Error::from(error).is_lost_connection());
+        }
+        for error in [io(ErrorKind::TimedOut), io(ErrorKind::Other), Sql::PoolTimedOut] {
+            assert!(!Error::from(error).is_lost_connection());
+        }
+        assert!(!Error::Unavailable("too slow".into()).is_lost_connection());
     }
 
     #[test]

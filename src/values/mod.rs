@@ -8,6 +8,7 @@ pub(crate) mod limits;
 pub(crate) mod list_page;
 pub(crate) mod lock_key;
 mod mutex;
+pub(crate) mod name;
 mod secret;
 pub(crate) mod text;
 mod timestamp;
@@ -20,6 +21,8 @@ pub(crate) use secret::Secret;
 pub(crate) use version::VERSION;
 
 pub use domain::{Domain, DomainError};
+pub(crate) use error::is_lost_connection;
+
 pub use error::{Error, Result};
 pub use issue::Issue;
 pub use lock_key::{LockKey, LockKeyError};

@@ -18,10 +18,12 @@ mod imports;
 mod keys;
 mod laws;
 mod locks;
+mod lost_connections;
 mod maintenance;
 mod mcp;
 mod memory;
 mod memory_bm25;
+mod names;
 mod network;
 #[cfg(feature = "test-on-paradedb")]
 mod paradedb;
@@ -38,10 +40,13 @@ mod round_trips;
 mod sleeping;
 mod sockets;
 mod support;
+mod tls;
 mod torture;
 #[cfg(feature = "otel")]
 mod traces;
 mod transport;
 mod waiting;
 mod work;
+mod work_inputs;
 mod work_model;
+mod work_unavailable;

@@ -1,5 +1,5 @@
 //! How many rows statements read: ended sessions must not add to them.
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::support::{Service, execute};
 
@@ -55,7 +55,8 @@ async fn the_list_of_agents_does_not_read_sessions_that_are_over() {
         let explain = sqlx::query_scalar(sqlx::AssertSqlSafe(explain));
         let plan: Value = explain.fetch_one(&mut *db).await.expect("a plan");
         let plan = &plan[0]["Plan"];
-        assert_eq!(plan["Actual Rows"], json!(shown), "{status}");
+        // A fraction from PostgreSQL 18 on.
+        assert_eq!(plan["Actual Rows"].as_f64(), Some(f64::from(shown)), "{status}");
         assert!(rows_read(plan) <= 300.0, "{status}: {plan:#}");
     }
     let over = service.client().get("/discovery/agents?status=disconnected&limit=500").await.json;

@@ -51,6 +51,21 @@ struct Link {
     published: Notify,
     /// Whether nothing reaches the database any more.
     is_silent: AtomicBool,
+    /// When the connection is closed, if it is to be.
+    cut: Mutex<Option<Cut>>,
+}
+
+/// When a connection is closed towards the service.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// Before its next message, which does not reach the database.
+    BeforeNext,
+    /// When the database has answered its next round trip. The answer is lost.
+    AfterNext,
+    /// When the database has committed. The answer is lost.
+    AfterCommit,
+    /// When the database has answered what is under way.
+    AtAnswer,
 }
 
 struct ToDatabase {
@@ -89,6 +104,7 @@ impl Relay {
                     to_database: AsyncMutex::new(to_database),
                     published: Notify::new(),
                     is_silent: AtomicBool::new(false),
+                    cut: Mutex::default(),
                 });
                 *lock(&latest) = Some(link.clone());
                 let (count, pings) = (round_trips.clone(), pings.clone());
@@ -116,6 +132,12 @@ impl Relay {
     pub(crate) fn silence(&self) {
         let link = lock(&self.link).clone().expect("a connection");
         link.is_silent.store(true, Ordering::SeqCst);
+    }
+
+    /// Closes the service's connection at some point. Later connections work.
+    pub(crate) fn cut(&self, cut: Cut) {
+        let link = lock(&self.link).clone().expect("a connection");
+        *lock(&link.cut) = Some(cut);
     }
 
     /// Makes the service's connection publish its statistics, which PostgreSQL otherwise does at most once a
@@ -165,6 +187,15 @@ async fn forward(
         } else if kind == b'S' {
             pings.fetch_add(1, Ordering::SeqCst);
         }
+        let is_round_trip = kind == b'Q' || (kind == b'S' && asked);
+        let is_commit = kind == b'Q' && body == b"commit\0";
+        let cut = *lock(&link.cut);
+        match cut {
+            Some(Cut::BeforeNext) => return Ok(()),
+            Some(Cut::AfterNext) if is_round_trip => *lock(&link.cut) = Some(Cut::AtAnswer),
+            Some(Cut::AfterCommit) if is_commit => *lock(&link.cut) = Some(Cut::AtAnswer),
+            _ => {}
+        }
         asked = kind != b'S' && (asked || b"PBDEC".contains(&kind));
         if link.is_silent.load(Ordering::SeqCst) {
             continue;
@@ -186,6 +217,12 @@ async fn answer(
         let body = body(&mut from).await?;
         // The first messages of a connection answer no request.
         let asker = lock(asked).front().copied().unwrap_or(Asker::Service);
+        if *lock(&link.cut) == Some(Cut::AtAnswer) {
+            if kind == b'Z' {
+                return Ok(());
+            }
+            continue;
+        }
         if kind == b'Z' {
             lock(asked).pop_front();
         }

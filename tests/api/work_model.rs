@@ -607,6 +607,9 @@ async fn finish(lane: &Lane<'_>, dice: &mut Chooser, queue: &mut Queue, log: &mu
     let closer = Caller { agent: CLOSER, session: None };
     let everything = Ask::List { status: None, claimed_by: None, limit: 500 };
     lane.check(dice, queue, (closer, everything.clone()), log).await;
+    // The remaining tasks can require archetypes.
+    let session = Caller { session: Some("s-1"), ..closer };
+    lane.check(dice, queue, (session, Ask::Register { capabilities: &["rust", "go"] }), log).await;
     // Each round completes a task.
     for _ in 0..=queue.tasks.len() {
         lane.check(dice, queue, (closer, Ask::Claim { kinds: None, minutes: None }), log).await;

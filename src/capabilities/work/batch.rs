@@ -14,7 +14,7 @@ use super::{
 use crate::{
     access::IdentityMode,
     operation::{Context, Meta, Operation, Transition as _},
-    values::{Error, Issue, Result, issue::value_error},
+    values::{Error, Result},
 };
 
 /// Submit a whole plan at once: up to 500 tasks, which can depend on one another. Either all of
@@ -124,14 +124,11 @@ impl Operation for SubmitBatch {
 impl SubmitBatch {
     /// Checks what the schema cannot express.
     fn check(&self) -> Result<()> {
-        let mut issues = Vec::new();
-        for (n, BatchTask { task, .. }) in self.tasks.iter().enumerate() {
-            if task.is_due_before_start() {
-                let loc = [json!("body"), json!("tasks"), json!(n), json!("deadline")];
-                let text = "expected a time after not_before";
-                issues.push(Issue::new(value_error(text), &loc, &json!(task.deadline)));
-            }
-        }
+        let tasks = self.tasks.iter().enumerate();
+        let issues = tasks.flat_map(|(n, BatchTask { task, .. })| {
+            task.issues(&[json!("body"), json!("tasks"), json!(n)])
+        });
+        let issues: Vec<_> = issues.collect();
         if issues.is_empty() { Ok(()) } else { Err(Error::Invalid(issues)) }
     }
 }

@@ -60,8 +60,8 @@ create or replace function candidates_per_range() returns bigint language sql im
     select 16::bigint
 $$;
 
--- Lists the part of `claimable_tasks` that requires an archetype. `in_capabilities` null means that the
--- agent declares none and may claim tasks of any archetype.
+-- Lists the part of `claimable_tasks` that requires an archetype: one of `in_capabilities`, which are
+-- those that the agent's live sessions declare, null where they declare none.
 create or replace function claimable_tasks_of_archetypes(
     in_workspace text, in_agent_id text, in_trust integer, in_task_types text[], in_capabilities text[],
     at timestamptz
@@ -72,7 +72,7 @@ declare
     wanted_type text;
 begin
     foreach served_archetype in array
-        coalesce(in_capabilities, array(select ready_archetypes(in_workspace)))
+        coalesce(in_capabilities, '{}'::text[])
     loop
         for level in 0..in_trust loop
             if in_task_types is null then

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sqlx::types::Json;
 use uuid::Uuid;
 
+use super::unavailable::{self, UnavailableWork};
 use crate::{
     access::IdentityMode,
     capabilities::guardrails,
@@ -62,7 +63,7 @@ fn default_count() -> i64 {
 #[serde(untagged)]
 pub enum ClaimAnswer {
     /// The answer with `count` 1.
-    One(Box<Claimed>),
+    One(Box<OneClaim>),
     /// The answer with a greater `count`.
     Many(ClaimedTasks),
 }
@@ -74,7 +75,7 @@ impl JsonSchema for ClaimAnswer {
 
     /// Merges the members of both forms. Members that only one form has are not required.
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let mut schema = Claimed::json_schema(generator);
+        let mut schema = OneClaim::json_schema(generator);
         let many = ClaimedTasks::json_schema(generator);
         let tasks = many.get("properties").and_then(|properties| properties.get("tasks"));
         if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
@@ -88,6 +89,17 @@ impl JsonSchema for ClaimAnswer {
     }
 }
 
+/// The answer to a claim of one task.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct OneClaim {
+    /// The task, or why there is none.
+    #[serde(flatten)]
+    pub claimed: Claimed,
+    /// Tasks that you could claim otherwise, if you got none.
+    #[serde(flatten)]
+    pub unavailable: UnavailableWork,
+}
+
 /// Claimed tasks, or why there are none.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ClaimedTasks {
@@ -97,6 +109,9 @@ pub struct ClaimedTasks {
     pub tasks: Vec<Claimed>,
     /// Why there is no task: `no_tasks_available` or `destructive_operation_blocked: <names>`.
     pub reason: Option<String>,
+    /// Tasks that you could claim otherwise, if you got none.
+    #[serde(flatten)]
+    pub unavailable: UnavailableWork,
 }
 
 /// A claimed task, or why there is none.
@@ -163,7 +178,7 @@ impl Operation for GetWork {
 
     fn took_effect(answer: &ClaimAnswer) -> bool {
         match answer {
-            ClaimAnswer::One(claimed) => claimed.success,
+            ClaimAnswer::One(one) => one.claimed.success,
             ClaimAnswer::Many(claimed) => claimed.success,
         }
     }
@@ -198,14 +213,22 @@ impl Operation for GetWork {
         }
         let reason = tasks.first().and_then(|task| task.reason.clone());
         let is_claimed = tasks.first().is_some_and(|task| task.success);
+        let says_more = tasks.first().is_some_and(|task| task.verdict == "unavailable");
+        let unavailable = if says_more && !claim.can_wait {
+            unavailable::explain(cx, claim.task_types).await?
+        } else {
+            UnavailableWork::default()
+        };
         if !is_claimed {
             tasks.truncate(if is_one { 1 } else { 0 });
         }
         Ok(match tasks.pop() {
-            Some(task) if is_one => ClaimAnswer::One(Box::new(task)),
+            Some(claimed) if is_one => {
+                ClaimAnswer::One(Box::new(OneClaim { claimed, unavailable }))
+            }
             last => {
                 tasks.extend(last);
-                ClaimAnswer::Many(ClaimedTasks { success: is_claimed, tasks, reason })
+                ClaimAnswer::Many(ClaimedTasks { success: is_claimed, tasks, reason, unavailable })
             }
         })
     }

@@ -1,7 +1,8 @@
 -- Claims of tasks.
 
 -- Claims up to `in_count` tasks for the caller and records each claim. Returns a row for each claimed
--- task (verdict `claimed`), or one row that says why no task was claimed (verdict `none`).
+-- task (verdict `claimed`), or one row that says why no task was claimed (verdict `none`, or
+-- `unavailable` where `explain_unavailable_work` can say more).
 --
 -- A task whose text was scanned with another set of guardrail patterns than `in_guard_version` cannot
 -- be claimed: the verdict `rescan` returns such texts, and the service repeats the call with what it
@@ -56,6 +57,9 @@ begin
             perform record_audit(
                 in_workspace, cx, 'claim_task', jsonb_build_object('task_types', in_task_types),
                 jsonb_build_object('reason', answer.reason), false);
+        end if;
+        if has_unavailable_work(in_workspace) then
+            answer.verdict := 'unavailable';
         end if;
     end if;
     return next answer;

@@ -8,7 +8,10 @@ use uuid::Uuid;
 
 use crate::{
     access::IdentityMode,
-    capabilities::guardrails::{self, Scan},
+    capabilities::{
+        filter::non_empty,
+        guardrails::{self, Scan},
+    },
     database::Db,
     operation::{Actor, Context, Meta, Operation, Tool, Transition, column},
     values::{Result, Timestamp},
@@ -19,7 +22,7 @@ use crate::{
 pub struct RenewWork {
     /// Id of the task.
     pub task_id: Uuid,
-    /// Token of the latest claim. Absent: not checked.
+    /// Token of the latest claim. Empty or absent: not checked.
     #[schemars(extend("x-max-bytes" = 256))]
     pub claim_token: Option<String>,
     /// Minutes from now until the lease expires, 1 to 1440. Absent: as many as when you claimed the
@@ -81,7 +84,7 @@ impl Operation for RenewWork {
             cx.request.elapsed_ms(),
             cx.config.session_timeout(),
             self.task_id,
-            self.claim_token,
+            non_empty(self.claim_token),
             self.lease_minutes.map(|minutes| minutes as i32),
         )
         .fetch_one(cx.db)
@@ -106,7 +109,7 @@ pub struct CompleteWork {
     /// What went wrong. Absent: nothing.
     #[schemars(extend("x-max-bytes" = 16384))]
     pub error_message: Option<String>,
-    /// Token of the latest claim. Absent: not checked.
+    /// Token of the latest claim. Empty or absent: not checked.
     #[schemars(extend("x-max-bytes" = 256))]
     pub claim_token: Option<String>,
 }
@@ -173,7 +176,7 @@ pub struct Report {
     /// What went wrong. Absent: nothing.
     #[schemars(extend("x-max-bytes" = 16384))]
     pub error_message: Option<String>,
-    /// Token of the latest claim. Absent: not checked.
+    /// Token of the latest claim. Empty or absent: not checked.
     #[schemars(extend("x-max-bytes" = 256))]
     pub claim_token: Option<String>,
 }
@@ -195,7 +198,7 @@ impl Report {
             success: self.success,
             result: result.map(|value| value.to_string()),
             error_message: self.error_message,
-            claim_token: self.claim_token,
+            claim_token: non_empty(self.claim_token),
             refusal: scan.refusal(trust),
             patterns: scan.pattern_names(trust),
             violations: scan.violations(trust),

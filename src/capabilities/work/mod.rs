@@ -10,6 +10,7 @@ pub mod finish;
 pub(crate) mod submission;
 pub mod submit;
 pub mod tasks;
+pub mod unavailable;
 
 use serde_json::{Value, json};
 

@@ -44,7 +44,7 @@ $$;
 -- Whether an agent may claim a task, as far as the task's row says. `is_ready` is a column of the
 -- table: the task is pending without open dependencies or delay, or its claim has expired and its row
 -- says so. `capabilities` are those that the agent's live sessions declare, null where they declare
--- none. `task_types` null means any type.
+-- none: then it may claim no task that requires an archetype. `task_types` null means any type.
 create or replace function is_claimable(
     is_ready boolean, needed_trust smallint, task_type text, deadline timestamptz, submitted_by text,
     authored_by text, archetype text, claimant text, trust integer, task_types text[],
@@ -66,7 +66,7 @@ create or replace function is_eligible(
     select (deadline is null or deadline > at)
         and not (task_type in ('evaluate', 'review')
             and (submitted_by = claimant or authored_by is not distinct from claimant))
-        and (archetype is null or coalesce(archetype = any(capabilities), true))
+        and (archetype is null or coalesce(archetype = any(capabilities), false))
 $$;
 
 -- Whether a call renews a claim: the claim has not expired, belongs to the calling session or to no

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::submission::{Submission, SubmitRow};
 use crate::{
     access::IdentityMode,
-    capabilities::guardrails,
+    capabilities::{filter::non_empty, guardrails},
     operation::{Context, Meta, Operation, Tool},
     values::{Error, Issue, Result, Timestamp, issue::value_error},
 };
@@ -45,7 +45,7 @@ pub struct NewTask<Dependency> {
     #[serde(default)]
     pub retry_on_failure: bool,
     /// At most one pending, claimed or running task has this key. Submitting a second one returns
-    /// the id of the first. Absent: no such limit.
+    /// the id of the first. Empty or absent: no such limit.
     #[schemars(extend("x-max-bytes" = 256))]
     pub unique_key: Option<String>,
     /// Id of a failed or cancelled task. Pending tasks that depend on it will depend on this task
@@ -67,8 +67,8 @@ fn default_max_attempts() -> i64 {
 /// What a claimant must satisfy.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct AgentRequirements {
-    /// A capability that a live session of the claimant must declare. Agents that declare no
-    /// capabilities are not restricted. Absent: any.
+    /// A capability that a live session of the claimant must declare: the task waits until an agent
+    /// whose session declares it claims work. Empty or absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-max-bytes" = 64))]
     pub archetype: Option<String>,
@@ -76,8 +76,9 @@ pub struct AgentRequirements {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 4))]
     pub min_trust_level: Option<i64>,
-    /// Other members; stored unchanged.
-    #[serde(flatten)]
+    /// Other members. They are refused: nothing would check what they require.
+    #[serde(flatten, skip_serializing)]
+    #[schemars(skip)]
     pub others: Map<String, Value>,
 }
 
@@ -117,15 +118,37 @@ impl Operation for SubmitWork {
     }
 
     async fn run(self, mut cx: Context<'_>) -> Result<Submitted> {
-        if self.is_due_before_start() {
-            let text = "expected a time after not_before";
-            return Err(invalid("deadline", json!(self.deadline), text));
+        let issues = self.issues(&[json!("body")]);
+        if !issues.is_empty() {
+            return Err(Error::Invalid(issues));
         }
         let submission = self.submission(&mut cx).await?;
         let refusal = submission.refusal.clone();
         let row = cx.transition(submission).await?;
         self.to_answer(row, refusal)
     }
+}
+
+/// The members of `agent_requirements`.
+const REQUIREMENTS: [&str; 2] = ["archetype", "min_trust_level"];
+
+/// Returns the problem of a requirement that the service does not know, with the known ones. Where the name
+/// is close to a known one, that is named first.
+fn unknown_requirement(name: &str) -> String {
+    let words = |name: &str| name.to_lowercase().replace(['_', '-', ' '], "");
+    let (unknown, mut hint) = (words(name), String::new());
+    let is_near = |known: &&&str| {
+        let known = words(known);
+        !unknown.is_empty() && (known.starts_with(&unknown) || unknown.starts_with(&known))
+    };
+    if let Some(near) = REQUIREMENTS.iter().find(is_near) {
+        hint = format!(" (did you mean {near}?)");
+    }
+    format!(
+        "unknown requirement{hint}: nothing would check it. Expected {}; put what the claimant only \
+         needs to know into input_data",
+        REQUIREMENTS.join(" or "),
+    )
 }
 
 /// Returns a 422 for one member of the body.
@@ -135,9 +158,35 @@ fn invalid(field: &str, input: Value, text: &str) -> Error {
 }
 
 impl<Dependency: Clone + PartialEq + Serialize> NewTask<Dependency> {
-    /// Whether the deadline is not after `not_before`.
-    pub(super) fn is_due_before_start(&self) -> bool {
-        matches!((self.deadline, self.not_before), (Some(end), Some(begin)) if end <= begin)
+    /// Returns what the schema cannot express: requirements that nothing would check, and a deadline that
+    /// is not after `not_before`. `loc` is the path to the task.
+    pub(super) fn issues(&self, loc: &[Value]) -> Vec<Issue> {
+        let requirements = self.agent_requirements.iter();
+        let unknown = requirements.flat_map(|it| &it.others).map(|(name, value)| {
+            let loc = [loc, &[json!("agent_requirements"), json!(name)]].concat();
+            Issue::new(value_error(unknown_requirement(name)), &loc, value)
+        });
+        let mut issues: Vec<_> = unknown.collect();
+        if matches!((self.deadline, self.not_before), (Some(end), Some(begin)) if end <= begin) {
+            let loc = [loc, &[json!("deadline")]].concat();
+            let problem = value_error("expected a time after not_before");
+            issues.push(Issue::new(problem, &loc, &json!(self.deadline)));
+        }
+        issues
+    }
+
+    /// Returns the requirements as they are stored: empty texts count as absent, and requirements that
+    /// require nothing are none.
+    fn requirements(&self) -> Option<AgentRequirements> {
+        let asked = self.agent_requirements.as_ref()?;
+        let archetype = non_empty(asked.archetype.clone());
+        let requirements = AgentRequirements {
+            archetype,
+            min_trust_level: asked.min_trust_level,
+            others: Map::new(),
+        };
+        let is_empty = requirements.archetype.is_none() && requirements.min_trust_level.is_none();
+        (!is_empty).then_some(requirements)
     }
 
     /// Returns the dependencies without duplicates.
@@ -157,7 +206,7 @@ impl<Dependency: Clone + PartialEq + Serialize> NewTask<Dependency> {
         let text = guardrails::task_text(&self.task_description, data.as_ref());
         let scan = guardrails::scan_all(cx, text).await?;
         let trust = cx.caller.trust;
-        let requirements = self.agent_requirements.as_ref();
+        let requirements = self.requirements();
         let text =
             |name: &str| data.as_ref().and_then(|data| data[name].as_str()).map(str::to_owned);
         Ok(Submission {
@@ -167,15 +216,17 @@ impl<Dependency: Clone + PartialEq + Serialize> NewTask<Dependency> {
             input_data: data.as_ref().map(Value::to_string),
             priority: self.priority as i16,
             depends_on: json!(self.dependencies()),
-            agent_requirements: requirements.map(|value| json!(value).to_string()),
-            archetype: requirements.and_then(|value| value.archetype.clone()),
-            min_trust: requirements.and_then(|value| value.min_trust_level).unwrap_or_default()
-                as i16,
+            agent_requirements: requirements.as_ref().map(|value| json!(value).to_string()),
+            min_trust: requirements
+                .as_ref()
+                .and_then(|value| value.min_trust_level)
+                .unwrap_or_default() as i16,
+            archetype: requirements.and_then(|value| value.archetype),
             deadline: self.deadline,
             not_before: self.not_before,
             max_attempts: self.max_attempts as i16,
             retry_on_failure: self.retry_on_failure,
-            unique_key: self.unique_key.clone(),
+            unique_key: non_empty(self.unique_key.clone()),
             replaces: self.replaces,
             authored_by: text("submitted_by"),
             change_id: text("change_id"),

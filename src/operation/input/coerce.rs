@@ -8,6 +8,7 @@ use crate::values::{
     Domain, LockKey, LockKeyError,
     issue::{Problem, value_error},
     limits::MAX_LIST_ITEMS,
+    name::problem_of_name,
 };
 
 type Checked = Result<(), Problem>;
@@ -48,6 +49,11 @@ fn string(schema: &Value, input: &mut Value) -> Checked {
     }
     if schema["x-not-blank"] == true && text.trim().is_empty() {
         return Err(value_error("expected text that is not blank"));
+    }
+    if schema["x-name"] == true
+        && let Some(problem) = problem_of_name(text)
+    {
+        return Err(value_error(problem));
     }
     if (text.chars().count() as u64) < schema["minLength"].as_u64().unwrap_or_default() {
         return Err(value_error("expected text that is not empty"));

@@ -2,7 +2,7 @@
 use serde_json::{Value, json};
 
 /// Keywords with any value.
-const PLAIN: [&str; 17] = [
+const PLAIN: [&str; 18] = [
     "type",
     "description",
     "title",
@@ -16,6 +16,7 @@ const PLAIN: [&str; 17] = [
     "maxItems",
     "x-max-bytes",
     "x-not-blank",
+    "x-name",
     "x-time",
     "additionalProperties",
     "properties",

@@ -496,11 +496,17 @@ impl Queue {
         let is_blocked = |task: &usize| self.tasks[*task].asked.is_destructive && by.trust() < 3;
         let Some(found) = open.iter().copied().find(|it| !is_blocked(it)) else {
             let reason = if open.is_empty() { "no_tasks_available" } else { BLOCKED };
-            return json!({
+            // What waits, and why, has tests of its own.
+            let unavailable = ["blocked", "by_failed", "undeclared_archetypes"]
+                .into_iter()
+                .filter_map(|name| Some((name.to_owned(), actual.get(name)?.clone())));
+            let mut nothing = json!({
                 "success": false, "task_id": null, "task_type": null, "description": null,
                 "input_data": null, "priority": null, "deadline": null, "reason": reason,
                 "attempt": null, "claim_token": null, "lease_expires_at": null,
             });
+            nothing.as_object_mut().expect("an object").extend(unavailable);
+            return nothing;
         };
         let is_new = |it: &Value| it.as_str().is_some_and(|it| !self.tokens.contains(it));
         let token = chosen(&actual["claim_token"], "a token never given before", is_new);
@@ -546,7 +552,7 @@ impl Queue {
             && kinds.is_none_or(|kinds| kinds.contains(&it.asked.kind))
             && !(is_review && is_own)
             && it.asked.min_trust.is_none_or(|it| it <= by.trust())
-            && it.asked.archetype.is_none_or(|it| declared.is_empty() || declared.contains(&it))
+            && it.asked.archetype.is_none_or(|it| declared.contains(&it))
     }
 
     /// Why a renewal or a completion is refused.
