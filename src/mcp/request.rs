@@ -7,12 +7,15 @@ use std::{
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName, StatusCode, request::Parts};
 use rmcp::{ErrorData, RoleServer, service::RequestContext};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tracing::{Instrument as _, Span};
 
-use super::form::OfferedTool;
+use super::{
+    form::{ARGUMENTS, OfferedTool},
+    sets::ToolSets,
+};
 use crate::{
-    access::{Caller, Claims, IdentityMode, Key},
+    access::{Caller, Claims, IdentityMode, Key, join_connection},
     http::panic_text,
     operation::{
         Call, Registered, Reply, RequestInfo, Services, fingerprint, input::check, record_status,
@@ -23,6 +26,9 @@ use crate::{
 /// The header that names an MCP connection.
 pub(super) const CONNECTION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
+/// The argument that names a session.
+const SESSION: &str = "session_id";
+
 /// One message of a request, with everything that is needed to run an operation for it.
 #[derive(Clone)]
 pub(super) struct McpRequest {
@@ -31,10 +37,21 @@ pub(super) struct McpRequest {
     pub(super) info: RequestInfo,
     /// The tools that the request can call.
     pub(super) tools: Arc<[Arc<OfferedTool>]>,
+    /// All tools.
+    pub(super) sets: Arc<ToolSets>,
     pub(super) path: Arc<str>,
     /// The span of the whole HTTP request.
     pub(super) span: Span,
     pub(super) outcome: Arc<OnceLock<Outcome>>,
+}
+
+/// From where the input of an operation comes.
+#[derive(Clone, Copy)]
+pub(super) enum Input<'a> {
+    /// The arguments of a call of a tool.
+    Arguments(&'a OfferedTool, &'a Map<String, Value>),
+    /// The input of a resource.
+    Fixed(fn() -> Value),
 }
 
 /// The outcome of the operation that a message asked for.
@@ -62,7 +79,7 @@ impl McpRequest {
         cx: &RequestContext<RoleServer>,
         headers: &HeaderMap,
         operation: &Registered,
-        input: impl FnOnce(&Claims) -> Value,
+        input: Input<'_>,
     ) -> Result<Result<Value>, ErrorData> {
         let running = AssertUnwindSafe(self.execute(headers, operation, input)).catch_unwind();
         let span = self.span.in_scope(|| self.info.span(operation.meta.id));
@@ -93,11 +110,20 @@ impl McpRequest {
         &self,
         headers: &HeaderMap,
         operation: &Registered,
-        input: impl FnOnce(&Claims) -> Value,
+        input: Input<'_>,
     ) -> Result<Reply> {
         let claims = claims(headers, operation.meta.idempotent())?;
-        let mut input = input(&claims);
-        let issues = check(&operation.input, &mut input, |_| "arguments");
+        let (mut input, unread) = match input {
+            Input::Fixed(input) => (input(), Vec::new()),
+            Input::Arguments(tool, arguments) => {
+                let caller = self.caller(&claims, arguments.contains_key(SESSION)).await;
+                tool.form.input(&operation.input, arguments, caller.as_ref())
+            }
+        };
+        let mut issues = check(&operation.input, &mut input, |_| ARGUMENTS);
+        // One issue for each value: what could not be read was checked as it was sent.
+        issues.retain(|issue| unread.iter().all(|other| other.loc != issue.loc));
+        issues.extend(unread);
         if !issues.is_empty() {
             return Err(Error::Invalid(issues));
         }
@@ -108,11 +134,20 @@ impl McpRequest {
         (operation.execute)(&call, &input).await
     }
 
-    /// Returns the agent that the request acts as, where the key permits what the headers claim.
-    pub(super) fn caller_id(&self, claims: &Claims) -> Option<String> {
+    /// Returns the agent that the request acts as, where the key permits what the headers claim. With
+    /// `in_connection` also in the session that was registered through the connection.
+    async fn caller(&self, claims: &Claims, in_connection: bool) -> Option<Caller> {
         let (keys, mode) = (&self.services.keys, IdentityMode::HeadersOnly);
         let caller = Caller::resolve(&self.key, keys, mode, &Value::Null, claims);
-        caller.ok().map(|caller| caller.agent_id)
+        let mut caller = caller.ok()?;
+        if let Some(connection_id) = claims.connection_id.as_ref().filter(|_| in_connection) {
+            let mut db = self.services.db.connect_lazily();
+            // A connection that has ended is refused when the operation runs.
+            if join_connection(&mut db, &mut caller, connection_id).await.is_ok() {
+                db.commit_and_release().await.ok()?;
+            }
+        }
+        Some(caller)
     }
 }
 

@@ -15,9 +15,13 @@ use rmcp::{
 };
 use serde_json::{Value, json};
 
-use super::{form::OfferedTool, prompts, request::McpRequest};
+use super::{
+    form::OfferedTool,
+    prompts,
+    request::{Input, McpRequest},
+};
 use crate::{
-    access::{Category, Claims},
+    access::Category,
     operation::{McpResource, Operations, Registered, untrusted_paths},
     values::{Error, VERSION},
 };
@@ -69,11 +73,11 @@ impl ServerHandler for Server {
         let (request, headers) = McpRequest::of(&cx)?;
         let CallToolRequestParams { name, arguments, .. } = params;
         let Some(tool) = request.tools.iter().find(|tool| tool.name() == name) else {
-            let text = format!("unknown tool `{name}`: call tools/list for the offered tools");
+            let text = request.sets.not_offered(&name, &request.tools);
             return Err(ErrorData::invalid_params(text, None));
         };
         let (OfferedTool { operation, form }, arguments) = (&**tool, arguments.unwrap_or_default());
-        let input = |claims: &Claims| form.input(&arguments, request.caller_id(claims).as_deref());
+        let input = Input::Arguments(tool, &arguments);
         let result = match request.run(&cx, headers, operation, input).await? {
             Ok(body) => tool_result(operation, form.tool_answer(body)),
             Err(Error::Invalid(issues)) => {
@@ -110,7 +114,7 @@ impl ServerHandler for Server {
                 format!("unknown resource `{}`: call resources/list for all resources", params.uri);
             return Err(ErrorData::resource_not_found(text, Some(json!({ "uri": params.uri }))));
         };
-        match request.run(&cx, headers, operation, |_| (resource.input)()).await? {
+        match request.run(&cx, headers, operation, Input::Fixed(resource.input)).await? {
             Ok(body) => {
                 let text = text(resource, operation, &body);
                 let contents = ResourceContents::text(text, resource.uri);
