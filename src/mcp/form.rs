@@ -171,6 +171,12 @@ impl ToolForm {
         issues.collect()
     }
 
+    /// Iterates over the names of the arguments that narrow an answer.
+    pub(super) fn filters(&self) -> impl Iterator<Item = &str> {
+        let optional = self.members.iter().filter(|member| !member.is_required);
+        optional.filter_map(|member| member.argument.as_deref())
+    }
+
     /// Iterates over the names of the arguments.
     pub(super) fn arguments(&self) -> impl Iterator<Item = &str> {
         self.members.iter().filter_map(|member| member.argument.as_deref())

@@ -1,5 +1,6 @@
 //! The MCP endpoint, with the requests of clients of each protocol revision.
 mod arguments;
+mod limits;
 mod paths;
 mod requests;
 
@@ -91,6 +92,9 @@ impl Mcp {
         let structured = &result["structuredContent"];
         let same = if text.is_array() { &structured["result"] } else { structured };
         assert_eq!(&text, same, "{tool}");
+        // The mark of untrusted text is where each client sees it.
+        let mark = result["_meta"].get("agent-coordinator/untrusted");
+        assert_eq!(structured.get("untrusted"), mark, "{tool}: {result}");
         result
     }
 
@@ -572,7 +576,8 @@ async fn each_tool_answers_as_its_route() {
         let answer = client.send(asked.method, &asked.path, asked.body).await;
         assert_eq!(answer.status, 200, "{name}: {}", answer.text);
         let names = |it: &Value| -> Vec<String> {
-            it.as_object().map(|it| it.keys().cloned().collect()).unwrap_or_default()
+            let names = it.as_object().map(|it| it.keys().cloned().collect::<Vec<_>>());
+            names.unwrap_or_default().into_iter().filter(|it| it != "untrusted").collect()
         };
         let mut expected = names(&answer.json);
         if name == "remember" {
