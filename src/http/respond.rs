@@ -15,6 +15,10 @@ pub(crate) fn respond(error: &Error, request_id: &str) -> Response {
         let seconds = const { HeaderValue::from_static("1") };
         response.headers_mut().insert(header::RETRY_AFTER, seconds);
     }
+    if matches!(error, Error::Unauthenticated) {
+        let scheme = const { HeaderValue::from_static("Bearer") };
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+    }
     response
 }
 

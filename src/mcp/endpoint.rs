@@ -15,8 +15,11 @@ use axum::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 use http_body_util::BodyExt as _;
-use rmcp::transport::streamable_http_server::{
-    StreamableHttpServerConfig, StreamableHttpService, session::never::NeverSessionManager,
+use rmcp::{
+    model::ProtocolVersion,
+    transport::streamable_http_server::{
+        StreamableHttpServerConfig, StreamableHttpService, session::never::NeverSessionManager,
+    },
 };
 use serde_json::{Value, json};
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -47,7 +50,7 @@ const META: Meta = Meta::read("use_mcp").writes();
 struct Endpoint {
     services: Arc<Services>,
     protocol: StreamableHttpService<Server, NeverSessionManager>,
-    sets: ToolSets,
+    sets: Arc<ToolSets>,
     resources: HashSet<&'static str>,
 }
 
@@ -110,7 +113,7 @@ impl Endpoint {
         let protocol =
             StreamableHttpService::new(move || Ok(server.clone()), Arc::default(), transport);
         let resources = operations.resources().map(|resource| resource.uri).collect();
-        Self { services, protocol, sets: ToolSets::new(operations), resources }
+        Self { services, protocol, sets: Arc::new(ToolSets::new(operations)), resources }
     }
 
     /// Answers a request. Counts each of its messages for the operation that it runs.
@@ -145,6 +148,10 @@ impl Endpoint {
         // The library requires a host name and accepts any.
         let localhost = const { HeaderValue::from_static("localhost") };
         parts.headers.entry(header::HOST).or_insert(localhost);
+        accept_both_types(&mut parts.headers);
+        // Absent, it is that of JSON, as for every other route.
+        let json = const { HeaderValue::from_static("application/json") };
+        parts.headers.entry(header::CONTENT_TYPE).or_insert(json);
         let Incoming { messages, is_batch } = match message::parse(&parts.headers, body) {
             Ok(incoming) => incoming,
             Err(refusal) => return Ok(Answers::single(refusal.respond())),
@@ -161,6 +168,7 @@ impl Endpoint {
                 key: key.clone(),
                 info: info.clone(),
                 tools: tools.clone(),
+                sets: self.sets.clone(),
                 path: parts.uri.path().into(),
                 span: span.clone(),
                 outcome: Arc::default(),
@@ -218,6 +226,24 @@ impl Endpoint {
     }
 }
 
+/// Lets a client that takes JSON pass the library, which requires that it names the type of event streams
+/// too. No answer is an event stream.
+fn accept_both_types(headers: &mut HeaderMap) {
+    let accepted: Vec<_> = headers.get_all(header::ACCEPT).iter().cloned().collect();
+    let types = accepted.iter().filter_map(|value| value.to_str().ok());
+    let mut types = types.flat_map(|value| value.split(',')).map(|range| {
+        let essence = range.split(';').next().unwrap_or_default();
+        essence.trim().to_ascii_lowercase()
+    });
+    let takes_json = |essence: String| {
+        ["*/*", "application/*", "application/json", ""].contains(&essence.as_str())
+    };
+    if accepted.is_empty() || types.any(takes_json) {
+        let both = const { HeaderValue::from_static("application/json, text/event-stream") };
+        headers.insert(header::ACCEPT, both);
+    }
+}
+
 /// Converts a failure that the library answers as plain text into JSON, like every other failure.
 async fn failure_as_json(response: Response) -> Response {
     let content = response.headers().get(header::CONTENT_TYPE);
@@ -229,7 +255,11 @@ async fn failure_as_json(response: Response) -> Response {
     }
     let (mut parts, body) = response.into_parts();
     let text = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
+    let mut text = String::from_utf8_lossy(&text).into_owned();
+    if text.contains("Unsupported MCP-Protocol-Version") {
+        let known: Vec<_> = ProtocolVersion::KNOWN_VERSIONS.iter().map(|it| it.as_str()).collect();
+        text.push_str(&format!("; expected one of {}", known.join(", ")));
+    }
     parts.headers.remove(header::CONTENT_TYPE);
     parts.headers.remove(header::CONTENT_LENGTH);
     let mut response = (status, Json(json!({ "detail": text }))).into_response();

@@ -4,13 +4,22 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::arguments::{UNKNOWN, is_absent, is_closed, normalize, unknown};
 use crate::{
+    access::Caller,
     operation::{
         IDENTITY_MEMBERS, Meta, Registered, Tool,
         input::keywords::{forbid_null, required},
     },
-    values::{Issue, json::cut},
+    values::{
+        Issue,
+        issue::{missing, value_error},
+        json::cut,
+    },
 };
+
+/// The place of arguments in the path of an issue.
+pub(super) const ARGUMENTS: &str = "arguments";
 
 /// An operation that is offered as a tool.
 pub(super) struct OfferedTool {
@@ -46,6 +55,8 @@ struct Member {
     /// `None` where the member is not an argument.
     argument: Option<String>,
     fallback: Option<Value>,
+    /// Whether a call without the argument is refused.
+    is_required: bool,
 }
 
 impl ToolForm {
@@ -65,7 +76,12 @@ impl ToolForm {
                     tool.name
                 );
                 let fallback = needed.then(|| json!(""));
-                members.push(Member { name: name.clone(), argument: None, fallback });
+                members.push(Member {
+                    name: name.clone(),
+                    argument: None,
+                    fallback,
+                    is_required: false,
+                });
                 continue;
             }
             let (argument, fallback) = (tool.argument(name).to_owned(), default_of(&tool, name));
@@ -76,7 +92,13 @@ impl ToolForm {
                 None => {}
             }
             properties.insert(argument.clone(), schema);
-            members.push(Member { name: name.clone(), argument: Some(argument), fallback });
+            let is_required = needed && fallback.is_none();
+            members.push(Member {
+                name: name.clone(),
+                argument: Some(argument),
+                fallback,
+                is_required,
+            });
         }
         let mut schema = Map::new();
         schema.insert("type".to_owned(), json!("object"));
@@ -84,25 +106,80 @@ impl ToolForm {
         if !required_arguments.is_empty() {
             schema.insert("required".to_owned(), required_arguments.into());
         }
+        schema.insert("additionalProperties".to_owned(), json!(false));
         Self { tool, schema: Arc::new(schema), members }
     }
 
-    /// Converts arguments into the input of the operation. Unknown arguments are ignored.
-    pub(super) fn input(&self, arguments: &Map<String, Value>, caller: Option<&str>) -> Value {
-        let mut input = Map::new();
+    /// Converts arguments into the input of the operation, whose schema is given. Also returns the issues
+    /// that the check of the input cannot find. The paths of both begin with the names of members.
+    pub(super) fn input(
+        &self,
+        schema: &Value,
+        arguments: &Map<String, Value>,
+        caller: Option<&Caller>,
+    ) -> (Value, Vec<Issue>) {
+        let (mut input, mut issues) = (Map::new(), Vec::new());
         for member in &self.members {
             let given = member.argument.as_ref().and_then(|name| arguments.get(name)).cloned();
+            let given = given.and_then(|mut value| {
+                let property = &schema["properties"][&member.name];
+                let mut path = vec![json!(ARGUMENTS), json!(member.name)];
+                normalize(property, &mut value, &mut path, &mut issues);
+                if member.is_required && self.tool.must_have_text(&member.name) && is_empty(&value)
+                {
+                    issues.push(Issue::new(value_error(NOT_BLANK), &path, &value));
+                }
+                (member.is_required || !is_absent(property, &mut value)).then_some(value)
+            });
             let own = self.tool.own.filter(|own| *own == member.name).and(caller);
-            let missing = given.as_ref().is_none_or(Value::is_null);
-            let value = match own.filter(|_| missing) {
-                Some(caller) => Some(json!(caller)),
-                None => given.or_else(|| member.fallback.clone()),
-            };
+            let own = || own.map(|caller| json!(caller.agent_id));
+            let value = given.or_else(own).or_else(|| member.fallback.clone());
             if let Some(value) = value {
                 input.insert(member.name.clone(), value);
             }
         }
-        input.into()
+        issues.extend(self.unknown(arguments, caller));
+        (input.into(), issues)
+    }
+
+    /// Returns the issues of the arguments that the tool does not have. One that names the caller is not
+    /// needed and does no harm, as long as it names the caller.
+    fn unknown(&self, arguments: &Map<String, Value>, caller: Option<&Caller>) -> Vec<Issue> {
+        let known: Vec<_> = self.arguments().collect();
+        let unknown_ones = arguments.iter().filter(|(name, _)| !known.contains(&name.as_str()));
+        let issues = unknown_ones.filter_map(|(name, value)| {
+            let path = [json!(ARGUMENTS), json!(name)];
+            if !IDENTITY_MEMBERS.contains(&name.as_str()) {
+                return Some(unknown(name, value, &path, &known));
+            }
+            let caller = caller?;
+            let (own, header) = match name.as_str() {
+                "agent_id" => (Some(caller.agent_id.as_str()), "X-Agent-Id"),
+                "agent_type" => (Some(caller.agent_type.as_str()), "X-Agent-Type"),
+                _ => (caller.session_id.as_deref(), "X-Session-Id"),
+            };
+            let is_harmless = is_empty(value) || value.as_str() == own;
+            (!is_harmless).then(|| {
+                let own = own.map_or("none".to_owned(), |own| format!("`{own}`"));
+                let text = format!(
+                    "Unknown member `{name}`: the key and the header {header} name the caller \
+                     (now {own}); leave it out"
+                );
+                Issue::new((UNKNOWN, text), &path, value)
+            })
+        });
+        issues.collect()
+    }
+
+    /// Iterates over the names of the arguments that narrow an answer.
+    pub(super) fn filters(&self) -> impl Iterator<Item = &str> {
+        let optional = self.members.iter().filter(|member| !member.is_required);
+        optional.filter_map(|member| member.argument.as_deref())
+    }
+
+    /// Iterates over the names of the arguments.
+    pub(super) fn arguments(&self) -> impl Iterator<Item = &str> {
+        self.members.iter().filter_map(|member| member.argument.as_deref())
     }
 
     /// Converts the answer of the operation into that of the tool.
@@ -111,18 +188,31 @@ impl ToolForm {
             for name in self.tool.added {
                 members.entry(*name).or_insert(Value::Null);
             }
+            let reason = members.get("reason").and_then(Value::as_str).map(str::to_owned);
+            let remedies = self.tool.remedies.iter();
+            for (_, text) in remedies.filter(|(refused, _)| reason.as_deref() == Some(refused)) {
+                members.insert("expected".to_owned(), json!(text));
+            }
         }
         body
     }
 
-    /// Converts the issues of an input into issues of the arguments.
+    /// Converts the issues of an input into issues of the arguments, in the order of declaration. Unknown
+    /// arguments come last.
     pub(super) fn issues(
         &self,
         mut issues: Vec<Issue>,
         arguments: &Map<String, Value>,
     ) -> Vec<Issue> {
-        for issue in &mut issues {
-            if issue.kind == "missing" && issue.loc.len() == 2 {
+        let place = |issue: &Issue| match issue.loc.get(1) {
+            Some(Value::String(name)) if issue.kind != UNKNOWN => {
+                self.members.iter().position(|member| member.name == *name).unwrap_or_default()
+            }
+            _ => usize::from(issue.kind == UNKNOWN) * self.members.len(),
+        };
+        issues.sort_by_key(place);
+        for issue in issues.iter_mut().filter(|issue| issue.kind != UNKNOWN) {
+            if issue.kind == missing().0 && issue.loc.len() == 2 {
                 issue.input = cut(&Value::Object(arguments.clone()));
             }
             if let Some(Value::String(name)) = issue.loc.get_mut(1) {
@@ -131,6 +221,12 @@ impl ToolForm {
         }
         issues
     }
+}
+
+const NOT_BLANK: &str = "expected text that is not blank";
+
+fn is_empty(value: &Value) -> bool {
+    value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty())
 }
 
 fn default_of(tool: &Tool, member: &str) -> Option<Value> {
@@ -147,17 +243,26 @@ fn concise(schema: &Value) -> Value {
     if members.contains_key("x-time") {
         members.insert("format".to_owned(), json!("date-time"));
     }
+    let is_closed = is_closed(&json!(members));
     members.retain(|keyword, value| match keyword.as_str() {
-        "format" => ["uuid", "date-time"].iter().any(|format| value == format),
+        // Clients know this format. Some refuse a schema with any other one.
+        "format" => value == "date-time",
         "default" => !value.is_null(),
         "title" | "minLength" | "minItems" | "maxItems" | "additionalProperties" => false,
         keyword => !keyword.starts_with("x-"),
     });
     if let Some(items) = members.get_mut("items") {
         *items = concise(items);
+        // Some clients refuse a schema of a list without a type of its items. Any value is taken.
+        if *items == json!({}) {
+            *items = json!({ "type": "string" });
+        }
     }
     if let Some(properties) = members.get_mut("properties").and_then(Value::as_object_mut) {
         properties.values_mut().for_each(|property| *property = concise(property));
+    }
+    if is_closed {
+        members.insert("additionalProperties".to_owned(), json!(false));
     }
     schema
 }
@@ -201,18 +306,25 @@ mod tests {
                     "which": { "type": "string", "description": "What." },
                     "whose": { "type": "string" },
                     "limit": { "type": "integer", "default": 20, "minimum": 0 },
-                    "lists": { "type": "array", "items": {} },
+                    "lists": { "type": "array", "items": { "type": "string" } },
                 },
                 "required": ["which"],
+                "additionalProperties": false,
             })
         );
-        let arguments = json!({ "which": "x", "agent_id": "evil", "secret": "s", "whose": null });
-        let arguments = arguments.as_object().expect("an object").clone();
-        assert_eq!(
-            form.input(&arguments, Some("me")),
-            json!({ "what": "x", "agent_id": "", "whose": "me", "limit": 20 })
-        );
-        assert_eq!(form.input(&arguments, None)["whose"], Value::Null);
+        let input = |arguments: Value, caller: Option<&Caller>| {
+            let arguments = arguments.as_object().expect("an object");
+            form.input(&schema(), arguments, caller)
+        };
+        let me = Caller { agent_id: "me".to_owned(), ..Caller::anonymous() };
+        let own = json!({ "which": "x", "agent_id": "me", "whose": null });
+        let expected = json!({ "what": "x", "agent_id": "", "whose": "me", "limit": 20 });
+        assert_eq!(input(own.clone(), Some(&me)), (expected, Vec::new()));
+        assert_eq!(input(own, None).0["whose"], Value::Null);
+        let evil = json!({ "which": "x", "agent_id": "evil", "secret": "s" });
+        let (_, issues) = input(evil, Some(&me));
+        let told: Vec<_> = issues.iter().map(|it| (it.kind, &it.loc[1])).collect();
+        assert_eq!(told, [(UNKNOWN, &json!("agent_id")), (UNKNOWN, &json!("secret"))]);
     }
 
     #[test]

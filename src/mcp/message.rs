@@ -74,11 +74,15 @@ pub(super) fn parse(headers: &HeaderMap, body: Bytes) -> Result<Incoming, Refusa
     {
         return Ok(single(Asks::Nothing { is_initialize: false }, body));
     }
-    let message: Value = serde_json::from_slice(&body)
+    let mut message: Value = serde_json::from_slice(&body)
         .map_err(|_| invalid_request(PARSE_ERROR, "Parse error: the body is not valid JSON"))?;
-    let Value::Array(messages) = message else {
+    let Value::Array(messages) = &mut message else {
+        let body = if read_params(&mut message) { message.to_string().into() } else { body };
         return Ok(single(asks(&message)?, body));
     };
+    for message in messages.iter_mut() {
+        read_params(message);
+    }
     let revision = headers.get("mcp-protocol-version").map(|value| value.as_bytes());
     if revision.is_some_and(|revision| revision > LAST_WITH_BATCHES.as_bytes()) {
         let text = "Invalid Request: this revision has no batches; send one message";
@@ -95,6 +99,51 @@ pub(super) fn parse(headers: &HeaderMap, body: Bytes) -> Result<Incoming, Refusa
         asks => Ok(Message { asks, body: message.to_string().into() }),
     });
     Ok(Incoming { messages: messages.collect::<Result<_, _>>()?, is_batch: true })
+}
+
+/// Takes parameters and arguments that are null or blank for absent, and an object that was sent as text.
+/// Returns whether it has changed the message.
+fn read_params(message: &mut Value) -> bool {
+    let is_nothing = |value: &Value| {
+        value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty())
+    };
+    let Some(members) = message.as_object_mut() else { return false };
+    if members.get("params").is_some_and(is_nothing) {
+        members.remove("params");
+        return true;
+    }
+    let Some(Value::Object(params)) = members.get_mut("params") else { return false };
+    let Some(arguments) = params.get_mut("arguments") else { return false };
+    if is_nothing(arguments) {
+        params.remove("arguments");
+        return true;
+    }
+    let read = arguments.as_str().and_then(|text| serde_json::from_str(text).ok());
+    if let Some(read @ Value::Object(_)) = read {
+        *arguments = read;
+        return true;
+    }
+    false
+}
+
+/// Returns what is wrong with the parameters that open a connection, if anything.
+fn initialize_problem(params: &Value) -> Option<String> {
+    let lacking = [
+        ("protocolVersion", params["protocolVersion"].is_string(), "text such as \"2025-11-25\""),
+        ("capabilities", params["capabilities"].is_object(), "an object, which can be empty"),
+        (
+            "clientInfo",
+            params["clientInfo"]["name"].is_string(),
+            "an object with `name` and `version`",
+        ),
+        (
+            "clientInfo",
+            params["clientInfo"]["version"].is_string(),
+            "an object with `name` and `version`",
+        ),
+    ];
+    let (name, _, expected) = lacking.into_iter().find(|(_, is_there, _)| !is_there)?;
+    Some(format!("`params` of initialize: `{name}` must be {expected}"))
 }
 
 /// Returns what a message asks for, if it is a message.
@@ -124,7 +173,14 @@ fn asks(message: &Value) -> Result<Asks, Refusal> {
         Value::Null | Value::Object(_) => Ok(()),
         _ => Err(wrong(&format!("`{name}` must be an object"))),
     };
+    if !(params.is_null() || params.is_object()) {
+        return Err(wrong("`params` must be an object"));
+    }
     match method {
+        "initialize" => match initialize_problem(params) {
+            Some(text) => Err(wrong(&text)),
+            None => Ok(Asks::Nothing { is_initialize: true }),
+        },
         "tools/call" => {
             object("arguments")?;
             text("name").map(Asks::Tool)
@@ -134,6 +190,6 @@ fn asks(message: &Value) -> Result<Asks, Refusal> {
             object("arguments")?;
             text("name").map(|_| nothing)
         }
-        method => Ok(Asks::Nothing { is_initialize: method == "initialize" }),
+        _ => Ok(nothing),
     }
 }

@@ -3,9 +3,14 @@
 //! The library rmcp implements the protocol, for clients that `initialize` and for clients that do not.
 //! Name, arguments and description of a tool come from its operation. A tool call is authorized as its
 //! operation, everything else as `use_mcp`.
+mod answer;
+mod arguments;
+mod bounds;
 mod endpoint;
 mod form;
 mod message;
+mod names;
+mod paths;
 mod prompts;
 mod request;
 mod server;

@@ -7,12 +7,15 @@ use std::{
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName, StatusCode, request::Parts};
 use rmcp::{ErrorData, RoleServer, service::RequestContext};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tracing::{Instrument as _, Span};
 
-use super::form::OfferedTool;
+use super::{
+    form::{ARGUMENTS, OfferedTool},
+    sets::ToolSets,
+};
 use crate::{
-    access::{Caller, Claims, IdentityMode, Key},
+    access::{Caller, Claims, IdentityMode, Key, join_connection},
     http::panic_text,
     operation::{
         Call, Registered, Reply, RequestInfo, Services, fingerprint, input::check, record_status,
@@ -23,6 +26,9 @@ use crate::{
 /// The header that names an MCP connection.
 pub(super) const CONNECTION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
+/// The argument that names a session.
+const SESSION: &str = "session_id";
+
 /// One message of a request, with everything that is needed to run an operation for it.
 #[derive(Clone)]
 pub(super) struct McpRequest {
@@ -31,10 +37,21 @@ pub(super) struct McpRequest {
     pub(super) info: RequestInfo,
     /// The tools that the request can call.
     pub(super) tools: Arc<[Arc<OfferedTool>]>,
+    /// All tools.
+    pub(super) sets: Arc<ToolSets>,
     pub(super) path: Arc<str>,
     /// The span of the whole HTTP request.
     pub(super) span: Span,
     pub(super) outcome: Arc<OnceLock<Outcome>>,
+}
+
+/// From where the input of an operation comes.
+#[derive(Clone, Copy)]
+pub(super) enum Input<'a> {
+    /// The arguments of a call of a tool.
+    Arguments(&'a OfferedTool, &'a Map<String, Value>),
+    /// The input of a resource.
+    Fixed(fn() -> Value),
 }
 
 /// The outcome of the operation that a message asked for.
@@ -62,7 +79,7 @@ impl McpRequest {
         cx: &RequestContext<RoleServer>,
         headers: &HeaderMap,
         operation: &Registered,
-        input: impl FnOnce(&Claims) -> Value,
+        input: Input<'_>,
     ) -> Result<Result<Value>, ErrorData> {
         let running = AssertUnwindSafe(self.execute(headers, operation, input)).catch_unwind();
         let span = self.span.in_scope(|| self.info.span(operation.meta.id));
@@ -93,11 +110,23 @@ impl McpRequest {
         &self,
         headers: &HeaderMap,
         operation: &Registered,
-        input: impl FnOnce(&Claims) -> Value,
+        input: Input<'_>,
     ) -> Result<Reply> {
         let claims = claims(headers, operation.meta.idempotent())?;
-        let mut input = input(&claims);
-        let issues = check(&operation.input, &mut input, |_| "arguments");
+        let (mut input, unread) = match input {
+            Input::Fixed(input) => (input(), Vec::new()),
+            Input::Arguments(tool, arguments) => {
+                let caller = match arguments.contains_key(SESSION) {
+                    true => self.caller_in_connection(&claims).await,
+                    false => self.caller(&claims),
+                };
+                tool.form.input(&operation.input, arguments, caller.as_ref())
+            }
+        };
+        let mut issues = check(&operation.input, &mut input, |_| ARGUMENTS);
+        // One issue for each value: what could not be read was checked as it was sent.
+        issues.retain(|issue| unread.iter().all(|other| other.loc != issue.loc));
+        issues.extend(unread);
         if !issues.is_empty() {
             return Err(Error::Invalid(issues));
         }
@@ -108,15 +137,24 @@ impl McpRequest {
         (operation.execute)(&call, &input).await
     }
 
-    /// Returns the agent that the request acts as, where the key permits what the headers claim.
-    pub(super) fn caller_id(&self, claims: &Claims) -> Option<String> {
-        self.caller(claims).map(|caller| caller.agent_id)
-    }
-
     /// Returns the caller that the headers claim, where the key permits it. Its trust is not known yet.
     pub(super) fn caller(&self, claims: &Claims) -> Option<Caller> {
         let (keys, mode) = (&self.services.keys, IdentityMode::HeadersOnly);
         Caller::resolve(&self.key, keys, mode, &Value::Null, claims).ok()
+    }
+
+    /// Returns the caller that the headers claim, in the session that was registered through the
+    /// connection.
+    async fn caller_in_connection(&self, claims: &Claims) -> Option<Caller> {
+        let mut caller = self.caller(claims)?;
+        if let Some(connection_id) = &claims.connection_id {
+            let mut db = self.services.db.connect_lazily();
+            // A connection that has ended is refused when the operation runs.
+            if join_connection(&mut db, &mut caller, connection_id).await.is_ok() {
+                db.commit_and_release().await.ok()?;
+            }
+        }
+        Some(caller)
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::form::OfferedTool;
+use super::{form::OfferedTool, names::nearest};
 use crate::{
     operation::Operations,
     values::{Error, Issue, Result, issue::Problem},
@@ -162,6 +162,28 @@ impl ToolSets {
             _ if name == ALL => self.0.iter().collect(),
             Some((_, names)) => names.iter().filter_map(|name| tool(name)).collect(),
             None => tool(name).into_iter().collect(),
+        }
+    }
+
+    /// Explains why a request cannot call a tool: the set that has it, or the name that was probably meant.
+    pub(super) fn not_offered(&self, name: &str, offered: &[Arc<OfferedTool>]) -> String {
+        if self.0.iter().any(|tool| tool.name() == name) {
+            let set = SETS.iter().find(|(_, names)| names.contains(&name));
+            let set = set.map_or(ALL, |(set, _)| set);
+            return format!(
+                "the tool `{name}` is not offered at this URL: it is in the set `{set}`; connect to \
+                 /mcp?tools={DEFAULT},{set}"
+            );
+        }
+        match nearest(name, self.0.iter().map(|tool| tool.name())) {
+            Some(meant) if offered.iter().any(|tool| tool.name() == meant) => {
+                format!("unknown tool `{name}`: did you mean `{meant}`?")
+            }
+            Some(meant) => {
+                let hint = self.not_offered(meant, offered);
+                format!("unknown tool `{name}`: did you mean `{meant}`? But {hint}")
+            }
+            None => format!("unknown tool `{name}`: call tools/list for the offered tools"),
         }
     }
 

@@ -23,6 +23,10 @@ pub struct Tool {
     pub(crate) defaults: &'static [(&'static str, &'static str)],
     /// The member that stands for the id of the caller when its argument is absent.
     pub(crate) own: Option<&'static str>,
+    /// Required members whose text must not be blank.
+    pub(crate) filled: &'static [&'static str],
+    /// What the tool expects where it refuses a call for one of these reasons.
+    pub(crate) remedies: &'static [(&'static str, &'static str)],
     /// Members that the answer of the tool always has and that the route omits.
     pub(crate) added: &'static [&'static str],
 }
@@ -30,7 +34,17 @@ pub struct Tool {
 impl Tool {
     /// Creates a tool with all members of the input as arguments.
     pub const fn named(name: &'static str) -> Self {
-        Self { name, hidden: &[], shown: &[], renamed: &[], defaults: &[], own: None, added: &[] }
+        Self {
+            name,
+            hidden: &[],
+            shown: &[],
+            renamed: &[],
+            defaults: &[],
+            own: None,
+            filled: &[],
+            remedies: &[],
+            added: &[],
+        }
     }
 
     /// Leaves members out. Each has its default, or is absent.
@@ -63,6 +77,18 @@ impl Tool {
         self
     }
 
+    /// Refuses a call in which the text of one of these required members is blank.
+    pub const fn filled(mut self, members: &'static [&'static str]) -> Self {
+        self.filled = members;
+        self
+    }
+
+    /// Says what is expected, in the member `expected` of a refusal: reason, text.
+    pub const fn remedies(mut self, texts: &'static [(&'static str, &'static str)]) -> Self {
+        self.remedies = texts;
+        self
+    }
+
     /// Adds members to the answer, as null, that the route omits.
     pub const fn add(mut self, members: &'static [&'static str]) -> Self {
         self.added = members;
@@ -74,6 +100,11 @@ impl Tool {
         let names_caller =
             identity != IdentityMode::HeadersOnly && IDENTITY_MEMBERS.contains(&member);
         self.hidden.contains(&member) || (names_caller && !self.shown.contains(&member))
+    }
+
+    /// Whether the text of a required member must not be blank.
+    pub(crate) fn must_have_text(&self, member: &str) -> bool {
+        self.filled.contains(&member)
     }
 
     /// Returns the name of the argument of a member.

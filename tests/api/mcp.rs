@@ -1,4 +1,9 @@
 //! The MCP endpoint, with the requests of clients of each protocol revision.
+mod arguments;
+mod limits;
+mod paths;
+mod requests;
+
 use std::collections::BTreeSet;
 
 use agent_coordinator::{App, Category, capabilities, operation::Registered, router};
@@ -36,34 +41,34 @@ const CORE: [&str; 16] = [
 
 /// A client that speaks MCP.
 #[derive(Clone)]
-struct Mcp {
-    client: Client,
+pub(crate) struct Mcp {
+    pub(crate) client: Client,
     path: String,
 }
 
 impl Mcp {
-    fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client) -> Self {
         let client = client.header("accept", ACCEPT).header("content-type", "application/json");
         Self { client, path: "/mcp".to_owned() }
     }
 
-    fn offered(mut self, tools: &str) -> Self {
+    pub(crate) fn offered(mut self, tools: &str) -> Self {
         self.path = format!("/mcp?tools={tools}");
         self
     }
 
-    fn header(mut self, name: &'static str, value: &str) -> Self {
+    pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
         self.client = self.client.header(name, value);
         self
     }
 
-    async fn send(&self, method: &str, params: Value) -> Answer {
+    pub(crate) async fn send(&self, method: &str, params: Value) -> Answer {
         let message = json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params });
         self.client.post(&self.path, message).await
     }
 
     /// The result of a request that succeeds at the level of the protocol.
-    async fn ask(&self, method: &str, params: Value) -> Value {
+    pub(crate) async fn ask(&self, method: &str, params: Value) -> Value {
         let answer = self.send(method, params).await;
         assert_eq!(answer.status, 200, "{method}: {}", answer.text);
         assert_eq!(answer.json["id"], 7, "{}", answer.text);
@@ -72,7 +77,7 @@ impl Mcp {
     }
 
     /// The code and the message of a protocol error.
-    async fn failure(&self, method: &str, params: Value) -> (i64, String) {
+    pub(crate) async fn failure(&self, method: &str, params: Value) -> (i64, String) {
         let answer = self.send(method, params).await;
         let error = &answer.json["error"];
         let message = error["message"].as_str().unwrap_or_default().to_owned();
@@ -80,31 +85,34 @@ impl Mcp {
     }
 
     /// The result of a tool, whose text and structured content must be equal.
-    async fn result(&self, tool: &str, arguments: Value) -> Value {
+    pub(crate) async fn result(&self, tool: &str, arguments: Value) -> Value {
         let result = self.ask("tools/call", json!({ "name": tool, "arguments": arguments })).await;
         let text = result["content"][0]["text"].as_str().expect("text");
         let text: Value = serde_json::from_str(text).expect("JSON");
         let structured = &result["structuredContent"];
         let same = if text.is_array() { &structured["result"] } else { structured };
         assert_eq!(&text, same, "{tool}");
+        // The mark of untrusted text is where each client sees it.
+        let mark = result["_meta"].get("agent-coordinator/untrusted");
+        assert_eq!(structured.get("untrusted"), mark, "{tool}: {result}");
         result
     }
 
     /// The answer of a tool that did not fail.
-    async fn tool(&self, tool: &str, arguments: Value) -> Value {
+    pub(crate) async fn tool(&self, tool: &str, arguments: Value) -> Value {
         let result = self.result(tool, arguments).await;
         assert_eq!(result["isError"], false, "{tool}: {result}");
         serde_json::from_str(result["content"][0]["text"].as_str().expect("text")).expect("JSON")
     }
 
     /// The error of a tool.
-    async fn tool_failure(&self, tool: &str, arguments: Value) -> Value {
+    pub(crate) async fn tool_failure(&self, tool: &str, arguments: Value) -> Value {
         let result = self.result(tool, arguments).await;
         assert_eq!(result["isError"], true, "{tool}: {result}");
         result["structuredContent"].clone()
     }
 
-    async fn tools(&self) -> Vec<Value> {
+    pub(crate) async fn tools(&self) -> Vec<Value> {
         let result = self.ask("tools/list", json!({})).await;
         assert!(result.get("nextCursor").is_none_or(Value::is_null), "{result}");
         result["tools"].as_array().expect("a list").clone()
@@ -115,7 +123,7 @@ impl Mcp {
         names.iter().map(|it| it["name"].as_str().expect("a name").to_owned()).collect()
     }
 
-    async fn read(&self, uri: &str) -> String {
+    pub(crate) async fn read(&self, uri: &str) -> String {
         let result = self.ask("resources/read", json!({ "uri": uri })).await;
         let contents = result["contents"].as_array().expect("contents");
         assert_eq!(contents.len(), 1);
@@ -125,7 +133,7 @@ impl Mcp {
     }
 }
 
-fn initialize(version: &str) -> Value {
+pub(crate) fn initialize(version: &str) -> Value {
     json!({
         "protocolVersion": version,
         "capabilities": {},
@@ -134,7 +142,7 @@ fn initialize(version: &str) -> Value {
 }
 
 /// The members of a request of the revision without sessions.
-fn meta() -> Value {
+pub(crate) fn meta() -> Value {
     json!({ "_meta": {
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientInfo": { "name": "test", "version": "1" },
@@ -143,7 +151,7 @@ fn meta() -> Value {
 }
 
 /// The operations that are tools, with their names.
-fn tools() -> Vec<(std::sync::Arc<Registered>, &'static str)> {
+pub(crate) fn tools() -> Vec<(std::sync::Arc<Registered>, &'static str)> {
     let operations = capabilities::all();
     let tools = operations.iter().filter_map(|op| Some((op.clone(), op.meta.tool?.name)));
     tools.collect()
@@ -160,7 +168,7 @@ pub(crate) fn arguments(op: &Registered) -> Value {
 }
 
 /// A client that may call an operation, as the agent that the examples name.
-fn permitted(service: &Service, op: &Registered) -> Mcp {
+pub(crate) fn permitted(service: &Service, op: &Registered) -> Mcp {
     Mcp::new(match op.meta.category {
         Category::Admin => service.client_with(BOSS),
         Category::Read | Category::Write => {
@@ -255,7 +263,7 @@ async fn http_requests_that_the_endpoint_cannot_read_are_refused_in_json() {
     let service = Service::start().await;
     let mcp = Mcp::new(service.client());
     let list = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
-    let accept = mcp.clone().header("accept", "application/json");
+    let accept = mcp.clone().header("accept", "text/html");
     let content = mcp.clone().header("content-type", "text/plain");
     let huge = format!("{{\"x\":\"{}\"}}", "x".repeat(1 << 20));
     for (mcp, body, status) in [(&accept, list, 406), (&content, list, 415), (&mcp, &huge, 413)] {
@@ -305,6 +313,8 @@ async fn malformed_messages_get_the_error_code_of_the_protocol() {
         ("resources/read", json!({})),
         ("prompts/get", json!({ "name": "start_work_session", "arguments": 5 })),
         ("prompts/get", json!({})),
+        ("tools/list", json!([])),
+        ("initialize", json!({})),
     ] {
         let (code, message) = mcp.failure(method, params.clone()).await;
         assert_eq!(code, -32602, "{method} {params}: {message}");
@@ -468,7 +478,7 @@ const ARGUMENTS: &[(&str, &str)] = &[
     ("cancel_work", "task_id, reason?"),
     ("get_task", "task_id"),
     ("list_work", "status?, task_type?, claimed_by?, submitted_by?, limit=50"),
-    ("remember", "event_type=\"discovery\", summary=\"\", details?, outcome?, lessons?, tags?"),
+    ("remember", "event_type=\"discovery\", summary, details?, outcome?, lessons?, tags?"),
     (
         "recall",
         "tags?, event_type?, limit=10, query?, scope=\"workspace\", min_relevance=0.0, since?",
@@ -569,7 +579,8 @@ async fn each_tool_answers_as_its_route() {
         let answer = client.send(asked.method, &asked.path, asked.body).await;
         assert_eq!(answer.status, 200, "{name}: {}", answer.text);
         let names = |it: &Value| -> Vec<String> {
-            it.as_object().map(|it| it.keys().cloned().collect()).unwrap_or_default()
+            let names = it.as_object().map(|it| it.keys().cloned().collect::<Vec<_>>());
+            names.unwrap_or_default().into_iter().filter(|it| it != "untrusted").collect()
         };
         let mut expected = names(&answer.json);
         if name == "remember" {
@@ -650,9 +661,19 @@ async fn a_suspended_agent_is_denied_over_mcp() {
 #[tokio::test]
 async fn arguments_cannot_change_the_caller() {
     let service = Service::start().await;
-    let lock = json!({ "file_path": "a.rs", "agent_id": "boss", "agent_type": "strands",
-        "session_id": "s-9" });
-    Mcp::new(service.client_with(CODEX)).tool("acquire_lock", lock).await;
+    let codex = Mcp::new(service.client_with(CODEX));
+    for (name, value) in [("agent_id", "boss"), ("agent_type", "strands"), ("session_id", "s-9")] {
+        let refused =
+            codex.tool_failure("acquire_lock", json!({ "file_path": "a.rs", name: value }));
+        let problem = refused.await["detail"][0].clone();
+        assert_eq!(problem["loc"], json!(["arguments", name]));
+        let text = problem["msg"].as_str().expect("text");
+        assert!(text.contains("the key and the header X-"), "{text}");
+    }
+    // What names the caller as the key does is no contradiction.
+    let own = json!({ "file_path": "a.rs", "agent_id": "codex-1", "agent_type": "codex",
+        "session_id": "" });
+    codex.tool("acquire_lock", own).await;
     let row = &service.rows("select agent_id, agent_type, session_id from file_lock").await[0];
     assert_eq!(row, &json!({ "agent_id": "codex-1", "agent_type": "codex", "session_id": null }));
     let named = Mcp::new(service.client())
@@ -880,21 +901,19 @@ async fn tools_have_defaults_of_their_own() {
         (&json!(false), &json!(true))
     );
     assert_eq!(summaries(all), ["by two", "by one"]);
-    for newest in [json!({}), json!({ "agent_name": null })] {
+    for newest in [json!({}), json!({ "agent_name": null }), json!({ "agent_name": "" })] {
         assert_eq!(summaries(one.tool("read_handoff", newest).await), ["by two"]);
     }
     let own = json!({ "agent_name": "me", "limit": 5 });
     assert_eq!(summaries(one.tool("read_handoff", own).await), ["by one"]);
     let other = json!({ "agent_name": "one" });
     assert_eq!(summaries(two.tool("read_handoff", other).await), ["by one"]);
-    let every = json!({ "agent_name": "", "limit": 5 });
-    assert_eq!(summaries(two.tool("read_handoff", every).await), ["by two", "by one"]);
 
-    let kept = one.tool("remember", json!({ "tags": ["x"] })).await;
+    let kept = one.tool("remember", json!({ "summary": "s", "tags": ["x"] })).await;
     assert_eq!((&kept["success"], &kept["error"]), (&json!(true), &Value::Null));
     let memories = one.tool("recall", json!({ "tags": ["x"] })).await;
     let memory = &memories["memories"][0];
-    assert_eq!((&memory["event_type"], &memory["summary"]), (&json!("discovery"), &json!("")));
+    assert_eq!((&memory["event_type"], &memory["summary"]), (&json!("discovery"), &json!("s")));
     assert_eq!(memory["own"], true);
     let others = two.tool("recall", json!({ "tags": ["x"] })).await;
     assert_eq!((&others["count"], &others["memories"][0]["own"]), (&json!(1), &json!(false)));
@@ -930,8 +949,8 @@ async fn locks_are_checked_by_key_or_all_together() {
     );
     let asked = json!({ "file_paths": ["./src//a.rs", "free.rs"] });
     assert_eq!(paths(mcp.tool("check_locks", asked).await), ["src/a.rs"]);
-    let none = json!({ "file_paths": [] });
-    assert_eq!(paths(mcp.tool("check_locks", none).await), Vec::<Value>::new());
+    let every = json!({ "file_paths": [] });
+    assert_eq!(paths(mcp.tool("check_locks", every).await), ["src/a.rs", "src/b.rs"]);
     service.expire("src/a.rs").await;
     assert_eq!(paths(mcp.tool("check_locks", json!({})).await), ["src/b.rs"]);
     let bad = mcp.tool_failure("check_locks", json!({ "file_paths": ["../x"] })).await;

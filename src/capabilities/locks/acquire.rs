@@ -118,7 +118,11 @@ impl Operation for AcquireLock {
         .acts_on(TargetKind::File)
         .at(&["POST /locks/acquire"])
         .identity(IdentityMode::Strict)
-        .tool(Tool::named("acquire_lock").default(&[("ttl_minutes", "0")]));
+        .tool(
+            Tool::named("acquire_lock")
+                .default(&[("ttl_minutes", "0")])
+                .remedies(&[(TTL_OUT_OF_RANGE, "ttl_minutes from 1 to 480, or 0 for the default")]),
+        );
 
     const POLL: Option<Poll> = Some(Poll { kind: Self::META.name, find_ready: find_ready_waiters });
 

@@ -59,7 +59,8 @@ impl Operation for Remember {
     const META: Meta =
         Meta::write("remember").at(&["POST /memory/store"]).identity(IdentityMode::StrictId).tool(
             Tool::named("remember")
-                .default(&[("event_type", r#""discovery""#), ("summary", r#""""#)])
+                .default(&[("event_type", r#""discovery""#)])
+                .filled(&["summary"])
                 .add(&["error"]),
         );
 

@@ -35,7 +35,7 @@ pub struct GetWork {
     /// Type of the calling agent. Empty: the key's own, else `X-Agent-Type`.
     #[schemars(extend("x-max-bytes" = 256))]
     pub agent_type: String,
-    /// Kinds of work to choose from. Absent: any. Empty: none.
+    /// Kinds of work to choose from. Absent: any. An empty list: none over HTTP, any over MCP.
     pub task_types: Option<Vec<String>>,
     /// Session of the calling agent. With it, the claim belongs to this session only.
     #[schemars(extend("x-max-bytes" = 256))]

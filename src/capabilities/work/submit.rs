@@ -101,7 +101,11 @@ impl Operation for SubmitWork {
         .at(&["POST /work/submit"])
         .identity(IdentityMode::Soft)
         .recorded_as("submit_task")
-        .tool(Tool::named("submit_work").rename(&[("task_description", "description")]));
+        .tool(
+            Tool::named("submit_work")
+                .rename(&[("task_description", "description")])
+                .filled(&["task_description"]),
+        );
 
     fn example() -> Value {
         json!({

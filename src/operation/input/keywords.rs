@@ -82,12 +82,12 @@ fn nullable_pair(any: &[Value]) -> Option<&Value> {
 }
 
 /// Returns the schema itself, or the other half of `anyOf: [x, null]`.
-pub(super) fn inner_schema(schema: &Value) -> &Value {
+pub(crate) fn inner_schema(schema: &Value) -> &Value {
     schema["anyOf"].as_array().and_then(|any| nullable_pair(any)).unwrap_or(schema)
 }
 
 /// Returns the type that a schema requires besides `null`. Empty when the schema accepts any value.
-pub(super) fn kind(schema: &Value) -> &str {
+pub(crate) fn kind(schema: &Value) -> &str {
     match &schema["type"] {
         Value::String(only) => only,
         Value::Array(kinds) => {

@@ -1,0 +1,270 @@
+//! The arguments of a tool as models send them, taken where they hold what the schema asks for.
+//!
+//! Everything here derives from the schema of the operation's input. What is left is checked like the body
+//! of an HTTP request, so a value that is not taken gets the ordinary issue.
+use serde_json::{Map, Value, json};
+
+use super::{names::nearest, paths::lock_key};
+use crate::{
+    operation::input::keywords::{inner_schema, kind, required},
+    values::{Issue, issue::value_error},
+};
+
+/// The kind of the issue of an unknown member.
+pub(super) const UNKNOWN: &str = "extra_forbidden";
+
+/// Texts that stand for nothing where no text is asked for.
+const NOTHING: [&str; 5] = ["null", "none", "None", "undefined", "nil"];
+
+/// Normalizes a value in place. `path` is its place among the arguments.
+pub(super) fn normalize(
+    schema: &Value,
+    value: &mut Value,
+    path: &mut Vec<Value>,
+    issues: &mut Vec<Issue>,
+) {
+    let schema = inner_schema(schema);
+    read_text(schema, value);
+    match value {
+        Value::String(text) if schema["format"] == "lock-key" => match lock_key(text) {
+            Ok(key) => *text = key,
+            Err(refused) => issues.push(Issue::new(value_error(refused), path, &json!(text))),
+        },
+        Value::Array(items) => {
+            for (index, item) in items.iter_mut().enumerate() {
+                path.push(json!(index));
+                normalize(&schema["items"], item, path, issues);
+                path.pop();
+            }
+        }
+        Value::Object(members) if is_closed(schema) => {
+            normalize_members(schema, members, path, issues);
+        }
+        _ => {}
+    }
+}
+
+/// Normalizes the members of a nested object, which has no other members than its schema declares.
+fn normalize_members(
+    schema: &Value,
+    members: &mut Map<String, Value>,
+    path: &mut Vec<Value>,
+    issues: &mut Vec<Issue>,
+) {
+    let Some(declared) = schema["properties"].as_object() else { return };
+    for (name, property) in declared {
+        let Some(member) = members.get_mut(name) else { continue };
+        path.push(json!(name));
+        normalize(property, member, path, issues);
+        path.pop();
+        if !required(schema, name) && is_absent(property, member) {
+            members.remove(name);
+        }
+    }
+    for (name, member) in members.iter().filter(|(name, _)| !declared.contains_key(*name)) {
+        path.push(json!(name));
+        issues.push(unknown(name, member, path, &names(declared)));
+        path.pop();
+    }
+}
+
+/// Returns the names of declared members.
+pub(super) fn names(declared: &Map<String, Value>) -> Vec<&str> {
+    declared.keys().map(String::as_str).collect()
+}
+
+/// Whether an object of this schema has only the members that the schema declares. One that declares
+/// members is read by them, so another one would have no effect.
+pub(super) fn is_closed(schema: &Value) -> bool {
+    schema["properties"].as_object().is_some_and(|properties| !properties.is_empty())
+}
+
+/// Whether an optional member counts as absent. Removes the blank texts of a list first.
+pub(super) fn is_absent(schema: &Value, value: &mut Value) -> bool {
+    let schema = inner_schema(schema);
+    if let Value::Array(items) = value {
+        items.retain(|item| !is_blank(item));
+    }
+    let is_text = kind(schema) == "string" && schema.get("enum").is_none();
+    match value {
+        Value::Array(items) => items.is_empty(),
+        Value::String(text) if !is_text && !kind(schema).is_empty() => {
+            text.trim().is_empty() || NOTHING.contains(&text.trim())
+        }
+        value => is_blank(value),
+    }
+}
+
+fn is_blank(value: &Value) -> bool {
+    value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty())
+}
+
+/// Takes a list, an object or a truth value that was sent as text, and a single value for a list.
+fn read_text(schema: &Value, value: &mut Value) {
+    let taken = match (kind(schema), &*value) {
+        ("array", Value::String(text)) => list_of(schema, text),
+        ("array", Value::Object(_)) if kind(inner_schema(&schema["items"])) == "object" => {
+            Some(json!([value]))
+        }
+        ("object", Value::String(text)) => parsed(text).filter(Value::is_object),
+        ("boolean", Value::String(text)) => match text.trim().to_ascii_lowercase().as_str() {
+            "true" => Some(json!(true)),
+            "false" => Some(json!(false)),
+            _ => None,
+        },
+        ("string", Value::String(text)) => word_of(schema, text),
+        _ => None,
+    };
+    if let Some(taken) = taken {
+        *value = taken;
+    }
+}
+
+/// Returns the list that a text holds as JSON, else the text as the only one of a list of texts. Names with
+/// commas between them are left alone: whether they are one text cannot be known.
+fn list_of(schema: &Value, text: &str) -> Option<Value> {
+    let (text, items) = (text.trim(), inner_schema(&schema["items"]));
+    if text.starts_with(['[', '{']) {
+        return match parsed(text)? {
+            list @ Value::Array(_) => Some(list),
+            object if kind(items) == "object" => Some(json!([object])),
+            _ => None,
+        };
+    }
+    let is_names = |text: &str| {
+        text.contains(',') && text.split(',').all(|name| !name.trim().contains(char::is_whitespace))
+    };
+    let is_text = ["string", ""].contains(&kind(items)) && !NOTHING.contains(&text);
+    let is_path = items["format"] == "lock-key";
+    (is_text && !text.is_empty() && (is_path || !is_names(text))).then(|| json!([text]))
+}
+
+/// Returns the word of a closed vocabulary that a text spells in other letters.
+fn word_of(schema: &Value, text: &str) -> Option<Value> {
+    let words = schema["enum"].as_array()?;
+    let same =
+        |word: &&Value| word.as_str().is_some_and(|word| word.eq_ignore_ascii_case(text.trim()));
+    words.iter().find(same).cloned()
+}
+
+fn parsed(text: &str) -> Option<Value> {
+    serde_json::from_str(text).ok()
+}
+
+/// Returns the issue of a member that is not known, with the known one that was probably meant.
+pub(super) fn unknown(name: &str, value: &Value, path: &[Value], known: &[&str]) -> Issue {
+    let text = match nearest(name, known.iter().copied()) {
+        Some(meant) => format!("Unknown member `{name}`: did you mean `{meant}`?"),
+        None if known.is_empty() => format!("Unknown member `{name}`: expected no members"),
+        None => format!("Unknown member `{name}`: expected one of {}", known.join(", ")),
+    };
+    Issue::new((UNKNOWN, text), path, value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schema() -> Value {
+        let texts = json!({ "type": ["array", "null"], "items": { "type": "string" } });
+        json!({
+            "type": "object",
+            "properties": {
+                "tags": texts,
+                "ids": { "type": "array", "items": { "type": "object", "properties": {
+                    "key": { "type": "string", "format": "lock-key" },
+                } } },
+                "any": { "type": "array", "items": true },
+                "extra": { "type": ["object", "null"], "additionalProperties": true },
+                "done": { "type": "boolean" },
+                "limit": { "type": "integer", "default": 5 },
+                "scope": { "type": "string", "enum": ["own", "workspace"] },
+                "note": { "type": ["string", "null"] },
+                "needs": { "anyOf": [{ "type": "object", "properties": {
+                    "min_trust": { "type": ["integer", "null"] },
+                    "archetype": { "type": ["string", "null"] },
+                } }, { "type": "null" }] },
+            },
+        })
+    }
+
+    fn normalized(mut value: Value) -> (Value, Vec<Issue>) {
+        let mut issues = Vec::new();
+        normalize(&schema(), &mut value, &mut vec![json!("arguments")], &mut issues);
+        (value, issues)
+    }
+
+    #[test]
+    fn what_holds_what_is_asked_for_is_taken() {
+        for (sent, taken) in [
+            (json!({ "tags": "[\"a\", \"b\"]" }), json!({ "tags": ["a", "b"] })),
+            (json!({ "tags": "a" }), json!({ "tags": ["a"] })),
+            (
+                json!({ "tags": "measure first, then cut" }),
+                json!({ "tags": ["measure first, then cut"] }),
+            ),
+            (json!({ "tags": ["a", "", null] }), json!({ "tags": ["a"] })),
+            (
+                json!({ "ids": "{\"key\": \"src\\\\a.rs\"}" }),
+                json!({ "ids": [{ "key": "src/a.rs" }] }),
+            ),
+            (json!({ "ids": { "key": "a.rs" } }), json!({ "ids": [{ "key": "a.rs" }] })),
+            (json!({ "any": "[{\"a\": 1}]" }), json!({ "any": [{ "a": 1 }] })),
+            (json!({ "any": "go on" }), json!({ "any": ["go on"] })),
+            (json!({ "extra": "{\"a\": 1}" }), json!({ "extra": { "a": 1 } })),
+            (json!({ "done": "True" }), json!({ "done": true })),
+            (json!({ "done": " FALSE" }), json!({ "done": false })),
+            (json!({ "scope": "Workspace" }), json!({ "scope": "workspace" })),
+            (json!({ "needs": "{\"min_trust\": 3}" }), json!({ "needs": { "min_trust": 3 } })),
+            (json!({ "needs": { "archetype": "", "min_trust": null } }), json!({ "needs": {} })),
+        ] {
+            assert_eq!(normalized(sent.clone()), (taken, Vec::new()), "{sent}");
+        }
+    }
+
+    #[test]
+    fn absent_are_blank_texts_null_and_empty_lists() {
+        for name in ["tags", "any", "extra", "done", "limit", "scope", "note", "needs"] {
+            for blank in [json!(""), json!(" "), json!(null), json!([]), json!("[]"), json!([""])] {
+                // A list for something else than a list is left to the check.
+                let is_odd = blank.to_string().contains('[') && !["tags", "any"].contains(&name);
+                if !is_odd {
+                    assert_eq!(normalized(json!({ name: blank })).0, json!({}), "{name}: {blank}");
+                }
+            }
+        }
+        assert_eq!(normalized(json!({ "limit": "null", "extra": "None" })).0, json!({}));
+        assert_eq!(normalized(json!({ "note": "none" })).0, json!({ "note": "none" }));
+    }
+
+    #[test]
+    fn the_rest_is_left_as_it_is() {
+        for sent in [
+            json!({ "tags": "rust, python" }),
+            json!({ "tags": "['a', 'b']" }),
+            json!({ "tags": 5 }),
+            json!({ "extra": "{'a': 1}" }),
+            json!({ "extra": "[1]" }),
+            json!({ "done": "yes" }),
+            json!({ "scope": "mine" }),
+        ] {
+            assert_eq!(normalized(sent.clone()), (sent, Vec::new()));
+        }
+    }
+
+    #[test]
+    fn unknown_members_are_named_at_every_depth() {
+        let (_, issues) = normalized(json!({ "notes": "x", "needs": { "minTrust": 3 } }));
+        let told: Vec<_> = issues.iter().map(|it| (json!(it.loc), it.msg.as_str())).collect();
+        assert_eq!(
+            told,
+            [
+                (
+                    json!(["arguments", "needs", "minTrust"]),
+                    "Unknown member `minTrust`: did you mean `min_trust`?"
+                ),
+                (json!(["arguments", "notes"]), "Unknown member `notes`: did you mean `note`?"),
+            ]
+        );
+    }
+}

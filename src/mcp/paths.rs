@@ -1,0 +1,384 @@
+//! Lock keys as models spell them. What cannot be a path from the root of a repository is refused with the
+//! key that was probably meant: as another key, it would be another lock, and guard nothing.
+//!
+//! Only spellings that are plausible mistakes are refused. `app/[id]/page.tsx`, `src/a b.ts` and
+//! `src/a,b.rs` are names of files. A name that begins with `./` is taken as it is where a rule would
+//! otherwise see a mention or a list.
+use crate::values::LockKey;
+
+/// Folders that are usually at the root of a repository.
+const TOP_FOLDERS: [&str; 20] = [
+    "src",
+    "lib",
+    "app",
+    "apps",
+    "packages",
+    "crates",
+    "cmd",
+    "internal",
+    "pkg",
+    "test",
+    "tests",
+    "docs",
+    "doc",
+    "scripts",
+    "examples",
+    "migrations",
+    "config",
+    "public",
+    "components",
+    ".github",
+];
+
+/// Folders that hold one folder for each user.
+const HOMES: [&str; 3] = ["home", "Users", "users"];
+
+/// Returns the key that a text names.
+///
+/// # Errors
+/// Says why the text is not a path from the root of a repository, with the key that was probably meant.
+pub(super) fn lock_key(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if let Some(inner) = within_quotes(text) {
+        return Err(refusal("quotation marks around a path", inner));
+    }
+    if let Some(path) = file_url(text) {
+        return Err(refusal("a URL", &path));
+    }
+    if has_scheme(text) {
+        return Err("a URL is not a path; expected a path from the root of the repository".into());
+    }
+    let is_namespaced = LockKey::parse(text).is_ok_and(|key| !key.is_file());
+    if is_namespaced && !text.is_empty() && text.contains(':') {
+        return Ok(text.to_owned());
+    }
+    if text.contains("\\ ") {
+        return Err(refusal("an escaped space", &text.replace("\\ ", " ")));
+    }
+    let path = text.replace('\\', "/");
+    check_decoration(&path)?;
+    check_list(&path)?;
+    check_root(&path)?;
+    check_folders(&path)?;
+    Ok(path)
+}
+
+/// Returns the text of a refusal. What was probably meant is itself checked.
+fn refusal(what: &str, meant: &str) -> String {
+    let expected = "expected a path from the root of the repository";
+    match meant_key(meant) {
+        Some(key) => format!("{what} is not part of a key; {expected}, probably `{key}`"),
+        None => format!("{what} is not part of a key; {expected}, such as `src/main.rs`"),
+    }
+}
+
+/// Returns the key that is left of a text when the parts that were refused are gone.
+fn meant_key(text: &str) -> Option<String> {
+    let text = text.trim();
+    let key = match lock_key(text) {
+        Ok(key) => key,
+        Err(refused) => refused.split("probably `").nth(1)?.split('`').next()?.to_owned(),
+    };
+    let key = LockKey::parse(&key).ok()?;
+    (!key.as_str().is_empty()).then(|| key.as_str().to_owned())
+}
+
+fn within_quotes(text: &str) -> Option<&str> {
+    let pairs = [('"', '"'), ('\'', '\''), ('`', '`'), ('<', '>'), ('\u{201c}', '\u{201d}')];
+    let mut inner = pairs.iter().filter_map(|(open, close)| {
+        text.strip_prefix(*open)?.strip_suffix(*close).filter(|inner| !inner.is_empty())
+    });
+    inner.next()
+}
+
+/// Returns the path of `file:///a/b.rs` and of `file:src/a.rs`.
+fn file_url(text: &str) -> Option<String> {
+    let rest = text.get(..5).filter(|scheme| scheme.eq_ignore_ascii_case("file:"));
+    let rest = rest.map(|_| &text[5..])?;
+    // The host of a URL is empty or `localhost`.
+    let path = match rest.strip_prefix("//") {
+        Some(rest) => rest.strip_prefix("localhost").unwrap_or(rest),
+        None => rest,
+    };
+    Some(percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned())
+}
+
+fn has_scheme(text: &str) -> bool {
+    text.split_once("://").is_some_and(|(scheme, _)| {
+        scheme.len() > 1 && scheme.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'-')
+    })
+}
+
+/// Refuses a mention, a line number, and punctuation of the sentence around a path.
+fn check_decoration(path: &str) -> Result<(), String> {
+    if let Some(rest) = path.strip_prefix('@').filter(|rest| rest.contains(['/', '.'])) {
+        let hint = format!(" (for a name that begins with @: `./{path}`)");
+        return Err(refusal("a mention with `@`", rest) + &hint);
+    }
+    if let Some(rest) = path.strip_prefix("- ").or_else(|| path.strip_prefix("* ")) {
+        return Err(refusal("the mark of a list", rest));
+    }
+    if let Some(file) = without_position(path) {
+        return Err(refusal("a line number", file));
+    }
+    if let Some(rest) = path.strip_suffix([':', ',', ';']) {
+        return Err(refusal("punctuation at the end", rest));
+    }
+    Ok(())
+}
+
+/// Returns the file of `src/a.rs:12`, `src/a.rs:12:5`, `src/a.rs:12-40` and `src/a.rs#L12-L40`.
+fn without_position(path: &str) -> Option<&str> {
+    let is_position = |text: &str| {
+        let mut numbers = text.split(['-', ':']).map(|part| part.trim_start_matches('L'));
+        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|it| it.is_ascii_digit());
+        numbers.all(is_number)
+    };
+    if let Some((file, position)) = path.rsplit_once("#L")
+        && is_position(position)
+    {
+        return Some(file);
+    }
+    // A message of a compiler or of grep can follow the position.
+    let (file, position) = path.split_once(':').filter(|(file, _)| file.len() > 1)?;
+    let position = position.split(": ").next().unwrap_or_default().trim_end_matches(':');
+    is_position(position).then_some(file)
+}
+
+/// Refuses several paths in one text.
+fn check_list(path: &str) -> Result<(), String> {
+    let lines: Vec<_> = path.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let parts: Vec<_> = path.split([',', ';']).map(str::trim).collect();
+    let spaced: Vec<_> = path.split(' ').filter(|part| !part.is_empty()).collect();
+    let (is_file, has_folder) = (has_extension, |part: &&str| part.contains('/'));
+    let has_separator = path.contains(", ") || path.contains("; ");
+    let first = if lines.len() > 1 {
+        lines[0]
+    } else if parts.len() > 1 && parts.iter().all(|part| has_folder(part) && is_file(part)) {
+        parts[0]
+    } else if has_separator
+        && (parts[1..].iter().any(has_folder)
+            || parts[..parts.len() - 1].iter().any(|part| is_file(part)))
+    {
+        parts[0]
+    } else if spaced.len() > 1 && is_file(spaced[0]) && spaced[1..].iter().any(has_folder) {
+        spaced[0]
+    } else {
+        return Ok(());
+    };
+    let is_literal = path.starts_with("./") && !parts[1..].iter().all(|it| it.starts_with("./"));
+    if is_literal && lines.len() == 1 {
+        return Ok(());
+    }
+    let key = meant_key(first).unwrap_or_else(|| first.to_owned());
+    Err(format!(
+        "several paths in one text; expected one path for each key, the first one probably `{key}` \
+         (for one name that contains a comma or a space: begin it with `./`)"
+    ))
+}
+
+/// Whether the last segment has an extension, such as `.rs`.
+fn has_extension(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    name.rsplit_once('.').is_some_and(|(_, extension)| {
+        (1..=8).contains(&extension.len())
+            && extension.starts_with(|letter: char| letter.is_ascii_alphabetic())
+            && extension.bytes().all(|letter| letter.is_ascii_alphanumeric())
+    })
+}
+
+/// Refuses what does not begin at the root of a repository.
+fn check_root(path: &str) -> Result<(), String> {
+    let is_drive = path.as_bytes().get(1) == Some(&b':')
+        && path.starts_with(|letter: char| letter.is_ascii_alphabetic());
+    if path.starts_with('/') || is_drive {
+        return Err(refusal("what comes before the root of the repository", &behind_root(path)));
+    }
+    let first = path.split('/').next().unwrap_or_default();
+    let is_variable = first.starts_with("${")
+        || first.strip_prefix('$').is_some_and(|name| {
+            !name.is_empty() && name.bytes().all(|it| it.is_ascii_uppercase() || it == b'_')
+        });
+    if first == "~" || (first.starts_with('~') && path.contains('/')) || is_variable {
+        let what = if is_variable { "a variable" } else { "a home folder" };
+        let rest = path.split_once('/').map(|(_, rest)| rest).unwrap_or_default();
+        let rest =
+            if is_variable { rest.to_owned() } else { behind_root(&format!("/home/x/{rest}")) };
+        return Err(refusal(what, &rest));
+    }
+    if LockKey::parse(path).is_err() && path.split('/').any(|segment| segment == "..") {
+        let rest: Vec<_> = path.split('/').skip_while(|it| ["..", "."].contains(it)).collect();
+        return Err(refusal("`..` above the root of the repository", &rest.join("/")));
+    }
+    Ok(())
+}
+
+/// Guesses the part of an absolute path that is within the repository: from a folder that is usually at its
+/// root, else behind the home folder and the folder of the repository.
+fn behind_root(path: &str) -> String {
+    let segments: Vec<_> =
+        path.split('/').filter(|it| !it.is_empty() && !it.ends_with(':')).collect();
+    if let Some(worktree) = behind_worktree(&segments) {
+        return worktree;
+    }
+    let homes = segments.iter().position(|segment| HOMES.contains(segment));
+    let start = homes.map_or(0, |home| home + 2);
+    let known = segments.iter().skip(start).position(|segment| TOP_FOLDERS.contains(segment));
+    let rest = match (known, homes) {
+        (Some(known), _) => &segments[start + known..],
+        (None, Some(_)) => segments.get(start + 1..).unwrap_or_default(),
+        (None, None) => segments.last().map(std::slice::from_ref).unwrap_or_default(),
+    };
+    rest.join("/")
+}
+
+/// Returns the part behind `.claude/worktrees/<name>/`, `.worktrees/<name>/` and the like.
+fn behind_worktree(segments: &[&str]) -> Option<String> {
+    let folder = segments.iter().enumerate().position(|(index, segment)| {
+        let is_hidden = index > 0 && segments[index - 1].starts_with('.');
+        *segment == ".worktrees" || (*segment == "worktrees" && is_hidden)
+    })?;
+    let rest = segments.get(folder + 2..).filter(|rest| !rest.is_empty())?;
+    Some(rest.join("/"))
+}
+
+/// Refuses folders, patterns, files of git itself and files of another work tree.
+fn check_folders(path: &str) -> Result<(), String> {
+    let segments: Vec<_> = path.split('/').filter(|it| !["", "."].contains(it)).collect();
+    if segments.contains(&".git") {
+        return Err("files in `.git` belong to git and need no lock; expected a file of the \
+                    repository"
+            .into());
+    }
+    if let Some(rest) = behind_worktree(&segments) {
+        return Err(refusal("the folder of a work tree", &rest));
+    }
+    if is_pattern(path, &segments) {
+        return Err(
+            "a pattern locks nothing that it matches; expected the path of one file, and one \
+                    call for each file"
+                .into(),
+        );
+    }
+    if path.ends_with('/') || (segments.is_empty() && !path.is_empty()) {
+        return Err(
+            "a folder locks nothing that is in it; expected the path of one file, and one \
+                    call for each file"
+                .into(),
+        );
+    }
+    Ok(())
+}
+
+fn is_pattern(path: &str, segments: &[&str]) -> bool {
+    let has_choice = path
+        .split('{')
+        .skip(1)
+        .any(|rest| rest.split_once('}').is_some_and(|(choice, _)| choice.contains(',')));
+    path.contains(['*', '?']) || has_choice || segments.contains(&"...")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_files_and_namespaced_keys_are_keys() {
+        for text in [
+            "src/main.rs",
+            "README.md",
+            "./src//a.rs",
+            "src/a/../b.rs",
+            "app/[id]/page.tsx",
+            "app/[[...slug]]/page.tsx",
+            "app/(shop)/@modal/page.tsx",
+            "./@types/index.d.ts",
+            "src/a b.ts",
+            "docs/Hello, World.md",
+            "docs/v1.2 notes/a.md",
+            "src/a,b.rs",
+            "src/a:b.rs",
+            ".github/workflows/ci.yml",
+            ".gitignore",
+            "src/worktrees/mod.rs",
+            "app/routes/$id.tsx",
+            "{{cookiecutter.name}}/setup.py",
+            "it's.md",
+            "a~",
+            "src/C#/Lib.cs",
+            "db:schema:users",
+            "api:GET /users",
+            "feature:FEAT-1:pause",
+            "env:staging",
+            "contract:specs/a.yaml",
+        ] {
+            assert_eq!(lock_key(text).as_deref(), Ok(text));
+        }
+        assert_eq!(lock_key("src\\a.rs").as_deref(), Ok("src/a.rs"));
+        assert_eq!(lock_key("  src/a.rs\n").as_deref(), Ok("src/a.rs"));
+    }
+
+    #[test]
+    fn a_refusal_suggests_the_key_that_was_meant() {
+        for (text, expected) in [
+            ("/src/a.rs", "src/a.rs"),
+            ("/home/me/project/src/a.rs", "src/a.rs"),
+            ("/Users/me/project/lib.rs", "lib.rs"),
+            ("/home/me/code/crates/x/src/a.rs", "crates/x/src/a.rs"),
+            ("C:\\work\\project\\src\\a.rs", "src/a.rs"),
+            ("c:/project/src/a.rs", "src/a.rs"),
+            ("\\\\host\\share\\src\\a.rs", "src/a.rs"),
+            ("file:///home/me/project/src/a%20b.rs", "src/a b.rs"),
+            ("file://src/a.rs", "src/a.rs"),
+            ("file:src/a.rs", "src/a.rs"),
+            ("~/project/src/a.rs", "src/a.rs"),
+            ("~/project/a.rs", "a.rs"),
+            ("${workspaceFolder}/src/a.rs", "src/a.rs"),
+            ("$PWD/src/a.rs", "src/a.rs"),
+            ("@src/a.rs", "src/a.rs"),
+            ("src/a.rs:12", "src/a.rs"),
+            ("src/a.rs:12:5", "src/a.rs"),
+            ("src/a.rs:12-40", "src/a.rs"),
+            ("./src/a.rs:12: error", "src/a.rs"),
+            ("src/a.rs#L12-L40", "src/a.rs"),
+            ("src/a.rs:", "src/a.rs"),
+            ("- src/a.rs", "src/a.rs"),
+            ("\"src/a.rs\"", "src/a.rs"),
+            ("`src/a.rs`", "src/a.rs"),
+            ("'@src/a.rs:12'", "src/a.rs"),
+            ("src/a\\ b.rs", "src/a b.rs"),
+            ("src/a.rs, src/b.rs", "src/a.rs"),
+            ("src/a.rs,src/b.rs", "src/a.rs"),
+            ("./src/a.rs, ./src/b.rs", "src/a.rs"),
+            ("src/a.rs src/b.rs", "src/a.rs"),
+            ("src/a.rs and src/b.rs", "src/a.rs"),
+            ("src/a.rs\nsrc/b.rs", "src/a.rs"),
+            ("README.md, LICENSE", "README.md"),
+            ("../src/a.rs", "src/a.rs"),
+            (".claude/worktrees/x/src/a.rs", "src/a.rs"),
+            ("/home/me/project/.claude/worktrees/x/src/a.rs", "src/a.rs"),
+            (".worktrees/x/a.rs", "a.rs"),
+        ] {
+            let refused = lock_key(text).expect_err(text);
+            assert!(refused.contains(&format!("probably `{expected}`")), "{text}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_without_a_key_says_how_to_go_on() {
+        for (text, expected) in [
+            ("src/", "one call for each file"),
+            ("./", "one call for each file"),
+            ("src/**", "one call for each file"),
+            ("src/*.rs", "one call for each file"),
+            ("src/{a,b}.rs", "one call for each file"),
+            ("./...", "one call for each file"),
+            (".git/config", "need no lock"),
+            ("sub/.git/HEAD", "need no lock"),
+            ("https://example.com/src/a.rs", "root of the repository"),
+        ] {
+            let refused = lock_key(text).expect_err(text);
+            assert!(refused.contains(expected), "{text}: {refused}");
+        }
+    }
+}

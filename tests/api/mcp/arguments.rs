@@ -1,0 +1,264 @@
+//! Arguments of tools as models send them.
+use serde_json::{Value, json};
+
+use super::{Mcp, arguments, permitted, tools};
+use crate::support::Service;
+
+/// The places and the texts of the issues that a call gets.
+async fn issues(mcp: &Mcp, tool: &str, arguments: Value) -> Vec<(Value, String)> {
+    let failed = mcp.tool_failure(tool, arguments).await;
+    assert_eq!(failed["status_code"], 422, "{failed}");
+    let issues = failed["detail"].as_array().expect("a list").iter();
+    issues.map(|it| (it["loc"].clone(), it["msg"].as_str().expect("text").to_owned())).collect()
+}
+
+#[tokio::test]
+async fn blank_optional_arguments_count_as_absent_for_every_tool() {
+    let (plain, blank) = (Service::start().await, Service::start().await);
+    for (op, name) in tools() {
+        let expected = permitted(&plain, &op).tool(name, arguments(&op)).await;
+        let tool = op.meta.tool.expect("a tool");
+        let given = arguments(&op);
+        let required = |member: &str| {
+            op.input["required"].as_array().is_some_and(|it| it.contains(&json!(member)))
+        };
+        for empty in [json!(""), json!(null), json!([]), json!(" ")] {
+            let mut given = given.clone();
+            for (member, schema) in op.fields() {
+                let is_list = schema.to_string().contains("\"array\"");
+                let argument = tool.argument(member);
+                if tool.hides(op.meta.identity, member)
+                    || required(member)
+                    || !given[argument].is_null()
+                    || (empty == json!([]) && !is_list)
+                {
+                    continue;
+                }
+                given[argument] = empty.clone();
+            }
+            let told = permitted(&blank, &op).tool(name, given.clone()).await;
+            let names = |it: &Value| -> Vec<String> {
+                it.as_object().map(|it| it.keys().cloned().collect()).unwrap_or_default()
+            };
+            assert_eq!(names(&told), names(&expected), "{name} {given}");
+            // The effect is repeated for each kind of blank.
+            if !["register_session", "deregister_session"].contains(&name) {
+                assert!(told["success"] != false || expected["success"] == false, "{name}: {told}");
+            }
+            if op.meta.is_audited() {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_blank_argument_is_never_stored() {
+    let service = Service::start().await;
+    let mcp = Mcp::new(service.client()).offered("all");
+    let task = |key: Value| {
+        json!({ "task_type": "t", "description": "d", "unique_key": key, "priority": null,
+            "depends_on": "", "agent_requirements": { "archetype": "", "min_trust_level": null },
+            "deadline": "", "max_attempts": "", "retry_on_failure": null })
+    };
+    for key in [json!(""), json!(" "), json!(null)] {
+        assert_eq!(mcp.tool("submit_work", task(key)).await["action"], "created");
+    }
+    let tasks = "select count(*) from work_task where unique_key is null and archetype is null
+        and priority = 5 and max_attempts = 3";
+    assert_eq!(service.scalar::<i64>(tasks).await, 3);
+    let claimed = mcp.tool("get_work", json!({ "task_types": [], "lease_minutes": "" })).await;
+    assert_eq!(claimed["success"], true, "{claimed}");
+    let done = json!({ "task_id": claimed["task_id"], "success": "True", "claim_token": "",
+        "result": "{\"n\": 1}", "error_message": "" });
+    assert_eq!(mcp.tool("complete_work", done).await["status"], "completed");
+    let task = mcp.tool("get_task", json!({ "task_id": claimed["task_id"] })).await;
+    assert_eq!(task["task"]["result"], json!({ "n": 1 }));
+    assert_eq!(task["task"]["error_message"], Value::Null);
+    let claimed = mcp.tool("get_work", json!({ "task_types": ["", null] })).await;
+    assert_eq!(claimed["success"], true, "a list of blanks selects nothing in particular");
+    mcp.tool("acquire_lock", json!({ "file_path": "a.rs", "ttl_minutes": null })).await;
+    for every in [json!({ "file_paths": [] }), json!({ "file_paths": "" }), json!({})] {
+        let locks = mcp.tool("check_locks", every).await;
+        assert_eq!(locks.as_array().map(Vec::len), Some(1), "{locks}");
+    }
+}
+
+#[tokio::test]
+async fn lists_objects_and_truth_values_are_read_from_text() {
+    let service = Service::start().await;
+    let mcp = Mcp::new(service.client()).offered("all");
+    for (n, sent) in [json!("ci"), json!("[\"ci\"]"), json!(["ci"])].into_iter().enumerate() {
+        let memory = json!({ "summary": format!("s{n}"), "tags": sent, "lessons": "measure, then cut",
+            "details": "{\"a\": [1]}", "event_type": null });
+        mcp.tool("remember", memory).await;
+    }
+    let found =
+        mcp.tool("recall", json!({ "tags": "ci", "scope": "Workspace", "limit": "5" })).await;
+    assert_eq!(found["count"], 3);
+    for memory in found["memories"].as_array().expect("a list") {
+        assert_eq!(memory["tags"], json!(["ci"]));
+        assert_eq!(memory["lessons"], json!(["measure, then cut"]));
+        assert_eq!(memory["details"], json!({ "a": [1] }));
+        assert_eq!(memory["event_type"], "discovery");
+    }
+    let handoff =
+        json!({ "summary": "s", "next_steps": "wire it up", "decisions": "[{\"d\": 1}]" });
+    mcp.tool("write_handoff", handoff).await;
+    let read = mcp.tool("read_handoff", json!({})).await["handoffs"][0].clone();
+    assert_eq!(read["next_steps"], json!(["wire it up"]));
+    assert_eq!(read["decisions"], json!([{ "d": 1 }]));
+    let lock = mcp.tool("acquire_lock", json!({ "file_path": "a.rs" })).await;
+    let held = json!({ "file_path": "a.rs", "fencing_token": lock["fencing_token"] });
+    for locks in
+        [json!([held]), held.clone(), json!(held.to_string()), json!(json!([held]).to_string())]
+    {
+        assert_eq!(mcp.tool("verify_locks", json!({ "locks": locks })).await["valid"], true);
+    }
+    // What does not hold what is asked for gets the ordinary issue.
+    for (tool, sent, kind) in [
+        ("remember", json!({ "summary": "s", "tags": "rust, python" }), "list_type"),
+        ("remember", json!({ "summary": "s", "tags": "['rust']" }), "list_type"),
+        ("remember", json!({ "summary": "s", "details": "{'a': 1}" }), "dict_type"),
+        (
+            "complete_work",
+            json!({ "task_id": uuid::Uuid::nil(), "success": "yes" }),
+            "bool_parsing",
+        ),
+    ] {
+        let failed = mcp.tool_failure(tool, sent.clone()).await;
+        assert_eq!(failed["detail"][0]["type"], kind, "{sent}: {failed}");
+    }
+}
+
+#[tokio::test]
+async fn arguments_can_be_an_object_in_text() {
+    let service = Service::start().await;
+    let mcp = Mcp::new(service.client());
+    let call = json!({ "name": "acquire_lock", "arguments": "{\"file_path\": \"a.rs\"}" });
+    let locked = mcp.ask("tools/call", call.clone()).await;
+    assert_eq!(locked["structuredContent"]["action"], "acquired");
+    let batch = json!([{ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call }]);
+    let answer = mcp.client.post("/mcp", batch).await;
+    assert_eq!(answer.json[0]["result"]["structuredContent"]["action"], "refreshed");
+    for nothing in [json!(""), json!(null)] {
+        let call = json!({ "name": "heartbeat", "arguments": nothing });
+        assert_eq!(mcp.ask("tools/call", call).await["isError"], false);
+    }
+    for wrong in [json!("[1]"), json!("{'a': 1}"), json!([]), json!(5)] {
+        let call = json!({ "name": "heartbeat", "arguments": wrong });
+        assert_eq!(mcp.failure("tools/call", call).await.0, -32602, "{wrong}");
+    }
+    assert_eq!(
+        mcp.failure("tools/call", json!({ "name": "heartbeat", "arguments": 1 })).await.0,
+        -32602
+    );
+}
+
+#[tokio::test]
+async fn unknown_arguments_are_refused_with_the_nearest_name() {
+    let service = Service::start().await;
+    let mcp = Mcp::new(service.client()).offered("all");
+    let id = uuid::Uuid::nil();
+    for (tool, sent, name, meant) in [
+        (
+            "complete_work",
+            json!({ "task_id": id, "success": true, "output": {} }),
+            "output",
+            "result",
+        ),
+        ("write_handoff", json!({ "summary": "s", "todo": ["x"] }), "todo", "next_steps"),
+        (
+            "submit_work",
+            json!({ "task_type": "t", "description": "d", "dependsOn": [id] }),
+            "dependsOn",
+            "depends_on",
+        ),
+        ("get_work", json!({ "task_type": "t" }), "task_type", "task_types"),
+        ("acquire_lock", json!({ "file_path": "a.rs", "ttl": 5 }), "ttl", "ttl_minutes"),
+        ("acquire_lock", json!({ "file_path": "a.rs", "timeout": 5 }), "timeout", "wait_seconds"),
+        ("recall", json!({ "search": "x" }), "search", "query"),
+    ] {
+        let told = issues(&mcp, tool, sent).await;
+        let text = format!("Unknown member `{name}`: did you mean `{meant}`?");
+        assert_eq!(told, [(json!(["arguments", name]), text)], "{tool}");
+    }
+    // A member that is missing and the unknown one that was meant for it.
+    let told = issues(&mcp, "acquire_lock", json!({ "path": "a.rs", "colour": "red" })).await;
+    let told: Vec<_> = told.iter().map(|(loc, text)| (loc[1].as_str(), text.as_str())).collect();
+    assert_eq!(
+        told,
+        [
+            (Some("file_path"), "Field required"),
+            (Some("path"), "Unknown member `path`: did you mean `file_path`?"),
+            (
+                Some("colour"),
+                "Unknown member `colour`: expected one of file_path, reason, ttl_minutes, wait_seconds"
+            ),
+        ]
+    );
+    let nested = json!({ "task_type": "t", "description": "d",
+        "agent_requirements": { "minTrustLevel": 3 } });
+    let told = issues(&mcp, "submit_work", nested).await;
+    assert_eq!(told[0].0, json!(["arguments", "agent_requirements", "minTrustLevel"]));
+    assert!(told[0].1.contains("`min_trust_level`"), "{told:?}");
+    let nothing = issues(&mcp, "heartbeat", json!({ "verbose": true })).await;
+    assert_eq!(nothing[0].1, "Unknown member `verbose`: expected no members");
+    assert_eq!(service.audit_rows().await, 0, "none of the calls had an effect");
+}
+
+#[tokio::test]
+async fn the_session_of_the_connection_can_be_repeated_as_an_argument() {
+    let service = Service::start().await;
+    let mcp = Mcp::new(service.client()).header("mcp-session-id", "c-1");
+    mcp.tool("register_session", json!({ "session_id": "s-1" })).await;
+    let lock = json!({ "file_path": "a.rs", "session_id": "s-1" });
+    assert_eq!(mcp.tool("acquire_lock", lock).await["session_id"], "s-1");
+    let told =
+        issues(&mcp, "acquire_lock", json!({ "file_path": "a.rs", "session_id": "s-2" })).await;
+    assert!(told[0].1.contains("(now `s-1`); leave it out"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_memory_and_a_task_need_a_text() {
+    let service = Service::start().await;
+    let mcp = Mcp::new(service.client());
+    let told = issues(&mcp, "remember", json!({ "tags": ["x"] })).await;
+    assert_eq!(told, [(json!(["arguments", "summary"]), "Field required".to_owned())]);
+    let text = "Value error, expected text that is not blank";
+    let told = issues(&mcp, "remember", json!({ "summary": " " })).await;
+    assert_eq!(told, [(json!(["arguments", "summary"]), text.to_owned())]);
+    let told = issues(&mcp, "submit_work", json!({ "task_type": "t", "description": "" })).await;
+    assert_eq!(told, [(json!(["arguments", "description"]), text.to_owned())]);
+    for table in ["memory", "work_task"] {
+        assert_eq!(service.scalar::<i64>(&format!("select count(*) from {table}")).await, 0);
+    }
+}
+
+#[tokio::test]
+async fn schemas_of_tools_are_those_that_clients_understand() {
+    let service = Service::start().await;
+    for tool in Mcp::new(service.client()).offered("all").tools().await {
+        let (name, schema) = (&tool["name"], &tool["inputSchema"]);
+        assert_eq!(schema["additionalProperties"], false, "{name}");
+        visit(schema, &mut |schema| {
+            let format = schema.get("format").is_none_or(|format| format == "date-time");
+            assert!(format, "{name}: {schema}");
+            assert_ne!(schema["items"], json!({}), "{name}: {schema}");
+            assert_ne!(schema["items"], json!(true), "{name}: {schema}");
+            if schema["properties"].is_object() {
+                assert_eq!(schema["additionalProperties"], false, "{name}: {schema}");
+            }
+        });
+    }
+}
+
+fn visit(schema: &Value, look: &mut impl FnMut(&Value)) {
+    look(schema);
+    for property in schema["properties"].as_object().into_iter().flat_map(|it| it.values()) {
+        visit(property, look);
+    }
+    if let Some(items) = schema.get("items") {
+        visit(items, look);
+    }
+}

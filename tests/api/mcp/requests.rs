@@ -1,0 +1,135 @@
+//! Requests that clients send in other forms than the library of the endpoint expects, and refusals that
+//! say what to do.
+use serde_json::{Value, json};
+
+use super::{Mcp, initialize, meta};
+use crate::support::Service;
+
+#[tokio::test]
+async fn a_client_that_takes_json_is_answered_whatever_else_it_accepts() {
+    let service = Service::start().await;
+    let list = json!({ "jsonrpc": "2.0", "id": 7, "method": "tools/list" });
+    for accepted in [
+        "",
+        "*/*",
+        "application/json",
+        "application/*",
+        "application/json;q=0.9, text/html",
+        "text/event-stream, */*;q=0.1",
+        "Application/JSON",
+    ] {
+        let client = service.client().header("accept", accepted);
+        let answer = client.post("/mcp", list.clone()).await;
+        assert_eq!(answer.status, 200, "{accepted}: {}", answer.text);
+        assert_eq!(answer.headers["content-type"], "application/json", "{accepted}");
+        assert_eq!(answer.json["id"], 7, "{accepted}");
+    }
+    let none = service.client().post("/mcp", list.clone()).await;
+    assert_eq!(none.status, 200, "{}", none.text);
+    let opened = service.client().header("accept", "*/*");
+    let call = json!({ "jsonrpc": "2.0", "id": 7, "method": "initialize",
+        "params": initialize("2025-11-25") });
+    assert_eq!(opened.post("/mcp", call).await.json["result"]["protocolVersion"], "2025-11-25");
+    for other in ["text/html", "text/event-stream", "image/*"] {
+        let answer = service.client().header("accept", other).post("/mcp", list.clone()).await;
+        assert_eq!(answer.status, 406, "{other}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn initialize_says_which_parameter_is_missing() {
+    let service = Service::start().await;
+    let mcp = Mcp::new(service.client());
+    let message = json!({ "jsonrpc": "2.0", "id": 7, "method": "initialize" });
+    let answer = mcp.client.post("/mcp", message).await;
+    assert_eq!(answer.json["error"]["code"], -32602, "{}", answer.text);
+    assert_eq!(answer.json["id"], 7);
+    let (_, told) = mcp.failure("initialize", json!({})).await;
+    assert!(told.contains("`protocolVersion` must be text"), "{told}");
+    for (name, value) in [
+        ("protocolVersion", json!(5)),
+        ("capabilities", json!(null)),
+        ("clientInfo", json!({})),
+        ("clientInfo", json!({ "name": "x" })),
+    ] {
+        let mut params = initialize("2025-11-25");
+        params[name] = value;
+        let (code, told) = mcp.failure("initialize", params).await;
+        assert_eq!(code, -32602);
+        assert!(told.contains(&format!("`{name}` must be")), "{told}");
+    }
+    // Other methods take null for no parameters.
+    let list = json!({ "jsonrpc": "2.0", "id": 7, "method": "tools/list", "params": null });
+    assert!(mcp.client.post("/mcp", list).await.json["result"]["tools"].is_array());
+}
+
+#[tokio::test]
+async fn an_unknown_revision_is_refused_with_the_known_ones() {
+    let service = Service::start().await;
+    let mcp = Mcp::new(service.client()).header("mcp-protocol-version", "1999-01-01");
+    let answer = mcp.send("tools/list", json!({})).await;
+    assert_eq!(answer.status, 400);
+    let told = answer.json["detail"].as_str().expect("text");
+    for known in ["2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"] {
+        assert!(told.contains(known), "{told}");
+    }
+    // A revision within the message.
+    let mut params = meta();
+    params["_meta"]["io.modelcontextprotocol/protocolVersion"] = json!("2031-01-01");
+    let future = Mcp::new(service.client())
+        .header("mcp-protocol-version", "2031-01-01")
+        .header("mcp-method", "tools/list");
+    let answer = future.send("tools/list", params).await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.text.contains("2025-11-25"), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn a_request_without_a_key_is_told_the_scheme() {
+    let service = Service::start().await;
+    for answer in [
+        service.anonymous().post("/mcp", json!({})).await,
+        service.client_with("wrong").get("/locks").await,
+    ] {
+        assert_eq!(answer.status, 401);
+        assert_eq!(answer.headers["www-authenticate"], "Bearer");
+        assert_eq!(answer.json, json!({ "detail": "Invalid API key" }));
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_tool_is_refused_with_the_set_or_the_name_that_was_meant() {
+    let service = Service::start().await;
+    let mcp = Mcp::new(service.client());
+    let failure = async |name: &str| {
+        let (code, told) = mcp.failure("tools/call", json!({ "name": name })).await;
+        assert_eq!(code, -32602);
+        told
+    };
+    let told = failure("list_work").await;
+    assert!(told.contains("in the set `work`; connect to /mcp?tools=core,work"), "{told}");
+    for (name, meant) in [
+        ("acquireLock", "acquire_lock"),
+        ("lock_acquire", "acquire_lock"),
+        ("getwork", "get_work"),
+        ("check_lock", "check_locks"),
+    ] {
+        let told = failure(name).await;
+        assert!(told.ends_with(&format!("did you mean `{meant}`?")), "{told}");
+    }
+    let told = failure("ListWork").await;
+    assert!(told.contains("did you mean `list_work`?") && told.contains("/mcp?tools="), "{told}");
+    assert!(failure("xyzzy").await.contains("call tools/list"));
+}
+
+#[tokio::test]
+async fn a_lifetime_out_of_range_is_refused_with_the_range() {
+    let service = Service::start().await;
+    let mcp = Mcp::new(service.client());
+    let lock = json!({ "file_path": "a.rs", "ttl_minutes": 481 });
+    let refused = mcp.tool("acquire_lock", lock).await;
+    assert_eq!(refused["reason"], "ttl_out_of_range");
+    assert_eq!(refused["expected"], "ttl_minutes from 1 to 480, or 0 for the default");
+    let locked = mcp.tool("acquire_lock", json!({ "file_path": "a.rs" })).await;
+    assert_eq!(locked.get("expected"), None::<&Value>);
+}
