@@ -94,14 +94,29 @@ fn hook_parser() -> Clap {
         )
         .subcommand(
             Clap::new("install")
-                .about("Install the two hooks in this repository")
+                .about("Install the two hooks in this repository, or repair them")
                 .after_help(HOOK_INSTALL)
                 .arg(
                     Arg::new("force")
                         .long("force")
                         .action(ArgAction::SetTrue)
-                        .help("Replace hooks that `coord` did not install"),
+                        .help("Keep hooks that `coord` did not install, and run them first"),
+                )
+                .arg(
+                    Arg::new("manager")
+                        .long("manager")
+                        .action(ArgAction::SetTrue)
+                        .help("Write the hooks into the configuration of the hook manager"),
                 ),
+        )
+        .subcommand(
+            Clap::new("uninstall")
+                .about("Take the hooks out, and restore the hooks that were there before"),
+        )
+        .subcommand(
+            Clap::new("status").about("Show whether git really runs the hooks").after_help(
+                "Exit code 0 if git runs both hooks, 1 if not.",
+            ),
         )
 }
 

@@ -51,8 +51,20 @@ them:
   git config coord.unreachable allow";
 
 pub(crate) const HOOK_INSTALL: &str = "\
-A hook that `coord` did not install is left alone unless --force is given. With --force it is kept
-as <hook>.before-coord, and runs first.";
+Installs into the folder whose hooks git runs, if it belongs to this repository alone. A hook that
+`coord` did not install is left alone unless --force is given. With --force it is kept as
+<hook>.before-coord, and runs first.
+
+Where a hook manager (husky, pre-commit, lefthook, simple-git-hooks and others) or a tracked folder
+has the hooks, the command prints what belongs into its configuration. With --manager it writes that
+into the scripts of husky, .pre-commit-config.yaml, lefthook.yml or the tracked scripts.
+
+Where core.hooksPath names a folder of the whole machine, nothing is installed.
+
+Repeat the command to repair what another program made of the hooks.
+
+Records in the settings of this clone, for programs without your variables: coord.url,
+coord.keyFile (--key-file) and coord.workspace (--workspace), but never a key.";
 
 pub(crate) const MCP: &str = "\
 For agents that start MCP servers as programs. Forwards every message to /mcp of the service, with

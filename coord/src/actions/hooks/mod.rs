@@ -2,8 +2,9 @@
 mod check;
 mod commit;
 mod files;
-mod install;
 mod push;
+mod pushed;
+pub(super) mod setup;
 
 use clap::ArgMatches;
 
@@ -17,13 +18,13 @@ use crate::{
     work_tree::{git::WorkTree, record::Record},
 };
 
-/// Runs a git hook, or installs the hooks.
+/// Runs a git hook, or a command about the hooks.
 pub(super) fn run_hook(matches: &ArgMatches, output: Output) -> Outcome {
     let Some((name, own)) = matches.subcommand() else { return Ok(DONE) };
     let work_tree = WorkTree::of_current_folder()
         .ok_or_else(|| Problem::invalid("Expected a git work tree; change the folder."))?;
-    if name == "install" {
-        return install::install(&work_tree, own.get_flag("force"), output);
+    if let Some(outcome) = setup::run(name, own, &work_tree, output) {
+        return outcome;
     }
     let given = |name: &str| own.get_one::<String>(name).map(String::as_str);
     let files = match name {

@@ -1,10 +1,7 @@
 //! `coord hook pre-push`: the files of the pushed commits.
-use std::{
-    collections::BTreeSet,
-    io::{self, IsTerminal as _},
-};
+use std::collections::BTreeSet;
 
-use super::files::Files;
+use super::{files::Files, pushed::pushed_lines};
 use crate::work_tree::git::WorkTree;
 
 /// Returns the files of a push. Git writes a line for each pushed reference to standard input:
@@ -14,10 +11,7 @@ pub(super) fn files_of_push(
     remote: Option<&str>,
     location: Option<&str>,
 ) -> Result<Files, String> {
-    let lines = match io::stdin().is_terminal() {
-        true => String::new(),
-        false => io::read_to_string(io::stdin()).map_err(|error| error.to_string())?,
-    };
+    let lines = pushed_lines(work_tree)?;
     let push = Push::to(work_tree, remote, location)?;
     let mut files = Files::default();
     for line in lines.lines() {
