@@ -6,6 +6,7 @@
 mod answer;
 mod arguments;
 mod bounds;
+mod document;
 mod endpoint;
 mod form;
 mod message;
@@ -16,4 +17,5 @@ mod request;
 mod server;
 mod sets;
 
+pub use document::mcp_document;
 pub(crate) use endpoint::endpoint;

@@ -5,7 +5,7 @@ use clap::{
 
 use super::{
     arguments::parser_of,
-    help::{ABOUT, CONFIGURATION, GIT_HOOK, HOOK_INSTALL, MCP, TRY},
+    help::{ABOUT, CONFIGURATION, DOCTOR, GIT_HOOK, HOOK_INSTALL, MCP, TRY},
     table::{COMMANDS, GROUPS},
 };
 use crate::service::settings::Given;
@@ -34,6 +34,11 @@ pub(crate) fn command_line(operations: impl Iterator<Item = &'static str>) -> Cl
         Clap::new("detect")
             .about("Detect which capabilities the service has, as one JSON object")
             .after_help("Exit code 0 when the service is available, 1 when it is not."),
+    )
+    .subcommand(
+        Clap::new("doctor")
+            .about("Check what usually goes wrong, and say what to do")
+            .after_help(DOCTOR),
     )
     .subcommand(try_parser(operations))
     .subcommand(mcp_parser())
@@ -94,14 +99,29 @@ fn hook_parser() -> Clap {
         )
         .subcommand(
             Clap::new("install")
-                .about("Install the two hooks in this repository")
+                .about("Install the two hooks in this repository, or repair them")
                 .after_help(HOOK_INSTALL)
                 .arg(
                     Arg::new("force")
                         .long("force")
                         .action(ArgAction::SetTrue)
-                        .help("Replace hooks that `coord` did not install"),
+                        .help("Keep hooks that `coord` did not install, and run them first"),
+                )
+                .arg(
+                    Arg::new("manager")
+                        .long("manager")
+                        .action(ArgAction::SetTrue)
+                        .help("Write the hooks into the configuration of the hook manager"),
                 ),
+        )
+        .subcommand(
+            Clap::new("uninstall")
+                .about("Take the hooks out, and restore the hooks that were there before"),
+        )
+        .subcommand(
+            Clap::new("status")
+                .about("Show whether git really runs the hooks")
+                .after_help("Exit code 0 if git runs both hooks, 1 if not."),
         )
 }
 

@@ -36,6 +36,13 @@ is held. A payload that is not an object, or lacks the id in the path, is exit c
 Where no field of the request names the agent, AGENT_ID and AGENT_TYPE are sent as X-Agent-Id and
 X-Agent-Type. The service then denies a request whose key is bound to another agent.";
 
+pub(crate) const DOCTOR: &str = "\
+Checks the address, the key, the agent, the session, the clock, the workspace and the version of the
+service, the git hooks that really run, the record of locks, and the MCP settings of Claude Code,
+Codex, Cursor, VS Code and Gemini in this repository and in your home. No key is printed.
+
+Exit code 0 if nothing is wrong, 1 otherwise.";
+
 pub(crate) const GIT_HOOK: &str = "\
 A changed file whose lock was recorded by `coord lock` passes only while that lock is still held
 with the same fencing token. Any other changed file passes unless another agent holds its lock. A
@@ -66,8 +73,20 @@ This does not count while the address of the service is not configured. Git that
 your variables reads `git config coord.url`, coord.keyFile and coord.workspace.";
 
 pub(crate) const HOOK_INSTALL: &str = "\
-A hook that `coord` did not install is left alone unless --force is given. With --force it is kept
-as <hook>.before-coord, and runs first.";
+Installs into the folder whose hooks git runs, if it belongs to this repository alone. A hook that
+`coord` did not install is left alone unless --force is given. With --force it is kept as
+<hook>.before-coord, and runs first.
+
+Where a hook manager (husky, pre-commit, lefthook, simple-git-hooks and others) or a tracked folder
+has the hooks, the command prints what belongs into its configuration. With --manager it writes that
+into the scripts of husky, .pre-commit-config.yaml, lefthook.yml or the tracked scripts.
+
+Where core.hooksPath names a folder of the whole machine, nothing is installed.
+
+Repeat the command to repair what another program made of the hooks.
+
+Records in the settings of this clone, for programs without your variables: coord.url,
+coord.keyFile (--key-file) and coord.workspace (--workspace), but never a key.";
 
 pub(crate) const MCP: &str = "\
 For agents that start MCP servers as programs. Forwards every message to /mcp of the service, with

@@ -3,9 +3,11 @@ mod bridge;
 mod commands;
 mod completions;
 mod configuration;
+mod doctor;
 mod documents;
 mod every_command;
 mod git_settings;
+mod hook_owners;
 mod hooks;
 mod identity;
 #[path = "../../../tests/api/imports.rs"]

@@ -2,10 +2,10 @@
 mod check;
 mod commit;
 mod files;
-mod install;
 mod progress;
 mod push;
 mod pushed;
+pub(super) mod setup;
 
 use clap::ArgMatches;
 
@@ -19,7 +19,7 @@ use crate::{
     work_tree::{git::WorkTree, records::Records},
 };
 
-/// Runs a git hook, or installs the hooks.
+/// Runs a git hook, or a command about the hooks.
 pub(super) fn run_hook(matches: &ArgMatches, output: Output) -> Outcome {
     let Some((name, own)) = matches.subcommand() else { return Ok(DONE) };
     let work_tree = WorkTree::of_current_folder()
@@ -27,8 +27,8 @@ pub(super) fn run_hook(matches: &ArgMatches, output: Output) -> Outcome {
     if let Some(words) = &work_tree.refusal {
         return Err(Problem::invalid(format!("git: {words}.")));
     }
-    if name == "install" {
-        return install::install(&work_tree, own.get_flag("force"), output);
+    if let Some(outcome) = setup::run(name, own, &work_tree, output) {
+        return outcome;
     }
     let git_failed = |error: String| Problem::invalid(format!("git: {error}."));
     let given = |name: &str| own.get_one::<String>(name).map(String::as_str);

@@ -1,0 +1,317 @@
+//! `coord hook install`.
+use std::{
+    fs::{self, Permissions},
+    io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use clap::ArgMatches;
+
+use super::{
+    leftovers::{is_configured, repair, text_of},
+    managers::Manager,
+    owner::{Owner, Place},
+    recorded::record_settings,
+    script::{NAMES, block, calls, is_ours, script_of, shell_lines, with_shell_block},
+    status::{print_state, say, state_of},
+    yaml::{lefthook_hooks, pre_commit_item, with_lefthook_hooks, with_pre_commit_item},
+};
+use crate::{
+    output::{
+        console::Output,
+        outcome::{DONE, Outcome, Problem, REFUSED},
+        text::escape_text,
+    },
+    work_tree::git::WorkTree,
+};
+
+/// Where the hooks of this program belong.
+enum Target {
+    /// Into the folder whose hooks git runs.
+    Folder,
+    /// Into the configuration of a manager.
+    Manager(Manager),
+    /// Into the tracked scripts of a folder.
+    TrackedScripts,
+    /// Nowhere, for this reason.
+    Nowhere(String),
+}
+
+/// Installs the two hooks where their owner allows it.
+pub(super) fn install(work_tree: &WorkTree, matches: &ArgMatches, output: Output) -> Outcome {
+    let (force, write) = (matches.get_flag("force"), matches.get_flag("manager"));
+    let owner = owner_of(work_tree)?;
+    for line in repair(&owner).map_err(failed)? {
+        output.print_problem(&line);
+    }
+    let program = std::env::current_exe().map_err(failed)?;
+    let code = match target_of(&owner, force) {
+        Target::Folder => install_into_folder(&owner, force, &program, output)?,
+        Target::Manager(manager) => {
+            let put = |name: &str| is_configured(&owner, manager, name);
+            let is_there = NAMES.iter().all(|name| put(name));
+            let code = match is_there || state_of(&owner).runs() {
+                true => DONE,
+                false if write => write_configuration(&owner, manager, output)?,
+                false => explain_configuration(&owner, manager, output),
+            };
+            keep_program(work_tree, &program, code)?;
+            code
+        }
+        Target::TrackedScripts => {
+            let is_there = NAMES.iter().all(|name| calls(&text_of(&owner.folder.join(name)), name));
+            let code = match is_there || state_of(&owner).runs() {
+                true => DONE,
+                false if write => write_tracked_scripts(&owner, output)?,
+                false => explain_tracked_scripts(&owner, output),
+            };
+            keep_program(work_tree, &program, code)?;
+            code
+        }
+        Target::Nowhere(reason) => {
+            output.print_problem(&reason);
+            REFUSED
+        }
+    };
+    if code == DONE {
+        record_settings(work_tree, matches, output)?;
+        report(work_tree, output)?;
+    }
+    Ok(code)
+}
+
+pub(super) fn owner_of(work_tree: &WorkTree) -> Result<Owner, Problem> {
+    Owner::of(work_tree).map_err(|error| Problem::invalid(format!("git: {error}.")))
+}
+
+pub(super) fn failed(error: io::Error) -> Problem {
+    Problem::invalid(format!("The hooks could not be changed: {error}."))
+}
+
+/// Prints the state of the hooks where it is more than that git runs those of this program.
+fn report(work_tree: &WorkTree, output: Output) -> Result<(), Problem> {
+    let state = state_of(&owner_of(work_tree)?);
+    if output.is_json || !state.runs() {
+        print_state(&state, output);
+    }
+    Ok(())
+}
+
+fn target_of(owner: &Owner, force: bool) -> Target {
+    let folder = owner.folder.display();
+    match (owner.manager, &owner.place) {
+        (Some(manager), _) if owner.is_active || !force => Target::Manager(manager),
+        (_, Place::Machine(scope)) => Target::Nowhere(format!(
+            "core.hooksPath is {folder} for every repository of this machine ({scope} settings of \
+             git), so a hook there would stop commits in all of them. Nothing is installed. To \
+             give this repository hooks of its own: git config --local core.hooksPath {}",
+            owner.usual_folder.display()
+        )),
+        (_, Place::Outside) => Target::Nowhere(format!(
+            "core.hooksPath is {folder}, outside of this repository, so other repositories can run \
+             the hooks there. Nothing is installed. To give this repository hooks of its own: git \
+             config --local core.hooksPath {}",
+            owner.usual_folder.display()
+        )),
+        (_, Place::Off) => Target::Nowhere(format!(
+            "core.hooksPath ({folder}) is not a folder, so git runs no hooks here. Nothing is \
+             installed. If that is not meant: git config --local core.hooksPath {}",
+            owner.usual_folder.display()
+        )),
+        (_, Place::Tracked) => Target::TrackedScripts,
+        (_, Place::Repository) => Target::Folder,
+    }
+}
+
+/// Installs into the folder of this repository. With `force`, hooks of other programs are kept and
+/// run first.
+fn install_into_folder(owner: &Owner, force: bool, program: &Path, output: Output) -> Outcome {
+    let folder = &owner.folder;
+    fs::create_dir_all(folder).map_err(failed)?;
+    let is_foreign = |path: &Path| {
+        let text = text_of(path);
+        path.symlink_metadata().is_ok() && !is_ours(&text)
+    };
+    let calls_already = |name: &&str| calls(&text_of(&folder.join(name)), name);
+    let foreign: Vec<_> = NAMES
+        .into_iter()
+        .filter(|name| is_foreign(&folder.join(name)) && !calls_already(name))
+        .collect();
+    if !foreign.is_empty() && !force {
+        for name in foreign {
+            let hook = folder.join(name);
+            output.print_problem(&format!("{} was not installed by coord.", hook.display()));
+        }
+        output.print_problem("Nothing is installed. With --force they are kept, and run first.");
+        return Ok(REFUSED);
+    }
+    for name in foreign {
+        let kept = folder.join(format!("{name}.before-coord"));
+        if kept.symlink_metadata().is_ok() {
+            let kept = kept.display();
+            return Err(Problem::invalid(format!("{kept} exists already; move it away first.")));
+        }
+        fs::rename(folder.join(name), kept).map_err(failed)?;
+    }
+    for name in NAMES {
+        if is_ours(&text_of(&folder.join(name))) || !is_foreign(&folder.join(name)) {
+            write_hook(folder, name, program).map_err(failed)?;
+        }
+    }
+    say(
+        output,
+        &format!(
+            "Installed {} in {}.",
+            NAMES.join(" and "),
+            escape_text(&folder.display().to_string())
+        ),
+    );
+    Ok(DONE)
+}
+
+/// Writes a hook and renames it into place, so that git never runs half of it.
+fn write_hook(folder: &Path, name: &str, program: &Path) -> io::Result<()> {
+    replace(&folder.join(name), &script_of(name, program), true)
+}
+
+/// Replaces a file by a rename, so that no reader sees half of it. Its permissions stay.
+pub(super) fn replace(path: &Path, text: &str, is_executable: bool) -> io::Result<()> {
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new-coord");
+    let fresh = PathBuf::from(fresh);
+    let permissions = match fs::metadata(path) {
+        Ok(file) if !is_executable => file.permissions(),
+        _ if is_executable => Permissions::from_mode(0o755),
+        _ => Permissions::from_mode(0o644),
+    };
+    // A symbolic link stays one: the file behind it is replaced.
+    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    fs::write(&fresh, text)?;
+    fs::set_permissions(&fresh, permissions)?;
+    fs::rename(&fresh, target)
+}
+
+/// Stores where this program is, for the commands in shared files, which do not name it.
+fn keep_program(work_tree: &WorkTree, program: &Path, code: u8) -> Result<(), Problem> {
+    if code != DONE {
+        return Ok(());
+    }
+    let program = program.display().to_string();
+    let set = work_tree.git(&["config", "--local", "coord.program", &program]);
+    set.map(drop).map_err(|error| Problem::invalid(format!("git: {error}.")))
+}
+
+/// Writes the calls of this program into the configuration of a manager.
+fn write_configuration(owner: &Owner, manager: Manager, output: Output) -> Outcome {
+    let mut changed = Vec::new();
+    for name in NAMES {
+        let Some(file) = manager.configuration(&owner.top, &owner.folder, name) else { continue };
+        if is_configured(owner, manager, name) {
+            continue;
+        }
+        let text = text_of(&file);
+        let new = match manager {
+            Manager::Husky => Some(with_shell_block(&text, name)),
+            Manager::PreCommit => with_pre_commit_item(&text),
+            Manager::Lefthook => with_lefthook_hooks(&text),
+            Manager::SimpleGitHooks | Manager::Other(_) => None,
+        };
+        let Some(new) = new else { return Ok(explain_configuration(owner, manager, output)) };
+        if let Some(folder) = file.parent() {
+            fs::create_dir_all(folder).map_err(failed)?;
+        }
+        replace(&file, &new, false).map_err(failed)?;
+        changed.push(owner.shown(&file));
+    }
+    if changed.is_empty() {
+        return Ok(explain_configuration(owner, manager, output));
+    }
+    for line in repair(owner).map_err(failed)? {
+        output.print_problem(&line);
+    }
+    say(
+        output,
+        &format!(
+            "Wrote the hooks into {}, which {} reads.",
+            escape_text(&changed.join(" and ")),
+            manager.name()
+        ),
+    );
+    Ok(DONE)
+}
+
+/// Prints what belongs into the configuration of a manager.
+fn explain_configuration(owner: &Owner, manager: Manager, output: Output) -> u8 {
+    let name = manager.name();
+    let shown = |name: &str| {
+        let file = manager.configuration(&owner.top, &owner.folder, name);
+        file.map(|file| owner.shown(&file)).unwrap_or_default()
+    };
+    let text = match manager {
+        Manager::Husky => {
+            let scripts = NAMES.map(|name| {
+                format!("At the beginning of {}:\n\n{}", shown(name), block(&shell_lines(name)))
+            });
+            scripts.join("\n")
+        }
+        Manager::PreCommit => {
+            format!("In {}, below `repos:`:\n\n{}", shown(NAMES[0]), block(&pre_commit_item("  ")))
+        }
+        Manager::Lefthook => format!("In {}:\n\n{}", shown(NAMES[0]), block(&lefthook_hooks())),
+        Manager::SimpleGitHooks | Manager::Other(_) => manager.by_hand(),
+    };
+    output.print_problem(&format!(
+        "{name} manages the hooks of this repository, so they belong into its configuration. \
+         Nothing is installed."
+    ));
+    output.print_escaped_problem(&format!("\n{}", escape_text(&text)));
+    if !matches!(manager, Manager::SimpleGitHooks | Manager::Other(_)) {
+        output.print_problem(
+            "With --manager, `coord hook install` writes that, where the file has the usual form.",
+        );
+    }
+    if !owner.is_active {
+        output.print_problem(&format!(
+            "{name} is not installed in this clone; its command: {}. If nobody uses it here, \
+             --force installs the hooks without it.",
+            manager.activation()
+        ));
+    }
+    REFUSED
+}
+
+fn write_tracked_scripts(owner: &Owner, output: Output) -> Outcome {
+    for name in NAMES {
+        let file = owner.folder.join(name);
+        let text = text_of(&file);
+        if calls(&text, name) {
+            continue;
+        }
+        let text = if text.is_empty() { "#!/bin/sh\n" } else { &text };
+        replace(&file, &with_shell_block(text, name), true).map_err(failed)?;
+    }
+    say(
+        output,
+        &format!(
+            "Wrote the hooks into {}, whose files are tracked.",
+            escape_text(&owner.shown(&owner.folder))
+        ),
+    );
+    Ok(DONE)
+}
+
+fn explain_tracked_scripts(owner: &Owner, output: Output) -> u8 {
+    output.print_problem(&format!(
+        "The hooks in {} are tracked, so every clone has them. Nothing is installed.",
+        owner.shown(&owner.folder)
+    ));
+    for name in NAMES {
+        let file = owner.shown(&owner.folder.join(name));
+        let lines = block(&shell_lines(name));
+        let text = escape_text(&format!("At the beginning of {file}:\n\n{lines}"));
+        output.print_escaped_problem(&format!("\n{text}"));
+    }
+    output.print_problem("With --manager, `coord hook install` writes that.");
+    REFUSED
+}

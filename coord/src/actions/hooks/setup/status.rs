@@ -1,0 +1,224 @@
+//! `coord hook status`: whether git really runs the hooks of this program.
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+use serde_json::{Value, json};
+
+use super::{
+    leftovers::{is_configured, text_of},
+    managers::Manager,
+    owner::{Owner, Place},
+    script::{NAMES, calls, is_ours},
+};
+use crate::{
+    output::{
+        console::Output,
+        outcome::{DONE, Outcome, Problem, REFUSED},
+        text::escape_text,
+    },
+    service::settings::variable,
+    work_tree::git::WorkTree,
+};
+
+/// Whether git runs a hook of this program.
+#[derive(Debug)]
+pub(crate) struct HookState {
+    pub(crate) name: &'static str,
+    pub(crate) runs: bool,
+    /// How it runs, or why it does not.
+    pub(crate) reason: String,
+    /// What makes it run.
+    pub(crate) remedy: Option<String>,
+}
+
+/// Who owns the hooks of a work tree, and whether git runs those of this program.
+#[derive(Debug)]
+pub(crate) struct HooksState {
+    pub(crate) owner: String,
+    pub(crate) folder: String,
+    pub(crate) hooks: Vec<HookState>,
+}
+
+impl HooksState {
+    /// Whether git runs both hooks.
+    pub(crate) fn runs(&self) -> bool {
+        self.hooks.iter().all(|hook| hook.runs)
+    }
+
+    fn to_json(&self) -> Value {
+        let hooks: Vec<_> = self
+            .hooks
+            .iter()
+            .map(|hook| {
+                json!({
+                    "hook": hook.name,
+                    "runs": hook.runs,
+                    "reason": hook.reason,
+                    "remedy": hook.remedy,
+                })
+            })
+            .collect();
+        json!({ "runs": self.runs(), "owner": self.owner, "folder": self.folder, "hooks": hooks })
+    }
+}
+
+/// Returns the state of the hooks of a work tree.
+pub(crate) fn hooks_state(work_tree: &WorkTree) -> Result<HooksState, Problem> {
+    let owner = Owner::of(work_tree);
+    let owner = owner.map_err(|error| Problem::invalid(format!("git: {error}.")))?;
+    Ok(state_of(&owner))
+}
+
+pub(super) fn state_of(owner: &Owner) -> HooksState {
+    HooksState {
+        owner: owner.describe(),
+        folder: owner.folder.display().to_string(),
+        hooks: NAMES.iter().map(|name| state_of_hook(owner, name)).collect(),
+    }
+}
+
+pub(super) fn print(work_tree: &WorkTree, output: Output) -> Outcome {
+    let state = hooks_state(work_tree)?;
+    print_state(&state, output);
+    Ok(if state.runs() { DONE } else { REFUSED })
+}
+
+/// Prints a line for people. With `--json` the one line on standard output is the state.
+pub(super) fn say(output: Output, text: &str) {
+    if !output.is_json {
+        output.print(text);
+    }
+}
+
+pub(super) fn print_state(state: &HooksState, output: Output) {
+    if output.is_json {
+        output.print(&state.to_json().to_string());
+        return;
+    }
+    output.print(&escape_text(&format!("The hooks belong to {}.", state.owner)));
+    for hook in &state.hooks {
+        let runs = if hook.runs { "runs" } else { "does NOT run" };
+        let remedy = hook.remedy.as_ref().map(|remedy| format!(" {remedy}")).unwrap_or_default();
+        let line = format!("{} {runs}: {}.{remedy}", hook.name, hook.reason);
+        output.print(&escape_text(&line));
+    }
+}
+
+fn state_of_hook(owner: &Owner, name: &'static str) -> HookState {
+    let hook = owner.folder.join(name);
+    let shown = owner.shown(&hook);
+    let no = |reason: String, remedy: String| HookState {
+        name,
+        runs: false,
+        reason,
+        remedy: Some(remedy),
+    };
+    let Ok(file) = fs::metadata(&hook) else {
+        let reason = match owner.place {
+            Place::Off => "core.hooksPath switches hooks off".to_owned(),
+            _ => format!("git finds no hook {shown}"),
+        };
+        return no(reason, remedy_of_missing_hook(owner, name));
+    };
+    if file.permissions().mode() & 0o111 == 0 {
+        let remedy = format!("Run: chmod +x {shown}");
+        return no(format!("{shown} is not executable, so git does not run it"), remedy);
+    }
+    let text = text_of(&hook);
+    if is_ours(&text) {
+        return match has_program(&text) {
+            true => {
+                HookState { name, runs: true, reason: format!("git runs {shown}"), remedy: None }
+            }
+            false => no(
+                format!("{shown} calls a program that is not there any more"),
+                "Run: coord hook install".to_owned(),
+            ),
+        };
+    }
+    if let Some(manager) = owner.manager.filter(|_| owner.is_active)
+        && (manager == Manager::Husky || Manager::of_script(&text) == Some(manager))
+    {
+        return state_in_manager(owner, manager, name, &text);
+    }
+    match calls(&text, name) {
+        true => {
+            HookState { name, runs: true, reason: format!("{shown} calls coord"), remedy: None }
+        }
+        false => {
+            let option = if owner.place == Place::Tracked { "--manager" } else { "--force" };
+            no(format!("{shown} is not coord's"), format!("Run: coord hook install {option}"))
+        }
+    }
+}
+
+fn remedy_of_missing_hook(owner: &Owner, name: &str) -> String {
+    match owner.manager {
+        Some(manager) if is_configured(owner, manager, name) => {
+            format!("Run in this work tree: {}", manager.activation())
+        }
+        Some(_) => "Run: coord hook install --manager".to_owned(),
+        None => "Run: coord hook install".to_owned(),
+    }
+}
+
+/// Whether the program of a hook exists, or one is on the path.
+fn has_program(script: &str) -> bool {
+    let program = script.lines().find_map(|line| line.strip_prefix("coord='"));
+    let program = program.and_then(|rest| rest.strip_suffix('\'')).unwrap_or_default();
+    let is_executable = |path: &Path| {
+        fs::metadata(path)
+            .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    };
+    let path = variable("PATH").unwrap_or_default();
+    is_executable(Path::new(&program.replace("'\\''", "'")))
+        || std::env::split_paths(&path).any(|folder| is_executable(&folder.join("coord")))
+}
+
+/// Returns the state of a hook that a manager runs.
+fn state_in_manager(
+    owner: &Owner,
+    manager: Manager,
+    name: &'static str,
+    script: &str,
+) -> HookState {
+    let program = manager.name();
+    let runs = |reason: String| HookState { name, runs: true, reason, remedy: None };
+    let no = |reason: String, remedy: &str| HookState {
+        name,
+        runs: false,
+        reason,
+        remedy: Some(remedy.to_owned()),
+    };
+    if let Some(setting) = manager.skipped_by(name) {
+        let reason = format!("{setting} is set, so {program} skips it");
+        return no(reason, "Unset that variable.");
+    }
+    let legacy = owner.folder.join(format!("{name}.legacy"));
+    let is_legacy = manager == Manager::PreCommit && is_ours(&text_of(&legacy));
+    let kept = text_of(&owner.folder.join(format!("{name}.before-coord")));
+    if is_legacy && Manager::of_script(&kept).is_some() {
+        return no(
+            format!("{program} and coord call each other, so every commit fails"),
+            "Run: coord hook install",
+        );
+    }
+    let is_called = match manager {
+        Manager::SimpleGitHooks | Manager::Other(_) => calls(script, name),
+        _ => is_configured(owner, manager, name),
+    };
+    let file = manager.configuration(&owner.top, &owner.folder, name);
+    let file = file.map(|file| owner.shown(&file)).unwrap_or_default();
+    match (is_called, is_legacy) {
+        (true, _) => runs(format!("{program} calls it by {file}")),
+        (false, true) => runs(format!(
+            "{program} calls {}, until `{program} install --overwrite` removes it",
+            owner.shown(&legacy)
+        )),
+        (false, false) if matches!(manager, Manager::Other(_)) => {
+            no(format!("{program} runs its own hooks only"), "Run: coord hook install")
+        }
+        (false, false) => {
+            no(format!("{file} does not call coord"), "Run: coord hook install --manager")
+        }
+    }
+}
