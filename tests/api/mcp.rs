@@ -910,7 +910,8 @@ async fn locks_are_checked_by_key_or_all_together() {
             "expires_at",
             "reason",
             "session_id",
-            "fencing_token"
+            "fencing_token",
+            "same_agent"
         ]
     );
     let asked = json!({ "file_paths": ["./src//a.rs", "free.rs"] });
