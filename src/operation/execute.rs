@@ -116,17 +116,18 @@ async fn run<O: Operation>(
     let operation: O = deserialize(input)?;
     let target = operation.target().into_owned();
     let mut db = services.db.connect_lazily();
-    let result = async {
-        let caller = authorize(call, &O::META, input, &target, &mut db).await?;
-        match answer(call, operation, &caller, &mut db, wait).await {
+    let result = match authorize(call, &O::META, input, &target, &mut db).await {
+        Ok(caller) => match answer(call, operation, &caller, &mut db, wait).await {
             Err(error) if error.is_session_lost() => {
+                // First gives its connection back: the pool can have only one.
+                drop(db);
                 call.notice.revive(&services.db, &services.config, &caller).await?;
-                Err(error)
+                return Err(error);
             }
-            result => Ok((result?, caller)),
-        }
-    }
-    .await;
+            result => result.map(|reply| (reply, caller)),
+        },
+        Err(error) => Err(error),
+    };
     // After a failure of the database the state of the connection is unknown: it is closed.
     if matches!(result, Err(Error::Unavailable(_) | Error::Internal(_))) {
         return result;

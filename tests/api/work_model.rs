@@ -429,7 +429,9 @@ impl History {
         }
         let id = body["task_id"].as_str().unwrap_or_default().to_owned();
         let attempts = self.claims.iter().filter(|((task, _), _)| *task == id);
-        let mut held = attempts.filter(|(_, (by, _))| by.is(caller)).map(|(_, (_, token))| token);
+        // The session is not compared: a claim that was renewed with its token moves to another one.
+        let attempts = attempts.filter(|(_, (by, _))| by.agent == caller.agent);
+        let mut held = attempts.map(|(_, (_, token))| token);
         match ask {
             Ask::Submit(asked) if body["action"] == "created" => {
                 let twin = self.created.insert(id, (caller, asked));

@@ -119,8 +119,8 @@ begin
     from work_task t where t.workspace = in_workspace and t.id = in_id for update;
     at := clock_timestamp();
     is_repeat := coalesce(task.completion -> 'report' = report, false)
-        and coalesce(task.completion ->> 'session_id' = cx.session_id
-            or task.completion ->> 'claim_token' = in_claim_token, true);
+        and (coalesce(task.completion ->> 'session_id' = cx.session_id, true)
+            or coalesce(task.completion ->> 'claim_token' = in_claim_token, false));
     if is_repeat then
         status := task.completion ->> 'status';
         retry_at := (task.completion ->> 'retry_at')::timestamptz;
