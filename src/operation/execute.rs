@@ -120,6 +120,7 @@ async fn run<O: Operation>(
         Ok(caller) => match answer(call, operation, &caller, &mut db, wait).await {
             Err(error) if error.is_session_lost() => {
                 // First gives its connection back: the pool can have only one.
+                db.release();
                 drop(db);
                 call.notice.revive(&services.db, &services.config, &caller).await?;
                 return Err(error);

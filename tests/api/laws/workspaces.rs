@@ -544,7 +544,12 @@ async fn a_read_finds_rows_of_the_prepared_workspace() {
 /// Functions, the filter that is taken out of each, the request that must notice, and how.
 const BROKEN: [(&str, &str, &str, &str); 3] = [
     ("release_lock", "l.workspace = in_workspace", "POST /locks/release", "sees another workspace"),
-    ("free_lock", "l.workspace = in_workspace", "POST /locks/release", "changes another workspace"),
+    (
+        "free_unchanged_lock",
+        "l.workspace = in_workspace",
+        "POST /locks/release",
+        "changes another workspace",
+    ),
     (
         "end_sessions",
         "s.workspace = in_workspace",
