@@ -15,10 +15,11 @@ use super::{
     sets::ToolSets,
 };
 use crate::{
-    access::{Caller, Claims, IdentityMode, Key, join_connection},
+    access::{Caller, Claims, Door, IdentityMode, Key, find_session},
     http::panic_text,
     operation::{
-        Call, Registered, Reply, RequestInfo, Services, fingerprint, input::check, record_status,
+        Call, Notice, Registered, Reply, RequestInfo, Services, fingerprint, input::check,
+        record_status,
     },
     values::{Error, Result, limits::MAX_ID_BYTES},
 };
@@ -147,12 +148,13 @@ impl McpRequest {
     /// connection.
     async fn caller_in_connection(&self, claims: &Claims) -> Option<Caller> {
         let mut caller = self.caller(claims)?;
-        if let Some(connection_id) = &claims.connection_id {
-            let mut db = self.services.db.connect_lazily();
-            // A connection that has ended is refused when the operation runs.
-            if join_connection(&mut db, &mut caller, connection_id).await.is_ok() {
-                db.commit_and_release().await.ok()?;
-            }
+        let mut db = self.services.db.connect_lazily();
+        let agent = (caller.workspace.as_str(), caller.agent_id.as_str());
+        let named = caller.session_id.take();
+        // A connection that has ended is refused when the operation runs.
+        if let Ok(found) = find_session(&mut db, &self.services.config, claims, agent, named).await {
+            db.commit_and_release().await.ok()?;
+            caller.session_id = found;
         }
         Some(caller)
     }
@@ -166,6 +168,7 @@ pub(super) fn claims(headers: &HeaderMap, is_idempotent: bool) -> Result<Claims>
     }
     let connection = headers.get(CONNECTION_ID).and_then(|value| value.to_str().ok());
     let connection = connection.filter(|id| (1..=MAX_ID_BYTES).contains(&id.len()));
+    claims.door = Door::Mcp;
     claims.connection_id = connection.map(str::to_owned);
     Ok(claims)
 }
@@ -178,5 +181,5 @@ pub(super) fn call<'a>(
     request: &'a RequestInfo,
     fingerprint: Option<[u8; 32]>,
 ) -> Call<'a> {
-    Call { services, key: Some(key), claims, request, fingerprint }
+    Call { services, key: Some(key), claims, request, fingerprint, notice: Notice::default() }
 }

@@ -79,14 +79,14 @@ async fn a_held_key_is_refused_to_others_and_names_its_holder() {
     let held =
         client.acquire("claude-1", "a", json!({ "reason": "mine", "session_id": "s" })).await;
     let refused = client.acquire("codex-9", "a", json!({ "agent_type": "other" })).await;
-    assert_keys(&refused, &ACQUIRED_KEYS);
+    assert_keys(&refused, &[&ACQUIRED_KEYS[..], &["same_agent"]].concat());
     assert_eq!(
         refused,
         json!({
             "success": false, "action": null, "file_path": null, "expires_at": held["expires_at"],
             "reason": "locked_by_other", "locked_by": "claude-1", "lock_reason": "mine",
             "fencing_token": null, "agent_type": "codex", "locked_at": held["locked_at"],
-            "session_id": "s", "position": null,
+            "session_id": "s", "position": null, "same_agent": false,
         })
     );
     let audit = service.last_audit().await;
@@ -101,7 +101,13 @@ async fn the_holder_refreshes_and_keeps_its_token() {
     let client = service.client();
     let first = client.acquire("a", "k", json!({ "reason": "one", "ttl_minutes": 60 })).await;
     let again = client.acquire("a", "k", json!({ "ttl_minutes": 1, "agent_type": "x" })).await;
-    assert_keys(&again, &ACQUIRED_KEYS);
+    assert_keys(&again, &[&ACQUIRED_KEYS[..], &["note"]].concat());
+    let since = first["locked_at"].as_str().expect("a time");
+    let note = format!(
+        "You, or another session or subagent of yours, hold this lock since {since}: make sure that only one of \
+         you changes what it protects."
+    );
+    assert_eq!(again["note"], note);
     assert_eq!((&again["success"], &again["action"]), (&json!(true), &json!("refreshed")));
     for kept in ["fencing_token", "locked_at", "agent_type", "session_id"] {
         assert_eq!(again[kept], first[kept], "{kept}");
@@ -130,6 +136,8 @@ async fn sessions_of_one_agent_are_different_holders_when_both_are_named() {
     let refused = client.acquire("a", "k", json!({ "session_id": "s-2" })).await;
     assert_eq!(refused["reason"], "locked_by_other_session");
     assert_eq!((&refused["locked_by"], &refused["session_id"]), (&json!("a"), &json!("s-1")));
+    assert_eq!(refused["same_agent"], true);
+    assert!(refused["note"].as_str().is_some_and(|it| it.contains("subagent of yours")));
     let audit = service.last_audit().await;
     assert_eq!(audit["result"], json!({ "reason": "locked_by_other_session", "locked_by": "a" }));
     let own = client.acquire("a", "k", json!({ "session_id": "s-1" })).await;
@@ -359,9 +367,12 @@ async fn the_status_of_a_key_is_asked_by_path() {
         "lock": {
             "locked_by": "a", "agent_type": "codex", "locked_at": held["locked_at"],
             "expires_at": held["expires_at"], "reason": "why", "session_id": "s",
-            "fencing_token": 1,
+            "fencing_token": 1, "same_agent": false,
         },
     });
+    let own = client.clone().header("x-agent-id", "a");
+    let status = own.get("/locks/status/src/a%20b.rs").await.json;
+    assert_eq!(status["lock"]["same_agent"], true, "in whatever session");
     for path in
         ["src/a%20b.rs", "./src//a%20b.rs", "src%2Fa%20b.rs?path=other&x=%ff", "src/a%20b.rs/"]
     {
@@ -434,8 +445,17 @@ async fn live_locks_are_listed_by_key() {
             "reason",
             "session_id",
             "fencing_token",
+            "same_agent",
         ],
     );
+    let of = async |agent: &str| {
+        let locks = client.clone().header("x-agent-id", agent).get("/locks").await.json;
+        let own = locks["locks"].as_array().expect("a list").iter();
+        let own = own.filter(|it| it["same_agent"] == true);
+        own.map(|it| it["file_path"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(of("a").await, ["doc/x", "src/B.rs", "src/a.rs"]);
+    assert_eq!(of("b").await, ["src/z.rs"]);
     for (path, kind) in
         [("/locks?limit=-1", "greater_than_equal"), ("/locks?limit=x", "int_parsing")]
     {

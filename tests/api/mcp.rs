@@ -20,7 +20,7 @@ use crate::support::{
 const ACCEPT: &str = "application/json, text/event-stream";
 
 /// The tools of the default set.
-const CORE: [&str; 16] = [
+const CORE: [&str; 17] = [
     "acquire_lock",
     "release_lock",
     "check_locks",
@@ -29,6 +29,7 @@ const CORE: [&str; 16] = [
     "renew_work",
     "complete_work",
     "get_task",
+    "list_work",
     "remember",
     "recall",
     "write_handoff",
@@ -477,7 +478,7 @@ const ARGUMENTS: &[(&str, &str)] = &[
     ("complete_work", "task_id, success, result?, error_message?, claim_token?"),
     ("cancel_work", "task_id, reason?"),
     ("get_task", "task_id"),
-    ("list_work", "status?, task_type?, claimed_by?, submitted_by?, limit=50"),
+    ("list_work", "status?, task_type?, claimed_by?, submitted_by?, mine=false, limit=50"),
     ("remember", "event_type=\"discovery\", summary, details?, outcome?, lessons?, tags?"),
     (
         "recall",
@@ -490,7 +491,7 @@ const ARGUMENTS: &[(&str, &str)] = &[
     ("read_handoff", "agent_name?, limit=1"),
     ("check_guardrails", "operation_text, file_paths?"),
     ("list_guardrail_patterns", ""),
-    ("register_session", "session_id?, capabilities?, current_task?, delegated_from?"),
+    ("register_session", "session_id?, capabilities?, current_task?, delegated_from?, adopt=false"),
     ("heartbeat", ""),
     ("deregister_session", "session_id"),
     ("discover_agents", "capability?, status?"),
@@ -944,7 +945,8 @@ async fn locks_are_checked_by_key_or_all_together() {
             "expires_at",
             "reason",
             "session_id",
-            "fencing_token"
+            "fencing_token",
+            "same_agent"
         ]
     );
     let asked = json!({ "file_paths": ["./src//a.rs", "free.rs"] });

@@ -68,7 +68,8 @@ fn default_ttl_minutes() -> i64 {
 pub struct Acquired {
     /// Whether you hold the lock now.
     pub success: bool,
-    /// `acquired`, or `refreshed` if you held the lock already. Null when refused.
+    /// `acquired`, or `refreshed` if you, or another session or subagent of yours, held the lock
+    /// already. Null when refused.
     pub action: Option<&'static str>,
     /// The key in canonical form. Null when refused.
     pub file_path: Option<String>,
@@ -96,6 +97,14 @@ pub struct Acquired {
     pub session_id: Option<String>,
     /// Position in the queue, starting at 1, when a request that waited is refused.
     pub position: Option<i64>,
+    /// When another holder prevents the acquisition: true if you, or another session or subagent of
+    /// yours, hold the lock. Absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub same_agent: Option<bool>,
+    /// What to consider when the lock is held under your own agent id, by you or by another session
+    /// or subagent of yours. Absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// The result of the database function `acquire_lock`.
@@ -153,7 +162,7 @@ impl Operation for AcquireLock {
         let acquisition = self.acquisition(&cx);
         let denial = acquisition.denial.clone();
         let row = cx.transition(acquisition).await?;
-        self.to_answer(row, denial)
+        self.to_answer(row, denial, &cx.caller.agent_id)
     }
 }
 
@@ -191,8 +200,14 @@ impl AcquireLock {
         (!(0..=MAX_TTL_MINUTES).contains(&self.ttl_minutes)).then_some(TTL_OUT_OF_RANGE)
     }
 
-    /// Translates the verdict of `acquire_lock`.
-    fn to_answer(&self, row: AcquireRow, denial: Option<String>) -> Result<Acquired> {
+    /// Translates the verdict of `acquire_lock` for the agent that called it.
+    fn to_answer(
+        &self,
+        row: AcquireRow,
+        denial: Option<String>,
+        agent_id: &str,
+    ) -> Result<Acquired> {
+        let is_own = row.agent_id.as_deref() == Some(agent_id);
         let action = match row.verdict.as_str() {
             "acquired" => "acquired",
             "refreshed" => "refreshed",
@@ -202,6 +217,8 @@ impl AcquireLock {
             }
             _ => {
                 return Ok(Acquired {
+                    same_agent: Some(is_own),
+                    note: is_own.then(|| note(row.locked_at)),
                     reason: Some(row.verdict),
                     expires_at: row.expires_at,
                     locked_by: row.agent_id,
@@ -223,8 +240,20 @@ impl AcquireLock {
             agent_type: row.agent_type,
             locked_at: row.locked_at,
             session_id: row.session_id,
+            note: (action == "refreshed").then(|| note(row.locked_at)),
             ..Acquired::default()
         })
+    }
+}
+
+/// Returns what an agent should consider that finds a lock held under its own id.
+fn note(locked_at: Option<Timestamp>) -> String {
+    let holder = "You, or another session or subagent of yours,";
+    match locked_at {
+        Some(since) => format!(
+            "{holder} hold this lock since {since}: make sure that only one of you changes what it protects."
+        ),
+        None => format!("{holder} are ahead of this request in the queue of the lock."),
     }
 }
 

@@ -69,12 +69,14 @@ pub struct Lock {
     pub session_id: Option<String>,
     /// The current fencing token.
     pub fencing_token: i64,
+    /// True if you, or another session or subagent of yours, hold the lock.
+    pub same_agent: bool,
 }
 
-/// Selects live locks by a condition, which ends the statement. The first two arguments are the
-/// workspace and the session timeout.
+/// Selects live locks for a caller by a condition, which ends the statement. The first two arguments
+/// are the workspace and the session timeout.
 macro_rules! live_locks {
-    ($condition:literal $(, $argument:expr)* $(,)?) => {
+    ($caller:expr, $condition:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query!(
             r#"
             select
@@ -96,6 +98,7 @@ macro_rules! live_locks {
         .map(|row| ListedLock {
             file_path: row.file_path,
             lock: Lock {
+                same_agent: row.locked_by == $caller.agent_id,
                 locked_by: row.locked_by,
                 agent_type: row.agent_type,
                 locked_at: row.locked_at,
@@ -164,6 +167,7 @@ struct Filter {
 /// Returns the live locks that match a filter, ordered by key.
 async fn list_locks(cx: Context<'_>, filter: &Filter, max_locks: i64) -> Result<Vec<ListedLock>> {
     let locks = live_locks!(
+        cx.caller,
         "l.agent_id is not null
             and ($3::text is null or l.agent_id = $3)
             and ($4::text is null or starts_with(l.key, $4))
@@ -219,6 +223,7 @@ impl Operation for GetLockStatus {
 
     async fn run(self, cx: Context<'_>) -> Result<LockStatus> {
         let lock = live_locks!(
+            cx.caller,
             "l.key = $3",
             cx.caller.workspace,
             cx.config.session_timeout(),
