@@ -152,7 +152,8 @@ impl McpRequest {
         let agent = (caller.workspace.as_str(), caller.agent_id.as_str());
         let named = caller.session_id.take();
         // A connection that has ended is refused when the operation runs.
-        if let Ok(found) = find_session(&mut db, &self.services.config, claims, agent, named).await {
+        if let Ok(found) = find_session(&mut db, &self.services.config, claims, agent, named).await
+        {
             db.commit_and_release().await.ok()?;
             caller.session_id = found;
         }
