@@ -51,7 +51,8 @@ async fn a_lock_of_the_own_agent_is_refused_with_its_session() {
     first.json(&["lock", "a"]);
     for arguments in [&["lock", "a"][..], &["lock", "a", "--wait", "30"]] {
         let done = second.run(arguments);
-        done.assert_code(1).assert_says("held by another session of your own agent me: s-1, locked");
+        done.assert_code(1)
+            .assert_says("held by another session of your own agent me: s-1, locked");
         done.assert_says("coord unlock a --session-id s-1");
     }
     second.run(&["renew", "a"]).assert_code(1).assert_says("session of your own agent me, s-1");
