@@ -38,6 +38,7 @@ const REPOSITORIES: &str = "set -e
     echo 'gitdir: ./.bare' > ../beside/.git
     git -C ../beside/.bare worktree add -q ../first main
     git -C ../beside/.bare worktree add -q ../second -b s
+    git -C ../beside/.bare worktree add -q inner -b i
     ln -s repo ../outside";
 
 struct Place {
@@ -86,6 +87,8 @@ async fn each_way_to_name_a_file_leads_to_one_key() {
         // Work trees beside a bare repository.
         ("beside", "first/src/a.rs", "src/a.rs"),
         ("beside/first", "../second/src/a.rs", "src/a.rs"),
+        ("beside/.bare", "inner/src/a.rs", "src/a.rs"),
+        ("beside/.bare/inner/src", "new.rs", "src/new.rs"),
         // Symbolic links.
         ("repo", "../outside/src/a.rs", "src/a.rs"),
         ("outside/src", "a.rs", "src/a.rs"),
