@@ -134,9 +134,8 @@ impl Renewal<'_> {
         if let Some(token) = self.matches.get_one::<i64>("fencing_token") {
             return Some(*token);
         }
-        let locks = self.records.as_ref()?.locks().ok()?;
-        let mut locks = locks.get(key)?.iter();
-        locks.find(|lock| lock.counts_with(self.cx().settings())).map(|lock| lock.token)
+        let recorded = self.records.as_ref()?.token_of(key, self.cx().settings());
+        recorded.map(|(token, _)| token)
     }
 
     /// Reports a lock that no longer has this fencing token. Returns `None` if it has.
