@@ -3,7 +3,7 @@
 use clap::ArgMatches;
 use serde_json::{Value, json};
 
-use super::paths::Paths;
+use super::{paths::Paths, verify::verify_tokens};
 use crate::{
     command_line::{command::Command, context::Context, draft::Draft},
     output::{
@@ -53,14 +53,14 @@ fn acquire(cx: &Context, draft: Draft) -> Result<Answer, Problem> {
 }
 
 /// Whether a lock was refused because the caller's own agent holds it in another session.
-fn is_of_own_agent(answer: &Answer) -> bool {
+pub(super) fn is_of_own_agent(answer: &Answer) -> bool {
     let is_refused = *answer.member("success") == false;
     let is_own = *answer.member("same_agent") == true;
     is_refused && (is_own || *answer.member("reason") == "locked_by_other_session")
 }
 
 /// Says in which session the caller's own agent holds a lock, and what the caller can do about it.
-fn describe_own_holder(key: &str, path: &str, lock: &Answer) -> String {
+pub(super) fn describe_own_holder(key: &str, path: &str, lock: &Answer) -> String {
     let agent = lock.member("locked_by").as_str().unwrap_or_default();
     let session = lock.member("session_id").as_str();
     let since = lock.member("locked_at").as_str().and_then(relative_time);
@@ -98,9 +98,9 @@ pub(super) fn record_lock(cx: &Context, records: Option<&Records>, answer: &Answ
 pub(super) fn unlock(cx: &Context, command: &Command, matches: &ArgMatches) -> Outcome {
     let is_forced = matches.get_flag("force");
     let mut draft = cx.draft(command, matches)?;
-    let path = draft.body["file_path"].as_str().unwrap_or_default();
-    let paths = Paths::with(Some(path));
-    let key = paths.key_of(path)?;
+    let path = draft.body["file_path"].as_str().unwrap_or_default().to_owned();
+    let paths = Paths::with(Some(&path));
+    let key = paths.key_of(&path)?;
     let records = paths.records(cx)?;
     draft.body.insert("file_path".to_owned(), key.as_str().into());
     if is_forced {
@@ -111,18 +111,42 @@ pub(super) fn unlock(cx: &Context, command: &Command, matches: &ArgMatches) -> O
         cx.identify(&mut draft)?;
     }
     let answer = cx.send(&draft)?;
-    // Also when the service no longer had the lock: after `unlock` the caller does not rely on it.
+    let code = exit_code_of(&answer);
     if let (Some(records), 200) = (&records, answer.status) {
-        let canonical = answer.member("file_path").as_str();
-        if let Err(error) = records.remove(canonical.unwrap_or(&key), cx.settings()) {
+        let key = answer.member("file_path").as_str().unwrap_or(&key);
+        if code == REFUSED && is_held_elsewhere(cx, records, key, &path)? {
+            return Ok(cx.print_answer(command, &answer));
+        }
+        // Also when the service no longer had the lock: after `unlock` the caller does not rely on
+        // it.
+        if let Err(error) = records.remove(key, cx.settings()) {
             cx.output.print_problem(&format!("The record of locks could not be changed: {error}."));
         }
     }
-    if is_forced && !cx.output.is_json && exit_code_of(&answer) == DONE {
+    if is_forced && !cx.output.is_json && code == DONE {
         cx.output.print(&format!("Released {}.", escape_text(&key)));
         return Ok(DONE);
     }
     Ok(cx.print_answer(command, &answer))
+}
+
+/// Whether a recorded lock that the caller could not release is still held in the session that
+/// acquired it, which the record therefore keeps. Says which session that is.
+fn is_held_elsewhere(
+    cx: &Context,
+    records: &Records,
+    key: &str,
+    path: &str,
+) -> Result<bool, Problem> {
+    let Some((token, session)) = records.token_of(key, cx.settings()) else { return Ok(false) };
+    let is_held = exit_code_of(&verify_tokens(cx, &[(key, token)])?) == DONE;
+    if is_held && !session.is_empty() {
+        cx.output.print_problem(&format!(
+            "The lock on {key} was acquired in session {session}, and is still held there. If that \
+             session has ended or is yours: coord unlock {path} --session-id {session}"
+        ));
+    }
+    Ok(is_held)
 }
 
 /// Lists locks: those of the arguments, else those that match the filters.

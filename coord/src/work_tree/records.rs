@@ -60,6 +60,14 @@ impl Records {
         Ok(())
     }
 
+    /// Returns the fencing token and the session of a lock that was acquired with these settings, if
+    /// the records can be read.
+    pub(crate) fn token_of(&self, key: &str, settings: &Settings) -> Option<(i64, String)> {
+        let locks = self.locks().ok()?;
+        let lock = locks.get(key)?.iter().find(|lock| lock.counts_with(settings))?;
+        Some((lock.token, lock.session_id.clone()))
+    }
+
     /// Reads the recorded locks.
     pub(crate) fn locks(&self) -> io::Result<RecordedLocks> {
         let mut all = RecordedLocks::new();

@@ -62,6 +62,25 @@ async fn a_lock_of_the_own_agent_is_refused_with_its_session() {
     assert!(!done.contains("own agent"), "{done}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_cannot_take_the_lock_of_another_one_out_of_the_record() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    let (first, second) =
+        (me.coord.clone().with("SESSION_ID", "s-1"), me.coord.clone().with("SESSION_ID", "s-2"));
+    first.json(&["lock", "src/a.rs"]);
+    let done = second.run(&["unlock", "src/a.rs"]);
+    done.assert_code(1).assert_says("coord unlock src/a.rs --session-id s-1");
+    assert_eq!(me.record()["src/a.rs"]["session_id"], "s-1");
+    second.json(&["unlock", "src/a.rs", "--session-id", "s-1"]);
+    assert_eq!(me.record(), json!({}));
+    // A lock that was lost is no longer relied on, whatever the session.
+    first.json(&["lock", "src/a.rs"]);
+    world.service.expire("src/a.rs").await;
+    second.run(&["unlock", "src/a.rs"]).assert_code(1);
+    assert_eq!(me.record(), json!({}));
+}
+
 #[test]
 fn a_wait_ends_when_the_own_agent_holds_the_lock() {
     for (member, value) in [("same_agent", json!(true)), ("same_agent", json!(false))] {

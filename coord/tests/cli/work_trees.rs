@@ -33,6 +33,11 @@ async fn a_lock_that_was_lost_in_one_work_tree_stops_commits_in_the_others() {
         // Git makes an index of its own for a commit of some files.
         clone.git(&["commit", "-q", "-m", "x", "src/a.rs"]).assert_code(1).assert_says(lost);
     }
+    // The advice is right in the folder in which git was called.
+    let inside = linked.coord.clone().inside(&linked.path.join("src"));
+    let line = "git -c user.name=x -c user.email=x@example.org commit -q -m x";
+    let done = inside.shell(line, "");
+    done.assert_code(1).assert_says("lock it again with: coord lock :/src/a.rs");
     linked.git(&["push", "-q", "origin", "y"]).assert_code(1).assert_says(lost);
     linked.coord.run(&["renew", "src/a.rs"]).assert_code(1).assert_says("is lost");
     // The lock of a work tree counts there before that of another one.
