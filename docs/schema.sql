@@ -1311,7 +1311,7 @@ begin
             and (in_tags is null or c.tags && in_tags)
             and (in_event_type is null or c.event_type = in_event_type)
             and (in_oldest is null or c.created_at >= in_oldest)
-        limit 20000
+        limit 10000
     ) as m
     cross join lateral (
         select sum(w.weight * level) as fit, bool_and(level > 0) filter (where w.weight = 1) as has_all
@@ -2757,6 +2757,40 @@ CREATE FUNCTION public.session_status(ended_at timestamp with time zone, last_he
     end
 $$;
 
+CREATE FUNCTION public.store_handoff(in_workspace text, cx public.request, in_refusal text, in_is_automatic boolean, in_summary text, in_completed_work json, in_in_progress json, in_decisions json, in_next_steps json, in_relevant_files json, in_content json, OUT handoff_id uuid, OUT kept_earlier boolean) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+begin
+    perform record_heartbeat(in_workspace, cx);
+    if in_refusal is null and in_is_automatic then
+        select h.id into handoff_id from handoff h
+        where h.workspace = in_workspace and h.agent_id = cx.agent_id
+            and h.session_id = cx.session_id and not h.is_automatic
+        order by h.created_at desc, h.id desc limit 1;
+    end if;
+    kept_earlier := handoff_id is not null;
+    if in_refusal is null and not kept_earlier then
+        insert into handoff (
+            workspace, agent_id, agent_type, session_id, summary, completed_work, in_progress,
+            decisions, next_steps, relevant_files, content, is_automatic
+        ) values (
+            in_workspace, cx.agent_id, cx.agent_type, cx.session_id, in_summary, in_completed_work,
+            in_in_progress, in_decisions, in_next_steps, in_relevant_files, in_content, in_is_automatic
+        )
+        returning id into handoff_id;
+    end if;
+    perform record_audit(
+        in_workspace, cx, 'write_handoff',
+        case when in_is_automatic
+            then jsonb_build_object('summary_length', length(in_summary), 'automatic', true)
+            else jsonb_build_object('summary_length', length(in_summary)) end,
+        case when in_refusal is not null then jsonb_build_object('reason', in_refusal)
+            when kept_earlier then jsonb_build_object('handoff_id', handoff_id, 'kept_earlier', true)
+            else jsonb_build_object('handoff_id', handoff_id) end,
+        in_refusal is null);
+end
+$$;
+
 CREATE FUNCTION public.store_memory_words() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO '$user', 'public'
@@ -3251,62 +3285,6 @@ begin
     return case when length(stem) > 2 and stem <> in_word then forms || stem else forms end;
 end
 $_$;
-
-CREATE FUNCTION public.write_automatic_handoff(in_workspace text, cx public.request, in_refusal text, in_summary text, in_completed_work json, in_in_progress json, in_decisions json, in_next_steps json, in_relevant_files json, in_content json, OUT handoff_id uuid, OUT kept_earlier boolean) RETURNS record
-    LANGUAGE plpgsql
-    AS $$
-begin
-    perform record_heartbeat(in_workspace, cx);
-    if in_refusal is null then
-        select h.id into handoff_id from handoff h
-        where h.workspace = in_workspace and h.agent_id = cx.agent_id
-            and h.session_id = cx.session_id and not h.is_automatic
-        order by h.created_at desc, h.id desc limit 1;
-    end if;
-    kept_earlier := handoff_id is not null;
-    if in_refusal is null and not kept_earlier then
-        insert into handoff (
-            workspace, agent_id, agent_type, session_id, summary, completed_work, in_progress,
-            decisions, next_steps, relevant_files, content, is_automatic
-        ) values (
-            in_workspace, cx.agent_id, cx.agent_type, cx.session_id, in_summary, in_completed_work,
-            in_in_progress, in_decisions, in_next_steps, in_relevant_files, in_content, true
-        )
-        returning id into handoff_id;
-    end if;
-    perform record_audit(
-        in_workspace, cx, 'write_handoff',
-        jsonb_build_object('summary_length', length(in_summary), 'automatic', true),
-        case when in_refusal is null
-            then jsonb_build_object('handoff_id', handoff_id, 'kept_earlier', kept_earlier)
-            else jsonb_build_object('reason', in_refusal) end,
-        in_refusal is null);
-end
-$$;
-
-CREATE FUNCTION public.write_handoff(in_workspace text, cx public.request, in_refusal text, in_summary text, in_completed_work json, in_in_progress json, in_decisions json, in_next_steps json, in_relevant_files json, in_content json, OUT handoff_id uuid) RETURNS uuid
-    LANGUAGE plpgsql
-    AS $$
-begin
-    perform record_heartbeat(in_workspace, cx);
-    if in_refusal is null then
-        insert into handoff (
-            workspace, agent_id, agent_type, session_id, summary, completed_work, in_progress,
-            decisions, next_steps, relevant_files, content
-        ) values (
-            in_workspace, cx.agent_id, cx.agent_type, cx.session_id, in_summary, in_completed_work,
-            in_in_progress, in_decisions, in_next_steps, in_relevant_files, in_content
-        )
-        returning id into handoff_id;
-    end if;
-    perform record_audit(
-        in_workspace, cx, 'write_handoff',
-        jsonb_build_object('summary_length', length(in_summary)),
-        case when in_refusal is null then jsonb_build_object('handoff_id', handoff_id)
-            else jsonb_build_object('reason', in_refusal) end,
-        in_refusal is null);
-end
-$$;
 
 CREATE TABLE public._sqlx_migrations (
     version bigint NOT NULL,
