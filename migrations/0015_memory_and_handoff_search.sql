@@ -63,9 +63,10 @@ language sql immutable parallel safe as $$
 $$;
 
 -- Returns what the index of memories finds them by: trigrams, and words that are too short for one. The
--- texts are cut as in `memory_search`. Compiling the plan (JIT) would take longer than running it.
+-- texts are cut as in `memory_search`. Compiling the plan (JIT) would take longer than running it. The
+-- cost keeps the planner from computing this for each memory of a workspace instead of using its index.
 create function memory_terms(in_search tsvector, in_summary text, in_lessons text[], in_tags text[])
-returns tsvector language plpgsql immutable parallel safe cost 1000
+returns tsvector language plpgsql immutable parallel safe cost 1000000
 set search_path from current set jit = off as $$
 declare
     texts text := concat_ws(' ', in_summary, left(array_to_string(in_lessons, ' '), 30000),

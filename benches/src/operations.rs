@@ -411,9 +411,9 @@ pub(crate) const ALL: [Operation; 9] = [
     Operation {
         name: "handoff write",
         calls: &[Call {
-            mark: "write_handoff(",
+            mark: "store_handoff(",
             arguments: &[
-                "null", ":summary", ":list", ":list", ":list", ":list", ":list", ":object",
+                "null", ":no", ":summary", ":list", ":list", ":list", ":list", ":list", ":object",
             ],
             is_kept: false,
         }],

@@ -131,98 +131,47 @@ impl Operation for WriteHandoff {
 
     async fn run(self, cx: Context<'_>) -> Result<WrittenHandoff> {
         let refusal = self.summary.trim().is_empty().then_some(SUMMARY_REQUIRED);
+        let is_automatic = self.is_automatic();
         // Bound as text: the driver would bind JSON as `jsonb`, which does not keep the order of members.
-        let lists = self.lists().map(|list| list.to_string());
-        let (handoff_id, kept_earlier) = if self.is_automatic() {
-            self.write_note(cx, refusal, lists).await?
-        } else {
-            (self.write(cx, refusal, lists).await?, None)
-        };
+        let [completed_work, in_progress, decisions, next_steps, relevant_files] =
+            self.lists().map(|list| list.to_string());
+        let content = json!(self.content.unwrap_or_default()).to_string();
+        let stored = sqlx::query!(
+            r#"
+            select handoff_id::text, kept_earlier as "kept_earlier!" from store_handoff(
+                $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11::text::json,
+                $12::text::json, $13::text::json, $14::text::json, $15::text::json, $16::text::json
+            )
+            "#,
+            cx.caller.workspace,
+            cx.request.id,
+            cx.caller.agent_id,
+            cx.caller.agent_type,
+            cx.caller.session_id,
+            cx.request.elapsed_ms(),
+            cx.config.session_timeout(),
+            refusal,
+            is_automatic,
+            self.summary,
+            completed_work,
+            in_progress,
+            decisions,
+            next_steps,
+            relevant_files,
+            content,
+        )
+        .fetch_one(cx.db)
+        .await?;
         Ok(WrittenHandoff {
-            success: handoff_id.is_some(),
-            handoff_id,
+            success: stored.handoff_id.is_some(),
+            handoff_id: stored.handoff_id,
             error: refusal,
-            kept_earlier: kept_earlier.filter(|is_kept| *is_kept),
+            kept_earlier: stored.kept_earlier.then_some(true),
         })
     }
 }
 
 impl WriteHandoff {
-    /// Stores the handoff and returns its id.
-    async fn write(
-        self,
-        cx: Context<'_>,
-        refusal: Option<&str>,
-        lists: [String; 5],
-    ) -> Result<Option<String>> {
-        let [completed_work, in_progress, decisions, next_steps, relevant_files] = lists;
-        let content = json!(self.content.unwrap_or_default()).to_string();
-        let handoff_id = sqlx::query_scalar!(
-            r#"
-            select handoff_id::text from write_handoff(
-                $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10::text::json, $11::text::json,
-                $12::text::json, $13::text::json, $14::text::json, $15::text::json
-            )
-            "#,
-            cx.caller.workspace,
-            cx.request.id,
-            cx.caller.agent_id,
-            cx.caller.agent_type,
-            cx.caller.session_id,
-            cx.request.elapsed_ms(),
-            cx.config.session_timeout(),
-            refusal,
-            self.summary,
-            completed_work,
-            in_progress,
-            decisions,
-            next_steps,
-            relevant_files,
-            content,
-        )
-        .fetch_one(cx.db)
-        .await?;
-        Ok(handoff_id)
-    }
-
-    /// Stores an automatic note, unless its session has written a handoff. Returns the id of what is
-    /// stored, and whether that is the earlier handoff.
-    async fn write_note(
-        self,
-        cx: Context<'_>,
-        refusal: Option<&str>,
-        lists: [String; 5],
-    ) -> Result<(Option<String>, Option<bool>)> {
-        let [completed_work, in_progress, decisions, next_steps, relevant_files] = lists;
-        let content = json!(self.content.unwrap_or_default()).to_string();
-        let row = sqlx::query!(
-            r#"
-            select handoff_id::text, kept_earlier from write_automatic_handoff(
-                $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10::text::json, $11::text::json,
-                $12::text::json, $13::text::json, $14::text::json, $15::text::json
-            )
-            "#,
-            cx.caller.workspace,
-            cx.request.id,
-            cx.caller.agent_id,
-            cx.caller.agent_type,
-            cx.caller.session_id,
-            cx.request.elapsed_ms(),
-            cx.config.session_timeout(),
-            refusal,
-            self.summary,
-            completed_work,
-            in_progress,
-            decisions,
-            next_steps,
-            relevant_files,
-            content,
-        )
-        .fetch_one(cx.db)
-        .await?;
-        Ok((row.handoff_id, row.kept_earlier))
-    }
-
     /// Whether this is the note of a hook: it says so, or it is the note that hooks write at the end of
     /// each session and has nothing else.
     fn is_automatic(&self) -> bool {

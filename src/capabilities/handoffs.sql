@@ -1,42 +1,15 @@
 -- Handoffs. Lists and content are json and not jsonb, which does not keep the order of members.
 
--- Stores a handoff, unless `in_refusal` says why it is refused.
-create or replace function write_handoff(
-    in_workspace text, cx request, in_refusal text, in_summary text, in_completed_work json,
-    in_in_progress json, in_decisions json, in_next_steps json, in_relevant_files json,
-    in_content json, out handoff_id uuid
+-- Stores a handoff, unless `in_refusal` says why it is refused. An automatic note is not stored if its
+-- session has written a handoff of its own: that one is then returned, and `kept_earlier` is true.
+create or replace function store_handoff(
+    in_workspace text, cx request, in_refusal text, in_is_automatic boolean, in_summary text,
+    in_completed_work json, in_in_progress json, in_decisions json, in_next_steps json,
+    in_relevant_files json, in_content json, out handoff_id uuid, out kept_earlier boolean
 ) language plpgsql as $$
 begin
     perform record_heartbeat(in_workspace, cx);
-    if in_refusal is null then
-        insert into handoff (
-            workspace, agent_id, agent_type, session_id, summary, completed_work, in_progress,
-            decisions, next_steps, relevant_files, content
-        ) values (
-            in_workspace, cx.agent_id, cx.agent_type, cx.session_id, in_summary, in_completed_work,
-            in_in_progress, in_decisions, in_next_steps, in_relevant_files, in_content
-        )
-        returning id into handoff_id;
-    end if;
-    perform record_audit(
-        in_workspace, cx, 'write_handoff',
-        jsonb_build_object('summary_length', length(in_summary)),
-        case when in_refusal is null then jsonb_build_object('handoff_id', handoff_id)
-            else jsonb_build_object('reason', in_refusal) end,
-        in_refusal is null);
-end
-$$;
-
--- Stores the note of a hook or a script, unless `in_refusal` says why it is refused or the session has
--- written a handoff of its own: that one is then returned, and `kept_earlier` is true.
-create or replace function write_automatic_handoff(
-    in_workspace text, cx request, in_refusal text, in_summary text, in_completed_work json,
-    in_in_progress json, in_decisions json, in_next_steps json, in_relevant_files json,
-    in_content json, out handoff_id uuid, out kept_earlier boolean
-) language plpgsql as $$
-begin
-    perform record_heartbeat(in_workspace, cx);
-    if in_refusal is null then
+    if in_refusal is null and in_is_automatic then
         select h.id into handoff_id from handoff h
         where h.workspace = in_workspace and h.agent_id = cx.agent_id
             and h.session_id = cx.session_id and not h.is_automatic
@@ -49,16 +22,18 @@ begin
             decisions, next_steps, relevant_files, content, is_automatic
         ) values (
             in_workspace, cx.agent_id, cx.agent_type, cx.session_id, in_summary, in_completed_work,
-            in_in_progress, in_decisions, in_next_steps, in_relevant_files, in_content, true
+            in_in_progress, in_decisions, in_next_steps, in_relevant_files, in_content, in_is_automatic
         )
         returning id into handoff_id;
     end if;
     perform record_audit(
         in_workspace, cx, 'write_handoff',
-        jsonb_build_object('summary_length', length(in_summary), 'automatic', true),
-        case when in_refusal is null
-            then jsonb_build_object('handoff_id', handoff_id, 'kept_earlier', kept_earlier)
-            else jsonb_build_object('reason', in_refusal) end,
+        case when in_is_automatic
+            then jsonb_build_object('summary_length', length(in_summary), 'automatic', true)
+            else jsonb_build_object('summary_length', length(in_summary)) end,
+        case when in_refusal is not null then jsonb_build_object('reason', in_refusal)
+            when kept_earlier then jsonb_build_object('handoff_id', handoff_id, 'kept_earlier', true)
+            else jsonb_build_object('handoff_id', handoff_id) end,
         in_refusal is null);
 end
 $$;

@@ -62,3 +62,41 @@ async fn the_list_of_agents_does_not_read_sessions_that_are_over() {
     let over = service.client().get("/discovery/agents?status=disconnected&limit=500").await.json;
     assert_eq!(over["count"], 500);
 }
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "only the transaction that searches sees its counts")]
+async fn a_search_reads_no_memory_that_the_index_does_not_find() {
+    let service = Service::start().await;
+    service
+        .execute(
+            "insert into memory
+                (workspace, agent_id, event_type, summary, summary_digest, details, lessons, tags)
+             select 'default', 'a', 'e',
+                'memory ' || n || case when n % 500 = 0 then ' of getUserById' else '' end,
+                decode(md5(n::text), 'hex'), '{}', '{}', '{}'
+             from generate_series(1, 3000) n",
+        )
+        .await;
+    for statistics in ["select 1", "analyze memory"] {
+        service.execute(statistics).await;
+        let mut db = service.db.begin().await.expect("a transaction");
+        // Often enough for the generic plans of the functions.
+        for _ in 0..6 {
+            for query in ["UserById", "why does UserById return 503?", "nowhere"] {
+                execute(
+                    &mut *db,
+                    &format!(
+                        "select recall_memories('default', null, null, null, null, 0, '{query}', null, 11);
+                         select unknown_words('default', '{query}')"
+                    ),
+                )
+                .await;
+            }
+        }
+        let read = "select seq_tup_read, idx_tup_fetch from pg_stat_xact_user_tables
+                    where relname = 'memory'";
+        let (all, found): (i64, i64) =
+            sqlx::query_as(read).fetch_one(&mut *db).await.expect("counts");
+        assert!(all == 0 && found < 5000, "{statistics}: {all} and {found} memories are read");
+    }
+}

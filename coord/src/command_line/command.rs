@@ -121,9 +121,10 @@ impl Command {
     /// Returns the argument that is listed for a field of the route.
     pub(crate) fn argument(&self, field: &str) -> Option<&'static Argument> {
         self.arguments.iter().find(|argument| match argument {
-            Argument::Positional(name, _) | Argument::Renamed(name, _) | Argument::Hidden(name) => {
-                *name == field
-            }
+            Argument::Positional(name, _)
+            | Argument::Renamed(name, _)
+            | Argument::Default(name, _)
+            | Argument::Hidden(name) => *name == field,
             _ => false,
         })
     }

@@ -260,3 +260,14 @@ async fn only_the_snippet_of_ports_is_printed_for_a_shell() {
     assert_eq!(lines.len(), 6, "{done:?}");
     assert!(lines.iter().all(|it| it.starts_with("export ")), "{done:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memories_of_every_agent_are_recalled_unless_only_the_own_ones_are_asked_for() {
+    let service = Service::start().await;
+    let [one, two] = ["one", "two"].map(|agent| service.coord().with("AGENT_ID", agent));
+    one.json(&["remember", "--event-type", "error", "--summary", "HTTP503 of the proxy"]);
+    let found = two.json(&["recall", "--query", "why 503?"]);
+    assert_eq!((&found["count"], &found["memories"][0]["own"]), (&json!(1), &json!(false)));
+    assert_eq!(two.json(&["recall", "--scope", "own"])["count"], 0);
+    two.run(&["recall", "--help"]).assert_says("[default: workspace]");
+}
