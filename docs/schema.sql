@@ -248,6 +248,86 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.begin_mcp_call_run(in_workspace text, in_id uuid, in_agent_id text, in_connection_id text, in_request_id text, in_lifetime interval) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    cancelled timestamptz;
+begin
+    select c.cancelled_at into cancelled from mcp_call c
+    where c.workspace = in_workspace and c.id = in_id for update;
+    if not found then
+        insert into mcp_call as c (
+            workspace, id, agent_id, connection_id, request_id, started_at, alive_until
+        ) values (
+            in_workspace, in_id, in_agent_id, in_connection_id, in_request_id, at, at + in_lifetime
+        )
+        on conflict (workspace, agent_id, connection_id, request_id) where connection_id <> ''
+        do update set
+            id = in_id, started_at = at, alive_until = at + in_lifetime, ended_at = null,
+            operation = null, taken = null, idempotency_key = null,
+            -- A cancellation that has overtaken this call.
+            cancelled_at = case
+                when c.started_at is null and c.cancelled_at > at - interval '10 seconds'
+                    then c.cancelled_at end
+        returning c.cancelled_at into cancelled;
+    end if;
+    return cancelled is not null;
+end
+$$;
+
+CREATE FUNCTION public.cancel_mcp_call(in_workspace text, in_id uuid, in_agent_id text, in_request_id text, OUT operation text, OUT taken jsonb) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+begin
+    -- The row of a call whose first run is about to commit is waited for, although it cannot be seen yet.
+    insert into mcp_call as c (
+        workspace, id, agent_id, connection_id, request_id, alive_until, cancelled_at
+    ) values (in_workspace, in_id, in_agent_id, '', in_request_id, at, at)
+    on conflict (workspace, id) do update set cancelled_at = coalesce(c.cancelled_at, at);
+    select u.operation, u.taken into operation, taken from take_mcp_call_back(in_workspace, in_id) u;
+end
+$$;
+
+CREATE FUNCTION public.cancel_mcp_request(in_workspace text, in_agent_id text, in_connection_id text, in_request_id text, OUT operation text, OUT taken jsonb) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    call_id uuid;
+    running uuid[];
+    ended uuid[];
+begin
+    if in_connection_id <> '' then
+        call_id := gen_random_uuid();
+        insert into mcp_call as c (
+            workspace, id, agent_id, connection_id, request_id, alive_until, cancelled_at
+        ) values (in_workspace, call_id, in_agent_id, in_connection_id, in_request_id, at, at)
+        on conflict (workspace, agent_id, connection_id, request_id) where connection_id <> ''
+        do update set cancelled_at = coalesce(c.cancelled_at, at)
+        returning c.id into call_id;
+    else
+        select
+            array_agg(c.id) filter (where c.ended_at is null and c.alive_until > at),
+            array_agg(c.id) filter (where c.ended_at > at - interval '10 seconds')
+        into running, ended
+        from mcp_call c
+        where c.workspace = in_workspace and c.agent_id = in_agent_id and c.connection_id = ''
+            and c.request_id = in_request_id and c.started_at is not null
+            and c.cancelled_at is null;
+        call_id := case
+            when cardinality(running) = 1 then running[1]
+            when running is null and cardinality(ended) = 1 then ended[1] end;
+        update mcp_call c set cancelled_at = coalesce(c.cancelled_at, at)
+        where c.workspace = in_workspace and c.id = call_id;
+    end if;
+    select u.operation, u.taken into operation, taken from take_mcp_call_back(in_workspace, call_id) u;
+end
+$$;
+
 CREATE FUNCTION public.cancel_task(in_workspace text, cx public.request, in_id uuid, in_reason text, in_trust integer, OUT success boolean, OUT status text, OUT task_id uuid, OUT reason text) RETURNS record
     LANGUAGE plpgsql
     AS $$
@@ -824,6 +904,9 @@ begin
         );
     get diagnostics step_count = row_count;
     deleted := deleted + step_count;
+    delete from mcp_call c where c.alive_until <= at - interval '1 day';
+    get diagnostics step_count = row_count;
+    deleted := deleted + step_count;
     delete from guardrail_violation v where v.created_at < oldest_kept;
     get diagnostics step_count = row_count;
     deleted := deleted + step_count;
@@ -983,6 +1066,19 @@ begin
         dropped := dropped + 1;
     end loop;
     return dropped;
+end
+$$;
+
+CREATE FUNCTION public.end_mcp_call(in_workspace text, in_id uuid, in_operation text, in_taken jsonb, in_idempotency_key text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+begin
+    update mcp_call c set
+        ended_at = at, operation = in_operation, taken = in_taken,
+        idempotency_key = in_idempotency_key
+    where c.workspace = in_workspace and c.id = in_id;
 end
 $$;
 
@@ -1214,6 +1310,49 @@ begin
     where l.workspace = in_workspace and l.key = in_key and l.token = in_token
         and l.agent_id is not null;
     return found;
+end
+$$;
+
+CREATE FUNCTION public.give_back_claim(in_workspace text, cx public.request, in_id uuid, in_claim_token text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    is_pending boolean;
+begin
+    perform record_heartbeat(in_workspace, cx);
+    update work_task t set
+        status = 'pending', attempt = t.attempt - 1, is_expiry_recorded = false,
+        claim_token = null, claimed_by = null, claimed_session_id = null, claimed_at = null,
+        started_at = case when t.attempt > 1 then t.started_at end,
+        lease_minutes = null, claim_lease_minutes = null, lease_expires_at = null,
+        claim_expires_at = null
+    where t.workspace = in_workspace and t.id = in_id and t.claim_token = in_claim_token
+        and t.claimed_by = cx.agent_id and t.status = 'claimed';
+    is_pending := found;
+    perform record_audit(
+        in_workspace, cx, 'claim_task', jsonb_build_object('task_id', in_id),
+        jsonb_build_object('call', 'cancelled', 'status', case when is_pending then 'pending' end),
+        is_pending);
+end
+$$;
+
+CREATE FUNCTION public.give_back_lock(in_workspace text, cx public.request, in_key text, in_token bigint, in_expires_at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    is_free boolean;
+begin
+    perform record_heartbeat(in_workspace, cx);
+    perform from file_lock l
+    where l.workspace = in_workspace and l.key = in_key and l.token = in_token
+        and l.agent_id = cx.agent_id and l.expires_at = in_expires_at
+    for update;
+    is_free := found and free_lock(in_workspace, in_key, in_token);
+    perform record_audit(
+        in_workspace, cx, 'release_lock', jsonb_build_object('file_path', in_key),
+        case when is_free then jsonb_build_object('action', 'released', 'call', 'cancelled')
+            else jsonb_build_object('reason', 'lock_in_use', 'call', 'cancelled') end,
+        is_free);
 end
 $$;
 
@@ -2638,6 +2777,7 @@ CREATE FUNCTION public.table_placements() RETURNS TABLE(name text, placement tex
         ('handoff', 'by workspace'),
         ('idempotency_key', 'by workspace'),
         ('lock_waiter', 'by workspace'),
+        ('mcp_call', 'by workspace'),
         ('mcp_connection', 'by workspace'),
         ('memory', 'by workspace'),
         ('memory_words', 'by workspace'),
@@ -2651,6 +2791,28 @@ CREATE FUNCTION public.table_placements() RETURNS TABLE(name text, placement tex
         ('profile', 'everywhere'),
         ('_sqlx_migrations', 'coordinator'),
         ('installed_functions', 'coordinator')
+$$;
+
+CREATE FUNCTION public.take_mcp_call_back(in_workspace text, in_id uuid, OUT operation text, OUT taken jsonb) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+    call mcp_call;
+    at timestamptz := clock_timestamp();
+begin
+    select * into call from mcp_call c
+    where c.workspace = in_workspace and c.id = in_id and c.taken is not null
+        and c.ended_at > at - interval '30 seconds'
+    for update;
+    if found then
+        operation := call.operation;
+        taken := call.taken;
+        update mcp_call c set taken = null where c.workspace = in_workspace and c.id = in_id;
+        delete from idempotency_key k
+        where k.workspace = in_workspace and k.agent_id = call.agent_id
+            and k.key = call.idempotency_key;
+    end if;
+end
 $$;
 
 CREATE FUNCTION public.task_expired_at(status text, deadline timestamp with time zone, claim_expires_at timestamp with time zone, attempt smallint, max_attempts smallint) RETURNS timestamp with time zone
@@ -3032,6 +3194,21 @@ CREATE TABLE public.installed_functions (
     installed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
+CREATE TABLE public.mcp_call (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    id uuid NOT NULL,
+    agent_id text NOT NULL COLLATE pg_catalog."C",
+    connection_id text NOT NULL COLLATE pg_catalog."C",
+    request_id text NOT NULL COLLATE pg_catalog."C",
+    started_at timestamp with time zone,
+    alive_until timestamp with time zone NOT NULL,
+    cancelled_at timestamp with time zone,
+    ended_at timestamp with time zone,
+    operation text,
+    taken jsonb,
+    idempotency_key text
+);
+
 CREATE TABLE public.mcp_connection (
     workspace text NOT NULL COLLATE pg_catalog."C",
     agent_id text NOT NULL COLLATE pg_catalog."C",
@@ -3189,6 +3366,9 @@ ALTER TABLE ONLY public.idempotency_key
 ALTER TABLE ONLY public.lock_waiter
     ADD CONSTRAINT lock_waiter_pkey PRIMARY KEY (workspace, id);
 
+ALTER TABLE ONLY public.mcp_call
+    ADD CONSTRAINT mcp_call_pkey PRIMARY KEY (workspace, id);
+
 ALTER TABLE ONLY public.mcp_connection
     ADD CONSTRAINT mcp_connection_pkey PRIMARY KEY (workspace, agent_id, connection_id);
 
@@ -3234,6 +3414,12 @@ CREATE INDEX handoff_newest_of_agent ON public.handoff USING btree (workspace, a
 CREATE INDEX idempotency_key_by_age ON public.idempotency_key USING btree (created_at);
 
 CREATE INDEX lock_waiter_queue ON public.lock_waiter USING btree (workspace, key, waiting_since, id);
+
+CREATE INDEX mcp_call_by_age ON public.mcp_call USING btree (alive_until);
+
+CREATE UNIQUE INDEX mcp_call_of_connection ON public.mcp_call USING btree (workspace, agent_id, connection_id, request_id) WHERE (connection_id <> ''::text);
+
+CREATE INDEX mcp_call_without_connection ON public.mcp_call USING btree (workspace, agent_id, request_id) WHERE (connection_id = ''::text);
 
 CREATE INDEX mcp_connection_by_age ON public.mcp_connection USING btree (bound_at);
 

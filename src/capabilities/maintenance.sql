@@ -141,7 +141,7 @@ end
 $$;
 
 -- Deletes old rows of every workspace and returns how many: idempotency keys after their lifetime, MCP
--- connections whose sessions have made no call for a week, and violations and network checks of months
+-- connections whose sessions have made no call for a week, calls over MCP after a day, and violations and network checks of months
 -- that ended before the days to keep.
 create or replace function delete_old_records(retention_days integer) returns bigint
 language plpgsql as $$
@@ -163,6 +163,9 @@ begin
                 and s.session_id = c.session_id
                 and is_session_live(s.ended_at, s.last_heartbeat_at, connection_retention, at)
         );
+    get diagnostics step_count = row_count;
+    deleted := deleted + step_count;
+    delete from mcp_call c where c.alive_until <= at - interval '1 day';
     get diagnostics step_count = row_count;
     deleted := deleted + step_count;
     delete from guardrail_violation v where v.created_at < oldest_kept;

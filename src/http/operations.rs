@@ -36,7 +36,7 @@ pub(super) async fn answer_operation(
         let has_idempotency_key = claims.idempotency_key.is_some();
         let request_input = RequestInput { operation, parameters, parts, body: &body };
         let (input, fingerprint) = request_input.parse(has_idempotency_key, issues)?;
-        let call = Call { services, key, claims, request: info, fingerprint };
+        let call = Call { services, key, claims, request: info, fingerprint, client_call: None };
         (operation.execute)(&call, &input).await
     };
     let response = match executing.instrument(span.clone()).await {

@@ -83,7 +83,8 @@ async fn metrics(
         if !issues.is_empty() {
             return Err(Error::Invalid(issues));
         }
-        let call = Call { services, key, claims, request: info, fingerprint: None };
+        let call =
+            Call { services, key, claims, request: info, fingerprint: None, client_call: None };
         authorize_page(&call, &META).await?;
     }
     let levels = Levels {

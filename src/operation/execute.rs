@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{
     authorize::{authorize, record_heartbeat},
+    client_call::ClientCall,
     context::Context,
     definition::Operation,
     idempotency,
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     access::Caller,
-    database,
+    database::{self, Db},
     values::{Error, Result},
 };
 
@@ -62,7 +63,8 @@ fn waiting_request<'a, O: Operation>(
     let seconds = input["wait_seconds"].as_i64().unwrap_or_default();
     let time_to_wait = services.config.longest_wait(seconds);
     (!time_to_wait.is_zero()).then(|| WaitingRequest {
-        waiter_id: Uuid::new_v4(),
+        waiter_id: call.client_call.map_or_else(Uuid::new_v4, |call| call.id),
+        can_be_cancelled: call.client_call.is_some(),
         number: services.waiters.next_number(),
         waiters: &services.waiters,
         db: &services.db,
@@ -92,6 +94,41 @@ fn deserialize<O: Operation>(input: &Value) -> Result<O> {
     O::deserialize(input).map_err(|error| Error::Internal(error.into()))
 }
 
+/// Runs an operation once, or returns the answer that is stored for the idempotency key.
+async fn answer<O: Operation>(call: &Call<'_>, operation: O, cx: Context<'_>) -> Result<Reply> {
+    let caller = cx.caller;
+    match (&call.claims.idempotency_key, &call.fingerprint) {
+        (Some(key), Some(fingerprint)) => {
+            idempotency::run_once(key, fingerprint, operation, cx).await
+        }
+        _ => Reply::new::<O>(&operation.run(cx).await?, caller),
+    }
+}
+
+/// Ends the transaction of a run that its client can cancel, and the call, unless it waits.
+async fn end_run<O: Operation>(
+    call: &Call<'_>,
+    client_call: &ClientCall,
+    caller: &Caller,
+    (result, is_last): (&Result<Reply>, bool),
+    db: &mut Db,
+) -> Result<()> {
+    match result {
+        Ok(reply) => {
+            if is_last || !reply.should_wait {
+                let (taken, key) = (reply.taken.as_ref(), call.claims.idempotency_key.as_deref());
+                client_call.end(caller, O::META.id, taken, key, db).await?;
+            }
+            db.commit().await
+        }
+        // The transition has recorded the denial in this transaction.
+        Err(Error::Forbidden(_)) => db.commit().await,
+        // The connection is closed.
+        Err(Error::Unavailable(_) | Error::Internal(_)) => Ok(()),
+        Err(_) => db.rollback().await,
+    }
+}
+
 /// Authorizes, runs and records an operation, on a connection of its own, in the order that
 /// `docs/api-design.md#order-of-checks` fixes: identity, workspace, policy, idempotency, the operation.
 async fn run<O: Operation>(
@@ -113,11 +150,16 @@ async fn run<O: Operation>(
             request: call.request,
             wait,
         };
-        let reply = match (&call.claims.idempotency_key, &call.fingerprint) {
-            (Some(key), Some(fingerprint)) => {
-                idempotency::run_once(key, fingerprint, operation, cx).await?
+        let reply = match call.client_call.zip(wait) {
+            None => answer(call, operation, cx).await?,
+            Some((client_call, wait)) => {
+                let Context { db, .. } = cx;
+                client_call.begin_run(&caller, db).await?;
+                let result = answer(call, operation, Context { db: &mut *db, ..cx }).await;
+                let is_last = !wait.can_wait;
+                end_run::<O>(call, client_call, &caller, (&result, is_last), db).await?;
+                result?
             }
-            _ => Reply::new::<O>(&operation.run(cx).await?, &caller)?,
         };
         // A transition records the heartbeat itself, unless it did not run.
         if !O::META.is_audited() || reply.replayed {
