@@ -146,7 +146,7 @@ $$;
 
 -- Deletes old rows of every workspace and returns how many: idempotency keys after their lifetime, MCP
 -- connections whose sessions have made no call for a week, losses that no session was told within a week,
--- and violations and network checks of months
+-- calls over MCP after a day, and violations and network checks of months
 -- that ended before the days to keep.
 create or replace function delete_old_records(retention_days integer) returns bigint
 language plpgsql as $$
@@ -172,6 +172,9 @@ begin
     get diagnostics step_count = row_count;
     deleted := deleted + step_count;
     delete from session_loss l where l.lost_at <= at - loss_retention;
+    get diagnostics step_count = row_count;
+    deleted := deleted + step_count;
+    delete from mcp_call c where c.alive_until <= at - interval '1 day';
     get diagnostics step_count = row_count;
     deleted := deleted + step_count;
     delete from guardrail_violation v where v.created_at < oldest_kept;

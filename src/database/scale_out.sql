@@ -16,6 +16,7 @@ language sql immutable as $$
         ('handoff', 'by workspace'),
         ('idempotency_key', 'by workspace'),
         ('lock_waiter', 'by workspace'),
+        ('mcp_call', 'by workspace'),
         ('mcp_connection', 'by workspace'),
         ('memory', 'by workspace'),
         ('memory_words', 'by workspace'),

@@ -36,8 +36,15 @@ pub(super) async fn answer_operation(
         let has_idempotency_key = claims.idempotency_key.is_some();
         let request_input = RequestInput { operation, parameters, parts, body: &body };
         let (input, fingerprint) = request_input.parse(has_idempotency_key, issues)?;
-        let call =
-            Call { services, key, claims, request: info, fingerprint, notice: Notice::default() };
+        let call = Call {
+            services,
+            key,
+            claims,
+            request: info,
+            fingerprint,
+            notice: Notice::default(),
+            client_call: None,
+        };
         (operation.execute)(&call, &input).await
     };
     let response = match executing.instrument(span.clone()).await {

@@ -90,6 +90,7 @@ async fn metrics(
             request: info,
             fingerprint: None,
             notice: Notice::default(),
+            client_call: None,
         };
         authorize_page(&call, &META).await?;
     }

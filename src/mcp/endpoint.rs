@@ -33,13 +33,16 @@ use super::{
     sets::ToolSets,
 };
 use crate::{
-    access::{Key, end_connection},
+    access::{Caller, Key, end_connection},
     config::Config,
     http::{
         EXPOSED_HEADERS, REPLAYED, cors, decode, method_not_allowed, pairs, read_request,
         request_headers, respond, with_request_scope,
     },
-    operation::{Meta, Operations, RequestInfo, Services, authorize_page, record_status},
+    operation::{
+        Call, Cancelled, Meta, Operations, RequestInfo, Services, authorize_page, cancel,
+        record_status,
+    },
     values::{Error, Result, limits::MAX_BODY_BYTES},
 };
 
@@ -52,6 +55,7 @@ struct Endpoint {
     protocol: StreamableHttpService<Server, NeverSessionManager>,
     sets: Arc<ToolSets>,
     resources: HashSet<&'static str>,
+    operations: Operations,
 }
 
 /// Returns the handlers for the path of the endpoint.
@@ -113,7 +117,8 @@ impl Endpoint {
         let protocol =
             StreamableHttpService::new(move || Ok(server.clone()), Arc::default(), transport);
         let resources = operations.resources().map(|resource| resource.uri).collect();
-        Self { services, protocol, sets: Arc::new(ToolSets::new(operations)), resources }
+        let sets = Arc::new(ToolSets::new(operations));
+        Self { services, protocol, sets, resources, operations: operations.clone() }
     }
 
     /// Answers a request. Counts each of its messages for the operation that it runs.
@@ -158,8 +163,9 @@ impl Endpoint {
         };
         // A message that runs no operation is authorized here, before any message has an effect.
         if !messages.iter().all(|message| self.runs_operation(message, &tools)) {
-            let claims = claims(&parts.headers, false)?;
-            authorize_page(&call(services, key, claims, info, None), &META).await?;
+            let call = call(services, key, claims(&parts.headers, false)?, info, None);
+            let caller = authorize_page(&call, &META).await?;
+            self.cancel(&call, &caller, &messages).await?;
         }
         let mut list = Vec::new();
         for message in messages {
@@ -169,6 +175,8 @@ impl Endpoint {
                 info: info.clone(),
                 tools: tools.clone(),
                 sets: self.sets.clone(),
+                operations: self.operations.clone(),
+                id: message.id.clone().unwrap_or_default().into(),
                 path: parts.uri.path().into(),
                 span: span.clone(),
                 outcome: Arc::default(),
@@ -176,6 +184,18 @@ impl Endpoint {
             list.push(self.pass_on(request, &parts, message).await?);
         }
         Ok(Answers { list, is_batch })
+    }
+
+    /// Ends the calls that the messages cancel.
+    async fn cancel(&self, call: &Call<'_>, caller: &Caller, messages: &[Message]) -> Result<()> {
+        let connection_id = call.claims.connection_id.as_deref().unwrap_or_default();
+        for message in messages {
+            if let Asks::Cancellation(request_id) = &message.asks {
+                let cancelled = Cancelled::Request { connection_id, request_id };
+                cancel(call, &self.operations, caller, cancelled).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Returns the tools that the query asks for.
@@ -189,7 +209,7 @@ impl Endpoint {
         match &message.asks {
             Asks::Tool(name) => tools.iter().any(|tool| tool.name() == name),
             Asks::Resource(uri) => self.resources.contains(uri.as_str()),
-            Asks::Nothing { .. } => false,
+            Asks::Cancellation(_) | Asks::Nothing { .. } => false,
         }
     }
 

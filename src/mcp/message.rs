@@ -29,6 +29,8 @@ pub(super) struct Incoming {
 /// One message.
 pub(super) struct Message {
     pub(super) asks: Asks,
+    /// The id of a request, as JSON.
+    pub(super) id: Option<String>,
     pub(super) body: Bytes,
 }
 
@@ -39,6 +41,8 @@ pub(super) enum Asks {
     Tool(String),
     /// The resource at this address.
     Resource(String),
+    /// The end of the call of the request with this id, as JSON.
+    Cancellation(String),
     /// Something that runs no operation.
     Nothing {
         /// Whether it opens a connection.
@@ -68,17 +72,18 @@ fn invalid_request(code: i64, text: impl Into<String>) -> Refusal {
 
 /// Parses the messages of a body. A body of another type is left to the library, which refuses it.
 pub(super) fn parse(headers: &HeaderMap, body: Bytes) -> Result<Incoming, Refusal> {
-    let single = |asks, body| Incoming { messages: vec![Message { asks, body }], is_batch: false };
+    let single =
+        |asks, id, body| Incoming { messages: vec![Message { asks, id, body }], is_batch: false };
     let content = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     if !content.is_some_and(|content| content.to_ascii_lowercase().starts_with("application/json"))
     {
-        return Ok(single(Asks::Nothing { is_initialize: false }, body));
+        return Ok(single(Asks::Nothing { is_initialize: false }, None, body));
     }
     let mut message: Value = serde_json::from_slice(&body)
         .map_err(|_| invalid_request(PARSE_ERROR, "Parse error: the body is not valid JSON"))?;
     let Value::Array(messages) = &mut message else {
         let body = if read_params(&mut message) { message.to_string().into() } else { body };
-        return Ok(single(asks(&message)?, body));
+        return Ok(single(asks(&message)?, id_of(&message), body));
     };
     for message in messages.iter_mut() {
         read_params(message);
@@ -96,9 +101,13 @@ pub(super) fn parse(headers: &HeaderMap, body: Bytes) -> Result<Incoming, Refusa
         Asks::Nothing { is_initialize: true } => {
             Err(invalid_request(INVALID_REQUEST, "Invalid Request: send initialize by itself"))
         }
-        asks => Ok(Message { asks, body: message.to_string().into() }),
+        asks => Ok(Message { asks, id: id_of(message), body: message.to_string().into() }),
     });
     Ok(Incoming { messages: messages.collect::<Result<_, _>>()?, is_batch: true })
+}
+
+fn id_of(message: &Value) -> Option<String> {
+    message.get("id").map(Value::to_string)
 }
 
 /// Takes parameters and arguments that are null or blank for absent, and an object that was sent as text.
@@ -156,7 +165,15 @@ fn asks(message: &Value) -> Result<Asks, Refusal> {
     let Some(method) = message.get("method") else { return Ok(nothing) };
     let method = method.as_str().ok_or_else(|| invalid("`method` must be text"))?;
     // A notification has no answer, so it runs no operation.
-    let Some(id) = message.get("id") else { return Ok(nothing) };
+    let Some(id) = message.get("id") else {
+        let cancelled = &message["params"]["requestId"];
+        let is_cancellation = method == "notifications/cancelled" && !cancelled.is_null();
+        return Ok(if is_cancellation {
+            Asks::Cancellation(cancelled.to_string())
+        } else {
+            nothing
+        });
+    };
     if !(id.is_string() || id.is_i64()) {
         return Err(invalid("`id` must be text or an integer of 64 bits"));
     }

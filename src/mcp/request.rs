@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, StatusCode, request::Parts};
 use rmcp::{ErrorData, RoleServer, service::RequestContext};
 use serde_json::{Map, Value};
 use tracing::{Instrument as _, Span};
+use uuid::Uuid;
 
 use super::{
     form::{ARGUMENTS, OfferedTool},
@@ -18,8 +19,8 @@ use crate::{
     access::{Caller, Claims, Door, IdentityMode, Key, find_session},
     http::panic_text,
     operation::{
-        Call, Notice, Registered, Reply, RequestInfo, Services, fingerprint, input::check,
-        record_status,
+        Call, Cancelled, ClientCall, Notice, Operations, Registered, Reply, RequestInfo, Services,
+        cancel, fingerprint, input::check, record_status,
     },
     values::{Error, Result, limits::MAX_ID_BYTES},
 };
@@ -40,6 +41,9 @@ pub(super) struct McpRequest {
     pub(super) tools: Arc<[Arc<OfferedTool>]>,
     /// All tools.
     pub(super) sets: Arc<ToolSets>,
+    pub(super) operations: Operations,
+    /// The id of the request as JSON.
+    pub(super) id: Arc<str>,
     pub(super) path: Arc<str>,
     /// The span of the whole HTTP request.
     pub(super) span: Span,
@@ -82,12 +86,17 @@ impl McpRequest {
         operation: &Registered,
         input: Input<'_>,
     ) -> Result<Result<Value>, ErrorData> {
-        let running = AssertUnwindSafe(self.execute(headers, operation, input)).catch_unwind();
+        let client_call = OnceLock::new();
+        let running = self.execute(headers, operation, input, &client_call);
+        let running = AssertUnwindSafe(running).catch_unwind();
         let span = self.span.in_scope(|| self.info.span(operation.meta.id));
         let result = tokio::select! {
             result = running.instrument(span.clone()) => result,
             // Never sent: its client has disconnected.
             () = cx.ct.cancelled() => {
+                if let Some(call) = client_call.get() {
+                    self.abandon(headers, call).await;
+                }
                 return Err(ErrorData::internal_error("the client has disconnected", None));
             }
         };
@@ -112,6 +121,7 @@ impl McpRequest {
         headers: &HeaderMap,
         operation: &Registered,
         input: Input<'_>,
+        client_call: &OnceLock<ClientCall>,
     ) -> Result<Reply> {
         let claims = claims(headers, operation.meta.idempotent())?;
         let (mut input, unread) = match input {
@@ -134,8 +144,31 @@ impl McpRequest {
         let method_and_path = format!("POST {} {}", self.path, operation.meta.id);
         let has_key = claims.idempotency_key.is_some();
         let fingerprint = has_key.then(|| fingerprint(&method_and_path, &input));
+        let seconds = input["wait_seconds"].as_i64().unwrap_or_default();
+        let time_to_wait = self.services.config.longest_wait(seconds);
+        let client_call = (!time_to_wait.is_zero()).then(|| {
+            client_call.get_or_init(|| ClientCall {
+                id: Uuid::new_v4(),
+                connection_id: claims.connection_id.clone().unwrap_or_default(),
+                request_id: self.id.to_string(),
+                time_to_wait,
+            })
+        });
         let call = call(&self.services, &self.key, claims, &self.info, fingerprint);
+        let call = Call { client_call, ..call };
         (operation.execute)(&call, &input).await
+    }
+
+    /// Ends a call whose client has disconnected, so that it keeps nothing. A run that was interrupted can
+    /// be about to commit.
+    async fn abandon(&self, headers: &HeaderMap, client_call: &ClientCall) {
+        let Ok(claims) = claims(headers, false) else { return };
+        let Some(caller) = self.caller_in_connection(&claims).await else { return };
+        let call = call(&self.services, &self.key, claims, &self.info, None);
+        let cancelled = Cancelled::Call(client_call);
+        if let Err(error) = cancel(&call, &self.operations, &caller, cancelled).await {
+            tracing::warn!(%error, "a call whose client has disconnected could not be cancelled");
+        }
     }
 
     /// Returns the caller that the headers claim, where the key permits it. Its trust is not known yet.
@@ -182,5 +215,13 @@ pub(super) fn call<'a>(
     request: &'a RequestInfo,
     fingerprint: Option<[u8; 32]>,
 ) -> Call<'a> {
-    Call { services, key: Some(key), claims, request, fingerprint, notice: Notice::default() }
+    Call {
+        services,
+        key: Some(key),
+        claims,
+        request,
+        fingerprint,
+        notice: Notice::default(),
+        client_call: None,
+    }
 }

@@ -1,6 +1,7 @@
 //! The trait of all operations.
 use std::{borrow::Cow, future::Future};
 
+use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -44,6 +45,16 @@ pub trait Operation: DeserializeOwned + JsonSchema + Send + 'static {
     /// standing of that agent from the database with the next request.
     fn changes_standing_of(_answer: &Self::Output) -> Option<&str> {
         None
+    }
+
+    /// Returns what a client that has cancelled its request must not keep, if the answer gave it anything.
+    fn taken(_answer: &Self::Output) -> Option<Value> {
+        None
+    }
+
+    /// Gives back what was taken, unless it is in use.
+    fn give_back<'a>(_taken: &'a Value, _cx: Context<'a>) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async { Ok(()) })
     }
 
     /// Does the work. A write calls one database function, which writes its audit row on every path.

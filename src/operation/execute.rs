@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{
     authorize::{authorize, record_heartbeat},
+    client_call::ClientCall,
     context::Context,
     definition::Operation,
     heartbeat::LostSession,
@@ -96,7 +97,8 @@ fn waiting_request<'a, O: Operation>(
     let seconds = input["wait_seconds"].as_i64().unwrap_or_default();
     let time_to_wait = services.config.longest_wait(seconds);
     (!time_to_wait.is_zero()).then(|| WaitingRequest {
-        waiter_id: Uuid::new_v4(),
+        waiter_id: call.client_call.map_or_else(Uuid::new_v4, |call| call.id),
+        can_be_cancelled: call.client_call.is_some(),
         number: services.waiters.next_number(),
         waiters: &services.waiters,
         db: &services.db,
@@ -127,6 +129,50 @@ fn deserialize<O: Operation>(input: &Value) -> Result<O> {
     O::deserialize(input).map_err(|error| Error::Internal(error.into()))
 }
 
+/// Runs an operation once, or returns the answer that is stored for the idempotency key.
+async fn answer<O: Operation>(
+    call: &Call<'_>,
+    operation: O,
+    caller: &Caller,
+    db: &mut Db,
+    wait: Option<Wait>,
+) -> Result<Reply> {
+    let services = call.services;
+    let config = &services.config;
+    let cx = Context { services, config, db, caller, request: call.request, wait };
+    match (&call.claims.idempotency_key, &call.fingerprint) {
+        (Some(key), Some(fingerprint)) => {
+            idempotency::run_once(key, fingerprint, operation, cx).await
+        }
+        _ => Reply::new::<O>(&operation.run(cx).await?, caller),
+    }
+}
+
+/// Ends the transaction of a run that its client can cancel, and the call, unless it waits.
+async fn end_run<O: Operation>(
+    call: &Call<'_>,
+    client_call: &ClientCall,
+    caller: &Caller,
+    (result, is_last): (&Result<Reply>, bool),
+    db: &mut Db,
+) -> Result<()> {
+    match result {
+        Ok(reply) => {
+            if is_last || !reply.should_wait {
+                let (taken, key) = (reply.taken.as_ref(), call.claims.idempotency_key.as_deref());
+                client_call.end(caller, O::META.id, taken, key, db).await?;
+            }
+            db.commit().await
+        }
+        // The transition has recorded the denial in this transaction.
+        Err(Error::Forbidden(_)) => db.commit().await,
+        Err(error) if error.is_session_lost() => db.rollback().await,
+        // The connection is closed.
+        Err(Error::Unavailable(_) | Error::Internal(_)) => Ok(()),
+        Err(_) => db.rollback().await,
+    }
+}
+
 /// Authorizes, runs and records an operation, on a connection of its own, in the order that
 /// `docs/api-design.md#order-of-checks` fixes: identity, workspace, policy, idempotency, the operation. Sets
 /// `has_begun` before the operation, which may write.
@@ -143,7 +189,7 @@ async fn run<O: Operation>(
     let result = match authorize(call, &O::META, input, &target, &mut db).await {
         Ok(caller) => {
             has_begun.store(true, Ordering::Relaxed);
-            match answer(call, operation, &caller, &mut db, wait).await {
+            match run_authorized(call, operation, &caller, &mut db, wait).await {
                 Err(error) if error.is_session_lost() => {
                     // First gives its connection back: the pool can have only one.
                     db.release();
@@ -169,27 +215,21 @@ async fn run<O: Operation>(
 }
 
 /// Runs an operation for an authorized caller, and records the heartbeat where the operation has not.
-async fn answer<O: Operation>(
+async fn run_authorized<O: Operation>(
     call: &Call<'_>,
     operation: O,
     caller: &Caller,
     db: &mut Db,
     wait: Option<Wait>,
 ) -> Result<Reply> {
-    let services = call.services;
-    let cx = Context {
-        services,
-        config: &services.config,
-        db: &mut *db,
-        caller,
-        request: call.request,
-        wait,
-    };
-    let reply = match (&call.claims.idempotency_key, &call.fingerprint) {
-        (Some(key), Some(fingerprint)) => {
-            idempotency::run_once(key, fingerprint, operation, cx).await?
+    let reply = match call.client_call.zip(wait) {
+        None => answer(call, operation, caller, db, wait).await?,
+        Some((client_call, Wait { can_wait, .. })) => {
+            client_call.begin_run(caller, db).await?;
+            let result = answer(call, operation, caller, db, wait).await;
+            end_run::<O>(call, client_call, caller, (&result, !can_wait), db).await?;
+            result?
         }
-        _ => Reply::new::<O>(&operation.run(cx).await?, caller)?,
     };
     // A transition records the heartbeat itself, unless it did not run.
     if !O::META.is_audited() || reply.replayed {

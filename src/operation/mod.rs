@@ -5,6 +5,8 @@
 //! nothing else: only `execute` creates a [`Context`], so an operation cannot bypass them.
 mod audit;
 mod authorize;
+mod cancellation;
+mod client_call;
 mod context;
 mod definition;
 mod execute;
@@ -25,6 +27,8 @@ mod tool;
 mod waiting;
 
 pub(crate) use authorize::authorize_page;
+pub(crate) use cancellation::{Cancelled, cancel};
+pub(crate) use client_call::ClientCall;
 pub(crate) use context::Actor;
 pub(crate) use gathering::{Gatherer, Transition, column};
 pub(crate) use idempotency::fingerprint;

@@ -5,8 +5,8 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 
 use super::{
-    definition::Operation, execute::execute, meta::Meta, reply::Reply, request::Call,
-    resource::McpResource, schema,
+    context::Context, definition::Operation, execute::execute, meta::Meta, reply::Reply,
+    request::Call, resource::McpResource, schema,
 };
 use crate::{
     access::policy::{KnownOperation, KnownOperations},
@@ -32,6 +32,8 @@ pub struct Registered {
     pub example: Value,
     /// Executes the operation on an input that its schema accepts.
     pub(crate) execute: for<'a> fn(&'a Call<'a>, &'a Value) -> BoxFuture<'a, Result<Reply>>,
+    /// Gives back what a cancelled request has taken.
+    pub(crate) give_back: for<'a> fn(&'a Value, Context<'a>) -> BoxFuture<'a, Result<()>>,
 }
 
 impl Operations {
@@ -47,6 +49,7 @@ impl Operations {
             output: schema::of_output::<O::Output>(),
             example: O::example(),
             execute: |call, input| Box::pin(execute::<O>(call, input)),
+            give_back: O::give_back,
         }));
         self
     }

@@ -18,6 +18,8 @@ pub(crate) struct Reply {
     pub(super) changed_standing: Option<(String, String)>,
     /// Whether a request that can wait does so instead of being sent this answer.
     pub(super) should_wait: bool,
+    /// What a cancellation of the request takes back.
+    pub(super) taken: Option<Value>,
 }
 
 impl Reply {
@@ -30,12 +32,13 @@ impl Reply {
             replayed: false,
             changed_standing: changed.map(|id| (caller.workspace.clone(), id.to_owned())),
             should_wait: O::should_wait(answer),
+            taken: O::taken(answer),
         })
     }
 
     /// Creates the reply to a repeated request.
     pub(super) fn stored(body: String) -> Self {
-        Self { body, replayed: true, changed_standing: None, should_wait: false }
+        Self { body, replayed: true, changed_standing: None, should_wait: false, taken: None }
     }
 
     /// Whether members can be added to the body: it is an object and not a list.

@@ -6,7 +6,7 @@ use std::{
 
 use http::StatusCode;
 
-use super::{notice::Notice, services::Services, waiting::TimeLimit};
+use super::{client_call::ClientCall, notice::Notice, services::Services, waiting::TimeLimit};
 use crate::access::{Claims, Key};
 
 /// Data of one request: id, arrival time, time limit, log fields.
@@ -80,6 +80,8 @@ pub(crate) struct Call<'a> {
     pub(crate) fingerprint: Option<[u8; 32]>,
     /// What the answer tells besides its own content.
     pub(crate) notice: Notice,
+    /// Set where the client can cancel the request while it waits.
+    pub(crate) client_call: Option<&'a ClientCall>,
 }
 
 /// Adds agent and target to the span of a request. Builds without the feature `otel` send no spans, and

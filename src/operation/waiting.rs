@@ -24,6 +24,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
+use super::client_call::find_cancelled;
 use crate::{
     access::Caller,
     config::Config,
@@ -60,6 +61,8 @@ pub(super) struct WaitingRequest<'a> {
     pub(super) input: &'a Value,
     pub(super) poll: Poll,
     pub(super) time_to_wait: Duration,
+    /// Whether its client can cancel it.
+    pub(super) can_be_cancelled: bool,
 }
 
 /// The answer of one run, with the caller where the request should wait instead of being sent the answer.
@@ -79,8 +82,9 @@ impl WaitingRequest<'_> {
             let wait = Wait { waiter_id: self.waiter_id, can_wait };
             let (answer, waiting_caller) = run(wait).await?;
             let Some(caller) = waiting_caller.filter(|_| can_wait) else { return Ok(answer) };
-            let Self { waiter_id: id, number, poll, input, .. } = *self;
-            let waiter = Waiter { id, number, caller, input: input.clone(), poll };
+            let Self { waiter_id: id, number, poll, input, can_be_cancelled, .. } = *self;
+            let input = input.clone();
+            let waiter = Waiter { id, number, caller, input, poll, can_be_cancelled };
             self.waiters.wait_until_ready(self.db, self.config, waiter, deadline).await;
         }
     }
@@ -97,6 +101,7 @@ pub struct Waiter {
     /// The input of the operation.
     pub(crate) input: Value,
     poll: Poll,
+    can_be_cancelled: bool,
 }
 
 /// How waiters of one kind are polled for, with one statement for all of them in a workspace.
@@ -186,7 +191,14 @@ impl Waiters {
         for waiters in groups.into_values() {
             let mut db = database.acquire_connection().await?;
             let find_ready = waiters[0].poll.find_ready;
-            let ready = find_ready(&mut db, config, &waiters).await?;
+            let mut ready = find_ready(&mut db, config, &waiters).await?;
+            // Their next run finds the cancellation.
+            let can_be_cancelled = waiters.iter().filter(|waiter| waiter.can_be_cancelled);
+            let ids: Vec<_> = can_be_cancelled.map(|waiter| waiter.id).collect();
+            if !ids.is_empty() {
+                let workspace = &waiters[0].caller.workspace;
+                ready.extend(find_cancelled(&mut db, workspace, &ids).await?);
+            }
             db.commit_and_release().await?;
             for entry in entries.iter().filter(|entry| ready.contains(&entry.waiter.id)) {
                 entry.ready.notify_one();

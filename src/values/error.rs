@@ -8,6 +8,12 @@ use sqlx::postgres::PgDatabaseError;
 
 use super::issue::Issue;
 
+/// Not a registered status.
+const CLIENT_CLOSED_REQUEST: StatusCode = match StatusCode::from_u16(499) {
+    Ok(status) => status,
+    Err(_) => StatusCode::BAD_REQUEST,
+};
+
 /// The result of a step on the way to an answer.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -33,6 +39,9 @@ pub enum Error {
     /// new connection.
     #[error("the MCP connection has ended: initialize a new one")]
     ConnectionEnded,
+    /// The client has cancelled the request, so nobody reads the answer: 499, as proxies log it.
+    #[error("the client has cancelled the call")]
+    Cancelled,
     /// The body of the request did not arrive within its time limit: 408, and the connection is closed.
     #[error("Request body took too long")]
     TooSlow,
@@ -58,6 +67,7 @@ impl Error {
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) | Self::ConnectionEnded => StatusCode::NOT_FOUND,
+            Self::Cancelled => CLIENT_CLOSED_REQUEST,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,

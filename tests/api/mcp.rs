@@ -1,5 +1,6 @@
 //! The MCP endpoint, with the requests of clients of each protocol revision.
 mod arguments;
+mod cancellation;
 mod limits;
 mod paths;
 mod requests;

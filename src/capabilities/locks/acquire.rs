@@ -107,6 +107,14 @@ pub struct Acquired {
     pub note: Option<String>,
 }
 
+/// A lock that a cancelled call has acquired.
+#[derive(Debug, Deserialize)]
+struct TakenLock {
+    key: String,
+    token: i64,
+    expires_at: Timestamp,
+}
+
 /// The result of the database function `acquire_lock`.
 #[derive(Debug)]
 pub(crate) struct AcquireRow {
@@ -156,6 +164,42 @@ impl Operation for AcquireLock {
 
     fn took_effect(answer: &Acquired) -> bool {
         answer.success
+    }
+
+    /// A lock that the caller held before is in use.
+    fn taken(answer: &Acquired) -> Option<Value> {
+        let is_new = answer.action == Some("acquired");
+        is_new.then(|| {
+            json!({
+                "key": answer.file_path,
+                "token": answer.fencing_token,
+                "expires_at": answer.expires_at,
+            })
+        })
+    }
+
+    fn give_back<'a>(taken: &'a Value, cx: Context<'a>) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let TakenLock { key, token, expires_at } =
+                TakenLock::deserialize(taken).map_err(|error| Error::Internal(error.into()))?;
+            let actor = cx.actor();
+            sqlx::query!(
+                "select give_back_lock($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10)",
+                actor.workspace,
+                actor.request_id,
+                actor.agent_id,
+                actor.agent_type,
+                actor.session_id,
+                actor.elapsed_ms(),
+                actor.session_timeout,
+                key,
+                token,
+                expires_at as Timestamp,
+            )
+            .execute(cx.db)
+            .await?;
+            Ok(())
+        })
     }
 
     async fn run(self, mut cx: Context<'_>) -> Result<Acquired> {

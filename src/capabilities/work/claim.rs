@@ -207,6 +207,41 @@ impl Operation for GetWork {
         }
     }
 
+    fn taken(answer: &ClaimAnswer) -> Option<Value> {
+        let tasks = match answer {
+            ClaimAnswer::One(one) => std::slice::from_ref(&one.claimed),
+            ClaimAnswer::Many(claimed) => &claimed.tasks[..],
+        };
+        let claims = tasks.iter().filter(|task| task.success);
+        let claims: Vec<_> = claims.map(|task| json!([task.task_id, task.claim_token])).collect();
+        (!claims.is_empty()).then(|| json!(claims))
+    }
+
+    fn give_back<'a>(taken: &'a Value, cx: Context<'a>) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let claims = Vec::<(Uuid, String)>::deserialize(taken)
+                .map_err(|error| Error::Internal(error.into()))?;
+            let actor = cx.actor();
+            for (id, claim_token) in claims {
+                sqlx::query!(
+                    "select give_back_claim($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9)",
+                    actor.workspace,
+                    actor.request_id,
+                    actor.agent_id,
+                    actor.agent_type,
+                    actor.session_id,
+                    actor.elapsed_ms(),
+                    actor.session_timeout.clone(),
+                    id,
+                    claim_token,
+                )
+                .execute(&mut *cx.db)
+                .await?;
+            }
+            Ok(())
+        })
+    }
+
     async fn run(self, mut cx: Context<'_>) -> Result<ClaimAnswer> {
         let mut claim = Claim {
             actor: cx.actor(),
