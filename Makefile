@@ -6,7 +6,7 @@ WITH_POSTGRES := $(TARGET)/debug/with-postgres
 TOOLS := target/ci-tools
 MCP_TOOLS := target/mcp-tools
 MCP_SUITE := tests/mcp/node_modules
-DOCUMENTS := docs/openapi.json docs/operations.md docs/configuration.md .env.example
+DOCUMENTS := docs/openapi.json docs/mcp-tools.json docs/operations.md docs/configuration.md .env.example
 
 # The checks of `make check`, in order. `queries` makes cargo recompile everything with SQL, so no check before
 # `queries` must depend on it.

@@ -35,5 +35,6 @@ pub use config::{
 };
 pub use database::{MigrateError, Schema, schema};
 pub use http::{document, operations_table};
+pub use mcp::mcp_document;
 pub use server::{bind, listen, stop_signal};
 pub use values::{Domain, DomainError, Error, Issue, LockKey, LockKeyError, Result, Timestamp};

@@ -3,8 +3,8 @@ use std::{pin::pin, process::ExitCode, time::Duration};
 
 use agent_coordinator::{
     App, Config, Home, MigrateError, bind, capabilities, configuration_table, document,
-    env_example, key_for_environment, key_report, listen, operations_table, router, stop_signal,
-    telemetry,
+    env_example, key_for_environment, key_report, listen, mcp_document, operations_table, router,
+    stop_signal, telemetry,
 };
 use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
@@ -24,6 +24,8 @@ enum Command {
     Migrate,
     /// Print the OpenAPI document
     Openapi,
+    /// Print what MCP clients learn before they call a tool
+    McpTools,
     /// Print the table of operations
     Operations,
     /// Print the table of environment variables
@@ -73,6 +75,7 @@ fn main() -> ExitCode {
         Command::Serve => run_configured(serve),
         Command::Migrate => run_configured(migrate),
         Command::Openapi => print(&format!("{:#}\n", document(capabilities::all()))),
+        Command::McpTools => print(&format!("{:#}\n", mcp_document(capabilities::all()))),
         Command::Operations => print(&operations_table()),
         Command::Configuration => print(&configuration_table()),
         Command::EnvExample => print(&env_example()),

@@ -3,6 +3,7 @@
 //! The library rmcp implements the protocol, for clients that `initialize` and for clients that do not.
 //! Name, arguments and description of a tool come from its operation. A tool call is authorized as its
 //! operation, everything else as `use_mcp`.
+mod document;
 mod endpoint;
 mod form;
 mod message;
@@ -11,4 +12,5 @@ mod request;
 mod server;
 mod sets;
 
+pub use document::mcp_document;
 pub(crate) use endpoint::endpoint;

@@ -89,11 +89,7 @@ impl ServerHandler for Server {
         _: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
-        let resources = self.operations.resources().map(|resource| {
-            ListedResource::new(resource.uri, resource.uri)
-                .with_description(resource.description)
-                .with_mime_type("text/plain")
-        });
+        let resources = self.operations.resources().map(|resource| listed_resource(resource));
         Ok(ListResourcesResult::with_all_items(resources.collect()))
     }
 
@@ -156,8 +152,15 @@ impl Server {
     }
 }
 
+/// Returns a resource as it is listed.
+pub(super) fn listed_resource(resource: &McpResource) -> ListedResource {
+    ListedResource::new(resource.uri, resource.uri)
+        .with_description(resource.description)
+        .with_mime_type("text/plain")
+}
+
 /// Returns a tool as it is listed.
-fn listed(tool: &OfferedTool) -> ListedTool {
+pub(super) fn listed(tool: &OfferedTool) -> ListedTool {
     let OfferedTool { operation, form } = tool;
     let hints = ToolAnnotations::new()
         .read_only(operation.meta.is_pure_read())

@@ -165,6 +165,17 @@ impl ToolSets {
         }
     }
 
+    /// Returns all tools, in order.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<OfferedTool>> {
+        self.0.iter()
+    }
+
+    /// Returns the names of the tools of each set.
+    pub(super) fn by_set(&self) -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
+        let names = |set| self.named(set).into_iter().map(|tool| tool.name()).collect();
+        SETS.iter().map(|(set, _)| *set).chain([ALL]).map(move |set| (set, names(set)))
+    }
+
     fn unknown_name(&self) -> Problem {
         let sets = SETS.iter().map(|(set, _)| *set).chain([ALL]);
         let names: Vec<_> = sets.chain(self.0.iter().map(|tool| tool.name())).collect();

@@ -8,7 +8,8 @@ use std::{
 };
 
 use agent_coordinator::{
-    Config, Home, capabilities, configuration_table, document, env_example, operations_table,
+    Config, Home, capabilities, configuration_table, document, env_example, mcp_document,
+    operations_table,
 };
 
 use serde_json::json;
@@ -25,6 +26,12 @@ fn assert_fresh(file: &str, written: &str) {
 #[test]
 fn the_openapi_document_is_fresh() {
     assert_fresh("docs/openapi.json", &format!("{:#}\n", document(capabilities::all())));
+}
+
+#[test]
+fn the_document_of_mcp_tools_is_fresh() {
+    let written = format!("{:#}\n", mcp_document(capabilities::all()));
+    assert_fresh("docs/mcp-tools.json", &written);
 }
 
 #[test]

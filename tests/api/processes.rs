@@ -175,6 +175,7 @@ async fn unknown_arguments_end_with_2_and_documents_need_no_configuration() {
     assert!(String::from_utf8_lossy(&unknown.stderr).starts_with("error: unrecognized subcommand"));
     for (argument, start) in [
         ("openapi", "{\n  \"openapi\": \"3.1.0\""),
+        ("mcp-tools", "{\n  \"initialize\": {"),
         ("operations", "# Operations"),
         ("configuration", "# Configuration"),
         ("env-example", "# Every variable"),

@@ -1,6 +1,7 @@
 //! What the commands do. This file chooses the action for a command line.
 mod bridge;
 mod caller;
+mod doctor;
 mod hooks;
 mod locks;
 mod mcp;
@@ -94,6 +95,7 @@ fn run_parsed(matches: &ArgMatches, output: Output) -> Outcome {
             return mcp::proxy::serve(Context::new(own, output, DEFAULT_TIMEOUT)?.client, tools);
         }
         "hook" => return hooks::run_hook(own, output),
+        "doctor" => return doctor::run(own, output),
         _ => {}
     }
     let (words, own) = match own.subcommand() {

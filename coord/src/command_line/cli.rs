@@ -5,7 +5,7 @@ use clap::{
 
 use super::{
     arguments::parser_of,
-    help::{ABOUT, CONFIGURATION, GIT_HOOK, HOOK_INSTALL, MCP, TRY},
+    help::{ABOUT, CONFIGURATION, DOCTOR, GIT_HOOK, HOOK_INSTALL, MCP, TRY},
     table::{COMMANDS, GROUPS},
 };
 use crate::service::settings::Given;
@@ -34,6 +34,11 @@ pub(crate) fn command_line(operations: impl Iterator<Item = &'static str>) -> Cl
         Clap::new("detect")
             .about("Detect which capabilities the service has, as one JSON object")
             .after_help("Exit code 0 when the service is available, 1 when it is not."),
+    )
+    .subcommand(
+        Clap::new("doctor")
+            .about("Check what usually goes wrong, and say what to do")
+            .after_help(DOCTOR),
     )
     .subcommand(try_parser(operations))
     .subcommand(mcp_parser())

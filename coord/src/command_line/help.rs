@@ -27,6 +27,13 @@ is held. A payload that is not an object, or lacks the id in the path, is exit c
 Where no field of the request names the agent, AGENT_ID and AGENT_TYPE are sent as X-Agent-Id and
 X-Agent-Type. The service then denies a request whose key is bound to another agent.";
 
+pub(crate) const DOCTOR: &str = "\
+Checks the address, the key, the agent, the session, the clock, the workspace and the version of the
+service, the git hooks that really run, the record of locks, and the MCP settings of Claude Code,
+Codex, Cursor, VS Code and Gemini in this repository and in your home. No key is printed.
+
+Exit code 0 if nothing is wrong, 1 otherwise.";
+
 pub(crate) const GIT_HOOK: &str = "\
 A changed file whose lock was recorded by `coord lock` passes only while that lock is still held
 with the same fencing token. Any other changed file passes unless another agent holds its lock.

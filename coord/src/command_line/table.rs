@@ -32,8 +32,8 @@ const LOCK_COLUMNS: &[&str] =
 const TASK_COLUMNS: &[&str] =
     &["id", "task_type", "status", "priority", "claimed_by", "created_at", "description"];
 
-/// Every command that calls a route. The module `cli` adds `detect`, `try`, `mcp`, `hook` and
-/// `completions`, which have no route of their own.
+/// Every command that calls a route. The module `cli` adds `detect`, `doctor`, `try`, `mcp`, `hook`
+/// and `completions`, which have no route of their own.
 pub(crate) const COMMANDS: &[Command] = &[
     Command::new(
         "health",

@@ -10,6 +10,12 @@ pub(crate) fn relative_time(timestamp: &str) -> Option<String> {
     Some(describe_distance(seconds - now()))
 }
 
+/// Returns the seconds between now and the date in a header of HTTP, negative if it is past.
+/// `None` if the text is not such a date.
+pub(crate) fn seconds_from_now(date: &str) -> Option<i64> {
+    Some(DateTime::parse_from_rfc2822(date).ok()?.timestamp() - now())
+}
+
 #[expect(clippy::disallowed_methods, reason = "for display alone; nothing is decided by it")]
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -101,7 +101,7 @@ impl Recorded {
 }
 
 /// Returns the form of a URL that is equal for all of its spellings, for comparisons.
-fn canonical_url(url: &str) -> String {
+pub(crate) fn canonical_url(url: &str) -> String {
     let url = url.to_ascii_lowercase();
     ["://127.0.0.1", "://[::1]"]
         .iter()

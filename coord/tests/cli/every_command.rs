@@ -156,7 +156,7 @@ impl Row {
 
 #[test]
 fn commands_without_a_route_exist() {
-    for words in ["detect", "try", "mcp", "hook", "completions"] {
+    for words in ["detect", "doctor", "try", "mcp", "hook", "completions"] {
         assert!(coord::command_line().find_subcommand(words).is_some(), "{words}");
     }
 }

@@ -1,4 +1,5 @@
 //! `coord mcp`: an MCP server on standard input and output that forwards to the service.
 mod events;
 mod message;
+mod offline;
 pub(super) mod proxy;

@@ -1,6 +1,7 @@
 //! The proxy between standard input and output and the MCP endpoint of the service. The invariants:
 //! standard output has nothing but messages of the protocol, one on a line, and no request keeps
-//! running at the service after its client has cancelled it or gone away.
+//! running at the service after its client has cancelled it or gone away. A client whose
+//! `initialize` the service did not get is connected before its first request that the service gets.
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc},
@@ -14,6 +15,7 @@ use ureq::http::{HeaderValue, header};
 use super::{
     events::read_events,
     message::{Message, describe_failure, server_error, with_error},
+    offline::{self, TOOLS_CHANGED},
 };
 use crate::{
     output::{
@@ -25,6 +27,11 @@ use crate::{
 
 /// How long running requests can take after standard input has ended.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// How long a request waits for the connection that `initialize` could not open.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+
+const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
 const SESSION: &str = "mcp-session-id";
 const VERSION: &str = "mcp-protocol-version";
@@ -69,7 +76,10 @@ struct State {
 
 struct Proxy {
     client: Client,
+    tools: Option<String>,
     path: String,
+    /// The `initialize` that this program answered, because the service was not there.
+    pending: Mutex<Option<Message>>,
     negotiated: Mutex<Negotiated>,
     /// Held while a message is written, so that messages do not mix.
     writing: Mutex<()>,
@@ -87,7 +97,9 @@ pub(crate) fn serve(client: Client, tools: Option<&str>) -> Outcome {
     };
     let proxy = Proxy {
         client,
+        tools: tools.map(str::to_owned),
         path,
+        pending: Mutex::default(),
         negotiated: Mutex::default(),
         writing: Mutex::default(),
         state: Mutex::default(),
@@ -180,19 +192,16 @@ impl Proxy {
         self.abandon(|_| true);
     }
 
-    /// Sends a message to the service, and writes the answer or the reason why there is none.
+    /// Sends a message to the service, and writes the answer or the reason why there is none. The
+    /// client is connected first, if that is still to be done.
     fn forward(&self, forwarded: Forwarded) {
         let Forwarded { message, number, client } = forwarded;
-        let problem = match client.send_unread(&self.call_of(&message)) {
-            Ok(response) => self.pass_response(response, &message, number),
-            Err(error) => Some(error.to_string()),
+        let problem = match self.connect() {
+            Ok(()) => self.send(&message, number, &client),
+            Err(problem) => Some((problem, true)),
         };
-        if let Some(problem) = problem.filter(|_| !self.is_abandoned(number)) {
-            match &message.id {
-                Some(id) => self.write(&server_error(id, &problem)),
-                // A notification has no answer that could carry the problem.
-                None => eprintln!("coord: {}", escape_text(&problem)),
-            }
+        if let Some((problem, is_absent)) = problem.filter(|_| !self.is_abandoned(number)) {
+            self.report(message, &problem, is_absent);
         }
         let mut state = self.state();
         if let Some(index) = state.in_flight.iter().position(|request| request.number == number) {
@@ -202,6 +211,74 @@ impl Proxy {
             }
         }
         self.changed.notify_all();
+    }
+
+    /// Sends a message to the service, and writes the answer. Returns the problem if there is none,
+    /// and whether the service cannot have got the message or is not ready for it.
+    fn send(&self, message: &Message, number: u64, client: &Client) -> Option<(String, bool)> {
+        match client.send_unread(&self.call_of(message)) {
+            Ok(response) => {
+                // A proxy in front of the service answers so while the service starts.
+                let is_starting = matches!(response.status().as_u16(), 502..=504);
+                let problem = self.pass_response(response, message, number)?;
+                Some((problem, is_starting && offline::is_start(message)))
+            }
+            Err(error) => {
+                let is_unreachable = matches!(error, CallError::Unreachable { .. });
+                Some((error.to_string(), is_unreachable || offline::is_start(message)))
+            }
+        }
+    }
+
+    /// Answers a request that the service did not answer: from the document of this build, if the
+    /// service is not there, else with the problem.
+    fn report(&self, message: Message, problem: &str, is_absent: bool) {
+        let is_pending = lock(&self.pending).is_some();
+        let is_ping = message.json["method"] == "ping";
+        let answer = match is_absent && (is_pending || !is_ping) {
+            true => offline::answer(&message, self.tools.as_deref(), problem),
+            false => None,
+        };
+        let is_first = message.is_initialize() && answer.is_some();
+        match (answer, &message.id) {
+            (Some(answer), _) => self.write(&answer),
+            (None, Some(id)) => self.write(&server_error(id, problem)),
+            // It has no answer that could carry the problem. While the client is not connected, the
+            // answer to `initialize` has told so.
+            (None, None) if is_pending => {}
+            (None, None) => eprintln!("coord: {}", escape_text(problem)),
+        }
+        if is_first {
+            eprintln!("coord: {}; the tools are listed without it", escape_text(problem));
+            *lock(&self.pending) = Some(message);
+        }
+    }
+
+    /// Connects a client whose `initialize` the service did not get. Returns why that fails.
+    fn connect(&self) -> Result<(), String> {
+        let mut pending = lock(&self.pending);
+        let Some(message) = &*pending else { return Ok(()) };
+        let client = self.client.with_own_connections().with_deadline(CONNECT_LIMIT);
+        let response = client.send_unread(&self.call_of(message));
+        let mut response = response.map_err(|error| error.to_string())?;
+        let status = response.status().as_u16();
+        let session = response.headers().get(SESSION).and_then(|value| value.to_str().ok());
+        let session = session.map(str::to_owned);
+        let text = response.body_mut().read_to_string().map_err(|error| error.to_string())?;
+        let version = serde_json::from_str::<Value>(&text).ok().and_then(|answer| {
+            Some(answer["result"]["protocolVersion"].as_str()?.to_owned())
+        });
+        let version = version.ok_or_else(|| describe_failure(status, &text))?;
+        *lock(&self.negotiated) = Negotiated { session, version: Some(version) };
+        let mut call = Call::new("POST", &self.path);
+        call.body = Some(INITIALIZED.to_owned());
+        call.headers = self.headers();
+        client.send(call).map_err(|error| error.to_string())?;
+        *pending = None;
+        drop(pending);
+        // The service can have other tools than this build.
+        self.write(TOOLS_CHANGED);
+        Ok(())
     }
 
     fn call_of(&self, message: &Message) -> Call {

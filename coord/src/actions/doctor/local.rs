@@ -1,0 +1,84 @@
+//! The git hooks and the record of locks of the work tree.
+use super::findings::Findings;
+use crate::{
+    actions::{
+        caller::Caller,
+        hooks::setup::status::hooks_state,
+        verify::{LOCKS_PER_REQUEST, verify_tokens},
+    },
+    command_line::context::Context,
+    output::outcome::Problem,
+    work_tree::{git::WorkTree, record::Record},
+};
+
+pub(super) fn check_hooks(work_tree: Option<&WorkTree>, findings: &mut Findings) {
+    let Some(work_tree) = work_tree else {
+        findings.note("hooks", "this folder is not in a git work tree", "Change the folder.");
+        return;
+    };
+    match hooks_state(work_tree) {
+        Err(problem) => findings.problem("hooks", problem.text, "Correct that first."),
+        Ok(state) => {
+            for hook in state.hooks {
+                let text = format!("{}: {}", hook.name, hook.reason);
+                match hook.remedy.filter(|_| !hook.runs) {
+                    None => findings.fine("hooks", text),
+                    Some(remedy) => findings.problem("hooks", text, remedy),
+                }
+            }
+        }
+    }
+}
+
+/// Checks that the record can be read and, with a service, that the recorded locks are held.
+pub(super) fn check_record(
+    work_tree: Option<&WorkTree>,
+    cx: Option<&Context>,
+    findings: &mut Findings,
+) {
+    let Some(work_tree) = work_tree else { return };
+    let recorded = match Record::of(work_tree.clone()).locks() {
+        Ok(recorded) => recorded,
+        Err(error) => {
+            let remedy = "Remove the file, and lock your files again.";
+            findings.problem("record", error.to_string(), remedy);
+            return;
+        }
+    };
+    let Some(cx) = cx else {
+        findings.fine("record", format!("{} locks are recorded here", recorded.len()));
+        return;
+    };
+    let caller = Caller::new(cx);
+    let of_caller = recorded.iter().filter(|(_, lock)| caller.has_recorded(lock).unwrap_or(false));
+    let locks: Vec<_> = of_caller.map(|(key, lock)| (key.as_str(), lock.token)).collect();
+    match lost(cx, &locks) {
+        Err(problem) => findings.problem("record", problem.text, "Run `coord doctor` again."),
+        Ok(lost) if lost.is_empty() => findings.fine(
+            "record",
+            format!("{} locks of yours are recorded here, and all are held", locks.len()),
+        ),
+        Ok(lost) => findings.problem(
+            "record",
+            format!("these locks are recorded here and were lost: {}", lost.join(", ")),
+            "Look at what was changed meanwhile, then run `coord lock` or `coord unlock` for each.",
+        ),
+    }
+}
+
+/// Returns the keys of those locks that are no longer held.
+fn lost(cx: &Context, locks: &[(&str, i64)]) -> Result<Vec<String>, Problem> {
+    let mut lost = Vec::new();
+    for chunk in locks.chunks(LOCKS_PER_REQUEST) {
+        let answer = verify_tokens(cx, chunk)?;
+        let Some(results) = answer.member("results").as_array() else {
+            return Err(Problem::unusable(&answer, cx.settings()));
+        };
+        for ((key, _), result) in chunk.iter().zip(results) {
+            if result["valid"] == false {
+                lost.push((*key).to_owned());
+            }
+        }
+    }
+    Ok(lost)
+}
