@@ -119,9 +119,9 @@ fn hook_parser() -> Clap {
                 .about("Take the hooks out, and restore the hooks that were there before"),
         )
         .subcommand(
-            Clap::new("status").about("Show whether git really runs the hooks").after_help(
-                "Exit code 0 if git runs both hooks, 1 if not.",
-            ),
+            Clap::new("status")
+                .about("Show whether git really runs the hooks")
+                .after_help("Exit code 0 if git runs both hooks, 1 if not."),
         )
 }
 

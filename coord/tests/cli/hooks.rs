@@ -572,8 +572,11 @@ fn hooks_are_installed_next_to_hooks_of_other_programs() {
     coord.shell(".git/hooks/pre-push origin url", &line).assert_code(0);
     assert_eq!(std::fs::read_to_string(folder.path().join("seen-origin")).expect("a file"), line);
     coord.clone().with("FAIL", "1").shell(".git/hooks/pre-push origin url", &line).assert_code(7);
-    // A second foreign hook does not overwrite the kept one.
+    // The program that installed the first hook puts it back: nothing is kept any more.
     std::fs::write(hooks.join("pre-push"), foreign).expect("a file");
+    coord.run(&["hook", "install", "--force"]).assert_code(0).assert_says("Removed");
+    // A second foreign hook does not overwrite the kept one.
+    std::fs::write(hooks.join("pre-push"), "#!/bin/sh\n").expect("a file");
     coord.run(&["hook", "install", "--force"]).assert_code(2).assert_says("before-coord");
 }
 

@@ -3,8 +3,10 @@ mod bridge;
 mod commands;
 mod completions;
 mod configuration;
+mod doctor;
 mod documents;
 mod every_command;
+mod hook_owners;
 mod hooks;
 #[path = "../../../tests/api/imports.rs"]
 mod imports;

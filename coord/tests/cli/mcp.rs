@@ -1,6 +1,6 @@
 //! `coord mcp`, in front of the service and of small servers of the tests.
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     process::{Child, ChildStdin, Stdio},
     sync::{
         Arc, Condvar, Mutex,
@@ -11,7 +11,8 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    Callback, Coord, Done, LIMIT, Reply, Request, Server, Service, eventually, exit_code, nowhere,
+    Callback, Coord, Done, FREE, LIMIT, Reply, Request, Server, Service, eventually, exit_code,
+    nowhere,
 };
 
 fn method(request: &Request) -> (String, Value) {
@@ -166,6 +167,103 @@ fn every_request_gets_an_answer_of_the_protocol() {
         lost.fed(&["mcp"], "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"}\n\nnonsense\n");
     assert_eq!(done.json()["error"]["code"], -32700);
     assert!(done.err.contains("cannot be reached"), "{done:?}");
+}
+
+/// What a client says when it starts.
+fn start_of_client() -> [Value; 3] {
+    let mut initialize = request(1, "initialize");
+    let client = json!({ "name": "test", "version": "1" });
+    initialize["params"] =
+        json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client });
+    let initialized = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
+    [initialize, initialized, request(2, "tools/list")]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_starts_before_the_service_gets_its_tools_and_is_connected_later() {
+    // The service comes later to this address.
+    let service = Service::start().await;
+    let is_up = Arc::new(Mutex::new(false));
+    let (up, url) = (is_up.clone(), service.url.clone());
+    let gate = Server::start(move |request, _| match *up.lock().expect("not poisoned") {
+        true => forwarded(&url, request),
+        false => Reply::Raw("HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n".to_owned()),
+    });
+    let coord = Coord::at(&gate.url).with("COORDINATION_API_KEY", FREE).with("AGENT_ID", "me");
+    let mut running = Running::start(&coord);
+    for message in start_of_client() {
+        running.say(&message);
+    }
+    let answer = running.next();
+    assert_eq!(answer["result"]["protocolVersion"], "2025-06-18");
+    assert_eq!(answer["result"]["capabilities"]["tools"]["listChanged"], true);
+    let tools = running.next()["result"]["tools"].clone();
+    assert!(tools.as_array().is_some_and(|tools| tools.len() > 10), "{tools}");
+    running.say(&waiting(3, "a"));
+    let refused = running.next();
+    assert_eq!(refused["result"]["isError"], true, "{refused}");
+    let text = refused["result"]["content"][0]["text"].as_str().expect("a text");
+    assert!(text.contains("nothing was done") && text.contains("coord doctor"), "{text}");
+    *is_up.lock().expect("not poisoned") = true;
+    running.say(&waiting(4, "a"));
+    let notice = running.next();
+    assert_eq!(notice["method"], "notifications/tools/list_changed", "{notice}");
+    let answer = running.next();
+    assert_eq!(answer["result"]["structuredContent"]["success"], true, "{answer}");
+    // The tools of the document are those of the service, and the connection is a session of MCP.
+    running.say(&request(5, "tools/list"));
+    assert_eq!(running.next()["result"]["tools"], tools);
+    let methods = gate.requests().into_iter().map(|request| (method(&request).0, request.headers));
+    let of_session = methods.filter(|(_, headers)| headers.contains_key("mcp-session-id"));
+    let of_session: Vec<_> = of_session.map(|(method, _)| method).collect();
+    assert_eq!(of_session, ["notifications/initialized", "tools/call", "tools/list"]);
+    running.end_input();
+    running.assert_ends(0);
+}
+
+/// Sends a request on, and returns the answer.
+fn forwarded(url: &str, request: &Request) -> Reply {
+    let address = url.strip_prefix("http://").expect("a URL");
+    let mut stream = std::net::TcpStream::connect(address).expect("a connection");
+    let mut text = format!("{} {} HTTP/1.1\r\nconnection: close\r\n", request.method, request.path);
+    for (name, value) in request.headers.iter().filter(|(name, _)| *name != "connection") {
+        text += &format!("{name}: {value}\r\n");
+    }
+    stream.write_all(format!("{text}\r\n{}", request.body).as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    Reply::Raw(answer)
+}
+
+#[test]
+fn without_the_service_a_client_of_the_newest_revision_gets_its_tools() {
+    let lost = Coord::at(&nowhere());
+    for (method, member) in [
+        ("server/discover", "supportedVersions"),
+        ("tools/list", "tools"),
+        ("resources/list", "resources"),
+        ("prompts/list", "prompts"),
+    ] {
+        let (_, answers) = talk(&lost, &[request(1, method)]);
+        assert!(answers[0]["result"][member].is_array(), "{method}: {answers:?}");
+    }
+    let done = lost.fed(&["mcp", "--tools", "locks"], &format!("{}\n", request(1, "tools/list")));
+    assert_eq!(done.json()["result"]["tools"].as_array().map(Vec::len), Some(4));
+    // A key that the service does not know is another matter.
+    let server = Server::start(|_, _| Reply::Json(401, r#"{"detail":"no"}"#.to_owned()));
+    let (_, answers) = talk(&Coord::at(&server.url), &start_of_client());
+    let message = answers[0]["error"]["message"].as_str().expect("a text");
+    assert!(message.contains("401"), "{message}");
+}
+
+#[test]
+fn a_call_that_the_service_cannot_get_names_the_remedy() {
+    let mut call = waiting(1, "a");
+    call["params"]["arguments"]["wait_seconds"] = json!(0);
+    let (_, answers) = talk(&Coord::at(&nowhere()), &[call]);
+    let text = answers[0]["result"]["content"][0]["text"].as_str().expect("a text");
+    assert!(text.contains("nothing was done") && text.contains("cannot be reached"), "{text}");
+    assert_eq!(answers[0]["result"]["isError"], true);
 }
 
 #[test]

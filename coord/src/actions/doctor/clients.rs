@@ -213,10 +213,7 @@ impl Used<'_> {
 }
 
 fn unset(name: &str) -> (String, String) {
-    (
-        format!("{name} is not set here"),
-        format!("Set {name} where the client is started."),
-    )
+    (format!("{name} is not set here"), format!("Set {name} where the client is started."))
 }
 
 /// Returns the URL of a server. Clients give the member different names.

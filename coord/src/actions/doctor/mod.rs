@@ -32,7 +32,11 @@ pub(super) fn run(matches: &ArgMatches, output: Output) -> Outcome {
     };
     let reached = cx.as_ref().and_then(|cx| service::check(cx, &mut findings));
     local::check_hooks(work_tree.as_ref(), &mut findings);
-    local::check_record(work_tree.as_ref(), cx.as_ref().filter(|_| reached.is_some()), &mut findings);
+    local::check_record(
+        work_tree.as_ref(),
+        cx.as_ref().filter(|_| reached.is_some()),
+        &mut findings,
+    );
     if let Some(cx) = &cx {
         let agent_id = reached.map(|identity| identity.agent_id);
         clients::check(cx, work_tree.as_ref(), agent_id.as_deref(), &mut findings);

@@ -114,9 +114,11 @@ mod tests {
 
     #[test]
     fn a_known_revision_is_kept_and_an_unknown_one_replaced() {
-        for (requested, answered) in
-            [("2024-11-05", "2024-11-05"), ("2025-06-18", "2025-06-18"), ("1999-01-01", "2025-11-25")]
-        {
+        for (requested, answered) in [
+            ("2024-11-05", "2024-11-05"),
+            ("2025-06-18", "2025-06-18"),
+            ("1999-01-01", "2025-11-25"),
+        ] {
             let params = json!({ "protocolVersion": requested });
             let result = ask(&request("initialize", params), None).unwrap();
             assert_eq!(result["protocolVersion"], answered);

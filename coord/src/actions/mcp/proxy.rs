@@ -265,10 +265,14 @@ impl Proxy {
         let session = response.headers().get(SESSION).and_then(|value| value.to_str().ok());
         let session = session.map(str::to_owned);
         let text = response.body_mut().read_to_string().map_err(|error| error.to_string())?;
-        let version = serde_json::from_str::<Value>(&text).ok().and_then(|answer| {
-            Some(answer["result"]["protocolVersion"].as_str()?.to_owned())
-        });
-        let version = version.ok_or_else(|| describe_failure(status, &text))?;
+        let answer = serde_json::from_str::<Value>(&text).unwrap_or_default();
+        let version = match answer["result"]["protocolVersion"].as_str() {
+            Some(version) => version.to_owned(),
+            None => {
+                let refusal = answer["error"]["message"].as_str().map(str::to_owned);
+                return Err(refusal.unwrap_or_else(|| describe_failure(status, &text)));
+            }
+        };
         *lock(&self.negotiated) = Negotiated { session, version: Some(version) };
         let mut call = Call::new("POST", &self.path);
         call.body = Some(INITIALIZED.to_owned());

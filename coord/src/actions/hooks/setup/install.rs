@@ -159,11 +159,14 @@ fn install_into_folder(owner: &Owner, force: bool, program: &Path, output: Outpu
             write_hook(folder, name, program).map_err(failed)?;
         }
     }
-    say(output, &format!(
-        "Installed {} in {}.",
-        NAMES.join(" and "),
-        escape_text(&folder.display().to_string())
-    ));
+    say(
+        output,
+        &format!(
+            "Installed {} in {}.",
+            NAMES.join(" and "),
+            escape_text(&folder.display().to_string())
+        ),
+    );
     Ok(DONE)
 }
 
@@ -227,11 +230,14 @@ fn write_configuration(owner: &Owner, manager: Manager, output: Output) -> Outco
     for line in repair(owner).map_err(failed)? {
         output.print_problem(&line);
     }
-    say(output, &format!(
-        "Wrote the hooks into {}, which {} reads.",
-        escape_text(&changed.join(" and ")),
-        manager.name()
-    ));
+    say(
+        output,
+        &format!(
+            "Wrote the hooks into {}, which {} reads.",
+            escape_text(&changed.join(" and ")),
+            manager.name()
+        ),
+    );
     Ok(DONE)
 }
 
@@ -285,10 +291,13 @@ fn write_tracked_scripts(owner: &Owner, output: Output) -> Outcome {
         let text = if text.is_empty() { "#!/bin/sh\n" } else { &text };
         replace(&file, &with_shell_block(text, name), true).map_err(failed)?;
     }
-    say(output, &format!(
-        "Wrote the hooks into {}, whose files are tracked.",
-        escape_text(&owner.shown(&owner.folder))
-    ));
+    say(
+        output,
+        &format!(
+            "Wrote the hooks into {}, whose files are tracked.",
+            escape_text(&owner.shown(&owner.folder))
+        ),
+    );
     Ok(DONE)
 }
 

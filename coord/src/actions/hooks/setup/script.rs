@@ -24,9 +24,9 @@ pub(super) fn is_ours(text: &str) -> bool {
 /// Whether a line of a hook, or of the settings of a hook manager, calls this program.
 pub(super) fn calls(text: &str, name: &str) -> bool {
     let call = format!("hook {name}");
-    text.lines().map(str::trim_start).any(|line| {
-        !line.starts_with(['#', ';']) && line.contains("coord") && line.contains(&call)
-    })
+    text.lines()
+        .map(str::trim_start)
+        .any(|line| !line.starts_with(['#', ';']) && line.contains("coord") && line.contains(&call))
 }
 
 /// Returns the script of a hook: it runs the hook that was there before, then this program. If the

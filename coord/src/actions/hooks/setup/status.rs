@@ -126,7 +126,9 @@ fn state_of_hook(owner: &Owner, name: &'static str) -> HookState {
     let text = text_of(&hook);
     if is_ours(&text) {
         return match has_program(&text) {
-            true => HookState { name, runs: true, reason: format!("git runs {shown}"), remedy: None },
+            true => {
+                HookState { name, runs: true, reason: format!("git runs {shown}"), remedy: None }
+            }
             false => no(
                 format!("{shown} calls a program that is not there any more"),
                 "Run: coord hook install".to_owned(),
@@ -139,7 +141,9 @@ fn state_of_hook(owner: &Owner, name: &'static str) -> HookState {
         return state_in_manager(owner, manager, name, &text);
     }
     match calls(&text, name) {
-        true => HookState { name, runs: true, reason: format!("{shown} calls coord"), remedy: None },
+        true => {
+            HookState { name, runs: true, reason: format!("{shown} calls coord"), remedy: None }
+        }
         false => {
             let option = if owner.place == Place::Tracked { "--manager" } else { "--force" };
             no(format!("{shown} is not coord's"), format!("Run: coord hook install {option}"))
@@ -162,7 +166,8 @@ fn has_program(script: &str) -> bool {
     let program = script.lines().find_map(|line| line.strip_prefix("coord='"));
     let program = program.and_then(|rest| rest.strip_suffix('\'')).unwrap_or_default();
     let is_executable = |path: &Path| {
-        fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+        fs::metadata(path)
+            .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
     };
     let path = variable("PATH").unwrap_or_default();
     is_executable(Path::new(&program.replace("'\\''", "'")))
