@@ -6,6 +6,7 @@ WITH_POSTGRES := $(TARGET)/debug/with-postgres
 TOOLS := target/ci-tools
 MCP_TOOLS := target/mcp-tools
 MCP_SUITE := tests/mcp/node_modules
+CLIENTS := tests/clients/node_modules
 DOCUMENTS := docs/openapi.json docs/mcp-tools.json docs/operations.md docs/configuration.md .env.example
 
 # The checks of `make check`, in order. `queries` makes cargo recompile everything with SQL, so no check before
@@ -13,7 +14,7 @@ DOCUMENTS := docs/openapi.json docs/mcp-tools.json docs/operations.md docs/confi
 CHECKS := words fmt documents schema functions schemathesis mcp clippy queries doc traces costs deny unused hadolint compose railway template guide
 
 .NOTPARALLEL:
-.PHONY: help check list-checks test test-server test-lambda test-pooler test-citus dev prepare docs figures bench bench-short $(CHECKS)
+.PHONY: help check list-checks test test-server test-lambda test-pooler test-citus test-clients dev prepare docs figures bench bench-short $(CHECKS)
 
 help: ## List these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -39,6 +40,11 @@ test-pooler: ## Run the API tests once more, behind PgBouncer in transaction mod
 test-citus: ## Run the API tests once more, with their databases distributed over a Citus cluster
 	cargo test -q --no-run --test api
 	$(call suite,citus,,scripts/test-citus)
+
+test-clients: $(MCP_TOOLS)/ready $(CLIENTS)/ready ## Run real clients and hook managers against a server
+	cargo build -q --bin coordinator --bin with-postgres
+	cargo build -q --package coord
+	$(WITH_POSTGRES) -- scripts/check-clients $(MCP_TOOLS)/bin/python $(TOOLS)/bin/node $(CLIENTS) $(TARGET)/debug
 
 check: $(CHECKS) ## Run every check below
 
@@ -234,10 +240,10 @@ $(TOOLS)/ready: Makefile tests/schemathesis/requirements.txt
 		--no-audit --no-fund
 	touch $@
 
-$(MCP_TOOLS)/ready: tests/mcp/requirements.txt
+$(MCP_TOOLS)/ready: tests/mcp/requirements.txt tests/clients/requirements.txt
 	rm -rf $(MCP_TOOLS) && python3 -m venv $(MCP_TOOLS)
 	$(MCP_TOOLS)/bin/pip install -q --no-cache-dir --no-deps --only-binary :all: --require-hashes \
-		-r tests/mcp/requirements.txt
+		-r tests/mcp/requirements.txt -r tests/clients/requirements.txt
 	touch $@
 
 guide: ## Check that commands and variables in the guides exist, and that JSON and TOML are valid

@@ -123,18 +123,7 @@ impl Used<'_> {
             problems.extend(self.problem_of_value(entry, key));
         }
         problems.extend(set("AGENT_ID").and_then(|agent_id| self.problem_of_agent(agent_id)));
-        // Codex passes on the listed variables only.
-        let is_codex = entry.file.ends_with(".toml");
-        let passed = entry.settings["env_vars"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let is_passed = |name: &&str| passed.iter().any(|other| other == *name);
-        if is_codex
-            && let Some(name) = KEY_VARIABLES.iter().find(|name| variable(name).is_some())
-            && set(name).is_none()
-            && !is_passed(name)
-        {
-            let problem = format!("Codex does not pass {name} on, so `coord mcp` has no key");
-            problems.push((problem, format!("Add \"{name}\" to env_vars.")));
-        }
+        problems.extend(problem_of_passing(entry));
         problems
     }
 
@@ -210,6 +199,29 @@ impl Used<'_> {
             work_tree.git_succeeds(&["ls-files", "--error-unmatch", "--", &path])
         })
     }
+}
+
+/// Returns why a client starts `coord mcp` without the key that is set here. Codex passes on the
+/// listed variables only, and Gemini none whose name says that it is a key.
+fn problem_of_passing(entry: &Entry) -> Option<(String, String)> {
+    let settings = &entry.settings;
+    let name = KEY_VARIABLES.iter().find(|name| variable(name).is_some())?;
+    if KEY_VARIABLES.iter().any(|name| settings["env"][*name].is_string()) {
+        return None;
+    }
+    let without_key =
+        |client: &str| format!("{client} does not pass {name} on, so `coord mcp` has no key");
+    if entry.file.ends_with(".toml") {
+        let mut passed = settings["env_vars"].as_array().into_iter().flatten();
+        let is_passed = passed.any(|other| other == *name);
+        let remedy = format!("Add \"{name}\" to env_vars.");
+        return (!is_passed).then(|| (without_key("Codex"), remedy));
+    }
+    let is_gemini = entry.file.contains(".gemini");
+    is_gemini.then(|| {
+        let remedy = format!("Add \"env\": {{ \"{name}\": \"${name}\" }} to the server.");
+        (without_key("Gemini"), remedy)
+    })
 }
 
 fn unset(name: &str) -> (String, String) {
