@@ -4,7 +4,7 @@ use std::{collections::HashMap, process::Stdio, thread::JoinHandle};
 
 use serde_json::{Value, json};
 
-use crate::support::{Coord, Folder, Service, finish};
+use crate::support::{Coord, FREE, Folder, Service, finish};
 
 const GUIDE: &str = include_str!("../../../docs/agents.md");
 const SKILL: &str = include_str!("../../../skills/setup-coordinator/SKILL.md");
@@ -131,6 +131,11 @@ async fn the_recipe_shows_what_the_agents_see() {
             .fold(coord, |coord, variable| coord.with(variable, "demo@example.org"))
             .inside(&folder.path().join(name))
     };
+    let keys = folder.path().join("keys");
+    std::fs::create_dir_all(&keys).expect("a folder");
+    for name in ["claude-1", "codex-1", "cursor-1"] {
+        std::fs::write(keys.join(name), FREE).expect("a file");
+    }
     let (mut seen, mut waiting, mut steps) = (Ids::default(), None::<Waiting>, 0);
     for block in blocks(&guide) {
         match &*block.comment {

@@ -46,7 +46,10 @@ pub(super) fn check_record(
         }
     };
     let Some(cx) = cx else {
-        findings.fine("record", format!("{} locks are recorded here", recorded.len()));
+        findings.fine(
+            "record",
+            format!("recorded locks: {}; not compared with the service", recorded.len()),
+        );
         return;
     };
     let caller = Caller::new(cx);
@@ -54,10 +57,9 @@ pub(super) fn check_record(
     let locks: Vec<_> = of_caller.map(|(key, lock)| (key.as_str(), lock.token)).collect();
     match lost(cx, &locks) {
         Err(problem) => findings.problem("record", problem.text, "Run `coord doctor` again."),
-        Ok(lost) if lost.is_empty() => findings.fine(
-            "record",
-            format!("{} locks of yours are recorded here, and all are held", locks.len()),
-        ),
+        Ok(lost) if lost.is_empty() => {
+            findings.fine("record", format!("recorded locks of yours: {}, all held", locks.len()))
+        }
         Ok(lost) => findings.problem(
             "record",
             format!("these locks are recorded here and were lost: {}", lost.join(", ")),

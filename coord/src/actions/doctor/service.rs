@@ -83,7 +83,7 @@ fn check_health(cx: &Context, findings: &mut Findings) -> bool {
         db => findings.problem(
             "database",
             format!("the database of the service is {db}"),
-            "Whoever operates the service has to start or unlock its database.",
+            "The operator of the service has to start its database, or to correct its address.",
         ),
     }
     let own = env!("CARGO_PKG_VERSION");
