@@ -27,8 +27,8 @@ pub use service::{
     client::{Call, CallError, Client},
     routes,
     settings::{
-        DEFAULT_TIMEOUT, Given, Identity, KEY_VARIABLES, Key, Settings, SettingsError,
-        URL_VARIABLES, variable,
+        DEFAULT_TIMEOUT, Given, Identity, KEY_VARIABLES, Key, SESSION_VARIABLES, Settings,
+        SettingsError, URL_VARIABLES, variable,
     },
     url::{HOSTS_VARIABLE, Url},
 };

@@ -3,49 +3,106 @@
 use clap::ArgMatches;
 use serde_json::{Value, json};
 
+use super::paths::Paths;
 use crate::{
     command_line::{command::Command, context::Context, draft::Draft},
     output::{
-        outcome::{DONE, Outcome, exit_code_of},
+        outcome::{DONE, Outcome, Problem, REFUSED, exit_code_of},
         text::escape_text,
+        time::relative_time,
     },
     service::{
         answer::{Answer, as_text},
         routes::Route,
     },
-    work_tree::{git::WorkTree, record::Record},
+    work_tree::records::Records,
 };
 
 const FORCE_RELEASE: &Route = Route::named("DELETE /locks/{path}");
+const REGISTER: &Route = Route::named("POST /discovery/register");
 
 /// Acquires a lock and records it.
 pub(super) fn lock(cx: &Context, command: &Command, matches: &ArgMatches) -> Outcome {
-    let record = Record::of_current_folder();
     let mut draft = cx.draft(command, matches)?;
-    replace_path_by_key(record.as_ref(), &mut draft);
-    let answer = cx.send_waiting(draft, &["locked_by_other", "locked_by_other_session"])?;
-    record_lock(cx, record.as_ref(), &answer);
-    Ok(cx.print_answer(command, &answer))
+    let path = draft.body["file_path"].as_str().unwrap_or_default().to_owned();
+    let paths = Paths::with(Some(&path));
+    let key = paths.key_to_acquire(cx, &path)?;
+    let records = paths.records(cx)?;
+    draft.body.insert("file_path".to_owned(), key.as_str().into());
+    let answer = acquire(cx, draft)?;
+    let is_recorded = record_lock(cx, records.as_ref(), &answer);
+    let code = cx.print_answer(command, &answer);
+    if is_of_own_agent(&answer) {
+        cx.output.print_problem(&describe_own_holder(&key, &path, &answer));
+    }
+    Ok(if is_recorded { code } else { code.max(REFUSED) })
 }
 
-/// Records a lock that was acquired, for the git hooks.
-pub(super) fn record_lock(cx: &Context, record: Option<&Record>, answer: &Answer) {
-    let Some(record) = record.filter(|_| *answer.member("success") == true) else { return };
+/// Acquires a lock, and waits for it unless the caller's own agent holds it: an agent that waits
+/// for itself waits in vain.
+fn acquire(cx: &Context, draft: Draft) -> Result<Answer, Problem> {
+    if draft.wait_seconds() > 0 {
+        let mut first = draft.clone();
+        first.body.remove("wait_seconds");
+        let answer = cx.send(&first)?;
+        if *answer.member("reason") != "locked_by_other" || is_of_own_agent(&answer) {
+            return Ok(answer);
+        }
+    }
+    cx.send_waiting(draft, &["locked_by_other"])
+}
+
+/// Whether a lock was refused because the caller's own agent holds it in another session.
+fn is_of_own_agent(answer: &Answer) -> bool {
+    let is_refused = *answer.member("success") == false;
+    let is_own = *answer.member("same_agent") == true;
+    is_refused && (is_own || *answer.member("reason") == "locked_by_other_session")
+}
+
+/// Says in which session the caller's own agent holds a lock, and what the caller can do about it.
+fn describe_own_holder(key: &str, path: &str, lock: &Answer) -> String {
+    let agent = lock.member("locked_by").as_str().unwrap_or_default();
+    let session = lock.member("session_id").as_str();
+    let since = lock.member("locked_at").as_str().and_then(relative_time);
+    let since = since.map(|time| format!(", since {time}")).unwrap_or_default();
+    let adopt = match REGISTER.field("adopt") {
+        Some(_) => "adopt it with `coord session start --adopt`, or ",
+        None => "",
+    };
+    match session {
+        Some(session) => format!(
+            "{key} is held by another session of your own agent {agent}: {session}{since}. Work \
+             there, {adopt}unlock it there: coord unlock {path} --session-id {session}"
+        ),
+        None => format!("{key} is held by your own agent {agent}{since}."),
+    }
+}
+
+/// Records a lock that was acquired, for the git hooks. Returns false if that is not possible: the
+/// hooks would not notice when the lock is lost.
+pub(super) fn record_lock(cx: &Context, records: Option<&Records>, answer: &Answer) -> bool {
+    let Some(records) = records.filter(|_| *answer.member("success") == true) else { return true };
     let key = answer.member("file_path").as_str();
     let token = answer.member("fencing_token").as_i64();
-    let (Some(key), Some(token)) = (key, token) else { return };
-    if let Err(error) = record.add(key, token, cx.settings()) {
-        cx.output.print_problem(&format!("The lock is held, but could not be recorded: {error}."));
-    }
+    let (Some(key), Some(token)) = (key, token) else { return true };
+    let Err(error) = records.add(key, token, cx.settings()) else { return true };
+    let path = records.work_tree().argument_for(key);
+    cx.output.print_problem(&format!(
+        "The lock on {key} is held, but could not be recorded: {error}. The git hooks will not \
+         notice when it is lost. To release it: coord unlock {path}"
+    ));
+    false
 }
 
 /// Releases a lock and removes it from the record.
 pub(super) fn unlock(cx: &Context, command: &Command, matches: &ArgMatches) -> Outcome {
-    let record = Record::of_current_folder();
     let is_forced = matches.get_flag("force");
     let mut draft = cx.draft(command, matches)?;
-    replace_path_by_key(record.as_ref(), &mut draft);
-    let key = draft.body["file_path"].as_str().unwrap_or_default().to_owned();
+    let path = draft.body["file_path"].as_str().unwrap_or_default();
+    let paths = Paths::with(Some(path));
+    let key = paths.key_of(path)?;
+    let records = paths.records(cx)?;
+    draft.body.insert("file_path".to_owned(), key.as_str().into());
     if is_forced {
         let token = draft.body.get("fencing_token").map(as_text);
         draft = Draft::new(FORCE_RELEASE);
@@ -55,9 +112,9 @@ pub(super) fn unlock(cx: &Context, command: &Command, matches: &ArgMatches) -> O
     }
     let answer = cx.send(&draft)?;
     // Also when the service no longer had the lock: after `unlock` the caller does not rely on it.
-    if let (Some(record), 200) = (&record, answer.status) {
+    if let (Some(records), 200) = (&records, answer.status) {
         let canonical = answer.member("file_path").as_str();
-        if let Err(error) = record.remove(canonical.unwrap_or(&key), cx.settings()) {
+        if let Err(error) = records.remove(canonical.unwrap_or(&key), cx.settings()) {
             cx.output.print_problem(&format!("The record of locks could not be changed: {error}."));
         }
     }
@@ -70,14 +127,15 @@ pub(super) fn unlock(cx: &Context, command: &Command, matches: &ArgMatches) -> O
 
 /// Lists locks: those of the arguments, else those that match the filters.
 pub(super) fn list(cx: &Context, command: &Command, matches: &ArgMatches) -> Outcome {
-    let Some(paths) = matches.get_many::<String>("paths") else {
+    let Some(texts) = matches.get_many::<String>("paths") else {
         let answer = cx.send(&cx.draft(command, matches)?)?;
         return Ok(cx.print_answer(command, &answer));
     };
-    let work_tree = WorkTree::of_current_folder();
+    let paths = Paths::with(matches.get_one::<String>("paths").map(String::as_str));
+    let keys = texts.map(|path| paths.key_of(path)).collect::<Result<Vec<_>, _>>()?;
     let (mut code, mut answers, mut locks) = (DONE, Vec::new(), Vec::new());
-    for path in paths {
-        let answer = match cx.lock_status(&key_of(work_tree.as_ref(), path)) {
+    for key in keys {
+        let answer = match cx.lock_status(&key) {
             Ok(answer) => answer,
             Err(problem) => {
                 cx.print_json_of_all(&answers);
@@ -105,17 +163,4 @@ fn row_of(status: &Value) -> Value {
     }
     lock.insert("file_path".to_owned(), status["file_path"].clone());
     Value::Object(lock)
-}
-
-fn replace_path_by_key(record: Option<&Record>, draft: &mut Draft) {
-    if let Some(record) = record
-        && let Some(Value::String(path)) = draft.body.get_mut("file_path")
-    {
-        *path = record.work_tree().key_of(path);
-    }
-}
-
-/// Returns the lock key of a path. Outside a work tree the path is the key.
-pub(super) fn key_of(work_tree: Option<&WorkTree>, path: &str) -> String {
-    work_tree.map_or_else(|| path.to_owned(), |work_tree| work_tree.key_of(path))
 }

@@ -5,6 +5,7 @@ mod doctor;
 mod hooks;
 mod locks;
 mod mcp;
+mod paths;
 mod plain;
 mod ports;
 mod renew;

@@ -3,11 +3,7 @@
 use clap::ArgMatches;
 use serde_json::{Map, Value};
 
-use super::{
-    caller::Caller,
-    locks::{key_of, record_lock},
-    verify::verify_tokens,
-};
+use super::{caller::Caller, locks::record_lock, paths::Paths, verify::verify_tokens};
 use crate::{
     command_line::{command::Command, context::Context, values::value_of},
     output::{
@@ -16,7 +12,7 @@ use crate::{
         text::escape_line,
     },
     service::{answer::Answer, routes::Route},
-    work_tree::record::Record,
+    work_tree::records::Records,
 };
 
 const RENEW_WORK: &Route = Route::named("POST /work/renew");
@@ -40,11 +36,13 @@ pub(super) fn renew(cx: &Context, command: &Command, matches: &ArgMatches) -> Ou
     if has_token && paths.len() > 1 {
         return Err(Problem::invalid("Expected one PATH with --fencing-token."));
     }
+    let places = Paths::with(paths.first().map(|path| path.as_str()));
+    let keys: Vec<_> = paths.iter().map(|path| places.key_of(path)).collect::<Result<_, _>>()?;
     let renewal =
-        Renewal { command, matches, record: Record::of_current_folder(), caller: Caller::new(cx) };
+        Renewal { command, matches, records: places.records(cx)?, caller: Caller::new(cx) };
     let (mut code, mut answers) = (DONE, Vec::new());
-    for path in paths {
-        match renewal.renew_lock(path) {
+    for key in keys {
+        match renewal.renew_lock(&key) {
             Ok((lock_code, answer)) => {
                 code = code.max(lock_code);
                 answers.push(answer);
@@ -78,7 +76,7 @@ fn renew_lease(cx: &Context, command: &Command, matches: &ArgMatches) -> Outcome
 struct Renewal<'a> {
     command: &'a Command,
     matches: &'a ArgMatches,
-    record: Option<Record>,
+    records: Option<Records>,
     caller: Caller<'a>,
 }
 
@@ -91,17 +89,16 @@ impl Renewal<'_> {
     }
 
     /// Extends a lock, or reports why that is not possible.
-    fn renew_lock(&self, path: &str) -> Result<Renewed, Problem> {
-        let key = key_of(self.record.as_ref().map(Record::work_tree), path);
-        let token = self.expected_token(&key);
+    fn renew_lock(&self, key: &str) -> Result<Renewed, Problem> {
+        let token = self.expected_token(key);
         let lost = match token {
-            Some(token) => self.check_token(&key, token)?,
-            None => self.check_holder(&key)?,
+            Some(token) => self.check_token(key, token)?,
+            None => self.check_holder(key)?,
         };
         if let Some(lost) = lost {
             return Ok(lost);
         }
-        let mut body = Map::from_iter([("file_path".to_owned(), key.as_str().into())]);
+        let mut body = Map::from_iter([("file_path".to_owned(), key.into())]);
         if let Some(minutes) = self.matches.get_one::<i64>("ttl_minutes") {
             body.insert("ttl_minutes".to_owned(), (*minutes).into());
         }
@@ -119,8 +116,9 @@ impl Renewal<'_> {
             ));
             return Ok((REFUSED, answer));
         }
-        record_lock(self.cx(), self.record.as_ref(), &answer);
-        Ok((self.cx().print_for_people(self.command, &answer), answer))
+        let is_recorded = record_lock(self.cx(), self.records.as_ref(), &answer);
+        let code = self.cx().print_for_people(self.command, &answer);
+        Ok((if is_recorded { code } else { code.max(REFUSED) }, answer))
     }
 
     /// Returns the fencing token of the arguments, else the recorded one.
@@ -128,9 +126,9 @@ impl Renewal<'_> {
         if let Some(token) = self.matches.get_one::<i64>("fencing_token") {
             return Some(*token);
         }
-        let locks = self.record.as_ref()?.locks().ok()?;
-        let lock = locks.get(key).filter(|lock| lock.counts_with(self.cx().settings()));
-        lock.map(|lock| lock.token)
+        let locks = self.records.as_ref()?.locks().ok()?;
+        let mut locks = locks.get(key)?.iter();
+        locks.find(|lock| lock.counts_with(self.cx().settings())).map(|lock| lock.token)
     }
 
     /// Reports a lock that no longer has this fencing token. Returns `None` if it has.
@@ -166,6 +164,10 @@ impl Renewal<'_> {
             Some(holder) if self.caller.is(holder)? && self.caller.is_in_session(session) => {
                 return Ok(None);
             }
+            Some(holder) if self.caller.is(holder)? => format!(
+                "it is held by another session of your own agent {holder}, {}",
+                session.unwrap_or_default()
+            ),
             Some(holder) => format!("it is locked by {holder}"),
             None => format!("it is free. To acquire it: coord lock {key}"),
         };

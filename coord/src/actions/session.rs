@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     command_line::{
+        cli::given_settings,
         command::{Command, Run},
         context::Context,
         table,
@@ -20,13 +21,13 @@ use crate::{
     },
     output::{
         console::Output,
-        outcome::{DONE, Outcome, REFUSED, describe_failure, exit_code_of},
+        outcome::{DONE, Outcome, Problem, REFUSED, describe_failure, exit_code_of},
         show::{Show, render_refusal},
         text::escape_text,
         time::relative_time,
     },
     service::{answer::Answer, routes::Route, settings::variable},
-    work_tree::record::Record,
+    work_tree::{git::WorkTree, records::Records},
 };
 
 const READ_HANDOFF: &Route = Route::named("POST /handoffs/read");
@@ -61,7 +62,7 @@ pub(super) fn run_as_hook(command: &Command, matches: &ArgMatches, output: Outpu
 
 /// Registers the session, and prints the newest handoff for the agent to continue from.
 pub(super) fn start(cx: &Context, command: &Command, matches: &ArgMatches) -> Outcome {
-    let cx = in_session(cx, session_of_input(cx, matches).as_deref());
+    let cx = in_session(cx, matches, "registered")?;
     let answer = cx.send(&cx.draft(command, matches)?)?;
     let code = cx.print_answer(command, &answer);
     if code != DONE || cx.output.is_json {
@@ -71,6 +72,11 @@ pub(super) fn start(cx: &Context, command: &Command, matches: &ArgMatches) -> Ou
         && let Some(session_id) = answer.member("session_id").as_str()
     {
         export_session_id(session_id, cx.output);
+        cx.output.print(&escape_text(&format!(
+            "If you have the tools of the coordinator (MCP), call register_session with \
+             session_id \"{session_id}\" before any other, so that they and the git hooks work \
+             in one session."
+        )));
     }
     let answer = cx.call(READ_HANDOFF, json!({ "agent_name": null, "limit": 1 }))?;
     if exit_code_of(&answer) != DONE {
@@ -86,19 +92,24 @@ pub(super) fn start(cx: &Context, command: &Command, matches: &ArgMatches) -> Ou
 pub(super) fn end(cx: &Context, command: &Command, matches: &ArgMatches) -> Outcome {
     let summary = matches.get_one::<String>("summary");
     let summary = summary.map(|text| cx.stdin.resolve(text)).transpose()?;
-    let cx = in_session(cx, session_of_input(cx, matches).as_deref());
+    let cx = in_session(cx, matches, "ended")?;
     let handoff_code = match summary.filter(|text| !text.trim().is_empty()) {
         Some(summary) => write_handoff(&cx, &summary, matches),
         None => DONE,
     };
     let answer = cx.send(&cx.draft(command, matches)?)?;
     if exit_code_of(&answer) == DONE
-        && let Some(record) = Record::of_current_folder()
-        && let Err(error) = record.remove_session(&cx.settings().identity.session_id)
+        && let Err(error) = forget_session(&cx.settings().identity.session_id)
     {
         cx.output.print_problem(&format!("The record of locks could not be changed: {error}."));
     }
     Ok(handoff_code.max(cx.print_answer(command, &answer)))
+}
+
+/// Removes the locks of a session from the records.
+fn forget_session(session_id: &str) -> Result<(), String> {
+    let Some(work_tree) = WorkTree::of_current_folder() else { return Ok(()) };
+    Records::of(work_tree)?.remove_session(session_id).map_err(|error| error.to_string())
 }
 
 /// Writes a handoff and returns its exit code. A failure is reported and not returned, so that the
@@ -137,14 +148,32 @@ fn report_handoff_problem(cx: &Context, answer: &Answer) -> u8 {
     code
 }
 
-/// Returns the session that an agent names to its hook on standard input, if nothing else names
-/// one. Without `--hook` standard input is not read, because a script can read its own lines from
-/// there.
-fn session_of_input(cx: &Context, matches: &ArgMatches) -> Option<String> {
-    let is_known = !cx.settings().identity.session_id.is_empty();
-    let is_readable = !cx.stdin.is_read() && !io::stdin().is_terminal();
-    if !matches.get_flag("hook") || is_known || !is_readable {
-        return None;
+/// Returns a context for the session of the command. That of a hook is named by its arguments or
+/// by the agent on standard input, never by the environment: an agent that another agent has
+/// started inherits that agent's variables, and would end the session of its parent.
+fn in_session(cx: &Context, matches: &ArgMatches, done: &str) -> Result<Context, Problem> {
+    if !matches.get_flag("hook") || given_settings(matches).session_id.is_some() {
+        return Ok(cx.with_client(cx.client.clone()));
+    }
+    let session_id = session_of_input(cx).map_err(|reason| {
+        Problem::invalid(format!(
+            "No session is {done}: expected an object with the member `session_id` on standard \
+             input, as agents give it to their hooks, but {reason}."
+        ))
+    })?;
+    let mut settings = cx.settings().clone();
+    settings.identity.session_id = session_id;
+    Ok(cx.with_client(cx.client.with_settings(settings)))
+}
+
+/// Returns the session that an agent names to its hook on standard input. Without `--hook`
+/// standard input is not read, because a script can read its own lines from there.
+fn session_of_input(cx: &Context) -> Result<String, &'static str> {
+    if cx.stdin.is_read() {
+        return Err("the summary was read from there");
+    }
+    if io::stdin().is_terminal() {
+        return Err("it is a terminal");
     }
     // A thread of its own reads it, because some agents neither write to it nor close it.
     let (sender, receiver) = mpsc::channel();
@@ -152,10 +181,14 @@ fn session_of_input(cx: &Context, matches: &ArgMatches) -> Option<String> {
         let mut values = serde_json::Deserializer::from_reader(io::stdin()).into_iter::<Value>();
         let _ = sender.send(values.next().and_then(Result::ok));
     });
-    let input = receiver.recv_timeout(INPUT_TIMEOUT).ok().flatten()?;
-    let session_id = input["session_id"].as_str()?.trim();
-    let is_usable = !session_id.is_empty() && !session_id.contains(char::is_control);
-    is_usable.then(|| session_id.to_owned())
+    let input = receiver.recv_timeout(INPUT_TIMEOUT).map_err(|_| "nothing came within 0.5 s")?;
+    let input = input.ok_or("it is not JSON")?;
+    let session_id = input["session_id"].as_str().map(str::trim).unwrap_or_default();
+    match session_id {
+        "" => Err("it has no such member, or an empty one"),
+        id if id.contains(char::is_control) => Err("the id has control characters"),
+        id => Ok(id.to_owned()),
+    }
 }
 
 /// Sets `SESSION_ID` for the later commands of a session of Claude Code.
@@ -189,13 +222,4 @@ fn with_hook_limits(cx: &Context) -> Context {
     let mut settings = cx.settings().clone();
     settings.timeout = settings.timeout.min(HOOK_TIMEOUT);
     cx.with_client(cx.client.with_settings(settings).with_deadline(HOOK_DEADLINE))
-}
-
-/// Returns a context for a session; without one, for the session of the settings.
-fn in_session(cx: &Context, session_id: Option<&str>) -> Context {
-    let mut settings = cx.settings().clone();
-    if let Some(session_id) = session_id {
-        session_id.clone_into(&mut settings.identity.session_id);
-    }
-    cx.with_client(cx.client.with_settings(settings))
 }

@@ -4,12 +4,12 @@ use std::fs;
 use clap::ArgMatches;
 use serde_json::{Value, json};
 
-use super::locks::key_of;
+use super::paths::Paths;
 use crate::{
     command_line::{command::Command, context::Context},
     output::outcome::{DONE, Outcome, Problem, REFUSED, exit_code_of},
     service::{answer::Answer, routes::Route},
-    work_tree::{git::WorkTree, record::parse_tokens},
+    work_tree::record::parse_tokens,
 };
 
 const VERIFY: &Route = Route::named("POST /locks/verify");
@@ -64,11 +64,11 @@ pub(super) fn verify_tokens(
 
 /// Returns the lock keys and fencing tokens of the arguments and of the file.
 fn locks_to_verify(cx: &Context, matches: &ArgMatches) -> Result<Vec<(String, i64)>, Problem> {
-    let work_tree = WorkTree::of_current_folder();
-    let mut locks = Vec::new();
-    for pair in matches.get_many::<String>("locks").into_iter().flatten() {
-        let (path, token) = parse_pair(pair)?;
-        locks.push((key_of(work_tree.as_ref(), &path), token));
+    let pairs = matches.get_many::<String>("locks").into_iter().flatten();
+    let mut locks = pairs.map(|pair| parse_pair(pair)).collect::<Result<Vec<_>, _>>()?;
+    let paths = Paths::with(locks.first().map(|(path, _)| path.as_str()));
+    for (path, _) in &mut locks {
+        *path = paths.key_of(path)?;
     }
     if let Some(file) = matches.get_one::<String>("file") {
         let text = match file.as_str() {

@@ -155,7 +155,11 @@ fn global_options() -> Vec<Arg> {
             "TYPE",
             "Type of the caller [env: AGENT_TYPE] [default: that of the key]",
         ),
-        value("session-id", "ID", "Session of the caller [env: SESSION_ID]"),
+        value(
+            "session-id",
+            "ID",
+            "Session of the caller [env: SESSION_ID, CLAUDE_CODE_SESSION_ID]",
+        ),
         value("workspace", "NAME", "Workspace of the request [env: COORDINATION_WORKSPACE]"),
         value(
             "timeout",

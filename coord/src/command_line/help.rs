@@ -6,11 +6,20 @@ pub(crate) const ABOUT: &str =
 pub(crate) const CONFIGURATION: &str = "\
 URL of the service: --url, else the first of COORDINATION_API_URL, COORDINATOR_HTTP_URL,
 AGENT_COORDINATOR_API_URL and AGENT_COORDINATOR_HTTP_URL that is set, else this machine, with the
-port AGENT_COORDINATOR_REST_PORT (default 8081). Any other host must be listed in
-COORDINATION_ALLOWED_HOSTS, separated by commas. `*.example.org` allows every name below
-example.org.
+port AGENT_COORDINATOR_REST_PORT if it is set, else `git config coord.url`, else port 8081 of this
+machine. Any other host must be listed in COORDINATION_ALLOWED_HOSTS, separated by commas, or in
+`git config --global coord.allowedHosts`; the configuration of a repository cannot allow a host.
+`*.example.org` allows every name below example.org.
 
-API key: COORDINATION_API_KEY, else COORDINATOR_API_KEY, else --key-file.
+API key: COORDINATION_API_KEY, else COORDINATOR_API_KEY, else --key-file, else the file of
+`git config coord.keyFile`.
+
+Workspace: --workspace, else COORDINATION_WORKSPACE, else `git config coord.workspace`.
+Session: --session-id, else SESSION_ID, else CLAUDE_CODE_SESSION_ID.
+
+A PATH is relative to the current folder, and `:/` before it makes it relative to the root of the
+repository. Its lock key is the path of the file from that root, through every linked work tree,
+symbolic link and submodule. A name with a namespace, such as db:schema:users, is a key as it is.
 
 A text or object given as - is read from standard input.
 
@@ -36,26 +45,32 @@ Exit code 0 if nothing is wrong, 1 otherwise.";
 
 pub(crate) const GIT_HOOK: &str = "\
 A changed file whose lock was recorded by `coord lock` passes only while that lock is still held
-with the same fencing token. Any other changed file passes unless another agent holds its lock.
+with the same fencing token. Any other changed file passes unless another agent holds its lock. A
+lock of another session of your own agent is noted, and stops nothing.
 
-A recorded lock counts only for the service, the workspace and the agent that acquired it. A record
-that cannot be parsed stops every commit and push.
+The records of all work trees of the repository count. A recorded lock counts only for the service,
+the workspace and the agent that acquired it. A record that cannot be parsed stops every commit and
+push.
 
 pre-commit checks the files of the commit.
 
 pre-push to a branch that the remote has checks the files that its new commits change, and those
 changed by commits that the branch loses. Changes that come from the remote's default branch
-(refs/remotes/<remote>/HEAD, see `git remote set-head`) are the work of other agents, so only
-recorded locks are checked for them.
+(refs/remotes/<remote>/HEAD, see `git remote set-head`; else main or master), or from that of
+another remote, are the work of other agents, so only recorded locks are checked for them.
 
 pre-push to a new branch, or to one whose commit was not fetched yet, checks the commits that no
-branch of the remote has, and the recorded locks of all files that differ from the merge base with
-the default branch.
+branch of any remote has, and the recorded locks of all files that differ from the merge base with
+the default branch. Of more than 2000 commits, the newest 2000 are checked, and of the others what
+they change together.
 
 When the service cannot be reached, commits and pushes are stopped, unless the repository allows
 them:
 
-  git config coord.unreachable allow";
+  git config coord.unreachable allow
+
+This does not count while the address of the service is not configured. Git that is started without
+your variables reads `git config coord.url`, coord.keyFile and coord.workspace.";
 
 pub(crate) const HOOK_INSTALL: &str = "\
 Installs into the folder whose hooks git runs, if it belongs to this repository alone. A hook that
@@ -83,15 +98,17 @@ its connection is closed. The service then grants nothing to it.";
 pub(crate) const START_SESSION: &str = "\
 Register your session when you start work, and print the newest handoff.
 
-Other agents then see you. The session is --session-id, else SESSION_ID, else, with --hook, the
-member `session_id` of a JSON object on standard input, else a new one. As a hook of Claude Code,
-the command also sets SESSION_ID for the later commands of the session.";
+Other agents then see you. The session is --session-id, else SESSION_ID, else
+CLAUDE_CODE_SESSION_ID, else a new one. With --hook it is --session-id, else the member `session_id`
+of a JSON object on standard input; without either, no session is registered. As a hook of Claude
+Code, the command also sets SESSION_ID for the later commands of the session.";
 
 pub(crate) const END_SESSION: &str = "\
 End your session when your work is done. With --summary, first write a handoff.
 
 This releases the locks, claims and ports of the session. The session is --session-id, else
-SESSION_ID, else, with --hook, the member `session_id` of a JSON object on standard input.
+SESSION_ID, else CLAUDE_CODE_SESSION_ID. With --hook it is --session-id, else the member
+`session_id` of a JSON object on standard input; without either, no session is ended.
 
 The two lines of settings for Claude Code and Codex are
 

@@ -23,11 +23,14 @@ pub(crate) const UNANSWERED: u8 = 4;
 pub(crate) struct Problem {
     pub(crate) code: u8,
     pub(crate) text: String,
+    /// Whether the service could not be asked, or could not answer, for a reason that passes. A
+    /// wrong address and a missing key do not pass.
+    pub(crate) is_outage: bool,
 }
 
 impl Problem {
     pub(crate) fn invalid(text: impl Into<String>) -> Problem {
-        Problem { code: INVALID, text: text.into() }
+        Problem { code: INVALID, text: text.into(), is_outage: false }
     }
 
     /// Returns the problem with an answer that a command cannot use.
@@ -37,7 +40,8 @@ impl Problem {
             DONE | REFUSED => UNANSWERED,
             code => code,
         };
-        Problem { code, text: describe_failure(answer, settings) }
+        let is_outage = matches!(answer.status, 408 | 429 | 500..);
+        Problem { code, text: describe_failure(answer, settings), is_outage }
     }
 }
 
@@ -54,7 +58,7 @@ impl From<CallError> for Problem {
         if let Some(first) = text.get_mut(..1) {
             first.make_ascii_uppercase();
         }
-        Problem { code, text: text + "." }
+        Problem { code, text: text + ".", is_outage: code == UNANSWERED }
     }
 }
 
@@ -87,9 +91,7 @@ pub(crate) fn describe_failure(answer: &Answer, settings: &Settings) -> String {
         (300..=399, _) => {
             format!("{url} answered {status}, a redirect, which is not followed; check the URL.")
         }
-        (401, _) => "The API key is missing or unknown (401): set COORDINATION_API_KEY, or give \
-                     --key-file."
-            .to_owned(),
+        (401, _) => format!("The API key is missing or unknown (401): {}.", key_remedy(settings)),
         (403, detail) => format!("Not permitted (403): {detail}."),
         (404, "") => {
             format!("{url} has no such route (404): check the URL and the version of the service.")
@@ -97,5 +99,15 @@ pub(crate) fn describe_failure(answer: &Answer, settings: &Settings) -> String {
         (_, "") => format!("{url} answered {status}."),
         (400..=499, detail) => format!("Not accepted ({status}): {detail}."),
         (_, detail) => format!("{url} answered {status}: {detail}."),
+    }
+}
+
+/// Says what is wrong with the key of a request that the service did not know.
+fn key_remedy(settings: &Settings) -> String {
+    match &settings.key_source {
+        Some(source) => format!("{} does not know the key of {source}", settings.url),
+        None => "set COORDINATION_API_KEY, give --key-file, or name the file once for this \
+                 repository: git config coord.keyFile FILE"
+            .to_owned(),
     }
 }

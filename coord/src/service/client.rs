@@ -302,12 +302,26 @@ impl Client {
                 | io::ErrorKind::UnexpectedEof => {
                     CallError::Lost { url, reason: error.to_string() }
                 }
-                _ => CallError::Unreachable { url, reason: error.to_string() },
+                _ => CallError::Unreachable { url, reason: describe(&error) },
             },
             ureq::Error::Protocol(_) => CallError::Lost { url, reason },
             ureq::Error::Http(_) | ureq::Error::BadUri(_) => CallError::Invalid { reason },
             _ => CallError::Unreachable { url, reason },
         }
+    }
+}
+
+/// Describes why no connection could be opened. A sandbox without network is named, because its
+/// agent would look for the fault at the service.
+fn describe(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied
+        | io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::NetworkDown => format!(
+            "{error}; this program has no access to the network, as in a sandbox: allow it \
+             there, or run the command outside of the sandbox"
+        ),
+        _ => error.to_string(),
     }
 }
 

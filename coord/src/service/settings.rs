@@ -1,11 +1,18 @@
-//! The settings of a client, from explicit values and from the environment. The invariant: no error
-//! and no `Debug` output contains a key.
-use std::{fmt, fs, path::PathBuf, time::Duration};
+//! The settings of a client, from explicit values, from the environment and from the configuration
+//! of git, in this order. The invariant: no error and no `Debug` output contains a key.
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use thiserror::Error;
 use ureq::http::HeaderValue;
 
-use super::url::{HOSTS_VARIABLE, Url};
+use super::{
+    git_config::{GitConfig, HOSTS_SETTING},
+    url::{HOSTS_VARIABLE, Url},
+};
 
 /// The variables that can hold the URL of the service. The first that is set counts.
 pub const URL_VARIABLES: [&str; 4] = [
@@ -19,12 +26,17 @@ pub const URL_VARIABLES: [&str; 4] = [
 pub const KEY_VARIABLES: [&str; 2] = ["COORDINATION_API_KEY", "COORDINATOR_API_KEY"];
 
 const PORT_VARIABLE: &str = "AGENT_COORDINATOR_REST_PORT";
+const DEFAULT_PORT: u16 = 8081;
 const TIMEOUT_VARIABLE: &str = "COORDINATION_HTTP_TIMEOUT";
+
+/// The variables that can name the session of the caller. The first that is set counts. Claude Code
+/// sets the second for every program that it starts.
+pub const SESSION_VARIABLES: [&str; 2] = ["SESSION_ID", "CLAUDE_CODE_SESSION_ID"];
 
 /// The time-out of an answer when neither a flag nor a variable sets one.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Explicit values. Where one is `None`, the environment counts.
+/// Explicit values. Where one is `None`, the environment counts, then the configuration of git.
 #[derive(Clone, Debug, Default)]
 pub struct Given {
     /// URL of the service.
@@ -61,8 +73,13 @@ pub struct Identity {
 pub struct Settings {
     /// URL of the service.
     pub url: Url,
+    /// Where the URL comes from, such as a variable. `None` if nothing sets it, so that it is the
+    /// default.
+    pub url_source: Option<String>,
     /// API key, if there is one.
     pub key: Option<Key>,
+    /// Where the key comes from.
+    pub key_source: Option<String>,
     /// Identity of the caller.
     pub identity: Identity,
     /// Time-out of an answer.
@@ -121,9 +138,10 @@ pub fn variable(name: &str) -> Option<String> {
 }
 
 impl Settings {
-    /// Reads the settings from explicit values and from the environment.
+    /// Reads the settings from explicit values, from the environment, and from the configuration of
+    /// git for the current folder.
     pub fn from_environment(given: &Given, timeout: Duration) -> Result<Settings, SettingsError> {
-        Self::new(given, variable, timeout)
+        Self::read(given, variable, &GitConfig::of_current_folder(), timeout)
     }
 
     /// Reads the settings from explicit values and from `variable`. `timeout` counts when neither
@@ -133,18 +151,32 @@ impl Settings {
         variable: impl Fn(&str) -> Option<String>,
         timeout: Duration,
     ) -> Result<Settings, SettingsError> {
+        Self::read(given, variable, &GitConfig::default(), timeout)
+    }
+
+    fn read(
+        given: &Given,
+        variable: impl Fn(&str) -> Option<String>,
+        git: &GitConfig,
+        timeout: Duration,
+    ) -> Result<Settings, SettingsError> {
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
-        let text = |given: &Option<String>, name: &str| {
-            given.clone().or_else(|| variable(name)).unwrap_or_default()
+        let text = |given: &Option<String>, names: &[&str]| {
+            given.clone().or_else(|| names.iter().find_map(|name| variable(name)))
         };
+        let (url, url_source) = read_url(given, &variable, git)?;
+        let (key, key_source) = read_key(given, &variable, git)?.unzip();
+        let workspace = text(&given.workspace, &["COORDINATION_WORKSPACE"]);
         let settings = Settings {
-            url: read_url(given, &variable)?,
-            key: read_key(given, &variable)?,
+            url,
+            url_source,
+            key,
+            key_source,
             identity: Identity {
-                agent_id: text(&given.agent_id, "AGENT_ID"),
-                agent_type: text(&given.agent_type, "AGENT_TYPE"),
-                session_id: text(&given.session_id, "SESSION_ID"),
-                workspace: text(&given.workspace, "COORDINATION_WORKSPACE"),
+                agent_id: text(&given.agent_id, &["AGENT_ID"]).unwrap_or_default(),
+                agent_type: text(&given.agent_type, &["AGENT_TYPE"]).unwrap_or_default(),
+                session_id: text(&given.session_id, &SESSION_VARIABLES).unwrap_or_default(),
+                workspace: workspace.or_else(|| git.value("workspace")).unwrap_or_default(),
             },
             timeout: match (&given.timeout, variable(TIMEOUT_VARIABLE)) {
                 (Some(seconds), _) => parse_seconds("--timeout", seconds)?,
@@ -178,8 +210,8 @@ impl Identity {
         let names = [
             "--agent-id or AGENT_ID",
             "--agent-type or AGENT_TYPE",
-            "--session-id or SESSION_ID",
-            "--workspace or COORDINATION_WORKSPACE",
+            "--session-id, SESSION_ID or CLAUDE_CODE_SESSION_ID",
+            "--workspace, COORDINATION_WORKSPACE or coord.workspace",
         ];
         for (name, (_, value, _)) in names.into_iter().zip(self.headers()) {
             if HeaderValue::from_str(value).is_err() {
@@ -201,49 +233,80 @@ fn parse_seconds(name: &str, seconds: &str) -> Result<Duration, SettingsError> {
         .ok_or_else(|| other(name, "expected a number of seconds above 0"))
 }
 
+/// Returns the key and where it comes from.
 fn read_key(
     given: &Given,
     variable: &impl Fn(&str) -> Option<String>,
-) -> Result<Option<Key>, SettingsError> {
-    let unusable = "the key has characters that an HTTP header cannot carry";
+    git: &GitConfig,
+) -> Result<Option<(Key, String)>, SettingsError> {
+    let key = |text: &str, name: &str| {
+        let key = Key::new(text).map(|key| (key, name.to_owned()));
+        key.ok_or_else(|| other(name, "the key has characters that an HTTP header cannot carry"))
+    };
     for name in KEY_VARIABLES {
         if let Some(text) = variable(name).filter(|text| !text.trim().is_empty()) {
-            return Key::new(&text).map(Some).ok_or_else(|| other(name, unusable));
+            return key(&text, name).map(Some);
         }
     }
-    let Some(file) = &given.key_file else { return Ok(None) };
-    let name = format!("--key-file {}", file.display());
+    let (file, name) = match (&given.key_file, git.value("keyFile")) {
+        (Some(file), _) => (file.clone(), format!("--key-file {}", file.display())),
+        (None, Some(file)) => {
+            let name = format!("git config coord.keyFile {file}");
+            (absolute_file(&file, variable).ok_or_else(|| other(&name, ABSOLUTE))?, name)
+        }
+        (None, None) => return Ok(None),
+    };
     let text = fs::read_to_string(file).map_err(|error| other(&name, error.to_string()))?;
     if text.trim().is_empty() {
         return Err(other(&name, "the file is empty"));
     }
-    Key::new(&text).map(Some).ok_or_else(|| other(&name, unusable))
+    key(&text, &name).map(Some)
 }
 
+const ABSOLUTE: &str = "expected an absolute path, or one that begins with `~/`";
+
+/// Returns the path of a file in a configuration, which holds for every folder.
+fn absolute_file(text: &str, variable: &impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let file = match text.strip_prefix("~/") {
+        Some(rest) => Path::new(&variable("HOME")?).join(rest),
+        None => PathBuf::from(text),
+    };
+    file.is_absolute().then_some(file)
+}
+
+/// Returns the URL and where it comes from.
 fn read_url(
     given: &Given,
     variable: &impl Fn(&str) -> Option<String>,
-) -> Result<Url, SettingsError> {
-    let allowed = variable(HOSTS_VARIABLE).unwrap_or_default();
-    let set = given.url.clone().map(|url| ("--url", url)).or_else(|| {
-        URL_VARIABLES.into_iter().find_map(|name| variable(name).map(|value| (name, value)))
-    });
-    if let Some((name, text)) = set {
-        return Url::new(&text, &allowed)
-            .map_err(|problem| SettingsError::Url { source_name: name.to_owned(), problem });
-    }
-    let port = match variable(PORT_VARIABLE) {
-        None => 8081,
-        Some(text) => {
-            text.trim().parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(|| {
-                SettingsError::Url {
-                    source_name: PORT_VARIABLE.to_owned(),
-                    problem: "expected a port from 1 to 65535".to_owned(),
-                }
-            })?
-        }
+    git: &GitConfig,
+) -> Result<(Url, Option<String>), SettingsError> {
+    let error =
+        |name: &str, problem: String| SettingsError::Url { source_name: name.to_owned(), problem };
+    // A repository must not choose the host that gets the key, so its own list does not count.
+    let allowed = [variable(HOSTS_VARIABLE), git.value_of_user(HOSTS_SETTING)];
+    let allowed = allowed.into_iter().flatten().collect::<Vec<_>>().join(",");
+    let parse = |name: &str, text: &str| match Url::new(text, &allowed) {
+        Ok(url) => Ok((url, Some(name.to_owned()))),
+        Err(problem) => Err(error(name, problem)),
     };
-    Ok(Url::on_this_machine(port))
+    if let Some(text) = &given.url {
+        return parse("--url", text);
+    }
+    for name in URL_VARIABLES {
+        if let Some(text) = variable(name) {
+            return parse(name, &text);
+        }
+    }
+    if let Some(text) = variable(PORT_VARIABLE) {
+        let port = text.trim().parse::<u16>().ok().filter(|port| *port > 0);
+        let wrong = || error(PORT_VARIABLE, "expected a port from 1 to 65535".to_owned());
+        let url = Url::on_this_machine(port.ok_or_else(wrong)?);
+        return Ok((url, Some(PORT_VARIABLE.to_owned())));
+    }
+    match git.value("url") {
+        Some(text) => parse("git config coord.url", &text),
+        None => Ok((Url::on_this_machine(DEFAULT_PORT), None)),
+    }
 }
 
 #[cfg(test)]

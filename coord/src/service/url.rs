@@ -40,7 +40,8 @@ impl Url {
         let is_this_machine = THIS_MACHINE.contains(&host.as_str());
         if !is_this_machine && !allowed.split(',').any(|rule| allows(rule.trim(), &host)) {
             return Err(format!(
-                "the host {host} is not allowed; if it is right, add it to {HOSTS_VARIABLE}"
+                "the host {host} is not allowed; if it is right, add it to {HOSTS_VARIABLE}, or to \
+                 your own configuration of git: git config --global coord.allowedHosts {host}"
             ));
         }
         Ok(Url { text: text.to_owned(), is_this_machine })

@@ -1,7 +1,7 @@
-//! The git work tree around the current folder. Runs the `git` program instead of a library, so
+//! A git work tree, and what git says about it. Runs the `git` program instead of a library, so
 //! that the hooks see what git sees.
 use std::{
-    path::{Component, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
@@ -11,18 +11,16 @@ const SETTINGS: [&str; 4] = ["-c", "log.showRoot=true", "-c", "log.showSignature
 /// A work tree.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkTree {
-    /// The top folder of the work tree.
+    /// The top folder of the work tree, without symbolic links.
     pub(crate) top: PathBuf,
+    /// The git folder that all work trees of the repository share.
+    pub(crate) repository: PathBuf,
+    /// Why git refuses to work here, in its own words: the repository belongs to another user, or
+    /// its git folder is missing in a sandbox.
+    pub(crate) refusal: Option<String>,
 }
 
 impl WorkTree {
-    /// Returns the work tree of the current folder, if it is in one.
-    pub(crate) fn of_current_folder() -> Option<WorkTree> {
-        let top = output_of(Command::new("git").args(["rev-parse", "--show-toplevel"])).ok()?;
-        let top = top.strip_suffix('\n').unwrap_or(&top);
-        (!top.is_empty()).then(|| WorkTree { top: top.into() })
-    }
-
     /// Runs git in the top folder. Returns its output, or what it printed on standard error.
     pub(crate) fn git(&self, arguments: &[&str]) -> Result<String, String> {
         output_of(Command::new("git").arg("-C").arg(&self.top).args(SETTINGS).args(arguments))
@@ -71,55 +69,28 @@ impl WorkTree {
         Some(id.trim().to_owned())
     }
 
-    /// Returns the path of a file of the repository, such as `info/exclude`.
+    /// Returns the path of a file of the repository, such as `hooks`.
     pub(crate) fn repository_file(&self, name: &str) -> Result<PathBuf, String> {
         let path = self.git(&["rev-parse", "--git-path", name])?;
         Ok(self.top.join(path.strip_suffix('\n').unwrap_or(&path)))
     }
 
-    /// Returns the lock key of a path. Absolute paths and paths that exist below the current folder
-    /// become relative to the top folder; anything else is a lock key already.
-    pub(crate) fn key_of(&self, path: &str) -> String {
-        self.key_of_file(path).unwrap_or_else(|| path.to_owned())
-    }
-
-    fn key_of_file(&self, path: &str) -> Option<String> {
-        if has_namespace(path) {
-            return None;
+    /// Returns the top folders of the other work trees of the repository.
+    pub(crate) fn other_tops(&self) -> Result<Vec<PathBuf>, String> {
+        // Without a linked work tree there is only one, and no reason to run git.
+        if self.refusal.is_some() || !self.repository.join("worktrees").is_dir() {
+            return Ok(Vec::new());
         }
-        let folder = std::env::current_dir().ok()?;
-        if !path.starts_with('/')
-            && (folder == self.top || folder.join(path).symlink_metadata().is_err())
-        {
-            return None;
-        }
-        let mut key = PathBuf::new();
-        for part in folder.join(path).strip_prefix(&self.top).ok()?.components() {
-            match part {
-                // A path that leaves the work tree is not a key of it.
-                Component::ParentDir if !key.pop() => return None,
-                Component::Normal(name) => key.push(name),
-                _ => {}
-            }
-        }
-        key.into_os_string().into_string().ok().filter(|key| !key.is_empty())
+        let list = self.git(&["worktree", "list", "--porcelain"])?;
+        let tops = list.lines().filter_map(|line| line.strip_prefix("worktree "));
+        // A work tree whose folder is gone, or not mounted here, has no record.
+        let tops = tops.filter_map(|top| PathBuf::from(top).canonicalize().ok());
+        Ok(tops.filter(|top| *top != self.top).collect())
     }
 }
 
-/// Whether a lock key has a namespace, such as `db:schema:users`, and so is not a file. The service
-/// has the same rule; a test of the command line compares the two.
-fn has_namespace(key: &str) -> bool {
-    let Some((namespace, rest)) = key.split_once(':') else { return false };
-    let is_allowed = |byte: u8| {
-        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-')
-    };
-    namespace.len() > 1
-        && namespace.starts_with(|letter: char| letter.is_ascii_lowercase())
-        && namespace.bytes().all(is_allowed)
-        && !rest.is_empty()
-}
-
-fn output_of(command: &mut Command) -> Result<String, String> {
+/// Runs a command of git. Returns its output, or what it printed on standard error, on one line.
+pub(super) fn output_of(command: &mut Command) -> Result<String, String> {
     let done = command
         .stdin(Stdio::null())
         .output()

@@ -10,7 +10,6 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use super::git::WorkTree;
 use crate::service::settings::Settings;
 
 /// The version of the format. A file of another version is rejected as a whole.
@@ -18,9 +17,8 @@ const VERSION: i64 = 1;
 
 /// The record of a work tree.
 #[derive(Clone, Debug)]
-pub(crate) struct Record {
+pub(super) struct Record {
     folder: PathBuf,
-    work_tree: WorkTree,
 }
 
 /// A recorded lock. Different services give out the same fencing tokens, so a token counts only
@@ -31,7 +29,7 @@ pub(crate) struct Recorded {
     url: String,
     workspace: String,
     agent_id: String,
-    session_id: String,
+    pub(super) session_id: String,
 }
 
 impl Recorded {
@@ -109,50 +107,32 @@ pub(crate) fn canonical_url(url: &str) -> String {
 }
 
 /// Recorded locks by lock key.
-type Locks = BTreeMap<String, Recorded>;
+pub(super) type Locks = BTreeMap<String, Recorded>;
 
 impl Record {
-    /// Returns the record of the work tree around the current folder.
-    pub(crate) fn of_current_folder() -> Option<Record> {
-        WorkTree::of_current_folder().map(Record::of)
-    }
-
-    /// Returns the record of a work tree.
-    pub(crate) fn of(work_tree: WorkTree) -> Record {
-        Record { folder: work_tree.top.join(".coord"), work_tree }
-    }
-
-    pub(crate) fn work_tree(&self) -> &WorkTree {
-        &self.work_tree
+    /// Returns the record of the work tree with this top folder.
+    pub(super) fn in_folder(top: &Path) -> Record {
+        Record { folder: top.join(".coord") }
     }
 
     /// Records a lock that was acquired with these settings.
-    pub(crate) fn add(&self, key: &str, token: i64, settings: &Settings) -> io::Result<()> {
+    pub(super) fn add(&self, key: &str, token: i64, settings: &Settings) -> io::Result<()> {
+        fs::create_dir_all(&self.folder).map_err(|error| with_path(&self.folder, &error))?;
         self.change(|locks| {
             locks.insert(key.to_owned(), Recorded::new(token, settings));
         })
     }
 
-    /// Removes a lock, if it was acquired with these settings.
-    pub(crate) fn remove(&self, key: &str, settings: &Settings) -> io::Result<()> {
-        match self.path().exists() {
-            true => self.change(|locks| {
-                locks.retain(|name, lock| name != key || !lock.counts_with(settings));
-            }),
-            false => Ok(()),
-        }
-    }
-
-    /// Removes the locks of a session.
-    pub(crate) fn remove_session(&self, session_id: &str) -> io::Result<()> {
-        match self.path().exists() {
-            true => self.change(|locks| locks.retain(|_, lock| lock.session_id != session_id)),
+    /// Removes the locks for which `is_gone` is true.
+    pub(super) fn remove(&self, is_gone: impl Fn(&str, &Recorded) -> bool) -> io::Result<()> {
+        match self.locks()?.iter().any(|(key, lock)| is_gone(key, lock)) {
+            true => self.change(|locks| locks.retain(|key, lock| !is_gone(key, lock))),
             false => Ok(()),
         }
     }
 
     /// Reads the recorded locks.
-    pub(crate) fn locks(&self) -> io::Result<Locks> {
+    pub(super) fn locks(&self) -> io::Result<Locks> {
         read_locks(&self.path())
     }
 
@@ -163,11 +143,11 @@ impl Record {
     /// Changes the record while a file lock is held. The file is replaced by a rename, so that a
     /// process that reads it at the same time sees either the old locks or the new ones.
     fn change(&self, edit: impl FnOnce(&mut Locks)) -> io::Result<()> {
-        fs::create_dir_all(&self.folder)?;
-        let guard = open_private(&self.folder.join("locks.lock"))?;
+        let guard = self.folder.join("locks.lock");
+        let guard = open_private(&guard).map_err(|error| with_path(&guard, &error))?;
         guard.lock()?;
-        self.exclude_from_git()?;
-        let mut locks = read_locks(&self.path())?;
+        self.hide_from_git()?;
+        let mut locks = self.locks()?;
         edit(&mut locks);
         let locks: Map<_, _> =
             locks.iter().map(|(key, lock)| (key.clone(), lock.to_json())).collect();
@@ -180,18 +160,19 @@ impl Record {
         fs::rename(&fresh, self.path())
     }
 
-    /// Keeps the folder out of commits, without a change to a tracked file.
-    fn exclude_from_git(&self) -> io::Result<()> {
-        if self.work_tree.git_succeeds(&["check-ignore", "-q", ".coord/locks.json"]) {
-            return Ok(());
+    /// Keeps the folder out of commits, without a change to a tracked file and without a change to
+    /// `.git`, which a sandbox often protects.
+    fn hide_from_git(&self) -> io::Result<()> {
+        match OpenOptions::new().write(true).create_new(true).open(self.folder.join(".gitignore")) {
+            Ok(mut file) => file.write_all(b"*\n"),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
         }
-        let exclude = self.work_tree.repository_file("info/exclude").map_err(io::Error::other)?;
-        if let Some(folder) = exclude.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        let mut file = OpenOptions::new().append(true).create(true).open(exclude)?;
-        file.write_all(b"\n/.coord/\n")
     }
+}
+
+fn with_path(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// Opens a file that only its owner can read.
@@ -202,10 +183,12 @@ fn open_private(path: &Path) -> io::Result<File> {
 fn read_locks(path: &Path) -> io::Result<Locks> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Locks::new()),
-        Err(error) => {
-            return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())));
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            return Ok(Locks::new());
         }
+        Err(error) => return Err(with_path(path, &error)),
     };
     parse_locks(&text).map_err(|reason| {
         let path = path.display();

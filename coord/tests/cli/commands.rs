@@ -135,7 +135,8 @@ async fn locks_are_renewed_unless_they_were_lost() {
     agents.other.json(&["lock", "b"]);
     agents.me.run(&["renew", "b"]).assert_code(1).assert_says("it is locked by other");
     agents.me.json(&["lock", "c", "--session-id", "s-1"]);
-    agents.me.run(&["renew", "c", "--session-id", "s-2"]).assert_code(1).assert_says("by me");
+    let done = agents.me.run(&["renew", "c", "--session-id", "s-2"]);
+    done.assert_code(1).assert_says("another session of your own agent me, s-1");
     agents.me.run(&["renew", "c", "--session-id", "s-1"]).assert_code(0);
 }
 

@@ -6,13 +6,18 @@ mod configuration;
 mod doctor;
 mod documents;
 mod every_command;
+mod git_settings;
 mod hook_owners;
 mod hooks;
+mod identity;
 #[path = "../../../tests/api/imports.rs"]
 mod imports;
 mod mcp;
+mod paths;
+mod push_range;
 mod retries;
 mod rooms;
 mod sessions;
 mod shared_rules;
 mod support;
+mod work_trees;

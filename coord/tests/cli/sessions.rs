@@ -22,6 +22,7 @@ async fn the_two_lines_register_a_session_and_end_it() {
     assert_eq!((done.code, done.err.as_str()), (0, ""));
     for text in [
         "Session s-1 is registered",
+        "call register_session with session_id \"s-1\"",
         "Newest handoff, from other",
         "data, not instructions",
         "parser done",
@@ -104,14 +105,37 @@ async fn a_session_is_named_by_flag_environment_or_input() {
     };
     let named = input("SessionStart");
     assert_eq!(start(&coord, &[], &named), "s-1");
-    let with = coord.clone().with("SESSION_ID", "s-2");
-    assert_eq!(start(&with, &[], &named), "s-2");
-    assert_eq!(start(&with, &["--session-id", "s-3"], &named), "s-3");
-    // For any other input the service creates an id.
+    // An agent that another one has started inherits that one's variables.
+    let nested = coord.clone().with("SESSION_ID", "s-2").with("CLAUDE_CODE_SESSION_ID", "s-4");
+    assert_eq!(start(&nested, &[], &named), "s-1");
+    assert_eq!(start(&nested, &["--session-id", "s-3"], &named), "s-3");
+    assert_eq!(nested.json(&["session", "start"])["session_id"], "s-2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_without_a_session_registers_nothing_and_ends_nothing() {
+    let service = Service::start().await;
+    let coord = service.coord().with("AGENT_ID", "me").with("SESSION_ID", "parent");
+    coord.json(&["session", "start"]);
+    coord.json(&["lock", "a"]);
     for input in ["", "hello", "{", "[1]", r#"{"session_id": 1}"#, r#"{"session_id": " "}"#] {
-        let id = start(&coord, &[], input);
-        assert!(id.starts_with("me-"), "{input}: {id}");
+        let done = coord.shell(START, input);
+        assert_eq!((done.code, done.out.as_str()), (0, ""), "{input}: {done:?}");
+        done.assert_says("No session is registered: expected an object");
+        let done = coord.shell(END, input);
+        assert_eq!((done.code, done.out.as_str()), (0, ""), "{input}: {done:?}");
+        done.assert_says("No session is ended: expected an object");
     }
+    let done = coord.shell("coord session end --hook --summary -", "the summary");
+    done.assert_code(0).assert_says("the summary was read from there");
+    assert_eq!(coord.json(&["agents"])["count"], 1);
+    assert_eq!(coord.json(&["locks"])["count"], 1);
+    assert_eq!(coord.json(&["handoff", "read"])["count"], 0);
+    // The end of a nested agent's session leaves that of its parent alone.
+    coord.shell(START, &input("SessionStart")).assert_code(0);
+    coord.shell(END, &input("SessionEnd")).assert_code(0).assert_says("Session s-1 has ended");
+    assert_eq!(coord.json(&["agents"])["agents"][0]["session_id"], "parent");
+    assert_eq!(coord.json(&["locks"])["count"], 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

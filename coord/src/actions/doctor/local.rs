@@ -8,7 +8,7 @@ use crate::{
     },
     command_line::context::Context,
     output::outcome::Problem,
-    work_tree::{git::WorkTree, record::Record},
+    work_tree::{git::WorkTree, records::Records},
 };
 
 pub(super) fn check_hooks(work_tree: Option<&WorkTree>, findings: &mut Findings) {
@@ -37,11 +37,12 @@ pub(super) fn check_record(
     findings: &mut Findings,
 ) {
     let Some(work_tree) = work_tree else { return };
-    let recorded = match Record::of(work_tree.clone()).locks() {
+    let records = Records::of(work_tree.clone());
+    let recorded = records.and_then(|records| records.locks().map_err(|error| error.to_string()));
+    let recorded = match recorded {
         Ok(recorded) => recorded,
         Err(error) => {
-            let remedy = "Remove the file, and lock your files again.";
-            findings.problem("record", error.to_string(), remedy);
+            findings.problem("record", error, "Remove the file, and lock your files again.");
             return;
         }
     };
@@ -53,8 +54,11 @@ pub(super) fn check_record(
         return;
     };
     let caller = Caller::new(cx);
-    let of_caller = recorded.iter().filter(|(_, lock)| caller.has_recorded(lock).unwrap_or(false));
-    let locks: Vec<_> = of_caller.map(|(key, lock)| (key.as_str(), lock.token)).collect();
+    let of_caller = recorded.iter().filter_map(|(key, locks)| {
+        let lock = locks.iter().find(|lock| caller.has_recorded(lock).unwrap_or(false))?;
+        Some((key.as_str(), lock.token))
+    });
+    let locks: Vec<_> = of_caller.collect();
     match lost(cx, &locks) {
         Err(problem) => findings.problem("record", problem.text, "Run `coord doctor` again."),
         Ok(lost) if lost.is_empty() => {

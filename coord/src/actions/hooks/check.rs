@@ -1,6 +1,6 @@
 //! The check of files against the locks of the service. The invariant: a file whose recorded
 //! fencing token is no longer valid never passes.
-use std::collections::BTreeMap;
+use std::{cell::Cell, collections::BTreeMap};
 
 use serde_json::Value;
 
@@ -15,33 +15,42 @@ use crate::{
         outcome::{DONE, Problem, exit_code_of},
         time::relative_time,
     },
-    work_tree::record::Recorded,
+    work_tree::{git::WorkTree, records::RecordedLocks},
 };
 
 /// A token that no lock has. A request with it asks for the holder without claiming to be it.
 const NO_TOKEN: i64 = 0;
 
+/// How many locks of other sessions of the caller's own agent are described.
+const NOTE_LIMIT: usize = 10;
+
 /// The recorded locks, and those of them that the caller acquired at this service.
 struct Check<'a> {
     caller: Caller<'a>,
-    recorded: &'a BTreeMap<String, Recorded>,
+    work_tree: &'a WorkTree,
+    recorded: &'a RecordedLocks,
     tokens: BTreeMap<&'a str, i64>,
+    notes: Cell<usize>,
 }
 
 /// Returns a complaint for each file that must not be committed or pushed.
 pub(super) fn check_files(
     cx: &Context,
-    recorded: &BTreeMap<String, Recorded>,
+    work_tree: &WorkTree,
+    recorded: &RecordedLocks,
     files: &Files,
 ) -> Result<Vec<String>, Problem> {
     let caller = Caller::new(cx);
     let mut tokens = BTreeMap::new();
-    for (key, lock) in recorded {
-        if caller.has_recorded(lock)? {
-            tokens.insert(key.as_str(), lock.token);
+    for (key, locks) in recorded {
+        for lock in locks {
+            if caller.has_recorded(lock)? {
+                tokens.insert(key.as_str(), lock.token);
+                break;
+            }
         }
     }
-    let check = Check { caller, recorded, tokens };
+    let check = Check { caller, work_tree, recorded, tokens, notes: Cell::new(0) };
     let mut complaints = Vec::new();
     let all: Vec<_> = files.changed.iter().chain(&files.relied_on).map(String::as_str).collect();
     for chunk in all.chunks(LOCKS_PER_REQUEST) {
@@ -86,7 +95,8 @@ impl Check<'_> {
             }
             (None, None) if !is_changed => Ok(None),
             (None, None) => {
-                if let Some(lock) = self.recorded.get(file).or_else(|| self.recorded.get(key)) {
+                let locks = self.recorded.get(file).or_else(|| self.recorded.get(key));
+                if let Some(lock) = locks.and_then(|locks| locks.first()) {
                     self.caller.cx.output.print_problem(&format!(
                         "{file}: the recorded lock does not count here, it is from {}.",
                         lock.origin()
@@ -112,31 +122,74 @@ impl Check<'_> {
                 _ => Ok(Some(locked_by(file, holder.unwrap_or("another agent"), result))),
             };
         }
-        let now = match holder {
-            Some(holder) => format!("{holder} holds it now{}", expiry_of(result)),
-            None => "nobody holds it now".to_owned(),
+        let path = self.work_tree.argument_for(file);
+        let again = format!("lock it again with: coord lock {path}");
+        let (now, then) = match holder {
+            Some(holder) if self.caller.is(holder)? => match self.note_own_holder(file, token)? {
+                OwnHolder { is_next: true, .. } => return Ok(None),
+                OwnHolder { is_elsewhere: false, .. } => {
+                    ("your agent holds it anew".to_owned(), again)
+                }
+                _ => (
+                    "another session of your own agent holds it anew".to_owned(),
+                    format!("take the old lock out of the record with: coord unlock {path}"),
+                ),
+            },
+            Some(holder) => (format!("{holder} holds it now{}", expiry_of(result)), again),
+            None => ("nobody holds it now".to_owned(), again),
         };
         Ok(Some(format!(
             "{file}: your lock (fencing token {token}) is no longer valid; {now}. Look at what was \
-             changed meanwhile, then lock it again with: coord lock {file}"
+             changed meanwhile, then {then}"
         )))
     }
 
-    /// Returns the complaint about a file without a recorded lock that another agent has locked.
+    /// Returns the complaint about a file without a recorded lock that another agent has locked. A
+    /// lock of the caller's own agent stops nobody: sessions of one agent are not told apart by
+    /// whoever runs git.
     fn judge_unrecorded(&self, file: &str, result: &Value) -> Result<Option<String>, Problem> {
         let Some(holder) = result["locked_by"].as_str() else { return Ok(None) };
-        if self.caller.is(holder)? && self.is_locked_in_session(file)? {
-            return Ok(None);
+        if !self.caller.is(holder)? {
+            return Ok(Some(locked_by(file, holder, result)));
         }
-        Ok(Some(locked_by(file, holder, result)))
+        self.note_own_holder(file, NO_TOKEN)?;
+        Ok(None)
     }
 
-    /// Whether a lock that the caller acquired elsewhere counts in the caller's session.
-    fn is_locked_in_session(&self, file: &str) -> Result<bool, Problem> {
-        let answer = self.caller.cx.lock_status(file)?;
-        let session = answer.member("lock")["session_id"].as_str();
-        Ok(exit_code_of(&answer) == DONE && self.caller.is_in_session(session))
+    /// Notes in which other session the caller's own agent holds a lock, if it does.
+    fn note_own_holder(&self, file: &str, token: i64) -> Result<OwnHolder, Problem> {
+        let cx = self.caller.cx;
+        let mut holder = OwnHolder { is_next: false, is_elsewhere: false };
+        if token == NO_TOKEN && self.notes.get() == NOTE_LIMIT {
+            return Ok(holder);
+        }
+        let answer = cx.lock_status(file)?;
+        let lock = answer.member("lock");
+        let session = lock["session_id"].as_str();
+        holder.is_next = token != NO_TOKEN && lock["fencing_token"] == token.saturating_add(1);
+        holder.is_elsewhere = exit_code_of(&answer) == DONE && !self.caller.is_in_session(session);
+        if holder.is_elsewhere {
+            self.notes.set(NOTE_LIMIT.min(self.notes.get() + 1));
+            let since = lock["locked_at"].as_str().and_then(relative_time);
+            let is_last = self.notes.get() == NOTE_LIMIT;
+            cx.output.print_problem(&format!(
+                "{file}: note: another session of your own agent holds its lock: {}{}.{}",
+                session.unwrap_or_default(),
+                since.map(|time| format!(", since {time}")).unwrap_or_default(),
+                if is_last { " Further ones are not named." } else { "" }
+            ));
+        }
+        Ok(holder)
     }
+}
+
+/// What is known of a lock that the caller's own agent holds.
+struct OwnHolder {
+    /// Whether no other agent can have held it since the caller's fencing token: each acquisition
+    /// adds 1 to the token.
+    is_next: bool,
+    /// Whether it is held in another session than the caller's.
+    is_elsewhere: bool,
 }
 
 fn locked_by(file: &str, holder: &str, result: &Value) -> String {

@@ -8,8 +8,8 @@ use crate::work_tree::git::WorkTree;
 /// checked when they were committed there.
 pub(super) fn files_of_commit(work_tree: &WorkTree) -> Result<Files, String> {
     let changed_since = |base: &[&str]| -> Result<BTreeSet<String>, String> {
-        let diff = ["diff", "--cached", "--name-only", "--no-renames", "-z"];
-        Ok(work_tree.git_paths(&[&diff[..], base].concat())?.into_iter().collect())
+        let diff = ["diff", "--cached", "--name-only", "--no-renames", "--ignore-submodules=none"];
+        Ok(work_tree.git_paths(&[&diff[..], &["-z"], base].concat())?.into_iter().collect())
     };
     let mut changed = changed_since(&[])?;
     if work_tree.git_succeeds(&["rev-parse", "-q", "--verify", "MERGE_HEAD"]) {

@@ -1,7 +1,7 @@
 //! The files that a git hook checks.
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeSet, path::Path};
 
-use crate::work_tree::record::Recorded;
+use crate::work_tree::records::RecordedLocks;
 
 /// The greatest length of a lock key in bytes. A longer path cannot be locked.
 const KEY_LIMIT: usize = 1024;
@@ -19,7 +19,7 @@ pub(super) struct Files {
 impl Files {
     /// Removes the files that cannot be locked, and those of `relied_on` that have no recorded
     /// lock.
-    pub(super) fn keep_relevant(&mut self, recorded: &BTreeMap<String, Recorded>) {
+    pub(super) fn keep_relevant(&mut self, recorded: &RecordedLocks) {
         self.changed.retain(|file| file.len() <= KEY_LIMIT);
         // The service normalises other characters, so the recorded key can differ from the path.
         let is_plain = |file: &str| {
@@ -33,6 +33,14 @@ impl Files {
                 recorded.contains_key(file) || (!recorded.is_empty() && !is_plain(file));
             can_be_recorded && file.len() <= KEY_LIMIT && !self.changed.contains(file)
         });
+    }
+
+    /// Puts a folder before each path: the one of a submodule in the outermost repository.
+    pub(super) fn move_into(&mut self, folder: &Path) {
+        for files in [&mut self.changed, &mut self.relied_on] {
+            *files =
+                files.iter().map(|file| folder.join(file).to_string_lossy().into_owned()).collect();
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {

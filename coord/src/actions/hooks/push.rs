@@ -4,28 +4,43 @@ use std::collections::BTreeSet;
 use super::{files::Files, pushed::pushed_lines};
 use crate::work_tree::git::WorkTree;
 
+/// The greatest number of commits of a push that are looked at one by one. Of more commits, the
+/// newest are, and of the others what they change together.
+const COMMIT_LIMIT: usize = 2000;
+
+/// The files of a push, and what to do if it is stopped for changes of other agents.
+#[derive(Default)]
+pub(super) struct Pushed {
+    pub(super) files: Files,
+    pub(super) hint: Option<String>,
+}
+
 /// Returns the files of a push. Git writes a line for each pushed reference to standard input:
 /// local name, local commit, remote name, remote commit.
 pub(super) fn files_of_push(
     work_tree: &WorkTree,
     remote: Option<&str>,
     location: Option<&str>,
-) -> Result<Files, String> {
+) -> Result<Pushed, String> {
     let lines = pushed_lines(work_tree)?;
-    let push = Push::to(work_tree, remote, location)?;
-    let mut files = Files::default();
-    for line in lines.lines() {
-        let [_, local, _, theirs] = line.split(' ').collect::<Vec<_>>()[..] else { continue };
-        if is_zero(local) {
-            // The branch is deleted.
-            continue;
-        }
+    let lines: Vec<[&str; 2]> = lines
+        .lines()
+        .filter_map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
+            // A local commit of zeros deletes the branch.
+            [_, local, _, theirs] if !is_zero(local) => Some([local, theirs]),
+            _ => None,
+        })
+        .collect();
+    let theirs = lines.iter().map(|[_, theirs]| *theirs).filter(|theirs| !is_zero(theirs));
+    let push = Push::to(work_tree, remote, location, theirs)?;
+    let mut pushed = Pushed { hint: push.hint(), ..Pushed::default() };
+    for [local, theirs] in lines {
         match work_tree.commit_id(theirs).filter(|_| !is_zero(theirs)) {
-            Some(theirs) => push.add_update(local, &theirs, &mut files)?,
-            None => push.add_creation(local, &mut files)?,
+            Some(theirs) => push.add_update(local, &theirs, &mut pushed.files)?,
+            None => push.add_creation(local, &mut pushed.files)?,
         }
     }
-    Ok(files)
+    Ok(pushed)
 }
 
 /// Whether git writes this id for a commit that does not exist.
@@ -36,76 +51,130 @@ fn is_zero(commit: &str) -> bool {
 /// A push to a remote.
 struct Push<'a> {
     work_tree: &'a WorkTree,
+    /// The name of the remote, if it has one.
+    remote: Option<String>,
     /// The commit of the remote's default branch when it was last fetched, if that is known.
     default_branch: Option<String>,
-    /// The option of `git log` for all branches of the remote; of all remotes if it is unknown.
-    remote_branches: String,
+    /// The commits of the default branches of all remotes: in a fork, merged work of other agents
+    /// comes from another remote.
+    default_branches: Vec<String>,
+    /// The commits that the remote says it has, as far as they were fetched.
+    theirs: Vec<String>,
 }
 
 impl<'a> Push<'a> {
-    fn to(
+    fn to<'b>(
         work_tree: &'a WorkTree,
         remote: Option<&str>,
         location: Option<&str>,
+        theirs: impl Iterator<Item = &'b str>,
     ) -> Result<Push<'a>, String> {
         let remote = match remote {
             Some(name) => work_tree.remote(name, location)?,
             None => None,
         };
-        let head = remote.as_ref().map(|remote| format!("refs/remotes/{remote}/HEAD"));
+        let remotes = work_tree.git(&["remote"])?;
+        let default_branches =
+            remotes.lines().filter_map(|remote| default_branch(work_tree, remote)).collect();
         Ok(Push {
             work_tree,
-            default_branch: head.and_then(|head| work_tree.commit_id(&head)),
-            remote_branches: match remote {
-                Some(remote) => format!("--remotes={remote}"),
-                None => "--remotes".to_owned(),
-            },
+            default_branch: remote.as_ref().and_then(|name| default_branch(work_tree, name)),
+            default_branches,
+            theirs: theirs.filter_map(|theirs| work_tree.commit_id(theirs)).collect(),
+            remote,
         })
+    }
+
+    /// Returns what to do where merged work of other agents counts as the caller's, because the
+    /// default branch of the remote is unknown.
+    fn hint(&self) -> Option<String> {
+        let remote = self.remote.as_ref().filter(|_| self.default_branch.is_none())?;
+        Some(format!(
+            "The default branch of {remote} is not known here, so changes that were merged from it \
+             count as yours. To fetch its name: git remote set-head {remote} -a"
+        ))
     }
 
     /// Adds the files of a branch that moves from one commit to another. The files of its new
     /// commits are checked even if another branch of the remote has these commits. Only commits of
-    /// the default branch are the work of other agents. The files of commits that the branch loses
+    /// default branches are the work of other agents. The files of commits that the branch loses
     /// are checked as well, and so are files that a merge left out.
     fn add_update(&self, local: &str, theirs: &str, files: &mut Files) -> Result<(), String> {
-        let default_branch = self.default_branch.as_deref();
-        let gained = [&[local, "--not", theirs], default_branch.as_slice()].concat();
-        files.changed.extend(self.files_of_commits(&gained)?);
-        files.changed.extend(self.files_of_commits(&[theirs, "--not", local])?);
+        let known = self.default_branches.iter().map(String::as_str);
+        let gained: Vec<_> = [local, "--not", theirs].into_iter().chain(known).collect();
+        files.changed.extend(self.files_of_commits(&gained, local, Some(theirs))?);
+        let lost = [theirs, "--not", local];
+        files.changed.extend(self.files_of_commits(&lost, theirs, Some(local))?);
         let moved = self.differing_files(theirs, local)?;
-        match default_branch {
-            Some(default_branch) => {
-                let own = self.differing_files(default_branch, local)?;
-                files.changed.extend(moved.intersection(&own).cloned());
-            }
-            None => files.changed.extend(moved.iter().cloned()),
+        let mut own = moved.clone();
+        for default_branch in &self.default_branches {
+            let differing = self.differing_files(default_branch, local)?;
+            own.retain(|file| differing.contains(file));
         }
+        files.changed.extend(own);
         files.relied_on.extend(moved);
         Ok(())
     }
 
-    /// Adds the files of a branch that is new, or whose earlier commit was not fetched.
+    /// Adds the files of a branch that is new, or whose earlier commit was not fetched: those of
+    /// the commits that no remote has, as far as that is known here.
     fn add_creation(&self, local: &str, files: &mut Files) -> Result<(), String> {
-        let gained = [local, "--not", &self.remote_branches];
-        files.changed.extend(self.files_of_commits(&gained)?);
-        if let Some(default_branch) = &self.default_branch
-            && let Ok(base) = self.work_tree.git(&["merge-base", default_branch, local])
-        {
-            files.relied_on.extend(self.differing_files(base.trim(), local)?);
+        let known = self.theirs.iter().map(String::as_str);
+        let gained: Vec<_> = [local, "--not", "--remotes"].into_iter().chain(known).collect();
+        let default_branch = self.default_branch.as_ref().or(self.default_branches.first());
+        let base = default_branch
+            .and_then(|branch| self.work_tree.git(&["merge-base", branch, local]).ok());
+        let base = base.as_deref().map(str::trim);
+        files.changed.extend(self.files_of_commits(&gained, local, base)?);
+        if let Some(base) = base {
+            files.relied_on.extend(self.differing_files(base, local)?);
         }
         Ok(())
     }
 
     /// Returns the files that commits change. Without renames, because a moved file changes both
-    /// paths. For a merge, the files that differ from every parent.
-    fn files_of_commits(&self, range: &[&str]) -> Result<Vec<String>, String> {
+    /// paths. For a merge, the files that differ from every parent. Of very many commits, the older
+    /// ones count by the difference between `base` and `newest`.
+    fn files_of_commits(
+        &self,
+        range: &[&str],
+        newest: &str,
+        base: Option<&str>,
+    ) -> Result<BTreeSet<String>, String> {
+        let limit = format!("--max-count={COMMIT_LIMIT}");
+        let count = format!("--max-count={}", COMMIT_LIMIT + 1);
         let log = ["log", "-z", "--format=", "--name-only", "--no-renames", "-c"];
-        self.work_tree.git_paths(&[&log, range, &["--"]].concat())
+        let log = [&log[..], &["--ignore-submodules=none", &limit], range, &["--"]].concat();
+        let mut files: BTreeSet<_> = self.work_tree.git_paths(&log)?.into_iter().collect();
+        let counted = [&["rev-list", "--count", &count], range, &["--"]].concat();
+        let is_cut = self.work_tree.git(&counted)?.trim().parse() == Ok(COMMIT_LIMIT + 1);
+        if is_cut {
+            let base = match base {
+                Some(base) => base.to_owned(),
+                None => self.empty_tree()?,
+            };
+            files.extend(self.differing_files(&base, newest)?);
+        }
+        Ok(files)
     }
 
     /// Returns the files in which two commits differ.
     fn differing_files(&self, old: &str, new: &str) -> Result<BTreeSet<String>, String> {
-        let diff = ["diff", "--name-only", "--no-renames", "-z", old, new, "--"];
+        let diff = ["diff", "--name-only", "--no-renames", "--ignore-submodules=none", "-z"];
+        let diff = [&diff[..], &[old, new, "--"]].concat();
         Ok(self.work_tree.git_paths(&diff)?.into_iter().collect())
     }
+
+    /// Returns the id of the tree without files, which depends on the hash of the repository.
+    fn empty_tree(&self) -> Result<String, String> {
+        let id = self.work_tree.git(&["hash-object", "-t", "tree", "--stdin"])?;
+        Ok(id.trim().to_owned())
+    }
+}
+
+/// Returns the commit of the default branch of a remote when it was last fetched. A remote that was
+/// added later, or a clone of some programs, has no `HEAD`; then it is `main` or `master`.
+fn default_branch(work_tree: &WorkTree, remote: &str) -> Option<String> {
+    let names = ["HEAD", "main", "master"];
+    names.iter().find_map(|name| work_tree.commit_id(&format!("refs/remotes/{remote}/{name}")))
 }

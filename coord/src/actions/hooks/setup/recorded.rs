@@ -20,6 +20,7 @@ use crate::{
         answer::Answer,
         routes::Route,
         settings::{Given, URL_VARIABLES, variable},
+        url::Url,
     },
     work_tree::git::WorkTree,
 };
@@ -65,6 +66,16 @@ pub(super) fn record_settings(
     set("coord.workspace", workspace)?;
     if !changed.is_empty() {
         say(output, &format!("Recorded in the settings of this clone: {}.", changed.join(", ")));
+    }
+    let allowed = work_tree.git(&["config", "--global", "--get", "coord.allowedHosts"]);
+    let url = cx.settings().url.as_str();
+    if is_named && Url::new(url, allowed.unwrap_or_default().trim()).is_err() {
+        let host = url.split("://").nth(1).unwrap_or_default();
+        let host = host.split(['/', ':']).next().unwrap_or_default();
+        output.print_problem(&format!(
+            "Programs without your variables do not send the key to {host} until you run: git \
+             config --global coord.allowedHosts {host}"
+        ));
     }
     if given.key_file.is_none() && known("coord.keyFile").is_none() {
         output.print_problem(

@@ -1,0 +1,293 @@
+//! The lock key of a path. The invariant: each file has one key, its path from the root of the
+//! outermost repository, whatever folder, work tree or symbolic link it is named through.
+use std::{
+    collections::VecDeque,
+    ffi::OsString,
+    fs, io,
+    path::{Component, Path, PathBuf},
+};
+
+use unicode_normalization::UnicodeNormalization as _;
+
+use super::{
+    git::WorkTree,
+    spelling::{before_line_number, has_namespace, is_file_url, is_pattern, probable_path},
+};
+use crate::service::settings::variable;
+
+/// How many symbolic links a path may lead through, as on Linux.
+const LINK_LIMIT: u32 = 40;
+
+/// What a path is named for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To acquire its lock. A folder or a pattern is refused, because its lock guards no file.
+    Acquire,
+    /// To name a lock that exists, possibly of a folder.
+    Name,
+}
+
+/// A file that a path leads to.
+struct Found {
+    path: PathBuf,
+    exists: bool,
+}
+
+impl WorkTree {
+    /// Returns the lock key of a path, which is relative to the current folder. The error says why
+    /// it has none, and which key was probably meant.
+    pub(crate) fn key_of(&self, text: &str, purpose: Purpose) -> Result<String, String> {
+        let folder = std::env::current_dir()
+            .map_err(|error| format!("the current folder cannot be read: {error}"))?;
+        self.key_from(&folder, text, purpose)
+    }
+
+    /// Returns the lock key of a path that is relative to this folder.
+    fn key_from(&self, folder: &Path, text: &str, purpose: Purpose) -> Result<String, String> {
+        if text.trim().is_empty() {
+            return Ok(text.to_owned());
+        }
+        let probable = || {
+            let path = probable_path(text).or_else(|| in_home(text))?;
+            Some(self.meant(folder, &path, purpose))
+        };
+        if is_file_url(text) {
+            return Err(format!("it is a URL, expected a path{}", probable().unwrap_or_default()));
+        }
+        if has_namespace(text) {
+            return match before_line_number(text).filter(|path| folder.join(path).is_file()) {
+                Some(_) => Err(format!("it has a line number{}", probable().unwrap_or_default())),
+                None => Ok(text.to_owned()),
+            };
+        }
+        let found = find(&self.start(folder, text), Path::new(without_root_mark(text)))?;
+        let has_odd_start = text.starts_with('@') && !folder.join(first_part(text)).exists();
+        let is_odd = has_odd_start || !text.starts_with('@');
+        if !found.exists
+            && is_odd
+            && let Some(meant) = probable()
+            && !self.is_tracked(&found.path)
+        {
+            return Err(format!(
+                "there is no such file, and it does not look like the name of one{meant} (if the \
+                 name is right, create the file first)"
+            ));
+        }
+        self.key_of_file(&found, text, purpose)
+    }
+
+    fn key_of_file(&self, found: &Found, text: &str, purpose: Purpose) -> Result<String, String> {
+        let (work_tree, path) = self.locate(&found.path)?;
+        let is_git = |part: Component<'_>| part.as_os_str().eq_ignore_ascii_case(".git");
+        if path.components().any(is_git) || found.path.starts_with(&work_tree.repository) {
+            return Err("it belongs to git itself, and no commit contains it".to_owned());
+        }
+        let path = work_tree.tracked_spelling(path, found.exists);
+        let is_submodule = found.path == work_tree.top && !path.as_os_str().is_empty();
+        if purpose == Purpose::Acquire && !is_submodule {
+            refuse_several(&work_tree, found, text)?;
+        }
+        let parts: Option<Vec<_>> = path.iter().map(|part| part.to_str()).collect();
+        let key = parts.ok_or("its name is not valid UTF-8")?.join("/");
+        if key.is_empty() {
+            return Err("it is the root of the repository".to_owned());
+        }
+        // The form that the service gives every key.
+        Ok(key.nfc().collect())
+    }
+
+    /// Returns the work tree that has a file, and the path of the file from the root of the
+    /// outermost repository.
+    fn locate(&self, file: &Path) -> Result<(WorkTree, PathBuf), String> {
+        let is_top = |folder: &&Path| folder.join(".git").symlink_metadata().is_ok();
+        let nearest = file.ancestors().find(is_top).unwrap_or(Path::new("/"));
+        let (outer, inner) = self.outermost();
+        if let Ok(path) = file.strip_prefix(&self.top)
+            && self.top.starts_with(nearest)
+        {
+            return Ok((self.clone(), inner.join(path)));
+        }
+        let there = file.ancestors().find(|folder| folder.is_dir()).and_then(WorkTree::of_folder);
+        let there = there
+            .and_then(|there| Some((file.strip_prefix(&there.top).ok()?.to_owned(), there)))
+            .ok_or_else(|| {
+                format!("{} is outside of the repository {}", file.display(), self.top.display())
+            })?;
+        let (path, there) = there;
+        let (outer_there, inner) = there.outermost();
+        match outer_there.repository == outer.repository {
+            true => Ok((there, inner.join(path))),
+            false => Err(format!(
+                "{} is in another repository, {}; change the folder to it",
+                file.display(),
+                outer_there.top.display()
+            )),
+        }
+    }
+
+    /// Returns the path as git spells it, in a repository whose files can be spelled in capitals or
+    /// not (`core.ignoreCase`, the setting of macOS and Windows). `path` is from the root of the
+    /// outermost repository.
+    fn tracked_spelling(&self, path: PathBuf, exists: bool) -> PathBuf {
+        let is_exact = exists && !cfg!(any(target_os = "macos", windows));
+        let ignores_case = || {
+            let setting = self.git(&["config", "--type=bool", "--get", "core.ignoreCase"]);
+            setting.is_ok_and(|setting| setting.trim() == "true")
+        };
+        if is_exact || self.refusal.is_some() || !ignores_case() {
+            return path;
+        }
+        let Ok(inner) = path.strip_prefix(self.outermost().1) else { return path };
+        let depth = path.iter().count();
+        for known in inner.ancestors().filter(|known| !known.as_os_str().is_empty()) {
+            let Some(text) = known.to_str() else { continue };
+            let spec = format!(":(top,literal,icase){text}");
+            let tracked = self.git_paths(&["ls-files", "-z", "--", &spec]).unwrap_or_default();
+            let length = known.iter().count();
+            let start = |file: &String| Path::new(file).iter().take(length).collect::<PathBuf>();
+            let mut starts: Vec<_> = tracked.iter().map(start).collect();
+            starts.dedup();
+            if let [spelled] = &starts[..] {
+                let before = path.iter().take(depth - inner.iter().count());
+                let after = path.iter().skip(depth - inner.iter().count() + length);
+                return before.chain(spelled.iter()).chain(after).collect();
+            }
+        }
+        path
+    }
+
+    /// Whether git knows a file, or files below it, although it is not on the disk.
+    fn is_tracked(&self, file: &Path) -> bool {
+        !self.tracked(file).is_empty()
+    }
+
+    /// Returns the tracked files with this path, or below it.
+    fn tracked(&self, file: &Path) -> Vec<String> {
+        let Some(path) = file.strip_prefix(&self.top).ok().and_then(Path::to_str) else {
+            return Vec::new();
+        };
+        let spec = format!(":(top,literal){path}");
+        self.git_paths(&["ls-files", "-z", "--", &spec]).unwrap_or_default()
+    }
+
+    /// Returns the end of a refusal, which names the key that was probably meant.
+    fn meant(&self, folder: &Path, path: &str, purpose: Purpose) -> String {
+        match self.key_from(folder, path, purpose) {
+            Ok(key) => format!("; the file that was probably meant has the key {key}"),
+            Err(_) => format!("; probably {path} was meant"),
+        }
+    }
+
+    /// Returns the folder that a path is relative to.
+    fn start(&self, folder: &Path, text: &str) -> PathBuf {
+        match text.starts_with(":/") {
+            true => self.top.clone(),
+            false => folder.to_owned(),
+        }
+    }
+
+    /// Returns the argument that stands for a key in the current folder, or in the folder in which
+    /// git was called that runs this program as a hook.
+    pub(crate) fn argument_for(&self, key: &str) -> String {
+        if has_namespace(key) {
+            return key.to_owned();
+        }
+        let (_, inner) = self.outermost();
+        let path = Path::new(key).strip_prefix(inner).ok().and_then(Path::to_str).unwrap_or(key);
+        let is_at_top = std::env::current_dir().is_ok_and(|folder| folder == self.top);
+        match is_at_top && variable("GIT_PREFIX").is_none() {
+            true => path.to_owned(),
+            false => format!(":/{path}"),
+        }
+    }
+
+    /// Returns the key of the file that has this path from the top folder, if the path names no
+    /// file from the current folder, where it counts. A caller in a subfolder possibly meant it.
+    pub(crate) fn key_from_top(&self, text: &str) -> Option<String> {
+        let folder = std::env::current_dir().ok()?;
+        let is_missing = !text.starts_with([':', '/']) && !folder.join(text).exists();
+        let is_elsewhere = is_missing && self.top.join(text).is_file() && !has_namespace(text);
+        is_elsewhere.then(|| self.key_from(&self.top, text, Purpose::Acquire).ok())?
+    }
+}
+
+/// Refuses a folder or a pattern: the lock would guard no file of it.
+fn refuse_several(work_tree: &WorkTree, found: &Found, text: &str) -> Result<(), String> {
+    let is_folder = || {
+        if found.exists && !found.path.is_dir() {
+            return false;
+        }
+        // Git tracks a submodule as one entry, even if its folder is empty.
+        let tracked = work_tree.tracked(&found.path);
+        match tracked.iter().map(|file| work_tree.top.join(file)).next() {
+            Some(file) => file != found.path,
+            None => found.exists || text.ends_with(['/', std::path::MAIN_SEPARATOR]),
+        }
+    };
+    if !found.exists && is_pattern(text) {
+        return Err("it is a pattern, and a lock is on one file; lock each file".to_owned());
+    }
+    match is_folder() {
+        true => Err("it is a folder, and its lock would guard none of its files; lock each file \
+                     that you change"
+            .to_owned()),
+        false => Ok(()),
+    }
+}
+
+/// Git writes `:/` before a path from the top folder.
+fn without_root_mark(text: &str) -> &str {
+    text.strip_prefix(":/").unwrap_or(text)
+}
+
+/// Returns the path that a shell makes of `~/…`, which reaches this program only in quotes.
+fn in_home(text: &str) -> Option<String> {
+    Some(format!("{}/{}", variable("HOME")?, text.strip_prefix("~/")?))
+}
+
+fn first_part(text: &str) -> &str {
+    text.split_once('/').map_or(text, |(first, _)| first)
+}
+
+/// Follows a path from a folder as the operating system does, as far as it exists. What does not
+/// exist is taken as it is written.
+fn find(folder: &Path, path: &Path) -> Result<Found, String> {
+    let mut found = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let parts = |path: &Path| -> Vec<OsString> {
+        path.components().map(|part| part.as_os_str().to_owned()).collect()
+    };
+    let (mut rest, mut links) = (VecDeque::from(parts(path)), 0);
+    while let Some(part) = rest.pop_front() {
+        match Path::new(&part).components().next() {
+            Some(Component::ParentDir) => drop(found.pop()),
+            Some(Component::Normal(name)) => {
+                let next = found.join(name);
+                let Some(target) = target_of(&next) else {
+                    found = next;
+                    continue;
+                };
+                links += 1;
+                if links > LINK_LIMIT {
+                    return Err("its symbolic links lead in a circle".to_owned());
+                }
+                for part in parts(&target).into_iter().rev() {
+                    rest.push_front(part);
+                }
+            }
+            Some(Component::RootDir | Component::Prefix(_)) => found.push(&part),
+            Some(Component::CurDir) | None => {}
+        }
+    }
+    let exists = match found.symlink_metadata() {
+        Ok(_) => true,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => true,
+        Err(_) => false,
+    };
+    Ok(Found { path: found, exists })
+}
+
+/// Returns where a symbolic link leads, if the path is one.
+fn target_of(path: &Path) -> Option<PathBuf> {
+    path.symlink_metadata().ok().filter(|data| data.is_symlink())?;
+    fs::read_link(path).ok()
+}

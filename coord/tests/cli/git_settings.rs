@@ -1,0 +1,115 @@
+//! Settings in the configuration of git, for programs that start git without variables.
+use std::path::Path;
+
+use crate::{
+    hooks::{Clone, World},
+    support::{Coord, FREE, Folder, Reply, Server, Service, nowhere},
+};
+
+const COMMIT: [&str; 4] = ["commit", "-q", "-m", "x"];
+
+fn write_key(folder: &Path) -> String {
+    let file = folder.join("key");
+    std::fs::write(&file, FREE).expect("a file");
+    file.display().to_string()
+}
+
+/// The clone of an agent, without variables for the service, as in a graphical client.
+fn without_variables(clone: &Clone) -> Clone {
+    Clone { coord: Coord::new().inside(&clone.path), path: clone.path.clone() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_without_variables_is_checked() {
+    let world = World::new().await;
+    let me = without_variables(&world.clone("me"));
+    let other = world.service.coord().with("AGENT_ID", "other");
+    me.write("src/a.rs", "mine");
+    me.must(&["config", "coord.unreachable", "allow"]);
+    // Without an address nothing was unreachable. A service that happens to be at the default one
+    // answers 401.
+    me.git(&COMMIT).assert_code(1).assert_says("git config coord.");
+    me.must(&["config", "coord.url", &world.service.url]);
+    me.git(&COMMIT).assert_code(1).assert_says("401").assert_says("git config coord.keyFile FILE");
+    me.must(&["config", "coord.keyFile", &write_key(world.folder.path())]);
+    other.json(&["lock", "src/a.rs"]);
+    me.git(&COMMIT).assert_code(1).assert_says("src/a.rs: it is locked by other");
+    other.json(&["unlock", "src/a.rs"]);
+    me.must(&COMMIT);
+    // Only an outage is allowed.
+    me.write("src/a.rs", "again");
+    me.must(&["config", "coord.url", &nowhere()]);
+    me.git(&COMMIT).assert_code(0).assert_says("not checked");
+    me.write("src/a.rs", "once more");
+    let page = Server::start(|_, _| Reply::Json(200, "[]".to_owned()));
+    me.must(&["config", "coord.url", &page.url]);
+    me.git(&COMMIT).assert_code(1).assert_says("check the URL");
+}
+
+#[test]
+fn a_repository_names_its_workspace() {
+    let server = Server::start(|_, _| Reply::Json(200, "{}".to_owned()));
+    let folder = Folder::new();
+    let coord = Coord::at(&server.url).inside(folder.path());
+    coord.shell("git init -q first && git init -q second && mkdir second/sub", "").assert_code(0);
+    coord.shell("git -C second config coord.workspace team-2", "").assert_code(0);
+    let second = coord.clone().inside(&folder.path().join("second/sub"));
+    coord.inside(&folder.path().join("first")).run(&["lock", "README.md"]);
+    second.run(&["lock", "README.md"]);
+    second.run(&["lock", "README.md", "--workspace", "team-3"]);
+    second.with("COORDINATION_WORKSPACE", "team-4").run(&["lock", "README.md"]);
+    let headers = server.requests().into_iter().map(|it| it.headers.get("x-workspace").cloned());
+    let expected = [None, Some("team-2"), Some("team-3"), Some("team-4")];
+    assert_eq!(headers.collect::<Vec<_>>(), expected.map(|it| it.map(str::to_owned)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn options_and_variables_count_before_the_configuration() {
+    let service = Service::start().await;
+    let folder = Folder::new();
+    let coord = Coord::new().inside(folder.path());
+    coord.shell("git init -q . && mkdir sub", "").assert_code(0);
+    let set = |name: &str, value: &str| {
+        let done = coord.shell(&format!("git config {name} '{value}'"), "");
+        done.assert_code(0);
+    };
+    set("coord.url", &nowhere());
+    set("coord.keyFile", &write_key(folder.path()));
+    coord.run(&["locks"]).assert_code(4);
+    coord.run(&["locks", "--url", &service.url]).assert_code(0);
+    let there = coord.clone().with("COORDINATION_API_URL", &service.url);
+    there.run(&["locks"]).assert_code(0);
+    there.clone().with("COORDINATION_API_KEY", "wrong").run(&["locks"]).assert_code(3);
+    set("coord.keyFile", "/no/such/file");
+    there.run(&["locks"]).assert_code(2).assert_says("coord.keyFile /no/such/file");
+    there.clone().with("COORDINATION_API_KEY", FREE).run(&["locks"]).assert_code(0);
+    set("coord.keyFile", "key");
+    there.run(&["locks"]).assert_code(2).assert_says("expected an absolute path");
+    set("coord.keyFile", "~/key");
+    let home = folder.path().display().to_string();
+    there.clone().with("HOME", &home).run(&["locks"]).assert_code(0);
+    set("coord.url", "nonsense");
+    coord.run(&["locks"]).assert_code(2).assert_says("git config coord.url");
+    // `coord detect` and the MCP server read them too.
+    set("coord.url", &service.url);
+    let sub = coord.clone().inside(&folder.path().join("sub")).with("HOME", &home);
+    assert_eq!(sub.run(&["detect"]).assert_code(0).json()["http_url"], service.url);
+}
+
+#[test]
+fn a_repository_cannot_send_the_key_to_a_host_that_the_user_has_not_allowed() {
+    let folder = Folder::new();
+    let coord = Coord::new().with("COORDINATION_API_KEY", "secret").inside(folder.path());
+    // This name is reserved for examples, so no request leaves the machine.
+    let script = "git init -q . && git config coord.url http://a.invalid \
+                  && git config coord.allowedHosts a.invalid";
+    coord.shell(script, "").assert_code(0);
+    let done = coord.run(&["locks"]);
+    done.assert_code(2).assert_says("git config coord.url: the host a.invalid is not allowed");
+    done.assert_says("git config --global coord.allowedHosts a.invalid");
+    std::fs::write(folder.path().join("global"), "[coord]\n allowedHosts = b, a.invalid\n")
+        .expect("a file");
+    let global = folder.path().join("global").display().to_string();
+    coord.clone().with("GIT_CONFIG_GLOBAL", &global).run(&["locks"]).assert_code(4);
+    coord.with("COORDINATION_ALLOWED_HOSTS", "a.invalid").run(&["locks"]).assert_code(4);
+}
