@@ -41,10 +41,10 @@ test-citus: ## Run the API tests once more, with their databases distributed ove
 	cargo test -q --no-run --test api
 	$(call suite,citus,,scripts/test-citus)
 
-test-clients: $(MCP_TOOLS)/ready $(CLIENTS)/ready ## Run real clients and hook managers against a server
+test-clients: $(MCP_TOOLS)/ready $(CLIENTS)/ready ## Run real clients and hook managers; ONLY=husky runs a part
 	cargo build -q --bin coordinator --bin with-postgres
 	cargo build -q --package coord
-	$(WITH_POSTGRES) -- scripts/check-clients $(MCP_TOOLS)/bin/python $(TOOLS)/bin/node $(CLIENTS) $(TARGET)/debug
+	$(WITH_POSTGRES) -- scripts/check-clients $(MCP_TOOLS)/bin/python $(TOOLS)/bin/node $(CLIENTS) $(TARGET)/debug $(ONLY)
 
 check: $(CHECKS) ## Run every check below
 
