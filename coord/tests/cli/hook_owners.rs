@@ -253,7 +253,7 @@ fn hooks_that_call_each_other_are_repaired() {
     );
     for hook in ["pre-commit", "pre-push"] {
         repository.write(&format!(".git/hooks/{hook}.before-coord"), PRE_COMMIT_HOOK);
-        let call = format!("exec \"$0.legacy\" \"$@\"\n");
+        let call = "exec \"$0.legacy\" \"$@\"\n";
         repository.write(&format!(".git/hooks/{hook}"), &format!("{PRE_COMMIT_HOOK}{call}"));
     }
     let status = repository.hook(&["status"]);
