@@ -11,7 +11,7 @@ DOCUMENTS := docs/openapi.json docs/mcp-tools.json docs/operations.md docs/confi
 
 # The checks of `make check`, in order. `queries` makes cargo recompile everything with SQL, so no check before
 # `queries` must depend on it.
-CHECKS := words fmt documents schema functions schemathesis mcp clippy queries doc traces costs deny unused hadolint compose railway template guide
+CHECKS := words fmt documents schema functions schemathesis mcp clippy windows queries doc traces costs deny unused hadolint compose railway template guide
 
 .NOTPARALLEL:
 .PHONY: help check list-checks test test-server test-lambda test-pooler test-citus test-clients dev prepare docs figures bench bench-short $(CHECKS)
@@ -102,6 +102,12 @@ mcp: $(MCP_TOOLS)/ready $(MCP_SUITE)/ready ## Check the MCP endpoint with the of
 clippy: ## Check the code for lints
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --all-targets --features otel -- -D warnings
+
+# Nothing is linked, so `true` stands for the C compiler of the dependencies' C files.
+windows: ## Check that `coord` compiles for Windows
+	rustup target add x86_64-pc-windows-gnu
+	CC_x86_64_pc_windows_gnu=true AR_x86_64_pc_windows_gnu=true cargo check -q --package coord \
+		--target x86_64-pc-windows-gnu
 
 queries: target/queries ## Check that .sqlx is up to date
 	@diff -r .sqlx target/queries && echo 'The queries are up to date.' || \

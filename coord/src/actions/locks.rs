@@ -53,18 +53,18 @@ fn acquire(cx: &Context, draft: Draft) -> Result<Answer, Problem> {
 }
 
 /// Whether a lock was refused because the caller's own agent holds it in another session.
-fn is_of_own_agent(answer: &Answer) -> bool {
+pub(super) fn is_of_own_agent(answer: &Answer) -> bool {
     let is_refused = *answer.member("success") == false;
     let is_own = *answer.member("same_agent") == true;
     is_refused && (is_own || *answer.member("reason") == "locked_by_other_session")
 }
 
 /// Says in which session the caller's own agent holds a lock, and what the caller can do about it.
-fn describe_own_holder(key: &str, path: &str, lock: &Answer) -> String {
+pub(super) fn describe_own_holder(key: &str, path: &str, lock: &Answer) -> String {
     let agent = lock.member("locked_by").as_str().unwrap_or_default();
     let session = lock.member("session_id").as_str();
     let since = lock.member("locked_at").as_str().and_then(relative_time);
-    let since = since.map(|time| format!(", since {time}")).unwrap_or_default();
+    let since = since.map(|time| format!(", locked {time}")).unwrap_or_default();
     let adopt = match REGISTER.field("adopt") {
         Some(_) => "adopt it with `coord session start --adopt`, or ",
         None => "",

@@ -3,7 +3,12 @@
 use clap::ArgMatches;
 use serde_json::{Map, Value};
 
-use super::{caller::Caller, locks::record_lock, paths::Paths, verify::verify_tokens};
+use super::{
+    caller::Caller,
+    locks::{describe_own_holder, is_of_own_agent, record_lock},
+    paths::Paths,
+    verify::verify_tokens,
+};
 use crate::{
     command_line::{command::Command, context::Context, values::value_of},
     output::{
@@ -118,6 +123,9 @@ impl Renewal<'_> {
         }
         let is_recorded = record_lock(self.cx(), self.records.as_ref(), &answer);
         let code = self.cx().print_for_people(self.command, &answer);
+        if is_of_own_agent(&answer) {
+            self.cx().output.print_problem(&describe_own_holder(key, key, &answer));
+        }
         Ok((if is_recorded { code } else { code.max(REFUSED) }, answer))
     }
 

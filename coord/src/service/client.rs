@@ -340,3 +340,21 @@ pub(crate) fn encode_rest_of_path(value: &str) -> String {
 pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_sandbox_without_network_is_named() {
+        // The errors of `connect` under seccomp or Seatbelt, under Landlock, and in a network
+        // namespace of its own.
+        for number in [1, 13, 101] {
+            let text = describe(&io::Error::from_raw_os_error(number));
+            assert!(text.contains("sandbox"), "{text}");
+        }
+        let refused = describe(&io::ErrorKind::ConnectionRefused.into());
+        assert!(!refused.contains("sandbox"), "{refused}");
+    }
+}

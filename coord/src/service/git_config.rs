@@ -1,6 +1,21 @@
 //! The settings `coord.…` in the configuration of git, for programs that start git without the
 //! variables of a shell.
-use std::process::{Command, Stdio};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// The variables that tie git to one repository. Git sets them for its hooks; they must not count
+/// when another folder is asked about.
+const TYING: [&str; 6] = [
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_COMMON_DIR",
+    "GIT_INDEX_FILE",
+    "GIT_PREFIX",
+    "GIT_OBJECT_DIRECTORY",
+];
 
 /// The setting with allowed hosts, which counts only in the configuration of the user.
 pub(super) const HOSTS_SETTING: &str = "allowedHosts";
@@ -18,12 +33,21 @@ struct Entry {
 pub(super) struct GitConfig(Vec<Entry>);
 
 impl GitConfig {
-    /// Reads the settings that git has for the current folder. Without git, or with a version
-    /// before 2.26, there are none.
+    /// Reads the settings that git has for the current folder; in a submodule also those of the
+    /// repository around it, because its files have lock keys of that one. Without git, or with a
+    /// version before 2.26, there are none.
     pub(super) fn of_current_folder() -> GitConfig {
+        let mut around = match std::env::current_dir().ok().and_then(|it| folder_around(&it)) {
+            Some(folder) => GitConfig::read(untied_git().arg("-C").arg(folder)),
+            None => GitConfig::default(),
+        };
+        around.0.extend(GitConfig::read(&mut Command::new("git")).0);
+        around
+    }
+
+    fn read(git: &mut Command) -> GitConfig {
         let asked = ["config", "--show-scope", "-z", "--get-regexp", r"^coord\."];
-        let done = Command::new("git").args(asked).stdin(Stdio::null()).output();
-        match done {
+        match git.args(asked).stdin(Stdio::null()).output() {
             Ok(done) if done.status.success() => {
                 GitConfig::parse(&String::from_utf8_lossy(&done.stdout))
             }
@@ -62,6 +86,26 @@ impl GitConfig {
         let entry = entries.find(|entry| entry.name.eq_ignore_ascii_case(name))?;
         Some(entry.value.clone()).filter(|value| !value.is_empty())
     }
+}
+
+/// Returns a command of git that knows nothing of the repository whose hook runs this program.
+pub(crate) fn untied_git() -> Command {
+    let mut git = Command::new("git");
+    for name in TYING {
+        git.env_remove(name);
+    }
+    git
+}
+
+/// Returns a folder of the repository around the submodule that a folder is in, if it is in one.
+fn folder_around(folder: &Path) -> Option<PathBuf> {
+    let has_git = |folder: &&Path| folder.join(".git").symlink_metadata().is_ok();
+    let top = folder.ancestors().find(has_git)?;
+    let link = fs::read_to_string(top.join(".git")).ok()?;
+    let is_submodule = link.starts_with("gitdir:") && link.contains("/modules/");
+    let around = top.ancestors().skip(1).find(has_git).filter(|_| is_submodule)?;
+    // A submodule can be in a submodule.
+    Some(folder_around(around).unwrap_or_else(|| around.to_owned()))
 }
 
 #[cfg(test)]

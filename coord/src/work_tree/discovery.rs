@@ -6,23 +6,13 @@ use std::{
 };
 
 use super::git::{WorkTree, output_of};
-
-/// The variables that tie git to one repository. Git sets them for its hooks; they must not count
-/// when another folder is asked about.
-const TYING: [&str; 6] = [
-    "GIT_DIR",
-    "GIT_WORK_TREE",
-    "GIT_COMMON_DIR",
-    "GIT_INDEX_FILE",
-    "GIT_PREFIX",
-    "GIT_OBJECT_DIRECTORY",
-];
+use crate::service::git_config::untied_git;
 
 impl WorkTree {
     /// Returns the work tree of the current folder, if it is in one.
     pub(crate) fn of_current_folder() -> Option<WorkTree> {
         let folder = std::env::current_dir().ok()?;
-        discover(&mut Command::new("git"), &folder)
+        discover(|| Command::new("git"), &folder)
     }
 
     /// Returns the work tree that a file is in, from a current folder outside of it.
@@ -34,7 +24,12 @@ impl WorkTree {
 
     /// Returns the work tree that a folder is in, whatever the environment says.
     pub(super) fn of_folder(folder: &Path) -> Option<WorkTree> {
-        discover(untied_git().arg("-C").arg(folder), folder)
+        let git = || {
+            let mut git = untied_git();
+            git.arg("-C").arg(folder);
+            git
+        };
+        discover(git, folder)
     }
 
     /// Returns the work tree of the outermost repository around this one, and the path of this one
@@ -84,19 +79,11 @@ fn superproject_of(top: &Path) -> Option<WorkTree> {
     WorkTree::of_folder(Path::new(around))
 }
 
-fn untied_git() -> Command {
-    let mut git = Command::new("git");
-    for name in TYING {
-        git.env_remove(name);
-    }
-    git
-}
-
 /// Asks git which work tree a folder is in. Where git refuses, the nearest folder with `.git` is
 /// the top of a work tree: its files have the same keys for everybody.
-fn discover(git: &mut Command, folder: &Path) -> Option<WorkTree> {
+fn discover(git: impl Fn() -> Command, folder: &Path) -> Option<WorkTree> {
     let asked = ["rev-parse", "--show-toplevel", "--git-common-dir"];
-    match output_of(git.args(asked)) {
+    match output_of(git().args(asked)) {
         Ok(text) => {
             let (top, repository) = text.strip_suffix('\n')?.split_once('\n')?;
             let canonical = |path: PathBuf| path.canonicalize().unwrap_or(path);
@@ -107,6 +94,11 @@ fn discover(git: &mut Command, folder: &Path) -> Option<WorkTree> {
             })
         }
         Err(words) => {
+            // Work trees are often kept beside a bare repository, in a folder that has `.git`.
+            let is_bare = output_of(git().args(["rev-parse", "--is-bare-repository"]));
+            if is_bare.is_ok_and(|answer| answer.trim() == "true") {
+                return None;
+            }
             let folder = folder.canonicalize().ok()?;
             let top = folder.ancestors().find(|folder| is_top(folder))?;
             Some(WorkTree {

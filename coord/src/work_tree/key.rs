@@ -79,7 +79,10 @@ impl WorkTree {
     fn key_of_file(&self, found: &Found, text: &str, purpose: Purpose) -> Result<String, String> {
         let (work_tree, path) = self.locate(&found.path)?;
         let is_git = |part: Component<'_>| part.as_os_str().eq_ignore_ascii_case(".git");
-        if path.components().any(is_git) || found.path.starts_with(&work_tree.repository) {
+        // A work tree can be in the folder of its bare repository.
+        let is_in_repository = found.path.starts_with(&work_tree.repository)
+            && !work_tree.top.starts_with(&work_tree.repository);
+        if path.components().any(is_git) || is_in_repository {
             return Err("it belongs to git itself, and no commit contains it".to_owned());
         }
         let path = work_tree.tracked_spelling(path, found.exists);

@@ -4,12 +4,12 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
 use serde_json::{Map, Value, json};
 
+use super::{git::WorkTree, permissions::make_private};
 use crate::service::settings::Settings;
 
 /// The version of the format. A file of another version is rejected as a whole.
@@ -17,7 +17,7 @@ const VERSION: i64 = 1;
 
 /// The record of a work tree.
 #[derive(Clone, Debug)]
-pub(super) struct Record {
+pub(crate) struct Record {
     folder: PathBuf,
 }
 
@@ -107,9 +107,15 @@ pub(crate) fn canonical_url(url: &str) -> String {
 }
 
 /// Recorded locks by lock key.
-pub(super) type Locks = BTreeMap<String, Recorded>;
+pub(crate) type Locks = BTreeMap<String, Recorded>;
 
 impl Record {
+    /// Returns the record of a work tree; for a submodule, that of the outermost repository, whose
+    /// keys its files have.
+    pub(crate) fn of(work_tree: WorkTree) -> Record {
+        Record::in_folder(&work_tree.outermost().0.top)
+    }
+
     /// Returns the record of the work tree with this top folder.
     pub(super) fn in_folder(top: &Path) -> Record {
         Record { folder: top.join(".coord") }
@@ -132,7 +138,7 @@ impl Record {
     }
 
     /// Reads the recorded locks.
-    pub(super) fn locks(&self) -> io::Result<Locks> {
+    pub(crate) fn locks(&self) -> io::Result<Locks> {
         read_locks(&self.path())
     }
 
@@ -177,7 +183,10 @@ fn with_path(path: &Path, error: &io::Error) -> io::Error {
 
 /// Opens a file that only its owner can read.
 fn open_private(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    make_private(&mut options);
+    options.open(path)
 }
 
 fn read_locks(path: &Path) -> io::Result<Locks> {

@@ -21,13 +21,11 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// Returns the records of the repository with this work tree; for a submodule, those of the
-    /// outermost repository, whose keys its files have.
+    /// Returns the records of the repository with this work tree.
     pub(crate) fn of(work_tree: WorkTree) -> Result<Records, String> {
-        let (outermost, _) = work_tree.outermost();
-        let others = outermost.other_tops()?;
+        let others = work_tree.outermost().0.other_tops()?;
         Ok(Records {
-            own: Record::in_folder(&outermost.top),
+            own: Record::of(work_tree.clone()),
             others: others.iter().map(|top| Record::in_folder(top)).collect(),
             work_tree,
         })

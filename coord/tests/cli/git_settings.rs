@@ -54,12 +54,22 @@ fn a_repository_names_its_workspace() {
     coord.shell("git init -q first && git init -q second && mkdir second/sub", "").assert_code(0);
     coord.shell("git -C second config coord.workspace team-2", "").assert_code(0);
     let second = coord.clone().inside(&folder.path().join("second/sub"));
-    coord.inside(&folder.path().join("first")).run(&["lock", "README.md"]);
+    coord.clone().inside(&folder.path().join("first")).run(&["lock", "README.md"]);
     second.run(&["lock", "README.md"]);
     second.run(&["lock", "README.md", "--workspace", "team-3"]);
     second.with("COORDINATION_WORKSPACE", "team-4").run(&["lock", "README.md"]);
+    // The files of a submodule have keys of the repository around it, and so its workspace.
+    let script = "cd first && git -c user.name=x -c user.email=x@example.org commit -q \
+                  --allow-empty -m x && cd ../second && git -c protocol.file.allow=always \
+                  submodule --quiet add ../first mods/first";
+    coord.shell(script, "").assert_code(0);
+    let submodule = coord.inside(&folder.path().join("second/mods/first"));
+    submodule.run(&["lock", "README.md"]);
+    submodule.shell("git config coord.workspace team-5", "").assert_code(0);
+    submodule.run(&["lock", "README.md"]);
     let headers = server.requests().into_iter().map(|it| it.headers.get("x-workspace").cloned());
-    let expected = [None, Some("team-2"), Some("team-3"), Some("team-4")];
+    let expected =
+        [None, Some("team-2"), Some("team-3"), Some("team-4"), Some("team-2"), Some("team-5")];
     assert_eq!(headers.collect::<Vec<_>>(), expected.map(|it| it.map(str::to_owned)));
 }
 

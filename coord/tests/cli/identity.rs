@@ -19,7 +19,7 @@ async fn a_hook_notes_a_lock_of_another_session_of_its_own_agent() {
     let elsewhere = world.service.coord().with("AGENT_ID", "me").with("SESSION_ID", "s-1");
     let here = me.coord.clone().with("SESSION_ID", "s-2");
     elsewhere.json(&["lock", "src/a.rs"]);
-    let note = "src/a.rs: note: another session of your own agent holds its lock: s-1, since now.";
+    let note = "src/a.rs: note: another session of your own agent holds its lock: s-1, locked ";
     commit(&me, &here).assert_code(0).assert_says(note);
     let pushing = Clone { coord: here.clone(), path: me.path.clone() };
     pushing.push().assert_code(0).assert_says(note);
@@ -49,14 +49,15 @@ async fn a_lock_of_the_own_agent_is_refused_with_its_session() {
     let (first, second) =
         (agents.me.clone().with("SESSION_ID", "s-1"), agents.me.clone().with("SESSION_ID", "s-2"));
     first.json(&["lock", "a"]);
-    for arguments in [&["lock", "a"][..], &["lock", "a", "--wait", "600"]] {
+    for arguments in [&["lock", "a"][..], &["lock", "a", "--wait", "30"]] {
         let done = second.run(arguments);
-        done.assert_code(1).assert_says("held by another session of your own agent me: s-1, since");
+        done.assert_code(1)
+            .assert_says("held by another session of your own agent me: s-1, locked");
         done.assert_says("coord unlock a --session-id s-1");
     }
     second.run(&["renew", "a"]).assert_code(1).assert_says("session of your own agent me, s-1");
     second.run(&["unlock", "a", "--session-id", "s-1"]).assert_code(0);
-    second.run(&["lock", "a", "--wait", "600"]).assert_code(0);
+    second.run(&["lock", "a", "--wait", "30"]).assert_code(0);
     let done = agents.other.run(&["lock", "a"]).assert_code(1).err.clone();
     assert!(!done.contains("own agent"), "{done}");
 }
@@ -71,12 +72,12 @@ fn a_wait_ends_when_the_own_agent_holds_the_lock() {
             Reply::Json(200, refusal.to_string())
         });
         let coord = Coord::at(&server.url).with("COORDINATION_API_KEY", "key");
-        coord.run(&["lock", "a", "--wait", "600"]).assert_code(1);
+        coord.run(&["lock", "a", "--wait", "30"]).assert_code(1);
         let bodies = server.requests().into_iter().map(|request| request.body);
         let waits: Vec<_> = bodies
             .map(|body| serde_json::from_str::<Value>(&body).expect("JSON")["wait_seconds"].take())
             .collect();
-        let expected = if is_own { vec![json!(null)] } else { vec![json!(null), json!(600)] };
+        let expected = if is_own { vec![json!(null)] } else { vec![json!(null), json!(30)] };
         assert_eq!(waits, expected);
     }
 }

@@ -34,6 +34,11 @@ const REPOSITORIES: &str = "set -e
     git -C mods/sub worktree add -q ../../../linked-sub -b z
     git init -q other
     echo o > other/o.rs
+    git clone -q --bare . ../beside/.bare
+    echo 'gitdir: ./.bare' > ../beside/.git
+    git -C ../beside/.bare worktree add -q ../first main
+    git -C ../beside/.bare worktree add -q ../second -b s
+    git -C ../beside/.bare worktree add -q inner -b i
     ln -s repo ../outside";
 
 struct Place {
@@ -79,6 +84,11 @@ async fn each_way_to_name_a_file_leads_to_one_key() {
         ("repo/.claude/worktrees/x", "../../../src/a.rs", "src/a.rs"),
         ("linked", "src/a.rs", "src/a.rs"),
         ("linked", "../repo/docs/new.md", "docs/new.md"),
+        // Work trees beside a bare repository.
+        ("beside", "first/src/a.rs", "src/a.rs"),
+        ("beside/first", "../second/src/a.rs", "src/a.rs"),
+        ("beside/.bare", "inner/src/a.rs", "src/a.rs"),
+        ("beside/.bare/inner/src", "new.rs", "src/new.rs"),
         // Symbolic links.
         ("repo", "../outside/src/a.rs", "src/a.rs"),
         ("outside/src", "a.rs", "src/a.rs"),

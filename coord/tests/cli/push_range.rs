@@ -34,6 +34,30 @@ async fn a_first_push_to_a_fork_is_judged_by_what_no_remote_has() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn work_that_was_pushed_to_a_fork_is_still_the_callers_own() {
+    let world = World::new().await;
+    let (me, other) = (world.clone("me"), world.clone("other"));
+    let here = me.coord.clone().inside(world.folder.path());
+    here.shell("git clone -q --bare origin.git fork.git", "").assert_code(0);
+    me.must(&["remote", "add", "fork", "../fork.git"]);
+    me.must(&["fetch", "-q", "fork"]);
+    me.commit("src/a.rs", "mine");
+    me.must(&["push", "-q", "fork", "main"]);
+    other.coord.json(&["lock", "src/a.rs"]);
+    me.push().assert_code(1).assert_says("src/a.rs: it is locked by other");
+    // What another agent merged in the fork is not.
+    other.must(&["remote", "add", "fork", "../fork.git"]);
+    other.must(&["pull", "-q", "fork", "main"]);
+    other.must(&["push", "-q", "--no-verify", "origin", "HEAD:side"]);
+    other.commit("src/b.rs", "theirs");
+    other.must(&["push", "-q", "fork", "HEAD:main"]);
+    other.coord.json(&["lock", "src/b.rs"]);
+    other.coord.json(&["unlock", "src/a.rs"]);
+    me.must(&["pull", "-q", "fork", "main"]);
+    me.push().assert_code(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_default_branch_needs_no_head_of_the_remote() {
     let world = World::new().await;
     let (me, other) = (world.clone("me"), world.clone("other"));

@@ -15,7 +15,7 @@ fn folders_import_in_one_direction_and_files_in_no_circle() {
     for (file, imported) in [
         ("service::client", "service::settings"),
         ("output::show", "service::answer"),
-        ("work_tree::records", "work_tree::git"),
+        ("work_tree::record", "work_tree::git"),
         ("actions::hooks::check", "actions::caller"),
         ("actions", "actions::bridge::operations"),
     ] {

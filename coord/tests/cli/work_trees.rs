@@ -1,7 +1,7 @@
 //! The records of locks and the git hooks in linked work trees, in submodules and in sandboxes.
 use crate::{
     hooks::{Clone, World},
-    support::{Coord, Folder, Service},
+    support::{Folder, Service},
 };
 
 const COMMIT: [&str; 4] = ["commit", "-q", "-m", "x"];
@@ -139,12 +139,4 @@ async fn a_lock_in_the_repository_of_another_user_is_recorded() {
     assert!(record.expect("a record").contains("src/a.rs"));
     stranger.run(&["hook", "pre-commit"]).assert_code(2).assert_says("dubious ownership");
     inside.run(&["unlock", "a.rs"]).assert_code(0);
-}
-
-#[test]
-fn a_bare_repository_has_no_work_tree() {
-    let folder = Folder::new();
-    let coord = Coord::at(&crate::support::nowhere()).inside(folder.path());
-    coord.shell("git init -q --bare .", "").assert_code(0);
-    coord.run(&["hook", "pre-commit"]).assert_code(2).assert_says("Expected a git work tree");
 }

@@ -175,7 +175,7 @@ impl Check<'_> {
             cx.output.print_problem(&format!(
                 "{file}: note: another session of your own agent holds its lock: {}{}.{}",
                 session.unwrap_or_default(),
-                since.map(|time| format!(", since {time}")).unwrap_or_default(),
+                since.map(|time| format!(", locked {time}")).unwrap_or_default(),
                 if is_last { " Further ones are not named." } else { "" }
             ));
         }

@@ -33,10 +33,13 @@ pub(super) fn files_of_push(
         .collect();
     let theirs = lines.iter().map(|[_, theirs]| *theirs).filter(|theirs| !is_zero(theirs));
     let push = Push::to(work_tree, remote, location, theirs)?;
-    let mut pushed = Pushed { hint: push.hint(), ..Pushed::default() };
+    let mut pushed = Pushed::default();
     for [local, theirs] in lines {
         match work_tree.commit_id(theirs).filter(|_| !is_zero(theirs)) {
-            Some(theirs) => push.add_update(local, &theirs, &mut pushed.files)?,
+            Some(theirs) => {
+                push.add_update(local, &theirs, &mut pushed.files)?;
+                pushed.hint = push.hint();
+            }
             None => push.add_creation(local, &mut pushed.files)?,
         }
     }
@@ -55,8 +58,9 @@ struct Push<'a> {
     remote: Option<String>,
     /// The commit of the remote's default branch when it was last fetched, if that is known.
     default_branch: Option<String>,
-    /// The commits of the default branches of all remotes: in a fork, merged work of other agents
-    /// comes from another remote.
+    /// The commits of the default branches of this remote and of those that were fetched: in a
+    /// fork, merged work of other agents comes from another remote. What was pushed from here to
+    /// the default branch of another remote is still the caller's own work.
     default_branches: Vec<String>,
     /// The commits that the remote says it has, as far as they were fetched.
     theirs: Vec<String>,
@@ -73,13 +77,15 @@ impl<'a> Push<'a> {
             Some(name) => work_tree.remote(name, location)?,
             None => None,
         };
+        let known = remote.as_ref().and_then(|name| default_branch(work_tree, name));
         let remotes = work_tree.git(&["remote"])?;
-        let default_branches =
-            remotes.lines().filter_map(|remote| default_branch(work_tree, remote)).collect();
+        let others = remotes.lines().filter(|name| Some(*name) != remote.as_deref());
+        let others = others.filter_map(|name| default_branch(work_tree, name));
+        let fetched = others.filter(|branch| !branch.is_pushed(work_tree));
         Ok(Push {
             work_tree,
-            default_branch: remote.as_ref().and_then(|name| default_branch(work_tree, name)),
-            default_branches,
+            default_branches: known.clone().into_iter().chain(fetched).map(|it| it.id).collect(),
+            default_branch: known.map(|branch| branch.id),
             theirs: theirs.filter_map(|theirs| work_tree.commit_id(theirs)).collect(),
             remote,
         })
@@ -172,9 +178,30 @@ impl<'a> Push<'a> {
     }
 }
 
-/// Returns the commit of the default branch of a remote when it was last fetched. A remote that was
-/// added later, or a clone of some programs, has no `HEAD`; then it is `main` or `master`.
-fn default_branch(work_tree: &WorkTree, remote: &str) -> Option<String> {
-    let names = ["HEAD", "main", "master"];
-    names.iter().find_map(|name| work_tree.commit_id(&format!("refs/remotes/{remote}/{name}")))
+/// The default branch of a remote when it was last fetched or pushed.
+#[derive(Clone)]
+struct Branch {
+    name: String,
+    id: String,
+}
+
+impl Branch {
+    /// Whether the branch has its commit from a push of this repository.
+    fn is_pushed(&self, work_tree: &WorkTree) -> bool {
+        let last = work_tree.git(&["log", "-g", "-1", "--format=%gs", &self.name, "--"]);
+        last.is_ok_and(|last| last.contains("by push"))
+    }
+}
+
+/// Returns the default branch of a remote. A remote that was added later, or a clone of some
+/// programs, has no `HEAD`; then it is `main` or `master`.
+fn default_branch(work_tree: &WorkTree, remote: &str) -> Option<Branch> {
+    let head = format!("refs/remotes/{remote}/HEAD");
+    let target = work_tree.git(&["symbolic-ref", "-q", &head]).ok();
+    let target = target.map(|target| target.trim().to_owned());
+    let names = ["main", "master"].map(|name| format!("refs/remotes/{remote}/{name}"));
+    target.into_iter().chain([head]).chain(names).find_map(|name| {
+        let id = work_tree.commit_id(&name)?;
+        Some(Branch { name, id })
+    })
 }
