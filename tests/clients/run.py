@@ -17,6 +17,7 @@ import services
 import gemini
 import hook_managers
 import recipe
+import terminal
 from place import Tools
 
 SDK = pathlib.Path(__file__).parent / "sdk"
@@ -77,6 +78,7 @@ def scenarios(tools):
     version = package_version(tools, "@google/gemini-cli")
     yield "gemini adds and lists the server", f"gemini-cli {version}", gemini.run
     git = re.search(r"[\d.]+", subprocess.check_output(["git", "--version"], text=True))[0]
+    yield "coord asks on a terminal", f"git {git}", terminal.run
     yield "two agents follow the guide", f"mcp {wheel_version(tools, 'mcp')}, git {git}", recipe.run
 
 
