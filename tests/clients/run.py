@@ -14,6 +14,7 @@ import traceback
 
 import services
 
+import early
 import gemini
 import hook_managers
 import recipe
@@ -79,6 +80,7 @@ def scenarios(tools):
     yield "gemini adds and lists the server", f"gemini-cli {version}", gemini.run
     git = re.search(r"[\d.]+", subprocess.check_output(["git", "--version"], text=True))[0]
     yield "coord asks on a terminal", f"git {git}", terminal.run
+    yield "coord mcp starts before the service", f"mcp {wheel_version(tools, 'mcp')}", early.run
     yield "two agents follow the guide", f"mcp {wheel_version(tools, 'mcp')}, git {git}", recipe.run
 
 
