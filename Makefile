@@ -12,7 +12,7 @@ DOCUMENTS := docs/openapi.json docs/mcp-tools.json docs/operations.md docs/confi
 
 # The checks of `make check`, in order. `queries` makes cargo recompile everything with SQL, so no check before
 # `queries` must depend on it.
-CHECKS := words fmt documents schema functions schemathesis mcp clippy queries doc traces costs deny unused hadolint compose railway template guide
+CHECKS := words fmt documents schema functions schemathesis mcp clippy windows queries doc traces costs deny unused hadolint compose railway template guide
 
 .NOTPARALLEL:
 .PHONY: help check list-checks test test-server test-lambda test-pooler test-citus test-postgres18 test-paradedb test-clients dev prepare docs figures bench bench-short $(CHECKS)
@@ -45,10 +45,10 @@ test-citus: ## Run the API tests once more, with their databases distributed ove
 test-paradedb: ## Run the tests of memories on ParadeDB, where its extension pg_search is installed
 	scripts/test-paradedb cargo test -q --features test-on-paradedb --test api
 
-test-clients: $(MCP_TOOLS)/ready $(CLIENTS)/ready ## Run real clients and hook managers against a server
+test-clients: $(MCP_TOOLS)/ready $(CLIENTS)/ready ## Run real clients and hook managers; ONLY=husky runs a part
 	cargo build -q --bin coordinator --bin with-postgres
 	cargo build -q --package coord
-	$(WITH_POSTGRES) -- scripts/check-clients $(MCP_TOOLS)/bin/python $(TOOLS)/bin/node $(CLIENTS) $(TARGET)/debug
+	$(WITH_POSTGRES) -- scripts/check-clients $(MCP_TOOLS)/bin/python $(TOOLS)/bin/node $(CLIENTS) $(TARGET)/debug $(ONLY)
 
 test-postgres18: $(POSTGRES18)/ready ## Run the API tests once more, on PostgreSQL 18
 	cargo test -q --no-run --test api
@@ -110,6 +110,12 @@ mcp: $(MCP_TOOLS)/ready $(MCP_SUITE)/ready ## Check the MCP endpoint with the of
 clippy: ## Check the code for lints
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --all-targets --features otel -- -D warnings
+
+# Nothing is linked, so `true` stands for the C compiler of the dependencies' C files.
+windows: ## Check that `coord` compiles for Windows
+	rustup target add x86_64-pc-windows-gnu
+	CC_x86_64_pc_windows_gnu=true AR_x86_64_pc_windows_gnu=true cargo check -q --package coord \
+		--target x86_64-pc-windows-gnu
 
 queries: target/queries ## Check that .sqlx is up to date
 	@diff -r .sqlx target/queries && echo 'The queries are up to date.' || \

@@ -1,5 +1,6 @@
 """Runs every scenario with a real client or hook manager, and prints a table of what ran:
-`run.py PYTHON NODE PACKAGES PROGRAMS`, with a database in DATABASE_URL."""
+`run.py PYTHON NODE PACKAGES PROGRAMS WORD`, with a database in DATABASE_URL. Runs only the scenarios whose names
+contain the word."""
 
 import json
 import os
@@ -13,9 +14,11 @@ import traceback
 
 import services
 
+import early
 import gemini
 import hook_managers
 import recipe
+import terminal
 from place import Tools
 
 SDK = pathlib.Path(__file__).parent / "sdk"
@@ -76,17 +79,23 @@ def scenarios(tools):
     version = package_version(tools, "@google/gemini-cli")
     yield "gemini adds and lists the server", f"gemini-cli {version}", gemini.run
     git = re.search(r"[\d.]+", subprocess.check_output(["git", "--version"], text=True))[0]
+    yield "coord asks on a terminal", f"git {git}", terminal.run
+    yield "coord mcp starts before the service", f"mcp {wheel_version(tools, 'mcp')}", early.run
     yield "two agents follow the guide", f"mcp {wheel_version(tools, 'mcp')}, git {git}", recipe.run
 
 
 def main():
-    if len(sys.argv) != 5:
+    if len(sys.argv) != 6:
         sys.exit(__doc__)
+    *programs, word = sys.argv[1:]
     rows = []
-    with services.coordinator(pathlib.Path(sys.argv[4]) / "coordinator", os.environ["DATABASE_URL"]) as url:
-        for name, version, function in scenarios(Tools(*sys.argv[1:], url, pathlib.Path("/"))):
+    server = pathlib.Path(programs[3]) / "coordinator"
+    with services.coordinator(server, os.environ["DATABASE_URL"]) as url:
+        for name, version, function in scenarios(Tools(*programs, url, pathlib.Path("/"))):
+            if word not in name:
+                continue
             with tempfile.TemporaryDirectory() as folder:
-                tools = Tools(*sys.argv[1:], url, pathlib.Path(folder).resolve())
+                tools = Tools(*programs, url, pathlib.Path(folder).resolve())
                 started = time.monotonic()
                 try:
                     function(tools)
@@ -95,6 +104,8 @@ def main():
                     traceback.print_exc()
                     result = "FAILED"
                 rows.append((name, version, result, f"{time.monotonic() - started:.1f} s"))
+    if not rows:
+        sys.exit(f"No scenario has {word!r} in its name.")
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())

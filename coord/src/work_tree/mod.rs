@@ -2,6 +2,7 @@
 pub(crate) mod discovery;
 pub(crate) mod git;
 pub(crate) mod key;
+pub(crate) mod permissions;
 pub(crate) mod record;
 pub(crate) mod records;
 pub(crate) mod spelling;

@@ -4,13 +4,12 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
 use serde_json::{Map, Value, json};
 
-use super::git::WorkTree;
+use super::{git::WorkTree, permissions::make_private};
 use crate::service::settings::Settings;
 
 /// The version of the format. A file of another version is rejected as a whole.
@@ -184,7 +183,10 @@ fn with_path(path: &Path, error: &io::Error) -> io::Error {
 
 /// Opens a file that only its owner can read.
 fn open_private(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    make_private(&mut options);
+    options.open(path)
 }
 
 fn read_locks(path: &Path) -> io::Result<Locks> {

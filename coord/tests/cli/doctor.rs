@@ -78,6 +78,7 @@ async fn each_fault_is_named_with_its_remedy() {
     let place = Place::new().await;
     let coord = place.coord();
     assert_says(&coord, "hooks", "problem", "git finds no hook");
+    assert_says(&coord, "settings", "note", "no setting coord.url and coord.keyFile");
     assert_says(&coord, "session", "note", "no session is named");
     assert_says(&coord, "workspace", "note", "default");
     assert_says(&coord.clone().with("AGENT_ID", ""), "agent", "problem", "cloud-agent");

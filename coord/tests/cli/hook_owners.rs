@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::support::{Coord, Done, Folder, nowhere};
+use crate::support::{Coord, Done, FREE, Folder, Service, nowhere};
 
 /// A repository without a commit.
 struct Repository {
@@ -253,7 +253,7 @@ fn hooks_that_call_each_other_are_repaired() {
     );
     for hook in ["pre-commit", "pre-push"] {
         repository.write(&format!(".git/hooks/{hook}.before-coord"), PRE_COMMIT_HOOK);
-        let call = format!("exec \"$0.legacy\" \"$@\"\n");
+        let call = "exec \"$0.legacy\" \"$@\"\n";
         repository.write(&format!(".git/hooks/{hook}"), &format!("{PRE_COMMIT_HOOK}{call}"));
     }
     let status = repository.hook(&["status"]);
@@ -294,4 +294,27 @@ fn status_shows_owner_and_remedy_as_json() {
     let installed = repository.hook(&["install", "--json"]).json();
     assert_eq!(installed["hooks"][0]["runs"], true);
     assert_eq!(installed["hooks"][0]["remedy"], Value::Null);
+}
+
+/// A commit from a program that does not have the variables of a shell.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_without_variables_finds_the_service() {
+    let service = Service::start().await;
+    let repository = Repository::new();
+    let home = repository.folder.path().display().to_string();
+    repository.write("../key", FREE);
+    let shell = service.coord().with("AGENT_ID", "me").inside(&repository.path(""));
+    shell.run(&["hook", "install", "--key-file", "../key"]).assert_code(0);
+    let bare = Coord::new().with("HOME", &home).inside(&repository.path(""));
+    let commit = |file: &str| {
+        repository.write(file, file);
+        let script = format!(
+            "git add {file} && git -c user.name=x -c user.email=x@example.org commit -q -m x"
+        );
+        bare.shell(&script, "")
+    };
+    commit("free").assert_code(0);
+    service.coord().with("AGENT_ID", "other").json(&["lock", "taken"]);
+    commit("taken").assert_code(1).assert_says("taken: it is locked by other");
+    bare.run(&["doctor"]).assert_says("the service answers").assert_says("knows the key");
 }

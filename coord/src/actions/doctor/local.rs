@@ -11,6 +11,33 @@ use crate::{
     work_tree::{git::WorkTree, records::Records},
 };
 
+/// Checks that programs without the variables of this shell find the service from this clone.
+pub(super) fn check_recorded_settings(
+    work_tree: Option<&WorkTree>,
+    cx: &Context,
+    findings: &mut Findings,
+) {
+    let Some(work_tree) = work_tree else { return };
+    let settings = cx.settings();
+    let is_missing = |source: &Option<String>, name: &str| {
+        source.is_some() && work_tree.git(&["config", "--get", name]).is_err()
+    };
+    let named = [(&settings.url_source, "coord.url"), (&settings.key_source, "coord.keyFile")];
+    let missing = named.into_iter().filter(|(source, name)| is_missing(source, name));
+    let missing: Vec<_> = missing.map(|(_, name)| name).collect();
+    if missing.is_empty() {
+        return;
+    }
+    findings.note(
+        "settings",
+        format!(
+            "git has no setting {}, so programs without your variables cannot commit here",
+            missing.join(" and ")
+        ),
+        "If you commit from such programs: coord hook install --key-file FILE",
+    );
+}
+
 pub(super) fn check_hooks(work_tree: Option<&WorkTree>, findings: &mut Findings) {
     let Some(work_tree) = work_tree else {
         findings.note("hooks", "this folder is not in a git work tree", "Change the folder.");

@@ -9,6 +9,9 @@ const PARSE_ERROR: i64 = -32700;
 const INVALID_REQUEST: i64 = -32600;
 const SERVER_ERROR: i64 = -32000;
 
+/// The member of a message with the revision of the protocol that the message is written in.
+const REVISION: &str = "io.modelcontextprotocol/protocolVersion";
+
 const CANCELLED: &str = "notifications/cancelled";
 
 /// The id in answers to messages without a valid one.
@@ -61,6 +64,11 @@ impl Message {
     /// Whether the message opens the connection.
     pub(super) fn is_initialize(&self) -> bool {
         self.json["method"] == "initialize"
+    }
+
+    /// Returns the revision of the protocol that the message names, as those without `initialize` do.
+    pub(super) fn revision(&self) -> Option<&str> {
+        self.json["params"]["_meta"][REVISION].as_str()
     }
 
     /// Returns for how long the service is asked to wait before it answers.

@@ -34,7 +34,7 @@ pub(super) fn is_start(message: &Message) -> bool {
 pub(super) fn answer(message: &Message, tools: Option<&str>, problem: &str) -> Option<String> {
     let id = message.id.as_deref()?;
     let document: Value = serde_json::from_str(DOCUMENT).ok()?;
-    let result = match message.json["method"].as_str()? {
+    let mut result = match message.json["method"].as_str()? {
         "initialize" => initialize(&document, &message.json),
         "server/discover" => document["discover"].clone(),
         "tools/list" => json!({ "tools": selected(&document, tools)? }),
@@ -45,7 +45,20 @@ pub(super) fn answer(message: &Message, tools: Option<&str>, problem: &str) -> O
         "tools/call" => refusal(problem),
         _ => return None,
     };
+    if message.revision().is_some() {
+        complete(&mut result, is_start(message));
+    }
     Some(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#))
+}
+
+/// Adds the members that results have in revisions without `initialize`. A client must not keep a
+/// list, because the service possibly has another one.
+fn complete(result: &mut Value, is_list: bool) {
+    result["resultType"] = "complete".into();
+    if is_list {
+        result["ttlMs"] = 0.into();
+        result["cacheScope"] = "private".into();
+    }
 }
 
 /// Answers with the requested revision if the service has it, else with its newest one.
@@ -123,6 +136,19 @@ mod tests {
             let result = ask(&request("initialize", params), None).unwrap();
             assert_eq!(result["protocolVersion"], answered);
             assert!(result["instructions"].is_string());
+        }
+    }
+
+    #[test]
+    fn results_have_the_members_of_the_revision() {
+        let meta = json!({ "io.modelcontextprotocol/protocolVersion": "2026-07-28" });
+        for (method, is_list) in
+            [("tools/list", true), ("prompts/list", true), ("tools/call", false)]
+        {
+            let result = ask(&request(method, json!({ "_meta": meta })), None).unwrap();
+            assert_eq!(result["resultType"], "complete");
+            assert_eq!(result["ttlMs"].is_number() && result["cacheScope"].is_string(), is_list);
+            assert!(ask(&request(method, json!({})), None).unwrap()["resultType"].is_null());
         }
     }
 

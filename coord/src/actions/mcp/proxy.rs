@@ -36,9 +36,6 @@ const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialize
 const SESSION: &str = "mcp-session-id";
 const VERSION: &str = "mcp-protocol-version";
 
-/// The member of a message with the revision of the protocol that the message is written in.
-const VERSION_IN_MESSAGE: &str = "io.modelcontextprotocol/protocolVersion";
-
 /// The headers that the answer to `initialize` sets for later requests.
 #[derive(Debug, Default)]
 struct Negotiated {
@@ -291,7 +288,7 @@ impl Proxy {
         call.headers = self.headers();
         call.wait = message.wait();
         let params = &message.json["params"];
-        if let Some(version) = params["_meta"][VERSION_IN_MESSAGE].as_str() {
+        if let Some(version) = message.revision() {
             let name = params["name"].as_str().or_else(|| params["uri"].as_str());
             // The revision of the message comes before the negotiated one.
             let headers = [

@@ -1,8 +1,6 @@
 //! `coord hook install`.
 use std::{
-    fs::{self, Permissions},
-    io,
-    os::unix::fs::PermissionsExt as _,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -23,7 +21,7 @@ use crate::{
         outcome::{DONE, Outcome, Problem, REFUSED},
         text::escape_text,
     },
-    work_tree::git::WorkTree,
+    work_tree::{git::WorkTree, permissions::make_executable},
 };
 
 /// Where the hooks of this program belong.
@@ -180,15 +178,15 @@ pub(super) fn replace(path: &Path, text: &str, is_executable: bool) -> io::Resul
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(".new-coord");
     let fresh = PathBuf::from(fresh);
-    let permissions = match fs::metadata(path) {
-        Ok(file) if !is_executable => file.permissions(),
-        _ if is_executable => Permissions::from_mode(0o755),
-        _ => Permissions::from_mode(0o644),
-    };
+    let earlier = fs::metadata(path).map(|file| file.permissions());
     // A symbolic link stays one: the file behind it is replaced.
     let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     fs::write(&fresh, text)?;
-    fs::set_permissions(&fresh, permissions)?;
+    match (is_executable, earlier) {
+        (true, _) => make_executable(&fresh)?,
+        (false, Ok(permissions)) => fs::set_permissions(&fresh, permissions)?,
+        (false, Err(_)) => {}
+    }
     fs::rename(&fresh, target)
 }
 

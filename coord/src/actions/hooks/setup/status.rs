@@ -1,5 +1,5 @@
 //! `coord hook status`: whether git really runs the hooks of this program.
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{env::consts::EXE_SUFFIX, fs, path::Path};
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ use crate::{
         text::escape_text,
     },
     service::settings::variable,
-    work_tree::git::WorkTree,
+    work_tree::{git::WorkTree, permissions::is_executable},
 };
 
 /// Whether git runs a hook of this program.
@@ -119,7 +119,7 @@ fn state_of_hook(owner: &Owner, name: &'static str) -> HookState {
         };
         return no(reason, remedy_of_missing_hook(owner, name));
     };
-    if file.permissions().mode() & 0o111 == 0 {
+    if !is_executable(&file) {
         let remedy = format!("Run: chmod +x {shown}");
         return no(format!("{shown} is not executable, so git does not run it"), remedy);
     }
@@ -165,13 +165,12 @@ fn remedy_of_missing_hook(owner: &Owner, name: &str) -> String {
 fn has_program(script: &str) -> bool {
     let program = script.lines().find_map(|line| line.strip_prefix("coord='"));
     let program = program.and_then(|rest| rest.strip_suffix('\'')).unwrap_or_default();
-    let is_executable = |path: &Path| {
-        fs::metadata(path)
-            .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
-    };
+    let is_program =
+        |path: &Path| fs::metadata(path).is_ok_and(|file| file.is_file() && is_executable(&file));
     let path = variable("PATH").unwrap_or_default();
-    is_executable(Path::new(&program.replace("'\\''", "'")))
-        || std::env::split_paths(&path).any(|folder| is_executable(&folder.join("coord")))
+    is_program(Path::new(&program.replace("'\\''", "'")))
+        || std::env::split_paths(&path)
+            .any(|folder| is_program(&folder.join(format!("coord{EXE_SUFFIX}"))))
 }
 
 /// Returns the state of a hook that a manager runs.
