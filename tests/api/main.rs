@@ -25,6 +25,7 @@ mod memory;
 mod memory_bm25;
 mod names;
 mod network;
+mod one_agent;
 #[cfg(feature = "test-on-paradedb")]
 mod paradedb;
 mod plans;

@@ -243,12 +243,18 @@ begin
 end
 $$;
 
--- Records that the agent of a claim knows its token, unless the task was claimed again since.
+-- Records that the agent of a claim knows its token, unless the task was claimed again since. A row that
+-- another call has locked is skipped: this call can have locked other tasks, and must not wait. The next
+-- list marks it.
 create or replace function mark_claim_known(in_workspace text, in_id uuid, in_claim_token text)
 returns void language plpgsql as $$
 begin
-    update work_task t set is_claim_known = true
+    perform from work_task t
     where t.workspace = in_workspace and t.id = in_id and t.claim_token = in_claim_token
-        and not t.is_claim_known;
+        and not t.is_claim_known
+    for update skip locked;
+    if found then
+        update work_task t set is_claim_known = true where t.workspace = in_workspace and t.id = in_id;
+    end if;
 end
 $$;
