@@ -9,6 +9,7 @@ use super::{
     keys::{Key, Keyring},
     kinds::IdentityMode,
     profile::{Profile, ProfileSource},
+    session::named_session,
 };
 use crate::{
     config::identities::DEFAULT_WORKSPACE,
@@ -29,7 +30,7 @@ pub(crate) struct Caller {
     pub(crate) agent_id: String,
     /// Effective agent type.
     pub(crate) agent_type: String,
-    /// Session that the request names, if any. It need not be registered.
+    /// Session in which the request acts, if any; see `access::session`. It need not be registered.
     pub(crate) session_id: Option<String>,
     /// The one workspace that the request sees.
     pub(crate) workspace: String,
@@ -120,8 +121,7 @@ impl Caller {
         if let Some(agent_type) = agent_type {
             caller.agent_type = agent_type.to_owned();
         }
-        let session = in_body(reads.session_id, "session_id").or(claims.session_id.as_deref());
-        caller.session_id = session.map(str::to_owned);
+        caller.session_id = named_session(in_body(reads.session_id, "session_id"), claims);
         if let Some(workspace) = &claims.workspace
             && *workspace != caller.workspace
         {

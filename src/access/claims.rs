@@ -2,6 +2,7 @@
 use http::{HeaderMap, HeaderName};
 use serde_json::{Value, json};
 
+use super::kinds::Door;
 use crate::{
     config::identities::is_workspace_name,
     values::{Issue, issue::value_error, limits::MAX_ID_BYTES},
@@ -19,6 +20,8 @@ pub(crate) struct Claims {
     pub(crate) idempotency_key: Option<String>,
     /// The MCP connection that the request came through. Only the MCP endpoint sets it.
     pub(crate) connection_id: Option<String>,
+    /// The way by which the request came in.
+    pub(crate) door: Door,
 }
 
 impl Claims {

@@ -55,3 +55,11 @@ impl IdentityMode {
         BodyIdentity { agent_id, agent_type, session_id }
     }
 }
+
+/// The way by which a request came in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Door {
+    #[default]
+    Http,
+    Mcp,
+}

@@ -103,6 +103,8 @@ begin
         continue when is_live(in_workspace, lock.agent_id, lock.session_id, lock.locked_at,
             lock.expires_at, session_timeout);
         perform free_lock(in_workspace, lock.key, lock.token);
+        perform record_loss(in_workspace, lock.agent_id, lock.session_id, 'lock', lock.key,
+            lock.token::text, lock.locked_at, lock.expires_at, session_timeout);
         cleared := cleared + 1;
     end loop;
     return cleared;
@@ -134,6 +136,8 @@ begin
         continue when is_live(in_workspace, block.agent_id, block.session_id, block.allocated_at,
             block.expires_at, session_timeout);
         delete from port_block p where p.workspace = in_workspace and p.slot = block.slot;
+        perform record_loss(in_workspace, block.agent_id, block.session_id, 'port', block.slot::text,
+            null, block.allocated_at, block.expires_at, session_timeout);
         released := released + 1;
     end loop;
     return released;
@@ -141,7 +145,8 @@ end
 $$;
 
 -- Deletes old rows of every workspace and returns how many: idempotency keys after their lifetime, MCP
--- connections whose sessions have made no call for a week, and violations and network checks of months
+-- connections whose sessions have made no call for a week, losses that no session was told within a week,
+-- and violations and network checks of months
 -- that ended before the days to keep.
 create or replace function delete_old_records(retention_days integer) returns bigint
 language plpgsql as $$
@@ -149,6 +154,7 @@ declare
     at timestamptz := statement_timestamp();
     oldest_kept timestamptz := date_trunc('month', at - make_interval(days => retention_days));
     connection_retention constant interval := interval '7 days';
+    loss_retention constant interval := interval '7 days';
     step_count bigint;
     deleted bigint := 0;
 begin
@@ -163,6 +169,9 @@ begin
                 and s.session_id = c.session_id
                 and is_session_live(s.ended_at, s.last_heartbeat_at, connection_retention, at)
         );
+    get diagnostics step_count = row_count;
+    deleted := deleted + step_count;
+    delete from session_loss l where l.lost_at <= at - loss_retention;
     get diagnostics step_count = row_count;
     deleted := deleted + step_count;
     delete from guardrail_violation v where v.created_at < oldest_kept;

@@ -135,10 +135,9 @@ impl Operation for AllocatePorts {
 }
 
 impl Ports {
-    /// Returns the ports of a slot. They are valid, because the configuration was checked for its
-    /// last slot.
+    /// Returns the ports of a slot.
     fn new(config: &Config, slot: i32, session_id: String) -> Self {
-        let base = config.ports.base + slot * config.ports.range;
+        let base = config.ports.first_port(slot);
         Self {
             db_port: base,
             rest_port: base + 1,

@@ -31,7 +31,7 @@ begin
         if slot is null then
             refusal := 'no_ports_available';
         else
-            delete from port_block p where p.workspace = in_workspace and p.slot = allocate_ports.slot;
+            perform free_lost_ports(in_workspace, slot, cx, in_session_id);
             insert into port_block (workspace, slot, agent_id, session_id, allocated_at, expires_at)
             values (in_workspace, slot, cx.agent_id, in_session_id, at, expires_at);
         end if;
@@ -44,6 +44,23 @@ begin
         case when refusal is null then jsonb_build_object('slot', slot)
             else jsonb_build_object('reason', refusal) end,
         refusal is null);
+end
+$$;
+
+-- Frees a slot whose block is not live any more for an allocation, and records the loss for the session
+-- that held the block, unless that session takes the slot again.
+create or replace function free_lost_ports(
+    in_workspace text, in_slot integer, cx request, in_session_id text
+) returns void language plpgsql as $$
+declare
+    block port_block;
+begin
+    delete from port_block p where p.workspace = in_workspace and p.slot = in_slot
+    returning * into block;
+    if (block.agent_id, block.session_id) is distinct from (cx.agent_id, in_session_id) then
+        perform record_loss(in_workspace, block.agent_id, block.session_id, 'port', in_slot::text, null,
+            block.allocated_at, block.expires_at, cx.session_timeout);
+    end if;
 end
 $$;
 

@@ -18,6 +18,14 @@ pub(crate) struct PortSettings {
     pub(crate) ttl_minutes: i32,
 }
 
+impl PortSettings {
+    /// Returns the first port of a slot. It is valid, because the configuration was checked for its last
+    /// slot.
+    pub(crate) fn first_port(&self, slot: i32) -> i32 {
+        self.base + slot * self.range
+    }
+}
+
 impl Reader<'_> {
     pub(super) fn ports(&mut self) -> PortSettings {
         let settings = PortSettings {

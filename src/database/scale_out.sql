@@ -21,6 +21,7 @@ language sql immutable as $$
         ('memory_words', 'by workspace'),
         ('network_log', 'by workspace'),
         ('port_block', 'by workspace'),
+        ('session_loss', 'by workspace'),
         ('work_dependency', 'by workspace'),
         ('work_task', 'by workspace'),
         ('cedar_policy', 'everywhere'),

@@ -268,7 +268,7 @@ async fn end(
         result => result?,
     };
     let mut db = services.db.acquire_connection().await?;
-    end_connection(&mut db, &caller, &connection_id).await?;
+    end_connection(&mut db, (&caller.workspace, &caller.agent_id), &connection_id).await?;
     db.commit_and_release().await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -12,10 +12,11 @@ use tracing::{Instrument as _, Span};
 
 use super::form::OfferedTool;
 use crate::{
-    access::{Caller, Claims, IdentityMode, Key},
+    access::{Caller, Claims, Door, IdentityMode, Key},
     http::panic_text,
     operation::{
-        Call, Registered, Reply, RequestInfo, Services, fingerprint, input::check, record_status,
+        Call, Notice, Registered, Reply, RequestInfo, Services, fingerprint, input::check,
+        record_status,
     },
     values::{Error, Result, limits::MAX_ID_BYTES},
 };
@@ -124,6 +125,7 @@ pub(super) fn claims(headers: &HeaderMap, is_idempotent: bool) -> Result<Claims>
     }
     let connection = headers.get(CONNECTION_ID).and_then(|value| value.to_str().ok());
     let connection = connection.filter(|id| (1..=MAX_ID_BYTES).contains(&id.len()));
+    claims.door = Door::Mcp;
     claims.connection_id = connection.map(str::to_owned);
     Ok(claims)
 }
@@ -136,5 +138,5 @@ pub(super) fn call<'a>(
     request: &'a RequestInfo,
     fingerprint: Option<[u8; 32]>,
 ) -> Call<'a> {
-    Call { services, key: Some(key), claims, request, fingerprint }
+    Call { services, key: Some(key), claims, request, fingerprint, notice: Notice::default() }
 }

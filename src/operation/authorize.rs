@@ -3,11 +3,12 @@ use serde_json::Value;
 
 use super::{
     audit::{self, Denial},
+    heartbeat::LostSession,
     meta::Meta,
     request::{Call, record_caller},
 };
 use crate::{
-    access::{Caller, join_connection, policy::Question},
+    access::{Caller, find_session, policy::Question},
     database::Db,
     values::{Error, Result},
 };
@@ -34,9 +35,10 @@ pub(super) async fn authorize(
             return Err(denial);
         }
     };
-    if let Some(connection_id) = &call.claims.connection_id {
-        join_connection(db, &mut caller, connection_id).await?;
-    }
+    let agent = (caller.workspace.as_str(), caller.agent_id.as_str());
+    let named = caller.session_id.take();
+    caller.session_id = find_session(db, &services.config, &call.claims, agent, named).await?;
+    caller.connection_id.clone_from(&call.claims.connection_id);
     record_caller(&caller.agent_id, target);
     call.request.log.set_agent(&caller.agent_id);
     if let Some(key) = call.key {
@@ -54,7 +56,7 @@ pub(super) async fn authorize(
     }
     let denial = Error::Forbidden(decision.reason);
     record_denial(call, meta, target, db, &caller, &denial, &decision.diagnostics).await?;
-    record_heartbeat(call, db, &caller).await?;
+    record_heartbeat(call, db, &caller, LostSession::StaysLost).await?;
     Err(denial)
 }
 
@@ -64,7 +66,7 @@ pub(crate) async fn authorize_page(call: &Call<'_>, meta: &Meta) -> Result<Calle
     let mut db = call.services.db.connect_lazily();
     let result = async {
         let caller = authorize(call, meta, &Value::Null, "", &mut db).await?;
-        record_heartbeat(call, &mut db, &caller).await?;
+        record_heartbeat(call, &mut db, &caller, LostSession::StaysLost).await?;
         Ok(caller)
     }
     .await;
@@ -76,11 +78,16 @@ pub(crate) async fn authorize_page(call: &Call<'_>, meta: &Meta) -> Result<Calle
 }
 
 /// Records the heartbeat of a caller that has shown a key.
-pub(super) async fn record_heartbeat(call: &Call<'_>, db: &mut Db, caller: &Caller) -> Result<()> {
+pub(super) async fn record_heartbeat(
+    call: &Call<'_>,
+    db: &mut Db,
+    caller: &Caller,
+    lost: LostSession,
+) -> Result<()> {
     if call.key.is_none() {
         return Ok(());
     }
-    call.services.heartbeats.record(db, &call.services.config, caller).await
+    call.services.heartbeats.record(db, &call.services.config, caller, lost).await
 }
 
 async fn record_denial(

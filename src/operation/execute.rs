@@ -8,6 +8,7 @@ use super::{
     authorize::{authorize, record_heartbeat},
     context::Context,
     definition::Operation,
+    heartbeat::LostSession,
     idempotency,
     reply::Reply,
     request::Call,
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     access::Caller,
-    database,
+    database::{self, Db},
     values::{Error, Result},
 };
 
@@ -46,7 +47,19 @@ pub(super) async fn execute<O: Operation>(call: &Call<'_>, input: &Value) -> Res
             Err(error) if error.is_retryable() && runs < MAX_RUNS => {
                 tracing::info!(operation = O::META.id, "run again after a deadlock");
             }
-            result => return result,
+            Err(error) if error.is_session_lost() && runs < MAX_RUNS => {
+                tracing::info!(
+                    operation = O::META.id,
+                    "run again after the revival of the session"
+                );
+            }
+            result => {
+                let reply = result?;
+                return match call.notice.take() {
+                    Some(lost) => reply.tell(lost),
+                    None => Ok(reply),
+                };
+            }
         }
         runs += 1;
     }
@@ -103,29 +116,19 @@ async fn run<O: Operation>(
     let operation: O = deserialize(input)?;
     let target = operation.target().into_owned();
     let mut db = services.db.connect_lazily();
-    let result = async {
-        let caller = authorize(call, &O::META, input, &target, &mut db).await?;
-        let cx = Context {
-            services,
-            config: &services.config,
-            db: &mut db,
-            caller: &caller,
-            request: call.request,
-            wait,
-        };
-        let reply = match (&call.claims.idempotency_key, &call.fingerprint) {
-            (Some(key), Some(fingerprint)) => {
-                idempotency::run_once(key, fingerprint, operation, cx).await?
+    let result = match authorize(call, &O::META, input, &target, &mut db).await {
+        Ok(caller) => match answer(call, operation, &caller, &mut db, wait).await {
+            Err(error) if error.is_session_lost() => {
+                // First gives its connection back: the pool can have only one.
+                db.release();
+                drop(db);
+                call.notice.revive(&services.db, &services.config, &caller).await?;
+                return Err(error);
             }
-            _ => Reply::new::<O>(&operation.run(cx).await?, &caller)?,
-        };
-        // A transition records the heartbeat itself, unless it did not run.
-        if !O::META.is_audited() || reply.replayed {
-            record_heartbeat(call, &mut db, &caller).await?;
-        }
-        Ok((reply, caller))
-    }
-    .await;
+            result => result.map(|reply| (reply, caller)),
+        },
+        Err(error) => Err(error),
+    };
     // After a failure of the database the state of the connection is unknown: it is closed.
     if matches!(result, Err(Error::Unavailable(_) | Error::Internal(_))) {
         return result;
@@ -136,4 +139,38 @@ async fn run<O: Operation>(
         services.standings.forget(workspace, agent_id);
     }
     result
+}
+
+/// Runs an operation for an authorized caller, and records the heartbeat where the operation has not.
+async fn answer<O: Operation>(
+    call: &Call<'_>,
+    operation: O,
+    caller: &Caller,
+    db: &mut Db,
+    wait: Option<Wait>,
+) -> Result<Reply> {
+    let services = call.services;
+    let cx = Context {
+        services,
+        config: &services.config,
+        db: &mut *db,
+        caller,
+        request: call.request,
+        wait,
+    };
+    let reply = match (&call.claims.idempotency_key, &call.fingerprint) {
+        (Some(key), Some(fingerprint)) => {
+            idempotency::run_once(key, fingerprint, operation, cx).await?
+        }
+        _ => Reply::new::<O>(&operation.run(cx).await?, caller)?,
+    };
+    // A transition records the heartbeat itself, unless it did not run.
+    if !O::META.is_audited() || reply.replayed {
+        let lost = match reply.can_tell() {
+            true => LostSession::IsRevived,
+            false => LostSession::StaysLost,
+        };
+        record_heartbeat(call, db, caller, lost).await?;
+    }
+    Ok(reply)
 }

@@ -101,7 +101,13 @@ pub(super) async fn gather<T: Transition>(
 
 async fn call_alone<T: Transition>(database: &Arc<Database>, request: &T) -> Result<T::Row> {
     let mut db = database.connect_lazily();
-    let row = request.call(&mut db).await?;
+    let called = request.call(&mut db).await;
+    if called.as_ref().is_err_and(Error::is_session_lost) {
+        // The database has only refused the statement, so the connection can be used again.
+        db.release();
+        return called;
+    }
+    let row = called?;
     db.commit_and_release().await?;
     Ok(row)
 }

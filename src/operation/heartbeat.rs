@@ -22,29 +22,50 @@ pub(crate) struct Heartbeats(Cache<Subject, ()>);
 /// Workspace, agent and session.
 type Subject = (String, String, Option<String>);
 
+/// What becomes of a session that turns out to be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LostSession {
+    /// The call fails, and is run again once the session has been revived.
+    IsRevived,
+    /// Nothing: the answer has no place to tell it. The next call tells it.
+    StaysLost,
+}
+
 impl Heartbeats {
     pub(super) fn new() -> Self {
         Self(Cache::new(CAPACITY))
     }
 
     /// Records the heartbeat of a caller, at most once in an interval.
-    pub(super) async fn record(&self, db: &mut Db, config: &Config, caller: &Caller) -> Result<()> {
+    pub(super) async fn record(
+        &self,
+        db: &mut Db,
+        config: &Config,
+        caller: &Caller,
+        lost: LostSession,
+    ) -> Result<()> {
         let subject =
             (caller.workspace.clone(), caller.agent_id.clone(), caller.session_id.clone());
         let Err(generation) = self.0.get(&subject) else { return Ok(()) };
         let recorded_at = Instant::now();
-        sqlx::query_scalar!(
-            "select record_heartbeat($1, row(null, $2, $3, $4, null, $5)::request)",
+        let is_recorded = sqlx::query_scalar!(
+            r#"
+            select record_heartbeat_of_read($1, row(null, $2, $3, $4, null, $5)::request, $6)
+                as "is_recorded!"
+            "#,
             caller.workspace,
             caller.agent_id,
             caller.agent_type,
             caller.session_id,
             config.session_timeout(),
+            lost == LostSession::IsRevived,
         )
         .fetch_one(db)
         .await?;
-        let interval = config.timings.heartbeat_interval;
-        self.0.insert(generation, subject, (), recorded_at, interval);
+        if is_recorded {
+            let interval = config.timings.heartbeat_interval;
+            self.0.insert(generation, subject, (), recorded_at, interval);
+        }
         Ok(())
     }
 }

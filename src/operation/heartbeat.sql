@@ -1,11 +1,13 @@
 -- Heartbeats: any call of an agent keeps its session and its claims alive.
 
--- Records that the caller's session is alive, and renews the leases of its claims. Every transition
--- calls this before it locks any other row. So all of them lock rows in one order, sessions before what
--- sessions hold, and cannot deadlock with one another.
+-- Records that the session in which a call acts is alive, and renews the claims that the call keeps
+-- alive. A call that acts in no session is a heartbeat for every live session of its agent. Every
+-- transition calls this before it locks any other row. So all of them lock rows in one order, sessions
+-- before what sessions hold, and cannot deadlock with one another.
 --
 -- Writes only what is due: a session or a claim at most once per `heartbeat_interval`. A session that
--- is not registered is not an error: nothing is written for it.
+-- is not registered is not an error: nothing is written for it. A session that has ended is one: see
+-- `mark_session_alive`.
 create or replace function record_heartbeat(in_workspace text, cx request) returns void
 language plpgsql as $$
 declare
@@ -13,25 +15,83 @@ declare
     is_due boolean;
     session_timeout interval;
 begin
-    if cx.session_id is not null then
-        select is_heartbeat_due(s.ended_at, s.last_heartbeat_at, at), cx.session_timeout
-        into is_due, session_timeout
-        from agent_session s
-        where s.workspace = in_workspace and s.agent_id = cx.agent_id
-            and s.session_id = cx.session_id;
-        if is_due then
-            perform mark_session_alive(in_workspace, cx.agent_id, cx.session_id, cx.session_timeout);
-        end if;
+    if cx.session_id is null then
+        perform record_agent_heartbeat(in_workspace, cx.agent_id, cx.session_timeout);
+        return;
+    end if;
+    select is_heartbeat_due(s.ended_at, s.last_heartbeat_at, at), cx.session_timeout
+    into is_due, session_timeout
+    from agent_session s
+    where s.workspace = in_workspace and s.agent_id = cx.agent_id
+        and s.session_id = cx.session_id;
+    if is_due then
+        perform mark_session_alive(in_workspace, cx.agent_id, cx.session_id, cx.session_timeout);
     end if;
     perform from work_task t
     where t.workspace = in_workspace and t.claimed_by = cx.agent_id
         and t.status in ('claimed', 'running')
-        and is_renewal_due(
-            t.claimed_session_id, t.claim_expires_at, t.lease_minutes, cx.session_id, session_timeout, at)
+        and coalesce(t.claimed_session_id = cx.session_id, t.claimed_session_id is null)
+        and is_claim_renewal_due(t.is_claim_known, t.claim_expires_at, t.lease_expires_at,
+            t.lease_minutes, case when t.claimed_session_id is not null then session_timeout end, at)
     limit 1;
     if found then
-        perform renew_claims(in_workspace, cx, session_timeout);
+        perform renew_due_claims(in_workspace, cx.agent_id, cx.session_id, cx.session_timeout);
     end if;
+end
+$$;
+
+-- Records the heartbeat of every live session of an agent, and renews the claims of these sessions and
+-- those that the agent made without a session. Sessions that have ended stay as they are.
+create or replace function record_agent_heartbeat(
+    in_workspace text, in_agent_id text, session_timeout interval
+) returns void language plpgsql as $$
+declare
+    at timestamptz := clock_timestamp();
+begin
+    perform from agent_session s
+    where s.workspace = in_workspace and s.agent_id = in_agent_id and s.ended_at is null
+        and s.last_heartbeat_at > at - session_timeout
+        and s.last_heartbeat_at < at - heartbeat_interval()
+    limit 1;
+    if found then
+        perform mark_agent_alive(in_workspace, in_agent_id, session_timeout);
+    end if;
+    perform from work_task t
+    left join lateral (
+        select s.ended_at, s.last_heartbeat_at from agent_session s
+        where s.workspace = in_workspace and s.agent_id = in_agent_id
+            and s.session_id = t.claimed_session_id
+        limit 1
+    ) s on true
+    where t.workspace = in_workspace and t.claimed_by = in_agent_id
+        and t.status in ('claimed', 'running')
+        and (t.claimed_session_id is null
+            or is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, at))
+        and is_claim_renewal_due(t.is_claim_known, t.claim_expires_at, t.lease_expires_at,
+            t.lease_minutes, case when t.claimed_session_id is not null then session_timeout end, at)
+    limit 1;
+    if found then
+        perform renew_due_claims(in_workspace, in_agent_id, null, session_timeout);
+    end if;
+end
+$$;
+
+-- Records the heartbeat of a call that is no transition. Returns whether that was possible: a session that
+-- is lost stays so where the answer has no place to tell it (`in_raises_loss` false).
+create or replace function record_heartbeat_of_read(
+    in_workspace text, cx request, in_raises_loss boolean
+) returns boolean language plpgsql as $$
+begin
+    if in_raises_loss then
+        perform record_heartbeat(in_workspace, cx);
+        return true;
+    end if;
+    begin
+        perform record_heartbeat(in_workspace, cx);
+    exception when sqlstate 'AC002' then
+        return false;
+    end;
+    return true;
 end
 $$;
 
@@ -48,12 +108,12 @@ create or replace function is_heartbeat_due(
     select ended_at is not null or last_heartbeat_at < at - heartbeat_interval()
 $$;
 
--- Writes a session's heartbeat. A session that has ended is revived, but what it held before
--- `revived_at` stays lost.
+-- Writes the heartbeat of a live session. Its row is skipped while another call has locked it: that
+-- call writes the same heartbeat.
 --
--- A live session's row is skipped while another call has locked it: that call writes the same
--- heartbeat. The row of an ended session is waited for, because what the caller acquires next counts
--- only once the session is live.
+-- A session that has ended, or was silent for too long, raises `session_lost` (SQLSTATE AC002), and the
+-- whole call has no effect. The service then calls `revive_session`, repeats the call, and adds to its
+-- answer what was lost. So nothing is granted to a session whose agent does not know that it lost all.
 create or replace function mark_session_alive(
     in_workspace text, in_agent_id text, in_session_id text, session_timeout interval
 ) returns void language plpgsql as $$
@@ -72,19 +132,44 @@ begin
         if not found then
             return;
         end if;
+        -- Read again with the row locked: another call may have ended the session since.
+        select is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, clock_timestamp())
+        into was_live
+        from agent_session s
+        where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
     end if;
-
-    -- Read again with the row locked: another call may have ended or revived the session since.
-    select is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, clock_timestamp())
-    into was_live
-    from agent_session s
-    where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id
-    for update;
+    if not was_live then
+        raise exception 'session_lost' using errcode = 'AC002';
+    end if;
     at := clock_timestamp();
-    update agent_session s set
-        last_heartbeat_at = at,
-        ended_at = null,
-        revived_at = case when was_live then s.revived_at else at end
+    update agent_session s set last_heartbeat_at = at
     where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
+end
+$$;
+
+-- Writes the heartbeat of each live session of an agent whose heartbeat is due. Rows that another call
+-- has locked are skipped: that call writes the same, or ends the session. The time is read again for
+-- each row, so that no session which fell silent meanwhile is taken for live.
+create or replace function mark_agent_alive(
+    in_workspace text, in_agent_id text, session_timeout interval
+) returns void language plpgsql as $$
+declare
+    at timestamptz := clock_timestamp();
+    due_session_id text;
+begin
+    for due_session_id in
+        select s.session_id from agent_session s
+        where s.workspace = in_workspace and s.agent_id = in_agent_id and s.ended_at is null
+            and s.last_heartbeat_at > at - session_timeout
+            and s.last_heartbeat_at < at - heartbeat_interval()
+        order by s.session_id
+        for update skip locked
+    loop
+        at := clock_timestamp();
+        update agent_session s set last_heartbeat_at = at
+        where s.workspace = in_workspace and s.agent_id = in_agent_id
+            and s.session_id = due_session_id
+            and is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, at);
+    end loop;
 end
 $$;

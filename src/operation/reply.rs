@@ -38,6 +38,29 @@ impl Reply {
         Self { body, replayed: true, changed_standing: None, should_wait: false }
     }
 
+    /// Whether members can be added to the body: it is an object and not a list.
+    pub(super) fn can_tell(&self) -> bool {
+        self.body.starts_with('{')
+    }
+
+    /// Adds that the call has revived its session, and what that session had lost. An answer that tells of
+    /// losses itself, as that of a registration can, keeps them.
+    pub(super) fn tell(mut self, mut lost: Value) -> Result<Self> {
+        let mut body = self.value()?;
+        if let Some(members) = body.as_object_mut() {
+            for (kind, list) in lost.as_object_mut().into_iter().flatten() {
+                let told = members.get("lost").and_then(|told| told[kind.as_str()].as_array());
+                if let (Some(list), Some(told)) = (list.as_array_mut(), told) {
+                    list.extend(told.iter().cloned());
+                }
+            }
+            members.insert("revived".to_owned(), true.into());
+            members.insert("lost".to_owned(), lost);
+            self.body = body.to_string();
+        }
+        Ok(self)
+    }
+
     /// Parses the body, for callers that read a part of it.
     pub(crate) fn value(&self) -> Result<Value> {
         serde_json::from_str(&self.body).map_err(|error| Error::Internal(error.into()))

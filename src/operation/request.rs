@@ -6,7 +6,7 @@ use std::{
 
 use http::StatusCode;
 
-use super::{services::Services, waiting::TimeLimit};
+use super::{notice::Notice, services::Services, waiting::TimeLimit};
 use crate::access::{Claims, Key};
 
 /// Data of one request: id, arrival time, time limit, log fields.
@@ -78,6 +78,8 @@ pub(crate) struct Call<'a> {
     pub(crate) request: &'a RequestInfo,
     /// SHA-256 of method, path and body, when the request carries an idempotency key.
     pub(crate) fingerprint: Option<[u8; 32]>,
+    /// What the answer tells besides its own content.
+    pub(crate) notice: Notice,
 }
 
 /// Adds agent and target to the span of a request. Builds without the feature `otel` send no spans, and

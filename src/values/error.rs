@@ -90,6 +90,15 @@ impl Error {
         ["40001", "40P01"].contains(&error.code().as_deref().unwrap_or_default())
     }
 
+    /// Whether the session in which the call acts has ended or was silent for too long. The call had no
+    /// effect, and can be run again once the session is revived. The database function
+    /// `mark_session_alive` raises this.
+    pub(crate) fn is_session_lost(&self) -> bool {
+        let Self::Internal(source) = self else { return false };
+        let Some(sqlx::Error::Database(error)) = source.downcast_ref() else { return false };
+        error.code().as_deref() == Some("AC002")
+    }
+
     /// Whether the database refused a statement, which then had no effect. After any other failure, such
     /// as a lost connection, the effect is unknown.
     pub(crate) fn is_statement_error(&self) -> bool {

@@ -536,7 +536,7 @@ async fn an_idempotency_key_on_a_read_is_ignored_and_a_malformed_one_on_a_write_
 }
 
 #[tokio::test]
-async fn any_call_that_names_a_session_keeps_it_alive() {
+async fn any_call_keeps_the_named_session_or_every_live_one_alive() {
     let service = Service::start().await;
     let session = async |ago: &str, ended: &str| {
         service
@@ -561,7 +561,13 @@ async fn any_call_that_names_a_session_keeps_it_alive() {
     let acquire = async |more: Value| service.client().acquire("a", "k", more).await;
     session("1 hour", "null").await;
     acquire(json!({})).await;
-    assert!(!has_heartbeat().await, "no session is named");
+    assert!(has_heartbeat().await, "a call that names no session counts for every live one");
+    session("3 hours", "null").await;
+    acquire(json!({})).await;
+    assert!(!has_heartbeat().await, "a silent session stays lost without its name");
+    session("1 hour", "null").await;
+    acquire(json!({ "session_id": "another" })).await;
+    assert!(!has_heartbeat().await, "another session is named");
     acquire(json!({ "session_id": "s" })).await;
     assert!(has_heartbeat().await, "a write records a heartbeat");
     session("8 seconds", "null").await;

@@ -1,23 +1,42 @@
 //! A call in a lost session revives the session and acquires a lock, a task or ports, while another agent
 //! requests the same. Exactly one of the two gets it.
 //!
-//! The race is forced: the commit of the reviving call is blocked until the other call waits for it.
+//! The race is forced: the commit of the revival, or that of the grant which follows it, is blocked until the
+//! other call has an answer or waits for it.
 use futures_util::future::join;
 use serde_json::{Value, json};
 
 use crate::support::{BOSS, Client, Service, blocked, execute};
 
-/// Blocks the commit of a call that revives a session while the test holds the advisory lock.
+/// Blocks commits of agent `p` while the test holds the advisory lock.
 const HOLD: &str = "
     create function hold_commit() returns trigger language plpgsql as $$
     begin
         perform pg_advisory_xact_lock(77);
         return null;
     end
-    $$;
+    $$";
+
+/// The commit of the revival.
+const OF_REVIVAL: &str = "
     create constraint trigger hold_commit after update on agent_session
     deferrable initially deferred for each row
     when (new.revived_at is distinct from old.revived_at) execute function hold_commit()";
+
+/// The commit of what is granted to the revived session.
+const OF_GRANT: &str = "
+    create constraint trigger hold_commit after insert or update on file_lock
+    deferrable initially deferred for each row
+    when (new.agent_id = 'p') execute function hold_commit();
+    create constraint trigger hold_commit after update on work_task
+    deferrable initially deferred for each row
+    when (new.claimed_by = 'p') execute function hold_commit();
+    create constraint trigger hold_commit after insert or update on port_block
+    deferrable initially deferred for each row
+    when (new.agent_id = 'p') execute function hold_commit()";
+
+/// Which commit is blocked, and which agent then is the first to commit.
+const HELD: [(&str, &str); 2] = [(OF_REVIVAL, "q"), (OF_GRANT, "p")];
 
 /// How a session was lost.
 #[derive(Clone, Copy, Debug)]
@@ -29,16 +48,18 @@ enum Loss {
 struct Race {
     service: Service,
     client: Client,
+    held: &'static str,
 }
 
 impl Race {
-    async fn new() -> Self {
+    async fn new(held: &'static str) -> Self {
         // Without the sweep, which ends silent sessions.
         let more = [("PORT_ALLOC_MAX_SESSIONS", "1"), ("SLEEP_FRIENDLY", "true")];
         let service = Service::with(&more).await;
         service.execute(HOLD).await;
+        service.execute(held).await;
         let client = service.client();
-        let race = Self { service, client };
+        let race = Self { service, client, held };
         let body = json!({ "agent_id": "p", "agent_type": "t", "session_id": "s" });
         race.post("/discovery/register", &body).await;
         race
@@ -64,7 +85,9 @@ impl Race {
         }
     }
 
-    /// Sends a request of agent `p` in its lost session and, before it commits, the same of agent `q`.
+    /// Sends a request of agent `p` in its lost session and, before it commits, the same of agent `q`. A call
+    /// during the revival need not wait for it: what the lost session held is free before and after it. A call
+    /// during the grant waits for it.
     async fn run(&self, path: &str, body: Value) -> (Value, Value) {
         let mut gate = self.service.db.begin().await.expect("a transaction");
         execute(&mut *gate, "select pg_advisory_xact_lock(77)").await;
@@ -72,8 +95,12 @@ impl Race {
         (first["agent_id"], first["session_id"]) = (json!("p"), json!("s"));
         (second["agent_id"], second["session_id"]) = (json!("q"), json!("of-q"));
         let other = async {
-            // First the commit of the reviving call is blocked, then the other call waits for it.
             blocked(&self.service.db, 1).await;
+            if self.held == OF_REVIVAL {
+                let answer = self.post(path, &second).await;
+                gate.rollback().await.expect("rolled back");
+                return answer;
+            }
             let release = async {
                 blocked(&self.service.db, 2).await;
                 gate.rollback().await.expect("rolled back");
@@ -93,6 +120,18 @@ impl Race {
     }
 }
 
+/// Each way to lose a session with each commit that is blocked.
+fn losses() -> impl Iterator<Item = (Loss, (&'static str, &'static str))> {
+    [Loss::Ended, Loss::Silent].into_iter().flat_map(|loss| HELD.map(|held| (loss, held)))
+}
+
+/// A member of each loss of a kind that the answer of a reviving call tells.
+fn told(answer: &Value, kind: &str, member: &str) -> Value {
+    assert_eq!(answer["revived"], true, "{answer}");
+    let losses = answer["lost"][kind].as_array().expect("a list").iter();
+    losses.map(|it| it[member].clone()).collect()
+}
+
 /// Which of the two answers are successes.
 fn winner<'a>(
     answers: &'a (Value, Value),
@@ -109,9 +148,9 @@ fn winner<'a>(
 
 #[tokio::test]
 async fn of_a_reviving_call_and_a_rival_one_gets_the_lock() {
-    for loss in [Loss::Ended, Loss::Silent] {
+    for (loss, held) in losses() {
         for held_before in ["no session", "its own session", "another session, which released it"] {
-            let race = Race::new().await;
+            let race = Race::new(held.0).await;
             match held_before {
                 "its own session" => {
                     race.client.acquire("p", "k", json!({ "session_id": "s" })).await;
@@ -128,6 +167,12 @@ async fn of_a_reviving_call_and_a_rival_one_gets_the_lock() {
             let what = format!("{loss:?}, held before by {held_before}: {answers:?}");
 
             let (name, answer) = winner(&answers, "action", &json!("acquired"));
+            assert_eq!(name, held.1, "{what}");
+            let lost = match held_before {
+                "its own session" => json!(["k"]),
+                _ => json!([]),
+            };
+            assert_eq!(told(&answers.0, "locks", "file_path"), lost, "{what}");
             let loser = if name == "p" { &answers.1 } else { &answers.0 };
             assert_eq!(loser["locked_by"], name, "{what}");
             let token = answer["fencing_token"].as_i64().expect("a token");
@@ -151,9 +196,9 @@ async fn of_a_reviving_call_and_a_rival_one_gets_the_lock() {
 
 #[tokio::test]
 async fn of_a_reviving_call_and_a_rival_one_gets_the_task() {
-    for loss in [Loss::Ended, Loss::Silent] {
+    for (loss, held) in losses() {
         for claimed_before in [false, true] {
-            let race = Race::new().await;
+            let race = Race::new(held.0).await;
             let task = json!({ "agent_id": "sub", "task_type": "t", "task_description": "d" });
             race.post("/work/submit", &task).await;
             let body = json!({ "agent_type": "t" });
@@ -169,6 +214,8 @@ async fn of_a_reviving_call_and_a_rival_one_gets_the_task() {
             let what = format!("{loss:?}, claimed before: {claimed_before}: {answers:?}");
 
             let (name, answer) = winner(&answers, "success", &json!(true));
+            assert_eq!(name, held.1, "{what}");
+            assert_eq!(answers.0["revived"], true, "{what}");
             let loser = if name == "p" { &answers.1 } else { &answers.0 };
             assert_eq!(loser["reason"], "no_tasks_available", "{what}");
             let attempt = 1 + i64::from(claimed_before);
@@ -188,9 +235,9 @@ async fn of_a_reviving_call_and_a_rival_one_gets_the_task() {
 
 #[tokio::test]
 async fn of_a_reviving_call_and_a_rival_one_gets_the_last_ports() {
-    for loss in [Loss::Ended, Loss::Silent] {
+    for (loss, held) in losses() {
         for held_before in [false, true] {
-            let race = Race::new().await;
+            let race = Race::new(held.0).await;
             if held_before {
                 let own = json!({ "agent_id": "p", "session_id": "s" });
                 race.post("/ports/allocate", &own).await;
@@ -200,6 +247,9 @@ async fn of_a_reviving_call_and_a_rival_one_gets_the_last_ports() {
             let what = format!("{loss:?}, held before: {held_before}: {answers:?}");
 
             let (name, _) = winner(&answers, "success", &json!(true));
+            assert_eq!(name, held.1, "{what}");
+            let lost = if held_before { json!(["s"]) } else { json!([]) };
+            assert_eq!(told(&answers.0, "ports", "session_id"), lost, "{what}");
             let loser = if name == "p" { &answers.1 } else { &answers.0 };
             assert_eq!(loser["error"], "no_ports_available", "{what}");
             let held = race.service.rows("select agent_id, slot from port_block").await;
@@ -219,7 +269,7 @@ async fn of_a_reviving_call_and_a_rival_one_gets_the_last_ports() {
 
 #[tokio::test]
 async fn what_a_revived_session_takes_is_not_tidied_away_by_maintenance_that_began_before() {
-    let race = Race::new().await;
+    let race = Race::new(OF_REVIVAL).await;
     // More rows than the database reads ahead during the clean-up.
     for n in 0..80 {
         race.client.acquire("p", &format!("k{n:02}"), json!({ "session_id": "s" })).await;

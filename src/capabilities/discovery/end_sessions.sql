@@ -9,7 +9,8 @@
 -- Every operation that ends a session calls this: nothing else knows what a session can hold. Rows are
 -- locked in the order sessions, locks, tasks, ports, each by its key, which prevents deadlocks. `for
 -- update` checks the conditions again on the newest row (EvalPlanQual), so a session that calls
--- meanwhile stays live. What a session had already lost is cleared but not counted.
+-- meanwhile stays live. What a session had already lost is cleared but not counted. What it held is
+-- recorded as its loss, which its next call is told (`revive_session`).
 create or replace function end_sessions(
     in_workspace text, in_agent_id text, in_session_id text, in_session_timeout interval,
     in_dry_run boolean,
@@ -67,6 +68,7 @@ create or replace function release_session_locks(
 ) returns bigint language plpgsql as $$
 declare
     lock record;
+    was_live boolean;
     released bigint := 0;
 begin
     for lock in
@@ -75,9 +77,14 @@ begin
         order by l.key
         for update
     loop
-        released := released + is_live(in_workspace, in_agent_id, in_session_id,
-            lock.locked_at, lock.expires_at, unlimited_session_timeout())::integer;
+        was_live := is_live(in_workspace, in_agent_id, in_session_id, lock.locked_at, lock.expires_at,
+            unlimited_session_timeout());
+        released := released + was_live::integer;
         if not in_dry_run then
+            if was_live then
+                perform store_loss(in_workspace, in_agent_id, in_session_id, 'lock', lock.key,
+                    lock.token::text, lock.locked_at);
+            end if;
             perform free_lock(in_workspace, lock.key, lock.token);
         end if;
     end loop;
@@ -96,7 +103,7 @@ declare
     requeued bigint := 0;
 begin
     for task in
-        select t.id, t.attempt >= t.max_attempts as is_exhausted
+        select t.id, t.attempt >= t.max_attempts as is_exhausted, t.claim_token, t.claimed_at
         from work_task t
         where t.workspace = in_workspace and t.claimed_by = in_agent_id
             and t.claimed_session_id = in_session_id and t.status in ('claimed', 'running')
@@ -107,6 +114,8 @@ begin
     loop
         requeued := requeued + (not task.is_exhausted)::integer;
         if not in_dry_run then
+            perform store_loss(in_workspace, in_agent_id, in_session_id, 'claim', task.id::text,
+                task.claim_token, task.claimed_at);
             perform requeue_or_fail_task(in_workspace, task.id, task.is_exhausted);
         end if;
     end loop;
@@ -141,6 +150,7 @@ create or replace function release_session_ports(
 ) returns bigint language plpgsql as $$
 declare
     block record;
+    was_live boolean;
     released bigint := 0;
 begin
     for block in
@@ -149,9 +159,14 @@ begin
         order by p.slot
         for update
     loop
-        released := released + is_live(in_workspace, in_agent_id, in_session_id,
-            block.allocated_at, block.expires_at, unlimited_session_timeout())::integer;
+        was_live := is_live(in_workspace, in_agent_id, in_session_id, block.allocated_at,
+            block.expires_at, unlimited_session_timeout());
+        released := released + was_live::integer;
         if not in_dry_run then
+            if was_live then
+                perform store_loss(in_workspace, in_agent_id, in_session_id, 'port', block.slot::text,
+                    null, block.allocated_at);
+            end if;
             delete from port_block p where p.workspace = in_workspace and p.slot = block.slot;
         end if;
     end loop;
@@ -159,7 +174,8 @@ begin
 end
 $$;
 
--- Ends a session of the caller, and its MCP connections. An unknown session is refused.
+-- Ends a session of the caller, and its MCP connections. An unknown session is refused. The answer tells
+-- what was freed, so only the session itself is told again, where it is used once more.
 create or replace function deregister_session(
     in_workspace text, cx request, in_session_id text,
     out is_known boolean, out sessions bigint, out locks_released bigint, out tasks_requeued bigint,
@@ -174,6 +190,11 @@ begin
     select e.sessions, e.locks_released, e.tasks_requeued, e.ports_released
     into sessions, locks_released, tasks_requeued, ports_released
     from end_sessions(in_workspace, cx.agent_id, in_session_id, null, false) e;
+    if sessions > 0 then
+        update session_loss l set is_told = true
+        where l.workspace = in_workspace and l.agent_id = cx.agent_id
+            and l.session_id = in_session_id;
+    end if;
     perform record_audit(
         in_workspace, cx, 'deregister_agent',
         jsonb_build_object('session_id', in_session_id, 'capabilities', null),

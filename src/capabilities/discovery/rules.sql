@@ -37,6 +37,16 @@ create or replace function is_live_with_session(
         false)
 $$;
 
+-- Whether a session held a lock or a block of ports when it made its last call. `revived_at` is that of
+-- its earlier revivals, at which it was told what it had lost before.
+create or replace function was_held_at_last_call(
+    since timestamptz, expires_at timestamptz, session_timeout interval, last_heartbeat_at timestamptz,
+    revived_at timestamptz
+) returns boolean language sql stable parallel safe as $$
+    select is_live_with_session(
+        since, expires_at, session_timeout, last_heartbeat_at, null, last_heartbeat_at, revived_at)
+$$;
+
 -- Whether a lock or a block of ports of this holder is live now: looks up the holder's session and
 -- calls `is_live_with_session`. False without a holder (`expires_at` is null then).
 create or replace function is_live(

@@ -3,11 +3,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sqlx::types::Json;
+use uuid::Uuid;
 
 use crate::{
     access::IdentityMode,
-    operation::{Context, Meta, Operation, Tool},
-    values::{Result, limits::MAX_ID_BYTES},
+    config::Config,
+    operation::{Context, Meta, Operation, Tool, name_ports},
+    values::{Result, Timestamp, limits::MAX_ID_BYTES},
 };
 
 /// The caller has not registered this session. The function `deregister_session` records this too.
@@ -16,6 +18,10 @@ pub(super) const SESSION_NOT_FOUND: &str = "session_not_found";
 /// Register your session when you start work. Other agents can then see you, and if you fall
 /// silent, what you hold is freed instead of blocking them. Register again to change what you
 /// registered.
+///
+/// Pass the session id that your session hook printed, or the value of `CLAUDE_CODE_SESSION_ID`, if
+/// you know it: your tools and your hooks then share one session. The answer lists what your other
+/// sessions hold; after a restart, `adopt` takes it over.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct RegisterSession {
     /// A name of your own for the session. Empty or absent: the service generates one and returns
@@ -39,6 +45,10 @@ pub struct RegisterSession {
         "architect", "reviewer", "implementer", "analyst", "runner", "gatekeeper", null
     ]))]
     pub phase_archetype: Option<String>,
+    /// Whether this session takes over what your other live sessions hold: after a restart, but not
+    /// while they are still at work.
+    #[serde(default)]
+    pub adopt: bool,
 }
 
 /// A registered session.
@@ -51,6 +61,96 @@ pub struct RegisteredSession {
     pub session_id: String,
     /// Always null.
     pub error: Option<String>,
+    /// What your other live sessions hold. Absent if nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_elsewhere: Option<Held>,
+    /// With `adopt`: what this session has taken over, with the tokens, which stay valid. Absent
+    /// otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<Held>,
+    /// What your sessions have lost to others because they ended or fell silent, and you were not told
+    /// yet: `locks`, `claims` and `ports`, each at most 100. Absent if nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Value>,
+}
+
+/// What sessions of one agent hold.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Held {
+    /// Locks, by their key.
+    pub locks: Vec<HeldLock>,
+    /// Claims of tasks. Other calls extend their leases from now on.
+    pub claims: Vec<HeldClaim>,
+    /// Blocks of ports.
+    pub ports: Vec<HeldPorts>,
+    /// Whether there are more than the 100 that each list can have.
+    pub truncated: bool,
+}
+
+/// A lock of a session.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+pub struct HeldLock {
+    /// The key in canonical form.
+    pub file_path: String,
+    /// The current fencing token. With it, any of your sessions can release the lock.
+    pub fencing_token: i64,
+    /// The session that holds, or held, the lock.
+    pub session_id: String,
+    /// When the lock expires unless it is refreshed.
+    pub expires_at: Timestamp,
+}
+
+/// A claim of a session.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+pub struct HeldClaim {
+    /// Id of the task.
+    pub task_id: Uuid,
+    /// Token of the claim. With it, any of your sessions can renew or complete the task.
+    pub claim_token: String,
+    /// The session that holds, or held, the claim.
+    pub session_id: String,
+    /// When the claim expires unless it is renewed.
+    pub claim_expires_at: Timestamp,
+}
+
+/// A block of ports of a session.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct HeldPorts {
+    /// The first port of the block.
+    pub db_port: i32,
+    /// The session that holds, or held, the ports.
+    pub session_id: String,
+    /// When the ports are freed unless they are allocated again.
+    pub expires_at: Timestamp,
+}
+
+/// What sessions hold, as the database function `held_lists` returns it.
+#[derive(Debug, Deserialize)]
+struct HeldRows {
+    locks: Vec<HeldLock>,
+    claims: Vec<HeldClaim>,
+    ports: Vec<HeldSlot>,
+    truncated: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct HeldSlot {
+    slot: i32,
+    session_id: String,
+    expires_at: Timestamp,
+}
+
+impl HeldRows {
+    /// Names the ports of the slots.
+    fn into_held(self, config: &Config) -> Held {
+        let ports = self.ports.into_iter().map(|block| HeldPorts {
+            db_port: config.ports.first_port(block.slot),
+            session_id: block.session_id,
+            expires_at: block.expires_at,
+        });
+        let Self { locks, claims, truncated, .. } = self;
+        Held { locks, claims, ports: ports.collect(), truncated }
+    }
 }
 
 impl Operation for RegisterSession {
@@ -81,10 +181,13 @@ impl Operation for RegisterSession {
             None => new_session_id(&cx.caller.agent_id),
         };
         let capabilities = self.capabilities.unwrap_or_default();
-        sqlx::query!(
+        let told = sqlx::query!(
             r#"
-            select register_session(
-                $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11, $12, $13, $14
+            select
+                held_elsewhere as "held_elsewhere: Json<HeldRows>",
+                adopted as "adopted: Json<HeldRows>", lost
+            from begin_session(
+                $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11, $12, $13, $14, $15
             )
             "#,
             cx.caller.workspace,
@@ -101,23 +204,36 @@ impl Operation for RegisterSession {
             Json(self.metadata.unwrap_or_default()) as _,
             self.phase_archetype,
             cx.caller.connection_id,
+            self.adopt,
         )
-        .execute(cx.db)
+        .fetch_one(cx.db)
         .await?;
-        Ok(RegisteredSession { success: true, session_id, error: None })
+        let named = |Json(held): Json<HeldRows>| held.into_held(cx.config);
+        let lost = told.lost.map(|mut lost| {
+            name_ports(cx.config, &mut lost);
+            lost
+        });
+        Ok(RegisteredSession {
+            success: true,
+            session_id,
+            error: None,
+            held_elsewhere: told.held_elsewhere.map(named),
+            adopted: told.adopted.map(named),
+            lost,
+        })
     }
 }
 
 /// Returns a unique session id that begins with the agent id. A long agent id is cut, so that the
 /// session id stays within the limit for ids.
 fn new_session_id(agent_id: &str) -> String {
-    let unique = uuid::Uuid::new_v4();
+    let unique = Uuid::new_v4();
     let max_bytes = MAX_ID_BYTES - "-".len() - unique.to_string().len();
     format!("{}-{unique}", &agent_id[..agent_id.floor_char_boundary(max_bytes)])
 }
 
-/// Report that you are still at work, if you make no other call for a while. Any call that names
-/// your session is a heartbeat too. Without a session, the heartbeat counts for your latest one.
+/// Report that you are still at work, if you make no other call for a while. Any other call is a
+/// heartbeat too: one that names a session for that one, any other for all your live sessions.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct Heartbeat {
     /// Your role in the current phase. Absent: unchanged.

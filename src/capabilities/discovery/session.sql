@@ -1,7 +1,6 @@
 -- Registration and heartbeat of sessions.
 
--- Registers a session, or updates its description. A session that has ended is revived, without what it
--- held. Claims made before the session was registered depended on their lease alone; from now on they
+-- Registers a session, or updates its description. Claims made before the session was registered depended on their lease alone; from now on they
 -- also expire with the session's timeout.
 create or replace function register_session(
     in_workspace text, cx request, in_session_id text, in_capabilities text[], in_current_task text,
@@ -46,9 +45,32 @@ begin
 end
 $$;
 
--- Records the heartbeat of the session that the caller names or, without a name, of the caller's live
--- session with the latest heartbeat. Returns the session's id, or null where there is no such session.
--- Heartbeats have no audit row.
+-- Registers a session, and returns what its agent should know: `held_elsewhere`, what other live sessions
+-- of the agent hold; `adopted`, what this session takes over from them (with `in_adopts`); and `lost`,
+-- what other sessions of the agent have lost to others, once.
+create or replace function begin_session(
+    in_workspace text, cx request, in_session_id text, in_capabilities text[], in_current_task text,
+    in_delegated_from text, in_metadata jsonb, in_phase_archetype text, in_connection_id text,
+    in_adopts boolean,
+    out held_elsewhere jsonb, out adopted jsonb, out lost jsonb
+) language plpgsql as $$
+begin
+    perform register_session(
+        in_workspace, cx, in_session_id, in_capabilities, in_current_task, in_delegated_from,
+        in_metadata, in_phase_archetype, in_connection_id);
+    if in_adopts then
+        adopted := adopt_held_elsewhere(
+            in_workspace, cx.agent_id, in_session_id, cx.session_timeout);
+    end if;
+    held_elsewhere := list_held_elsewhere(
+        in_workspace, cx.agent_id, in_session_id, cx.session_timeout);
+    lost := tell_losses_elsewhere(in_workspace, cx.agent_id, in_session_id);
+end
+$$;
+
+-- Records the heartbeat of the session in which the caller acts or, where it acts in none, of all live
+-- sessions of the caller. Returns the session's id, that of the latest one where there are several, or
+-- null where there is no such session. Heartbeats have no audit row.
 create or replace function record_session_heartbeat(
     in_workspace text, cx request, in_phase_archetype text, out session_id text
 ) language plpgsql as $$
@@ -64,13 +86,45 @@ begin
     if session_id is null then
         return;
     end if;
-    cx.session_id := session_id;
     perform record_heartbeat(in_workspace, cx);
     if in_phase_archetype is not null then
         update agent_session s set phase_archetype = in_phase_archetype
         where s.workspace = in_workspace and s.agent_id = cx.agent_id
-            and s.session_id = cx.session_id
+            and s.session_id = record_session_heartbeat.session_id
             and s.phase_archetype is distinct from in_phase_archetype;
     end if;
+end
+$$;
+
+-- Decides in which session an MCP call acts that comes through a connection or names no session: the
+-- table in docs/states.md. A call that names none is a heartbeat for every live session of its agent.
+create or replace function find_session(
+    in_workspace text, in_agent_id text, in_connection_id text, in_named_session_id text,
+    session_timeout interval, out session_id text, out has_ended boolean
+) language plpgsql as $$
+declare
+    at timestamptz := clock_timestamp();
+    live text[];
+begin
+    if in_connection_id is not null then
+        select c.session_id, c.has_ended into session_id, has_ended from mcp_connection c
+        where c.workspace = in_workspace and c.agent_id = in_agent_id
+            and c.connection_id = in_connection_id;
+    end if;
+    has_ended := coalesce(has_ended, false);
+    if has_ended then
+        return;
+    elsif in_named_session_id is not null then
+        session_id := in_named_session_id;
+        return;
+    elsif in_connection_id is null then
+        live := array(
+            select s.session_id from agent_session s
+            where s.workspace = in_workspace and s.agent_id = in_agent_id
+                and is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, at)
+            limit 2);
+        session_id := case when cardinality(live) = 1 then live[1] end;
+    end if;
+    perform record_agent_heartbeat(in_workspace, in_agent_id, session_timeout);
 end
 $$;

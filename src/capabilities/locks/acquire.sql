@@ -88,6 +88,7 @@ begin
                 expires_at = at + in_ttl, refresh_count = 0, took_over_from = l.agent_id
             where l.workspace = in_workspace and l.key = in_key and l.token = checked.token
                 and l.agent_id is not distinct from checked.agent_id
+                and l.locked_at is not distinct from checked.locked_at
                 and l.expires_at is not distinct from checked.expires_at
             returning 'acquired', l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at,
                 l.expires_at, l.token, l.took_over_from, null::bigint into granted;
@@ -96,13 +97,20 @@ begin
                 expires_at = at + in_ttl, refresh_count = l.refresh_count + 1,
                 reason = coalesce(in_reason, l.reason)
             where l.workspace = in_workspace and l.key = in_key and l.token = checked.token
-                and l.agent_id = checked.agent_id and l.expires_at = checked.expires_at
+                and l.agent_id = checked.agent_id and l.locked_at = checked.locked_at
+                and l.expires_at = checked.expires_at
             returning 'refreshed', l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at,
                 l.expires_at, l.token, null, null::bigint into granted;
         else
             return checked;
         end if;
     end loop;
+    if granted.verdict = 'acquired' and checked.session_id is not null
+        and (checked.agent_id, checked.session_id) is distinct from (cx.agent_id, cx.session_id)
+    then
+        perform record_loss(in_workspace, checked.agent_id, checked.session_id, 'lock', in_key,
+            checked.token::text, checked.locked_at, checked.expires_at, cx.session_timeout);
+    end if;
     return granted;
 end
 $$;

@@ -1,7 +1,8 @@
 -- Release of locks, by their holder or by an administrator.
 
--- Releases the caller's lock on a key. Returns why this was refused, or null. The row is written only
--- while it still has the token that was read, so a refused call locks no row and delays no other call.
+-- Releases the caller's lock on a key. Returns why this was refused, or null. The current token proves
+-- that a lock of another session of the agent is the caller's own. The row is written only while it is
+-- as it was read, so a refused call locks no row and delays no other call.
 create or replace function release_lock(
     in_workspace text, cx request, in_key text, in_token bigint, out refusal text
 ) language plpgsql as $$
@@ -14,12 +15,13 @@ begin
     select l.agent_id, l.session_id, l.locked_at, l.expires_at, l.token into held
     from file_lock l where l.workspace = in_workspace and l.key = in_key;
     refusal := case
-        when is_owned_by_other(held.agent_id, held.session_id, cx.agent_id, cx.session_id) is not false
+        when is_owned_by_other_without_proof(held.agent_id, held.session_id, in_token = held.token,
+                cx.agent_id, cx.session_id) is not false
             or not is_live(in_workspace, held.agent_id, held.session_id, held.locked_at,
                 held.expires_at, cx.session_timeout)
             then 'lock_not_found_or_not_owner'
         when held.token <> in_token then 'stale_fencing_token'
-        when not free_lock(in_workspace, in_key, held.token) then 'lock_not_found_or_not_owner'
+        when not free_unchanged_lock(in_workspace, in_key, held.token, held.locked_at) then 'lock_not_found_or_not_owner'
     end;
     perform record_audit(
         in_workspace, cx, 'release_lock', jsonb_build_object('file_path', in_key),

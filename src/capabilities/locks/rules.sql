@@ -8,6 +8,15 @@ create or replace function is_owned_by_other(
     select agent_id <> caller_agent_id or coalesce(session_id <> caller_session_id, false)
 $$;
 
+-- The same for a caller that can have proven that the lock or the claim is its own: the current fencing
+-- token or claim token of the same agent is proof enough, whatever the session.
+create or replace function is_owned_by_other_without_proof(
+    agent_id text, session_id text, is_proven boolean, caller_agent_id text, caller_session_id text
+) returns boolean language sql immutable parallel safe as $$
+    select is_owned_by_other(
+        agent_id, case when is_proven then null else session_id end, caller_agent_id, caller_session_id)
+$$;
+
 -- Whether a waiter still counts in the queue: a replica is still serving its request.
 create or replace function is_waiter_alive(alive_until timestamptz, at timestamptz) returns boolean
 language sql immutable parallel safe as $$
@@ -19,11 +28,21 @@ $$;
 create or replace function free_lock(in_workspace text, in_key text, in_token bigint) returns boolean
 language plpgsql as $$
 begin
+    return free_unchanged_lock(in_workspace, in_key, in_token, null);
+end
+$$;
+
+-- Frees a key while its lock is still the one that the caller has read: not released, taken or adopted by
+-- another session since. Returns false otherwise. Null as `in_locked_at` leaves it to the token.
+create or replace function free_unchanged_lock(
+    in_workspace text, in_key text, in_token bigint, in_locked_at timestamptz
+) returns boolean language plpgsql as $$
+begin
     update file_lock l set
         agent_id = null, agent_type = null, session_id = null, reason = null, locked_at = null,
         expires_at = null
     where l.workspace = in_workspace and l.key = in_key and l.token = in_token
-        and l.agent_id is not null;
+        and l.agent_id is not null and (in_locked_at is null or l.locked_at = in_locked_at);
     return found;
 end
 $$;

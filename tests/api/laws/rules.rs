@@ -39,6 +39,9 @@ const RULES: [Rule; 7] = [
             "is_heartbeat_due",
             // Selects sessions that have not ended, and leaves the time limit to the rule.
             "end_sessions",
+            // Use the index of an agent's sessions, which is ordered by the last heartbeat.
+            "record_agent_heartbeat",
+            "mark_agent_alive",
         ],
         repeats: &[
             "select from agent_session where ended_at is null",
@@ -52,7 +55,7 @@ const RULES: [Rule; 7] = [
         states: |sql| compares(sql, &["claim_expires_at", "deadline", "available_at"], &ORDER),
         owners: &[
             "is_claim_expired",
-            "is_renewal_due",
+            "is_claim_renewal_due",
             "is_eligible",
             "task_expiry_reason",
             // Use indexes that are ordered by these times.
@@ -102,14 +105,14 @@ const RULES: [Rule; 7] = [
             sql.windows(3).any(|it| it == ["agent_id", "=", "null"])
                 || sql.windows(3).any(|it| it == ["delete", "from", "file_lock"])
         },
-        owners: &["free_lock"],
+        owners: &["free_unchanged_lock"],
         repeats: &["update file_lock l set agent_id = null", "delete from file_lock where true"],
         resembles: "update file_lock set reason = null where agent_id is null",
     },
     Rule {
         name: "how a session ends and is revived",
         states: |sql| sql.windows(2).any(|it| it == ["ended_at", "="]),
-        owners: &["end_sessions", "mark_session_alive"],
+        owners: &["end_sessions", "revive_session"],
         repeats: &["update agent_session s set last_heartbeat_at = at, ended_at = at"],
         resembles: "select is_session_live(ended_at, last_heartbeat_at, session_timeout, at)",
     },

@@ -57,6 +57,8 @@ const MORE_ROWS: &str = "
     values ('own', 'p', 1, 'permit (principal, action, resource);');
     insert into mcp_connection (workspace, agent_id, connection_id, session_id)
     values ('own', 'claude-1', 'the-connection', 's-1');
+    insert into session_loss (workspace, agent_id, session_id, kind, name, token, since)
+    values ('own', 'claude-1', 's-1', 'lock', 'src/lost.rs', '7', now());
     insert into lock_waiter (workspace, id, key, agent_id, agent_type, session_id, alive_until)
     values ('own', gen_random_uuid(), 'src/main.rs', 'claude-2', 't', 's-2', now() + interval '1 hour');
     insert into memory_words (workspace, id, words)
@@ -542,7 +544,12 @@ async fn a_read_finds_rows_of_the_prepared_workspace() {
 /// Functions, the filter that is taken out of each, the request that must notice, and how.
 const BROKEN: [(&str, &str, &str, &str); 3] = [
     ("release_lock", "l.workspace = in_workspace", "POST /locks/release", "sees another workspace"),
-    ("free_lock", "l.workspace = in_workspace", "POST /locks/release", "changes another workspace"),
+    (
+        "free_unchanged_lock",
+        "l.workspace = in_workspace",
+        "POST /locks/release",
+        "changes another workspace",
+    ),
     (
         "end_sessions",
         "s.workspace = in_workspace",
