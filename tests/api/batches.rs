@@ -163,7 +163,9 @@ async fn several_tasks_are_claimed_and_completed_at_once() {
     let more = post(&client, "claim", agent.clone()).await;
     assert_eq!(more["tasks"].as_array().expect("tasks").len(), 2, "as many as there are");
     let none = post(&client, "claim", agent).await;
-    assert_eq!(none, json!({ "success": false, "tasks": [], "reason": "no_tasks_available" }));
+    let reason = (&none["success"], &none["tasks"], &none["reason"]);
+    assert_eq!(reason, (&json!(false), &json!([]), &json!("no_tasks_available")));
+    assert_eq!(none["open_claims"].as_array().expect("claims").len(), 5);
     let claims = "select count(*) from audit_log where operation = 'claim_task' and success";
     assert_eq!(service.scalar::<i64>(claims).await, 5);
 

@@ -814,6 +814,8 @@ async fn any_call_renews_the_claims_of_its_session_and_never_shortens_them() {
     };
     let id = client.submit(json!({})).await;
     client.claim("a", json!({ "session_id": "s-1" })).await;
+    let shown = json!({ "agent_id": "a", "task_id": id, "session_id": "s-1" });
+    ask(&client, "renew", shown).await;
     age().await;
     client.acquire("a", "k", json!({ "session_id": "s-2" })).await;
     assert!(left().await < 31.0, "another session");
@@ -1068,7 +1070,9 @@ async fn a_pattern_can_block_many_pending_tasks_for_every_agent() {
     let once = client.clone().header("idempotency-key", "k");
     assert_eq!(once.claim("a", json!({})).await["task_id"], json!(clean));
     let blocked = nothing("destructive_operation_blocked: no_frobnication");
-    assert_eq!(client.claim("a", json!({})).await, blocked);
+    let refused = client.claim("a", json!({})).await;
+    assert_eq!(refused["reason"], blocked["reason"]);
+    assert_eq!(refused["open_claims"][0]["task_id"], json!(clean));
     service.execute("delete from guardrail_pattern where name = 'no_frobnication'").await;
     assert_eq!(client.claim("a", json!({})).await["description"], "frobnicate 0", "in order again");
 }
@@ -1141,6 +1145,7 @@ async fn a_lease_lasts_as_many_minutes_as_requested() {
     end_leases(&service).await;
     client.claim("a", json!({ "lease_minutes": 20 })).await;
     lasts(20.0).await;
+    ask(&client, "renew", json!({ "agent_id": "a", "task_id": id })).await;
     pass_minutes(&service, 10).await;
     client.acquire("a", "k", json!({})).await;
     lasts(20.0).await;
@@ -1159,8 +1164,9 @@ async fn a_lease_lasts_as_many_minutes_as_requested() {
 async fn a_claim_without_a_session_is_renewed_by_any_call_of_its_agent() {
     let service = Service::start().await;
     let client = service.client();
-    client.submit(json!({})).await;
+    let id = client.submit(json!({})).await;
     client.claim("a", json!({})).await;
+    ask(&client, "renew", json!({ "agent_id": "a", "task_id": id })).await;
     pass_minutes(&service, 30).await;
     client.acquire("b", "k", json!({ "session_id": "s" })).await;
     assert!(minutes_left(&service, "claim_expires_at").await < 31.0, "another agent");
@@ -1655,7 +1661,9 @@ async fn a_claim_uses_the_capabilities_of_the_session_that_it_revives() {
             ))
             .await;
         let refused = client.claim("a", json!({ "session_id": "s" })).await;
-        assert_eq!(refused, nothing("no_tasks_available"), "{ended}");
+        let lost = json!({ "locks": [], "claims": [], "ports": [] });
+        let told = json!({ "revived": true, "lost": lost });
+        assert_eq!(refused, with(nothing("no_tasks_available"), told), "{ended}");
     }
     assert_eq!(
         client.claim("b", json!({})).await["success"],

@@ -87,7 +87,7 @@ fn key(lane: u64, agent: usize) -> String {
 impl Lane<'_> {
     async fn clear(&self) {
         let workspace = &self.workspace;
-        let tables = ["work_task", "work_dependency", "agent_session"];
+        let tables = ["work_task", "work_dependency", "agent_session", "session_loss"];
         let statements =
             tables.map(|it| format!("delete from {it} where workspace = '{workspace}';"));
         self.service.execute(&statements.concat()).await;
@@ -415,6 +415,8 @@ struct History {
     /// Accepted completions by task. An identical repetition gets an identical answer and counts once.
     completions: BTreeMap<String, Vec<Completion>>,
     cancelled: Vec<String>,
+    /// Renewals, which move a claim to the session of their caller: task, agent and session.
+    renewals: Vec<(String, Caller)>,
 }
 
 impl History {
@@ -429,7 +431,9 @@ impl History {
         }
         let id = body["task_id"].as_str().unwrap_or_default().to_owned();
         let attempts = self.claims.iter().filter(|((task, _), _)| *task == id);
-        let mut held = attempts.filter(|(_, (by, _))| by.is(caller)).map(|(_, (_, token))| token);
+        // The session is not compared: a claim that was renewed with its token moves to another one.
+        let attempts = attempts.filter(|(_, (by, _))| by.agent == caller.agent);
+        let mut held = attempts.map(|(_, (_, token))| token);
         match ask {
             Ask::Submit(asked) if body["action"] == "created" => {
                 let twin = self.created.insert(id, (caller, asked));
@@ -446,6 +450,7 @@ impl History {
             Ask::Renew { token, .. } => {
                 let is_theirs = held.any(|it| token.as_ref().is_none_or(|token| token == it));
                 assert!(is_theirs, "the report is not of the claimant: {log}");
+                self.renewals.push((id, caller));
             }
             Ask::Complete { task, token, report } => {
                 let is_theirs = held.any(|it| token.as_ref().is_none_or(|token| token == it));
@@ -498,7 +503,10 @@ impl History {
             if status.is_claimed() {
                 let (by, _) = latest.expect("an answer reported the claim");
                 assert_eq!(task["claimed_by"], name(by.agent), "{place}");
-                assert_eq!(task["claimed_session_id"], json!(by.session), "{place}");
+                let renewals = self.renewals.iter().filter(|(task, _)| task == id);
+                let mut sessions = renewals.map(|(_, by)| by.session).chain([by.session]);
+                let is_known = sessions.any(|it| task["claimed_session_id"] == json!(it));
+                assert!(is_known, "the claim is in another session; {place}");
             }
             let taken = self.completions.get(id).map_or(&[][..], |it| it);
             let ends: Vec<_> = taken.iter().filter(|it| it.answer["status"] != "pending").collect();
@@ -509,8 +517,8 @@ impl History {
                     assert_eq!(task["result"], end.report.result, "{place}");
                     assert_eq!(task["error_message"], end.report.error, "{place}");
                     let (claimant, token) = latest.expect("it was claimed");
-                    let is_latest =
-                        claimant.is(end.by) && end.token.as_ref().is_none_or(|it| it == token);
+                    let is_latest = claimant.agent == end.by.agent
+                        && end.token.as_ref().is_none_or(|it| it == token);
                     assert!(is_latest, "a superseded claimant completed it; {place}");
                 }
                 (Status::Cancelled, [], 1) => {}

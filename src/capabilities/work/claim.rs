@@ -24,8 +24,12 @@ use crate::{
 /// time.
 const MAX_SCANS: u32 = 32;
 
-/// Claim the next task that you can work on. The task is yours until its lease expires; any call of
-/// your session extends the lease. Finish it with complete_work and the `claim_token`.
+/// Claim the next task that you can work on. The task is yours until its lease expires. Once you have
+/// sent the `claim_token` with renew_work, any call of your session extends the lease. Finish the task
+/// with complete_work and the `claim_token`.
+///
+/// If you have other open claims, `open_claims` lists them with their tokens: you may have lost the
+/// answer of an earlier call.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct GetWork {
     /// Id of the calling agent. Empty: the key's own, else `X-Agent-Id`.
@@ -97,6 +101,22 @@ pub struct ClaimedTasks {
     pub tasks: Vec<Claimed>,
     /// Why there is no task: `no_tasks_available` or `destructive_operation_blocked: <names>`.
     pub reason: Option<String>,
+    /// Your other open claims, up to 20. Absent if you have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open_claims: Option<Vec<OpenClaim>>,
+}
+
+/// A claim that you hold.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+pub struct OpenClaim {
+    /// Id of the task.
+    pub task_id: Uuid,
+    /// Token of the claim.
+    pub claim_token: String,
+    /// When the claim expires unless it is renewed.
+    pub claim_expires_at: Timestamp,
+    /// Whether your calls have extended the lease so far. From now on they do.
+    pub renewed: bool,
 }
 
 /// A claimed task, or why there is none.
@@ -127,6 +147,10 @@ pub struct Claimed {
     pub claim_token: Option<String>,
     /// When the lease expires unless it is renewed.
     pub lease_expires_at: Option<Timestamp>,
+    /// Your other open claims, up to 20. Absent if you have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<OpenClaim>>")]
+    pub open_claims: Option<Json<Vec<OpenClaim>>>,
     /// The verdict of `claim_tasks`, see `work/claim.sql`.
     #[serde(skip)]
     verdict: String,
@@ -197,6 +221,10 @@ impl Operation for GetWork {
             tasks = claim.call_many(self.count as i32, cx.db).await?;
         }
         let reason = tasks.first().and_then(|task| task.reason.clone());
+        let open_claims = match is_one {
+            true => None,
+            false => tasks.first_mut().and_then(|task| task.open_claims.take()),
+        };
         let is_claimed = tasks.first().is_some_and(|task| task.success);
         if !is_claimed {
             tasks.truncate(if is_one { 1 } else { 0 });
@@ -205,7 +233,8 @@ impl Operation for GetWork {
             Some(task) if is_one => ClaimAnswer::One(Box::new(task)),
             last => {
                 tasks.extend(last);
-                ClaimAnswer::Many(ClaimedTasks { success: is_claimed, tasks, reason })
+                let open_claims = open_claims.map(|Json(claims)| claims);
+                ClaimAnswer::Many(ClaimedTasks { success: is_claimed, tasks, reason, open_claims })
             }
         })
     }
@@ -227,7 +256,7 @@ async fn rescan(cx: &mut Context<'_>, texts: Option<Json<Vec<TaskText>>>) -> Res
     Ok(Value::Array(scans))
 }
 
-/// A call of the database function `claim_tasks`.
+/// A call of the database function `get_work`.
 #[derive(Clone, Debug)]
 pub(crate) struct Claim {
     actor: Actor,
@@ -253,8 +282,9 @@ impl Claim {
                 verdict as "verdict!", verdict = 'claimed' as "success!", id as task_id, task_type, description, input_data, priority,
                 deadline as "deadline: Timestamp", attempt, claim_token,
                 lease_expires_at as "lease_expires_at: Timestamp", reason,
-                texts as "texts: Json<Vec<TaskText>>"
-            from claim_tasks(
+                texts as "texts: Json<Vec<TaskText>>",
+                open_claims as "open_claims: Json<Vec<OpenClaim>>"
+            from get_work(
                 $1, row($2, $3, $4, $5, $6, $7)::request, $15, $8, $9, $10, $11, $12, $13, $14,
                 true
             )
@@ -287,7 +317,7 @@ impl Transition for Claim {
     async fn call(&self, db: &mut Db) -> Result<Claimed> {
         let rows = self.call_many(1, db).await?;
         let row = rows.into_iter().next();
-        row.ok_or_else(|| Error::Internal("claim_tasks returned no row".into()))
+        row.ok_or_else(|| Error::Internal("get_work returned no row".into()))
     }
 
     async fn call_all(requests: &[Arc<Self>], db: &mut Db) -> Result<Vec<Claimed>> {
@@ -299,7 +329,8 @@ impl Transition for Claim {
                 a.description, a.input_data, a.priority,
                 a.deadline as "deadline: Timestamp", a.attempt, a.claim_token,
                 a.lease_expires_at as "lease_expires_at: Timestamp", a.reason,
-                a.texts as "texts: Json<Vec<TaskText>>"
+                a.texts as "texts: Json<Vec<TaskText>>",
+                a.open_claims as "open_claims: Json<Vec<OpenClaim>>"
             from begin_gathered_call('{}', '{}') as has_begun,
             unnest(
                 case when has_begun then $1::text[] end, $2::text[], $3::text[], $4::text[],
@@ -309,7 +340,7 @@ impl Transition for Claim {
                 workspace, id, agent_id, agent_type, session_id, elapsed_ms, session_timeout, task_types,
                 lease_minutes, trust, guard_version, may_wait, n
             ),
-            claim_tasks(
+            get_work(
                 r.workspace,
                 row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.session_timeout)::request,
                 1, r.task_types, r.lease_minutes, r.trust, r.guard_version, null, true, r.may_wait,

@@ -134,9 +134,10 @@ declare
     pattern_names jsonb := jsonb_build_array();
     violations jsonb;
 begin
+    perform record_lost_claim(in_workspace, picked.id, cx.session_timeout);
     update work_task t set
         status = 'claimed', attempt = t.attempt + 1, is_delayed = false, is_expiry_recorded = false,
-        claim_token = token, claimed_by = cx.agent_id, claimed_session_id = cx.session_id,
+        claim_token = token, is_claim_known = false, claimed_by = cx.agent_id, claimed_session_id = cx.session_id,
         claimed_at = at, started_at = coalesce(t.started_at, at),
         lease_minutes = in_lease_minutes, claim_lease_minutes = in_lease_minutes,
         lease_expires_at = lease_ends_at, claim_expires_at = expires_at,
@@ -159,6 +160,98 @@ begin
             'task_id', granted.id, 'attempt', granted.attempt, 'guardrails', pattern_names),
         true);
     return granted;
+end
+$$;
+
+-- Records the loss of the session whose claim of a task, whose row is locked, has expired and is now
+-- granted to another.
+create or replace function record_lost_claim(in_workspace text, in_id uuid, session_timeout interval)
+returns void language plpgsql as $$
+declare
+    task record;
+begin
+    select t.claimed_by, t.claimed_session_id, t.claim_token, t.claimed_at into task from work_task t
+    where t.workspace = in_workspace and t.id = in_id and t.status in ('claimed', 'running');
+    if task.claimed_session_id is not null then
+        perform record_loss(in_workspace, task.claimed_by, task.claimed_session_id, 'claim',
+            in_id::text, task.claim_token, task.claimed_at, 'infinity', session_timeout);
+    end if;
+end
+$$;
+
+-- Claims up to `in_count` tasks as `claim_tasks` does, and adds to the first row the other open claims
+-- of the caller. They tell an agent that has lost the answer of an earlier claim what it holds.
+create or replace function get_work(
+    in_workspace text, cx request, in_count integer, in_task_types jsonb, in_lease_minutes integer,
+    in_trust integer, in_guard_version text, in_scans jsonb, in_may_rescan boolean,
+    in_can_wait boolean, in_waits_for_rivals boolean
+) returns table (
+    verdict text, id uuid, task_type text, description text, input_data json, priority smallint,
+    deadline timestamptz, attempt smallint, claim_token text, lease_expires_at timestamptz, reason text,
+    texts json, open_claims jsonb
+) language plpgsql as $$
+#variable_conflict use_column
+declare
+    claims claim_verdict[] := array(
+        select c from claim_tasks(in_workspace, cx, in_count, in_task_types, in_lease_minutes, in_trust,
+            in_guard_version, in_scans, in_may_rescan, in_can_wait, in_waits_for_rivals) c);
+    others jsonb;
+begin
+    if claims[1].verdict in ('claimed', 'none') then
+        others := list_open_claims(
+            in_workspace, cx, array(select c.id from unnest(claims) c where c.id is not null));
+    end if;
+    return query
+    select c.verdict, c.id, c.task_type, c.description, c.input_data, c.priority, c.deadline, c.attempt,
+        c.claim_token, c.lease_expires_at, c.reason, c.texts, case when n = 1 then others end
+    from unnest(claims) with ordinality c (
+        verdict, id, task_type, description, input_data, priority, deadline, attempt, claim_token,
+        lease_expires_at, reason, texts, n
+    )
+    order by n;
+end
+$$;
+
+-- Lists the claims that a caller holds besides those of `in_except`, at most 20, the oldest first. Null
+-- where there is none. The agent knows of the listed claims from now on; `renewed` says whether calls
+-- already extended the lease of each.
+create or replace function list_open_claims(in_workspace text, cx request, in_except uuid[])
+returns jsonb language plpgsql as $$
+declare
+    at timestamptz := clock_timestamp();
+    claims jsonb := '[]'::jsonb;
+    held record;
+begin
+    for held in
+        select t.id, t.task_type, t.claim_token, t.claim_expires_at, t.is_claim_known from work_task t
+        where t.workspace = in_workspace and t.claimed_by = cx.agent_id
+            and t.status in ('claimed', 'running') and t.id <> all(in_except)
+            and not is_owned_by_other(t.claimed_by, t.claimed_session_id, cx.agent_id, cx.session_id)
+            and not is_claim_expired(t.status, t.claim_expires_at, at)
+        order by t.claimed_at, t.id limit 20
+    loop
+        if not held.is_claim_known then
+            perform mark_claim_known(in_workspace, held.id, held.claim_token);
+        end if;
+        claims := claims || jsonb_build_object('task_id', held.id, 'claim_token', held.claim_token,
+            'claim_expires_at', held.claim_expires_at, 'renewed', held.is_claim_known);
+    end loop;
+    return nullif(claims, '[]');
+end
+$$;
+
+-- Returns the tokens of those of these tasks that an agent has claimed, and marks the claims as known.
+create or replace function list_claim_tokens(in_workspace text, in_agent_id text, in_ids uuid[])
+returns table (task_id uuid, claim_token text) language plpgsql as $$
+begin
+    foreach task_id in array in_ids loop
+        select t.claim_token into claim_token from work_task t
+        where t.workspace = in_workspace and t.id = task_id and t.claimed_by = in_agent_id
+            and t.status in ('claimed', 'running');
+        continue when claim_token is null;
+        perform mark_claim_known(in_workspace, task_id, claim_token);
+        return next;
+    end loop;
 end
 $$;
 

@@ -1,7 +1,8 @@
 -- Renewal, completion and cancellation of claimed tasks.
 
 -- Renews the lease of a claim for `in_lease_minutes` or, when that is null, for as long as the claim
--- requested.
+-- requested. A claim of another session of the agent, which its token proves, moves to the caller's: the
+-- end of that session does not take it away any more.
 create or replace function renew_task(
     in_workspace text, cx request, in_id uuid, in_claim_token text, in_lease_minutes integer,
     out success boolean, out status text, out task_id uuid, out lease_expires_at timestamptz,
@@ -11,6 +12,7 @@ declare
     at timestamptz;
     task work_task;
     minutes integer;
+    new_session_id text;
     new_claim_expires_at timestamptz;
 begin
     perform record_heartbeat(in_workspace, cx);
@@ -26,14 +28,16 @@ begin
         status := 'running';
         task_id := in_id;
         lease_expires_at := at + make_interval(mins => minutes);
+        new_session_id := session_of_renewed_claim(in_workspace, cx, task.claimed_session_id);
         -- Not within the update: on Citus it runs on a shard, where the function cannot read sessions.
         new_claim_expires_at := claim_expiry(
             lease_expires_at,
             registered_session_timeout(
-                in_workspace, cx.agent_id, task.claimed_session_id, cx.session_timeout),
+                in_workspace, cx.agent_id, new_session_id, cx.session_timeout),
             at);
         update work_task t set
             status = renew_task.status, is_expiry_recorded = false, lease_minutes = minutes,
+            is_claim_known = true, claimed_session_id = new_session_id,
             lease_expires_at = renew_task.lease_expires_at,
             claim_expires_at = new_claim_expires_at
         where t.workspace = in_workspace and t.id = in_id;
@@ -46,8 +50,31 @@ begin
 end
 $$;
 
+-- Returns the session of a claim that its agent renews: the caller's, where the caller acts in one. A
+-- claim of a session that has ended otherwise becomes one without a session.
+create or replace function session_of_renewed_claim(
+    in_workspace text, cx request, in_claimed_session_id text
+) returns text language plpgsql stable as $$
+declare
+    at timestamptz := clock_timestamp();
+begin
+    return case
+        when in_claimed_session_id is null or in_claimed_session_id = cx.session_id
+            then in_claimed_session_id
+        when cx.session_id is not null then cx.session_id
+        when not exists (
+            select from agent_session s
+            where s.workspace = in_workspace and s.agent_id = cx.agent_id
+                and s.session_id = in_claimed_session_id
+                and not is_session_live(s.ended_at, s.last_heartbeat_at, cx.session_timeout, at)
+        ) then in_claimed_session_id
+    end;
+end
+$$;
+
 -- Checks whether a caller may renew or complete a claim. Returns why not, or null. The token of a
--- superseded claim is refused whichever agent sends it.
+-- superseded claim is refused whichever agent sends it. The current one proves that a claim of another
+-- session of the agent is the caller's own.
 create or replace function check_claim(
     in_id uuid, claimed_by text, claimed_session_id text, claim_token text, current_status text,
     cx request, in_claim_token text
@@ -57,7 +84,8 @@ begin
         when in_id is null then 'task_not_found_or_not_claimed_by_agent'
         when in_claim_token <> coalesce(claim_token, '') then 'claim_superseded'
         when claimed_by is null
-            or is_owned_by_other(claimed_by, claimed_session_id, cx.agent_id, cx.session_id)
+            or is_owned_by_other_without_proof(claimed_by, claimed_session_id,
+                in_claim_token = claim_token, cx.agent_id, cx.session_id)
             then 'task_not_found_or_not_claimed_by_agent'
         when current_status not in ('claimed', 'running') then 'task_already_finished'
     end;
@@ -91,7 +119,8 @@ begin
     from work_task t where t.workspace = in_workspace and t.id = in_id for update;
     at := clock_timestamp();
     is_repeat := coalesce(task.completion -> 'report' = report, false)
-        and coalesce(task.completion ->> 'session_id' = cx.session_id, true);
+        and (coalesce(task.completion ->> 'session_id' = cx.session_id, true)
+            or coalesce(task.completion ->> 'claim_token' = in_claim_token, false));
     if is_repeat then
         status := task.completion ->> 'status';
         retry_at := (task.completion ->> 'retry_at')::timestamptz;
@@ -112,6 +141,7 @@ begin
             retry_at := finished.retry_at;
         elsif reason = in_refusal then
             status := 'blocked';
+            perform mark_claim_known(in_workspace, in_id, task.claim_token);
         end if;
         if status is not null then
             perform record_guardrail_violations(in_workspace, cx, in_violations);
@@ -168,7 +198,7 @@ begin
         is_expiry_recorded = false,
         available_at = coalesce(finish_claim.retry_at, t.available_at),
         is_delayed = will_retry,
-        completion = new_completion
+        completion = new_completion || jsonb_build_object('claim_token', t.claim_token)
     where t.workspace = in_workspace and t.id = in_id;
     if in_success then
         perform decrement_open_dependencies(in_workspace, in_id);
@@ -210,5 +240,21 @@ begin
         case when success then jsonb_build_object('status', status)
             else jsonb_build_object('reason', reason) end,
         success);
+end
+$$;
+
+-- Records that the agent of a claim knows its token, unless the task was claimed again since. A row that
+-- another call has locked is skipped: this call can have locked other tasks, and must not wait. The next
+-- list marks it.
+create or replace function mark_claim_known(in_workspace text, in_id uuid, in_claim_token text)
+returns void language plpgsql as $$
+begin
+    perform from work_task t
+    where t.workspace = in_workspace and t.id = in_id and t.claim_token = in_claim_token
+        and not t.is_claim_known
+    for update skip locked;
+    if found then
+        update work_task t set is_claim_known = true where t.workspace = in_workspace and t.id = in_id;
+    end if;
 end
 $$;

@@ -69,23 +69,34 @@ create or replace function is_eligible(
         and (archetype is null or coalesce(archetype = any(capabilities), true))
 $$;
 
--- Whether a call renews a claim: the claim has not expired, belongs to the calling session or to no
--- session, and was not renewed within `heartbeat_interval`. A claim whose session was registered after
--- the claim is due too, because it expires too late (last condition). `session_timeout` is that of the
--- calling session, null when it is not registered.
-create or replace function is_renewal_due(
-    claimed_session_id text, claim_expires_at timestamptz, lease_minutes integer, caller_session_id text,
-    session_timeout interval, at timestamptz
+-- Whether a call that keeps a claim alive renews it: the claim has not expired, would expire later, and
+-- was not renewed within `heartbeat_interval`. A claim whose session was registered after the claim is
+-- due too, because it expires too late (last condition). `session_timeout` is null for a claim without a
+-- session, or whose session is not registered.
+create or replace function is_claim_renewal_due(
+    is_claim_known boolean, claim_expires_at timestamptz, lease_expires_at timestamptz,
+    lease_minutes integer, session_timeout interval, at timestamptz
 ) returns boolean language sql stable parallel safe as $$
-    select coalesce(claimed_session_id = caller_session_id, claimed_session_id is null)
-        and claim_expires_at > at
+    select claim_expires_at > at
         and (
-            claim_expires_at < at - heartbeat_interval() + least(
-                make_interval(mins => lease_minutes),
-                case when claimed_session_id is not null then session_timeout end)
-            or claim_expires_at > at + heartbeat_interval()
-                + case when claimed_session_id is not null then session_timeout end
+            (claim_expires_at < claim_expiry(
+                    renewed_lease(is_claim_known, lease_expires_at, lease_minutes, at),
+                    session_timeout, at)
+                and claim_expires_at < at - heartbeat_interval() + least(
+                    case when is_claim_known then make_interval(mins => lease_minutes) end,
+                    session_timeout))
+            or claim_expires_at > at + heartbeat_interval() + session_timeout
         )
+$$;
+
+-- Returns when the lease of a claim ends that a call keeps alive. The lease of a claim that its agent
+-- may not know of is not extended: the answer that granted it can have been lost.
+create or replace function renewed_lease(
+    is_claim_known boolean, lease_expires_at timestamptz, lease_minutes integer, at timestamptz
+) returns timestamptz language sql stable parallel safe as $$
+    select case
+        when is_claim_known then greatest(lease_expires_at, at + make_interval(mins => lease_minutes))
+        else lease_expires_at end
 $$;
 
 -- Returns when a claim that is made or renewed now expires: with its lease, or earlier with its
@@ -112,32 +123,40 @@ begin
 end
 $$;
 
--- Renews the leases of the claims that a call keeps alive: those of its session, and those that its
--- agent made without a session. Never shortens a lease. Skips a row that another call has locked: that
--- call renews it too.
-create or replace function renew_claims(in_workspace text, cx request, session_timeout interval)
-returns void language plpgsql as $$
+-- Renews the claims that a call keeps alive: those of its session, and those that its agent made
+-- without a session. For a call without a session (`in_session_id` null), those of all live sessions of
+-- the agent. Never shortens a lease. Skips a row that another call has locked: that call renews it too.
+create or replace function renew_due_claims(
+    in_workspace text, in_agent_id text, in_session_id text, session_timeout interval
+) returns void language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
     claim record;
 begin
     for claim in
-        select t.id, t.claimed_session_id,
-            greatest(t.lease_expires_at, at + make_interval(mins => t.lease_minutes)) as lease_ends_at
+        select t.id, claim_session.timeout,
+            renewed_lease(t.is_claim_known, t.lease_expires_at, t.lease_minutes, at) as lease_ends_at
         from work_task t
-        where t.workspace = in_workspace and t.claimed_by = cx.agent_id
+        left join lateral (
+            select session_timeout as timeout,
+                is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, at) as is_live
+            from agent_session s
+            where s.workspace = in_workspace and s.agent_id = in_agent_id
+                and s.session_id = t.claimed_session_id
+            limit 1
+        ) claim_session on true
+        where t.workspace = in_workspace and t.claimed_by = in_agent_id
             and t.status in ('claimed', 'running')
-            and is_renewal_due(
-                t.claimed_session_id, t.claim_expires_at, t.lease_minutes, cx.session_id,
-                session_timeout, at)
+            and (t.claimed_session_id is null
+                or coalesce(t.claimed_session_id = in_session_id, claim_session.is_live))
+            and is_claim_renewal_due(t.is_claim_known, t.claim_expires_at, t.lease_expires_at,
+                t.lease_minutes, claim_session.timeout, at)
         order by t.id
-        for update skip locked
+        for update of t skip locked
     loop
         update work_task t set
             lease_expires_at = claim.lease_ends_at,
-            claim_expires_at = claim_expiry(
-                claim.lease_ends_at,
-                case when claim.claimed_session_id is not null then session_timeout end, at)
+            claim_expires_at = claim_expiry(claim.lease_ends_at, claim.timeout, at)
         where t.workspace = in_workspace and t.id = claim.id;
     end loop;
 end

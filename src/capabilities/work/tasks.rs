@@ -91,6 +91,9 @@ pub struct Task {
     /// Dependencies that are not completed.
     #[schemars(with = "Vec<Blocker>")]
     pub blocked_by: Json<Vec<Blocker>>,
+    /// Token of the current claim, in a list of your own claims. Absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claim_token: Option<String>,
 }
 
 /// A dependency that is not completed.
@@ -136,7 +139,8 @@ macro_rules! tasks {
                     join work_task b on b.workspace = $1 and b.id = d.depends_on
                     where d.workspace = $1 and d.task_id = t.id
                         and b.status <> 'completed'
-                ), '[]') as "blocked_by!: Json<Vec<Blocker>>"
+                ), '[]') as "blocked_by!: Json<Vec<Blocker>>",
+                null::text as claim_token
             from work_task t, lateral (
                 select
                     task_status(
@@ -190,6 +194,9 @@ pub struct ListWork {
     /// Only tasks that this agent submitted. Absent: any.
     #[schemars(extend("x-max-bytes" = 256))]
     pub submitted_by: Option<String>,
+    /// Only the open claims of the calling agent, in all its sessions, with their tokens.
+    #[serde(default)]
+    pub mine: bool,
     /// Maximum number of tasks, 0 to 500. A higher value counts as 500.
     #[serde(default = "default_limit::<50>")]
     #[schemars(range(min = 0))]
@@ -222,6 +229,8 @@ impl Operation for ListWork {
                 and ($3::text is null or t.task_type = $3)
                 and ($4::text is null or t.claimed_by = $4)
                 and ($5::text is null or t.submitted_by = $5)
+                and ($7::text is null or (t.claimed_by = $7 and t.status in ('claimed', 'running')
+                    and not is_claim_expired(t.status, t.claim_expires_at, statement_timestamp())))
             order by t.priority, t.created_at, t.id
             limit $6",
             cx.caller.workspace,
@@ -230,10 +239,36 @@ impl Operation for ListWork {
             non_empty(self.claimed_by),
             non_empty(self.submitted_by),
             limit.rows(),
+            self.mine.then_some(cx.caller.agent_id.as_str()),
         )
-        .fetch_all(cx.db)
+        .fetch_all(&mut *cx.db)
         .await?;
-        let (tasks, page) = limit.cut(rows);
+        let (mut tasks, page) = limit.cut(rows);
+        if self.mine {
+            add_tokens(cx, &mut tasks).await?;
+        }
         Ok(TaskList { tasks, page })
     }
+}
+
+/// Adds the tokens of the caller's own claims, of which the caller then knows.
+async fn add_tokens(cx: Context<'_>, tasks: &mut [Task]) -> Result<()> {
+    let ids: Vec<_> = tasks.iter().map(|task| task.id).collect();
+    let claims = sqlx::query!(
+        r#"
+        select task_id as "task_id!", claim_token as "claim_token!"
+        from list_claim_tokens($1, $2, $3)
+        "#,
+        cx.caller.workspace,
+        cx.caller.agent_id,
+        &ids,
+    )
+    .fetch_all(cx.db)
+    .await?;
+    for claim in claims {
+        if let Some(task) = tasks.iter_mut().find(|task| task.id == claim.task_id) {
+            task.claim_token = Some(claim.claim_token);
+        }
+    }
+    Ok(())
 }

@@ -205,8 +205,8 @@ pub(super) struct Task {
     deadline_has_passed: bool,
     result: Value,
     error: Value,
-    /// The latest completion: the caller, the report and the answer.
-    completion: Option<(Caller, Report, Value)>,
+    /// The latest completion: the caller, the report, the answer and the token of the claim.
+    completion: Option<(Caller, Report, Value, String)>,
 }
 
 impl Task {
@@ -215,7 +215,7 @@ impl Task {
     }
 
     pub(super) fn completion(&self) -> Option<(Caller, &Report)> {
-        self.completion.as_ref().map(|(by, report, _)| (*by, report))
+        self.completion.as_ref().map(|(by, report, ..)| (*by, report))
     }
 
     /// Sets the status to failed if the deadline or the attempts require it.
@@ -262,10 +262,11 @@ impl Queue {
     /// Applies a request and returns the expected answer. Ids, tokens and times, which the service chooses, are
     /// taken from the actual answer if they are possible.
     pub(super) fn answer(&mut self, caller: Caller, ask: &Ask, actual: &Value) -> Expected {
+        let was_lost = self.is_lost(caller) && !matches!(ask, Ask::Deregister);
         if !matches!(ask, Ask::Register { .. } | Ask::Deregister) {
             self.record_heartbeat(caller);
         }
-        let body = match ask {
+        let mut body = match ask {
             Ask::Submit(asked) => match self.submit(caller, asked, actual) {
                 Ok(body) => body,
                 Err(place) => return (422, place),
@@ -278,7 +279,7 @@ impl Queue {
                 self.complete(caller, *task, token.as_deref(), report, actual)
             }
             Ask::Cancel { task, reason } => self.cancel(caller, *task, *reason),
-            Ask::Register { capabilities } => self.register(caller, capabilities),
+            Ask::Register { capabilities } => self.register(caller, capabilities, actual),
             Ask::Deregister => self.deregister(caller),
             Ask::CleanUp => {
                 let (agents, sessions, requeued) = self.end_silent_sessions();
@@ -308,7 +309,58 @@ impl Queue {
             }
         };
         self.settle();
+        if was_lost {
+            body["revived"] = json!(true);
+        }
+        if was_lost || matches!(ask, Ask::Register { .. }) && actual["lost"].is_object() {
+            body["lost"] = chosen(&actual["lost"], "given tokens", |it| self.can_be_lost(it));
+        }
         (200, body)
+    }
+
+    /// Whether a caller's session has ended or was silent for too long.
+    fn is_lost(&self, caller: Caller) -> bool {
+        let session = caller.session.and_then(|it| self.sessions.get(&(caller.agent, it)));
+        session.is_some_and(|it| it.is_silent || it.has_ended)
+    }
+
+    /// Whether an answer tells that claims are lost which were granted once and are not held any more.
+    fn can_be_lost(&self, lost: &Value) -> bool {
+        let mut claims = lost["claims"].as_array().into_iter().flatten();
+        let is_held = |token: &str| {
+            let mut claims = self.tasks.iter().filter(|it| it.status.is_claimed());
+            claims.any(|it| it.claim.as_ref().is_some_and(|it| it.is_held && it.token == token))
+        };
+        lost["locks"] == json!([])
+            && lost["ports"] == json!([])
+            && claims.all(|it| {
+                let token = it["claim_token"].as_str().unwrap_or_default();
+                self.tokens.contains(token) && !is_held(token)
+            })
+    }
+
+    /// The other open claims that an answer to a claim lists, or nothing.
+    fn add_open_claims(&self, by: Caller, new: Option<usize>, actual: &Value, body: &mut Value) {
+        let is_open = |(place, task): &(usize, &Task)| {
+            let claim = task.claim.as_ref().filter(|_| task.status.is_claimed());
+            Some(*place) != new && claim.is_some_and(|it| it.is_held && it.by.is(by))
+        };
+        let open: BTreeSet<_> = self
+            .tasks
+            .iter()
+            .enumerate()
+            .filter(is_open)
+            .map(|(_, task)| task.claim.as_ref().expect("a claim").token.clone())
+            .collect();
+        if open.is_empty() {
+            return;
+        }
+        let listed = |it: &Value| {
+            let claims = it.as_array().into_iter().flatten();
+            let tokens = claims.map(|it| it["claim_token"].as_str().unwrap_or_default().to_owned());
+            tokens.collect::<BTreeSet<_>>() == open
+        };
+        body["open_claims"] = chosen(&actual["open_claims"], "the open claims", listed);
     }
 
     /// A queue as the service lists it. The list does not show whether a delay has ended, whether a claim is
@@ -496,11 +548,13 @@ impl Queue {
         let is_blocked = |task: &usize| self.tasks[*task].asked.is_destructive && by.trust() < 3;
         let Some(found) = open.iter().copied().find(|it| !is_blocked(it)) else {
             let reason = if open.is_empty() { "no_tasks_available" } else { BLOCKED };
-            return json!({
+            let mut body = json!({
                 "success": false, "task_id": null, "task_type": null, "description": null,
                 "input_data": null, "priority": null, "deadline": null, "reason": reason,
                 "attempt": null, "claim_token": null, "lease_expires_at": null,
             });
+            self.add_open_claims(by, None, actual, &mut body);
+            return body;
         };
         let is_new = |it: &Value| it.as_str().is_some_and(|it| !self.tokens.contains(it));
         let token = chosen(&actual["claim_token"], "a token never given before", is_new);
@@ -517,13 +571,15 @@ impl Queue {
             is_held: true,
         });
         (task.completion, task.result, task.error) = (None, Value::Null, Value::Null);
-        json!({
+        let mut body = json!({
             "success": true, "task_id": task.id, "task_type": task.asked.kind,
             "description": task.asked.description(), "input_data": task.asked.input_data(),
             "priority": task.asked.priority.unwrap_or(5), "deadline": deadline(task),
             "reason": null, "attempt": task.attempt, "claim_token": token,
             "lease_expires_at": in_minutes(&actual["lease_expires_at"], minutes),
-        })
+        });
+        self.add_open_claims(by, Some(found), actual, &mut body);
+        body
     }
 
     /// Whether an agent may claim a task, guardrails aside.
@@ -556,7 +612,8 @@ impl Queue {
         if token.is_some() && token != claim.map(|it| &*it.token) {
             return Some("claim_superseded");
         }
-        if !claim.is_some_and(|it| it.by.is(by)) {
+        let is_proven = token.is_some() && claim.is_some_and(|it| it.by.agent == by.agent);
+        if !is_proven && !claim.is_some_and(|it| it.by.is(by)) {
             return Some(NOT_MINE);
         }
         task.status.is_final().then_some("task_already_finished")
@@ -577,8 +634,15 @@ impl Queue {
                 "reason": refusal,
             });
         };
+        let of = self.tasks[task].claim.as_ref().expect("a claim").by;
+        let session = match (of.session, by.session) {
+            (Some(_), Some(_)) => by.session,
+            (Some(_), None) if self.is_lost(of) => None,
+            _ => of.session,
+        };
         let task = &mut self.tasks[task];
         let claim = task.claim.as_mut().expect("a claim");
+        claim.by.session = session;
         task.status = Status::Running;
         (claim.left, claim.is_held) = (minutes.unwrap_or(claim.minutes), true);
         json!({
@@ -597,8 +661,9 @@ impl Queue {
         actual: &Value,
     ) -> Value {
         let completion = task.and_then(|it| self.tasks[it].completion.as_ref());
-        if let Some((who, what, answer)) = completion
-            && who.is(by)
+        if let Some((who, what, answer, proof)) = completion
+            && who.agent == by.agent
+            && (who.is(by) || token == Some(proof))
             && what == report
         {
             self.repeats += 1;
@@ -619,7 +684,8 @@ impl Queue {
                 "retry_at": null,
             });
         }
-        let claimant = task.claim.as_ref().expect("a claim").by;
+        let claim = task.claim.as_ref().expect("a claim");
+        let (claimant, proof) = (claim.by, claim.token.clone());
         (task.result, task.error) = (report.result.clone(), report.error.clone());
         let mut retry_at = Value::Null;
         if report.success {
@@ -635,7 +701,7 @@ impl Queue {
             "success": true, "status": task.status.name(), "task_id": task.id, "reason": null,
             "retry_at": retry_at,
         });
-        task.completion = Some((claimant, report.clone(), answer.clone()));
+        task.completion = Some((claimant, report.clone(), answer.clone(), proof));
         answer
     }
 
@@ -654,11 +720,36 @@ impl Queue {
         json!({ "success": true, "status": "cancelled", "task_id": task.id, "reason": null })
     }
 
-    fn register(&mut self, caller: Caller, capabilities: &'static [&'static str]) -> Value {
+    fn register(
+        &mut self,
+        caller: Caller,
+        capabilities: &'static [&'static str],
+        actual: &Value,
+    ) -> Value {
         let session = caller.session.expect("a session");
         let new = Session { capabilities, is_silent: false, has_ended: false };
         self.sessions.insert((caller.agent, session), new);
-        json!({ "success": true, "session_id": session, "error": null })
+        let mut body = json!({ "success": true, "session_id": session, "error": null });
+        let is_elsewhere = |task: &Task| {
+            let claim = task.claim.as_ref().filter(|_| task.status.is_claimed());
+            claim.is_some_and(|it| {
+                let of = it.by.session.filter(|of| *of != session);
+                it.is_held && it.by.agent == caller.agent && of.is_some()
+            })
+        };
+        let claims = self.tasks.iter().filter(|it| is_elsewhere(it));
+        let tokens: BTreeSet<_> =
+            claims.map(|it| it.claim.as_ref().expect("a claim").token.clone()).collect();
+        if !tokens.is_empty() {
+            let listed = |it: &Value| {
+                let claims = it["claims"].as_array().into_iter().flatten();
+                let listed = claims.map(|it| it["claim_token"].as_str().unwrap_or_default());
+                listed.map(str::to_owned).collect::<BTreeSet<_>>() == tokens
+            };
+            body["held_elsewhere"] =
+                chosen(&actual["held_elsewhere"], "what other sessions hold", listed);
+        }
+        body
     }
 
     fn deregister(&mut self, caller: Caller) -> Value {
