@@ -29,6 +29,7 @@ const SETS: [(&str, &[&str]); 8] = [
             "renew_work",
             "complete_work",
             "get_task",
+            "list_work",
             "remember",
             "recall",
             "write_handoff",

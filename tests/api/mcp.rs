@@ -15,7 +15,7 @@ use crate::support::{
 const ACCEPT: &str = "application/json, text/event-stream";
 
 /// The tools of the default set.
-const CORE: [&str; 16] = [
+const CORE: [&str; 17] = [
     "acquire_lock",
     "release_lock",
     "check_locks",
@@ -24,6 +24,7 @@ const CORE: [&str; 16] = [
     "renew_work",
     "complete_work",
     "get_task",
+    "list_work",
     "remember",
     "recall",
     "write_handoff",
@@ -467,7 +468,7 @@ const ARGUMENTS: &[(&str, &str)] = &[
     ("complete_work", "task_id, success, result?, error_message?, claim_token?"),
     ("cancel_work", "task_id, reason?"),
     ("get_task", "task_id"),
-    ("list_work", "status?, task_type?, claimed_by?, submitted_by?, limit=50"),
+    ("list_work", "status?, task_type?, claimed_by?, submitted_by?, mine=false, limit=50"),
     ("remember", "event_type=\"discovery\", summary=\"\", details?, outcome?, lessons?, tags?"),
     ("recall", "tags?, event_type?, limit=10, query?, scope=\"own\", min_relevance=0.0, since?"),
     (
@@ -477,7 +478,7 @@ const ARGUMENTS: &[(&str, &str)] = &[
     ("read_handoff", "agent_name?, limit=1"),
     ("check_guardrails", "operation_text, file_paths?"),
     ("list_guardrail_patterns", ""),
-    ("register_session", "session_id?, capabilities?, current_task?, delegated_from?"),
+    ("register_session", "session_id?, capabilities?, current_task?, delegated_from?, adopt=false"),
     ("heartbeat", ""),
     ("deregister_session", "session_id"),
     ("discover_agents", "capability?, status?"),
