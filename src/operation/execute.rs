@@ -53,12 +53,17 @@ pub(super) async fn execute<O: Operation>(call: &Call<'_>, input: &Value) -> Res
                     "run again after the revival of the session"
                 );
             }
-            result => {
-                let reply = result?;
-                return match call.notice.take() {
+            Ok(reply) => {
+                return match call.notice.take(&services.config) {
                     Some(lost) => reply.tell(lost),
                     None => Ok(reply),
                 };
+            }
+            Err(error) => {
+                if let Err(failure) = call.notice.keep(&services.db).await {
+                    tracing::warn!(error = ?failure, "the losses of a revived session are not told");
+                }
+                return Err(error);
             }
         }
         runs += 1;

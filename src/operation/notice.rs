@@ -12,7 +12,16 @@ use crate::{
 };
 /// What a request noticed about its session before the run that answers it.
 #[derive(Debug, Default)]
-pub(crate) struct Notice(Mutex<Option<Value>>);
+pub(crate) struct Notice(Mutex<Option<Loss>>);
+
+/// What a session had lost when a call revived it, as the database function `revive_session` returns it.
+#[derive(Debug)]
+struct Loss {
+    workspace: String,
+    agent_id: String,
+    session_id: Option<String>,
+    lost: Value,
+}
 
 impl Notice {
     /// Revives the session in which a call acts, in a transaction of its own, and remembers what it had lost.
@@ -34,16 +43,35 @@ impl Notice {
         .fetch_one(&mut db)
         .await?;
         db.commit_and_release().await?;
-        if let Some(mut lost) = lost {
-            name_ports(config, &mut lost);
-            *lock(&self.0) = Some(lost);
+        if let Some(lost) = lost {
+            let (workspace, agent_id) = (caller.workspace.clone(), caller.agent_id.clone());
+            let session_id = caller.session_id.clone();
+            *lock(&self.0) = Some(Loss { workspace, agent_id, session_id, lost });
         }
         Ok(())
     }
 
     /// Returns what the session had lost, for the answer of the request.
-    pub(super) fn take(&self) -> Option<Value> {
-        lock(&self.0).take()
+    pub(super) fn take(&self, config: &Config) -> Option<Value> {
+        let mut lost = lock(&self.0).take()?.lost;
+        name_ports(config, &mut lost);
+        Some(lost)
+    }
+
+    /// Records what the session had lost for a later answer, because the request has failed.
+    pub(super) async fn keep(&self, database: &Arc<Database>) -> Result<()> {
+        let Some(loss) = lock(&self.0).take() else { return Ok(()) };
+        let mut db = database.acquire_connection().await?;
+        sqlx::query!(
+            "select keep_losses($1, $2, $3, $4)",
+            loss.workspace,
+            loss.agent_id,
+            loss.session_id,
+            loss.lost,
+        )
+        .execute(&mut db)
+        .await?;
+        db.commit_and_release().await
     }
 }
 

@@ -119,6 +119,30 @@ async fn an_error_of_one_request_is_its_own() {
 }
 
 #[tokio::test]
+async fn a_lost_session_is_revived_for_its_own_request_and_no_other() {
+    let service = Service::start().await;
+    let client = client(&service, &[]);
+    for session in ["lost", "live"] {
+        let body = json!({ "agent_id": "a", "agent_type": "t", "session_id": session });
+        assert_eq!(client.post("/discovery/register", body).await.status, 200);
+    }
+    let silent = "update agent_session set last_heartbeat_at = now() - interval '1 day'
+        where session_id = 'lost'";
+    service.execute(silent).await;
+    let answers = join_all((0..120).map(|n| {
+        let client = client.clone();
+        let session = if n % 30 == 7 { "lost" } else { "live" };
+        async move { client.acquire("a", &key(n), json!({ "session_id": session })).await }
+    }))
+    .await;
+    assert!(answers.iter().all(|it| it["action"] == "acquired"), "{answers:?}");
+    let told: Vec<_> = answers.iter().filter(|it| it["revived"] == true).collect();
+    assert_eq!(told.len(), 1, "of the four calls that find it lost, one revives it and tells");
+    assert_eq!(told[0]["session_id"], "lost");
+    assert_eq!(service.audit_rows().await, 122, "each request has exactly one row");
+}
+
+#[tokio::test]
 async fn a_row_that_is_held_delays_its_own_request_and_no_other() {
     let service = Service::start().await;
     let client = client(&service, &[]);

@@ -23,6 +23,7 @@ mod mcp;
 mod memory;
 mod memory_bm25;
 mod network;
+mod one_agent;
 mod plans;
 mod policy;
 mod pooler;

@@ -35,6 +35,7 @@ $$;
 create or replace function list_losses(in_workspace text, session agent_session, session_timeout interval)
 returns jsonb language plpgsql as $$
 declare
+    at timestamptz := clock_timestamp();
     losses jsonb[] := array(
         select loss_entry('lock', session.session_id, l.key, l.token::text)
         from file_lock l
@@ -44,6 +45,15 @@ declare
                 session.last_heartbeat_at, session.revived_at)
         order by l.key limit most_losses());
 begin
+    losses := losses || array(
+        select loss_entry('claim', session.session_id, t.id::text, t.claim_token)
+        from work_task t
+        where t.workspace = in_workspace and t.claimed_by = session.agent_id
+            and t.claimed_session_id = session.session_id
+            and is_claim_expired(t.status, t.claim_expires_at, at)
+            and was_held_at_last_call(t.claimed_at, 'infinity', session_timeout,
+                session.last_heartbeat_at, session.revived_at)
+        order by t.id limit most_losses());
     losses := losses || array(
         select loss_entry('port', session.session_id, p.slot::text, null)
         from port_block p
@@ -64,19 +74,38 @@ begin
 end
 $$;
 
--- Tells a registration what other sessions of its agent have lost to others and nobody was told of.
--- These sessions are still told themselves when they call again. Null where there is nothing to tell.
-create or replace function tell_losses_elsewhere(
-    in_workspace text, in_agent_id text, in_session_id text
-) returns jsonb language plpgsql as $$
+-- Records again what a revived session has lost, because the call that revived it has failed and its
+-- client got no answer: a registration of the agent, or the next revival, tells it.
+create or replace function keep_losses(
+    in_workspace text, in_agent_id text, in_session_id text, in_lost jsonb
+) returns void language plpgsql as $$
+declare
+    at timestamptz := clock_timestamp();
+    lost record;
+begin
+    for lost in
+        select case kind when 'locks' then 'lock' when 'claims' then 'claim' else 'port' end as kind,
+            coalesce(entry ->> 'file_path', entry ->> 'task_id', entry ->> 'slot') as name,
+            coalesce(entry ->> 'fencing_token', entry ->> 'claim_token') as token
+        from jsonb_each(in_lost) list (kind, entries), jsonb_array_elements(entries) entry
+        order by 1, 2
+    loop
+        perform store_loss(
+            in_workspace, in_agent_id, in_session_id, lost.kind, lost.name, lost.token, at);
+    end loop;
+end
+$$;
+
+-- Tells a registration what the sessions of its agent have lost to others and nobody was told of. These
+-- sessions are still told themselves when they call again. Null where there is nothing to tell.
+create or replace function tell_losses(in_workspace text, in_agent_id text) returns jsonb language plpgsql as $$
 declare
     loss record;
     losses jsonb[] := array[]::jsonb[];
 begin
     for loss in
         select l.session_id, l.kind, l.name, l.token, l.since from session_loss l
-        where l.workspace = in_workspace and l.agent_id = in_agent_id
-            and l.session_id <> in_session_id and not l.is_told
+        where l.workspace = in_workspace and l.agent_id = in_agent_id and not l.is_told
         order by l.session_id, l.kind, l.name, l.since limit most_losses()
         for update skip locked
     loop

@@ -47,7 +47,7 @@ $$;
 
 -- Registers a session, and returns what its agent should know: `held_elsewhere`, what other live sessions
 -- of the agent hold; `adopted`, what this session takes over from them (with `in_adopts`); and `lost`,
--- what other sessions of the agent have lost to others, once.
+-- what sessions of the agent have lost to others, once.
 create or replace function begin_session(
     in_workspace text, cx request, in_session_id text, in_capabilities text[], in_current_task text,
     in_delegated_from text, in_metadata jsonb, in_phase_archetype text, in_connection_id text,
@@ -64,7 +64,7 @@ begin
     end if;
     held_elsewhere := list_held_elsewhere(
         in_workspace, cx.agent_id, in_session_id, cx.session_timeout);
-    lost := tell_losses_elsewhere(in_workspace, cx.agent_id, in_session_id);
+    lost := tell_losses(in_workspace, cx.agent_id);
 end
 $$;
 

@@ -262,6 +262,8 @@ impl Queue {
     /// Applies a request and returns the expected answer. Ids, tokens and times, which the service chooses, are
     /// taken from the actual answer if they are possible.
     pub(super) fn answer(&mut self, caller: Caller, ask: &Ask, actual: &Value) -> Expected {
+        // Before the call: a claim that has expired is lost, and its claimant can still renew it.
+        let can_be_lost = self.can_be_lost(&actual["lost"]);
         let was_lost = self.is_lost(caller) && !matches!(ask, Ask::Deregister);
         if !matches!(ask, Ask::Register { .. } | Ask::Deregister) {
             self.record_heartbeat(caller);
@@ -313,7 +315,7 @@ impl Queue {
             body["revived"] = json!(true);
         }
         if was_lost || matches!(ask, Ask::Register { .. }) && actual["lost"].is_object() {
-            body["lost"] = chosen(&actual["lost"], "given tokens", |it| self.can_be_lost(it));
+            body["lost"] = chosen(&actual["lost"], "given tokens", |_| can_be_lost);
         }
         (200, body)
     }

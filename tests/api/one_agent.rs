@@ -1,0 +1,485 @@
+//! One agent through several doors and sessions: whose heartbeat a call is, what a token proves, what a
+//! registration tells and takes over, and what a revived session is told. The table is in `docs/states.md`.
+use serde_json::{Value, json};
+
+use crate::support::{BOSS, CODEX, Client, FREE, Service, with};
+
+async fn post(client: &Client, path: &str, body: Value) -> Value {
+    let answer = client.post(path, body).await;
+    assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+    answer.json
+}
+
+/// Registers a session of agent `a`; `more` are further members of the body.
+async fn register(client: &Client, session: Option<&str>, more: Value) -> Value {
+    let body = json!({ "agent_id": "a", "agent_type": "t", "session_id": session });
+    let answer = post(client, "/discovery/register", with(body, more)).await;
+    assert_eq!(answer["success"], true);
+    answer
+}
+
+/// The answer of a tool; `headers` name the connection or the session.
+async fn tool(
+    service: &Service,
+    headers: &[(&'static str, &str)],
+    name: &str,
+    args: Value,
+) -> Value {
+    let client = service.client().header("accept", "application/json, text/event-stream");
+    let client = client.header("content-type", "application/json").header("x-agent-id", "a");
+    let client = headers.iter().fold(client, |client, (name, value)| client.header(name, value));
+    let params = json!({ "name": name, "arguments": args });
+    let message = json!({ "jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params });
+    let answer = post(&client, "/mcp?tools=all", message).await;
+    assert_eq!(answer["result"]["isError"], false, "{name}: {answer}");
+    answer["result"]["structuredContent"].clone()
+}
+
+/// Moves the last call of every session into the past.
+async fn pass_minutes(service: &Service, minutes: u32) {
+    let sql = format!(
+        "update agent_session set last_heartbeat_at = last_heartbeat_at - interval '{minutes} minutes';
+         update work_task set claim_expires_at =
+            (claim_expires_at at time zone 'utc' - interval '{minutes} minutes') at time zone 'utc'
+         where claimed_by is not null"
+    );
+    service.execute(&sql).await;
+}
+
+/// Sessions whose last call was within the last minute.
+async fn heard(service: &Service) -> Vec<Value> {
+    let sql = "select session_id from agent_session
+        where last_heartbeat_at > clock_timestamp() - interval '1 minute' order by session_id";
+    service.rows(sql).await.into_iter().map(|it| it["session_id"].clone()).collect()
+}
+
+async fn holds(client: &Client, key: &str) -> Value {
+    client.get(&format!("/locks/status/{key}")).await.json["lock"]["locked_by"].clone()
+}
+
+#[tokio::test]
+async fn a_call_is_a_heartbeat_for_the_session_that_it_names_or_for_every_live_one() {
+    let service = Service::start().await;
+    let client = service.client();
+    for session in ["s-1", "s-2"] {
+        register(&client, Some(session), json!({})).await;
+    }
+    tool(
+        &service,
+        &[("mcp-session-id", "c-1")],
+        "register_session",
+        json!({ "session_id": "s-3" }),
+    )
+    .await;
+    service
+        .execute(
+            "insert into agent_session (workspace, agent_id, session_id, agent_type, ended_at)
+             values ('default', 'a', 'ended', 't', clock_timestamp() - interval '1 hour');
+             insert into agent_session (workspace, agent_id, session_id, agent_type)
+             values ('default', 'b', 's-1', 't')",
+        )
+        .await;
+    let age = async || {
+        let sql = "update agent_session set last_heartbeat_at = now() - interval '1 hour'";
+        service.execute(sql).await;
+    };
+    let every = vec![json!("s-1"), json!("s-2"), json!("s-3")];
+    let lock = json!({ "file_path": "k" });
+    for (headers, expected) in [
+        (&[][..], every.clone()),
+        (&[("mcp-session-id", "c-1")], every.clone()),
+        (&[("mcp-session-id", "c-new")], every.clone()),
+        (&[("x-session-id", "s-2")], vec![json!("s-2")]),
+        (&[("mcp-session-id", "c-1"), ("x-session-id", "s-2")], vec![json!("s-2")]),
+        (&[("x-session-id", "unknown")], vec![]),
+    ] {
+        age().await;
+        tool(&service, headers, "acquire_lock", lock.clone()).await;
+        assert_eq!(heard(&service).await, expected, "a write over MCP: {headers:?}");
+    }
+    for (headers, expected) in [
+        (&[][..], every.clone()),
+        (&[("mcp-session-id", "c-1")], every.clone()),
+        (&[("x-session-id", "s-2")], vec![json!("s-2")]),
+    ] {
+        age().await;
+        tool(&service, headers, "recall", json!({})).await;
+        assert_eq!(heard(&service).await, expected, "a read over MCP: {headers:?}");
+    }
+    for (body, expected) in
+        [(json!({}), every), (json!({ "session_id": "s-1" }), vec![json!("s-1")])]
+    {
+        age().await;
+        client.acquire("a", "j", body.clone()).await;
+        assert_eq!(heard(&service).await, expected, "over HTTP: {body}");
+    }
+}
+
+#[tokio::test]
+async fn a_lock_of_a_hooks_session_outlives_the_work_of_its_agent_over_mcp() {
+    let service = Service::start().await;
+    let client = service.client();
+    register(&client, Some("of-hook"), json!({})).await;
+    client.acquire("a", "k", json!({ "session_id": "of-hook", "ttl_minutes": 480 })).await;
+    let claimed = client.submit(json!({})).await;
+    client.claim("a", json!({ "session_id": "of-hook", "lease_minutes": 600 })).await;
+    for connection in ["c-1", "c-2", "c-2"] {
+        pass_minutes(&service, 100).await;
+        tool(&service, &[("mcp-session-id", connection)], "recall", json!({})).await;
+    }
+    let rival = client.acquire("b", "k", json!({})).await;
+    assert_eq!((&rival["reason"], &rival["locked_by"]), (&json!("locked_by_other"), &json!("a")));
+    assert_eq!(client.claim("b", json!({})).await["reason"], "no_tasks_available");
+    let report = client.complete("a", &claimed, json!({ "session_id": "of-hook" })).await;
+    assert_eq!(report["status"], "completed");
+}
+
+#[tokio::test]
+async fn a_token_is_proof_enough_for_another_session_of_the_same_agent() {
+    let service = Service::start().await;
+    let client = service.client();
+    register(&client, Some("before"), json!({})).await;
+    register(&client, Some("after"), json!({})).await;
+    let held = client.acquire("a", "k", json!({ "session_id": "before" })).await;
+    let id = client.submit(json!({})).await;
+    let claim = client.claim("a", json!({ "session_id": "before" })).await;
+    let (token, fence) = (&claim["claim_token"], &held["fencing_token"]);
+    let refused = "task_not_found_or_not_claimed_by_agent";
+    let renew = async |agent: &str, more: Value| {
+        let body = with(json!({ "agent_id": agent, "task_id": id }), more);
+        post(&client, "/work/renew", body).await
+    };
+
+    let without = renew("a", json!({ "session_id": "after" })).await;
+    assert_eq!(without["reason"], refused, "without a token the session counts");
+    let stranger = renew("b", json!({ "session_id": "before", "claim_token": token })).await;
+    assert_eq!(stranger["reason"], refused, "a token of another agent proves nothing");
+    let wrong = renew("a", json!({ "session_id": "after", "claim_token": "c_0" })).await;
+    assert_eq!(wrong["reason"], "claim_superseded");
+    let renewed = renew("a", json!({ "session_id": "after", "claim_token": token })).await;
+    assert_eq!(renewed["status"], "running");
+    // The claim is in the session that renewed it: the end of the other one does not take it away.
+    let end = json!({ "agent_id": "a", "session_id": "before" });
+    let proof = json!({ "locks": [{ "file_path": "k", "fencing_token": fence }] });
+    let elsewhere = client.clone().header("x-agent-id", "a").header("x-session-id", "after");
+    assert_eq!(post(&elsewhere, "/locks/verify", proof).await["valid"], true);
+    for (agent, more) in [
+        ("a", json!({ "session_id": "after" })),
+        ("a", json!({ "session_id": "after", "fencing_token": 7 })),
+        ("b", json!({ "fencing_token": fence })),
+    ] {
+        let kept = client.release(agent, "k", more).await;
+        assert_eq!(kept["reason"], "lock_not_found_or_not_owner");
+    }
+    let freed =
+        client.release("a", "k", json!({ "session_id": "after", "fencing_token": fence })).await;
+    assert_eq!(freed["action"], "released");
+    assert_eq!(post(&client, "/discovery/deregister", end).await["tasks_requeued"], 0);
+    let report = json!({ "session_id": "after", "claim_token": token, "result": { "n": 1 } });
+    let done = client.complete("a", &id, report.clone()).await;
+    assert_eq!(done["status"], "completed");
+    let repeated = with(report, json!({ "session_id": "third" }));
+    assert_eq!(
+        client.complete("a", &id, repeated).await,
+        done,
+        "the token proves a repetition too"
+    );
+}
+
+#[tokio::test]
+async fn a_registration_lists_what_other_sessions_hold_and_adopts_it() {
+    let service = Service::start().await;
+    let client = service.client();
+    register(&client, Some("before"), json!({})).await;
+    let held = client.acquire("a", "k", json!({ "session_id": "before" })).await;
+    let id = client.submit(json!({})).await;
+    let claim = client.claim("a", json!({ "session_id": "before" })).await;
+    post(&client, "/ports/allocate", json!({ "agent_id": "a", "session_id": "before" })).await;
+    client.acquire("b", "of-b", json!({ "session_id": "before" })).await;
+
+    let listed = register(&client, Some("after"), json!({})).await;
+    let lists = &listed["held_elsewhere"];
+    assert_eq!(listed.get("adopted"), None);
+    assert_eq!(
+        lists["locks"],
+        json!([{ "file_path": "k", "fencing_token": held["fencing_token"], "session_id": "before",
+            "expires_at": held["expires_at"] }])
+    );
+    assert_eq!(lists["claims"][0]["claim_token"], claim["claim_token"]);
+    assert_eq!(lists["claims"][0]["session_id"], "before");
+    assert_eq!(lists["ports"][0]["db_port"], 10000);
+    assert_eq!(lists["truncated"], false);
+
+    let taken = register(&client, Some("after"), json!({ "adopt": true })).await;
+    assert_eq!(taken.get("held_elsewhere"), None);
+    let adopted = &taken["adopted"];
+    assert_eq!(adopted["locks"], lists["locks"], "the token stays valid");
+    assert_eq!(adopted["claims"][0]["claim_token"], claim["claim_token"]);
+    assert_eq!(adopted["ports"], lists["ports"]);
+    // The end of the earlier session frees nothing any more.
+    let end = json!({ "agent_id": "a", "session_id": "before" });
+    let ended = post(&client, "/discovery/deregister", end).await;
+    let freed = ["locks_released", "tasks_requeued", "ports_released"].map(|it| ended[it].clone());
+    assert_eq!(freed, [json!(0), json!(0), json!(0)]);
+    assert_eq!(client.acquire("b", "k", json!({})).await["locked_by"], "a");
+    let mine = json!({ "session_id": "after" });
+    assert_eq!(client.acquire("a", "k", mine.clone()).await["action"], "refreshed");
+    let ports =
+        post(&client, "/ports/allocate", with(mine.clone(), json!({ "agent_id": "a" }))).await;
+    assert_eq!(ports["allocation"]["db_port"], 10000, "the ports stay the same");
+    assert_eq!(client.complete("a", &id, mine).await["status"], "completed");
+    let nothing = register(&client, Some("third"), json!({ "adopt": true })).await;
+    assert_eq!(nothing["adopted"]["claims"], json!([]));
+    assert_eq!(nothing["adopted"]["locks"][0]["file_path"], "k");
+}
+
+#[tokio::test]
+async fn a_revived_session_adopts_locks_that_were_acquired_before_its_revival() {
+    let service = Service::start().await;
+    let client = service.client();
+    register(&client, Some("silent"), json!({})).await;
+    register(&client, Some("other"), json!({})).await;
+    client.acquire("a", "k", json!({ "session_id": "other" })).await;
+    service
+        .execute(
+            "update agent_session set last_heartbeat_at = now() - interval '1 day'
+             where session_id = 'silent'",
+        )
+        .await;
+    let adopted = register(&client, Some("silent"), json!({ "adopt": true })).await;
+    assert_eq!(
+        (&adopted["revived"], &adopted["adopted"]["locks"][0]["file_path"]),
+        (&json!(true), &json!("k"))
+    );
+    assert_eq!(holds(&client, "k").await, "a", "the revival does not take it away");
+    let end = json!({ "agent_id": "a", "session_id": "silent" });
+    assert_eq!(post(&client, "/discovery/deregister", end).await["locks_released"], 1);
+}
+
+#[tokio::test]
+async fn without_a_connection_a_call_acts_in_the_one_live_session() {
+    let service = Service::start().await;
+    let lock = |key: &str| json!({ "file_path": key });
+    let none = tool(&service, &[], "acquire_lock", lock("a")).await;
+    assert_eq!(none["session_id"], Value::Null);
+    let first = tool(&service, &[], "register_session", json!({})).await;
+    let again = tool(&service, &[], "register_session", json!({ "current_task": "x" })).await;
+    assert_eq!(first["session_id"], again["session_id"], "not a phantom");
+    let sessions: i64 = service.scalar("select count(*) from agent_session").await;
+    assert_eq!(sessions, 1);
+    let held = tool(&service, &[], "acquire_lock", lock("b")).await;
+    assert_eq!(held["session_id"], first["session_id"]);
+    // A second live session: it is not known which of them speaks.
+    tool(&service, &[], "register_session", json!({ "session_id": "s-2" })).await;
+    let unknown = tool(&service, &[], "acquire_lock", lock("c")).await;
+    assert_eq!(unknown["session_id"], Value::Null);
+    let named = tool(&service, &[("x-session-id", "s-2")], "acquire_lock", lock("d")).await;
+    assert_eq!(named["session_id"], "s-2");
+    tool(&service, &[], "deregister_session", json!({ "session_id": "s-2" })).await;
+    let one = tool(&service, &[], "acquire_lock", lock("e")).await;
+    assert_eq!(one["session_id"], first["session_id"], "one is left");
+}
+
+#[tokio::test]
+async fn a_revived_session_is_told_once_what_it_lost_over_every_door() {
+    let service = Service::start().await;
+    let client = service.client();
+    register(&client, Some("s"), json!({})).await;
+    let connection = [("mcp-session-id", "c-1")];
+    tool(&service, &connection, "register_session", json!({ "session_id": "s" })).await;
+    let named = json!({ "agent_id": "a", "agent_type": "t", "session_id": "s" });
+    let lock = with(named.clone(), json!({ "file_path": "free" }));
+    let header = client.clone().header("x-agent-id", "a").header("x-session-id", "s");
+    for what in ["heartbeat", "register", "write", "read", "tool", "idempotent"] {
+        client.acquire("a", "k", json!({ "session_id": "s" })).await;
+        client.submit(json!({})).await;
+        let claim = client.claim("a", json!({ "session_id": "s" })).await;
+        post(&client, "/ports/allocate", json!({ "agent_id": "a", "session_id": "s" })).await;
+        pass_minutes(&service, 130).await;
+        // Others take all of it.
+        assert_eq!(client.acquire("b", "k", json!({})).await["action"], "acquired");
+        assert_eq!(client.claim("b", json!({})).await["task_id"], claim["task_id"]);
+        post(&client, "/ports/allocate", json!({ "agent_id": "b", "session_id": "b" })).await;
+        let call = async || match what {
+            "heartbeat" => post(&client, "/discovery/heartbeat", named.clone()).await,
+            "register" => post(&client, "/discovery/register", named.clone()).await,
+            "write" => post(&client, "/locks/acquire", lock.clone()).await,
+            // A process records the heartbeat of a reader at most once in ten seconds.
+            "read" => {
+                let fresh = service.replica(&[]).await.header("x-api-key", FREE);
+                let fresh = fresh.header("x-agent-id", "a").header("x-session-id", "s");
+                fresh.get("/locks").await.json
+            }
+            "tool" => {
+                tool(&service, &connection, "acquire_lock", json!({ "file_path": "free" })).await
+            }
+            _ => {
+                post(&header.clone().header("idempotency-key", "i"), "/locks/acquire", lock.clone())
+                    .await
+            }
+        };
+        let told = call().await;
+        assert_eq!(told["revived"], true, "{what}: {told}");
+        let lost = &told["lost"];
+        let locks = lost["locks"].as_array().expect("a list");
+        assert!(locks.iter().any(|it| it["file_path"] == "k"), "{what}: {told}");
+        assert_eq!(lost["claims"].as_array().map(Vec::len), Some(1), "{what}: {told}");
+        assert_eq!(lost["claims"][0]["claim_token"], claim["claim_token"], "{what}");
+        assert_eq!(lost["ports"], json!([{ "session_id": "s", "db_port": 10000 }]), "{what}");
+        let again = call().await;
+        assert_eq!((again.get("revived"), again.get("lost")), (None, None), "{what}: {again}");
+        client.release("b", "k", json!({})).await;
+        post(&client, "/ports/release", json!({ "agent_id": "b", "session_id": "b" })).await;
+        let id = claim["task_id"].as_str().expect("an id");
+        client.complete("b", id, json!({})).await;
+    }
+}
+
+#[tokio::test]
+async fn a_list_leaves_a_lost_session_as_it_is() {
+    let service = Service::start().await;
+    register(&service.client(), Some("s"), json!({})).await;
+    pass_minutes(&service, 130).await;
+    let header = service.client().header("x-agent-id", "a").header("x-session-id", "s");
+    assert_eq!(header.get("/ports/status").await.json, json!([]));
+    let told = header.get("/locks").await.json;
+    assert_eq!(told["revived"], true, "the first answer that is an object tells it");
+}
+
+#[tokio::test]
+async fn a_registration_tells_what_sessions_of_its_agent_have_lost() {
+    let service = Service::start().await;
+    let client = service.client();
+    register(&client, Some("s"), json!({})).await;
+    client.acquire("a", "k", json!({ "session_id": "s" })).await;
+    pass_minutes(&service, 130).await;
+    let boss = service.client_with(BOSS);
+    post(&boss, "/maintenance/run", json!({ "tasks": ["sessions"] })).await;
+    let lost = json!([{ "file_path": "k", "fencing_token": 1, "session_id": "s" }]);
+    let new = register(&client, None, json!({})).await;
+    assert_eq!((&new["lost"]["locks"], new.get("revived")), (&lost, None));
+    assert_eq!(register(&client, None, json!({})).await.get("lost"), None, "once");
+    let back =
+        post(&client, "/discovery/heartbeat", json!({ "agent_id": "a", "session_id": "s" })).await;
+    assert_eq!((&back["revived"], &back["lost"]["locks"]), (&json!(true), &lost), "and itself");
+}
+
+#[tokio::test]
+async fn the_end_of_a_session_by_its_subagent_is_told_to_the_parent() {
+    let service = Service::start().await;
+    let client = service.client();
+    register(&client, Some("parent"), json!({})).await;
+    client.acquire("a", "k", json!({ "session_id": "parent" })).await;
+    let end = json!({ "agent_id": "a", "session_id": "parent" });
+    assert_eq!(post(&client, "/discovery/deregister", end).await["locks_released"], 1);
+    let next = register(&client, Some("other"), json!({})).await;
+    assert_eq!(next.get("lost"), None, "the answer of the end has told it");
+    let parent = client.acquire("a", "j", json!({ "session_id": "parent" })).await;
+    assert_eq!((&parent["action"], &parent["revived"]), (&json!("acquired"), &json!(true)));
+    assert_eq!(parent["lost"]["locks"][0]["file_path"], "k");
+}
+
+#[tokio::test]
+async fn a_call_that_fails_does_not_swallow_the_losses() {
+    let service = Service::start().await;
+    let client = service.client_with(CODEX);
+    let register = async || {
+        let body = json!({ "agent_id": "", "agent_type": "", "session_id": "s" });
+        post(&client, "/discovery/register", body).await
+    };
+    let of = |key: &str, session: Value| json!({ "file_path": key, "agent_id": "", "agent_type": "", "session_id": session });
+    service.execute("update profile set max_file_modifications = 1 where max_file_modifications is not null").await;
+    register().await;
+    post(&client, "/locks/acquire", of("k", json!("s"))).await;
+    pass_minutes(&service, 130).await;
+    post(&client, "/locks/acquire", of("unnamed", Value::Null)).await;
+    // Denied before it runs: the session stays lost.
+    let denied = client.clone().header("x-session-id", "s").delete("/locks/k").await;
+    assert_eq!(denied.status, 403);
+    // Denied by the limit, in the transaction that follows the revival.
+    let limited = client.post("/locks/acquire", of("more", json!("s"))).await;
+    assert_eq!(limited.status, 403, "{}", limited.text);
+    let told = register().await;
+    assert_eq!(told.get("revived"), None, "the denied call has revived it");
+    assert_eq!(told["lost"]["locks"][0]["file_path"], "k");
+    assert_eq!(register().await.get("lost"), None);
+}
+
+#[tokio::test]
+async fn a_claim_whose_answer_was_lost_expires_with_its_lease() {
+    let service = Service::with(&[("SESSION_TIMEOUT_MINUTES", "20")]).await;
+    let client = service.client();
+    register(&client, Some("s"), json!({})).await;
+    let mine = json!({ "session_id": "s", "lease_minutes": 60 });
+    let lost = client.submit(json!({ "priority": 1 })).await;
+    client.submit(json!({ "priority": 2 })).await;
+    let claim = client.claim("a", mine.clone()).await;
+    assert_eq!((claim["task_id"].as_str(), claim.get("open_claims")), (Some(&*lost), None));
+    let left = async |column: &str| -> f64 {
+        let sql = format!(
+            "select extract(epoch from {column} - clock_timestamp())::float8 / 60 from work_task
+             where id = '{lost}'"
+        );
+        service.scalar(&sql).await
+    };
+    let age = async || {
+        let sql = "update work_task set lease_expires_at =
+                (lease_expires_at at time zone 'utc' - interval '15 minutes') at time zone 'utc',
+            claim_expires_at =
+                (claim_expires_at at time zone 'utc' - interval '15 minutes') at time zone 'utc'
+            where claimed_by is not null";
+        service.execute(sql).await;
+    };
+    age().await;
+    client.acquire("a", "k", json!({ "session_id": "s" })).await;
+    assert!(left("lease_expires_at").await < 46.0, "other calls do not extend the lease");
+    assert!(left("claim_expires_at").await > 19.0, "but the session is alive");
+    // The next claim names it, and from then on it is renewed.
+    let next = client.claim("a", mine.clone()).await;
+    assert_ne!(next["task_id"], json!(lost));
+    let open = &next["open_claims"];
+    assert_eq!(open.as_array().map(Vec::len), Some(1), "{open}");
+    assert_eq!((&open[0]["task_id"], &open[0]["renewed"]), (&json!(lost), &json!(false)));
+    assert_eq!(open[0]["claim_token"], claim["claim_token"]);
+    age().await;
+    client.acquire("a", "k", json!({ "session_id": "s" })).await;
+    assert!(left("lease_expires_at").await > 59.0);
+    let mine = client.clone().header("x-agent-id", "a").get("/work?mine=true").await.json;
+    let tokens: Vec<_> =
+        mine["tasks"].as_array().expect("tasks").iter().map(|it| &it["claim_token"]).collect();
+    assert_eq!(tokens, [&claim["claim_token"], &next["claim_token"]]);
+    let others = client.clone().header("x-agent-id", "b").get("/work?mine=true").await.json;
+    assert_eq!(others["count"], 0);
+    let all = client.clone().header("x-agent-id", "b").get("/work").await.json;
+    assert_eq!(all["tasks"][0].get("claim_token"), None, "a token is shown to its agent alone");
+}
+
+#[tokio::test]
+async fn a_claim_that_only_a_list_has_shown_is_renewed() {
+    let service = Service::start().await;
+    let client = service.client();
+    client.submit(json!({})).await;
+    client.claim("a", json!({})).await;
+    let known = "select is_claim_known from work_task";
+    assert!(!service.scalar::<bool>(known).await);
+    client.clone().header("x-agent-id", "a").get("/work").await;
+    client.clone().header("x-agent-id", "b").get("/work?mine=true").await;
+    assert!(!service.scalar::<bool>(known).await, "neither list shows the token to its agent");
+    client.clone().header("x-agent-id", "a").get("/work?mine=true").await;
+    assert!(service.scalar::<bool>(known).await);
+}
+
+#[tokio::test]
+async fn a_new_connection_after_the_end_of_one_finds_what_its_session_holds() {
+    let service = Service::start().await;
+    let before = [("mcp-session-id", "c-1")];
+    tool(&service, &before, "register_session", json!({ "session_id": "s" })).await;
+    tool(&service, &before, "acquire_lock", json!({ "file_path": "k" })).await;
+    let gone = service.client().header("x-agent-id", "a").header("mcp-session-id", "c-1");
+    assert_eq!(gone.delete("/mcp").await.status, 204);
+    let after = [("mcp-session-id", "c-2")];
+    let new = tool(&service, &after, "register_session", json!({ "adopt": true })).await;
+    assert_eq!(new["adopted"]["locks"][0]["session_id"], "s");
+    let own = tool(&service, &after, "acquire_lock", json!({ "file_path": "k" })).await;
+    assert_eq!((&own["action"], &own["session_id"]), (&json!("refreshed"), &new["session_id"]));
+}
