@@ -352,7 +352,7 @@ begin
     end if;
     held_elsewhere := list_held_elsewhere(
         in_workspace, cx.agent_id, in_session_id, cx.session_timeout);
-    lost := tell_losses_elsewhere(in_workspace, cx.agent_id, in_session_id);
+    lost := tell_losses(in_workspace, cx.agent_id);
 end
 $$;
 
@@ -1655,6 +1655,26 @@ CREATE FUNCTION public.is_waiter_alive(alive_until timestamp with time zone, at 
     select alive_until > at
 $$;
 
+CREATE FUNCTION public.keep_losses(in_workspace text, in_agent_id text, in_session_id text, in_lost jsonb) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    lost record;
+begin
+    for lost in
+        select case kind when 'locks' then 'lock' when 'claims' then 'claim' else 'port' end as kind,
+            coalesce(entry ->> 'file_path', entry ->> 'task_id', entry ->> 'slot') as name,
+            coalesce(entry ->> 'fencing_token', entry ->> 'claim_token') as token
+        from jsonb_each(in_lost) list (kind, entries), jsonb_array_elements(entries) entry
+        order by 1, 2
+    loop
+        perform store_loss(
+            in_workspace, in_agent_id, in_session_id, lost.kind, lost.name, lost.token, at);
+    end loop;
+end
+$$;
+
 CREATE FUNCTION public.list_claim_tokens(in_workspace text, in_agent_id text, in_ids uuid[]) RETURNS TABLE(task_id uuid, claim_token text)
     LANGUAGE plpgsql
     AS $$
@@ -1749,6 +1769,7 @@ CREATE FUNCTION public.list_losses(in_workspace text, session public.agent_sessi
     LANGUAGE plpgsql
     AS $$
 declare
+    at timestamptz := clock_timestamp();
     losses jsonb[] := array(
         select loss_entry('lock', session.session_id, l.key, l.token::text)
         from file_lock l
@@ -1758,6 +1779,15 @@ declare
                 session.last_heartbeat_at, session.revived_at)
         order by l.key limit most_losses());
 begin
+    losses := losses || array(
+        select loss_entry('claim', session.session_id, t.id::text, t.claim_token)
+        from work_task t
+        where t.workspace = in_workspace and t.claimed_by = session.agent_id
+            and t.claimed_session_id = session.session_id
+            and is_claim_expired(t.status, t.claim_expires_at, at)
+            and was_held_at_last_call(t.claimed_at, 'infinity', session_timeout,
+                session.last_heartbeat_at, session.revived_at)
+        order by t.id limit most_losses());
     losses := losses || array(
         select loss_entry('port', session.session_id, p.slot::text, null)
         from port_block p
@@ -1936,9 +1966,13 @@ CREATE FUNCTION public.mark_claim_known(in_workspace text, in_id uuid, in_claim_
     LANGUAGE plpgsql
     AS $$
 begin
-    update work_task t set is_claim_known = true
+    perform from work_task t
     where t.workspace = in_workspace and t.id = in_id and t.claim_token = in_claim_token
-        and not t.is_claim_known;
+        and not t.is_claim_known
+    for update skip locked;
+    if found then
+        update work_task t set is_claim_known = true where t.workspace = in_workspace and t.id = in_id;
+    end if;
 end
 $$;
 
@@ -3340,7 +3374,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.tell_losses_elsewhere(in_workspace text, in_agent_id text, in_session_id text) RETURNS jsonb
+CREATE FUNCTION public.tell_losses(in_workspace text, in_agent_id text) RETURNS jsonb
     LANGUAGE plpgsql
     AS $$
 declare
@@ -3349,8 +3383,7 @@ declare
 begin
     for loss in
         select l.session_id, l.kind, l.name, l.token, l.since from session_loss l
-        where l.workspace = in_workspace and l.agent_id = in_agent_id
-            and l.session_id <> in_session_id and not l.is_told
+        where l.workspace = in_workspace and l.agent_id = in_agent_id and not l.is_told
         order by l.session_id, l.kind, l.name, l.since limit most_losses()
         for update skip locked
     loop
