@@ -157,14 +157,21 @@ impl From<sqlx::Error> for Error {
     }
 }
 
+/// What reading from and writing to a connection that has ended fails with. Time-outs are not among them:
+/// a second try would only take as long again.
+const LOSSES: [ErrorKind; 5] = [
+    ErrorKind::UnexpectedEof,
+    ErrorKind::ConnectionReset,
+    ErrorKind::ConnectionAborted,
+    ErrorKind::BrokenPipe,
+    ErrorKind::NotConnected,
+];
+
 /// Whether an error of the driver means that a connection ended: it broke, or the server or a pooler ended
 /// it.
 pub(crate) fn is_lost_connection(error: &sqlx::Error) -> bool {
     match error {
-        // Errors of the service itself that the driver passes on are of the other kinds.
-        sqlx::Error::Io(error) => {
-            ![ErrorKind::Other, ErrorKind::TimedOut, ErrorKind::InvalidData].contains(&error.kind())
-        }
+        sqlx::Error::Io(error) => LOSSES.contains(&error.kind()),
         sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
         // The class connection, and the ends of a session by an administrator, a crash or a time limit.
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {

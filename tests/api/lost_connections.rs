@@ -8,7 +8,6 @@ use sqlx::PgPool;
 use crate::{
     relay::{Cut, Relay, relayed},
     support::{Answer, Client, FREE, Service, config, eventually, execute, scalar, variables},
-    transport::Transport,
 };
 
 async fn acquire(client: &Client, agent: &str, key: &str) -> Answer {
@@ -85,7 +84,8 @@ async fn all_connections_that_end_together_cost_at_most_one_request() {
     let url = server.url("postgres");
     let app = agent_coordinator::App::new(config(&variables(&url)));
     app.migrate().await.expect("an empty database is migrated");
-    let client = Client::over(Transport::start(&variables(&url)).await).header("x-api-key", FREE);
+    // Within this process in every mode of the tests: a function has one connection.
+    let client = Client::new(agent_coordinator::router(app)).header("x-api-key", FREE);
     let db = PgPool::connect(&url).await.expect("the database answers");
     let open = "select count(*) from pg_stat_activity
         where application_name = 'agent-coordinator' and state = 'idle'";

@@ -260,8 +260,7 @@ async fn an_index_that_takes_the_connection_with_it_is_not_asked_by_the_repetiti
              language sql as 'select pg_terminate_backend(pg_backend_pid())'",
         )
         .await;
-    let body = json!({ "agent_id": "a", "query": "pool" });
-    assert_eq!(client.post("/memory/query", body).await.status, 503);
+    // The service itself repeats a read whose connection was lost.
     let answer = recall(&client, "pool").await;
     assert_eq!((&answer["count"], &answer["degraded"]), (&json!(1), &json!(true)));
 }

@@ -169,7 +169,8 @@ pub struct Claimed {
     /// The verdict of `claim_tasks`, see `work/claim.sql`.
     #[serde(skip)]
     verdict: String,
-    /// With the verdict `rescan`: the texts to scan again.
+    /// With the verdict `rescan`: the texts to scan again. With the verdict `none`: empty where
+    /// `explain_unavailable_work` can say more.
     #[serde(skip)]
     texts: Option<Json<Vec<TaskText>>>,
 }
@@ -259,12 +260,17 @@ impl Operation for GetWork {
         } else {
             claim.call_many(self.count as i32, cx.db).await?
         };
+        let mut says_more = false;
         for scan in 1..=MAX_SCANS {
             match tasks.first_mut().map(|task| (task.verdict.as_str(), task.texts.take())) {
                 Some(("rescan", texts)) => claim.scans = Some(rescan(&mut cx, texts).await?),
                 // Rivals had locked every remaining task. A gathered call does not wait for them;
                 // the next call does.
                 Some(("contended", _)) => {}
+                Some(("none", texts)) => {
+                    says_more = texts.is_some();
+                    break;
+                }
                 _ => break,
             }
             claim.may_rescan = scan < MAX_SCANS;
@@ -276,7 +282,6 @@ impl Operation for GetWork {
             false => tasks.first_mut().and_then(|task| task.open_claims.take()),
         };
         let is_claimed = tasks.first().is_some_and(|task| task.success);
-        let says_more = tasks.first().is_some_and(|task| task.verdict == "unavailable");
         let unavailable = if says_more && !claim.can_wait {
             unavailable::explain(cx, claim.task_types).await?
         } else {

@@ -1,8 +1,8 @@
 -- Claims of tasks.
 
 -- Claims up to `in_count` tasks for the caller and records each claim. Returns a row for each claimed
--- task (verdict `claimed`), or one row that says why no task was claimed (verdict `none`, or
--- `unavailable` where `explain_unavailable_work` can say more).
+-- task (verdict `claimed`), or one row that says why no task was claimed (verdict `none`, with an empty
+-- list of texts where `explain_unavailable_work` can say more).
 --
 -- A task whose text was scanned with another set of guardrail patterns than `in_guard_version` cannot
 -- be claimed: the verdict `rescan` returns such texts, and the service repeats the call with what it
@@ -59,7 +59,7 @@ begin
                 jsonb_build_object('reason', answer.reason), false);
         end if;
         if has_unavailable_work(in_workspace) then
-            answer.verdict := 'unavailable';
+            answer.texts := '[]'::json;
         end if;
     end if;
     return next answer;

@@ -64,8 +64,9 @@ fn default_max_attempts() -> i64 {
     3
 }
 
-/// What a claimant must satisfy.
+/// What a claimant must satisfy. Any other member is refused, because nothing would check it.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[schemars(extend("x-closed" = true))]
 pub struct AgentRequirements {
     /// A capability that a live session of the claimant must declare: the task waits until an agent
     /// whose session declares it claims work. Empty or absent: none.

@@ -112,23 +112,25 @@ create or replace function find_undeclared_archetypes(
 declare
     at timestamptz := clock_timestamp();
     capabilities text[] := declared_capabilities(in_workspace, in_agent_id, session_timeout);
+    required text;
+    found_archetypes text[] := '{}'::text[];
 begin
-    return array(
-        select required.archetype
-        from ready_archetypes(in_workspace) required (archetype)
-        where required.archetype <> all(coalesce(capabilities, '{}'::text[]))
-            and exists (
-                select from (
-                    select * from work_task w
-                    where w.workspace = in_workspace and w.is_ready and w.archetype is not null
-                        and w.archetype between required.archetype and required.archetype
-                    order by w.archetype, w.needed_trust, w.priority, w.created_at, w.id
-                    limit explained_tasks()
-                ) t
-                where is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline,
-                    t.submitted_by, t.authored_by, t.archetype, in_agent_id, in_trust,
-                    in_task_types, array[t.archetype], at)
-            )
-        order by required.archetype limit 20);
+    foreach required in array array(select ready_archetypes(in_workspace)) loop
+        continue when required = any(capabilities);
+        perform from (
+            select * from work_task w
+            where w.workspace = in_workspace and w.is_ready and w.archetype is not null
+                and w.archetype between required and required
+            order by w.archetype, w.needed_trust, w.priority, w.created_at, w.id
+            limit explained_tasks()
+        ) t
+        where is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
+            t.authored_by, t.archetype, in_agent_id, in_trust, in_task_types, array[t.archetype], at);
+        if found then
+            found_archetypes := found_archetypes || required;
+        end if;
+        exit when cardinality(found_archetypes) = 20;
+    end loop;
+    return found_archetypes;
 end
 $$;

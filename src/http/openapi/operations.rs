@@ -137,6 +137,10 @@ fn add_standard_keywords(schema: &mut Value) {
             if members.contains_key("x-not-blank") {
                 members.insert("pattern".to_owned(), json!("\\S"));
             }
+            // An object whose operation refuses other members.
+            if members.remove("x-closed").is_some() {
+                members.insert("additionalProperties".to_owned(), json!(false));
+            }
             if members.contains_key("items") && !members.contains_key("maxItems") {
                 members.insert("maxItems".to_owned(), json!(MAX_LIST_ITEMS));
             }

@@ -2,7 +2,7 @@
 use serde_json::{Value, json};
 
 /// Keywords with any value.
-const PLAIN: [&str; 18] = [
+const PLAIN: [&str; 19] = [
     "type",
     "description",
     "title",
@@ -17,6 +17,7 @@ const PLAIN: [&str; 18] = [
     "x-max-bytes",
     "x-not-blank",
     "x-name",
+    "x-closed",
     "x-time",
     "additionalProperties",
     "properties",

@@ -294,11 +294,10 @@ fn the_table_covers_every_operation_that_is_audited() {
 }
 
 /// Words that a function returns to another function or stores, each with its use.
-const NOT_OUTCOMES: [(&str, &str); 13] = [
+const NOT_OUTCOMES: [(&str, &str); 12] = [
     ("free", "check_lock_availability: becomes `acquired`"),
     ("own", "check_lock_availability: becomes `refreshed`"),
     ("none", "claim_tasks: comes with a reason"),
-    ("unavailable", "claim_tasks: comes with a reason, which a read after it explains"),
     ("contended", "claim_tasks: the request runs once more, and waits for its rivals"),
     ("default", "profile_workspace and check_network: a workspace"),
     ("review", "is_eligible: a kind of task"),
