@@ -298,6 +298,9 @@ fn status_shows_owner_and_remedy_as_json() {
     let installed = repository.hook(&["install", "--json"]).json();
     assert_eq!(installed["hooks"][0]["runs"], true);
     assert_eq!(installed["hooks"][0]["remedy"], Value::Null);
+    repository.shell("git config core.hooksPath /dev/null");
+    let refused = repository.hook(&["install", "--json"]);
+    assert_eq!((refused.code, &refused.json()["runs"]), (1, &Value::Bool(false)));
 }
 
 /// A commit from a program that does not have the variables of a shell.
