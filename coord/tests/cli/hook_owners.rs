@@ -192,6 +192,10 @@ fn tracked_scripts_are_changed_only_on_request() {
     assert!(repository.runs());
     let program = repository.coord.shell("git config coord.program", "").out;
     assert!(!repository.read(".githooks/pre-commit").contains(program.trim()));
+    repository.shell("git config coord.program /gone/coord");
+    repository.hook(&["status"]).assert_code(1).assert_says("/gone/coord, which is not there");
+    repository.hook(&["install"]).assert_code(0);
+    assert!(repository.runs());
     // A clone without this program is not stopped.
     let elsewhere = repository.coord.clone().with("PATH", "/usr/local/bin:/usr/bin:/bin");
     elsewhere.shell("git config --unset coord.program", "").assert_code(0);
@@ -294,6 +298,9 @@ fn status_shows_owner_and_remedy_as_json() {
     let installed = repository.hook(&["install", "--json"]).json();
     assert_eq!(installed["hooks"][0]["runs"], true);
     assert_eq!(installed["hooks"][0]["remedy"], Value::Null);
+    repository.shell("git config core.hooksPath /dev/null");
+    let refused = repository.hook(&["install", "--json"]);
+    assert_eq!((refused.code, &refused.json()["runs"]), (1, &Value::Bool(false)));
 }
 
 /// A commit from a program that does not have the variables of a shell.

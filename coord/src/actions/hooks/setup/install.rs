@@ -74,8 +74,8 @@ pub(super) fn install(work_tree: &WorkTree, matches: &ArgMatches, output: Output
     };
     if code == DONE {
         record_settings(work_tree, matches, output)?;
-        report(work_tree, output)?;
     }
+    report(work_tree, code, output)?;
     Ok(code)
 }
 
@@ -87,10 +87,10 @@ pub(super) fn failed(error: io::Error) -> Problem {
     Problem::invalid(format!("The hooks could not be changed: {error}."))
 }
 
-/// Prints the state of the hooks where it is more than that git runs those of this program.
-fn report(work_tree: &WorkTree, output: Output) -> Result<(), Problem> {
+/// Prints the state of the hooks as JSON, or where they are written and git does not run them yet.
+fn report(work_tree: &WorkTree, code: u8, output: Output) -> Result<(), Problem> {
     let state = state_of(&owner_of(work_tree)?);
-    if output.is_json || !state.runs() {
+    if output.is_json || (code == DONE && !state.runs()) {
         print_state(&state, output);
     }
     Ok(())

@@ -35,6 +35,8 @@ pub(super) struct Owner {
     pub(super) manager: Option<Manager>,
     /// Whether git runs the hooks of the manager.
     pub(super) is_active: bool,
+    /// The program that lines in shared files call here, if it is recorded.
+    pub(super) program: Option<PathBuf>,
 }
 
 impl Owner {
@@ -67,7 +69,9 @@ impl Owner {
             Place::Off => None,
             _ => Manager::of_folder(&folder),
         };
+        let program = work_tree.git(&["config", "--get", "coord.program"]).ok();
         Ok(Owner {
+            program: program.map(|path| path.trim_end_matches('\n').into()),
             manager: active.or_else(|| Manager::of_work_tree(&top)),
             is_active: active.is_some(),
             usual_folder: common.join("hooks"),

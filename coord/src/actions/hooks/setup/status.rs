@@ -72,7 +72,7 @@ pub(super) fn state_of(owner: &Owner) -> HooksState {
     HooksState {
         owner: owner.describe(),
         folder: owner.folder.display().to_string(),
-        hooks: NAMES.iter().map(|name| state_of_hook(owner, name)).collect(),
+        hooks: NAMES.iter().map(|name| with_program(owner, state_of_hook(owner, name))).collect(),
     }
 }
 
@@ -101,6 +101,25 @@ pub(super) fn print_state(state: &HooksState, output: Output) {
         let line = format!("{} {runs}: {}.{remedy}", hook.name, hook.reason);
         output.print(&escape_text(&line));
     }
+}
+
+/// Returns the state of a hook that other files call, unless the recorded program is gone.
+fn with_program(owner: &Owner, state: HookState) -> HookState {
+    let scripts = [state.name.to_owned(), format!("{}.legacy", state.name)];
+    let is_own_script = scripts.iter().any(|file| is_ours(&text_of(&owner.folder.join(file))));
+    match &owner.program {
+        Some(program) if state.runs && !is_own_script && !is_program(program) => HookState {
+            runs: false,
+            reason: format!("coord.program is {}, which is not there any more", program.display()),
+            remedy: Some("Run: coord hook install".to_owned()),
+            ..state
+        },
+        _ => state,
+    }
+}
+
+fn is_program(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.is_file() && is_executable(&file))
 }
 
 fn state_of_hook(owner: &Owner, name: &'static str) -> HookState {
@@ -165,8 +184,6 @@ fn remedy_of_missing_hook(owner: &Owner, name: &str) -> String {
 fn has_program(script: &str) -> bool {
     let program = script.lines().find_map(|line| line.strip_prefix("coord='"));
     let program = program.and_then(|rest| rest.strip_suffix('\'')).unwrap_or_default();
-    let is_program =
-        |path: &Path| fs::metadata(path).is_ok_and(|file| file.is_file() && is_executable(&file));
     let path = variable("PATH").unwrap_or_default();
     is_program(Path::new(&program.replace("'\\''", "'")))
         || std::env::split_paths(&path)
