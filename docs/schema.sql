@@ -1719,7 +1719,7 @@ CREATE FUNCTION public.memory_relevance(in_created_at timestamp with time zone) 
 $$;
 
 CREATE FUNCTION public.memory_terms(in_search tsvector, in_summary text, in_lessons text[], in_tags text[]) RETURNS tsvector
-    LANGUAGE plpgsql IMMUTABLE COST 1000 PARALLEL SAFE
+    LANGUAGE plpgsql IMMUTABLE COST 1e+06 PARALLEL SAFE
     SET search_path TO '$user', 'public'
     SET jit TO 'off'
     AS $$
@@ -1728,7 +1728,7 @@ declare
         left(array_to_string(in_tags, ' '), 15000));
 begin
     return array_to_tsvector(
-        search_trigrams(array_to_string(search_forms(texts), ' '))
+        search_trigrams(left(array_to_string(search_forms(texts), ' '), 130000))
         || array(
             select lexeme from unnest(tsvector_to_array(in_search)) as lexeme
             where length(lexeme) between 1 and 2));
