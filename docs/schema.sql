@@ -2465,7 +2465,7 @@ declare
         left(array_to_string(in_tags, ' '), 15000));
 begin
     return array_to_tsvector(
-        search_trigrams(array_to_string(search_forms(texts), ' '))
+        search_trigrams(left(array_to_string(search_forms(texts), ' '), 130000))
         || array(
             select lexeme from unnest(tsvector_to_array(in_search)) as lexeme
             where length(lexeme) between 1 and 2));

@@ -63,8 +63,9 @@ language sql immutable parallel safe as $$
 $$;
 
 -- Returns what the index of memories finds them by: trigrams, and words that are too short for one. The
--- texts are cut as in `memory_search`. Compiling the plan (JIT) would take longer than running it. The
--- cost keeps the planner from computing this for each memory of a workspace instead of using its index.
+-- texts are cut as in `memory_search`, and their forms too, because one character can stand for many.
+-- Compiling the plan (JIT) would take longer than running it. The cost keeps the planner from computing
+-- this for each memory of a workspace instead of using its index.
 create function memory_terms(in_search tsvector, in_summary text, in_lessons text[], in_tags text[])
 returns tsvector language plpgsql immutable parallel safe cost 1000000
 set search_path from current set jit = off as $$
@@ -73,7 +74,7 @@ declare
         left(array_to_string(in_tags, ' '), 15000));
 begin
     return array_to_tsvector(
-        search_trigrams(array_to_string(search_forms(texts), ' '))
+        search_trigrams(left(array_to_string(search_forms(texts), ' '), 130000))
         || array(
             select lexeme from unnest(tsvector_to_array(in_search)) as lexeme
             where length(lexeme) between 1 and 2));

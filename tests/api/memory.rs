@@ -487,6 +487,16 @@ async fn parts_of_compounds_and_identifiers_are_found() {
     let service = Service::start().await;
     let client = service.client();
     remember(&client, "a", "alarm at 12.3, version 1.23.4 of ab", json!({})).await;
+    // A word that is indexed in pieces, of which one ends within what is looked for.
+    let long = format!("{}needle42{}", "x".repeat(197), "y".repeat(500));
+    remember(&client, "a", &long, json!({})).await;
+    for query in ["needle42", "xxneedle", "le42yy", &long] {
+        assert_eq!(
+            found(&client, "a", json!({ "query": query })).await,
+            [long.as_str()],
+            "{query}"
+        );
+    }
     for query in ["1.2.3", "arm", "3.4.1", "b", "larmat"] {
         assert_eq!(found(&client, "a", json!({ "query": query })).await, NONE, "{query}");
     }
