@@ -97,10 +97,12 @@ async fn all_connections_that_end_together_cost_at_most_one_request() {
     eventually("several connections are open", used, |open| *open >= 4).await;
     execute(
         &db,
-        "select pg_terminate_backend(pid, 5000) from pg_stat_activity
+        "select pg_terminate_backend(pid) from pg_stat_activity
          where application_name = 'agent-coordinator'",
     )
     .await;
+    let ended = async || scalar::<i64>(&db, open).await;
+    eventually("all connections have ended", ended, |open| *open == 0).await;
     let mut refused = Vec::new();
     for n in 0..8 {
         let answer = acquire(&client, "a", &format!("k-{n}")).await;
