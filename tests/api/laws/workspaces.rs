@@ -57,6 +57,8 @@ const MORE_ROWS: &str = "
     values ('own', 'p', 1, 'permit (principal, action, resource);');
     insert into mcp_connection (workspace, agent_id, connection_id, session_id)
     values ('own', 'claude-1', 'the-connection', 's-1');
+    insert into mcp_call (workspace, id, agent_id, connection_id, request_id, started_at, due_at)
+    values ('own', gen_random_uuid(), 'claude-1', 'c-1', '7', now(), now() + interval '1 minute');
     insert into lock_waiter (workspace, id, key, agent_id, agent_type, session_id, alive_until)
     values ('own', gen_random_uuid(), 'src/main.rs', 'claude-2', 't', 's-2', now() + interval '1 hour');
     insert into memory_words (workspace, id, words)
