@@ -48,15 +48,6 @@ CREATE TYPE public.request AS (
 	session_timeout interval
 );
 
-CREATE TYPE public.search_word AS (
-	word text,
-	exact tsquery,
-	beginning tsquery,
-	forms text[],
-	finder text,
-	weight double precision
-);
-
 CREATE TYPE public.submission_verdict AS (
 	verdict text,
 	task_id uuid,
@@ -138,97 +129,6 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.adopt_claims(in_workspace text, in_agent_id text, in_session_id text, session_timeout interval) RETURNS jsonb
-    LANGUAGE plpgsql
-    AS $$
-declare
-    at timestamptz;
-    held record;
-    expires_at timestamptz;
-    claims jsonb := '[]'::jsonb;
-begin
-    for held in
-        select t.id, t.status, t.claim_token, t.claimed_session_id, t.claim_expires_at,
-            t.lease_expires_at
-        from work_task t
-        where t.workspace = in_workspace and t.claimed_by = in_agent_id
-            and t.claimed_session_id <> in_session_id and t.status in ('claimed', 'running')
-        order by t.id
-        for update
-    loop
-        exit when jsonb_array_length(claims) = most_held();
-        at := clock_timestamp();
-        continue when is_claim_expired(held.status, held.claim_expires_at, at);
-        expires_at := claim_expiry(held.lease_expires_at, session_timeout, at);
-        update work_task t set
-            claimed_session_id = in_session_id, claim_expires_at = expires_at, is_claim_known = true
-        where t.workspace = in_workspace and t.id = held.id;
-        claims := claims || jsonb_build_object('task_id', held.id, 'claim_token', held.claim_token,
-            'session_id', held.claimed_session_id, 'claim_expires_at', expires_at);
-    end loop;
-    return claims;
-end
-$$;
-
-CREATE FUNCTION public.adopt_held_elsewhere(in_workspace text, in_agent_id text, in_session_id text, session_timeout interval) RETURNS jsonb
-    LANGUAGE plpgsql
-    AS $$
-declare
-    at timestamptz;
-    held record;
-    locks jsonb := '[]'::jsonb;
-begin
-    for held in
-        select l.key, l.token, l.session_id, l.locked_at, l.expires_at from file_lock l
-        where l.workspace = in_workspace and l.agent_id = in_agent_id and l.session_id <> in_session_id
-        order by l.key
-        for update
-    loop
-        exit when jsonb_array_length(locks) = most_held();
-        continue when not is_live(in_workspace, in_agent_id, held.session_id, held.locked_at,
-            held.expires_at, session_timeout);
-        at := clock_timestamp();
-        update file_lock l set session_id = in_session_id, locked_at = at
-        where l.workspace = in_workspace and l.key = held.key;
-        locks := locks || jsonb_build_object('file_path', held.key, 'fencing_token', held.token,
-            'session_id', held.session_id, 'expires_at', held.expires_at);
-    end loop;
-    return held_lists(
-        locks,
-        adopt_claims(in_workspace, in_agent_id, in_session_id, session_timeout),
-        adopt_ports(in_workspace, in_agent_id, in_session_id, session_timeout));
-end
-$$;
-
-CREATE FUNCTION public.adopt_ports(in_workspace text, in_agent_id text, in_session_id text, session_timeout interval) RETURNS jsonb
-    LANGUAGE plpgsql
-    AS $$
-declare
-    at timestamptz;
-    held record;
-begin
-    perform from acquire_advisory_lock(in_workspace, 'ports', '');
-    if exists (
-        select from live_port_blocks(in_workspace, session_timeout) b where b.session_id = in_session_id
-    ) then
-        return '[]'::jsonb;
-    end if;
-    select b.slot, b.session_id, b.allocated_at, b.expires_at into held
-    from live_port_blocks(in_workspace, session_timeout) b
-    where b.agent_id = in_agent_id and b.session_id <> in_session_id
-    order by b.expires_at desc, b.slot limit 1;
-    at := clock_timestamp();
-    update port_block p set session_id = in_session_id, allocated_at = at
-    where p.workspace = in_workspace and p.slot = held.slot and p.agent_id = in_agent_id
-        and p.session_id = held.session_id and p.allocated_at = held.allocated_at;
-    if not found then
-        return '[]'::jsonb;
-    end if;
-    return jsonb_build_array(jsonb_build_object(
-        'slot', held.slot, 'session_id', held.session_id, 'expires_at', held.expires_at));
-end
-$$;
-
 CREATE FUNCTION public.allocate_ports(in_workspace text, cx public.request, in_session_id text, in_slots integer, in_ttl interval, OUT refusal text, OUT slot integer, OUT expires_at timestamp with time zone) RETURNS record
     LANGUAGE plpgsql
     AS $$
@@ -254,7 +154,7 @@ begin
         if slot is null then
             refusal := 'no_ports_available';
         else
-            perform free_lost_ports(in_workspace, slot, cx, in_session_id);
+            delete from port_block p where p.workspace = in_workspace and p.slot = allocate_ports.slot;
             insert into port_block (workspace, slot, agent_id, session_id, allocated_at, expires_at)
             values (in_workspace, slot, cx.agent_id, in_session_id, at, expires_at);
         end if;
@@ -267,33 +167,6 @@ begin
         case when refusal is null then jsonb_build_object('slot', slot)
             else jsonb_build_object('reason', refusal) end,
         refusal is null);
-end
-$$;
-
-CREATE FUNCTION public.any_word_finder(in_workspace text, in_words public.search_word[]) RETURNS tsquery
-    LANGUAGE plpgsql STABLE
-    SET jit TO 'off'
-    AS $$
-declare
-    most constant bigint := 2000;
-    item search_word;
-    memory_count bigint;
-    finders text[] := '{}'::text[];
-begin
-    foreach item in array in_words loop
-        select count(*) into memory_count from (
-            select from memory m where m.workspace = in_workspace
-                and memory_terms(m.search, m.summary, m.lessons, m.tags) @@ item.finder::tsquery
-            limit most
-        ) as found;
-        if memory_count between 1 and most - 1 then
-            finders := finders || ('(' || item.finder || ')');
-        end if;
-    end loop;
-    if finders = '{}' then
-        finders := array(select '(' || w.finder || ')' from unnest(in_words) w);
-    end if;
-    return array_to_string(finders, ' | ')::tsquery;
 end
 $$;
 
@@ -386,13 +259,13 @@ begin
     where c.workspace = in_workspace and c.id = in_id for update;
     if not found then
         insert into mcp_call as c (
-            workspace, id, agent_id, connection_id, request_id, started_at, alive_until
+            workspace, id, agent_id, connection_id, request_id, started_at, due_at
         ) values (
             in_workspace, in_id, in_agent_id, in_connection_id, in_request_id, at, at + in_lifetime
         )
         on conflict (workspace, agent_id, connection_id, request_id) where connection_id <> ''
         do update set
-            id = in_id, started_at = at, alive_until = at + in_lifetime, ended_at = null,
+            id = in_id, started_at = at, due_at = at + in_lifetime, answered_at = null,
             operation = null, taken = null, idempotency_key = null,
             -- A cancellation that has overtaken this call.
             cancelled_at = case
@@ -404,70 +277,6 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.begin_session(in_workspace text, cx public.request, in_session_id text, in_capabilities text[], in_current_task text, in_delegated_from text, in_metadata jsonb, in_phase_archetype text, in_connection_id text, in_adopts boolean, OUT held_elsewhere jsonb, OUT adopted jsonb, OUT lost jsonb) RETURNS record
-    LANGUAGE plpgsql
-    AS $$
-begin
-    perform register_session(
-        in_workspace, cx, in_session_id, in_capabilities, in_current_task, in_delegated_from,
-        in_metadata, in_phase_archetype, in_connection_id);
-    if in_adopts then
-        adopted := adopt_held_elsewhere(
-            in_workspace, cx.agent_id, in_session_id, cx.session_timeout);
-    end if;
-    held_elsewhere := list_held_elsewhere(
-        in_workspace, cx.agent_id, in_session_id, cx.session_timeout);
-    lost := tell_losses(in_workspace, cx.agent_id);
-end
-$$;
-
-CREATE FUNCTION public.blocked_tasks(in_workspace text, in_agent_id text, in_trust integer, in_task_types text[], session_timeout interval) RETURNS uuid[]
-    LANGUAGE plpgsql STABLE
-    AS $$
-declare
-    at timestamptz := clock_timestamp();
-    capabilities text[] := declared_capabilities(in_workspace, in_agent_id, session_timeout);
-begin
-    return array(
-        select t.id from (
-            select * from work_task w
-            where w.workspace = in_workspace and w.status = 'pending' and w.open_dependencies > 0
-            order by w.priority, w.created_at, w.id limit 5 * explained_tasks()
-        ) t
-        where is_claimable(true, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
-            t.authored_by, t.archetype, in_agent_id, in_trust, in_task_types, capabilities, at)
-        order by t.priority, t.created_at, t.id limit explained_tasks());
-end
-$$;
-
-CREATE FUNCTION public.bm25_scores(in_workspace text, in_query text, in_limit bigint, OUT scores jsonb, OUT problem text, OUT is_busy boolean) RETURNS record
-    LANGUAGE plpgsql
-    SET lock_timeout TO '100ms'
-    AS $_$
-declare
-    segments text := search_segments(in_query);
-begin
-    scores := null;
-    is_busy := false;
-    if segments is null then
-        return;
-    end if;
-    execute format(
-        'select coalesce(jsonb_object_agg(id, score) filter (where score is not null), ''{}'')
-        from (
-            select id, pdb.score(id) as score from memory_words
-            where workspace = $1 and words ||| $2
-            order by pdb.score(id) desc, id limit %s
-        ) as ranked', in_limit)
-    into scores using in_workspace, segments;
-exception
-    when lock_not_available then
-        is_busy := true;
-    when query_canceled or others then
-        problem := sqlerrm;
-end
-$_$;
-
 CREATE FUNCTION public.cancel_mcp_call(in_workspace text, in_id uuid, in_agent_id text, in_request_id text, OUT operation text, OUT taken jsonb) RETURNS record
     LANGUAGE plpgsql
     AS $$
@@ -476,7 +285,7 @@ declare
 begin
     -- The row of a call whose first run is about to commit is waited for, although it cannot be seen yet.
     insert into mcp_call as c (
-        workspace, id, agent_id, connection_id, request_id, alive_until, cancelled_at
+        workspace, id, agent_id, connection_id, request_id, due_at, cancelled_at
     ) values (in_workspace, in_id, in_agent_id, '', in_request_id, at, at)
     on conflict (workspace, id) do update set cancelled_at = coalesce(c.cancelled_at, at);
     select u.operation, u.taken into operation, taken from take_mcp_call_back(in_workspace, in_id) u;
@@ -495,15 +304,15 @@ begin
     if in_connection_id <> '' then
         call_id := gen_random_uuid();
         insert into mcp_call as c (
-            workspace, id, agent_id, connection_id, request_id, alive_until, cancelled_at
+            workspace, id, agent_id, connection_id, request_id, due_at, cancelled_at
         ) values (in_workspace, call_id, in_agent_id, in_connection_id, in_request_id, at, at)
         on conflict (workspace, agent_id, connection_id, request_id) where connection_id <> ''
         do update set cancelled_at = coalesce(c.cancelled_at, at)
         returning c.id into call_id;
     else
         select
-            array_agg(c.id) filter (where c.ended_at is null and c.alive_until > at),
-            array_agg(c.id) filter (where c.ended_at > at - interval '10 seconds')
+            array_agg(c.id) filter (where c.answered_at is null and c.due_at > at),
+            array_agg(c.id) filter (where c.answered_at > at - interval '10 seconds')
         into running, ended
         from mcp_call c
         where c.workspace = in_workspace and c.agent_id = in_agent_id and c.connection_id = ''
@@ -577,29 +386,6 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.character_pairs(in_word text) RETURNS text[]
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET jit TO 'off'
-    AS $$
-declare
-    pairs text[];
-begin
-    if length(in_word) < 3 or octet_length(in_word) = length(in_word) then
-        return '{}'::text[];
-    end if;
-    pairs := array(
-        select distinct substr(run, place, 2)
-        from unnest(regexp_split_to_array(in_word,
-            '[^\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]+')) as run
-        cross join lateral generate_series(1, least(40, length(run) - 1)) as places (place));
-    if pairs = '{}' then
-        return pairs;
-    end if;
-    return pairs || array(
-        select run from unnest(regexp_split_to_array(in_word, '[^a-z0-9]+')) as run where length(run) > 1);
-end
-$$;
-
 CREATE FUNCTION public.check_claim(in_id uuid, claimed_by text, claimed_session_id text, claim_token text, current_status text, cx public.request, in_claim_token text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     AS $$
@@ -608,8 +394,7 @@ begin
         when in_id is null then 'task_not_found_or_not_claimed_by_agent'
         when in_claim_token <> coalesce(claim_token, '') then 'claim_superseded'
         when claimed_by is null
-            or is_owned_by_other_without_proof(claimed_by, claimed_session_id,
-                in_claim_token = claim_token, cx.agent_id, cx.session_id)
+            or is_owned_by_other(claimed_by, claimed_session_id, cx.agent_id, cx.session_id)
             then 'task_not_found_or_not_claimed_by_agent'
         when current_status not in ('claimed', 'running') then 'task_already_finished'
     end;
@@ -796,9 +581,6 @@ begin
                 in_workspace, cx, 'claim_task', jsonb_build_object('task_types', in_task_types),
                 jsonb_build_object('reason', answer.reason), false);
         end if;
-        if has_unavailable_work(in_workspace) then
-            answer.texts := '[]'::json;
-        end if;
     end if;
     return next answer;
 end
@@ -857,7 +639,7 @@ declare
     wanted_type text;
 begin
     foreach served_archetype in array
-        coalesce(in_capabilities, '{}'::text[])
+        coalesce(in_capabilities, array(select ready_archetypes(in_workspace)))
     loop
         for level in 0..in_trust loop
             if in_task_types is null then
@@ -932,8 +714,6 @@ begin
         continue when is_live(in_workspace, lock.agent_id, lock.session_id, lock.locked_at,
             lock.expires_at, session_timeout);
         perform free_lock(in_workspace, lock.key, lock.token);
-        perform record_loss(in_workspace, lock.agent_id, lock.session_id, 'lock', lock.key,
-            lock.token::text, lock.locked_at, lock.expires_at, session_timeout);
         cleared := cleared + 1;
     end loop;
     return cleared;
@@ -958,8 +738,7 @@ begin
     from work_task t where t.workspace = in_workspace and t.id = in_id for update;
     at := clock_timestamp();
     is_repeat := coalesce(task.completion -> 'report' = report, false)
-        and (coalesce(task.completion ->> 'session_id' = cx.session_id, true)
-            or coalesce(task.completion ->> 'claim_token' = in_claim_token, false));
+        and coalesce(task.completion ->> 'session_id' = cx.session_id, true);
     if is_repeat then
         status := task.completion ->> 'status';
         retry_at := (task.completion ->> 'retry_at')::timestamptz;
@@ -980,7 +759,6 @@ begin
             retry_at := finished.retry_at;
         elsif reason = in_refusal then
             status := 'blocked';
-            perform mark_claim_known(in_workspace, in_id, task.claim_token);
         end if;
         if status is not null then
             perform record_guardrail_violations(in_workspace, cx, in_violations);
@@ -1053,18 +831,15 @@ begin
     if installed is null or installed < array[0, 24] then
         return false;
     end if;
-    -- Waits for transactions that are storing memories, and later ones wait for this transaction, so no
-    -- memory is missing from the index. This table comes first: a transaction that stores a memory locks
-    -- it before its words, and the other order would be a deadlock.
-    lock table memory in share row exclusive mode;
     drop index if exists memory_bm25;
+    -- Creating the trigger locks the table: it waits for transactions that are storing memories, and
+    -- later ones wait for this transaction. So no memory is missing from the index.
     create or replace trigger memory_words_stored
         after insert or update of summary, lessons, tags on memory
         for each row execute function store_memory_words();
     insert into memory_words (workspace, id, words)
     select workspace, id, search_terms(search) from memory
     on conflict (workspace, id) do update set words = excluded.words;
-    delete from memory_without_words;
     create index memory_bm25 on memory_words
         using bm25 (id, (words::pdb.whitespace)) with (key_field = 'id');
     return true;
@@ -1113,7 +888,6 @@ declare
     at timestamptz := statement_timestamp();
     oldest_kept timestamptz := date_trunc('month', at - make_interval(days => retention_days));
     connection_retention constant interval := interval '7 days';
-    loss_retention constant interval := interval '7 days';
     step_count bigint;
     deleted bigint := 0;
 begin
@@ -1130,10 +904,7 @@ begin
         );
     get diagnostics step_count = row_count;
     deleted := deleted + step_count;
-    delete from session_loss l where l.lost_at <= at - loss_retention;
-    get diagnostics step_count = row_count;
-    deleted := deleted + step_count;
-    delete from mcp_call c where c.alive_until <= at - interval '1 day';
+    delete from mcp_call c where c.due_at <= at - interval '1 day';
     get diagnostics step_count = row_count;
     deleted := deleted + step_count;
     delete from guardrail_violation v where v.created_at < oldest_kept;
@@ -1157,11 +928,6 @@ begin
     select e.sessions, e.locks_released, e.tasks_requeued, e.ports_released
     into sessions, locks_released, tasks_requeued, ports_released
     from end_sessions(in_workspace, cx.agent_id, in_session_id, null, false) e;
-    if sessions > 0 then
-        update session_loss l set is_told = true
-        where l.workspace = in_workspace and l.agent_id = cx.agent_id
-            and l.session_id = in_session_id;
-    end if;
     perform record_audit(
         in_workspace, cx, 'deregister_agent',
         jsonb_build_object('session_id', in_session_id, 'capabilities', null),
@@ -1310,7 +1076,7 @@ declare
     at timestamptz := clock_timestamp();
 begin
     update mcp_call c set
-        ended_at = at, operation = in_operation, taken = in_taken,
+        answered_at = at, operation = in_operation, taken = in_taken,
         idempotency_key = in_idempotency_key
     where c.workspace = in_workspace and c.id = in_id;
 end
@@ -1430,128 +1196,6 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.explain_unavailable_work(in_workspace text, in_agent_id text, in_trust integer, in_task_types jsonb, session_timeout interval) RETURNS TABLE(blocked integer, by_failed uuid[], undeclared_archetypes text[])
-    LANGUAGE plpgsql STABLE
-    AS $$
-declare
-    task_types text[] := to_text_array(in_task_types);
-    waiting uuid[] := blocked_tasks(in_workspace, in_agent_id, in_trust, task_types, session_timeout);
-    task_id uuid;
-    failed uuid[];
-begin
-    blocked := 0;
-    by_failed := '{}'::uuid[];
-    foreach task_id in array waiting loop
-        failed := failed_dependencies(in_workspace, task_id);
-        blocked := blocked + (failed <> '{}')::integer;
-        by_failed := by_failed || array(
-            select id from unnest(failed) id where id <> all(by_failed));
-    end loop;
-    by_failed := by_failed[:20];
-    undeclared_archetypes := find_undeclared_archetypes(
-        in_workspace, in_agent_id, in_trust, task_types, session_timeout);
-    return next;
-end
-$$;
-
-CREATE FUNCTION public.explained_tasks() RETURNS bigint
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$
-    select 100::bigint
-$$;
-
-CREATE FUNCTION public.failed_dependencies(in_workspace text, in_task_id uuid) RETURNS uuid[]
-    LANGUAGE plpgsql STABLE
-    AS $$
-declare
-    at timestamptz := clock_timestamp();
-    level uuid[] := array[in_task_id];
-    seen uuid[] := '{}'::uuid[];
-    failed uuid[] := '{}'::uuid[];
-    dependency record;
-begin
-    while level <> '{}' and cardinality(seen) < explained_tasks() loop
-        seen := seen || level;
-        for dependency in
-            select d.depends_on as id, task_status(
-                t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at) as status
-            from work_dependency d
-            join work_task t on t.workspace = in_workspace and t.id = d.depends_on
-            where d.workspace = in_workspace and d.task_id = any(level)
-            order by d.list_order, d.depends_on
-            limit explained_tasks()
-        loop
-            level := array_remove(level, dependency.id) || dependency.id;
-            if dependency.status in ('failed', 'cancelled') and dependency.id <> all(failed) then
-                failed := failed || dependency.id;
-            end if;
-        end loop;
-        level := array(
-            select id from unnest(level) id where id <> all(seen) and id <> all(failed));
-    end loop;
-    return failed;
-end
-$$;
-
-CREATE FUNCTION public.find_session(in_workspace text, in_agent_id text, in_connection_id text, in_named_session_id text, session_timeout interval, OUT session_id text, OUT has_ended boolean) RETURNS record
-    LANGUAGE plpgsql
-    AS $$
-declare
-    at timestamptz := clock_timestamp();
-    live text[];
-begin
-    if in_connection_id is not null then
-        select c.session_id, c.has_ended into session_id, has_ended from mcp_connection c
-        where c.workspace = in_workspace and c.agent_id = in_agent_id
-            and c.connection_id = in_connection_id;
-    end if;
-    has_ended := coalesce(has_ended, false);
-    if has_ended then
-        return;
-    elsif in_named_session_id is not null then
-        session_id := in_named_session_id;
-        return;
-    elsif in_connection_id is null then
-        live := array(
-            select s.session_id from agent_session s
-            where s.workspace = in_workspace and s.agent_id = in_agent_id
-                and is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, at)
-            limit 2);
-        session_id := case when cardinality(live) = 1 then live[1] end;
-    end if;
-    perform record_agent_heartbeat(in_workspace, in_agent_id, session_timeout);
-end
-$$;
-
-CREATE FUNCTION public.find_undeclared_archetypes(in_workspace text, in_agent_id text, in_trust integer, in_task_types text[], session_timeout interval) RETURNS text[]
-    LANGUAGE plpgsql STABLE
-    AS $$
-declare
-    at timestamptz := clock_timestamp();
-    capabilities text[] := declared_capabilities(in_workspace, in_agent_id, session_timeout);
-    required text;
-    found_archetypes text[] := '{}'::text[];
-begin
-    foreach required in array array(select ready_archetypes(in_workspace)) loop
-        continue when required = any(capabilities);
-        perform from (
-            select * from work_task w
-            where w.workspace = in_workspace and w.is_ready and w.archetype is not null
-                and w.archetype between required and required
-            order by w.archetype, w.needed_trust, w.priority, w.created_at, w.id
-            limit explained_tasks()
-        ) t
-        where is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
-            t.authored_by, t.archetype, in_agent_id, in_trust, in_task_types, array[t.archetype], at);
-        if found then
-            found_archetypes := found_archetypes || required;
-        end if;
-        exit when cardinality(found_archetypes) = 20;
-    end loop;
-    return found_archetypes;
-end
-$$;
-
 CREATE FUNCTION public.find_unfinished_task(in_workspace text, in_unique_key text) RETURNS uuid
     LANGUAGE plpgsql
     AS $$
@@ -1603,7 +1247,7 @@ begin
         is_expiry_recorded = false,
         available_at = coalesce(finish_claim.retry_at, t.available_at),
         is_delayed = will_retry,
-        completion = new_completion || jsonb_build_object('claim_token', t.claim_token)
+        completion = new_completion
     where t.workspace = in_workspace and t.id = in_id;
     if in_success then
         perform decrement_open_dependencies(in_workspace, in_id);
@@ -1622,71 +1266,6 @@ begin
     if to_regclass('memory_bm25') is null then
         perform create_bm25_index();
     end if;
-end
-$$;
-
-CREATE FUNCTION public.memory_search(in_summary text, in_lessons text[], in_tags text[]) RETURNS tsvector
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET search_path TO '$user', 'public'
-    SET plan_cache_mode TO 'force_generic_plan'
-    AS $$
-begin
-    return search_vector(in_summary, 'A')
-        || search_vector(left(array_to_string(in_lessons, ' '), 30000), 'B')
-        || search_vector(left(array_to_string(in_tags, ' '), 15000), 'C');
-end
-$$;
-
-CREATE TABLE public.memory (
-    workspace text NOT NULL COLLATE pg_catalog."C",
-    id uuid DEFAULT gen_random_uuid() NOT NULL,
-    agent_id text NOT NULL COLLATE pg_catalog."C",
-    session_id text,
-    event_type text NOT NULL COLLATE pg_catalog."C",
-    summary text NOT NULL,
-    summary_digest bytea NOT NULL,
-    details jsonb NOT NULL,
-    outcome text,
-    lessons text[] NOT NULL,
-    tags text[] NOT NULL,
-    merge_count integer DEFAULT 0 NOT NULL,
-    is_current boolean DEFAULT true NOT NULL,
-    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    search tsvector GENERATED ALWAYS AS (public.memory_search(summary, lessons, tags)) STORED NOT NULL
-);
-
-CREATE FUNCTION public.fitting_memories(in_workspace text, in_agent_id text, in_tags text[], in_event_type text, in_oldest timestamp with time zone, in_words public.search_word[], in_finder tsquery, in_has_all boolean, in_scores jsonb, in_limit bigint) RETURNS SETOF public.memory
-    LANGUAGE plpgsql STABLE
-    SET jit TO 'off'
-    AS $$
-declare
-    ranking tsquery := (
-        select string_agg('(' || w.exact::text || ' | ' || w.beginning::text || ')', ' | ')::tsquery
-        from unnest(in_words) w);
-begin
-    return query
-    select m.* from (
-        select c.* from memory c
-        where c.workspace = in_workspace
-            and memory_terms(c.search, c.summary, c.lessons, c.tags) @@ in_finder
-            and (in_agent_id is null or c.agent_id = in_agent_id)
-            and (in_tags is null or c.tags && in_tags)
-            and (in_event_type is null or c.event_type = in_event_type)
-            and (in_oldest is null or c.created_at >= in_oldest)
-        limit 10000
-    ) as m
-    cross join lateral (
-        select sum(w.weight * level) as fit, bool_and(level > 0) filter (where w.weight = 1) as has_all
-        from unnest(in_words) w cross join lateral word_fit(
-            m.search, m.summary, m.lessons, m.tags, w.exact, w.beginning, w.forms) as level
-    ) as words
-    where words.fit > 0 and words.has_all = in_has_all
-    order by words.fit desc,
-        case when in_scores is not null then
-            memory_relevance(m.created_at) * coalesce((in_scores ->> m.id::text)::float8, 0) end desc,
-        memory_relevance(m.created_at) * ts_rank(m.search, ranking) desc,
-        m.created_at desc, m.id
-    limit in_limit;
 end
 $$;
 
@@ -1725,60 +1304,12 @@ CREATE FUNCTION public.free_lock(in_workspace text, in_key text, in_token bigint
     LANGUAGE plpgsql
     AS $$
 begin
-    return free_unchanged_lock(in_workspace, in_key, in_token, null);
-end
-$$;
-
-CREATE FUNCTION public.free_lost_ports(in_workspace text, in_slot integer, cx public.request, in_session_id text) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-declare
-    block port_block;
-begin
-    delete from port_block p where p.workspace = in_workspace and p.slot = in_slot
-    returning * into block;
-    if (block.agent_id, block.session_id) is distinct from (cx.agent_id, in_session_id) then
-        perform record_loss(in_workspace, block.agent_id, block.session_id, 'port', in_slot::text, null,
-            block.allocated_at, block.expires_at, cx.session_timeout);
-    end if;
-end
-$$;
-
-CREATE FUNCTION public.free_unchanged_lock(in_workspace text, in_key text, in_token bigint, in_locked_at timestamp with time zone) RETURNS boolean
-    LANGUAGE plpgsql
-    AS $$
-begin
     update file_lock l set
         agent_id = null, agent_type = null, session_id = null, reason = null, locked_at = null,
         expires_at = null
     where l.workspace = in_workspace and l.key = in_key and l.token = in_token
-        and l.agent_id is not null and (in_locked_at is null or l.locked_at = in_locked_at);
+        and l.agent_id is not null;
     return found;
-end
-$$;
-
-CREATE FUNCTION public.get_work(in_workspace text, cx public.request, in_count integer, in_task_types jsonb, in_lease_minutes integer, in_trust integer, in_guard_version text, in_scans jsonb, in_may_rescan boolean, in_can_wait boolean, in_waits_for_rivals boolean) RETURNS TABLE(verdict text, id uuid, task_type text, description text, input_data json, priority smallint, deadline timestamp with time zone, attempt smallint, claim_token text, lease_expires_at timestamp with time zone, reason text, texts json, open_claims jsonb)
-    LANGUAGE plpgsql
-    AS $$
-#variable_conflict use_column
-declare
-    claims claim_verdict[] := array(
-        select c from claim_tasks(in_workspace, cx, in_count, in_task_types, in_lease_minutes, in_trust,
-            in_guard_version, in_scans, in_may_rescan, in_can_wait, in_waits_for_rivals) c);
-    others jsonb;
-begin
-    if claims[1].verdict in ('claimed', 'none') then
-        others := list_open_claims(
-            in_workspace, cx, array(select c.id from unnest(claims) c where c.id is not null));
-    end if;
-    return query
-    select c.verdict, c.id, c.task_type, c.description, c.input_data, c.priority, c.deadline, c.attempt,
-        c.claim_token, c.lease_expires_at, c.reason, c.texts, case when n = 1 then others end
-    from unnest(claims) with ordinality c (
-        verdict, id, task_type, description, input_data, priority, deadline, attempt, claim_token,
-        lease_expires_at, reason, texts, n
-    )
-    order by n;
 end
 $$;
 
@@ -1839,10 +1370,9 @@ declare
     pattern_names jsonb := jsonb_build_array();
     violations jsonb;
 begin
-    perform record_lost_claim(in_workspace, picked.id, cx.session_timeout);
     update work_task t set
         status = 'claimed', attempt = t.attempt + 1, is_delayed = false, is_expiry_recorded = false,
-        claim_token = token, is_claim_known = false, claimed_by = cx.agent_id, claimed_session_id = cx.session_id,
+        claim_token = token, claimed_by = cx.agent_id, claimed_session_id = cx.session_id,
         claimed_at = at, started_at = coalesce(t.started_at, at),
         lease_minutes = in_lease_minutes, claim_lease_minutes = in_lease_minutes,
         lease_expires_at = lease_ends_at, claim_expires_at = expires_at,
@@ -1897,7 +1427,6 @@ begin
                 expires_at = at + in_ttl, refresh_count = 0, took_over_from = l.agent_id
             where l.workspace = in_workspace and l.key = in_key and l.token = checked.token
                 and l.agent_id is not distinct from checked.agent_id
-                and l.locked_at is not distinct from checked.locked_at
                 and l.expires_at is not distinct from checked.expires_at
             returning 'acquired', l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at,
                 l.expires_at, l.token, l.took_over_from, null::bigint into granted;
@@ -1906,52 +1435,14 @@ begin
                 expires_at = at + in_ttl, refresh_count = l.refresh_count + 1,
                 reason = coalesce(in_reason, l.reason)
             where l.workspace = in_workspace and l.key = in_key and l.token = checked.token
-                and l.agent_id = checked.agent_id and l.locked_at = checked.locked_at
-                and l.expires_at = checked.expires_at
+                and l.agent_id = checked.agent_id and l.expires_at = checked.expires_at
             returning 'refreshed', l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at,
                 l.expires_at, l.token, null, null::bigint into granted;
         else
             return checked;
         end if;
     end loop;
-    if granted.verdict = 'acquired' and checked.session_id is not null
-        and (checked.agent_id, checked.session_id) is distinct from (cx.agent_id, cx.session_id)
-    then
-        perform record_loss(in_workspace, checked.agent_id, checked.session_id, 'lock', in_key,
-            checked.token::text, checked.locked_at, checked.expires_at, cx.session_timeout);
-    end if;
     return granted;
-end
-$$;
-
-CREATE FUNCTION public.has_form(in_summary text, in_lessons text[], in_tags text[], in_forms text[]) RETURNS boolean
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    AS $$
-declare
-    texts text := ' ' || array_to_string(search_forms(concat_ws(
-        ' ', in_summary, array_to_string(in_lessons, ' '), array_to_string(in_tags, ' '))), ' ');
-    form text;
-begin
-    foreach form in array in_forms loop
-        if strpos(texts, form) > 0 then
-            return true;
-        end if;
-    end loop;
-    return false;
-end
-$$;
-
-CREATE FUNCTION public.has_unavailable_work(in_workspace text) RETURNS boolean
-    LANGUAGE plpgsql STABLE
-    AS $$
-begin
-    return exists (
-        select from work_task t
-        where t.workspace = in_workspace and t.status = 'pending' and t.open_dependencies > 0
-    ) or exists (
-        select from work_task t
-        where t.workspace = in_workspace and t.is_ready and t.archetype is not null
-    );
 end
 $$;
 
@@ -1960,17 +1451,6 @@ CREATE FUNCTION public.heartbeat_interval() RETURNS interval
     AS $$
     select interval '10 seconds'
 $$;
-
-CREATE FUNCTION public.held_lists(locks jsonb, claims jsonb, ports jsonb) RETURNS jsonb
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $_$
-    select jsonb_build_object(
-        'locks', jsonb_path_query_array(locks, '$[0 to 99]'),
-        'claims', jsonb_path_query_array(claims, '$[0 to 99]'),
-        'ports', jsonb_path_query_array(ports, '$[0 to 99]'),
-        'truncated', greatest(jsonb_array_length(locks), jsonb_array_length(claims),
-            jsonb_array_length(ports)) > most_held())
-$_$;
 
 CREATE FUNCTION public.idempotency_key_lifetime() RETURNS interval
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1982,21 +1462,6 @@ CREATE FUNCTION public.is_claim_expired(status text, claim_expires_at timestamp 
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     select status in ('claimed', 'running') and claim_expires_at <= at
-$$;
-
-CREATE FUNCTION public.is_claim_renewal_due(is_claim_known boolean, claim_expires_at timestamp with time zone, lease_expires_at timestamp with time zone, lease_minutes integer, session_timeout interval, at timestamp with time zone) RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$
-    select claim_expires_at > at
-        and (
-            (claim_expires_at < claim_expiry(
-                    renewed_lease(is_claim_known, lease_expires_at, lease_minutes, at),
-                    session_timeout, at)
-                and claim_expires_at < at - heartbeat_interval() + least(
-                    case when is_claim_known then make_interval(mins => lease_minutes) end,
-                    session_timeout))
-            or claim_expires_at > at + heartbeat_interval() + session_timeout
-        )
 $$;
 
 CREATE FUNCTION public.is_claimable(is_ready boolean, needed_trust smallint, task_type text, deadline timestamp with time zone, submitted_by text, authored_by text, archetype text, claimant text, trust integer, task_types text[], capabilities text[], at timestamp with time zone) RETURNS boolean
@@ -2029,7 +1494,7 @@ CREATE FUNCTION public.is_eligible(task_type text, deadline timestamp with time 
     select (deadline is null or deadline > at)
         and not (task_type in ('evaluate', 'review')
             and (submitted_by = claimant or authored_by is not distinct from claimant))
-        and (archetype is null or coalesce(archetype = any(capabilities), false))
+        and (archetype is null or coalesce(archetype = any(capabilities), true))
 $$;
 
 CREATE FUNCTION public.is_heartbeat_due(ended_at timestamp with time zone, last_heartbeat_at timestamp with time zone, at timestamp with time zone) RETURNS boolean
@@ -2075,11 +1540,18 @@ CREATE FUNCTION public.is_owned_by_other(agent_id text, session_id text, caller_
     select agent_id <> caller_agent_id or coalesce(session_id <> caller_session_id, false)
 $$;
 
-CREATE FUNCTION public.is_owned_by_other_without_proof(agent_id text, session_id text, is_proven boolean, caller_agent_id text, caller_session_id text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+CREATE FUNCTION public.is_renewal_due(claimed_session_id text, claim_expires_at timestamp with time zone, lease_minutes integer, caller_session_id text, session_timeout interval, at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-    select is_owned_by_other(
-        agent_id, case when is_proven then null else session_id end, caller_agent_id, caller_session_id)
+    select coalesce(claimed_session_id = caller_session_id, claimed_session_id is null)
+        and claim_expires_at > at
+        and (
+            claim_expires_at < at - heartbeat_interval() + least(
+                make_interval(mins => lease_minutes),
+                case when claimed_session_id is not null then session_timeout end)
+            or claim_expires_at > at + heartbeat_interval()
+                + case when claimed_session_id is not null then session_timeout end
+        )
 $$;
 
 CREATE FUNCTION public.is_session_live(ended_at timestamp with time zone, last_heartbeat_at timestamp with time zone, session_timeout interval, at timestamp with time zone) RETURNS boolean
@@ -2092,185 +1564,6 @@ CREATE FUNCTION public.is_waiter_alive(alive_until timestamp with time zone, at 
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     select alive_until > at
-$$;
-
-CREATE FUNCTION public.keep_losses(in_workspace text, in_agent_id text, in_session_id text, in_lost jsonb) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-declare
-    at timestamptz := clock_timestamp();
-    lost record;
-begin
-    for lost in
-        select case kind when 'locks' then 'lock' when 'claims' then 'claim' else 'port' end as kind,
-            coalesce(entry ->> 'file_path', entry ->> 'task_id', entry ->> 'slot') as name,
-            coalesce(entry ->> 'fencing_token', entry ->> 'claim_token') as token
-        from jsonb_each(in_lost) list (kind, entries), jsonb_array_elements(entries) entry
-        order by 1, 2
-    loop
-        perform store_loss(
-            in_workspace, in_agent_id, in_session_id, lost.kind, lost.name, lost.token, at);
-    end loop;
-end
-$$;
-
-CREATE FUNCTION public.list_claim_tokens(in_workspace text, in_agent_id text, in_ids uuid[]) RETURNS TABLE(task_id uuid, claim_token text)
-    LANGUAGE plpgsql
-    AS $$
-begin
-    foreach task_id in array in_ids loop
-        select t.claim_token into claim_token from work_task t
-        where t.workspace = in_workspace and t.id = task_id and t.claimed_by = in_agent_id
-            and t.status in ('claimed', 'running');
-        continue when claim_token is null;
-        perform mark_claim_known(in_workspace, task_id, claim_token);
-        return next;
-    end loop;
-end
-$$;
-
-CREATE FUNCTION public.list_claims_elsewhere(in_workspace text, in_agent_id text, in_session_id text) RETURNS jsonb
-    LANGUAGE plpgsql
-    AS $$
-declare
-    at timestamptz := clock_timestamp();
-    claims jsonb := '[]'::jsonb;
-    held record;
-begin
-    for held in
-        select t.id, t.claim_token, t.claimed_session_id, t.claim_expires_at from work_task t
-        where t.workspace = in_workspace and t.claimed_by = in_agent_id
-            and t.claimed_session_id <> in_session_id and t.status in ('claimed', 'running')
-            and not is_claim_expired(t.status, t.claim_expires_at, at)
-        order by t.id limit most_held() + 1
-    loop
-        perform mark_claim_known(in_workspace, held.id, held.claim_token);
-        claims := claims || jsonb_build_object('task_id', held.id, 'claim_token', held.claim_token,
-            'session_id', held.claimed_session_id, 'claim_expires_at', held.claim_expires_at);
-    end loop;
-    return claims;
-end
-$$;
-
-CREATE FUNCTION public.list_held_elsewhere(in_workspace text, in_agent_id text, in_session_id text, session_timeout interval) RETURNS jsonb
-    LANGUAGE plpgsql
-    AS $$
-declare
-    locks jsonb := '[]'::jsonb;
-    claims jsonb := '[]'::jsonb;
-    ports jsonb := '[]'::jsonb;
-    held record;
-begin
-    for held in
-        select l.key, l.token, l.session_id, l.expires_at, l.locked_at from file_lock l
-        where l.workspace = in_workspace and l.agent_id = in_agent_id and l.session_id <> in_session_id
-        order by l.key
-    loop
-        exit when jsonb_array_length(locks) > most_held();
-        continue when not is_live(in_workspace, in_agent_id, held.session_id, held.locked_at,
-            held.expires_at, session_timeout);
-        locks := locks || jsonb_build_object('file_path', held.key, 'fencing_token', held.token,
-            'session_id', held.session_id, 'expires_at', held.expires_at);
-    end loop;
-    claims := list_claims_elsewhere(in_workspace, in_agent_id, in_session_id);
-    for held in
-        select p.slot, p.session_id, p.expires_at from live_port_blocks(in_workspace, session_timeout) p
-        where p.agent_id = in_agent_id and p.session_id <> in_session_id
-        order by p.slot limit most_held() + 1
-    loop
-        ports := ports || jsonb_build_object(
-            'slot', held.slot, 'session_id', held.session_id, 'expires_at', held.expires_at);
-    end loop;
-    if locks || claims || ports = '[]' then
-        return null;
-    end if;
-    return held_lists(locks, claims, ports);
-end
-$$;
-
-CREATE TABLE public.agent_session (
-    workspace text NOT NULL COLLATE pg_catalog."C",
-    agent_id text NOT NULL COLLATE pg_catalog."C",
-    session_id text NOT NULL COLLATE pg_catalog."C",
-    agent_type text NOT NULL,
-    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    last_heartbeat_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    ended_at timestamp with time zone,
-    capabilities text[] DEFAULT '{}'::text[] NOT NULL,
-    current_task text,
-    delegated_from text,
-    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
-    phase_archetype text,
-    revived_at timestamp with time zone
-);
-
-CREATE FUNCTION public.list_losses(in_workspace text, session public.agent_session, session_timeout interval) RETURNS jsonb
-    LANGUAGE plpgsql
-    AS $$
-declare
-    at timestamptz := clock_timestamp();
-    losses jsonb[] := array(
-        select loss_entry('lock', session.session_id, l.key, l.token::text)
-        from file_lock l
-        where l.workspace = in_workspace and l.agent_id = session.agent_id
-            and l.session_id = session.session_id
-            and was_held_at_last_call(l.locked_at, l.expires_at, session_timeout,
-                session.last_heartbeat_at, session.revived_at)
-        order by l.key limit most_losses());
-begin
-    losses := losses || array(
-        select loss_entry('claim', session.session_id, t.id::text, t.claim_token)
-        from work_task t
-        where t.workspace = in_workspace and t.claimed_by = session.agent_id
-            and t.claimed_session_id = session.session_id
-            and is_claim_expired(t.status, t.claim_expires_at, at)
-            and was_held_at_last_call(t.claimed_at, 'infinity', session_timeout,
-                session.last_heartbeat_at, session.revived_at)
-        order by t.id limit most_losses());
-    losses := losses || array(
-        select loss_entry('port', session.session_id, p.slot::text, null)
-        from port_block p
-        where p.workspace = in_workspace and p.agent_id = session.agent_id
-            and p.session_id = session.session_id
-            and was_held_at_last_call(p.allocated_at, p.expires_at, session_timeout,
-                session.last_heartbeat_at, session.revived_at)
-        order by p.slot limit most_losses());
-    losses := losses || array(
-        select loss_entry(l.kind, l.session_id, l.name, l.token)
-        from session_loss l
-        where l.workspace = in_workspace and l.agent_id = session.agent_id
-            and l.session_id = session.session_id
-            and was_held_at_last_call(l.since, 'infinity', session_timeout,
-                session.last_heartbeat_at, session.revived_at)
-        order by l.kind, l.name, l.since limit most_losses());
-    return losses_by_kind(losses);
-end
-$$;
-
-CREATE FUNCTION public.list_open_claims(in_workspace text, cx public.request, in_except uuid[]) RETURNS jsonb
-    LANGUAGE plpgsql
-    AS $$
-declare
-    at timestamptz := clock_timestamp();
-    claims jsonb := '[]'::jsonb;
-    held record;
-begin
-    for held in
-        select t.id, t.task_type, t.claim_token, t.claim_expires_at, t.is_claim_known from work_task t
-        where t.workspace = in_workspace and t.claimed_by = cx.agent_id
-            and t.status in ('claimed', 'running') and t.id <> all(in_except)
-            and not is_owned_by_other(t.claimed_by, t.claimed_session_id, cx.agent_id, cx.session_id)
-            and not is_claim_expired(t.status, t.claim_expires_at, at)
-        order by t.claimed_at, t.id limit 20
-    loop
-        if not held.is_claim_known then
-            perform mark_claim_known(in_workspace, held.id, held.claim_token);
-        end if;
-        claims := claims || jsonb_build_object('task_id', held.id, 'claim_token', held.claim_token,
-            'claim_expires_at', held.claim_expires_at, 'renewed', held.is_claim_known);
-    end loop;
-    return nullif(claims, '[]');
-end
 $$;
 
 CREATE TABLE public.port_block (
@@ -2350,71 +1643,6 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.loss_entry(kind text, session_id text, name text, token text) RETURNS jsonb
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$
-    select jsonb_build_object('kind', kind, 'entry', case kind
-        when 'lock' then jsonb_build_object(
-            'file_path', name, 'fencing_token', token::bigint, 'session_id', session_id)
-        when 'claim' then jsonb_build_object(
-            'task_id', name, 'claim_token', token, 'session_id', session_id)
-        else jsonb_build_object('slot', name::integer, 'session_id', session_id) end)
-$$;
-
-CREATE FUNCTION public.losses_by_kind(in_losses jsonb[]) RETURNS jsonb
-    LANGUAGE plpgsql IMMUTABLE
-    AS $$
-begin
-    return (
-        select jsonb_build_object(
-            'locks', coalesce(jsonb_agg(entry order by entry) filter (where kind = 'lock'), '[]'),
-            'claims', coalesce(jsonb_agg(entry order by entry) filter (where kind = 'claim'), '[]'),
-            'ports', coalesce(jsonb_agg(entry order by entry) filter (where kind = 'port'), '[]'))
-        from (
-            select distinct loss ->> 'kind' as kind, loss -> 'entry' as entry from unnest(in_losses) loss
-        ) listed
-    );
-end
-$$;
-
-CREATE FUNCTION public.mark_agent_alive(in_workspace text, in_agent_id text, session_timeout interval) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-declare
-    at timestamptz := clock_timestamp();
-    due_session_id text;
-begin
-    for due_session_id in
-        select s.session_id from agent_session s
-        where s.workspace = in_workspace and s.agent_id = in_agent_id and s.ended_at is null
-            and s.last_heartbeat_at > at - session_timeout
-            and s.last_heartbeat_at < at - heartbeat_interval()
-        order by s.session_id
-        for update skip locked
-    loop
-        at := clock_timestamp();
-        update agent_session s set last_heartbeat_at = at
-        where s.workspace = in_workspace and s.agent_id = in_agent_id
-            and s.session_id = due_session_id
-            and is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, at);
-    end loop;
-end
-$$;
-
-CREATE FUNCTION public.mark_claim_known(in_workspace text, in_id uuid, in_claim_token text) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-begin
-    perform from work_task t
-    where t.workspace = in_workspace and t.id = in_id and t.claim_token = in_claim_token
-        and not t.is_claim_known
-    for update skip locked;
-    if found then
-        update work_task t set is_claim_known = true where t.workspace = in_workspace and t.id = in_id;
-    end if;
-end
-$$;
-
 CREATE FUNCTION public.mark_session_alive(in_workspace text, in_agent_id text, in_session_id text, session_timeout interval) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -2433,42 +1661,32 @@ begin
         if not found then
             return;
         end if;
-        -- Read again with the row locked: another call may have ended the session since.
-        select is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, clock_timestamp())
-        into was_live
-        from agent_session s
-        where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
     end if;
-    if not was_live then
-        raise exception 'session_lost' using errcode = 'AC002';
-    end if;
+
+    -- Read again with the row locked: another call may have ended or revived the session since.
+    select is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, clock_timestamp())
+    into was_live
+    from agent_session s
+    where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id
+    for update;
     at := clock_timestamp();
-    update agent_session s set last_heartbeat_at = at
+    update agent_session s set
+        last_heartbeat_at = at,
+        ended_at = null,
+        revived_at = case when was_live then s.revived_at else at end
     where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
 end
 $$;
 
-CREATE FUNCTION public.memory_relevance(in_created_at timestamp with time zone) RETURNS double precision
-    LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$
-    select exp(-0.1 * least(5000, greatest(0,
-        extract(epoch from statement_timestamp() - in_created_at) / 86400))::float8)
-$$;
-
-CREATE FUNCTION public.memory_terms(in_search tsvector, in_summary text, in_lessons text[], in_tags text[]) RETURNS tsvector
-    LANGUAGE plpgsql IMMUTABLE COST 1e+06 PARALLEL SAFE
+CREATE FUNCTION public.memory_search(in_summary text, in_lessons text[], in_tags text[]) RETURNS tsvector
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO '$user', 'public'
-    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
-declare
-    texts text := concat_ws(' ', in_summary, left(array_to_string(in_lessons, ' '), 30000),
-        left(array_to_string(in_tags, ' '), 15000));
 begin
-    return array_to_tsvector(
-        search_trigrams(left(array_to_string(search_forms(texts), ' '), 130000))
-        || array(
-            select lexeme from unnest(tsvector_to_array(in_search)) as lexeme
-            where length(lexeme) between 1 and 2));
+    return search_vector(in_summary, 'A')
+        || search_vector(left(array_to_string(in_lessons, ' '), 30000), 'B')
+        || search_vector(left(array_to_string(in_tags, ' '), 15000), 'C');
 end
 $$;
 
@@ -2483,18 +1701,6 @@ begin
             group by element
         ) as elements), '{}');
 end
-$$;
-
-CREATE FUNCTION public.most_held() RETURNS integer
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$
-    select 100
-$$;
-
-CREATE FUNCTION public.most_losses() RETURNS bigint
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$
-    select 100::bigint
 $$;
 
 CREATE FUNCTION public.overdue_tasks(in_workspace text, at timestamp with time zone, in_limit integer) RETURNS uuid[]
@@ -2616,8 +1822,7 @@ CREATE TABLE public.handoff (
     next_steps json NOT NULL,
     relevant_files json NOT NULL,
     content json NOT NULL,
-    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    is_automatic boolean DEFAULT false NOT NULL
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
 CREATE FUNCTION public.read_handoffs(in_workspace text, cx public.request, in_agent_id text, in_limit bigint, in_parameters jsonb) RETURNS SETOF public.handoff
@@ -2630,11 +1835,11 @@ begin
     if in_agent_id is null then
         return query
         select * from handoff h where h.workspace = in_workspace
-        order by h.is_automatic, h.created_at desc, h.id desc limit in_limit + 1;
+        order by h.created_at desc, h.id desc limit in_limit + 1;
     else
         return query
         select * from handoff h where h.workspace = in_workspace and h.agent_id = in_agent_id
-        order by h.is_automatic, h.created_at desc, h.id desc limit in_limit + 1;
+        order by h.created_at desc, h.id desc limit in_limit + 1;
     end if;
     get diagnostics found_count = row_count;
     perform record_audit(
@@ -2664,75 +1869,6 @@ begin
         )
     )
     select archetype from found where archetype is not null;
-end
-$$;
-
-CREATE FUNCTION public.recall_memories(in_workspace text, in_agent_id text, in_tags text[], in_event_type text, in_since timestamp with time zone, in_min_relevance double precision, in_query text, in_scores jsonb, in_limit bigint) RETURNS SETOF public.memory
-    LANGUAGE plpgsql STABLE
-    SET jit TO 'off'
-    AS $$
-declare
-    words search_word[] := search_query_words(in_query);
-    -- A minimum relevance is a maximum age.
-    oldest timestamptz := greatest(in_since, case when in_min_relevance > 0
-        then statement_timestamp() - make_interval(secs => -864000 * ln(in_min_relevance)) end);
-    finder tsquery;
-    found_count bigint;
-begin
-    if words is null or words = '{}' then
-        return query
-        select * from memory m
-        where m.workspace = in_workspace and (in_agent_id is null or m.agent_id = in_agent_id)
-            and (in_tags is null or m.tags && in_tags)
-            and (in_event_type is null or m.event_type = in_event_type)
-            and (oldest is null or m.created_at >= oldest)
-        order by m.created_at desc, m.id limit in_limit;
-        return;
-    end if;
-    select string_agg('(' || w.finder || ')', ' & ')::tsquery into finder
-    from unnest(words) w where w.weight = 1;
-    return query select * from fitting_memories(in_workspace, in_agent_id, in_tags, in_event_type,
-        oldest, words, finder, true, in_scores, in_limit);
-    get diagnostics found_count = row_count;
-    if found_count < in_limit and cardinality(words) > 1 then
-        finder := any_word_finder(in_workspace, words);
-        return query select * from fitting_memories(in_workspace, in_agent_id, in_tags, in_event_type,
-            oldest, words, finder, false, in_scores, in_limit - found_count);
-    end if;
-end
-$$;
-
-CREATE FUNCTION public.record_agent_heartbeat(in_workspace text, in_agent_id text, session_timeout interval) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-declare
-    at timestamptz := clock_timestamp();
-begin
-    perform from agent_session s
-    where s.workspace = in_workspace and s.agent_id = in_agent_id and s.ended_at is null
-        and s.last_heartbeat_at > at - session_timeout
-        and s.last_heartbeat_at < at - heartbeat_interval()
-    limit 1;
-    if found then
-        perform mark_agent_alive(in_workspace, in_agent_id, session_timeout);
-    end if;
-    perform from work_task t
-    left join lateral (
-        select s.ended_at, s.last_heartbeat_at from agent_session s
-        where s.workspace = in_workspace and s.agent_id = in_agent_id
-            and s.session_id = t.claimed_session_id
-        limit 1
-    ) s on true
-    where t.workspace = in_workspace and t.claimed_by = in_agent_id
-        and t.status in ('claimed', 'running')
-        and (t.claimed_session_id is null
-            or is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, at))
-        and is_claim_renewal_due(t.is_claim_known, t.claim_expires_at, t.lease_expires_at,
-            t.lease_minutes, case when t.claimed_session_id is not null then session_timeout end, at)
-    limit 1;
-    if found then
-        perform renew_due_claims(in_workspace, in_agent_id, null, session_timeout);
-    end if;
 end
 $$;
 
@@ -2799,45 +1935,25 @@ declare
     is_due boolean;
     session_timeout interval;
 begin
-    if cx.session_id is null then
-        perform record_agent_heartbeat(in_workspace, cx.agent_id, cx.session_timeout);
-        return;
-    end if;
-    select is_heartbeat_due(s.ended_at, s.last_heartbeat_at, at), cx.session_timeout
-    into is_due, session_timeout
-    from agent_session s
-    where s.workspace = in_workspace and s.agent_id = cx.agent_id
-        and s.session_id = cx.session_id;
-    if is_due then
-        perform mark_session_alive(in_workspace, cx.agent_id, cx.session_id, cx.session_timeout);
+    if cx.session_id is not null then
+        select is_heartbeat_due(s.ended_at, s.last_heartbeat_at, at), cx.session_timeout
+        into is_due, session_timeout
+        from agent_session s
+        where s.workspace = in_workspace and s.agent_id = cx.agent_id
+            and s.session_id = cx.session_id;
+        if is_due then
+            perform mark_session_alive(in_workspace, cx.agent_id, cx.session_id, cx.session_timeout);
+        end if;
     end if;
     perform from work_task t
     where t.workspace = in_workspace and t.claimed_by = cx.agent_id
         and t.status in ('claimed', 'running')
-        and coalesce(t.claimed_session_id = cx.session_id, t.claimed_session_id is null)
-        and is_claim_renewal_due(t.is_claim_known, t.claim_expires_at, t.lease_expires_at,
-            t.lease_minutes, case when t.claimed_session_id is not null then session_timeout end, at)
+        and is_renewal_due(
+            t.claimed_session_id, t.claim_expires_at, t.lease_minutes, cx.session_id, session_timeout, at)
     limit 1;
     if found then
-        perform renew_due_claims(in_workspace, cx.agent_id, cx.session_id, cx.session_timeout);
+        perform renew_claims(in_workspace, cx, session_timeout);
     end if;
-end
-$$;
-
-CREATE FUNCTION public.record_heartbeat_of_read(in_workspace text, cx public.request, in_raises_loss boolean) RETURNS boolean
-    LANGUAGE plpgsql
-    AS $$
-begin
-    if in_raises_loss then
-        perform record_heartbeat(in_workspace, cx);
-        return true;
-    end if;
-    begin
-        perform record_heartbeat(in_workspace, cx);
-    exception when sqlstate 'AC002' then
-        return false;
-    end;
-    return true;
 end
 $$;
 
@@ -2848,44 +1964,6 @@ begin
     perform record_heartbeat(in_workspace, cx);
     perform record_audit(
         in_workspace, cx, 'manage_keys', '{}', jsonb_build_object('count', in_count), true);
-end
-$$;
-
-CREATE FUNCTION public.record_loss(in_workspace text, in_agent_id text, in_session_id text, in_kind text, in_name text, in_token text, in_since timestamp with time zone, in_expires_at timestamp with time zone, session_timeout interval) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-declare
-    at timestamptz := clock_timestamp();
-    session agent_session;
-begin
-    if in_session_id is null then
-        return;
-    end if;
-    select * into session from agent_session s
-    where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
-    if session.session_id is not null
-        and not is_session_live(session.ended_at, session.last_heartbeat_at, session_timeout, at)
-        and was_held_at_last_call(in_since, in_expires_at, session_timeout, session.last_heartbeat_at,
-            session.revived_at)
-    then
-        perform store_loss(
-            in_workspace, in_agent_id, in_session_id, in_kind, in_name, in_token, in_since);
-    end if;
-end
-$$;
-
-CREATE FUNCTION public.record_lost_claim(in_workspace text, in_id uuid, session_timeout interval) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-declare
-    task record;
-begin
-    select t.claimed_by, t.claimed_session_id, t.claim_token, t.claimed_at into task from work_task t
-    where t.workspace = in_workspace and t.id = in_id and t.status in ('claimed', 'running');
-    if task.claimed_session_id is not null then
-        perform record_loss(in_workspace, task.claimed_by, task.claimed_session_id, 'claim',
-            in_id::text, task.claim_token, task.claimed_at, 'infinity', session_timeout);
-    end if;
 end
 $$;
 
@@ -2927,11 +2005,12 @@ begin
     if session_id is null then
         return;
     end if;
+    cx.session_id := session_id;
     perform record_heartbeat(in_workspace, cx);
     if in_phase_archetype is not null then
         update agent_session s set phase_archetype = in_phase_archetype
         where s.workspace = in_workspace and s.agent_id = cx.agent_id
-            and s.session_id = record_session_heartbeat.session_id
+            and s.session_id = cx.session_id
             and s.phase_archetype is distinct from in_phase_archetype;
     end if;
 end
@@ -3047,8 +2126,6 @@ begin
         continue when is_live(in_workspace, block.agent_id, block.session_id, block.allocated_at,
             block.expires_at, session_timeout);
         delete from port_block p where p.workspace = in_workspace and p.slot = block.slot;
-        perform record_loss(in_workspace, block.agent_id, block.session_id, 'port', block.slot::text,
-            null, block.allocated_at, block.expires_at, session_timeout);
         released := released + 1;
     end loop;
     return released;
@@ -3067,13 +2144,12 @@ begin
     select l.agent_id, l.session_id, l.locked_at, l.expires_at, l.token into held
     from file_lock l where l.workspace = in_workspace and l.key = in_key;
     refusal := case
-        when is_owned_by_other_without_proof(held.agent_id, held.session_id, in_token = held.token,
-                cx.agent_id, cx.session_id) is not false
+        when is_owned_by_other(held.agent_id, held.session_id, cx.agent_id, cx.session_id) is not false
             or not is_live(in_workspace, held.agent_id, held.session_id, held.locked_at,
                 held.expires_at, cx.session_timeout)
             then 'lock_not_found_or_not_owner'
         when held.token <> in_token then 'stale_fencing_token'
-        when not free_unchanged_lock(in_workspace, in_key, held.token, held.locked_at) then 'lock_not_found_or_not_owner'
+        when not free_lock(in_workspace, in_key, held.token) then 'lock_not_found_or_not_owner'
     end;
     perform record_audit(
         in_workspace, cx, 'release_lock', jsonb_build_object('file_path', in_key),
@@ -3121,7 +2197,6 @@ CREATE FUNCTION public.release_session_locks(in_workspace text, in_agent_id text
     AS $$
 declare
     lock record;
-    was_live boolean;
     released bigint := 0;
 begin
     for lock in
@@ -3130,14 +2205,9 @@ begin
         order by l.key
         for update
     loop
-        was_live := is_live(in_workspace, in_agent_id, in_session_id, lock.locked_at, lock.expires_at,
-            unlimited_session_timeout());
-        released := released + was_live::integer;
+        released := released + is_live(in_workspace, in_agent_id, in_session_id,
+            lock.locked_at, lock.expires_at, unlimited_session_timeout())::integer;
         if not in_dry_run then
-            if was_live then
-                perform store_loss(in_workspace, in_agent_id, in_session_id, 'lock', lock.key,
-                    lock.token::text, lock.locked_at);
-            end if;
             perform free_lock(in_workspace, lock.key, lock.token);
         end if;
     end loop;
@@ -3150,7 +2220,6 @@ CREATE FUNCTION public.release_session_ports(in_workspace text, in_agent_id text
     AS $$
 declare
     block record;
-    was_live boolean;
     released bigint := 0;
 begin
     for block in
@@ -3159,14 +2228,9 @@ begin
         order by p.slot
         for update
     loop
-        was_live := is_live(in_workspace, in_agent_id, in_session_id, block.allocated_at,
-            block.expires_at, unlimited_session_timeout());
-        released := released + was_live::integer;
+        released := released + is_live(in_workspace, in_agent_id, in_session_id,
+            block.allocated_at, block.expires_at, unlimited_session_timeout())::integer;
         if not in_dry_run then
-            if was_live then
-                perform store_loss(in_workspace, in_agent_id, in_session_id, 'port', block.slot::text,
-                    null, block.allocated_at);
-            end if;
             delete from port_block p where p.workspace = in_workspace and p.slot = block.slot;
         end if;
     end loop;
@@ -3213,7 +2277,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.renew_due_claims(in_workspace text, in_agent_id text, in_session_id text, session_timeout interval) RETURNS void
+CREATE FUNCTION public.renew_claims(in_workspace text, cx public.request, session_timeout interval) RETURNS void
     LANGUAGE plpgsql
     AS $$
 declare
@@ -3221,29 +2285,22 @@ declare
     claim record;
 begin
     for claim in
-        select t.id, claim_session.timeout,
-            renewed_lease(t.is_claim_known, t.lease_expires_at, t.lease_minutes, at) as lease_ends_at
+        select t.id, t.claimed_session_id,
+            greatest(t.lease_expires_at, at + make_interval(mins => t.lease_minutes)) as lease_ends_at
         from work_task t
-        left join lateral (
-            select session_timeout as timeout,
-                is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, at) as is_live
-            from agent_session s
-            where s.workspace = in_workspace and s.agent_id = in_agent_id
-                and s.session_id = t.claimed_session_id
-            limit 1
-        ) claim_session on true
-        where t.workspace = in_workspace and t.claimed_by = in_agent_id
+        where t.workspace = in_workspace and t.claimed_by = cx.agent_id
             and t.status in ('claimed', 'running')
-            and (t.claimed_session_id is null
-                or coalesce(t.claimed_session_id = in_session_id, claim_session.is_live))
-            and is_claim_renewal_due(t.is_claim_known, t.claim_expires_at, t.lease_expires_at,
-                t.lease_minutes, claim_session.timeout, at)
+            and is_renewal_due(
+                t.claimed_session_id, t.claim_expires_at, t.lease_minutes, cx.session_id,
+                session_timeout, at)
         order by t.id
-        for update of t skip locked
+        for update skip locked
     loop
         update work_task t set
             lease_expires_at = claim.lease_ends_at,
-            claim_expires_at = claim_expiry(claim.lease_ends_at, claim.timeout, at)
+            claim_expires_at = claim_expiry(
+                claim.lease_ends_at,
+                case when claim.claimed_session_id is not null then session_timeout end, at)
         where t.workspace = in_workspace and t.id = claim.id;
     end loop;
 end
@@ -3256,7 +2313,6 @@ declare
     at timestamptz;
     task work_task;
     minutes integer;
-    new_session_id text;
     new_claim_expires_at timestamptz;
 begin
     perform record_heartbeat(in_workspace, cx);
@@ -3272,16 +2328,14 @@ begin
         status := 'running';
         task_id := in_id;
         lease_expires_at := at + make_interval(mins => minutes);
-        new_session_id := session_of_renewed_claim(in_workspace, cx, task.claimed_session_id);
         -- Not within the update: on Citus it runs on a shard, where the function cannot read sessions.
         new_claim_expires_at := claim_expiry(
             lease_expires_at,
             registered_session_timeout(
-                in_workspace, cx.agent_id, new_session_id, cx.session_timeout),
+                in_workspace, cx.agent_id, task.claimed_session_id, cx.session_timeout),
             at);
         update work_task t set
             status = renew_task.status, is_expiry_recorded = false, lease_minutes = minutes,
-            is_claim_known = true, claimed_session_id = new_session_id,
             lease_expires_at = renew_task.lease_expires_at,
             claim_expires_at = new_claim_expires_at
         where t.workspace = in_workspace and t.id = in_id;
@@ -3292,14 +2346,6 @@ begin
             else jsonb_build_object('reason', reason) end,
         success);
 end
-$$;
-
-CREATE FUNCTION public.renewed_lease(is_claim_known boolean, lease_expires_at timestamp with time zone, lease_minutes integer, at timestamp with time zone) RETURNS timestamp with time zone
-    LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$
-    select case
-        when is_claim_known then greatest(lease_expires_at, at + make_interval(mins => lease_minutes))
-        else lease_expires_at end
 $$;
 
 CREATE FUNCTION public.replace_dependency(in_workspace text, in_old uuid, in_new uuid) RETURNS void
@@ -3354,7 +2400,7 @@ declare
     requeued bigint := 0;
 begin
     for task in
-        select t.id, t.attempt >= t.max_attempts as is_exhausted, t.claim_token, t.claimed_at
+        select t.id, t.attempt >= t.max_attempts as is_exhausted
         from work_task t
         where t.workspace = in_workspace and t.claimed_by = in_agent_id
             and t.claimed_session_id = in_session_id and t.status in ('claimed', 'running')
@@ -3365,8 +2411,6 @@ begin
     loop
         requeued := requeued + (not task.is_exhausted)::integer;
         if not in_dry_run then
-            perform store_loss(in_workspace, in_agent_id, in_session_id, 'claim', task.id::text,
-                task.claim_token, task.claimed_at);
             perform requeue_or_fail_task(in_workspace, task.id, task.is_exhausted);
         end if;
     end loop;
@@ -3410,57 +2454,6 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.restore_memory_words(in_workspace text) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-declare
-    missing uuid;
-begin
-    for missing in
-        select w.id from memory_without_words w where w.workspace = in_workspace
-        order by w.tried_at limit 10 for update skip locked
-    loop
-        begin
-            insert into memory_words (workspace, id, words)
-            select m.workspace, m.id, search_terms(m.search) from memory m
-            where m.workspace = in_workspace and m.id = missing
-            on conflict (workspace, id) do update set words = excluded.words;
-            delete from memory_without_words w where w.workspace = in_workspace and w.id = missing;
-        exception when others then
-            update memory_without_words w set tried_at = clock_timestamp()
-            where w.workspace = in_workspace and w.id = missing;
-            return;
-        end;
-    end loop;
-end
-$$;
-
-CREATE FUNCTION public.revive_session(in_workspace text, in_agent_id text, in_session_id text, session_timeout interval) RETURNS jsonb
-    LANGUAGE plpgsql
-    AS $$
-declare
-    at timestamptz;
-    session agent_session;
-    losses jsonb;
-begin
-    select * into session from agent_session s
-    where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id
-    for update;
-    at := clock_timestamp();
-    if session.session_id is null
-        or is_session_live(session.ended_at, session.last_heartbeat_at, session_timeout, at)
-    then
-        return null;
-    end if;
-    update agent_session s set last_heartbeat_at = at, ended_at = null, revived_at = at
-    where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
-    losses := list_losses(in_workspace, session, session_timeout);
-    delete from session_loss l
-    where l.workspace = in_workspace and l.agent_id = in_agent_id and l.session_id = in_session_id;
-    return losses;
-end
-$$;
-
 CREATE FUNCTION public.run_maintenance(in_workspace text, cx public.request, in_requested jsonb, in_tasks text[], in_rows_deleted bigint, in_audit_partitions_dropped bigint, OUT sessions_expired bigint, OUT locks_expired bigint, OUT locks_released bigint, OUT tasks_requeued bigint, OUT tasks_failed bigint, OUT ports_released bigint, OUT duration_ms bigint) RETURNS record
     LANGUAGE plpgsql
     AS $$
@@ -3482,103 +2475,33 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.search_finder(in_forms text[]) RETURNS text
+CREATE FUNCTION public.search_query(in_text text) RETURNS tsquery
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET jit TO 'off'
     AS $$
 begin
     return (
-        select string_agg('(' || coalesce(
-            (select string_agg(distinct search_quote(trigram), ' & ')
-            from unnest(search_trigrams(form)) as trigram where length(trigram) = 4),
-            search_quote('~' || form) || ':*') || ')', ' | ')
-        from unnest(in_forms) as form where form <> ''
+        with terms as (
+            select
+                word_position, word, segment_position, search_quote(left(lower(segment), 200))
+                    || case when segment_position = max(segment_position) over () then ':*' else '' end
+                    as segment,
+                case when word_position = max(word_position) over () then ':*' else '' end as ending
+            from search_words(in_text)
+        ), words as (
+            select word_position, '(' || search_quote(word) || ending || ' | '
+                || string_agg(segment, ' <-> ' order by segment_position) || ')' as alternatives
+            from terms
+            group by word_position, word, ending
+        )
+        select string_agg(alternatives, ' & ' order by word_position)::tsquery from words
     );
 end
 $$;
-
-CREATE FUNCTION public.search_forms(in_text text) RETURNS text[]
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    AS $_$
-declare
-    forms text[] := array[lower(in_text)];
-begin
-    if octet_length(in_text) <> length(in_text) then
-        forms[1] := replace(lower(normalize(in_text, NFKC)), 'ß', 'ss');
-        if forms[1] ~ '[äöü]' then
-            forms[2] := replace(replace(replace(forms[1], 'ä', 'ae'), 'ö', 'oe'), 'ü', 'ue');
-        end if;
-        for n in 1..cardinality(forms) loop
-            forms[n] := translate(
-                normalize(regexp_replace(normalize(forms[n], NFKD), '[\u0300-\u036f]+', '', 'g'), NFC),
-                'øłđıæ', 'oldia');
-        end loop;
-    end if;
-    for n in 1..cardinality(forms) loop
-        if forms[n] ~ '[0-9][!-/:-@\[-`{-~]+[0-9]' then
-            forms[n] := regexp_replace(forms[n], '([0-9])[!-/:-@\[-`{-~]+(?=[0-9])', '\1' || chr(2), 'g');
-        end if;
-        forms[n] := translate(forms[n], '!"#$%&''()*+,-./:;<=>?@[\]^_`{|}~', '');
-    end loop;
-    return forms;
-end
-$_$;
-
-CREATE FUNCTION public.search_query_words(in_text text) RETURNS public.search_word[]
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET jit TO 'off'
-    AS $_$
-begin
-    return (
-        with words as (
-            select word, min(word_position) as place, search_quote(word) as quoted,
-                word ~ '^[a-z]+$' and ts_lexize('english_stem', word) = '{}' as is_empty
-            from search_words(in_text) group by word
-            order by is_empty, place limit 64
-        ), chosen as (
-            select w.*, word_forms(word) as forms, (
-                select string_agg(search_quote(lower(segment)), ' <-> ' order by segment_position)
-                from search_words(w.word) where segment <> ''
-            ) as parts
-            from words w where not is_empty or not exists (select from words where not is_empty)
-        ), pairs as (
-            select place, pair, count(*) over (partition by place) as pair_count
-            from chosen cross join lateral unnest(character_pairs(forms[1])) as pairs (pair)
-        ), all_words as (
-            select place, row(
-                word, concat_ws(' | ', quoted, '(' || parts || ')')::tsquery,
-                (quoted || case when length(word) > 1 then ':*' else '' end)::tsquery,
-                case when word ~ '^[!-~]$' then '{}' when word ~ '^[a-z]{2,3}$' then array[' ' || word]
-                    else forms end,
-                concat_ws(' | ', quoted, case when word !~ '^[!-~]$' then search_finder(forms) end), 1
-            )::search_word as term
-            from chosen
-            union all
-            select place, row(
-                pair, search_quote(pair)::tsquery, search_quote(pair)::tsquery, array[pair],
-                search_finder(array[pair]), 0.3 / pair_count
-            )::search_word from pairs
-        )
-        select coalesce(array_agg(term order by place, (term).weight desc), '{}') from all_words
-    );
-end
-$_$;
 
 CREATE FUNCTION public.search_quote(in_term text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     select '''' || replace(replace(in_term, '\', '\\'), '''', '''''') || ''''
-$$;
-
-CREATE FUNCTION public.search_segments(in_text text) RETURNS text
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    AS $$
-begin
-    return (
-        select string_agg(segment, ' ' order by segment_position)
-        from search_words(in_text) where segment <> ''
-    );
-end
 $$;
 
 CREATE FUNCTION public.search_terms(in_search tsvector) RETURNS text
@@ -3587,17 +2510,6 @@ CREATE FUNCTION public.search_terms(in_search tsvector) RETURNS text
     select coalesce(string_agg(lexeme, ' ' order by lexeme_position, lexeme), '')
     from unnest(in_search) as vector (lexeme, positions, weights)
     cross join lateral unnest(positions) as lexeme_position
-$$;
-
-CREATE FUNCTION public.search_trigrams(in_text text) RETURNS text[]
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$
-    select coalesce(array_agg('~' || substr(piece, place, 3)), '{}')
-    from unnest(regexp_split_to_array(in_text, '[\s\u00a0\u3000]+')) as words (word)
-    cross join lateral generate_series(0, (length(word) - 1) / 200) as pieces (n)
-    cross join lateral substr(word, 200 * n + 1, 202) as piece
-    cross join lateral generate_series(1, least(200, length(piece))) as places (place)
-    where word <> ''
 $$;
 
 CREATE FUNCTION public.search_vector(in_text text, in_weight text) RETURNS tsvector
@@ -3648,26 +2560,6 @@ CREATE FUNCTION public.search_words(in_text text) RETURNS TABLE(word_position bi
     from words w cross join lateral unnest(w.segments) with ordinality as s (segment, n)
 $_$;
 
-CREATE FUNCTION public.session_of_renewed_claim(in_workspace text, cx public.request, in_claimed_session_id text) RETURNS text
-    LANGUAGE plpgsql STABLE
-    AS $$
-declare
-    at timestamptz := clock_timestamp();
-begin
-    return case
-        when in_claimed_session_id is null or in_claimed_session_id = cx.session_id
-            then in_claimed_session_id
-        when cx.session_id is not null then cx.session_id
-        when not exists (
-            select from agent_session s
-            where s.workspace = in_workspace and s.agent_id = cx.agent_id
-                and s.session_id = in_claimed_session_id
-                and not is_session_live(s.ended_at, s.last_heartbeat_at, cx.session_timeout, at)
-        ) then in_claimed_session_id
-    end;
-end
-$$;
-
 CREATE FUNCTION public.session_status(ended_at timestamp with time zone, last_heartbeat_at timestamp with time zone, session_timeout interval, at timestamp with time zone) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
@@ -3678,69 +2570,17 @@ CREATE FUNCTION public.session_status(ended_at timestamp with time zone, last_he
     end
 $$;
 
-CREATE FUNCTION public.store_handoff(in_workspace text, cx public.request, in_refusal text, in_is_automatic boolean, in_summary text, in_completed_work json, in_in_progress json, in_decisions json, in_next_steps json, in_relevant_files json, in_content json, OUT handoff_id uuid, OUT kept_earlier boolean) RETURNS record
-    LANGUAGE plpgsql
-    AS $$
-begin
-    perform record_heartbeat(in_workspace, cx);
-    if in_refusal is null and in_is_automatic then
-        select h.id into handoff_id from handoff h
-        where h.workspace = in_workspace and h.agent_id = cx.agent_id
-            and h.session_id = cx.session_id and not h.is_automatic
-        order by h.created_at desc, h.id desc limit 1;
-    end if;
-    kept_earlier := handoff_id is not null;
-    if in_refusal is null and not kept_earlier then
-        insert into handoff (
-            workspace, agent_id, agent_type, session_id, summary, completed_work, in_progress,
-            decisions, next_steps, relevant_files, content, is_automatic
-        ) values (
-            in_workspace, cx.agent_id, cx.agent_type, cx.session_id, in_summary, in_completed_work,
-            in_in_progress, in_decisions, in_next_steps, in_relevant_files, in_content, in_is_automatic
-        )
-        returning id into handoff_id;
-    end if;
-    perform record_audit(
-        in_workspace, cx, 'write_handoff',
-        case when in_is_automatic
-            then jsonb_build_object('summary_length', length(in_summary), 'automatic', true)
-            else jsonb_build_object('summary_length', length(in_summary)) end,
-        case when in_refusal is not null then jsonb_build_object('reason', in_refusal)
-            when kept_earlier then jsonb_build_object('handoff_id', handoff_id, 'kept_earlier', true)
-            else jsonb_build_object('handoff_id', handoff_id) end,
-        in_refusal is null);
-end
-$$;
-
-CREATE FUNCTION public.store_loss(in_workspace text, in_agent_id text, in_session_id text, in_kind text, in_name text, in_token text, in_since timestamp with time zone) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-begin
-    insert into session_loss (workspace, agent_id, session_id, kind, name, token, since)
-    values (in_workspace, in_agent_id, in_session_id, in_kind, in_name, in_token, in_since)
-    on conflict on constraint session_loss_pkey do nothing;
-end
-$$;
-
 CREATE FUNCTION public.store_memory_words() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO '$user', 'public'
-    SET lock_timeout TO '1s'
     AS $$
 begin
-    begin
-        insert into memory_words (workspace, id, words)
-        values (new.workspace, new.id, search_terms(new.search))
-        on conflict (workspace, id) do update set words = excluded.words;
-        perform restore_memory_words(new.workspace);
-    exception when others then
-        raise warning 'the BM25 index does not take memory %: %', new.id, sqlerrm;
-        insert into memory_without_words (workspace, id) values (new.workspace, new.id)
-        on conflict (workspace, id) do update set tried_at = clock_timestamp();
-    end;
+    insert into memory_words (workspace, id, words)
+    values (new.workspace, new.id, search_terms(new.search))
+    on conflict (workspace, id) do update set words = excluded.words;
     return null;
 exception when others then
-    raise warning 'the words of memory % are missing: %', new.id, sqlerrm;
+    raise warning 'the BM25 index does not take memory %: %', new.id, sqlerrm;
     return null;
 end
 $$;
@@ -3941,10 +2781,8 @@ CREATE FUNCTION public.table_placements() RETURNS TABLE(name text, placement tex
         ('mcp_connection', 'by workspace'),
         ('memory', 'by workspace'),
         ('memory_words', 'by workspace'),
-        ('memory_without_words', 'by workspace'),
         ('network_log', 'by workspace'),
         ('port_block', 'by workspace'),
-        ('session_loss', 'by workspace'),
         ('work_dependency', 'by workspace'),
         ('work_task', 'by workspace'),
         ('cedar_policy', 'everywhere'),
@@ -3964,7 +2802,7 @@ declare
 begin
     select * into call from mcp_call c
     where c.workspace = in_workspace and c.id = in_id and c.taken is not null
-        and c.ended_at > at - interval '30 seconds'
+        and c.answered_at > at - interval '30 seconds'
     for update;
     if found then
         operation := call.operation;
@@ -4033,29 +2871,6 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.tell_losses(in_workspace text, in_agent_id text) RETURNS jsonb
-    LANGUAGE plpgsql
-    AS $$
-declare
-    loss record;
-    losses jsonb[] := array[]::jsonb[];
-begin
-    for loss in
-        select l.session_id, l.kind, l.name, l.token, l.since from session_loss l
-        where l.workspace = in_workspace and l.agent_id = in_agent_id and not l.is_told
-        order by l.session_id, l.kind, l.name, l.since limit most_losses()
-        for update skip locked
-    loop
-        losses := losses || loss_entry(loss.kind, loss.session_id, loss.name, loss.token);
-        update session_loss l set is_told = true
-        where l.workspace = in_workspace and l.agent_id = in_agent_id
-            and l.session_id = loss.session_id and l.kind = loss.kind and l.name = loss.name
-            and l.since = loss.since;
-    end loop;
-    return case when losses <> array[]::jsonb[] then losses_by_kind(losses) end;
-end
-$$;
-
 CREATE FUNCTION public.texts_to_scan(in_workspace text, in_ids uuid[]) RETURNS json
     LANGUAGE plpgsql STABLE
     AS $$
@@ -4099,27 +2914,6 @@ begin
     return array(
         select element::uuid from jsonb_array_elements_text(in_list) with ordinality as list (element, n)
         order by n);
-end
-$$;
-
-CREATE FUNCTION public.unknown_words(in_workspace text, in_query text) RETURNS text[]
-    LANGUAGE plpgsql STABLE
-    SET jit TO 'off'
-    AS $$
-declare
-    item search_word;
-    unknown text[] := '{}'::text[];
-begin
-    foreach item in array search_query_words(in_query) loop
-        if item.weight = 1 and not exists (
-            select from memory m where m.workspace = in_workspace
-                and memory_terms(m.search, m.summary, m.lessons, m.tags) @@ item.finder::tsquery
-                and word_fit(m.search, m.summary, m.lessons, m.tags, item.exact, item.beginning, item.forms) > 0
-        ) then
-            unknown := unknown || item.word;
-        end if;
-    end loop;
-    return unknown;
 end
 $$;
 
@@ -4241,35 +3035,29 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.was_held_at_last_call(since timestamp with time zone, expires_at timestamp with time zone, session_timeout interval, last_heartbeat_at timestamp with time zone, revived_at timestamp with time zone) RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
+CREATE FUNCTION public.write_handoff(in_workspace text, cx public.request, in_refusal text, in_summary text, in_completed_work json, in_in_progress json, in_decisions json, in_next_steps json, in_relevant_files json, in_content json, OUT handoff_id uuid) RETURNS uuid
+    LANGUAGE plpgsql
     AS $$
-    select is_live_with_session(
-        since, expires_at, session_timeout, last_heartbeat_at, null, last_heartbeat_at, revived_at)
-$$;
-
-CREATE FUNCTION public.word_fit(in_search tsvector, in_summary text, in_lessons text[], in_tags text[], in_exact tsquery, in_beginning tsquery, in_forms text[]) RETURNS integer
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$
-    select case
-        when in_search @@ in_exact then 3
-        when in_search @@ in_beginning then 2
-        when in_forms <> '{}' and has_form(in_summary, in_lessons, in_tags, in_forms) then 1
-        else 0
-    end
-$$;
-
-CREATE FUNCTION public.word_forms(in_word text) RETURNS text[]
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    AS $_$
-declare
-    forms text[] := search_forms(left(in_word, 100));
-    stem text := case when in_word ~ '^[a-z]{4,100}$'
-        then (ts_lexize('english_stem', in_word))[1] end;
 begin
-    return case when length(stem) > 2 and stem <> in_word then forms || stem else forms end;
+    perform record_heartbeat(in_workspace, cx);
+    if in_refusal is null then
+        insert into handoff (
+            workspace, agent_id, agent_type, session_id, summary, completed_work, in_progress,
+            decisions, next_steps, relevant_files, content
+        ) values (
+            in_workspace, cx.agent_id, cx.agent_type, cx.session_id, in_summary, in_completed_work,
+            in_in_progress, in_decisions, in_next_steps, in_relevant_files, in_content
+        )
+        returning id into handoff_id;
+    end if;
+    perform record_audit(
+        in_workspace, cx, 'write_handoff',
+        jsonb_build_object('summary_length', length(in_summary)),
+        case when in_refusal is null then jsonb_build_object('handoff_id', handoff_id)
+            else jsonb_build_object('reason', in_refusal) end,
+        in_refusal is null);
 end
-$_$;
+$$;
 
 CREATE TABLE public._sqlx_migrations (
     version bigint NOT NULL,
@@ -4286,6 +3074,22 @@ CREATE TABLE public.agent_assignment (
     profile text,
     suspended boolean DEFAULT false NOT NULL,
     assigned_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+CREATE TABLE public.agent_session (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    agent_id text NOT NULL COLLATE pg_catalog."C",
+    session_id text NOT NULL COLLATE pg_catalog."C",
+    agent_type text NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    last_heartbeat_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    ended_at timestamp with time zone,
+    capabilities text[] DEFAULT '{}'::text[] NOT NULL,
+    current_task text,
+    delegated_from text,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    phase_archetype text,
+    revived_at timestamp with time zone
 );
 
 CREATE TABLE public.audit_log (
@@ -4397,9 +3201,9 @@ CREATE TABLE public.mcp_call (
     connection_id text NOT NULL COLLATE pg_catalog."C",
     request_id text NOT NULL COLLATE pg_catalog."C",
     started_at timestamp with time zone,
-    alive_until timestamp with time zone NOT NULL,
+    due_at timestamp with time zone NOT NULL,
     cancelled_at timestamp with time zone,
-    ended_at timestamp with time zone,
+    answered_at timestamp with time zone,
     operation text,
     taken jsonb,
     idempotency_key text
@@ -4414,10 +3218,22 @@ CREATE TABLE public.mcp_connection (
     bound_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
-CREATE TABLE public.memory_without_words (
+CREATE TABLE public.memory (
     workspace text NOT NULL COLLATE pg_catalog."C",
-    id uuid NOT NULL,
-    tried_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    agent_id text NOT NULL COLLATE pg_catalog."C",
+    session_id text,
+    event_type text NOT NULL COLLATE pg_catalog."C",
+    summary text NOT NULL,
+    summary_digest bytea NOT NULL,
+    details jsonb NOT NULL,
+    outcome text,
+    lessons text[] NOT NULL,
+    tags text[] NOT NULL,
+    merge_count integer DEFAULT 0 NOT NULL,
+    is_current boolean DEFAULT true NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    search tsvector GENERATED ALWAYS AS (public.memory_search(summary, lessons, tags)) STORED NOT NULL
 );
 
 CREATE TABLE public.memory_words (
@@ -4454,19 +3270,6 @@ CREATE TABLE public.profile (
     enabled boolean DEFAULT true NOT NULL,
     CONSTRAINT profile_limits_range CHECK (((max_file_modifications >= 0) AND (max_execution_time_seconds >= 0) AND (max_api_calls_per_hour >= 0))),
     CONSTRAINT profile_trust_range CHECK (((trust_level >= 0) AND (trust_level <= 4)))
-);
-
-CREATE TABLE public.session_loss (
-    workspace text NOT NULL COLLATE pg_catalog."C",
-    agent_id text NOT NULL COLLATE pg_catalog."C",
-    session_id text NOT NULL COLLATE pg_catalog."C",
-    kind text NOT NULL,
-    name text NOT NULL COLLATE pg_catalog."C",
-    token text,
-    since timestamp with time zone NOT NULL,
-    lost_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    is_told boolean DEFAULT false NOT NULL,
-    CONSTRAINT session_loss_kind_known CHECK ((kind = ANY (ARRAY['lock'::text, 'claim'::text, 'port'::text])))
 );
 
 CREATE TABLE public.work_dependency (
@@ -4520,7 +3323,6 @@ CREATE TABLE public.work_task (
     result json,
     error_message text,
     completion jsonb,
-    is_claim_known boolean DEFAULT true NOT NULL,
     CONSTRAINT work_task_claim_is_whole CHECK (((status <> ALL (ARRAY['claimed'::text, 'running'::text])) OR (num_nulls(claim_token, claimed_by, claimed_at, lease_minutes, claim_lease_minutes, lease_expires_at, claim_expires_at) = 0))),
     CONSTRAINT work_task_dependencies_counted CHECK ((open_dependencies >= 0)),
     CONSTRAINT work_task_priority_range CHECK (((priority >= 1) AND (priority <= 10))),
@@ -4573,9 +3375,6 @@ ALTER TABLE ONLY public.mcp_connection
 ALTER TABLE ONLY public.memory
     ADD CONSTRAINT memory_pkey PRIMARY KEY (workspace, id);
 
-ALTER TABLE ONLY public.memory_without_words
-    ADD CONSTRAINT memory_without_words_pkey PRIMARY KEY (workspace, id);
-
 ALTER TABLE ONLY public.memory_words
     ADD CONSTRAINT memory_words_pkey PRIMARY KEY (workspace, id);
 
@@ -4588,9 +3387,6 @@ ALTER TABLE ONLY public.port_block
 ALTER TABLE ONLY public.profile
     ADD CONSTRAINT profile_pkey PRIMARY KEY (workspace, name);
 
-ALTER TABLE ONLY public.session_loss
-    ADD CONSTRAINT session_loss_pkey PRIMARY KEY (workspace, agent_id, session_id, kind, name, since);
-
 ALTER TABLE ONLY public.work_dependency
     ADD CONSTRAINT work_dependency_pkey PRIMARY KEY (workspace, task_id, depends_on);
 
@@ -4600,8 +3396,6 @@ ALTER TABLE ONLY public.work_task
 CREATE INDEX agent_session_by_heartbeat ON public.agent_session USING btree (workspace, last_heartbeat_at DESC);
 
 CREATE INDEX agent_session_not_ended ON public.agent_session USING btree (workspace, last_heartbeat_at) WHERE (ended_at IS NULL);
-
-CREATE INDEX agent_session_not_ended_of_agent ON public.agent_session USING btree (workspace, agent_id, last_heartbeat_at) WHERE (ended_at IS NULL);
 
 CREATE INDEX audit_log_by_agent ON ONLY public.audit_log USING btree (workspace, agent_id, created_at);
 
@@ -4613,17 +3407,15 @@ CREATE INDEX file_lock_held_by_agent ON public.file_lock USING btree (workspace,
 
 CREATE INDEX guardrail_violation_by_age ON public.guardrail_violation USING brin (created_at);
 
-CREATE INDEX handoff_newest ON public.handoff USING btree (workspace, is_automatic, created_at DESC, id DESC);
+CREATE INDEX handoff_newest ON public.handoff USING btree (workspace, created_at DESC, id DESC);
 
-CREATE INDEX handoff_newest_of_agent ON public.handoff USING btree (workspace, agent_id, is_automatic, created_at DESC, id DESC);
-
-CREATE INDEX handoff_of_session ON public.handoff USING btree (workspace, session_id) WHERE ((session_id IS NOT NULL) AND (NOT is_automatic));
+CREATE INDEX handoff_newest_of_agent ON public.handoff USING btree (workspace, agent_id, created_at DESC, id DESC);
 
 CREATE INDEX idempotency_key_by_age ON public.idempotency_key USING btree (created_at);
 
 CREATE INDEX lock_waiter_queue ON public.lock_waiter USING btree (workspace, key, waiting_since, id);
 
-CREATE INDEX mcp_call_by_age ON public.mcp_call USING btree (alive_until);
+CREATE INDEX mcp_call_by_age ON public.mcp_call USING btree (due_at);
 
 CREATE UNIQUE INDEX mcp_call_of_connection ON public.mcp_call USING btree (workspace, agent_id, connection_id, request_id) WHERE (connection_id <> ''::text);
 
@@ -4637,9 +3429,6 @@ CREATE INDEX memory_by_agent ON public.memory USING btree (workspace, agent_id, 
 
 CREATE INDEX memory_by_tag ON public.memory USING gin (tags);
 
-CREATE INDEX memory_by_term ON public.memory USING gin (public.memory_terms(search, summary, lessons, tags));
-ALTER INDEX public.memory_by_term ALTER COLUMN 1 SET STATISTICS 0;
-
 CREATE INDEX memory_by_time ON public.memory USING btree (workspace, created_at DESC, id);
 
 CREATE INDEX memory_by_word ON public.memory USING gin (search);
@@ -4650,11 +3439,7 @@ CREATE INDEX network_log_by_age ON public.network_log USING brin (created_at);
 
 CREATE UNIQUE INDEX profile_one_default_a_type ON public.profile USING btree (workspace, agent_type) WHERE is_type_default;
 
-CREATE INDEX session_loss_by_age ON public.session_loss USING btree (lost_at);
-
 CREATE INDEX work_dependency_on ON public.work_dependency USING btree (workspace, depends_on);
-
-CREATE INDEX work_task_blocked ON public.work_task USING btree (workspace, priority, created_at, id) WHERE ((status = 'pending'::text) AND (open_dependencies > 0));
 
 CREATE INDEX work_task_claim_expiry ON public.work_task USING btree (workspace, claim_expires_at) WHERE ((status = ANY (ARRAY['claimed'::text, 'running'::text])) AND (NOT is_expiry_recorded));
 
@@ -4683,9 +3468,6 @@ CREATE UNIQUE INDEX work_task_unique_key ON public.work_task USING btree (worksp
 CREATE TRIGGER audit_log_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit_log FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_audit_log_change();
 
 ALTER TABLE public.audit_log ENABLE ALWAYS TRIGGER audit_log_append_only;
-
-ALTER TABLE ONLY public.memory_without_words
-    ADD CONSTRAINT memory_without_words_memory FOREIGN KEY (workspace, id) REFERENCES public.memory(workspace, id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.memory_words
     ADD CONSTRAINT memory_words_memory FOREIGN KEY (workspace, id) REFERENCES public.memory(workspace, id) ON DELETE CASCADE;

@@ -12,9 +12,9 @@ create table mcp_call (
     request_id text collate "C" not null,
     started_at timestamptz,
     -- When the call has ended, even if its replica has crashed.
-    alive_until timestamptz not null,
+    due_at timestamptz not null,
     cancelled_at timestamptz,
-    ended_at timestamptz,
+    answered_at timestamptz,
     -- What a cancellation takes back, and the operation that can do it.
     operation text,
     taken jsonb,
@@ -28,4 +28,4 @@ on mcp_call (workspace, agent_id, connection_id, request_id) where connection_id
 create index mcp_call_without_connection on mcp_call (workspace, agent_id, request_id)
 where connection_id = '';
 -- Finds the oldest rows of all workspaces, for retention.
-create index mcp_call_by_age on mcp_call (alive_until);
+create index mcp_call_by_age on mcp_call (due_at);

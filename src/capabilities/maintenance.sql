@@ -174,7 +174,7 @@ begin
     delete from session_loss l where l.lost_at <= at - loss_retention;
     get diagnostics step_count = row_count;
     deleted := deleted + step_count;
-    delete from mcp_call c where c.alive_until <= at - interval '1 day';
+    delete from mcp_call c where c.due_at <= at - interval '1 day';
     get diagnostics step_count = row_count;
     deleted := deleted + step_count;
     delete from guardrail_violation v where v.created_at < oldest_kept;

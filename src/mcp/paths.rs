@@ -152,16 +152,17 @@ fn check_list(path: &str) -> Result<(), String> {
     let spaced: Vec<_> = path.split(' ').filter(|part| !part.is_empty()).collect();
     let (is_file, has_folder) = (has_extension, |part: &&str| part.contains('/'));
     let has_separator = path.contains(", ") || path.contains("; ");
+    let are_paths = parts.iter().all(|part| has_folder(part) && is_file(part));
+    // Before a separator stands a file, or behind it a folder.
+    let is_enumeration = has_separator
+        && (parts[1..].iter().any(has_folder)
+            || parts[..parts.len() - 1].iter().any(|part| is_file(part)));
+    let are_words = spaced.len() > 1 && is_file(spaced[0]) && spaced[1..].iter().any(has_folder);
     let first = if lines.len() > 1 {
         lines[0]
-    } else if parts.len() > 1 && parts.iter().all(|part| has_folder(part) && is_file(part)) {
+    } else if parts.len() > 1 && (are_paths || is_enumeration) {
         parts[0]
-    } else if has_separator
-        && (parts[1..].iter().any(has_folder)
-            || parts[..parts.len() - 1].iter().any(|part| is_file(part)))
-    {
-        parts[0]
-    } else if spaced.len() > 1 && is_file(spaced[0]) && spaced[1..].iter().any(has_folder) {
+    } else if are_words {
         spaced[0]
     } else {
         return Ok(());

@@ -15,13 +15,13 @@ begin
     where c.workspace = in_workspace and c.id = in_id for update;
     if not found then
         insert into mcp_call as c (
-            workspace, id, agent_id, connection_id, request_id, started_at, alive_until
+            workspace, id, agent_id, connection_id, request_id, started_at, due_at
         ) values (
             in_workspace, in_id, in_agent_id, in_connection_id, in_request_id, at, at + in_lifetime
         )
         on conflict (workspace, agent_id, connection_id, request_id) where connection_id <> ''
         do update set
-            id = in_id, started_at = at, alive_until = at + in_lifetime, ended_at = null,
+            id = in_id, started_at = at, due_at = at + in_lifetime, answered_at = null,
             operation = null, taken = null, idempotency_key = null,
             -- A cancellation that has overtaken this call.
             cancelled_at = case
@@ -41,7 +41,7 @@ declare
     at timestamptz := clock_timestamp();
 begin
     update mcp_call c set
-        ended_at = at, operation = in_operation, taken = in_taken,
+        answered_at = at, operation = in_operation, taken = in_taken,
         idempotency_key = in_idempotency_key
     where c.workspace = in_workspace and c.id = in_id;
 end
@@ -57,7 +57,7 @@ declare
 begin
     -- The row of a call whose first run is about to commit is waited for, although it cannot be seen yet.
     insert into mcp_call as c (
-        workspace, id, agent_id, connection_id, request_id, alive_until, cancelled_at
+        workspace, id, agent_id, connection_id, request_id, due_at, cancelled_at
     ) values (in_workspace, in_id, in_agent_id, '', in_request_id, at, at)
     on conflict (workspace, id) do update set cancelled_at = coalesce(c.cancelled_at, at);
     select u.operation, u.taken into operation, taken from take_mcp_call_back(in_workspace, in_id) u;
@@ -80,15 +80,15 @@ begin
     if in_connection_id <> '' then
         call_id := gen_random_uuid();
         insert into mcp_call as c (
-            workspace, id, agent_id, connection_id, request_id, alive_until, cancelled_at
+            workspace, id, agent_id, connection_id, request_id, due_at, cancelled_at
         ) values (in_workspace, call_id, in_agent_id, in_connection_id, in_request_id, at, at)
         on conflict (workspace, agent_id, connection_id, request_id) where connection_id <> ''
         do update set cancelled_at = coalesce(c.cancelled_at, at)
         returning c.id into call_id;
     else
         select
-            array_agg(c.id) filter (where c.ended_at is null and c.alive_until > at),
-            array_agg(c.id) filter (where c.ended_at > at - interval '10 seconds')
+            array_agg(c.id) filter (where c.answered_at is null and c.due_at > at),
+            array_agg(c.id) filter (where c.answered_at > at - interval '10 seconds')
         into running, ended
         from mcp_call c
         where c.workspace = in_workspace and c.agent_id = in_agent_id and c.connection_id = ''
@@ -115,7 +115,7 @@ declare
 begin
     select * into call from mcp_call c
     where c.workspace = in_workspace and c.id = in_id and c.taken is not null
-        and c.ended_at > at - interval '30 seconds'
+        and c.answered_at > at - interval '30 seconds'
     for update;
     if found then
         operation := call.operation;

@@ -59,6 +59,8 @@ const MORE_ROWS: &str = "
     values ('own', 'claude-1', 'the-connection', 's-1');
     insert into session_loss (workspace, agent_id, session_id, kind, name, token, since)
     values ('own', 'claude-1', 's-1', 'lock', 'src/lost.rs', '7', now());
+    insert into mcp_call (workspace, id, agent_id, connection_id, request_id, started_at, due_at)
+    values ('own', gen_random_uuid(), 'claude-1', 'c-1', '7', now(), now() + interval '1 minute');
     insert into lock_waiter (workspace, id, key, agent_id, agent_type, session_id, alive_until)
     values ('own', gen_random_uuid(), 'src/main.rs', 'claude-2', 't', 's-2', now() + interval '1 hour');
     insert into memory_words (workspace, id, words)

@@ -149,7 +149,9 @@ async fn what_a_call_has_taken_is_given_back_when_its_cancellation_comes_late() 
         assert_eq!((&task["status"], &task["attempt"]), (&json!("pending"), &json!(0)), "{task}");
         let claimed = service.client().claim("other", json!({})).await;
         assert_eq!((&claimed["task_id"], &claimed["attempt"]), (&json!(id), &json!(1)));
-        service.execute("update mcp_call set ended_at = ended_at - interval '1 minute'").await;
+        service
+            .execute("update mcp_call set answered_at = answered_at - interval '1 minute'")
+            .await;
     }
 }
 
@@ -265,6 +267,6 @@ async fn records_of_calls_are_deleted_after_a_day() {
             .clone()
     };
     assert_eq!(sweep().await, 0);
-    service.execute("update mcp_call set alive_until = now() - interval '25 hours'").await;
+    service.execute("update mcp_call set due_at = now() - interval '25 hours'").await;
     assert_eq!(sweep().await, 1);
 }

@@ -10,7 +10,7 @@ async fn what_is_not_a_path_from_the_root_is_refused_with_the_key_that_was_meant
     let mcp = Mcp::new(service.client()).offered("all");
     for text in [
         "/home/me/project/src/a.rs",
-        "/work/.claude/worktrees/x/src/a.rs",
+        "/home/me/project/.claude/worktrees/x/src/a.rs",
         ".claude/worktrees/x/src/a.rs",
         "C:\\project\\src\\a.rs",
         "file:///home/me/project/src/a.rs",
