@@ -129,6 +129,97 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.adopt_claims(in_workspace text, in_agent_id text, in_session_id text, session_timeout interval) RETURNS jsonb
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz;
+    held record;
+    expires_at timestamptz;
+    claims jsonb := '[]'::jsonb;
+begin
+    for held in
+        select t.id, t.status, t.claim_token, t.claimed_session_id, t.claim_expires_at,
+            t.lease_expires_at
+        from work_task t
+        where t.workspace = in_workspace and t.claimed_by = in_agent_id
+            and t.claimed_session_id <> in_session_id and t.status in ('claimed', 'running')
+        order by t.id
+        for update
+    loop
+        exit when jsonb_array_length(claims) = most_held();
+        at := clock_timestamp();
+        continue when is_claim_expired(held.status, held.claim_expires_at, at);
+        expires_at := claim_expiry(held.lease_expires_at, session_timeout, at);
+        update work_task t set
+            claimed_session_id = in_session_id, claim_expires_at = expires_at, is_claim_known = true
+        where t.workspace = in_workspace and t.id = held.id;
+        claims := claims || jsonb_build_object('task_id', held.id, 'claim_token', held.claim_token,
+            'session_id', held.claimed_session_id, 'claim_expires_at', expires_at);
+    end loop;
+    return claims;
+end
+$$;
+
+CREATE FUNCTION public.adopt_held_elsewhere(in_workspace text, in_agent_id text, in_session_id text, session_timeout interval) RETURNS jsonb
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz;
+    held record;
+    locks jsonb := '[]'::jsonb;
+begin
+    for held in
+        select l.key, l.token, l.session_id, l.locked_at, l.expires_at from file_lock l
+        where l.workspace = in_workspace and l.agent_id = in_agent_id and l.session_id <> in_session_id
+        order by l.key
+        for update
+    loop
+        exit when jsonb_array_length(locks) = most_held();
+        continue when not is_live(in_workspace, in_agent_id, held.session_id, held.locked_at,
+            held.expires_at, session_timeout);
+        at := clock_timestamp();
+        update file_lock l set session_id = in_session_id, locked_at = at
+        where l.workspace = in_workspace and l.key = held.key;
+        locks := locks || jsonb_build_object('file_path', held.key, 'fencing_token', held.token,
+            'session_id', held.session_id, 'expires_at', held.expires_at);
+    end loop;
+    return held_lists(
+        locks,
+        adopt_claims(in_workspace, in_agent_id, in_session_id, session_timeout),
+        adopt_ports(in_workspace, in_agent_id, in_session_id, session_timeout));
+end
+$$;
+
+CREATE FUNCTION public.adopt_ports(in_workspace text, in_agent_id text, in_session_id text, session_timeout interval) RETURNS jsonb
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz;
+    held record;
+begin
+    perform from acquire_advisory_lock(in_workspace, 'ports', '');
+    if exists (
+        select from live_port_blocks(in_workspace, session_timeout) b where b.session_id = in_session_id
+    ) then
+        return '[]'::jsonb;
+    end if;
+    select b.slot, b.session_id, b.allocated_at, b.expires_at into held
+    from live_port_blocks(in_workspace, session_timeout) b
+    where b.agent_id = in_agent_id and b.session_id <> in_session_id
+    order by b.expires_at desc, b.slot limit 1;
+    at := clock_timestamp();
+    update port_block p set session_id = in_session_id, allocated_at = at
+    where p.workspace = in_workspace and p.slot = held.slot and p.agent_id = in_agent_id
+        and p.session_id = held.session_id and p.allocated_at = held.allocated_at;
+    if not found then
+        return '[]'::jsonb;
+    end if;
+    return jsonb_build_array(jsonb_build_object(
+        'slot', held.slot, 'session_id', held.session_id, 'expires_at', held.expires_at));
+end
+$$;
+
 CREATE FUNCTION public.allocate_ports(in_workspace text, cx public.request, in_session_id text, in_slots integer, in_ttl interval, OUT refusal text, OUT slot integer, OUT expires_at timestamp with time zone) RETURNS record
     LANGUAGE plpgsql
     AS $$
@@ -154,7 +245,7 @@ begin
         if slot is null then
             refusal := 'no_ports_available';
         else
-            delete from port_block p where p.workspace = in_workspace and p.slot = allocate_ports.slot;
+            perform free_lost_ports(in_workspace, slot, cx, in_session_id);
             insert into port_block (workspace, slot, agent_id, session_id, allocated_at, expires_at)
             values (in_workspace, slot, cx.agent_id, in_session_id, at, expires_at);
         end if;
@@ -248,83 +339,20 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.begin_mcp_call_run(in_workspace text, in_id uuid, in_agent_id text, in_connection_id text, in_request_id text, in_lifetime interval) RETURNS boolean
+CREATE FUNCTION public.begin_session(in_workspace text, cx public.request, in_session_id text, in_capabilities text[], in_current_task text, in_delegated_from text, in_metadata jsonb, in_phase_archetype text, in_connection_id text, in_adopts boolean, OUT held_elsewhere jsonb, OUT adopted jsonb, OUT lost jsonb) RETURNS record
     LANGUAGE plpgsql
     AS $$
-declare
-    at timestamptz := clock_timestamp();
-    cancelled timestamptz;
 begin
-    select c.cancelled_at into cancelled from mcp_call c
-    where c.workspace = in_workspace and c.id = in_id for update;
-    if not found then
-        insert into mcp_call as c (
-            workspace, id, agent_id, connection_id, request_id, started_at, due_at
-        ) values (
-            in_workspace, in_id, in_agent_id, in_connection_id, in_request_id, at, at + in_lifetime
-        )
-        on conflict (workspace, agent_id, connection_id, request_id) where connection_id <> ''
-        do update set
-            id = in_id, started_at = at, due_at = at + in_lifetime, answered_at = null,
-            operation = null, taken = null, idempotency_key = null,
-            -- A cancellation that has overtaken this call.
-            cancelled_at = case
-                when c.started_at is null and c.cancelled_at > at - interval '10 seconds'
-                    then c.cancelled_at end
-        returning c.cancelled_at into cancelled;
+    perform register_session(
+        in_workspace, cx, in_session_id, in_capabilities, in_current_task, in_delegated_from,
+        in_metadata, in_phase_archetype, in_connection_id);
+    if in_adopts then
+        adopted := adopt_held_elsewhere(
+            in_workspace, cx.agent_id, in_session_id, cx.session_timeout);
     end if;
-    return cancelled is not null;
-end
-$$;
-
-CREATE FUNCTION public.cancel_mcp_call(in_workspace text, in_id uuid, in_agent_id text, in_request_id text, OUT operation text, OUT taken jsonb) RETURNS record
-    LANGUAGE plpgsql
-    AS $$
-declare
-    at timestamptz := clock_timestamp();
-begin
-    -- The row of a call whose first run is about to commit is waited for, although it cannot be seen yet.
-    insert into mcp_call as c (
-        workspace, id, agent_id, connection_id, request_id, due_at, cancelled_at
-    ) values (in_workspace, in_id, in_agent_id, '', in_request_id, at, at)
-    on conflict (workspace, id) do update set cancelled_at = coalesce(c.cancelled_at, at);
-    select u.operation, u.taken into operation, taken from take_mcp_call_back(in_workspace, in_id) u;
-end
-$$;
-
-CREATE FUNCTION public.cancel_mcp_request(in_workspace text, in_agent_id text, in_connection_id text, in_request_id text, OUT operation text, OUT taken jsonb) RETURNS record
-    LANGUAGE plpgsql
-    AS $$
-declare
-    at timestamptz := clock_timestamp();
-    call_id uuid;
-    running uuid[];
-    ended uuid[];
-begin
-    if in_connection_id <> '' then
-        call_id := gen_random_uuid();
-        insert into mcp_call as c (
-            workspace, id, agent_id, connection_id, request_id, due_at, cancelled_at
-        ) values (in_workspace, call_id, in_agent_id, in_connection_id, in_request_id, at, at)
-        on conflict (workspace, agent_id, connection_id, request_id) where connection_id <> ''
-        do update set cancelled_at = coalesce(c.cancelled_at, at)
-        returning c.id into call_id;
-    else
-        select
-            array_agg(c.id) filter (where c.answered_at is null and c.due_at > at),
-            array_agg(c.id) filter (where c.answered_at > at - interval '10 seconds')
-        into running, ended
-        from mcp_call c
-        where c.workspace = in_workspace and c.agent_id = in_agent_id and c.connection_id = ''
-            and c.request_id = in_request_id and c.started_at is not null
-            and c.cancelled_at is null;
-        call_id := case
-            when cardinality(running) = 1 then running[1]
-            when running is null and cardinality(ended) = 1 then ended[1] end;
-        update mcp_call c set cancelled_at = coalesce(c.cancelled_at, at)
-        where c.workspace = in_workspace and c.id = call_id;
-    end if;
-    select u.operation, u.taken into operation, taken from take_mcp_call_back(in_workspace, call_id) u;
+    held_elsewhere := list_held_elsewhere(
+        in_workspace, cx.agent_id, in_session_id, cx.session_timeout);
+    lost := tell_losses(in_workspace, cx.agent_id);
 end
 $$;
 
@@ -394,7 +422,8 @@ begin
         when in_id is null then 'task_not_found_or_not_claimed_by_agent'
         when in_claim_token <> coalesce(claim_token, '') then 'claim_superseded'
         when claimed_by is null
-            or is_owned_by_other(claimed_by, claimed_session_id, cx.agent_id, cx.session_id)
+            or is_owned_by_other_without_proof(claimed_by, claimed_session_id,
+                in_claim_token = claim_token, cx.agent_id, cx.session_id)
             then 'task_not_found_or_not_claimed_by_agent'
         when current_status not in ('claimed', 'running') then 'task_already_finished'
     end;
@@ -714,6 +743,8 @@ begin
         continue when is_live(in_workspace, lock.agent_id, lock.session_id, lock.locked_at,
             lock.expires_at, session_timeout);
         perform free_lock(in_workspace, lock.key, lock.token);
+        perform record_loss(in_workspace, lock.agent_id, lock.session_id, 'lock', lock.key,
+            lock.token::text, lock.locked_at, lock.expires_at, session_timeout);
         cleared := cleared + 1;
     end loop;
     return cleared;
@@ -738,7 +769,8 @@ begin
     from work_task t where t.workspace = in_workspace and t.id = in_id for update;
     at := clock_timestamp();
     is_repeat := coalesce(task.completion -> 'report' = report, false)
-        and coalesce(task.completion ->> 'session_id' = cx.session_id, true);
+        and (coalesce(task.completion ->> 'session_id' = cx.session_id, true)
+            or coalesce(task.completion ->> 'claim_token' = in_claim_token, false));
     if is_repeat then
         status := task.completion ->> 'status';
         retry_at := (task.completion ->> 'retry_at')::timestamptz;
@@ -759,6 +791,7 @@ begin
             retry_at := finished.retry_at;
         elsif reason = in_refusal then
             status := 'blocked';
+            perform mark_claim_known(in_workspace, in_id, task.claim_token);
         end if;
         if status is not null then
             perform record_guardrail_violations(in_workspace, cx, in_violations);
@@ -888,6 +921,7 @@ declare
     at timestamptz := statement_timestamp();
     oldest_kept timestamptz := date_trunc('month', at - make_interval(days => retention_days));
     connection_retention constant interval := interval '7 days';
+    loss_retention constant interval := interval '7 days';
     step_count bigint;
     deleted bigint := 0;
 begin
@@ -904,7 +938,7 @@ begin
         );
     get diagnostics step_count = row_count;
     deleted := deleted + step_count;
-    delete from mcp_call c where c.due_at <= at - interval '1 day';
+    delete from session_loss l where l.lost_at <= at - loss_retention;
     get diagnostics step_count = row_count;
     deleted := deleted + step_count;
     delete from guardrail_violation v where v.created_at < oldest_kept;
@@ -928,6 +962,11 @@ begin
     select e.sessions, e.locks_released, e.tasks_requeued, e.ports_released
     into sessions, locks_released, tasks_requeued, ports_released
     from end_sessions(in_workspace, cx.agent_id, in_session_id, null, false) e;
+    if sessions > 0 then
+        update session_loss l set is_told = true
+        where l.workspace = in_workspace and l.agent_id = cx.agent_id
+            and l.session_id = in_session_id;
+    end if;
     perform record_audit(
         in_workspace, cx, 'deregister_agent',
         jsonb_build_object('session_id', in_session_id, 'capabilities', null),
@@ -1069,19 +1108,6 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.end_mcp_call(in_workspace text, in_id uuid, in_operation text, in_taken jsonb, in_idempotency_key text) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-declare
-    at timestamptz := clock_timestamp();
-begin
-    update mcp_call c set
-        answered_at = at, operation = in_operation, taken = in_taken,
-        idempotency_key = in_idempotency_key
-    where c.workspace = in_workspace and c.id = in_id;
-end
-$$;
-
 CREATE FUNCTION public.end_mcp_connection(in_workspace text, in_agent_id text, in_connection_id text) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -1196,6 +1222,36 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.find_session(in_workspace text, in_agent_id text, in_connection_id text, in_named_session_id text, session_timeout interval, OUT session_id text, OUT has_ended boolean) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    live text[];
+begin
+    if in_connection_id is not null then
+        select c.session_id, c.has_ended into session_id, has_ended from mcp_connection c
+        where c.workspace = in_workspace and c.agent_id = in_agent_id
+            and c.connection_id = in_connection_id;
+    end if;
+    has_ended := coalesce(has_ended, false);
+    if has_ended then
+        return;
+    elsif in_named_session_id is not null then
+        session_id := in_named_session_id;
+        return;
+    elsif in_connection_id is null then
+        live := array(
+            select s.session_id from agent_session s
+            where s.workspace = in_workspace and s.agent_id = in_agent_id
+                and is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, at)
+            limit 2);
+        session_id := case when cardinality(live) = 1 then live[1] end;
+    end if;
+    perform record_agent_heartbeat(in_workspace, in_agent_id, session_timeout);
+end
+$$;
+
 CREATE FUNCTION public.find_unfinished_task(in_workspace text, in_unique_key text) RETURNS uuid
     LANGUAGE plpgsql
     AS $$
@@ -1247,7 +1303,7 @@ begin
         is_expiry_recorded = false,
         available_at = coalesce(finish_claim.retry_at, t.available_at),
         is_delayed = will_retry,
-        completion = new_completion
+        completion = new_completion || jsonb_build_object('claim_token', t.claim_token)
     where t.workspace = in_workspace and t.id = in_id;
     if in_success then
         perform decrement_open_dependencies(in_workspace, in_id);
@@ -1304,55 +1360,60 @@ CREATE FUNCTION public.free_lock(in_workspace text, in_key text, in_token bigint
     LANGUAGE plpgsql
     AS $$
 begin
+    return free_unchanged_lock(in_workspace, in_key, in_token, null);
+end
+$$;
+
+CREATE FUNCTION public.free_lost_ports(in_workspace text, in_slot integer, cx public.request, in_session_id text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    block port_block;
+begin
+    delete from port_block p where p.workspace = in_workspace and p.slot = in_slot
+    returning * into block;
+    if (block.agent_id, block.session_id) is distinct from (cx.agent_id, in_session_id) then
+        perform record_loss(in_workspace, block.agent_id, block.session_id, 'port', in_slot::text, null,
+            block.allocated_at, block.expires_at, cx.session_timeout);
+    end if;
+end
+$$;
+
+CREATE FUNCTION public.free_unchanged_lock(in_workspace text, in_key text, in_token bigint, in_locked_at timestamp with time zone) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+begin
     update file_lock l set
         agent_id = null, agent_type = null, session_id = null, reason = null, locked_at = null,
         expires_at = null
     where l.workspace = in_workspace and l.key = in_key and l.token = in_token
-        and l.agent_id is not null;
+        and l.agent_id is not null and (in_locked_at is null or l.locked_at = in_locked_at);
     return found;
 end
 $$;
 
-CREATE FUNCTION public.give_back_claim(in_workspace text, cx public.request, in_id uuid, in_claim_token text) RETURNS void
+CREATE FUNCTION public.get_work(in_workspace text, cx public.request, in_count integer, in_task_types jsonb, in_lease_minutes integer, in_trust integer, in_guard_version text, in_scans jsonb, in_may_rescan boolean, in_can_wait boolean, in_waits_for_rivals boolean) RETURNS TABLE(verdict text, id uuid, task_type text, description text, input_data json, priority smallint, deadline timestamp with time zone, attempt smallint, claim_token text, lease_expires_at timestamp with time zone, reason text, texts json, open_claims jsonb)
     LANGUAGE plpgsql
     AS $$
+#variable_conflict use_column
 declare
-    is_pending boolean;
+    claims claim_verdict[] := array(
+        select c from claim_tasks(in_workspace, cx, in_count, in_task_types, in_lease_minutes, in_trust,
+            in_guard_version, in_scans, in_may_rescan, in_can_wait, in_waits_for_rivals) c);
+    others jsonb;
 begin
-    perform record_heartbeat(in_workspace, cx);
-    update work_task t set
-        status = 'pending', attempt = t.attempt - 1, is_expiry_recorded = false,
-        claim_token = null, claimed_by = null, claimed_session_id = null, claimed_at = null,
-        started_at = case when t.attempt > 1 then t.started_at end,
-        lease_minutes = null, claim_lease_minutes = null, lease_expires_at = null,
-        claim_expires_at = null
-    where t.workspace = in_workspace and t.id = in_id and t.claim_token = in_claim_token
-        and t.claimed_by = cx.agent_id and t.status = 'claimed';
-    is_pending := found;
-    perform record_audit(
-        in_workspace, cx, 'claim_task', jsonb_build_object('task_id', in_id),
-        jsonb_build_object('call', 'cancelled', 'status', case when is_pending then 'pending' end),
-        is_pending);
-end
-$$;
-
-CREATE FUNCTION public.give_back_lock(in_workspace text, cx public.request, in_key text, in_token bigint, in_expires_at timestamp with time zone) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-declare
-    is_free boolean;
-begin
-    perform record_heartbeat(in_workspace, cx);
-    perform from file_lock l
-    where l.workspace = in_workspace and l.key = in_key and l.token = in_token
-        and l.agent_id = cx.agent_id and l.expires_at = in_expires_at
-    for update;
-    is_free := found and free_lock(in_workspace, in_key, in_token);
-    perform record_audit(
-        in_workspace, cx, 'release_lock', jsonb_build_object('file_path', in_key),
-        case when is_free then jsonb_build_object('action', 'released', 'call', 'cancelled')
-            else jsonb_build_object('reason', 'lock_in_use', 'call', 'cancelled') end,
-        is_free);
+    if claims[1].verdict in ('claimed', 'none') then
+        others := list_open_claims(
+            in_workspace, cx, array(select c.id from unnest(claims) c where c.id is not null));
+    end if;
+    return query
+    select c.verdict, c.id, c.task_type, c.description, c.input_data, c.priority, c.deadline, c.attempt,
+        c.claim_token, c.lease_expires_at, c.reason, c.texts, case when n = 1 then others end
+    from unnest(claims) with ordinality c (
+        verdict, id, task_type, description, input_data, priority, deadline, attempt, claim_token,
+        lease_expires_at, reason, texts, n
+    )
+    order by n;
 end
 $$;
 
@@ -1370,9 +1431,10 @@ declare
     pattern_names jsonb := jsonb_build_array();
     violations jsonb;
 begin
+    perform record_lost_claim(in_workspace, picked.id, cx.session_timeout);
     update work_task t set
         status = 'claimed', attempt = t.attempt + 1, is_delayed = false, is_expiry_recorded = false,
-        claim_token = token, claimed_by = cx.agent_id, claimed_session_id = cx.session_id,
+        claim_token = token, is_claim_known = false, claimed_by = cx.agent_id, claimed_session_id = cx.session_id,
         claimed_at = at, started_at = coalesce(t.started_at, at),
         lease_minutes = in_lease_minutes, claim_lease_minutes = in_lease_minutes,
         lease_expires_at = lease_ends_at, claim_expires_at = expires_at,
@@ -1427,6 +1489,7 @@ begin
                 expires_at = at + in_ttl, refresh_count = 0, took_over_from = l.agent_id
             where l.workspace = in_workspace and l.key = in_key and l.token = checked.token
                 and l.agent_id is not distinct from checked.agent_id
+                and l.locked_at is not distinct from checked.locked_at
                 and l.expires_at is not distinct from checked.expires_at
             returning 'acquired', l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at,
                 l.expires_at, l.token, l.took_over_from, null::bigint into granted;
@@ -1435,13 +1498,20 @@ begin
                 expires_at = at + in_ttl, refresh_count = l.refresh_count + 1,
                 reason = coalesce(in_reason, l.reason)
             where l.workspace = in_workspace and l.key = in_key and l.token = checked.token
-                and l.agent_id = checked.agent_id and l.expires_at = checked.expires_at
+                and l.agent_id = checked.agent_id and l.locked_at = checked.locked_at
+                and l.expires_at = checked.expires_at
             returning 'refreshed', l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at,
                 l.expires_at, l.token, null, null::bigint into granted;
         else
             return checked;
         end if;
     end loop;
+    if granted.verdict = 'acquired' and checked.session_id is not null
+        and (checked.agent_id, checked.session_id) is distinct from (cx.agent_id, cx.session_id)
+    then
+        perform record_loss(in_workspace, checked.agent_id, checked.session_id, 'lock', in_key,
+            checked.token::text, checked.locked_at, checked.expires_at, cx.session_timeout);
+    end if;
     return granted;
 end
 $$;
@@ -1451,6 +1521,17 @@ CREATE FUNCTION public.heartbeat_interval() RETURNS interval
     AS $$
     select interval '10 seconds'
 $$;
+
+CREATE FUNCTION public.held_lists(locks jsonb, claims jsonb, ports jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$
+    select jsonb_build_object(
+        'locks', jsonb_path_query_array(locks, '$[0 to 99]'),
+        'claims', jsonb_path_query_array(claims, '$[0 to 99]'),
+        'ports', jsonb_path_query_array(ports, '$[0 to 99]'),
+        'truncated', greatest(jsonb_array_length(locks), jsonb_array_length(claims),
+            jsonb_array_length(ports)) > most_held())
+$_$;
 
 CREATE FUNCTION public.idempotency_key_lifetime() RETURNS interval
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1462,6 +1543,21 @@ CREATE FUNCTION public.is_claim_expired(status text, claim_expires_at timestamp 
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     select status in ('claimed', 'running') and claim_expires_at <= at
+$$;
+
+CREATE FUNCTION public.is_claim_renewal_due(is_claim_known boolean, claim_expires_at timestamp with time zone, lease_expires_at timestamp with time zone, lease_minutes integer, session_timeout interval, at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select claim_expires_at > at
+        and (
+            (claim_expires_at < claim_expiry(
+                    renewed_lease(is_claim_known, lease_expires_at, lease_minutes, at),
+                    session_timeout, at)
+                and claim_expires_at < at - heartbeat_interval() + least(
+                    case when is_claim_known then make_interval(mins => lease_minutes) end,
+                    session_timeout))
+            or claim_expires_at > at + heartbeat_interval() + session_timeout
+        )
 $$;
 
 CREATE FUNCTION public.is_claimable(is_ready boolean, needed_trust smallint, task_type text, deadline timestamp with time zone, submitted_by text, authored_by text, archetype text, claimant text, trust integer, task_types text[], capabilities text[], at timestamp with time zone) RETURNS boolean
@@ -1540,18 +1636,11 @@ CREATE FUNCTION public.is_owned_by_other(agent_id text, session_id text, caller_
     select agent_id <> caller_agent_id or coalesce(session_id <> caller_session_id, false)
 $$;
 
-CREATE FUNCTION public.is_renewal_due(claimed_session_id text, claim_expires_at timestamp with time zone, lease_minutes integer, caller_session_id text, session_timeout interval, at timestamp with time zone) RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
+CREATE FUNCTION public.is_owned_by_other_without_proof(agent_id text, session_id text, is_proven boolean, caller_agent_id text, caller_session_id text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
-    select coalesce(claimed_session_id = caller_session_id, claimed_session_id is null)
-        and claim_expires_at > at
-        and (
-            claim_expires_at < at - heartbeat_interval() + least(
-                make_interval(mins => lease_minutes),
-                case when claimed_session_id is not null then session_timeout end)
-            or claim_expires_at > at + heartbeat_interval()
-                + case when claimed_session_id is not null then session_timeout end
-        )
+    select is_owned_by_other(
+        agent_id, case when is_proven then null else session_id end, caller_agent_id, caller_session_id)
 $$;
 
 CREATE FUNCTION public.is_session_live(ended_at timestamp with time zone, last_heartbeat_at timestamp with time zone, session_timeout interval, at timestamp with time zone) RETURNS boolean
@@ -1564,6 +1653,185 @@ CREATE FUNCTION public.is_waiter_alive(alive_until timestamp with time zone, at 
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     select alive_until > at
+$$;
+
+CREATE FUNCTION public.keep_losses(in_workspace text, in_agent_id text, in_session_id text, in_lost jsonb) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    lost record;
+begin
+    for lost in
+        select left(kind, -1) as kind, -- `locks` as `lock`
+            coalesce(entry ->> 'file_path', entry ->> 'task_id', entry ->> 'slot') as name,
+            coalesce(entry ->> 'fencing_token', entry ->> 'claim_token') as token
+        from jsonb_each(in_lost) list (kind, entries), jsonb_array_elements(entries) entry
+        order by 1, 2
+    loop
+        perform store_loss(
+            in_workspace, in_agent_id, in_session_id, lost.kind, lost.name, lost.token, at);
+    end loop;
+end
+$$;
+
+CREATE FUNCTION public.list_claim_tokens(in_workspace text, in_agent_id text, in_ids uuid[]) RETURNS TABLE(task_id uuid, claim_token text)
+    LANGUAGE plpgsql
+    AS $$
+begin
+    foreach task_id in array in_ids loop
+        select t.claim_token into claim_token from work_task t
+        where t.workspace = in_workspace and t.id = task_id and t.claimed_by = in_agent_id
+            and t.status in ('claimed', 'running');
+        continue when claim_token is null;
+        perform mark_claim_known(in_workspace, task_id, claim_token);
+        return next;
+    end loop;
+end
+$$;
+
+CREATE FUNCTION public.list_claims_elsewhere(in_workspace text, in_agent_id text, in_session_id text) RETURNS jsonb
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    claims jsonb := '[]'::jsonb;
+    held record;
+begin
+    for held in
+        select t.id, t.claim_token, t.claimed_session_id, t.claim_expires_at from work_task t
+        where t.workspace = in_workspace and t.claimed_by = in_agent_id
+            and t.claimed_session_id <> in_session_id and t.status in ('claimed', 'running')
+            and not is_claim_expired(t.status, t.claim_expires_at, at)
+        order by t.id limit most_held() + 1
+    loop
+        perform mark_claim_known(in_workspace, held.id, held.claim_token);
+        claims := claims || jsonb_build_object('task_id', held.id, 'claim_token', held.claim_token,
+            'session_id', held.claimed_session_id, 'claim_expires_at', held.claim_expires_at);
+    end loop;
+    return claims;
+end
+$$;
+
+CREATE FUNCTION public.list_held_elsewhere(in_workspace text, in_agent_id text, in_session_id text, session_timeout interval) RETURNS jsonb
+    LANGUAGE plpgsql
+    AS $$
+declare
+    locks jsonb := '[]'::jsonb;
+    claims jsonb := '[]'::jsonb;
+    ports jsonb := '[]'::jsonb;
+    held record;
+begin
+    for held in
+        select l.key, l.token, l.session_id, l.expires_at, l.locked_at from file_lock l
+        where l.workspace = in_workspace and l.agent_id = in_agent_id and l.session_id <> in_session_id
+        order by l.key
+    loop
+        exit when jsonb_array_length(locks) > most_held();
+        continue when not is_live(in_workspace, in_agent_id, held.session_id, held.locked_at,
+            held.expires_at, session_timeout);
+        locks := locks || jsonb_build_object('file_path', held.key, 'fencing_token', held.token,
+            'session_id', held.session_id, 'expires_at', held.expires_at);
+    end loop;
+    claims := list_claims_elsewhere(in_workspace, in_agent_id, in_session_id);
+    for held in
+        select p.slot, p.session_id, p.expires_at from live_port_blocks(in_workspace, session_timeout) p
+        where p.agent_id = in_agent_id and p.session_id <> in_session_id
+        order by p.slot limit most_held() + 1
+    loop
+        ports := ports || jsonb_build_object(
+            'slot', held.slot, 'session_id', held.session_id, 'expires_at', held.expires_at);
+    end loop;
+    if locks || claims || ports = '[]' then
+        return null;
+    end if;
+    return held_lists(locks, claims, ports);
+end
+$$;
+
+CREATE TABLE public.agent_session (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    agent_id text NOT NULL COLLATE pg_catalog."C",
+    session_id text NOT NULL COLLATE pg_catalog."C",
+    agent_type text NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    last_heartbeat_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    ended_at timestamp with time zone,
+    capabilities text[] DEFAULT '{}'::text[] NOT NULL,
+    current_task text,
+    delegated_from text,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    phase_archetype text,
+    revived_at timestamp with time zone
+);
+
+CREATE FUNCTION public.list_losses(in_workspace text, session public.agent_session, session_timeout interval) RETURNS jsonb
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    losses jsonb[] := array(
+        select loss_entry('lock', session.session_id, l.key, l.token::text)
+        from file_lock l
+        where l.workspace = in_workspace and l.agent_id = session.agent_id
+            and l.session_id = session.session_id
+            and was_held_at_last_call(l.locked_at, l.expires_at, session_timeout,
+                session.last_heartbeat_at, session.revived_at)
+        order by l.key limit most_losses());
+begin
+    losses := losses || array(
+        select loss_entry('claim', session.session_id, t.id::text, t.claim_token)
+        from work_task t
+        where t.workspace = in_workspace and t.claimed_by = session.agent_id
+            and t.claimed_session_id = session.session_id
+            and is_claim_expired(t.status, t.claim_expires_at, at)
+            and was_held_at_last_call(t.claimed_at, 'infinity', session_timeout,
+                session.last_heartbeat_at, session.revived_at)
+        order by t.id limit most_losses());
+    losses := losses || array(
+        select loss_entry('port', session.session_id, p.slot::text, null)
+        from port_block p
+        where p.workspace = in_workspace and p.agent_id = session.agent_id
+            and p.session_id = session.session_id
+            and was_held_at_last_call(p.allocated_at, p.expires_at, session_timeout,
+                session.last_heartbeat_at, session.revived_at)
+        order by p.slot limit most_losses());
+    losses := losses || array(
+        select loss_entry(l.kind, l.session_id, l.name, l.token)
+        from session_loss l
+        where l.workspace = in_workspace and l.agent_id = session.agent_id
+            and l.session_id = session.session_id
+            and was_held_at_last_call(l.since, 'infinity', session_timeout,
+                session.last_heartbeat_at, session.revived_at)
+        order by l.kind, l.name, l.since limit most_losses());
+    return losses_by_kind(losses);
+end
+$$;
+
+CREATE FUNCTION public.list_open_claims(in_workspace text, cx public.request, in_except uuid[]) RETURNS jsonb
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    claims jsonb := '[]'::jsonb;
+    held record;
+begin
+    for held in
+        select t.id, t.task_type, t.claim_token, t.claim_expires_at, t.is_claim_known from work_task t
+        where t.workspace = in_workspace and t.claimed_by = cx.agent_id
+            and t.status in ('claimed', 'running') and t.id <> all(in_except)
+            and not is_owned_by_other(t.claimed_by, t.claimed_session_id, cx.agent_id, cx.session_id)
+            and not is_claim_expired(t.status, t.claim_expires_at, at)
+        order by t.claimed_at, t.id limit 20
+    loop
+        if not held.is_claim_known then
+            perform mark_claim_known(in_workspace, held.id, held.claim_token);
+        end if;
+        claims := claims || jsonb_build_object('task_id', held.id, 'claim_token', held.claim_token,
+            'claim_expires_at', held.claim_expires_at, 'renewed', held.is_claim_known);
+    end loop;
+    return nullif(claims, '[]');
+end
 $$;
 
 CREATE TABLE public.port_block (
@@ -1643,6 +1911,71 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.loss_entry(kind text, session_id text, name text, token text) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select jsonb_build_object('kind', kind, 'entry', case kind
+        when 'lock' then jsonb_build_object(
+            'file_path', name, 'fencing_token', token::bigint, 'session_id', session_id)
+        when 'claim' then jsonb_build_object(
+            'task_id', name, 'claim_token', token, 'session_id', session_id)
+        else jsonb_build_object('slot', name::integer, 'session_id', session_id) end)
+$$;
+
+CREATE FUNCTION public.losses_by_kind(in_losses jsonb[]) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE
+    AS $$
+begin
+    return (
+        select jsonb_build_object(
+            'locks', coalesce(jsonb_agg(entry order by entry) filter (where kind = 'lock'), '[]'),
+            'claims', coalesce(jsonb_agg(entry order by entry) filter (where kind = 'claim'), '[]'),
+            'ports', coalesce(jsonb_agg(entry order by entry) filter (where kind = 'port'), '[]'))
+        from (
+            select distinct loss ->> 'kind' as kind, loss -> 'entry' as entry from unnest(in_losses) loss
+        ) listed
+    );
+end
+$$;
+
+CREATE FUNCTION public.mark_agent_alive(in_workspace text, in_agent_id text, session_timeout interval) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    due_session_id text;
+begin
+    for due_session_id in
+        select s.session_id from agent_session s
+        where s.workspace = in_workspace and s.agent_id = in_agent_id and s.ended_at is null
+            and s.last_heartbeat_at > at - session_timeout
+            and s.last_heartbeat_at < at - heartbeat_interval()
+        order by s.session_id
+        for update skip locked
+    loop
+        at := clock_timestamp();
+        update agent_session s set last_heartbeat_at = at
+        where s.workspace = in_workspace and s.agent_id = in_agent_id
+            and s.session_id = due_session_id
+            and is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, at);
+    end loop;
+end
+$$;
+
+CREATE FUNCTION public.mark_claim_known(in_workspace text, in_id uuid, in_claim_token text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    perform from work_task t
+    where t.workspace = in_workspace and t.id = in_id and t.claim_token = in_claim_token
+        and not t.is_claim_known
+    for update skip locked;
+    if found then
+        update work_task t set is_claim_known = true where t.workspace = in_workspace and t.id = in_id;
+    end if;
+end
+$$;
+
 CREATE FUNCTION public.mark_session_alive(in_workspace text, in_agent_id text, in_session_id text, session_timeout interval) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -1661,19 +1994,17 @@ begin
         if not found then
             return;
         end if;
+        -- Read again with the row locked: another call may have ended the session since.
+        select is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, clock_timestamp())
+        into was_live
+        from agent_session s
+        where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
     end if;
-
-    -- Read again with the row locked: another call may have ended or revived the session since.
-    select is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, clock_timestamp())
-    into was_live
-    from agent_session s
-    where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id
-    for update;
+    if not was_live then
+        raise exception 'session_lost' using errcode = 'AC002';
+    end if;
     at := clock_timestamp();
-    update agent_session s set
-        last_heartbeat_at = at,
-        ended_at = null,
-        revived_at = case when was_live then s.revived_at else at end
+    update agent_session s set last_heartbeat_at = at
     where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
 end
 $$;
@@ -1701,6 +2032,18 @@ begin
             group by element
         ) as elements), '{}');
 end
+$$;
+
+CREATE FUNCTION public.most_held() RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select 100
+$$;
+
+CREATE FUNCTION public.most_losses() RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select 100::bigint
 $$;
 
 CREATE FUNCTION public.overdue_tasks(in_workspace text, at timestamp with time zone, in_limit integer) RETURNS uuid[]
@@ -1872,6 +2215,40 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.record_agent_heartbeat(in_workspace text, in_agent_id text, session_timeout interval) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+begin
+    perform from agent_session s
+    where s.workspace = in_workspace and s.agent_id = in_agent_id and s.ended_at is null
+        and s.last_heartbeat_at > at - session_timeout
+        and s.last_heartbeat_at < at - heartbeat_interval()
+    limit 1;
+    if found then
+        perform mark_agent_alive(in_workspace, in_agent_id, session_timeout);
+    end if;
+    perform from work_task t
+    left join lateral (
+        select s.ended_at, s.last_heartbeat_at from agent_session s
+        where s.workspace = in_workspace and s.agent_id = in_agent_id
+            and s.session_id = t.claimed_session_id
+        limit 1
+    ) s on true
+    where t.workspace = in_workspace and t.claimed_by = in_agent_id
+        and t.status in ('claimed', 'running')
+        and (t.claimed_session_id is null
+            or is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, at))
+        and is_claim_renewal_due(t.is_claim_known, t.claim_expires_at, t.lease_expires_at,
+            t.lease_minutes, case when t.claimed_session_id is not null then session_timeout end, at)
+    limit 1;
+    if found then
+        perform renew_due_claims(in_workspace, in_agent_id, null, session_timeout);
+    end if;
+end
+$$;
+
 CREATE FUNCTION public.record_audit(in_workspace text, cx public.request, operation text, parameters jsonb, result jsonb, success boolean) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -1935,25 +2312,45 @@ declare
     is_due boolean;
     session_timeout interval;
 begin
-    if cx.session_id is not null then
-        select is_heartbeat_due(s.ended_at, s.last_heartbeat_at, at), cx.session_timeout
-        into is_due, session_timeout
-        from agent_session s
-        where s.workspace = in_workspace and s.agent_id = cx.agent_id
-            and s.session_id = cx.session_id;
-        if is_due then
-            perform mark_session_alive(in_workspace, cx.agent_id, cx.session_id, cx.session_timeout);
-        end if;
+    if cx.session_id is null then
+        perform record_agent_heartbeat(in_workspace, cx.agent_id, cx.session_timeout);
+        return;
+    end if;
+    select is_heartbeat_due(s.ended_at, s.last_heartbeat_at, at), cx.session_timeout
+    into is_due, session_timeout
+    from agent_session s
+    where s.workspace = in_workspace and s.agent_id = cx.agent_id
+        and s.session_id = cx.session_id;
+    if is_due then
+        perform mark_session_alive(in_workspace, cx.agent_id, cx.session_id, cx.session_timeout);
     end if;
     perform from work_task t
     where t.workspace = in_workspace and t.claimed_by = cx.agent_id
         and t.status in ('claimed', 'running')
-        and is_renewal_due(
-            t.claimed_session_id, t.claim_expires_at, t.lease_minutes, cx.session_id, session_timeout, at)
+        and coalesce(t.claimed_session_id = cx.session_id, t.claimed_session_id is null)
+        and is_claim_renewal_due(t.is_claim_known, t.claim_expires_at, t.lease_expires_at,
+            t.lease_minutes, case when t.claimed_session_id is not null then session_timeout end, at)
     limit 1;
     if found then
-        perform renew_claims(in_workspace, cx, session_timeout);
+        perform renew_due_claims(in_workspace, cx.agent_id, cx.session_id, cx.session_timeout);
     end if;
+end
+$$;
+
+CREATE FUNCTION public.record_heartbeat_of_read(in_workspace text, cx public.request, in_raises_loss boolean) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if in_raises_loss then
+        perform record_heartbeat(in_workspace, cx);
+        return true;
+    end if;
+    begin
+        perform record_heartbeat(in_workspace, cx);
+    exception when sqlstate 'AC002' then
+        return false;
+    end;
+    return true;
 end
 $$;
 
@@ -1964,6 +2361,44 @@ begin
     perform record_heartbeat(in_workspace, cx);
     perform record_audit(
         in_workspace, cx, 'manage_keys', '{}', jsonb_build_object('count', in_count), true);
+end
+$$;
+
+CREATE FUNCTION public.record_loss(in_workspace text, in_agent_id text, in_session_id text, in_kind text, in_name text, in_token text, in_since timestamp with time zone, in_expires_at timestamp with time zone, session_timeout interval) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    session agent_session;
+begin
+    if in_session_id is null then
+        return;
+    end if;
+    select * into session from agent_session s
+    where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
+    if session.session_id is not null
+        and not is_session_live(session.ended_at, session.last_heartbeat_at, session_timeout, at)
+        and was_held_at_last_call(in_since, in_expires_at, session_timeout, session.last_heartbeat_at,
+            session.revived_at)
+    then
+        perform store_loss(
+            in_workspace, in_agent_id, in_session_id, in_kind, in_name, in_token, in_since);
+    end if;
+end
+$$;
+
+CREATE FUNCTION public.record_lost_claim(in_workspace text, in_id uuid, session_timeout interval) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    task record;
+begin
+    select t.claimed_by, t.claimed_session_id, t.claim_token, t.claimed_at into task from work_task t
+    where t.workspace = in_workspace and t.id = in_id and t.status in ('claimed', 'running');
+    if task.claimed_session_id is not null then
+        perform record_loss(in_workspace, task.claimed_by, task.claimed_session_id, 'claim',
+            in_id::text, task.claim_token, task.claimed_at, 'infinity', session_timeout);
+    end if;
 end
 $$;
 
@@ -2005,12 +2440,11 @@ begin
     if session_id is null then
         return;
     end if;
-    cx.session_id := session_id;
     perform record_heartbeat(in_workspace, cx);
     if in_phase_archetype is not null then
         update agent_session s set phase_archetype = in_phase_archetype
         where s.workspace = in_workspace and s.agent_id = cx.agent_id
-            and s.session_id = cx.session_id
+            and s.session_id = record_session_heartbeat.session_id
             and s.phase_archetype is distinct from in_phase_archetype;
     end if;
 end
@@ -2126,6 +2560,8 @@ begin
         continue when is_live(in_workspace, block.agent_id, block.session_id, block.allocated_at,
             block.expires_at, session_timeout);
         delete from port_block p where p.workspace = in_workspace and p.slot = block.slot;
+        perform record_loss(in_workspace, block.agent_id, block.session_id, 'port', block.slot::text,
+            null, block.allocated_at, block.expires_at, session_timeout);
         released := released + 1;
     end loop;
     return released;
@@ -2144,12 +2580,13 @@ begin
     select l.agent_id, l.session_id, l.locked_at, l.expires_at, l.token into held
     from file_lock l where l.workspace = in_workspace and l.key = in_key;
     refusal := case
-        when is_owned_by_other(held.agent_id, held.session_id, cx.agent_id, cx.session_id) is not false
+        when is_owned_by_other_without_proof(held.agent_id, held.session_id, in_token = held.token,
+                cx.agent_id, cx.session_id) is not false
             or not is_live(in_workspace, held.agent_id, held.session_id, held.locked_at,
                 held.expires_at, cx.session_timeout)
             then 'lock_not_found_or_not_owner'
         when held.token <> in_token then 'stale_fencing_token'
-        when not free_lock(in_workspace, in_key, held.token) then 'lock_not_found_or_not_owner'
+        when not free_unchanged_lock(in_workspace, in_key, held.token, held.locked_at) then 'lock_not_found_or_not_owner'
     end;
     perform record_audit(
         in_workspace, cx, 'release_lock', jsonb_build_object('file_path', in_key),
@@ -2197,6 +2634,7 @@ CREATE FUNCTION public.release_session_locks(in_workspace text, in_agent_id text
     AS $$
 declare
     lock record;
+    was_live boolean;
     released bigint := 0;
 begin
     for lock in
@@ -2205,9 +2643,14 @@ begin
         order by l.key
         for update
     loop
-        released := released + is_live(in_workspace, in_agent_id, in_session_id,
-            lock.locked_at, lock.expires_at, unlimited_session_timeout())::integer;
+        was_live := is_live(in_workspace, in_agent_id, in_session_id, lock.locked_at, lock.expires_at,
+            unlimited_session_timeout());
+        released := released + was_live::integer;
         if not in_dry_run then
+            if was_live then
+                perform store_loss(in_workspace, in_agent_id, in_session_id, 'lock', lock.key,
+                    lock.token::text, lock.locked_at);
+            end if;
             perform free_lock(in_workspace, lock.key, lock.token);
         end if;
     end loop;
@@ -2220,6 +2663,7 @@ CREATE FUNCTION public.release_session_ports(in_workspace text, in_agent_id text
     AS $$
 declare
     block record;
+    was_live boolean;
     released bigint := 0;
 begin
     for block in
@@ -2228,9 +2672,14 @@ begin
         order by p.slot
         for update
     loop
-        released := released + is_live(in_workspace, in_agent_id, in_session_id,
-            block.allocated_at, block.expires_at, unlimited_session_timeout())::integer;
+        was_live := is_live(in_workspace, in_agent_id, in_session_id, block.allocated_at,
+            block.expires_at, unlimited_session_timeout());
+        released := released + was_live::integer;
         if not in_dry_run then
+            if was_live then
+                perform store_loss(in_workspace, in_agent_id, in_session_id, 'port', block.slot::text,
+                    null, block.allocated_at);
+            end if;
             delete from port_block p where p.workspace = in_workspace and p.slot = block.slot;
         end if;
     end loop;
@@ -2277,7 +2726,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.renew_claims(in_workspace text, cx public.request, session_timeout interval) RETURNS void
+CREATE FUNCTION public.renew_due_claims(in_workspace text, in_agent_id text, in_session_id text, session_timeout interval) RETURNS void
     LANGUAGE plpgsql
     AS $$
 declare
@@ -2285,22 +2734,29 @@ declare
     claim record;
 begin
     for claim in
-        select t.id, t.claimed_session_id,
-            greatest(t.lease_expires_at, at + make_interval(mins => t.lease_minutes)) as lease_ends_at
+        select t.id, claim_session.timeout,
+            renewed_lease(t.is_claim_known, t.lease_expires_at, t.lease_minutes, at) as lease_ends_at
         from work_task t
-        where t.workspace = in_workspace and t.claimed_by = cx.agent_id
+        left join lateral (
+            select session_timeout as timeout,
+                is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, at) as is_live
+            from agent_session s
+            where s.workspace = in_workspace and s.agent_id = in_agent_id
+                and s.session_id = t.claimed_session_id
+            limit 1
+        ) claim_session on true
+        where t.workspace = in_workspace and t.claimed_by = in_agent_id
             and t.status in ('claimed', 'running')
-            and is_renewal_due(
-                t.claimed_session_id, t.claim_expires_at, t.lease_minutes, cx.session_id,
-                session_timeout, at)
+            and (t.claimed_session_id is null
+                or coalesce(t.claimed_session_id = in_session_id, claim_session.is_live))
+            and is_claim_renewal_due(t.is_claim_known, t.claim_expires_at, t.lease_expires_at,
+                t.lease_minutes, claim_session.timeout, at)
         order by t.id
-        for update skip locked
+        for update of t skip locked
     loop
         update work_task t set
             lease_expires_at = claim.lease_ends_at,
-            claim_expires_at = claim_expiry(
-                claim.lease_ends_at,
-                case when claim.claimed_session_id is not null then session_timeout end, at)
+            claim_expires_at = claim_expiry(claim.lease_ends_at, claim.timeout, at)
         where t.workspace = in_workspace and t.id = claim.id;
     end loop;
 end
@@ -2313,6 +2769,7 @@ declare
     at timestamptz;
     task work_task;
     minutes integer;
+    new_session_id text;
     new_claim_expires_at timestamptz;
 begin
     perform record_heartbeat(in_workspace, cx);
@@ -2328,14 +2785,16 @@ begin
         status := 'running';
         task_id := in_id;
         lease_expires_at := at + make_interval(mins => minutes);
+        new_session_id := session_of_renewed_claim(in_workspace, cx, task.claimed_session_id);
         -- Not within the update: on Citus it runs on a shard, where the function cannot read sessions.
         new_claim_expires_at := claim_expiry(
             lease_expires_at,
             registered_session_timeout(
-                in_workspace, cx.agent_id, task.claimed_session_id, cx.session_timeout),
+                in_workspace, cx.agent_id, new_session_id, cx.session_timeout),
             at);
         update work_task t set
             status = renew_task.status, is_expiry_recorded = false, lease_minutes = minutes,
+            is_claim_known = true, claimed_session_id = new_session_id,
             lease_expires_at = renew_task.lease_expires_at,
             claim_expires_at = new_claim_expires_at
         where t.workspace = in_workspace and t.id = in_id;
@@ -2346,6 +2805,14 @@ begin
             else jsonb_build_object('reason', reason) end,
         success);
 end
+$$;
+
+CREATE FUNCTION public.renewed_lease(is_claim_known boolean, lease_expires_at timestamp with time zone, lease_minutes integer, at timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select case
+        when is_claim_known then greatest(lease_expires_at, at + make_interval(mins => lease_minutes))
+        else lease_expires_at end
 $$;
 
 CREATE FUNCTION public.replace_dependency(in_workspace text, in_old uuid, in_new uuid) RETURNS void
@@ -2400,7 +2867,7 @@ declare
     requeued bigint := 0;
 begin
     for task in
-        select t.id, t.attempt >= t.max_attempts as is_exhausted
+        select t.id, t.attempt >= t.max_attempts as is_exhausted, t.claim_token, t.claimed_at
         from work_task t
         where t.workspace = in_workspace and t.claimed_by = in_agent_id
             and t.claimed_session_id = in_session_id and t.status in ('claimed', 'running')
@@ -2411,6 +2878,8 @@ begin
     loop
         requeued := requeued + (not task.is_exhausted)::integer;
         if not in_dry_run then
+            perform store_loss(in_workspace, in_agent_id, in_session_id, 'claim', task.id::text,
+                task.claim_token, task.claimed_at);
             perform requeue_or_fail_task(in_workspace, task.id, task.is_exhausted);
         end if;
     end loop;
@@ -2451,6 +2920,32 @@ begin
             else coalesce(in_ids ->> dependency, '00000000-0000-0000-0000-000000000000') end order by n)
         from jsonb_array_elements_text(in_dependencies) with ordinality as list (dependency, n)
     );
+end
+$$;
+
+CREATE FUNCTION public.revive_session(in_workspace text, in_agent_id text, in_session_id text, session_timeout interval) RETURNS jsonb
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz;
+    session agent_session;
+    losses jsonb;
+begin
+    select * into session from agent_session s
+    where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id
+    for update;
+    at := clock_timestamp();
+    if session.session_id is null
+        or is_session_live(session.ended_at, session.last_heartbeat_at, session_timeout, at)
+    then
+        return null;
+    end if;
+    update agent_session s set last_heartbeat_at = at, ended_at = null, revived_at = at
+    where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
+    losses := list_losses(in_workspace, session, session_timeout);
+    delete from session_loss l
+    where l.workspace = in_workspace and l.agent_id = in_agent_id and l.session_id = in_session_id;
+    return losses;
 end
 $$;
 
@@ -2560,6 +3055,26 @@ CREATE FUNCTION public.search_words(in_text text) RETURNS TABLE(word_position bi
     from words w cross join lateral unnest(w.segments) with ordinality as s (segment, n)
 $_$;
 
+CREATE FUNCTION public.session_of_renewed_claim(in_workspace text, cx public.request, in_claimed_session_id text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+begin
+    return case
+        when in_claimed_session_id is null or in_claimed_session_id = cx.session_id
+            then in_claimed_session_id
+        when cx.session_id is not null then cx.session_id
+        when not exists (
+            select from agent_session s
+            where s.workspace = in_workspace and s.agent_id = cx.agent_id
+                and s.session_id = in_claimed_session_id
+                and not is_session_live(s.ended_at, s.last_heartbeat_at, cx.session_timeout, at)
+        ) then in_claimed_session_id
+    end;
+end
+$$;
+
 CREATE FUNCTION public.session_status(ended_at timestamp with time zone, last_heartbeat_at timestamp with time zone, session_timeout interval, at timestamp with time zone) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
@@ -2568,6 +3083,16 @@ CREATE FUNCTION public.session_status(ended_at timestamp with time zone, last_he
         when last_heartbeat_at <= at - interval '15 minutes' then 'idle'
         else 'active'
     end
+$$;
+
+CREATE FUNCTION public.store_loss(in_workspace text, in_agent_id text, in_session_id text, in_kind text, in_name text, in_token text, in_since timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    insert into session_loss (workspace, agent_id, session_id, kind, name, token, since)
+    values (in_workspace, in_agent_id, in_session_id, in_kind, in_name, in_token, in_since)
+    on conflict on constraint session_loss_pkey do nothing;
+end
 $$;
 
 CREATE FUNCTION public.store_memory_words() RETURNS trigger
@@ -2777,12 +3302,12 @@ CREATE FUNCTION public.table_placements() RETURNS TABLE(name text, placement tex
         ('handoff', 'by workspace'),
         ('idempotency_key', 'by workspace'),
         ('lock_waiter', 'by workspace'),
-        ('mcp_call', 'by workspace'),
         ('mcp_connection', 'by workspace'),
         ('memory', 'by workspace'),
         ('memory_words', 'by workspace'),
         ('network_log', 'by workspace'),
         ('port_block', 'by workspace'),
+        ('session_loss', 'by workspace'),
         ('work_dependency', 'by workspace'),
         ('work_task', 'by workspace'),
         ('cedar_policy', 'everywhere'),
@@ -2791,28 +3316,6 @@ CREATE FUNCTION public.table_placements() RETURNS TABLE(name text, placement tex
         ('profile', 'everywhere'),
         ('_sqlx_migrations', 'coordinator'),
         ('installed_functions', 'coordinator')
-$$;
-
-CREATE FUNCTION public.take_mcp_call_back(in_workspace text, in_id uuid, OUT operation text, OUT taken jsonb) RETURNS record
-    LANGUAGE plpgsql
-    AS $$
-declare
-    call mcp_call;
-    at timestamptz := clock_timestamp();
-begin
-    select * into call from mcp_call c
-    where c.workspace = in_workspace and c.id = in_id and c.taken is not null
-        and c.answered_at > at - interval '30 seconds'
-    for update;
-    if found then
-        operation := call.operation;
-        taken := call.taken;
-        update mcp_call c set taken = null where c.workspace = in_workspace and c.id = in_id;
-        delete from idempotency_key k
-        where k.workspace = in_workspace and k.agent_id = call.agent_id
-            and k.key = call.idempotency_key;
-    end if;
-end
 $$;
 
 CREATE FUNCTION public.task_expired_at(status text, deadline timestamp with time zone, claim_expires_at timestamp with time zone, attempt smallint, max_attempts smallint) RETURNS timestamp with time zone
@@ -2868,6 +3371,29 @@ begin
         )
         limit in_limit
     );
+end
+$$;
+
+CREATE FUNCTION public.tell_losses(in_workspace text, in_agent_id text) RETURNS jsonb
+    LANGUAGE plpgsql
+    AS $$
+declare
+    loss record;
+    losses jsonb[] := array[]::jsonb[];
+begin
+    for loss in
+        select l.session_id, l.kind, l.name, l.token, l.since from session_loss l
+        where l.workspace = in_workspace and l.agent_id = in_agent_id and not l.is_told
+        order by l.session_id, l.kind, l.name, l.since limit most_losses()
+        for update skip locked
+    loop
+        losses := losses || loss_entry(loss.kind, loss.session_id, loss.name, loss.token);
+        update session_loss l set is_told = true
+        where l.workspace = in_workspace and l.agent_id = in_agent_id
+            and l.session_id = loss.session_id and l.kind = loss.kind and l.name = loss.name
+            and l.since = loss.since;
+    end loop;
+    return case when losses <> array[]::jsonb[] then losses_by_kind(losses) end;
 end
 $$;
 
@@ -3035,6 +3561,13 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.was_held_at_last_call(since timestamp with time zone, expires_at timestamp with time zone, session_timeout interval, last_heartbeat_at timestamp with time zone, revived_at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select is_live_with_session(
+        since, expires_at, session_timeout, last_heartbeat_at, null, last_heartbeat_at, revived_at)
+$$;
+
 CREATE FUNCTION public.write_handoff(in_workspace text, cx public.request, in_refusal text, in_summary text, in_completed_work json, in_in_progress json, in_decisions json, in_next_steps json, in_relevant_files json, in_content json, OUT handoff_id uuid) RETURNS uuid
     LANGUAGE plpgsql
     AS $$
@@ -3074,22 +3607,6 @@ CREATE TABLE public.agent_assignment (
     profile text,
     suspended boolean DEFAULT false NOT NULL,
     assigned_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
-);
-
-CREATE TABLE public.agent_session (
-    workspace text NOT NULL COLLATE pg_catalog."C",
-    agent_id text NOT NULL COLLATE pg_catalog."C",
-    session_id text NOT NULL COLLATE pg_catalog."C",
-    agent_type text NOT NULL,
-    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    last_heartbeat_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    ended_at timestamp with time zone,
-    capabilities text[] DEFAULT '{}'::text[] NOT NULL,
-    current_task text,
-    delegated_from text,
-    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
-    phase_archetype text,
-    revived_at timestamp with time zone
 );
 
 CREATE TABLE public.audit_log (
@@ -3194,21 +3711,6 @@ CREATE TABLE public.installed_functions (
     installed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
-CREATE TABLE public.mcp_call (
-    workspace text NOT NULL COLLATE pg_catalog."C",
-    id uuid NOT NULL,
-    agent_id text NOT NULL COLLATE pg_catalog."C",
-    connection_id text NOT NULL COLLATE pg_catalog."C",
-    request_id text NOT NULL COLLATE pg_catalog."C",
-    started_at timestamp with time zone,
-    due_at timestamp with time zone NOT NULL,
-    cancelled_at timestamp with time zone,
-    answered_at timestamp with time zone,
-    operation text,
-    taken jsonb,
-    idempotency_key text
-);
-
 CREATE TABLE public.mcp_connection (
     workspace text NOT NULL COLLATE pg_catalog."C",
     agent_id text NOT NULL COLLATE pg_catalog."C",
@@ -3272,6 +3774,19 @@ CREATE TABLE public.profile (
     CONSTRAINT profile_trust_range CHECK (((trust_level >= 0) AND (trust_level <= 4)))
 );
 
+CREATE TABLE public.session_loss (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    agent_id text NOT NULL COLLATE pg_catalog."C",
+    session_id text NOT NULL COLLATE pg_catalog."C",
+    kind text NOT NULL,
+    name text NOT NULL COLLATE pg_catalog."C",
+    token text,
+    since timestamp with time zone NOT NULL,
+    lost_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    is_told boolean DEFAULT false NOT NULL,
+    CONSTRAINT session_loss_kind_known CHECK ((kind = ANY (ARRAY['lock'::text, 'claim'::text, 'port'::text])))
+);
+
 CREATE TABLE public.work_dependency (
     workspace text NOT NULL COLLATE pg_catalog."C",
     task_id uuid NOT NULL,
@@ -3323,6 +3838,7 @@ CREATE TABLE public.work_task (
     result json,
     error_message text,
     completion jsonb,
+    is_claim_known boolean DEFAULT true NOT NULL,
     CONSTRAINT work_task_claim_is_whole CHECK (((status <> ALL (ARRAY['claimed'::text, 'running'::text])) OR (num_nulls(claim_token, claimed_by, claimed_at, lease_minutes, claim_lease_minutes, lease_expires_at, claim_expires_at) = 0))),
     CONSTRAINT work_task_dependencies_counted CHECK ((open_dependencies >= 0)),
     CONSTRAINT work_task_priority_range CHECK (((priority >= 1) AND (priority <= 10))),
@@ -3366,9 +3882,6 @@ ALTER TABLE ONLY public.idempotency_key
 ALTER TABLE ONLY public.lock_waiter
     ADD CONSTRAINT lock_waiter_pkey PRIMARY KEY (workspace, id);
 
-ALTER TABLE ONLY public.mcp_call
-    ADD CONSTRAINT mcp_call_pkey PRIMARY KEY (workspace, id);
-
 ALTER TABLE ONLY public.mcp_connection
     ADD CONSTRAINT mcp_connection_pkey PRIMARY KEY (workspace, agent_id, connection_id);
 
@@ -3387,6 +3900,9 @@ ALTER TABLE ONLY public.port_block
 ALTER TABLE ONLY public.profile
     ADD CONSTRAINT profile_pkey PRIMARY KEY (workspace, name);
 
+ALTER TABLE ONLY public.session_loss
+    ADD CONSTRAINT session_loss_pkey PRIMARY KEY (workspace, agent_id, session_id, kind, name, since);
+
 ALTER TABLE ONLY public.work_dependency
     ADD CONSTRAINT work_dependency_pkey PRIMARY KEY (workspace, task_id, depends_on);
 
@@ -3396,6 +3912,8 @@ ALTER TABLE ONLY public.work_task
 CREATE INDEX agent_session_by_heartbeat ON public.agent_session USING btree (workspace, last_heartbeat_at DESC);
 
 CREATE INDEX agent_session_not_ended ON public.agent_session USING btree (workspace, last_heartbeat_at) WHERE (ended_at IS NULL);
+
+CREATE INDEX agent_session_not_ended_of_agent ON public.agent_session USING btree (workspace, agent_id, last_heartbeat_at) WHERE (ended_at IS NULL);
 
 CREATE INDEX audit_log_by_agent ON ONLY public.audit_log USING btree (workspace, agent_id, created_at);
 
@@ -3415,12 +3933,6 @@ CREATE INDEX idempotency_key_by_age ON public.idempotency_key USING btree (creat
 
 CREATE INDEX lock_waiter_queue ON public.lock_waiter USING btree (workspace, key, waiting_since, id);
 
-CREATE INDEX mcp_call_by_age ON public.mcp_call USING btree (due_at);
-
-CREATE UNIQUE INDEX mcp_call_of_connection ON public.mcp_call USING btree (workspace, agent_id, connection_id, request_id) WHERE (connection_id <> ''::text);
-
-CREATE INDEX mcp_call_without_connection ON public.mcp_call USING btree (workspace, agent_id, request_id) WHERE (connection_id = ''::text);
-
 CREATE INDEX mcp_connection_by_age ON public.mcp_connection USING btree (bound_at);
 
 CREATE INDEX mcp_connection_of_session ON public.mcp_connection USING btree (workspace, agent_id, session_id);
@@ -3438,6 +3950,8 @@ CREATE UNIQUE INDEX memory_one_current ON public.memory USING btree (workspace, 
 CREATE INDEX network_log_by_age ON public.network_log USING brin (created_at);
 
 CREATE UNIQUE INDEX profile_one_default_a_type ON public.profile USING btree (workspace, agent_type) WHERE is_type_default;
+
+CREATE INDEX session_loss_by_age ON public.session_loss USING btree (lost_at);
 
 CREATE INDEX work_dependency_on ON public.work_dependency USING btree (workspace, depends_on);
 

@@ -252,10 +252,7 @@ async fn any_call_that_names_a_session_keeps_it_alive() {
 async fn a_heartbeat_is_recorded_for_the_named_session_or_every_live_one() {
     let service = Service::start().await;
     let client = service.client();
-    let beat = async |body: Value| {
-        let answer = post(&client, "/discovery/heartbeat", body).await;
-        answer
-    };
+    let beat = async |body: Value| post(&client, "/discovery/heartbeat", body).await;
     let lost = json!({ "success": false, "session_id": null, "error": "session_not_found" });
     let own = json!({ "agent_id": "a" });
     assert_eq!(beat(own.clone()).await, lost);

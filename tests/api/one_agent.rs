@@ -483,3 +483,40 @@ async fn a_new_connection_after_the_end_of_one_finds_what_its_session_holds() {
     let own = tool(&service, &after, "acquire_lock", json!({ "file_path": "k" })).await;
     assert_eq!((&own["action"], &own["session_id"]), (&json!("refreshed"), &new["session_id"]));
 }
+
+#[tokio::test]
+async fn losses_are_kept_for_a_week() {
+    let service = Service::start().await;
+    service
+        .execute(
+            "insert into session_loss
+                (workspace, agent_id, session_id, kind, name, token, since, lost_at)
+             select 'default', 'a', 's', 'lock', days::text, '1', now(),
+                now() - days * interval '1 day'
+             from generate_series(6, 8) days",
+        )
+        .await;
+    let boss = service.client_with(BOSS);
+    let deleted = post(&boss, "/maintenance/run", json!({ "tasks": ["retention"] })).await;
+    assert_eq!(deleted["rows_deleted"], 2);
+    assert_eq!(service.scalar::<i64>("select count(*) from session_loss").await, 1);
+}
+
+#[tokio::test]
+async fn windows_of_one_bound_key_keep_one_another_alive_and_tell_their_locks_apart() {
+    let service = Service::start().await;
+    let client = service.client_with(CODEX);
+    let own = |more: Value| with(json!({ "agent_id": "", "agent_type": "" }), more);
+    for window in ["w-1", "w-2"] {
+        post(&client, "/discovery/register", own(json!({ "session_id": window }))).await;
+    }
+    post(&client, "/locks/acquire", own(json!({ "file_path": "k", "session_id": "w-1" }))).await;
+    pass_minutes(&service, 100).await;
+    // A call without a session, as a script of one of the windows makes it.
+    post(&client, "/locks/acquire", own(json!({ "file_path": "j" }))).await;
+    pass_minutes(&service, 100).await;
+    let lock = own(json!({ "file_path": "k", "session_id": "w-2" }));
+    let refused = post(&client, "/locks/acquire", lock).await;
+    assert_eq!(refused["reason"], "locked_by_other_session", "{refused}");
+    assert_eq!((&refused["same_agent"], &refused["session_id"]), (&json!(true), &json!("w-1")));
+}

@@ -304,3 +304,37 @@ async fn what_a_revived_session_takes_is_not_tidied_away_by_maintenance_that_beg
     let verified = race.post("/locks/verify", &json!({ "locks": [lock] })).await;
     assert_eq!((&again["action"], &verified["valid"]), (&json!("acquired"), &json!(true)));
 }
+
+#[tokio::test]
+async fn an_adopted_lock_is_not_granted_to_a_rival_that_saw_its_earlier_session_silent() {
+    const OF_ADOPTION: &str = "
+        create constraint trigger hold_commit after update on file_lock
+        deferrable initially deferred for each row
+        when (new.session_id is distinct from old.session_id) execute function hold_commit()";
+    let race = Race::new(OF_ADOPTION).await;
+    let other = json!({ "agent_id": "p", "agent_type": "t", "session_id": "before" });
+    race.post("/discovery/register", &other).await;
+    let held = race.client.acquire("p", "k", json!({ "session_id": "before" })).await;
+    let mut gate = race.service.db.begin().await.expect("a transaction");
+    execute(&mut *gate, "select pg_advisory_xact_lock(77)").await;
+    let adoption = json!({ "agent_id": "p", "agent_type": "t", "session_id": "s", "adopt": true });
+    let rival = async {
+        // The adoption has seen the earlier session live. Then that session counts as silent.
+        blocked(&race.service.db, 1).await;
+        let silent = "update agent_session
+            set last_heartbeat_at = last_heartbeat_at - interval '1 day' where session_id = 'before'";
+        race.service.execute(silent).await;
+        let release = async {
+            blocked(&race.service.db, 2).await;
+            gate.rollback().await.expect("rolled back");
+        };
+        join(race.client.acquire("q", "k", json!({})), release).await.0
+    };
+    let (adopted, refused) = join(race.post("/discovery/register", &adoption), rival).await;
+    assert_eq!(adopted["adopted"]["locks"][0]["fencing_token"], held["fencing_token"]);
+    let holder = (&refused["locked_by"], &refused["session_id"]);
+    assert_eq!(holder, (&json!("p"), &json!("s")), "{refused}");
+    let lock = json!({ "file_path": "k", "fencing_token": held["fencing_token"] });
+    let verified = race.post("/locks/verify", &json!({ "locks": [lock] })).await;
+    assert_eq!(verified["valid"], true);
+}

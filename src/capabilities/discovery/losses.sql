@@ -84,7 +84,7 @@ declare
     lost record;
 begin
     for lost in
-        select case kind when 'locks' then 'lock' when 'claims' then 'claim' else 'port' end as kind,
+        select left(kind, -1) as kind, -- `locks` as `lock`
             coalesce(entry ->> 'file_path', entry ->> 'task_id', entry ->> 'slot') as name,
             coalesce(entry ->> 'fencing_token', entry ->> 'claim_token') as token
         from jsonb_each(in_lost) list (kind, entries), jsonb_array_elements(entries) entry

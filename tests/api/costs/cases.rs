@@ -84,6 +84,7 @@ fn locks() -> Vec<Case> {
     let acquired = ("action", json!("acquired"));
     vec![
         Case::new("acquire a free key", |n, _| acquire("a", n), acquired.clone()),
+        Case::new("acquire a key without a session", |n, _| acquire_in_none(n), acquired.clone()),
         Case::new("acquire a released key", |n, _| acquire("a", n), acquired)
             .before(|n| vec![Step::Ask(acquire("b", n)), Step::Ask(release("b", n))]),
         Case::new("refresh a lock", |_, _| acquire("a", 0), ("action", json!("refreshed")))
@@ -121,6 +122,13 @@ fn acquire(agent: &str, n: usize) -> Ask {
         "session_id": "s", "reason": "refactor", "ttl_minutes": 30,
     });
     ("POST", "/locks/acquire", body)
+}
+
+/// A call that names no session looks for live sessions of its agent.
+fn acquire_in_none(n: usize) -> Ask {
+    let (method, path, mut body) = acquire("a", n);
+    body["session_id"] = Value::Null;
+    (method, path, body)
 }
 
 fn release(agent: &str, n: usize) -> Ask {

@@ -23,6 +23,7 @@ pub(super) type Limit = (&'static str, [u32; COLUMNS.len()]);
 pub(super) const LIMITS: &[Limit] = &[
     //                                trips, buffers, WAL, inserted, updated, deleted, rows read
     ("acquire a free key",          [    1,   16,  953,    2,    0,    0,    1]),
+    ("acquire a key without a session", [    1,   16,  952,    2,    0,    0,    1]),
     ("acquire a released key",      [    1,   20,  881,    1,    1,    0,    5]),
     ("refresh a lock",              [    1,   15,  602,    1,    1,    0,    4]),
     ("acquire a held key",          [    1,   11,  481,    1,    0,    0,    4]),
