@@ -48,6 +48,15 @@ CREATE TYPE public.request AS (
 	session_timeout interval
 );
 
+CREATE TYPE public.search_word AS (
+	word text,
+	exact tsquery,
+	beginning tsquery,
+	forms text[],
+	finder text,
+	weight double precision
+);
+
 CREATE TYPE public.submission_verdict AS (
 	verdict text,
 	task_id uuid,
@@ -261,6 +270,33 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.any_word_finder(in_workspace text, in_words public.search_word[]) RETURNS tsquery
+    LANGUAGE plpgsql STABLE
+    SET jit TO 'off'
+    AS $$
+declare
+    most constant bigint := 2000;
+    item search_word;
+    memory_count bigint;
+    finders text[] := '{}'::text[];
+begin
+    foreach item in array in_words loop
+        select count(*) into memory_count from (
+            select from memory m where m.workspace = in_workspace
+                and memory_terms(m.search, m.summary, m.lessons, m.tags) @@ item.finder::tsquery
+            limit most
+        ) as found;
+        if memory_count between 1 and most - 1 then
+            finders := finders || ('(' || item.finder || ')');
+        end if;
+    end loop;
+    if finders = '{}' then
+        finders := array(select '(' || w.finder || ')' from unnest(in_words) w);
+    end if;
+    return array_to_string(finders, ' | ')::tsquery;
+end
+$$;
+
 CREATE FUNCTION public.apply_retention(retention_days integer, months_ahead integer, OUT rows_deleted bigint, OUT audit_partitions_dropped bigint) RETURNS record
     LANGUAGE plpgsql
     AS $$
@@ -339,6 +375,35 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.begin_mcp_call_run(in_workspace text, in_id uuid, in_agent_id text, in_connection_id text, in_request_id text, in_lifetime interval) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    cancelled timestamptz;
+begin
+    select c.cancelled_at into cancelled from mcp_call c
+    where c.workspace = in_workspace and c.id = in_id for update;
+    if not found then
+        insert into mcp_call as c (
+            workspace, id, agent_id, connection_id, request_id, started_at, due_at
+        ) values (
+            in_workspace, in_id, in_agent_id, in_connection_id, in_request_id, at, at + in_lifetime
+        )
+        on conflict (workspace, agent_id, connection_id, request_id) where connection_id <> ''
+        do update set
+            id = in_id, started_at = at, due_at = at + in_lifetime, answered_at = null,
+            operation = null, taken = null, idempotency_key = null,
+            -- A cancellation that has overtaken this call.
+            cancelled_at = case
+                when c.started_at is null and c.cancelled_at > at - interval '10 seconds'
+                    then c.cancelled_at end
+        returning c.cancelled_at into cancelled;
+    end if;
+    return cancelled is not null;
+end
+$$;
+
 CREATE FUNCTION public.begin_session(in_workspace text, cx public.request, in_session_id text, in_capabilities text[], in_current_task text, in_delegated_from text, in_metadata jsonb, in_phase_archetype text, in_connection_id text, in_adopts boolean, OUT held_elsewhere jsonb, OUT adopted jsonb, OUT lost jsonb) RETURNS record
     LANGUAGE plpgsql
     AS $$
@@ -353,6 +418,104 @@ begin
     held_elsewhere := list_held_elsewhere(
         in_workspace, cx.agent_id, in_session_id, cx.session_timeout);
     lost := tell_losses(in_workspace, cx.agent_id);
+end
+$$;
+
+CREATE FUNCTION public.blocked_tasks(in_workspace text, in_agent_id text, in_trust integer, in_task_types text[], session_timeout interval) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    capabilities text[] := declared_capabilities(in_workspace, in_agent_id, session_timeout);
+begin
+    return array(
+        select t.id from (
+            select * from work_task w
+            where w.workspace = in_workspace and w.status = 'pending' and w.open_dependencies > 0
+            order by w.priority, w.created_at, w.id limit 5 * explained_tasks()
+        ) t
+        where is_claimable(true, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
+            t.authored_by, t.archetype, in_agent_id, in_trust, in_task_types, capabilities, at)
+        order by t.priority, t.created_at, t.id limit explained_tasks());
+end
+$$;
+
+CREATE FUNCTION public.bm25_scores(in_workspace text, in_query text, in_limit bigint, OUT scores jsonb, OUT problem text, OUT is_busy boolean) RETURNS record
+    LANGUAGE plpgsql
+    SET lock_timeout TO '100ms'
+    AS $_$
+declare
+    segments text := search_segments(in_query);
+begin
+    scores := null;
+    is_busy := false;
+    if segments is null then
+        return;
+    end if;
+    execute format(
+        'select coalesce(jsonb_object_agg(id, score) filter (where score is not null), ''{}'')
+        from (
+            select id, pdb.score(id) as score from memory_words
+            where workspace = $1 and words ||| $2
+            order by pdb.score(id) desc, id limit %s
+        ) as ranked', in_limit)
+    into scores using in_workspace, segments;
+exception
+    when lock_not_available then
+        is_busy := true;
+    when query_canceled or others then
+        problem := sqlerrm;
+end
+$_$;
+
+CREATE FUNCTION public.cancel_mcp_call(in_workspace text, in_id uuid, in_agent_id text, in_request_id text, OUT operation text, OUT taken jsonb) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+begin
+    -- The row of a call whose first run is about to commit is waited for, although it cannot be seen yet.
+    insert into mcp_call as c (
+        workspace, id, agent_id, connection_id, request_id, due_at, cancelled_at
+    ) values (in_workspace, in_id, in_agent_id, '', in_request_id, at, at)
+    on conflict (workspace, id) do update set cancelled_at = coalesce(c.cancelled_at, at);
+    select u.operation, u.taken into operation, taken from take_mcp_call_back(in_workspace, in_id) u;
+end
+$$;
+
+CREATE FUNCTION public.cancel_mcp_request(in_workspace text, in_agent_id text, in_connection_id text, in_request_id text, OUT operation text, OUT taken jsonb) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    call_id uuid;
+    running uuid[];
+    ended uuid[];
+begin
+    if in_connection_id <> '' then
+        call_id := gen_random_uuid();
+        insert into mcp_call as c (
+            workspace, id, agent_id, connection_id, request_id, due_at, cancelled_at
+        ) values (in_workspace, call_id, in_agent_id, in_connection_id, in_request_id, at, at)
+        on conflict (workspace, agent_id, connection_id, request_id) where connection_id <> ''
+        do update set cancelled_at = coalesce(c.cancelled_at, at)
+        returning c.id into call_id;
+    else
+        select
+            array_agg(c.id) filter (where c.answered_at is null and c.due_at > at),
+            array_agg(c.id) filter (where c.answered_at > at - interval '10 seconds')
+        into running, ended
+        from mcp_call c
+        where c.workspace = in_workspace and c.agent_id = in_agent_id and c.connection_id = ''
+            and c.request_id = in_request_id and c.started_at is not null
+            and c.cancelled_at is null;
+        call_id := case
+            when cardinality(running) = 1 then running[1]
+            when running is null and cardinality(ended) = 1 then ended[1] end;
+        update mcp_call c set cancelled_at = coalesce(c.cancelled_at, at)
+        where c.workspace = in_workspace and c.id = call_id;
+    end if;
+    select u.operation, u.taken into operation, taken from take_mcp_call_back(in_workspace, call_id) u;
 end
 $$;
 
@@ -411,6 +574,29 @@ begin
             where t.workspace = in_workspace and t.id = candidate limit 1
         ) task
         where task.guard_version <> in_guard_version);
+end
+$$;
+
+CREATE FUNCTION public.character_pairs(in_word text) RETURNS text[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET jit TO 'off'
+    AS $$
+declare
+    pairs text[];
+begin
+    if length(in_word) < 3 or octet_length(in_word) = length(in_word) then
+        return '{}'::text[];
+    end if;
+    pairs := array(
+        select distinct substr(run, place, 2)
+        from unnest(regexp_split_to_array(in_word,
+            '[^\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]+')) as run
+        cross join lateral generate_series(1, least(40, length(run) - 1)) as places (place));
+    if pairs = '{}' then
+        return pairs;
+    end if;
+    return pairs || array(
+        select run from unnest(regexp_split_to_array(in_word, '[^a-z0-9]+')) as run where length(run) > 1);
 end
 $$;
 
@@ -610,6 +796,9 @@ begin
                 in_workspace, cx, 'claim_task', jsonb_build_object('task_types', in_task_types),
                 jsonb_build_object('reason', answer.reason), false);
         end if;
+        if has_unavailable_work(in_workspace) then
+            answer.texts := '[]'::json;
+        end if;
     end if;
     return next answer;
 end
@@ -668,7 +857,7 @@ declare
     wanted_type text;
 begin
     foreach served_archetype in array
-        coalesce(in_capabilities, array(select ready_archetypes(in_workspace)))
+        coalesce(in_capabilities, '{}'::text[])
     loop
         for level in 0..in_trust loop
             if in_task_types is null then
@@ -864,15 +1053,18 @@ begin
     if installed is null or installed < array[0, 24] then
         return false;
     end if;
+    -- Waits for transactions that are storing memories, and later ones wait for this transaction, so no
+    -- memory is missing from the index. This table comes first: a transaction that stores a memory locks
+    -- it before its words, and the other order would be a deadlock.
+    lock table memory in share row exclusive mode;
     drop index if exists memory_bm25;
-    -- Creating the trigger locks the table: it waits for transactions that are storing memories, and
-    -- later ones wait for this transaction. So no memory is missing from the index.
     create or replace trigger memory_words_stored
         after insert or update of summary, lessons, tags on memory
         for each row execute function store_memory_words();
     insert into memory_words (workspace, id, words)
     select workspace, id, search_terms(search) from memory
     on conflict (workspace, id) do update set words = excluded.words;
+    delete from memory_without_words;
     create index memory_bm25 on memory_words
         using bm25 (id, (words::pdb.whitespace)) with (key_field = 'id');
     return true;
@@ -939,6 +1131,9 @@ begin
     get diagnostics step_count = row_count;
     deleted := deleted + step_count;
     delete from session_loss l where l.lost_at <= at - loss_retention;
+    get diagnostics step_count = row_count;
+    deleted := deleted + step_count;
+    delete from mcp_call c where c.due_at <= at - interval '1 day';
     get diagnostics step_count = row_count;
     deleted := deleted + step_count;
     delete from guardrail_violation v where v.created_at < oldest_kept;
@@ -1108,6 +1303,19 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.end_mcp_call(in_workspace text, in_id uuid, in_operation text, in_taken jsonb, in_idempotency_key text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+begin
+    update mcp_call c set
+        answered_at = at, operation = in_operation, taken = in_taken,
+        idempotency_key = in_idempotency_key
+    where c.workspace = in_workspace and c.id = in_id;
+end
+$$;
+
 CREATE FUNCTION public.end_mcp_connection(in_workspace text, in_agent_id text, in_connection_id text) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -1222,6 +1430,69 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.explain_unavailable_work(in_workspace text, in_agent_id text, in_trust integer, in_task_types jsonb, session_timeout interval) RETURNS TABLE(blocked integer, by_failed uuid[], undeclared_archetypes text[])
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+    task_types text[] := to_text_array(in_task_types);
+    waiting uuid[] := blocked_tasks(in_workspace, in_agent_id, in_trust, task_types, session_timeout);
+    task_id uuid;
+    failed uuid[];
+begin
+    blocked := 0;
+    by_failed := '{}'::uuid[];
+    foreach task_id in array waiting loop
+        failed := failed_dependencies(in_workspace, task_id);
+        blocked := blocked + (failed <> '{}')::integer;
+        by_failed := by_failed || array(
+            select id from unnest(failed) id where id <> all(by_failed));
+    end loop;
+    by_failed := by_failed[:20];
+    undeclared_archetypes := find_undeclared_archetypes(
+        in_workspace, in_agent_id, in_trust, task_types, session_timeout);
+    return next;
+end
+$$;
+
+CREATE FUNCTION public.explained_tasks() RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select 100::bigint
+$$;
+
+CREATE FUNCTION public.failed_dependencies(in_workspace text, in_task_id uuid) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    level uuid[] := array[in_task_id];
+    seen uuid[] := '{}'::uuid[];
+    failed uuid[] := '{}'::uuid[];
+    dependency record;
+begin
+    while level <> '{}' and cardinality(seen) < explained_tasks() loop
+        seen := seen || level;
+        for dependency in
+            select d.depends_on as id, task_status(
+                t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at) as status
+            from work_dependency d
+            join work_task t on t.workspace = in_workspace and t.id = d.depends_on
+            where d.workspace = in_workspace and d.task_id = any(level)
+            order by d.list_order, d.depends_on
+            limit explained_tasks()
+        loop
+            level := array_remove(level, dependency.id) || dependency.id;
+            if dependency.status in ('failed', 'cancelled') and dependency.id <> all(failed) then
+                failed := failed || dependency.id;
+            end if;
+        end loop;
+        level := array(
+            select id from unnest(level) id where id <> all(seen) and id <> all(failed));
+    end loop;
+    return failed;
+end
+$$;
+
 CREATE FUNCTION public.find_session(in_workspace text, in_agent_id text, in_connection_id text, in_named_session_id text, session_timeout interval, OUT session_id text, OUT has_ended boolean) RETURNS record
     LANGUAGE plpgsql
     AS $$
@@ -1249,6 +1520,35 @@ begin
         session_id := case when cardinality(live) = 1 then live[1] end;
     end if;
     perform record_agent_heartbeat(in_workspace, in_agent_id, session_timeout);
+end
+$$;
+
+CREATE FUNCTION public.find_undeclared_archetypes(in_workspace text, in_agent_id text, in_trust integer, in_task_types text[], session_timeout interval) RETURNS text[]
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    capabilities text[] := declared_capabilities(in_workspace, in_agent_id, session_timeout);
+    required text;
+    found_archetypes text[] := '{}'::text[];
+begin
+    foreach required in array array(select ready_archetypes(in_workspace)) loop
+        continue when required = any(capabilities);
+        perform from (
+            select * from work_task w
+            where w.workspace = in_workspace and w.is_ready and w.archetype is not null
+                and w.archetype between required and required
+            order by w.archetype, w.needed_trust, w.priority, w.created_at, w.id
+            limit explained_tasks()
+        ) t
+        where is_claimable(t.is_ready, t.needed_trust, t.task_type, t.deadline, t.submitted_by,
+            t.authored_by, t.archetype, in_agent_id, in_trust, in_task_types, array[t.archetype], at);
+        if found then
+            found_archetypes := found_archetypes || required;
+        end if;
+        exit when cardinality(found_archetypes) = 20;
+    end loop;
+    return found_archetypes;
 end
 $$;
 
@@ -1322,6 +1622,71 @@ begin
     if to_regclass('memory_bm25') is null then
         perform create_bm25_index();
     end if;
+end
+$$;
+
+CREATE FUNCTION public.memory_search(in_summary text, in_lessons text[], in_tags text[]) RETURNS tsvector
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO '$user', 'public'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    return search_vector(in_summary, 'A')
+        || search_vector(left(array_to_string(in_lessons, ' '), 30000), 'B')
+        || search_vector(left(array_to_string(in_tags, ' '), 15000), 'C');
+end
+$$;
+
+CREATE TABLE public.memory (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    agent_id text NOT NULL COLLATE pg_catalog."C",
+    session_id text,
+    event_type text NOT NULL COLLATE pg_catalog."C",
+    summary text NOT NULL,
+    summary_digest bytea NOT NULL,
+    details jsonb NOT NULL,
+    outcome text,
+    lessons text[] NOT NULL,
+    tags text[] NOT NULL,
+    merge_count integer DEFAULT 0 NOT NULL,
+    is_current boolean DEFAULT true NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    search tsvector GENERATED ALWAYS AS (public.memory_search(summary, lessons, tags)) STORED NOT NULL
+);
+
+CREATE FUNCTION public.fitting_memories(in_workspace text, in_agent_id text, in_tags text[], in_event_type text, in_oldest timestamp with time zone, in_words public.search_word[], in_finder tsquery, in_has_all boolean, in_scores jsonb, in_limit bigint) RETURNS SETOF public.memory
+    LANGUAGE plpgsql STABLE
+    SET jit TO 'off'
+    AS $$
+declare
+    ranking tsquery := (
+        select string_agg('(' || w.exact::text || ' | ' || w.beginning::text || ')', ' | ')::tsquery
+        from unnest(in_words) w);
+begin
+    return query
+    select m.* from (
+        select c.* from memory c
+        where c.workspace = in_workspace
+            and memory_terms(c.search, c.summary, c.lessons, c.tags) @@ in_finder
+            and (in_agent_id is null or c.agent_id = in_agent_id)
+            and (in_tags is null or c.tags && in_tags)
+            and (in_event_type is null or c.event_type = in_event_type)
+            and (in_oldest is null or c.created_at >= in_oldest)
+        limit 10000
+    ) as m
+    cross join lateral (
+        select sum(w.weight * level) as fit, bool_and(level > 0) filter (where w.weight = 1) as has_all
+        from unnest(in_words) w cross join lateral word_fit(
+            m.search, m.summary, m.lessons, m.tags, w.exact, w.beginning, w.forms) as level
+    ) as words
+    where words.fit > 0 and words.has_all = in_has_all
+    order by words.fit desc,
+        case when in_scores is not null then
+            memory_relevance(m.created_at) * coalesce((in_scores ->> m.id::text)::float8, 0) end desc,
+        memory_relevance(m.created_at) * ts_rank(m.search, ranking) desc,
+        m.created_at desc, m.id
+    limit in_limit;
 end
 $$;
 
@@ -1414,6 +1779,49 @@ begin
         lease_expires_at, reason, texts, n
     )
     order by n;
+end
+$$;
+
+CREATE FUNCTION public.give_back_claim(in_workspace text, cx public.request, in_id uuid, in_claim_token text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    is_pending boolean;
+begin
+    perform record_heartbeat(in_workspace, cx);
+    update work_task t set
+        status = 'pending', attempt = t.attempt - 1, is_expiry_recorded = false,
+        claim_token = null, claimed_by = null, claimed_session_id = null, claimed_at = null,
+        started_at = case when t.attempt > 1 then t.started_at end,
+        lease_minutes = null, claim_lease_minutes = null, lease_expires_at = null,
+        claim_expires_at = null
+    where t.workspace = in_workspace and t.id = in_id and t.claim_token = in_claim_token
+        and t.claimed_by = cx.agent_id and t.status = 'claimed';
+    is_pending := found;
+    perform record_audit(
+        in_workspace, cx, 'claim_task', jsonb_build_object('task_id', in_id),
+        jsonb_build_object('call', 'cancelled', 'status', case when is_pending then 'pending' end),
+        is_pending);
+end
+$$;
+
+CREATE FUNCTION public.give_back_lock(in_workspace text, cx public.request, in_key text, in_token bigint, in_expires_at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    is_free boolean;
+begin
+    perform record_heartbeat(in_workspace, cx);
+    perform from file_lock l
+    where l.workspace = in_workspace and l.key = in_key and l.token = in_token
+        and l.agent_id = cx.agent_id and l.expires_at = in_expires_at
+    for update;
+    is_free := found and free_lock(in_workspace, in_key, in_token);
+    perform record_audit(
+        in_workspace, cx, 'release_lock', jsonb_build_object('file_path', in_key),
+        case when is_free then jsonb_build_object('action', 'released', 'call', 'cancelled')
+            else jsonb_build_object('reason', 'lock_in_use', 'call', 'cancelled') end,
+        is_free);
 end
 $$;
 
@@ -1516,6 +1924,37 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.has_form(in_summary text, in_lessons text[], in_tags text[], in_forms text[]) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+declare
+    texts text := ' ' || array_to_string(search_forms(concat_ws(
+        ' ', in_summary, array_to_string(in_lessons, ' '), array_to_string(in_tags, ' '))), ' ');
+    form text;
+begin
+    foreach form in array in_forms loop
+        if strpos(texts, form) > 0 then
+            return true;
+        end if;
+    end loop;
+    return false;
+end
+$$;
+
+CREATE FUNCTION public.has_unavailable_work(in_workspace text) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+    return exists (
+        select from work_task t
+        where t.workspace = in_workspace and t.status = 'pending' and t.open_dependencies > 0
+    ) or exists (
+        select from work_task t
+        where t.workspace = in_workspace and t.is_ready and t.archetype is not null
+    );
+end
+$$;
+
 CREATE FUNCTION public.heartbeat_interval() RETURNS interval
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -1590,7 +2029,7 @@ CREATE FUNCTION public.is_eligible(task_type text, deadline timestamp with time 
     select (deadline is null or deadline > at)
         and not (task_type in ('evaluate', 'review')
             and (submitted_by = claimant or authored_by is not distinct from claimant))
-        and (archetype is null or coalesce(archetype = any(capabilities), true))
+        and (archetype is null or coalesce(archetype = any(capabilities), false))
 $$;
 
 CREATE FUNCTION public.is_heartbeat_due(ended_at timestamp with time zone, last_heartbeat_at timestamp with time zone, at timestamp with time zone) RETURNS boolean
@@ -2009,15 +2448,27 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.memory_search(in_summary text, in_lessons text[], in_tags text[]) RETURNS tsvector
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET search_path TO '$user', 'public'
-    SET plan_cache_mode TO 'force_generic_plan'
+CREATE FUNCTION public.memory_relevance(in_created_at timestamp with time zone) RETURNS double precision
+    LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
+    select exp(-0.1 * least(5000, greatest(0,
+        extract(epoch from statement_timestamp() - in_created_at) / 86400))::float8)
+$$;
+
+CREATE FUNCTION public.memory_terms(in_search tsvector, in_summary text, in_lessons text[], in_tags text[]) RETURNS tsvector
+    LANGUAGE plpgsql IMMUTABLE COST 1e+06 PARALLEL SAFE
+    SET search_path TO '$user', 'public'
+    SET jit TO 'off'
+    AS $$
+declare
+    texts text := concat_ws(' ', in_summary, left(array_to_string(in_lessons, ' '), 30000),
+        left(array_to_string(in_tags, ' '), 15000));
 begin
-    return search_vector(in_summary, 'A')
-        || search_vector(left(array_to_string(in_lessons, ' '), 30000), 'B')
-        || search_vector(left(array_to_string(in_tags, ' '), 15000), 'C');
+    return array_to_tsvector(
+        search_trigrams(left(array_to_string(search_forms(texts), ' '), 130000))
+        || array(
+            select lexeme from unnest(tsvector_to_array(in_search)) as lexeme
+            where length(lexeme) between 1 and 2));
 end
 $$;
 
@@ -2165,7 +2616,8 @@ CREATE TABLE public.handoff (
     next_steps json NOT NULL,
     relevant_files json NOT NULL,
     content json NOT NULL,
-    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    is_automatic boolean DEFAULT false NOT NULL
 );
 
 CREATE FUNCTION public.read_handoffs(in_workspace text, cx public.request, in_agent_id text, in_limit bigint, in_parameters jsonb) RETURNS SETOF public.handoff
@@ -2178,11 +2630,11 @@ begin
     if in_agent_id is null then
         return query
         select * from handoff h where h.workspace = in_workspace
-        order by h.created_at desc, h.id desc limit in_limit + 1;
+        order by h.is_automatic, h.created_at desc, h.id desc limit in_limit + 1;
     else
         return query
         select * from handoff h where h.workspace = in_workspace and h.agent_id = in_agent_id
-        order by h.created_at desc, h.id desc limit in_limit + 1;
+        order by h.is_automatic, h.created_at desc, h.id desc limit in_limit + 1;
     end if;
     get diagnostics found_count = row_count;
     perform record_audit(
@@ -2212,6 +2664,41 @@ begin
         )
     )
     select archetype from found where archetype is not null;
+end
+$$;
+
+CREATE FUNCTION public.recall_memories(in_workspace text, in_agent_id text, in_tags text[], in_event_type text, in_since timestamp with time zone, in_min_relevance double precision, in_query text, in_scores jsonb, in_limit bigint) RETURNS SETOF public.memory
+    LANGUAGE plpgsql STABLE
+    SET jit TO 'off'
+    AS $$
+declare
+    words search_word[] := search_query_words(in_query);
+    -- A minimum relevance is a maximum age.
+    oldest timestamptz := greatest(in_since, case when in_min_relevance > 0
+        then statement_timestamp() - make_interval(secs => -864000 * ln(in_min_relevance)) end);
+    finder tsquery;
+    found_count bigint;
+begin
+    if words is null or words = '{}' then
+        return query
+        select * from memory m
+        where m.workspace = in_workspace and (in_agent_id is null or m.agent_id = in_agent_id)
+            and (in_tags is null or m.tags && in_tags)
+            and (in_event_type is null or m.event_type = in_event_type)
+            and (oldest is null or m.created_at >= oldest)
+        order by m.created_at desc, m.id limit in_limit;
+        return;
+    end if;
+    select string_agg('(' || w.finder || ')', ' & ')::tsquery into finder
+    from unnest(words) w where w.weight = 1;
+    return query select * from fitting_memories(in_workspace, in_agent_id, in_tags, in_event_type,
+        oldest, words, finder, true, in_scores, in_limit);
+    get diagnostics found_count = row_count;
+    if found_count < in_limit and cardinality(words) > 1 then
+        finder := any_word_finder(in_workspace, words);
+        return query select * from fitting_memories(in_workspace, in_agent_id, in_tags, in_event_type,
+            oldest, words, finder, false, in_scores, in_limit - found_count);
+    end if;
 end
 $$;
 
@@ -2923,6 +3410,31 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.restore_memory_words(in_workspace text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    missing uuid;
+begin
+    for missing in
+        select w.id from memory_without_words w where w.workspace = in_workspace
+        order by w.tried_at limit 10 for update skip locked
+    loop
+        begin
+            insert into memory_words (workspace, id, words)
+            select m.workspace, m.id, search_terms(m.search) from memory m
+            where m.workspace = in_workspace and m.id = missing
+            on conflict (workspace, id) do update set words = excluded.words;
+            delete from memory_without_words w where w.workspace = in_workspace and w.id = missing;
+        exception when others then
+            update memory_without_words w set tried_at = clock_timestamp()
+            where w.workspace = in_workspace and w.id = missing;
+            return;
+        end;
+    end loop;
+end
+$$;
+
 CREATE FUNCTION public.revive_session(in_workspace text, in_agent_id text, in_session_id text, session_timeout interval) RETURNS jsonb
     LANGUAGE plpgsql
     AS $$
@@ -2970,33 +3482,103 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.search_query(in_text text) RETURNS tsquery
+CREATE FUNCTION public.search_finder(in_forms text[]) RETURNS text
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET jit TO 'off'
     AS $$
 begin
     return (
-        with terms as (
-            select
-                word_position, word, segment_position, search_quote(left(lower(segment), 200))
-                    || case when segment_position = max(segment_position) over () then ':*' else '' end
-                    as segment,
-                case when word_position = max(word_position) over () then ':*' else '' end as ending
-            from search_words(in_text)
-        ), words as (
-            select word_position, '(' || search_quote(word) || ending || ' | '
-                || string_agg(segment, ' <-> ' order by segment_position) || ')' as alternatives
-            from terms
-            group by word_position, word, ending
-        )
-        select string_agg(alternatives, ' & ' order by word_position)::tsquery from words
+        select string_agg('(' || coalesce(
+            (select string_agg(distinct search_quote(trigram), ' & ')
+            from unnest(search_trigrams(form)) as trigram where length(trigram) = 4),
+            search_quote('~' || form) || ':*') || ')', ' | ')
+        from unnest(in_forms) as form where form <> ''
     );
 end
 $$;
+
+CREATE FUNCTION public.search_forms(in_text text) RETURNS text[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $_$
+declare
+    forms text[] := array[lower(in_text)];
+begin
+    if octet_length(in_text) <> length(in_text) then
+        forms[1] := replace(lower(normalize(in_text, NFKC)), 'ß', 'ss');
+        if forms[1] ~ '[äöü]' then
+            forms[2] := replace(replace(replace(forms[1], 'ä', 'ae'), 'ö', 'oe'), 'ü', 'ue');
+        end if;
+        for n in 1..cardinality(forms) loop
+            forms[n] := translate(
+                normalize(regexp_replace(normalize(forms[n], NFKD), '[\u0300-\u036f]+', '', 'g'), NFC),
+                'øłđıæ', 'oldia');
+        end loop;
+    end if;
+    for n in 1..cardinality(forms) loop
+        if forms[n] ~ '[0-9][!-/:-@\[-`{-~]+[0-9]' then
+            forms[n] := regexp_replace(forms[n], '([0-9])[!-/:-@\[-`{-~]+(?=[0-9])', '\1' || chr(2), 'g');
+        end if;
+        forms[n] := translate(forms[n], '!"#$%&''()*+,-./:;<=>?@[\]^_`{|}~', '');
+    end loop;
+    return forms;
+end
+$_$;
+
+CREATE FUNCTION public.search_query_words(in_text text) RETURNS public.search_word[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET jit TO 'off'
+    AS $_$
+begin
+    return (
+        with words as (
+            select word, min(word_position) as place, search_quote(word) as quoted,
+                word ~ '^[a-z]+$' and ts_lexize('english_stem', word) = '{}' as is_empty
+            from search_words(in_text) group by word
+            order by is_empty, place limit 64
+        ), chosen as (
+            select w.*, word_forms(word) as forms, (
+                select string_agg(search_quote(lower(segment)), ' <-> ' order by segment_position)
+                from search_words(w.word) where segment <> ''
+            ) as parts
+            from words w where not is_empty or not exists (select from words where not is_empty)
+        ), pairs as (
+            select place, pair, count(*) over (partition by place) as pair_count
+            from chosen cross join lateral unnest(character_pairs(forms[1])) as pairs (pair)
+        ), all_words as (
+            select place, row(
+                word, concat_ws(' | ', quoted, '(' || parts || ')')::tsquery,
+                (quoted || case when length(word) > 1 then ':*' else '' end)::tsquery,
+                case when word ~ '^[!-~]$' then '{}' when word ~ '^[a-z]{2,3}$' then array[' ' || word]
+                    else forms end,
+                concat_ws(' | ', quoted, case when word !~ '^[!-~]$' then search_finder(forms) end), 1
+            )::search_word as term
+            from chosen
+            union all
+            select place, row(
+                pair, search_quote(pair)::tsquery, search_quote(pair)::tsquery, array[pair],
+                search_finder(array[pair]), 0.3 / pair_count
+            )::search_word from pairs
+        )
+        select coalesce(array_agg(term order by place, (term).weight desc), '{}') from all_words
+    );
+end
+$_$;
 
 CREATE FUNCTION public.search_quote(in_term text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     select '''' || replace(replace(in_term, '\', '\\'), '''', '''''') || ''''
+$$;
+
+CREATE FUNCTION public.search_segments(in_text text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+begin
+    return (
+        select string_agg(segment, ' ' order by segment_position)
+        from search_words(in_text) where segment <> ''
+    );
+end
 $$;
 
 CREATE FUNCTION public.search_terms(in_search tsvector) RETURNS text
@@ -3005,6 +3587,17 @@ CREATE FUNCTION public.search_terms(in_search tsvector) RETURNS text
     select coalesce(string_agg(lexeme, ' ' order by lexeme_position, lexeme), '')
     from unnest(in_search) as vector (lexeme, positions, weights)
     cross join lateral unnest(positions) as lexeme_position
+$$;
+
+CREATE FUNCTION public.search_trigrams(in_text text) RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select coalesce(array_agg('~' || substr(piece, place, 3)), '{}')
+    from unnest(regexp_split_to_array(in_text, '[\s\u00a0\u3000]+')) as words (word)
+    cross join lateral generate_series(0, (length(word) - 1) / 200) as pieces (n)
+    cross join lateral substr(word, 200 * n + 1, 202) as piece
+    cross join lateral generate_series(1, least(200, length(piece))) as places (place)
+    where word <> ''
 $$;
 
 CREATE FUNCTION public.search_vector(in_text text, in_weight text) RETURNS tsvector
@@ -3085,6 +3678,40 @@ CREATE FUNCTION public.session_status(ended_at timestamp with time zone, last_he
     end
 $$;
 
+CREATE FUNCTION public.store_handoff(in_workspace text, cx public.request, in_refusal text, in_is_automatic boolean, in_summary text, in_completed_work json, in_in_progress json, in_decisions json, in_next_steps json, in_relevant_files json, in_content json, OUT handoff_id uuid, OUT kept_earlier boolean) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+begin
+    perform record_heartbeat(in_workspace, cx);
+    if in_refusal is null and in_is_automatic then
+        select h.id into handoff_id from handoff h
+        where h.workspace = in_workspace and h.agent_id = cx.agent_id
+            and h.session_id = cx.session_id and not h.is_automatic
+        order by h.created_at desc, h.id desc limit 1;
+    end if;
+    kept_earlier := handoff_id is not null;
+    if in_refusal is null and not kept_earlier then
+        insert into handoff (
+            workspace, agent_id, agent_type, session_id, summary, completed_work, in_progress,
+            decisions, next_steps, relevant_files, content, is_automatic
+        ) values (
+            in_workspace, cx.agent_id, cx.agent_type, cx.session_id, in_summary, in_completed_work,
+            in_in_progress, in_decisions, in_next_steps, in_relevant_files, in_content, in_is_automatic
+        )
+        returning id into handoff_id;
+    end if;
+    perform record_audit(
+        in_workspace, cx, 'write_handoff',
+        case when in_is_automatic
+            then jsonb_build_object('summary_length', length(in_summary), 'automatic', true)
+            else jsonb_build_object('summary_length', length(in_summary)) end,
+        case when in_refusal is not null then jsonb_build_object('reason', in_refusal)
+            when kept_earlier then jsonb_build_object('handoff_id', handoff_id, 'kept_earlier', true)
+            else jsonb_build_object('handoff_id', handoff_id) end,
+        in_refusal is null);
+end
+$$;
+
 CREATE FUNCTION public.store_loss(in_workspace text, in_agent_id text, in_session_id text, in_kind text, in_name text, in_token text, in_since timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -3098,14 +3725,22 @@ $$;
 CREATE FUNCTION public.store_memory_words() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO '$user', 'public'
+    SET lock_timeout TO '1s'
     AS $$
 begin
-    insert into memory_words (workspace, id, words)
-    values (new.workspace, new.id, search_terms(new.search))
-    on conflict (workspace, id) do update set words = excluded.words;
+    begin
+        insert into memory_words (workspace, id, words)
+        values (new.workspace, new.id, search_terms(new.search))
+        on conflict (workspace, id) do update set words = excluded.words;
+        perform restore_memory_words(new.workspace);
+    exception when others then
+        raise warning 'the BM25 index does not take memory %: %', new.id, sqlerrm;
+        insert into memory_without_words (workspace, id) values (new.workspace, new.id)
+        on conflict (workspace, id) do update set tried_at = clock_timestamp();
+    end;
     return null;
 exception when others then
-    raise warning 'the BM25 index does not take memory %: %', new.id, sqlerrm;
+    raise warning 'the words of memory % are missing: %', new.id, sqlerrm;
     return null;
 end
 $$;
@@ -3302,9 +3937,11 @@ CREATE FUNCTION public.table_placements() RETURNS TABLE(name text, placement tex
         ('handoff', 'by workspace'),
         ('idempotency_key', 'by workspace'),
         ('lock_waiter', 'by workspace'),
+        ('mcp_call', 'by workspace'),
         ('mcp_connection', 'by workspace'),
         ('memory', 'by workspace'),
         ('memory_words', 'by workspace'),
+        ('memory_without_words', 'by workspace'),
         ('network_log', 'by workspace'),
         ('port_block', 'by workspace'),
         ('session_loss', 'by workspace'),
@@ -3316,6 +3953,28 @@ CREATE FUNCTION public.table_placements() RETURNS TABLE(name text, placement tex
         ('profile', 'everywhere'),
         ('_sqlx_migrations', 'coordinator'),
         ('installed_functions', 'coordinator')
+$$;
+
+CREATE FUNCTION public.take_mcp_call_back(in_workspace text, in_id uuid, OUT operation text, OUT taken jsonb) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+    call mcp_call;
+    at timestamptz := clock_timestamp();
+begin
+    select * into call from mcp_call c
+    where c.workspace = in_workspace and c.id = in_id and c.taken is not null
+        and c.answered_at > at - interval '30 seconds'
+    for update;
+    if found then
+        operation := call.operation;
+        taken := call.taken;
+        update mcp_call c set taken = null where c.workspace = in_workspace and c.id = in_id;
+        delete from idempotency_key k
+        where k.workspace = in_workspace and k.agent_id = call.agent_id
+            and k.key = call.idempotency_key;
+    end if;
+end
 $$;
 
 CREATE FUNCTION public.task_expired_at(status text, deadline timestamp with time zone, claim_expires_at timestamp with time zone, attempt smallint, max_attempts smallint) RETURNS timestamp with time zone
@@ -3440,6 +4099,27 @@ begin
     return array(
         select element::uuid from jsonb_array_elements_text(in_list) with ordinality as list (element, n)
         order by n);
+end
+$$;
+
+CREATE FUNCTION public.unknown_words(in_workspace text, in_query text) RETURNS text[]
+    LANGUAGE plpgsql STABLE
+    SET jit TO 'off'
+    AS $$
+declare
+    item search_word;
+    unknown text[] := '{}'::text[];
+begin
+    foreach item in array search_query_words(in_query) loop
+        if item.weight = 1 and not exists (
+            select from memory m where m.workspace = in_workspace
+                and memory_terms(m.search, m.summary, m.lessons, m.tags) @@ item.finder::tsquery
+                and word_fit(m.search, m.summary, m.lessons, m.tags, item.exact, item.beginning, item.forms) > 0
+        ) then
+            unknown := unknown || item.word;
+        end if;
+    end loop;
+    return unknown;
 end
 $$;
 
@@ -3568,29 +4248,28 @@ CREATE FUNCTION public.was_held_at_last_call(since timestamp with time zone, exp
         since, expires_at, session_timeout, last_heartbeat_at, null, last_heartbeat_at, revived_at)
 $$;
 
-CREATE FUNCTION public.write_handoff(in_workspace text, cx public.request, in_refusal text, in_summary text, in_completed_work json, in_in_progress json, in_decisions json, in_next_steps json, in_relevant_files json, in_content json, OUT handoff_id uuid) RETURNS uuid
-    LANGUAGE plpgsql
+CREATE FUNCTION public.word_fit(in_search tsvector, in_summary text, in_lessons text[], in_tags text[], in_exact tsquery, in_beginning tsquery, in_forms text[]) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
-begin
-    perform record_heartbeat(in_workspace, cx);
-    if in_refusal is null then
-        insert into handoff (
-            workspace, agent_id, agent_type, session_id, summary, completed_work, in_progress,
-            decisions, next_steps, relevant_files, content
-        ) values (
-            in_workspace, cx.agent_id, cx.agent_type, cx.session_id, in_summary, in_completed_work,
-            in_in_progress, in_decisions, in_next_steps, in_relevant_files, in_content
-        )
-        returning id into handoff_id;
-    end if;
-    perform record_audit(
-        in_workspace, cx, 'write_handoff',
-        jsonb_build_object('summary_length', length(in_summary)),
-        case when in_refusal is null then jsonb_build_object('handoff_id', handoff_id)
-            else jsonb_build_object('reason', in_refusal) end,
-        in_refusal is null);
-end
+    select case
+        when in_search @@ in_exact then 3
+        when in_search @@ in_beginning then 2
+        when in_forms <> '{}' and has_form(in_summary, in_lessons, in_tags, in_forms) then 1
+        else 0
+    end
 $$;
+
+CREATE FUNCTION public.word_forms(in_word text) RETURNS text[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $_$
+declare
+    forms text[] := search_forms(left(in_word, 100));
+    stem text := case when in_word ~ '^[a-z]{4,100}$'
+        then (ts_lexize('english_stem', in_word))[1] end;
+begin
+    return case when length(stem) > 2 and stem <> in_word then forms || stem else forms end;
+end
+$_$;
 
 CREATE TABLE public._sqlx_migrations (
     version bigint NOT NULL,
@@ -3711,6 +4390,21 @@ CREATE TABLE public.installed_functions (
     installed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
+CREATE TABLE public.mcp_call (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    id uuid NOT NULL,
+    agent_id text NOT NULL COLLATE pg_catalog."C",
+    connection_id text NOT NULL COLLATE pg_catalog."C",
+    request_id text NOT NULL COLLATE pg_catalog."C",
+    started_at timestamp with time zone,
+    due_at timestamp with time zone NOT NULL,
+    cancelled_at timestamp with time zone,
+    answered_at timestamp with time zone,
+    operation text,
+    taken jsonb,
+    idempotency_key text
+);
+
 CREATE TABLE public.mcp_connection (
     workspace text NOT NULL COLLATE pg_catalog."C",
     agent_id text NOT NULL COLLATE pg_catalog."C",
@@ -3720,22 +4414,10 @@ CREATE TABLE public.mcp_connection (
     bound_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
-CREATE TABLE public.memory (
+CREATE TABLE public.memory_without_words (
     workspace text NOT NULL COLLATE pg_catalog."C",
-    id uuid DEFAULT gen_random_uuid() NOT NULL,
-    agent_id text NOT NULL COLLATE pg_catalog."C",
-    session_id text,
-    event_type text NOT NULL COLLATE pg_catalog."C",
-    summary text NOT NULL,
-    summary_digest bytea NOT NULL,
-    details jsonb NOT NULL,
-    outcome text,
-    lessons text[] NOT NULL,
-    tags text[] NOT NULL,
-    merge_count integer DEFAULT 0 NOT NULL,
-    is_current boolean DEFAULT true NOT NULL,
-    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    search tsvector GENERATED ALWAYS AS (public.memory_search(summary, lessons, tags)) STORED NOT NULL
+    id uuid NOT NULL,
+    tried_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
 CREATE TABLE public.memory_words (
@@ -3882,11 +4564,17 @@ ALTER TABLE ONLY public.idempotency_key
 ALTER TABLE ONLY public.lock_waiter
     ADD CONSTRAINT lock_waiter_pkey PRIMARY KEY (workspace, id);
 
+ALTER TABLE ONLY public.mcp_call
+    ADD CONSTRAINT mcp_call_pkey PRIMARY KEY (workspace, id);
+
 ALTER TABLE ONLY public.mcp_connection
     ADD CONSTRAINT mcp_connection_pkey PRIMARY KEY (workspace, agent_id, connection_id);
 
 ALTER TABLE ONLY public.memory
     ADD CONSTRAINT memory_pkey PRIMARY KEY (workspace, id);
+
+ALTER TABLE ONLY public.memory_without_words
+    ADD CONSTRAINT memory_without_words_pkey PRIMARY KEY (workspace, id);
 
 ALTER TABLE ONLY public.memory_words
     ADD CONSTRAINT memory_words_pkey PRIMARY KEY (workspace, id);
@@ -3925,13 +4613,21 @@ CREATE INDEX file_lock_held_by_agent ON public.file_lock USING btree (workspace,
 
 CREATE INDEX guardrail_violation_by_age ON public.guardrail_violation USING brin (created_at);
 
-CREATE INDEX handoff_newest ON public.handoff USING btree (workspace, created_at DESC, id DESC);
+CREATE INDEX handoff_newest ON public.handoff USING btree (workspace, is_automatic, created_at DESC, id DESC);
 
-CREATE INDEX handoff_newest_of_agent ON public.handoff USING btree (workspace, agent_id, created_at DESC, id DESC);
+CREATE INDEX handoff_newest_of_agent ON public.handoff USING btree (workspace, agent_id, is_automatic, created_at DESC, id DESC);
+
+CREATE INDEX handoff_of_session ON public.handoff USING btree (workspace, session_id) WHERE ((session_id IS NOT NULL) AND (NOT is_automatic));
 
 CREATE INDEX idempotency_key_by_age ON public.idempotency_key USING btree (created_at);
 
 CREATE INDEX lock_waiter_queue ON public.lock_waiter USING btree (workspace, key, waiting_since, id);
+
+CREATE INDEX mcp_call_by_age ON public.mcp_call USING btree (due_at);
+
+CREATE UNIQUE INDEX mcp_call_of_connection ON public.mcp_call USING btree (workspace, agent_id, connection_id, request_id) WHERE (connection_id <> ''::text);
+
+CREATE INDEX mcp_call_without_connection ON public.mcp_call USING btree (workspace, agent_id, request_id) WHERE (connection_id = ''::text);
 
 CREATE INDEX mcp_connection_by_age ON public.mcp_connection USING btree (bound_at);
 
@@ -3940,6 +4636,9 @@ CREATE INDEX mcp_connection_of_session ON public.mcp_connection USING btree (wor
 CREATE INDEX memory_by_agent ON public.memory USING btree (workspace, agent_id, created_at DESC, id);
 
 CREATE INDEX memory_by_tag ON public.memory USING gin (tags);
+
+CREATE INDEX memory_by_term ON public.memory USING gin (public.memory_terms(search, summary, lessons, tags));
+ALTER INDEX public.memory_by_term ALTER COLUMN 1 SET STATISTICS 0;
 
 CREATE INDEX memory_by_time ON public.memory USING btree (workspace, created_at DESC, id);
 
@@ -3954,6 +4653,8 @@ CREATE UNIQUE INDEX profile_one_default_a_type ON public.profile USING btree (wo
 CREATE INDEX session_loss_by_age ON public.session_loss USING btree (lost_at);
 
 CREATE INDEX work_dependency_on ON public.work_dependency USING btree (workspace, depends_on);
+
+CREATE INDEX work_task_blocked ON public.work_task USING btree (workspace, priority, created_at, id) WHERE ((status = 'pending'::text) AND (open_dependencies > 0));
 
 CREATE INDEX work_task_claim_expiry ON public.work_task USING btree (workspace, claim_expires_at) WHERE ((status = ANY (ARRAY['claimed'::text, 'running'::text])) AND (NOT is_expiry_recorded));
 
@@ -3982,6 +4683,9 @@ CREATE UNIQUE INDEX work_task_unique_key ON public.work_task USING btree (worksp
 CREATE TRIGGER audit_log_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit_log FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_audit_log_change();
 
 ALTER TABLE public.audit_log ENABLE ALWAYS TRIGGER audit_log_append_only;
+
+ALTER TABLE ONLY public.memory_without_words
+    ADD CONSTRAINT memory_without_words_memory FOREIGN KEY (workspace, id) REFERENCES public.memory(workspace, id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.memory_words
     ADD CONSTRAINT memory_words_memory FOREIGN KEY (workspace, id) REFERENCES public.memory(workspace, id) ON DELETE CASCADE;

@@ -130,7 +130,7 @@ async fn the_log_names_the_failed_function_and_the_sqlstate() {
             "do $do$
              begin
                 execute regexp_replace(
-                    pg_get_functiondef('free_lock'::regproc), 'AS \\$function\\$.*',
+                    pg_get_functiondef('free_unchanged_lock'::regproc), 'AS \\$function\\$.*',
                     'AS $body$ begin
                         raise exception ''a secret of the database'' using errcode = ''{sqlstate}'';
                     end $body$');
@@ -154,7 +154,7 @@ async fn the_log_names_the_failed_function_and_the_sqlstate() {
             lines.filter(|it| it["level"] == "ERROR" && it["request_id"] == id).collect();
         assert_eq!(lines.len(), 1, "{log}");
         assert_eq!(lines[0]["sqlstate"], *sqlstate, "{}", lines[0]);
-        assert_eq!(lines[0]["function"], "free_lock", "{}", lines[0]);
+        assert_eq!(lines[0]["function"], "free_unchanged_lock", "{}", lines[0]);
         let span = &lines[0]["span"];
         assert_eq!((&span["operation"], &span["agent.id"]), (&json!("release_lock"), &json!("a")));
     }

@@ -106,7 +106,7 @@ async fn an_unknown_tool_is_refused_with_the_set_or_the_name_that_was_meant() {
         assert_eq!(code, -32602);
         told
     };
-    let told = failure("list_work").await;
+    let told = failure("cancel_work").await;
     assert!(told.contains("in the set `work`; connect to /mcp?tools=core,work"), "{told}");
     for (name, meant) in [
         ("acquireLock", "acquire_lock"),
@@ -117,8 +117,8 @@ async fn an_unknown_tool_is_refused_with_the_set_or_the_name_that_was_meant() {
         let told = failure(name).await;
         assert!(told.ends_with(&format!("did you mean `{meant}`?")), "{told}");
     }
-    let told = failure("ListWork").await;
-    assert!(told.contains("did you mean `list_work`?") && told.contains("/mcp?tools="), "{told}");
+    let told = failure("CancelWork").await;
+    assert!(told.contains("did you mean `cancel_work`?") && told.contains("/mcp?tools="), "{told}");
     assert!(failure("xyzzy").await.contains("call tools/list"));
 }
 
