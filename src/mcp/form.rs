@@ -131,9 +131,7 @@ impl ToolForm {
                 }
                 (member.is_required || !is_absent(property, &mut value)).then_some(value)
             });
-            let own = self.tool.own.filter(|own| *own == member.name).and(caller);
-            let own = || own.map(|caller| json!(caller.agent_id));
-            let value = given.or_else(own).or_else(|| member.fallback.clone());
+            let value = given.or_else(|| member.fallback.clone());
             if let Some(value) = value {
                 input.insert(member.name.clone(), value);
             }
@@ -295,8 +293,7 @@ mod tests {
         let tool = Tool::named("do_it")
             .hide(&["secret"])
             .rename(&[("what", "which")])
-            .default(&[("limit", "20")])
-            .own("whose");
+            .default(&[("limit", "20")]);
         let form = ToolForm::new(tool, &META, &schema());
         assert_eq!(
             Value::Object((*form.schema).clone()),
@@ -318,9 +315,8 @@ mod tests {
         };
         let me = Caller { agent_id: "me".to_owned(), ..Caller::anonymous() };
         let own = json!({ "which": "x", "agent_id": "me", "whose": null });
-        let expected = json!({ "what": "x", "agent_id": "", "whose": "me", "limit": 20 });
-        assert_eq!(input(own.clone(), Some(&me)), (expected, Vec::new()));
-        assert_eq!(input(own, None).0["whose"], Value::Null);
+        let expected = json!({ "what": "x", "agent_id": "", "limit": 20 });
+        assert_eq!(input(own, Some(&me)), (expected, Vec::new()));
         let evil = json!({ "which": "x", "agent_id": "evil", "secret": "s" });
         let (_, issues) = input(evil, Some(&me));
         let told: Vec<_> = issues.iter().map(|it| (it.kind, &it.loc[1])).collect();

@@ -21,8 +21,6 @@ pub struct Tool {
     pub(crate) renamed: &'static [(&'static str, &'static str)],
     /// Members with the defaults of their arguments, as JSON.
     pub(crate) defaults: &'static [(&'static str, &'static str)],
-    /// The member that stands for the id of the caller when its argument is absent.
-    pub(crate) own: Option<&'static str>,
     /// Required members whose text must not be blank.
     pub(crate) filled: &'static [&'static str],
     /// What the tool expects where it refuses a call for one of these reasons.
@@ -40,7 +38,6 @@ impl Tool {
             shown: &[],
             renamed: &[],
             defaults: &[],
-            own: None,
             filled: &[],
             remedies: &[],
             added: &[],
@@ -68,12 +65,6 @@ impl Tool {
     /// Sets the defaults of arguments: member, JSON.
     pub const fn default(mut self, members: &'static [(&'static str, &'static str)]) -> Self {
         self.defaults = members;
-        self
-    }
-
-    /// Makes a member stand for the id of the caller when its argument is absent.
-    pub const fn own(mut self, member: &'static str) -> Self {
-        self.own = Some(member);
         self
     }
 
