@@ -187,6 +187,21 @@ impl Database {
         self.pool.address()
     }
 
+    /// Runs work that can run twice without harm, once more on a fresh connection where its connection turned
+    /// out to be lost. For work outside of operations, which `execute` repeats.
+    pub(crate) async fn with_fresh_connection<T, F: Future<Output = Result<T>>>(
+        &self,
+        work: impl Fn() -> F,
+    ) -> Result<T> {
+        match work().await {
+            Err(error) if error.is_lost_connection() => {
+                self.distrust_idle_connections();
+                work().await
+            }
+            result => result,
+        }
+    }
+
     /// Has every idle connection answer a ping before it is used again. Called when a connection was lost:
     /// what ended it has often ended the others too.
     pub(crate) fn distrust_idle_connections(&self) {

@@ -53,12 +53,12 @@ pub(crate) fn live() -> Live {
 
 /// Checks whether the database answers a query. `Err` is the body of a 503.
 pub(crate) async fn health(services: &Services) -> Result<Health, Health> {
-    let check = async {
+    let check = services.db.with_fresh_connection(async || {
         let mut db = services.db.acquire_connection().await?;
         sqlx::query_scalar!("select 1").fetch_one(&mut db).await?;
         db.commit_and_release().await?;
         Ok(())
-    };
+    });
     match within_time_limit("health", check).await {
         Some(()) => Ok(Health { status: "ok", db: "connected", version: VERSION }),
         None => Err(Health { status: "degraded", db: "unreachable", version: VERSION }),
@@ -81,13 +81,12 @@ pub(crate) async fn ready(services: &Services) -> Result<Ready, Ready> {
         ready.db = database::REMEDY;
         return Err(ready);
     }
-    let Some(mut db) = within_time_limit("ready: database", services.db.acquire_connection()).await
-    else {
-        return Err(ready);
-    };
-    let Some(schema_state) =
-        within_time_limit("ready: schema", database::schema_state(&mut db)).await
-    else {
+    let check = services.db.with_fresh_connection(async || {
+        let mut db = services.db.acquire_connection().await?;
+        let schema_state = database::schema_state(&mut db).await?;
+        Ok((db, schema_state))
+    });
+    let Some((mut db, schema_state)) = within_time_limit("ready: database", check).await else {
         return Err(ready);
     };
     ready.db = "connected";

@@ -317,8 +317,11 @@ async fn end(
         Err(Error::ConnectionEnded) => return Ok(StatusCode::NO_CONTENT.into_response()),
         result => result?,
     };
-    let mut db = services.db.acquire_connection().await?;
-    end_connection(&mut db, (&caller.workspace, &caller.agent_id), &connection_id).await?;
-    db.commit_and_release().await?;
+    let ending = services.db.with_fresh_connection(async || {
+        let mut db = services.db.acquire_connection().await?;
+        end_connection(&mut db, (&caller.workspace, &caller.agent_id), &connection_id).await?;
+        db.commit_and_release().await
+    });
+    ending.await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

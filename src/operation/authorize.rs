@@ -64,6 +64,10 @@ pub(super) async fn authorize(
 /// Authorizes a request that does not run an operation, on a connection of its own, and records the
 /// heartbeat of its caller.
 pub(crate) async fn authorize_page(call: &Call<'_>, meta: &Meta) -> Result<Caller> {
+    call.services.db.with_fresh_connection(async || authorize_once(call, meta).await).await
+}
+
+async fn authorize_once(call: &Call<'_>, meta: &Meta) -> Result<Caller> {
     let mut db = call.services.db.connect_lazily();
     let result = async {
         let caller = authorize(call, meta, &Value::Null, "", &mut db).await?;

@@ -45,6 +45,36 @@ async fn a_read_does_not_notice_that_its_connection_has_ended() {
 }
 
 #[tokio::test]
+async fn pages_and_messages_without_an_operation_do_not_notice_it_either() {
+    let (_service, relay, client) = start().await;
+    let initialize = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "initialize",
+        "params": {
+            "protocolVersion": "2025-11-25", "capabilities": {},
+            "clientInfo": { "name": "test", "version": "1" },
+        },
+    });
+    let ping = json!({ "jsonrpc": "2.0", "id": 2, "method": "ping" });
+    let connection = client.post("/mcp", initialize.clone()).await;
+    let id = connection.headers["mcp-session-id"].to_str().expect("plain ASCII").to_owned();
+    let connected = client.clone().header("mcp-session-id", &id);
+    for cut in [Cut::BeforeNext, Cut::AfterNext] {
+        for page in ["/health", "/ready"] {
+            relay.cut(cut);
+            let answer = client.get(page).await;
+            assert_eq!(answer.status, 200, "{page}: {}", answer.text);
+        }
+        for message in [&initialize, &ping] {
+            relay.cut(cut);
+            let answer = connected.post("/mcp", message.clone()).await;
+            assert_eq!(answer.status, 200, "{}", answer.text);
+        }
+    }
+    relay.cut(Cut::AfterNext);
+    assert_eq!(connected.delete("/mcp").await.status, 204);
+}
+
+#[tokio::test]
 async fn a_call_with_an_idempotency_key_has_its_effect_once_when_its_connection_ends() {
     let (service, relay, client) = start().await;
     for (n, cut) in [Cut::BeforeNext, Cut::AfterNext, Cut::AfterCommit].into_iter().enumerate() {

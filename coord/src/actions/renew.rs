@@ -10,7 +10,11 @@ use super::{
     verify::verify_tokens,
 };
 use crate::{
-    command_line::{command::Command, context::Context, values::value_of},
+    command_line::{
+        command::Command,
+        context::Context,
+        values::{integer_of, value_of},
+    },
     output::{
         outcome::{DONE, Outcome, Problem, REFUSED, exit_code_of},
         show::{Show, render_refusal},
@@ -104,8 +108,8 @@ impl Renewal<'_> {
             return Ok(lost);
         }
         let mut body = Map::from_iter([("file_path".to_owned(), key.into())]);
-        if let Some(minutes) = self.matches.get_one::<i64>("ttl_minutes") {
-            body.insert("ttl_minutes".to_owned(), (*minutes).into());
+        if let Some(minutes) = integer_of(self.matches, "ttl_minutes") {
+            body.insert("ttl_minutes".to_owned(), minutes.into());
         }
         let answer = self.cx().call(self.command.route, Value::Object(body))?;
         let new_token = answer.member("fencing_token").as_i64();
@@ -131,8 +135,8 @@ impl Renewal<'_> {
 
     /// Returns the fencing token of the arguments, else the recorded one.
     fn expected_token(&self, key: &str) -> Option<i64> {
-        if let Some(token) = self.matches.get_one::<i64>("fencing_token") {
-            return Some(*token);
+        if let Some(token) = integer_of(self.matches, "fencing_token") {
+            return Some(token);
         }
         let recorded = self.records.as_ref()?.token_of(key, self.cx().settings());
         recorded.map(|(token, _)| token)

@@ -1,7 +1,13 @@
 //! The arguments of a command, from the fields of its route.
-use clap::{Arg, ArgAction, Command as Clap, builder::PossibleValuesParser, value_parser};
+use clap::{
+    Arg, ArgAction, Command as Clap,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _},
+};
 
-use super::command::{Argument, Command};
+use super::{
+    command::{Argument, Command},
+    values::{parse_boolean, parse_unless_blank},
+};
 use crate::service::routes::{Field, Kind};
 
 /// Returns the parser of a command, with its arguments and their help texts.
@@ -102,14 +108,18 @@ fn without_full_stop(text: &str) -> &str {
 
 fn with_type(arg: Arg, field: &'static Field) -> Arg {
     if !field.choices.is_empty() {
-        return arg.value_parser(PossibleValuesParser::new(field.choices.iter().copied()));
+        let choices = field.choices.iter().map(|choice| PossibleValue::new(*choice));
+        // A blank value of an optional field counts as absent.
+        let blank = (!field.is_required).then(|| PossibleValue::new("").hide(true));
+        let parser = PossibleValuesParser::new(choices.chain(blank));
+        return arg.value_parser(parser.map(|text| text.to_lowercase())).ignore_case(true);
     }
     match field.kind {
-        Kind::Integer => arg.value_parser(value_parser!(i64)).allow_negative_numbers(true),
-        Kind::Number => arg.value_parser(value_parser!(f64)).allow_negative_numbers(true),
+        Kind::Integer => arg.value_parser(parse_unless_blank::<i64>).allow_negative_numbers(true),
+        Kind::Number => arg.value_parser(parse_unless_blank::<f64>).allow_negative_numbers(true),
         // With a default, the flag alone means true, as in `--dry-run`.
         Kind::Boolean => {
-            let arg = arg.value_parser(value_parser!(bool));
+            let arg = arg.value_parser(parse_boolean);
             match field.default {
                 Some(_) => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
                 None => arg,

@@ -1,5 +1,5 @@
 //! The values of arguments as JSON.
-use std::{cell::Cell, io};
+use std::{cell::Cell, io, str::FromStr};
 
 use clap::ArgMatches;
 use serde_json::Value;
@@ -40,8 +40,32 @@ pub(crate) fn read_standard_input() -> Result<String, Problem> {
         .map_err(|error| Problem::invalid(format!("Standard input: {error}.")))
 }
 
-/// Returns the value of the argument for a field, if it is given.
+/// Returns the value of the argument for a field, if it is given. A blank one of an optional field counts as
+/// absent, as scripts with an unset variable send it.
+///
+/// # Errors
+/// A required text that is blank.
 pub(crate) fn value_of(
+    field: &Field,
+    matches: &ArgMatches,
+    stdin: &StandardInput,
+) -> Result<Option<Value>, Problem> {
+    let Some(mut value) = given_value(field, matches, stdin)? else { return Ok(None) };
+    if let Value::Array(items) = &mut value {
+        items.retain(|item| !is_blank(item));
+    }
+    let is_absent = is_blank(&value) || value.as_array().is_some_and(Vec::is_empty);
+    match is_absent && field.is_required {
+        true => Err(Problem::invalid(format!("{}: expected text that is not blank.", field.name))),
+        false => Ok((!is_absent).then_some(value)),
+    }
+}
+
+fn is_blank(value: &Value) -> bool {
+    value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty())
+}
+
+fn given_value(
     field: &Field,
     matches: &ArgMatches,
     stdin: &StandardInput,
@@ -53,9 +77,9 @@ pub(crate) fn value_of(
     let text = || matches.get_one::<String>(name);
     let texts = || matches.get_many::<String>(name);
     Ok(match field.kind {
-        Kind::Integer => matches.get_one::<i64>(name).map(|number| Value::from(*number)),
-        Kind::Number => matches.get_one::<f64>(name).map(|number| Value::from(*number)),
-        Kind::Boolean => matches.get_one::<bool>(name).map(|value| Value::from(*value)),
+        Kind::Integer => integer_of(matches, name).map(Value::from),
+        Kind::Number => matches.get_one::<Option<f64>>(name).copied().flatten().map(Value::from),
+        Kind::Boolean => matches.get_one::<Option<bool>>(name).copied().flatten().map(Value::from),
         Kind::Text => text().map(|text| stdin.resolve(text)).transpose()?.map(Value::from),
         Kind::Texts => texts().map(|texts| texts.map(|text| Value::from(text.as_str())).collect()),
         Kind::Values => texts().map(|texts| texts.map(|text| parse_item(text)).collect()),
@@ -65,11 +89,35 @@ pub(crate) fn value_of(
     })
 }
 
+/// Returns the value of an integer argument. `None` if it is blank or not given.
+pub(crate) fn integer_of(matches: &ArgMatches, name: &str) -> Option<i64> {
+    matches.get_one::<Option<i64>>(name).copied().flatten()
+}
+
+/// Parses the text of an argument. Blank text is no value.
+pub(crate) fn parse_unless_blank<T: FromStr>(text: &str) -> Result<Option<T>, T::Err> {
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.parse()).transpose()
+}
+
+/// Parses a truth value in lower case, upper case or with an initial capital. Blank text is no value.
+pub(crate) fn parse_boolean(text: &str) -> Result<Option<bool>, &'static str> {
+    match text.trim() {
+        "" => Ok(None),
+        "true" | "True" | "TRUE" => Ok(Some(true)),
+        "false" | "False" | "FALSE" => Ok(Some(false)),
+        _ => Err("expected true or false"),
+    }
+}
+
 fn parse_json(field: &Field, text: &str) -> Result<Value, Problem> {
+    if text.trim().is_empty() {
+        return Ok(Value::Null);
+    }
     let flag = field.name.replace('_', "-");
     let value: Value = serde_json::from_str(text)
         .map_err(|error| Problem::invalid(format!("--{flag}: expected JSON: {error}.")))?;
-    match field.kind == Kind::Object && !value.is_object() {
+    match field.kind == Kind::Object && !value.is_object() && !value.is_null() {
         true => Err(Problem::invalid(format!("--{flag}: expected a JSON object."))),
         false => Ok(value),
     }

@@ -1,4 +1,5 @@
 //! Runs the program `coord` against the service, and against small servers of the tests.
+mod blank_values;
 mod bridge;
 mod commands;
 mod completions;

@@ -1,0 +1,85 @@
+//! Values as scripts with unset variables and models send them.
+use serde_json::json;
+
+use crate::support::{Agents, Service};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blank_values_of_optional_arguments_count_as_absent() {
+    let service = Service::start().await;
+    let me = Agents::of(&service).me;
+    let submitted = me.run(&[
+        "submit",
+        "--task-type",
+        "test",
+        "--description",
+        "Run the tests",
+        "--deadline",
+        "",
+        "--depends-on",
+        "",
+        "--input-data",
+        "",
+        "--agent-requirements",
+        "null",
+        "--priority",
+        "",
+        "--unique-key",
+        " ",
+    ]);
+    submitted.assert_code(0);
+    let other = Agents::of(&service).other;
+    let claimed = other.run(&["--json", "claim", "--task-types", "", "--lease-minutes", ""]);
+    claimed.assert_code(0);
+    assert_eq!(claimed.json()["task_type"], "test");
+    let stored = me.run(&[
+        "remember",
+        "--event-type",
+        "discovery",
+        "--summary",
+        "the port is taken",
+        "--tags",
+        "",
+        "--lessons",
+        "",
+        "--outcome",
+        "",
+        "--details",
+        "",
+    ]);
+    stored.assert_code(0);
+    let recalled = me.run(&["--json", "recall", "--tags", "", "--since", "", "--scope", ""]);
+    recalled.assert_code(0);
+    let memory = &recalled.json()["memories"][0];
+    assert_eq!(memory["summary"], "the port is taken");
+    assert_eq!((&memory["tags"], &memory["lessons"]), (&json!([]), &json!([])));
+    me.run(&["handoff", "write", "--summary", "done", "--next-steps", ""]).assert_code(0);
+    let read = me.run(&["--json", "handoff", "read"]);
+    assert_eq!(read.json()["handoffs"][0]["next_steps"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blank_values_of_required_arguments_are_refused_and_store_nothing() {
+    let service = Service::start().await;
+    let me = Agents::of(&service).me;
+    me.run(&["submit", "--task-type", "test", "--description", " "])
+        .assert_code(2)
+        .assert_says("description: expected text that is not blank");
+    me.run(&["remember", "--event-type", "discovery", "--summary", ""])
+        .assert_code(2)
+        .assert_says("summary: expected text that is not blank");
+    assert_eq!(me.run(&["--json", "recall"]).json()["count"], 0);
+    assert_eq!(me.run(&["--json", "tasks"]).json()["count"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn truth_values_and_words_are_taken_in_other_letters() {
+    let service = Service::start().await;
+    let agents = Agents::of(&service);
+    agents.me.run(&["submit", "--task-type", "test", "--description", "d"]).assert_code(0);
+    let claimed = agents.other.run(&["--json", "claim"]).json();
+    let id = claimed["task_id"].as_str().expect("a task").to_owned();
+    let done = agents.other.run(&["complete", "--task-id", &id, "--success", "True"]);
+    done.assert_code(0);
+    agents.me.run(&["--json", "recall", "--scope", "Own"]).assert_code(0);
+    agents.me.run(&["recall", "--scope", "mine"]).assert_code(2).assert_says("possible values");
+}
