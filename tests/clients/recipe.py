@@ -104,7 +104,8 @@ async def work(one, two):
         two.shell("git push -q origin HEAD:two").code_is(0)
         sessions = {it["file_path"]: it["session_id"] for it in json.loads(two.shell("coord --json locks").text)["locks"]}
         expected = {"src/a.rs": one.session, "src/b.rs": one.session, "src/c.rs": two.session}
-        assert sessions == expected, sessions
+        # Other scenarios hold locks of their own.
+        assert {path: sessions.get(path) for path in expected} == expected, sessions
         # The first agent is done with a file, and the second one goes on from there.
         one.shell("git push -q origin HEAD:one").code_is(0)
         one.shell("coord unlock src/b.rs").code_is(0)
