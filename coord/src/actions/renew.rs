@@ -134,7 +134,7 @@ impl Renewal<'_> {
         if let Some(token) = self.matches.get_one::<i64>("fencing_token") {
             return Some(*token);
         }
-        let recorded = self.records.as_ref()?.token_of(key, self.cx().settings());
+        let recorded = self.records.as_ref()?.token_of(key, |lock| self.caller.owns(lock));
         recorded.map(|(token, _)| token)
     }
 
