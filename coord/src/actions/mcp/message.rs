@@ -71,6 +71,14 @@ impl Message {
         self.json["params"]["_meta"][REVISION].as_str()
     }
 
+    /// Returns the session that the message registers and names.
+    pub(super) fn registered_session(&self) -> Option<&str> {
+        let params = &self.json["params"];
+        let is_registration =
+            self.json["method"] == "tools/call" && params["name"] == "register_session";
+        params["arguments"]["session_id"].as_str().filter(|id| is_registration && !id.is_empty())
+    }
+
     /// Returns for how long the service is asked to wait before it answers.
     pub(super) fn wait(&self) -> Duration {
         let seconds = self.json["params"]["arguments"]["wait_seconds"].as_f64().unwrap_or_default();

@@ -78,6 +78,9 @@ struct Proxy {
     /// The `initialize` that this program answered, because the service was not there.
     pending: Mutex<Option<Message>>,
     negotiated: Mutex<Negotiated>,
+    /// The session that the client registered last, which counts before that of the environment: a
+    /// client can begin another session while this program runs.
+    registered: Mutex<Option<String>>,
     /// Held while a message is written, so that messages do not mix.
     writing: Mutex<()>,
     state: Mutex<State>,
@@ -98,6 +101,7 @@ pub(crate) fn serve(client: Client, tools: Option<&str>) -> Outcome {
         path,
         pending: Mutex::default(),
         negotiated: Mutex::default(),
+        registered: Mutex::default(),
         writing: Mutex::default(),
         state: Mutex::default(),
         changed: Condvar::new(),
@@ -306,7 +310,11 @@ impl Proxy {
     }
 
     fn headers(&self) -> Vec<(&'static str, String)> {
-        let identity = self.client.settings().identity.headers();
+        let mut identity = self.client.settings().identity.clone();
+        if let Some(session_id) = &*lock(&self.registered) {
+            identity.session_id.clone_from(session_id);
+        }
+        let identity = identity.headers();
         let mut headers: Vec<_> = identity
             .into_iter()
             .filter(|(_, value, _)| !value.is_empty())
@@ -366,6 +374,12 @@ impl Proxy {
             && let Some(version) = json["result"]["protocolVersion"].as_str()
         {
             lock(&self.negotiated).version = Some(version.to_owned());
+        }
+        if let Some(session_id) = message.registered_session()
+            && json["result"]["structuredContent"]["success"] == true
+            && HeaderValue::from_str(session_id).is_ok()
+        {
+            *lock(&self.registered) = Some(session_id.to_owned());
         }
         if self.is_abandoned(number) {
             return true;
