@@ -80,3 +80,33 @@ async fn a_lock_is_released_after_a_restart_by_its_recorded_token() {
     assert!(!done.err.contains("--session-id"), "{done:?}");
     assert_eq!(me.record()["src/a.rs"]["session_id"], "s-9");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_a_tool_of_coord_mcp_releases_is_not_a_lost_one() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    let release = |coord: &Coord| {
+        let arguments = json!({ "file_path": "src/a.rs" });
+        let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+            "params": { "name": "release_lock", "arguments": arguments } });
+        let done = coord.fed(&["mcp"], &format!("{call}\n"));
+        done.json()["result"]["structuredContent"]["success"].clone()
+    };
+    me.coord.json(&["lock", "src/a.rs"]);
+    // The tool of another agent releases nothing.
+    assert_eq!(release(&me.coord.clone().with("AGENT_ID", "other")), false);
+    assert_eq!(me.record()["src/a.rs"]["fencing_token"], 1);
+    assert_eq!(release(&me.coord), true);
+    assert_eq!(me.record(), json!({}));
+    me.write("src/a.rs", "mine");
+    me.must(&COMMIT);
+    // A lock that was lost meanwhile is still a lost one.
+    me.coord.json(&["lock", "src/a.rs"]);
+    world.service.expire("src/a.rs").await;
+    let other = world.service.coord().with("AGENT_ID", "other");
+    other.json(&["lock", "src/a.rs"]);
+    other.json(&["unlock", "src/a.rs"]);
+    assert_eq!(release(&me.coord), false);
+    me.write("src/a.rs", "again");
+    me.git(&COMMIT).assert_code(1).assert_says("no longer valid");
+}

@@ -73,10 +73,13 @@ impl Message {
 
     /// Returns the session that the message registers and names.
     pub(super) fn registered_session(&self) -> Option<&str> {
-        let params = &self.json["params"];
-        let is_registration =
-            self.json["method"] == "tools/call" && params["name"] == "register_session";
-        params["arguments"]["session_id"].as_str().filter(|id| is_registration && !id.is_empty())
+        let session_id = self.json["params"]["arguments"]["session_id"].as_str();
+        session_id.filter(|id| self.calls("register_session") && !id.is_empty())
+    }
+
+    /// Whether the message calls this tool.
+    pub(super) fn calls(&self, tool: &str) -> bool {
+        self.json["method"] == "tools/call" && self.json["params"]["name"] == tool
     }
 
     /// Returns for how long the service is asked to wait before it answers.

@@ -16,6 +16,7 @@ use super::{
     events::read_events,
     message::{Message, describe_failure, server_error, with_error},
     offline::{self, TOOLS_CHANGED},
+    released::forget,
 };
 use crate::{
     output::{
@@ -375,12 +376,7 @@ impl Proxy {
         {
             lock(&self.negotiated).version = Some(version.to_owned());
         }
-        if let Some(session_id) = message.registered_session()
-            && json["result"]["structuredContent"]["success"] == true
-            && HeaderValue::from_str(session_id).is_ok()
-        {
-            *lock(&self.registered) = Some(session_id.to_owned());
-        }
+        self.follow(message, &json["result"]["structuredContent"]);
         if self.is_abandoned(number) {
             return true;
         }
@@ -392,6 +388,21 @@ impl Proxy {
             _ => self.write(&on_one_line(text)),
         }
         true
+    }
+
+    /// Does on this machine what follows from the answer of a tool.
+    fn follow(&self, message: &Message, answer: &Value) {
+        if answer["success"] != true {
+            return;
+        }
+        if let Some(session_id) = message.registered_session()
+            && HeaderValue::from_str(session_id).is_ok()
+        {
+            *lock(&self.registered) = Some(session_id.to_owned());
+        }
+        if let Some(key) = answer["file_path"].as_str().filter(|_| message.calls("release_lock")) {
+            forget(self.client.with_own_connections(), key);
+        }
     }
 
     fn write(&self, message: &str) {
