@@ -1,5 +1,6 @@
 //! `coord doctor`: checks what usually goes wrong, and says what to do.
 mod client_files;
+mod client_settings;
 mod clients;
 mod findings;
 mod local;
