@@ -52,6 +52,20 @@ impl<'a> Caller<'a> {
         Ok(lock.counts_for(url, workspace, agent_id))
     }
 
+    /// Returns the agent that the caller is. The service is asked only if the settings do not name
+    /// it. Empty if it is not known, because the service did not say.
+    pub(super) fn agent_id(&self) -> &str {
+        match self.cx.settings().identity.agent_id.as_str() {
+            "" => self.identity().map_or("", |identity| identity.agent_id.as_str()),
+            named => named,
+        }
+    }
+
+    /// Whether a recorded lock is the caller's, as far as that is known.
+    pub(super) fn owns(&self, lock: &Recorded) -> bool {
+        self.has_recorded(lock).unwrap_or(false)
+    }
+
     /// Whether the holder of a lock is the caller.
     pub(super) fn is(&self, holder: &str) -> Result<bool, Problem> {
         Ok(self.identity()?.agent_id == holder)

@@ -3,7 +3,7 @@
 use clap::ArgMatches;
 use serde_json::{Value, json};
 
-use super::{paths::Paths, verify::verify_tokens};
+use super::{caller::Caller, paths::Paths, verify::verify_tokens};
 use crate::{
     command_line::{command::Command, context::Context, draft::Draft},
     output::{
@@ -85,7 +85,9 @@ pub(super) fn record_lock(cx: &Context, records: Option<&Records>, answer: &Answ
     let key = answer.member("file_path").as_str();
     let token = answer.member("fencing_token").as_i64();
     let (Some(key), Some(token)) = (key, token) else { return true };
-    let Err(error) = records.add(key, token, cx.settings()) else { return true };
+    let caller = Caller::new(cx);
+    let added = records.add(key, token, caller.agent_id(), cx.settings());
+    let Err(error) = added else { return true };
     let path = records.work_tree().argument_for(key);
     cx.output.print_problem(&format!(
         "The lock on {key} is held, but could not be recorded: {error}. The git hooks will not \
@@ -110,16 +112,24 @@ pub(super) fn unlock(cx: &Context, command: &Command, matches: &ArgMatches) -> O
         draft.query.extend(token.map(|token| ("fencing_token", token)));
         cx.identify(&mut draft)?;
     }
-    let answer = cx.send(&draft)?;
+    let caller = Caller::new(cx);
+    let mut answer = cx.send(&draft)?;
+    if let Some(records) = &records
+        && !is_forced
+    {
+        answer = with_recorded_token(&caller, records, draft, &key, answer)?;
+    }
     let code = exit_code_of(&answer);
     if let (Some(records), 200) = (&records, answer.status) {
         let key = answer.member("file_path").as_str().unwrap_or(&key);
-        if code == REFUSED && is_held_elsewhere(cx, records, key, &path)? {
+        if code == REFUSED && is_held_elsewhere(&caller, records, key, &path)? {
             return Ok(cx.print_answer(command, &answer));
         }
         // Also when the service no longer had the lock: after `unlock` the caller does not rely on
         // it.
-        if let Err(error) = records.remove(key, cx.settings()) {
+        let session = &cx.settings().identity.session_id;
+        let is_gone = |lock: &_| is_forced || caller.owns(lock);
+        if let Err(error) = records.remove(key, session, is_gone) {
             cx.output.print_problem(&format!("The record of locks could not be changed: {error}."));
         }
     }
@@ -130,23 +140,47 @@ pub(super) fn unlock(cx: &Context, command: &Command, matches: &ArgMatches) -> O
     Ok(cx.print_answer(command, &answer))
 }
 
+/// Releases a lock once more, with its recorded token, if it was refused because another session of
+/// the caller acquired it. The token proves that the lock is the caller's, also after a restart.
+fn with_recorded_token(
+    caller: &Caller<'_>,
+    records: &Records,
+    mut draft: Draft,
+    key: &str,
+    answer: Answer,
+) -> Result<Answer, Problem> {
+    let is_refused = *answer.member("reason") == "lock_not_found_or_not_owner";
+    if !is_refused || draft.body.contains_key("fencing_token") {
+        return Ok(answer);
+    }
+    let own = records.own_token_of(key, |lock| caller.owns(lock));
+    let Some((token, _)) = own else { return Ok(answer) };
+    draft.body.insert("fencing_token".to_owned(), token.into());
+    caller.cx.send(&draft)
+}
+
 /// Whether a recorded lock that the caller could not release is still held in the session that
 /// acquired it, which the record therefore keeps. Says which session that is.
 fn is_held_elsewhere(
-    cx: &Context,
+    caller: &Caller<'_>,
     records: &Records,
     key: &str,
     path: &str,
 ) -> Result<bool, Problem> {
-    let Some((token, session)) = records.token_of(key, cx.settings()) else { return Ok(false) };
-    let is_held = exit_code_of(&verify_tokens(cx, &[(key, token)])?) == DONE;
-    if is_held && !session.is_empty() {
-        cx.output.print_problem(&format!(
+    let recorded = records.token_of(key, |lock| caller.owns(lock));
+    let Some((token, session)) = recorded else { return Ok(false) };
+    let verified = verify_tokens(caller.cx, &[(key, token)])?;
+    if exit_code_of(&verified) != DONE {
+        return Ok(false);
+    }
+    let holder = verified.member("results")[0]["locked_by"].as_str().unwrap_or_default();
+    if !session.is_empty() && caller.is(holder)? {
+        caller.cx.output.print_problem(&format!(
             "The lock on {key} was acquired in session {session}, and is still held there. If that \
              session has ended or is yours: coord unlock {path} --session-id {session}"
         ));
     }
-    Ok(is_held)
+    Ok(true)
 }
 
 /// Lists locks: those of the arguments, else those that match the filters.

@@ -138,7 +138,7 @@ impl Renewal<'_> {
         if let Some(token) = integer_of(self.matches, "fencing_token") {
             return Some(token);
         }
-        let recorded = self.records.as_ref()?.token_of(key, self.cx().settings());
+        let recorded = self.records.as_ref()?.token_of(key, |lock| self.caller.owns(lock));
         recorded.map(|(token, _)| token)
     }
 

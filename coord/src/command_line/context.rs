@@ -13,6 +13,7 @@ use crate::{
     output::{
         console::Output,
         outcome::{DONE, Problem, REFUSED, UNANSWERED, describe_failure, exit_code_of},
+        losses::describe_losses,
         show::{Show, render_refusal},
         text::on_one_line,
     },
@@ -68,8 +69,14 @@ impl Context {
         draft.identify(self.identity(), |_| true)
     }
 
+    /// Sends a request. The service tells once what a session has lost, in the answer to whatever
+    /// call comes next, so it is reported here, whichever command this is.
     pub(crate) fn send(&self, draft: &Draft) -> Result<Answer, Problem> {
-        Ok(self.client.send(draft.call())?)
+        let answer = self.client.send(draft.call())?;
+        if let Some(text) = answer.json.as_ref().and_then(describe_losses) {
+            self.output.print_problem(&text);
+        }
+        Ok(answer)
     }
 
     /// Calls a route with this body and the identity of the caller.

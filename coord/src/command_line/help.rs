@@ -39,14 +39,16 @@ X-Agent-Type. The service then denies a request whose key is bound to another ag
 pub(crate) const DOCTOR: &str = "\
 Checks the address, the key, the agent, the session, the clock, the workspace and the version of the
 service, the git hooks that really run, the record of locks, and the MCP settings of Claude Code,
-Codex, Cursor, VS Code and Gemini in this repository and in your home. No key is printed.
+Codex, Cursor, VS Code and Gemini in this repository and in your home. No key and no value of a
+variable is printed.
 
 Exit code 0 if nothing is wrong, 1 otherwise.";
 
 pub(crate) const GIT_HOOK: &str = "\
 A changed file whose lock was recorded by `coord lock` passes only while that lock is still held
-with the same fencing token. Any other changed file passes unless another agent holds its lock. A
-lock of another session of your own agent is noted, and stops nothing.
+with the same fencing token, or is held by another session of your own agent with the next one. Any
+other changed file passes unless another agent holds its lock. A lock of another session of your own
+agent is noted, and stops nothing.
 
 The records of all work trees of the repository count. A recorded lock counts only for the service,
 the workspace and the agent that acquired it. A record that cannot be parsed stops every commit and
@@ -86,17 +88,20 @@ Where core.hooksPath names a folder of the whole machine, nothing is installed.
 Repeat the command to repair what another program made of the hooks.
 
 Records in the settings of this clone, for programs without your variables: coord.url,
-coord.keyFile (--key-file) and coord.workspace (--workspace), but never a key.";
+coord.keyFile (--key-file) and coord.workspace (--workspace), but never a key. A workspace that the
+key may not choose is refused.";
 
 pub(crate) const MCP: &str = "\
 For agents that start MCP servers as programs. Forwards every message to /mcp of the service, with
-the key and the identity of the environment.
+the key and the identity of the environment. A session that register_session names counts from then
+on before that of the environment.
 
 When a request is cancelled, or is still waiting for a lock or for work when standard input ends,
 its connection is closed. The service then grants nothing to it.";
 
 pub(crate) const START_SESSION: &str = "\
-Register your session when you start work, and print the newest handoff.
+Register your session when you start work, and print the newest handoff and what your other sessions
+hold. With --adopt, this session takes that over: after a restart, but not while they are at work.
 
 Other agents then see you. The session is --session-id, else SESSION_ID, else
 CLAUDE_CODE_SESSION_ID, else a new one. With --hook it is --session-id, else the member `session_id`

@@ -1,5 +1,6 @@
 //! What the program prints, and the exit codes.
 pub(crate) mod console;
+pub(crate) mod losses;
 pub(crate) mod outcome;
 pub(crate) mod show;
 pub(crate) mod text;

@@ -1,5 +1,6 @@
 //! `.coord/locks.json`: the locks that were acquired in this work tree, with their fencing tokens.
-//! The invariant: commands that run at the same time do not overwrite each other's changes.
+//! The invariants: commands that run at the same time do not overwrite each other's changes, and a
+//! symbolic link, which a repository can have in its place, is never followed.
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
@@ -33,15 +34,20 @@ pub(crate) struct Recorded {
 }
 
 impl Recorded {
-    fn new(token: i64, settings: &Settings) -> Recorded {
+    fn new(token: i64, agent_id: &str, settings: &Settings) -> Recorded {
         let identity = &settings.identity;
         Recorded {
             token,
             url: settings.url.as_str().to_owned(),
             workspace: identity.workspace.clone(),
-            agent_id: identity.agent_id.clone(),
+            agent_id: agent_id.to_owned(),
             session_id: identity.session_id.clone(),
         }
+    }
+
+    /// Whether the agent of the lock is known.
+    pub(super) fn has_agent(&self) -> bool {
+        !self.agent_id.is_empty()
     }
 
     /// Whether the lock was acquired at this service, in this workspace and by this agent. An empty
@@ -54,12 +60,6 @@ impl Recorded {
         canonical_url(&self.url) == canonical_url(url)
             && matches(&self.workspace, workspace)
             && matches(&self.agent_id, agent_id)
-    }
-
-    /// Whether the lock was acquired with these settings.
-    pub(crate) fn counts_with(&self, settings: &Settings) -> bool {
-        let identity = &settings.identity;
-        self.counts_for(settings.url.as_str(), &identity.workspace, &identity.agent_id)
     }
 
     /// Describes the service, the workspace and the agent of the lock.
@@ -121,11 +121,22 @@ impl Record {
         Record { folder: top.join(".coord") }
     }
 
-    /// Records a lock that was acquired with these settings.
-    pub(super) fn add(&self, key: &str, token: i64, settings: &Settings) -> io::Result<()> {
-        fs::create_dir_all(&self.folder).map_err(|error| with_path(&self.folder, &error))?;
+    /// Records a lock that an agent acquired with these settings.
+    pub(super) fn add(
+        &self,
+        key: &str,
+        token: i64,
+        agent_id: &str,
+        settings: &Settings,
+    ) -> io::Result<()> {
+        match fs::create_dir(&self.folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(with_path(&self.folder, &error));
+            }
+            _ => self.check_folder()?,
+        }
         self.change(|locks| {
-            locks.insert(key.to_owned(), Recorded::new(token, settings));
+            locks.insert(key.to_owned(), Recorded::new(token, agent_id, settings));
         })
     }
 
@@ -139,6 +150,7 @@ impl Record {
 
     /// Reads the recorded locks.
     pub(crate) fn locks(&self) -> io::Result<Locks> {
+        self.check_folder()?;
         read_locks(&self.path())
     }
 
@@ -146,11 +158,20 @@ impl Record {
         self.folder.join("locks.json")
     }
 
+    /// Refuses a folder that is a symbolic link. A commit can have one, and what is written into it
+    /// would go to wherever it points.
+    fn check_folder(&self) -> io::Result<()> {
+        match self.folder.symlink_metadata() {
+            Ok(file) if file.is_symlink() => Err(is_a_link(&self.folder)),
+            _ => Ok(()),
+        }
+    }
+
     /// Changes the record while a file lock is held. The file is replaced by a rename, so that a
     /// process that reads it at the same time sees either the old locks or the new ones.
     fn change(&self, edit: impl FnOnce(&mut Locks)) -> io::Result<()> {
         let guard = self.folder.join("locks.lock");
-        let guard = open_private(&guard).map_err(|error| with_path(&guard, &error))?;
+        let guard = open_guard(&guard).map_err(|error| with_path(&guard, &error))?;
         guard.lock()?;
         self.hide_from_git()?;
         let mut locks = self.locks()?;
@@ -160,7 +181,7 @@ impl Record {
         let text = format!("{:#}\n", json!({ "version": VERSION, "locks": locks }));
         let fresh = self.folder.join("locks.new");
         let _ = fs::remove_file(&fresh);
-        let mut file = open_private(&fresh)?;
+        let mut file = create_private(&fresh).map_err(|error| with_path(&fresh, &error))?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&fresh, self.path())
@@ -181,12 +202,29 @@ fn with_path(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// Opens a file that only its owner can read.
-fn open_private(path: &Path) -> io::Result<File> {
+fn is_a_link(path: &Path) -> io::Error {
+    let text = format!("{} is a symbolic link, which is not followed; remove it", path.display());
+    io::Error::other(text)
+}
+
+/// Creates a file that only its owner can read. Nothing may be in its place, not even a link.
+fn create_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false);
+    options.write(true).create_new(true);
     make_private(&mut options);
     options.open(path)
+}
+
+/// Opens the file whose lock guards the record, or creates it.
+fn open_guard(path: &Path) -> io::Result<File> {
+    match create_private(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        created => return created,
+    }
+    match path.symlink_metadata()?.is_symlink() {
+        true => Err(io::Error::other("it is a symbolic link, which is not followed; remove it")),
+        false => OpenOptions::new().write(true).open(path),
+    }
 }
 
 fn read_locks(path: &Path) -> io::Result<Locks> {

@@ -35,19 +35,31 @@ impl Records {
         &self.work_tree
     }
 
-    /// Records a lock of this work tree that was acquired with these settings.
-    pub(crate) fn add(&self, key: &str, token: i64, settings: &Settings) -> io::Result<()> {
-        self.own.add(key, token, settings)
+    /// Records a lock of this work tree that an agent acquired with these settings.
+    pub(crate) fn add(
+        &self,
+        key: &str,
+        token: i64,
+        agent_id: &str,
+        settings: &Settings,
+    ) -> io::Result<()> {
+        self.own.add(key, token, agent_id, settings)
     }
 
-    /// Removes a lock, if it was acquired with these settings; from the other records, if it was
-    /// acquired in the same session as well, because another one possibly relies on it there.
-    pub(crate) fn remove(&self, key: &str, settings: &Settings) -> io::Result<()> {
-        let is_it = |name: &str, lock: &Recorded| name == key && lock.counts_with(settings);
-        let session = &settings.identity.session_id;
+    /// Removes a lock, if it is the caller's; from the other records, if it was acquired in the
+    /// same session as well, because another one possibly relies on it there.
+    pub(crate) fn remove(
+        &self,
+        key: &str,
+        session_id: &str,
+        is_own: impl Fn(&Recorded) -> bool,
+    ) -> io::Result<()> {
+        let is_it = |name: &str, lock: &Recorded| name == key && is_own(lock);
         self.own.remove(is_it)?;
         for record in &self.others {
-            record.remove(|name, lock| is_it(name, lock) && lock.session_id == *session)?;
+            record.remove(|name, lock| {
+                lock.has_agent() && is_it(name, lock) && lock.session_id == session_id
+            })?;
         }
         Ok(())
     }
@@ -60,19 +72,35 @@ impl Records {
         Ok(())
     }
 
-    /// Returns the fencing token and the session of a lock that was acquired with these settings, if
-    /// the records can be read.
-    pub(crate) fn token_of(&self, key: &str, settings: &Settings) -> Option<(i64, String)> {
-        let locks = self.locks().ok()?;
-        let lock = locks.get(key)?.iter().find(|lock| lock.counts_with(settings))?;
+    /// Returns the fencing token and the session of the caller's lock in the record of this work
+    /// tree, if the record can be read.
+    pub(crate) fn own_token_of(
+        &self,
+        key: &str,
+        is_own: impl Fn(&Recorded) -> bool,
+    ) -> Option<(i64, String)> {
+        let locks = self.own.locks().ok()?;
+        let lock = locks.get(key).filter(|lock| is_own(lock))?;
         Some((lock.token, lock.session_id.clone()))
     }
 
-    /// Reads the recorded locks.
+    /// Returns the fencing token and the session of the caller's lock, if the records can be read.
+    pub(crate) fn token_of(
+        &self,
+        key: &str,
+        is_own: impl Fn(&Recorded) -> bool,
+    ) -> Option<(i64, String)> {
+        let locks = self.locks().ok()?;
+        let lock = locks.get(key)?.iter().find(|lock| is_own(lock))?;
+        Some((lock.token, lock.session_id.clone()))
+    }
+
+    /// Reads the recorded locks. Another work tree is often that of another agent, so a lock there
+    /// counts only if it names its agent.
     pub(crate) fn locks(&self) -> io::Result<RecordedLocks> {
         let mut all = RecordedLocks::new();
         for record in &self.others {
-            for (key, lock) in record.locks()? {
+            for (key, lock) in record.locks()?.into_iter().filter(|(_, lock)| lock.has_agent()) {
                 all.entry(key).or_default().push(lock);
             }
         }

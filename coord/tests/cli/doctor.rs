@@ -170,9 +170,102 @@ async fn settings_of_clients_are_compared_with_those_of_coord() {
     place.write("repository/.vscode/mcp.json", "{ // a comment\n}");
     assert_says(&coord, "mcp", "note", ".vscode/mcp.json");
     // A key in a tracked file is everybody's.
-    let headers = json!({ "Authorization": "Bearer free-key" });
+    let headers = json!({ "Authorization": "Bearer free-key", "X-Agent-Id": "me" });
     place.write("repository/.mcp.json", &json(json!({ "url": url, "headers": headers })));
     assert_says(&coord, "mcp", "ok", "agrees");
     coord.shell("git add .mcp.json", "").assert_code(0);
     assert_says(&coord, "mcp", "problem", "a key is in the file, which git tracks");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_value_of_a_variable_is_printed() {
+    let place = Place::new().await;
+    let coord = place.coord().with("TOKEN", "s3cret");
+    let program = |env: Value, args: Value| json!({ "command": "coord", "args": args, "env": env });
+    let url = |url: &str, headers: Value| json!({ "url": url, "headers": headers });
+    let own = format!("{}/mcp", place.service.url);
+    let named =
+        |name: &str, value: &str| json!({ "Authorization": "Bearer ${TOKEN}", name: value });
+    for (server, part) in [
+        (url("http://localhost:1/${TOKEN}/mcp?x=${TOKEN}", json!({})), "localhost:1/${TOKEN}/mcp,"),
+        (
+            url("http://u:s3cret@localhost:1/mcp", json!({})),
+            "the service is http://localhost:1/mcp",
+        ),
+        (url(&own, named("X-Agent-Id", "${TOKEN}")), "the agent is ${TOKEN}"),
+        (url(&own, named("X-Workspace", "${TOKEN}")), "the workspace is ${TOKEN}"),
+        (program(json!({ "AGENT_ID": "${TOKEN}" }), json!(["mcp"])), "the agent is ${TOKEN}"),
+        (program(json!({ "SESSION_ID": "${TOKEN}" }), json!(["mcp"])), "the session is ${TOKEN}"),
+        (program(json!({ "COORDINATION_API_URL": "${TOKEN}" }), json!(["mcp"])), "is ${TOKEN},"),
+        (program(json!({}), json!(["mcp", "--url", "${TOKEN}"])), "is ${TOKEN},"),
+    ] {
+        let text = json!({ "mcpServers": { "coordinator": server } }).to_string();
+        place.write("repository/.mcp.json", &text);
+        assert_says(&coord, "mcp", "problem", part);
+        for arguments in [&["doctor"][..], &["doctor", "--json"]] {
+            let done = coord.run(arguments);
+            assert!(!format!("{done:?}").contains("s3cret"), "{done:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_settings_leave_out_are_compared() {
+    let mut place = Place::new().await;
+    place.service = Service::start_with(&[("COORDINATION_ALLOW_WORKSPACE_HEADER", "true")]).await;
+    let coord = place.coord();
+    let url = format!("{}/mcp", place.service.url);
+    let bearer = "Bearer ${COORDINATION_API_KEY}";
+    let write = |server: Value| {
+        let text = json!({ "mcpServers": { "coordinator": server } }).to_string();
+        place.write("repository/.mcp.json", &text);
+    };
+    write(json!({ "url": url, "headers": { "Authorization": bearer } }));
+    assert_says(&coord, "mcp", "problem", "so it is cloud-agent, but coord and the hooks are me");
+    write(json!({ "url": url, "headers": { "Authorization": bearer, "X-Agent-Id": "me" } }));
+    assert_says(&coord, "mcp", "ok", "agrees");
+    coord.shell("git config coord.workspace team", "").assert_code(0);
+    assert_says(&coord, "mcp", "problem", "so it is default, but coord and the hooks use team");
+    let team = json!({ "Authorization": bearer, "X-Agent-Id": "me", "X-Workspace": "team" });
+    write(json!({ "url": url, "headers": team }));
+    assert_says(&coord, "mcp", "ok", "agrees");
+    let program = |member: &str, value: Value| {
+        let mut server = json!({ "command": "coord", "args": ["mcp"] });
+        server[member] = value;
+        server
+    };
+    write(program("command", json!("coord")));
+    assert_says(&coord, "mcp", "ok", "agrees");
+    write(program("env", json!({ "COORDINATION_WORKSPACE": "other" })));
+    assert_says(&coord, "mcp", "problem", "the workspace is other, but coord");
+    write(program("command", json!("/nowhere/coord")));
+    assert_says(&coord, "mcp", "problem", "the program /nowhere/coord is not there");
+    write(program("args", json!(["mcp", "--url", "http://127.0.0.1:1"])));
+    assert_says(&coord, "mcp", "problem", "the service is http://127.0.0.1:1");
+    write(program("args", json!(["--agent-id=you", "mcp"])));
+    assert_says(&coord, "mcp", "problem", "the agent is you");
+    write(program("env", json!({ "SESSION_ID": "fixed" })));
+    assert_says(&coord, "mcp", "problem", "the session is fixed");
+    assert_says(&coord.clone().with("SESSION_ID", "fixed"), "mcp", "ok", "agrees");
+    write(json!({ "url": place.service.url, "headers": team }));
+    assert_says(&coord, "mcp", "problem", "does not end in /mcp");
+    let file = ".codex/config.toml";
+    place.write(
+        file,
+        "[mcp_servers.coord]\ncommand = \"coord\"\nargs = [\"mcp\"]\n\
+        env_vars = [\"COORDINATION_API_KEY\"]\n",
+    );
+    assert_says(&coord, "mcp", "problem", "so it is cloud-agent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_or_a_key_that_is_not_accepted_has_the_right_remedy() {
+    let place = Place::new().await;
+    let coord = place.coord();
+    let unfilled = coord.clone().with("AGENT_ID", "${AGENT}");
+    assert_says(&unfilled, "agent", "problem", "422");
+    unfilled.run(&["doctor"]).assert_code(1).assert_says("Correct the name that is not accepted");
+    let stranger = coord.with("COORDINATION_API_KEY", "wrong").run(&["doctor"]);
+    stranger.assert_says("does not know the key of COORDINATION_API_KEY");
+    assert!(!stranger.out.contains("hook install --key-file FILE` in this"), "{stranger:?}");
 }

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use crate::{
     hooks::{Clone, World},
-    support::{Coord, FREE, Folder, Reply, Server, Service, nowhere},
+    support::{BOSS, Coord, FREE, Folder, Reply, Server, Service, nowhere},
 };
 
 const COMMIT: [&str; 4] = ["commit", "-q", "-m", "x"];
@@ -122,4 +122,25 @@ fn a_repository_cannot_send_the_key_to_a_host_that_the_user_has_not_allowed() {
     let global = folder.path().join("global").display().to_string();
     coord.clone().with("GIT_CONFIG_GLOBAL", &global).run(&["locks"]).assert_code(4);
     coord.with("COORDINATION_ALLOWED_HOSTS", "a.invalid").run(&["locks"]).assert_code(4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_work_tree_can_have_a_key_of_its_own() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    me.must(&["worktree", "add", "-q", "../linked", "-b", "y"]);
+    me.must(&["config", "coord.url", &world.service.url]);
+    me.must(&["config", "extensions.worktreeConfig", "true"]);
+    let linked = me.path.join("../linked");
+    for (folder, key) in [(&me.path, FREE), (&linked, BOSS)] {
+        let file = world.folder.path().join(key);
+        std::fs::write(&file, key).expect("a file");
+        let line = format!("git config --worktree coord.keyFile {}", file.display());
+        Coord::new().inside(folder).shell(&line, "").assert_code(0);
+    }
+    let agent = |folder: &Path| {
+        let done = Coord::new().inside(folder).run(&["whoami", "--json"]);
+        done.json()["identity"]["agent_id"].clone()
+    };
+    assert_eq!((agent(&me.path), agent(&linked)), ("cloud-agent".into(), "boss".into()));
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::support::{Coord, Done, FREE, Folder, Service, nowhere};
+use crate::support::{BOSS, Coord, Done, FREE, Folder, Service, finish, nowhere};
 
 /// A repository without a commit.
 struct Repository {
@@ -192,12 +192,25 @@ fn tracked_scripts_are_changed_only_on_request() {
     assert!(repository.runs());
     let program = repository.coord.shell("git config coord.program", "").out;
     assert!(!repository.read(".githooks/pre-commit").contains(program.trim()));
+    // The program has moved: the one on the path counts.
     repository.shell("git config coord.program /gone/coord");
-    repository.hook(&["status"]).assert_code(1).assert_says("/gone/coord, which is not there");
-    repository.hook(&["install"]).assert_code(0);
-    assert!(repository.runs());
+    repository.hook(&["status"]).assert_code(0);
+    let done = repository.coord.shell("git add -A && .githooks/pre-commit", "");
+    done.assert_code(4).assert_says("cannot be reached");
     // A clone without this program is not stopped.
     let elsewhere = repository.coord.clone().with("PATH", "/usr/local/bin:/usr/bin:/bin");
+    let status = finish(
+        elsewhere
+            .command(env!("CARGO_BIN_EXE_coord"))
+            .args(["hook", "status"])
+            .env("PATH", "/usr/bin:/bin"),
+        "",
+    );
+    status.assert_code(1).assert_says("/gone/coord, which is not there");
+    let script = "PATH=/usr/local/bin:/usr/bin:/bin .githooks/pre-commit";
+    elsewhere.shell(script, "").assert_code(0);
+    repository.hook(&["install"]).assert_code(0);
+    assert!(repository.runs());
     elsewhere.shell("git config --unset coord.program", "").assert_code(0);
     let script = "git add -A && git -c user.name=x -c user.email=x@y commit -q -m x";
     elsewhere.shell(script, "").assert_code(0);
@@ -277,7 +290,7 @@ fn the_address_and_the_file_of_the_key_are_recorded_and_never_the_key() {
     let url = repository.settings();
     assert!(url.starts_with("coord.url http://127.0.0.1:") && url.lines().count() == 1, "{url}");
     repository.write("key", "secret\n");
-    let options = ["install", "--key-file", "key", "--workspace", "one"];
+    let options = ["install", "--key-file", ".git/../key", "--workspace", "one"];
     repository.hook(&options).assert_code(0);
     let settings = repository.settings();
     assert!(settings.contains(&format!("coord.keyfile {}", repository.path("key").display())));
@@ -324,4 +337,56 @@ async fn a_commit_without_variables_finds_the_service() {
     service.coord().with("AGENT_ID", "other").json(&["lock", "taken"]);
     commit("taken").assert_code(1).assert_says("taken: it is locked by other");
     bare.run(&["doctor"]).assert_says("the service answers").assert_says("knows the key");
+}
+
+/// A commit can have links; a file outside of the repository is never written by way of them.
+#[test]
+fn no_file_outside_of_the_repository_is_written() {
+    const HUSKY: &str = r#"{"devDependencies":{"husky":"9"}}"#;
+    for (setup, link, is_refused) in [
+        ("echo '$HUSKY' > package.json; mkdir .husky", ".husky/pre-commit.new-coord", false),
+        ("echo '$HUSKY' > package.json; mkdir .husky", ".husky/pre-commit", true),
+        ("echo '$HUSKY' > package.json; mkdir .husky", ".husky/pre-push", true),
+        (":", ".pre-commit-config.yaml", true),
+        ("echo 'repos:' > .pre-commit-config.yaml", ".pre-commit-config.yaml.new-coord", false),
+        (":", "lefthook.yml", true),
+    ] {
+        let repository = Repository::new();
+        repository.shell(&setup.replace("$HUSKY", HUSKY));
+        let outside = repository.folder.path().join("outside");
+        let text = if link.ends_with("yaml") { "repos:\n" } else { "" };
+        std::fs::write(&outside, text).expect("a file");
+        std::os::unix::fs::symlink(&outside, repository.path(link)).expect("a link");
+        let done = repository.hook(&["install", "--manager"]);
+        assert_eq!(done.code, if is_refused { 2 } else { 0 }, "{link}: {done:?}");
+        if is_refused {
+            done.assert_says("leads out of the repository");
+        }
+        assert_eq!(std::fs::read_to_string(&outside).expect("a file"), text, "{link}");
+    }
+    let repository = Repository::new();
+    let outside = repository.folder.path().join("outside");
+    std::fs::create_dir(&outside).expect("a folder");
+    repository.write("package.json", HUSKY);
+    std::os::unix::fs::symlink(&outside, repository.path(".husky")).expect("a link");
+    repository.hook(&["install", "--manager"]).assert_code(2).assert_says("leads out of");
+    assert_eq!(std::fs::read_dir(&outside).expect("a folder").count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workspace_that_the_key_may_not_choose_is_not_recorded() {
+    let service = Service::start_with(&[("COORDINATION_ALLOW_WORKSPACE_HEADER", "true")]).await;
+    let repository = Repository::new();
+    let with = |key: &str| service.coord_with(key).inside(&repository.path(""));
+    let install = ["hook", "install", "--workspace", "team"];
+    let done = with(BOSS).run(&install);
+    done.assert_code(3).assert_says("may not choose the workspace team");
+    done.assert_says("git config --unset coord.workspace");
+    assert!(!repository.exists(".git/hooks/pre-commit"));
+    assert_eq!(repository.coord.shell("git config coord.workspace", "").out, "");
+    with(FREE).run(&install).assert_code(0);
+    assert_eq!(repository.coord.shell("git config coord.workspace", "").out, "team\n");
+    let strict = Service::start().await;
+    let done = strict.coord().inside(&repository.path("")).run(&install);
+    done.assert_code(3).assert_says("may not choose");
 }

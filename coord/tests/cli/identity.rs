@@ -63,13 +63,13 @@ async fn a_lock_of_the_own_agent_is_refused_with_its_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_cannot_take_the_lock_of_another_one_out_of_the_record() {
+async fn the_lock_of_another_session_stays_in_the_record_while_it_is_held() {
     let world = World::new().await;
     let me = world.clone("me");
     let (first, second) =
         (me.coord.clone().with("SESSION_ID", "s-1"), me.coord.clone().with("SESSION_ID", "s-2"));
     first.json(&["lock", "src/a.rs"]);
-    let done = second.run(&["unlock", "src/a.rs"]);
+    let done = second.run(&["unlock", "src/a.rs", "--fencing-token", "7"]);
     done.assert_code(1).assert_says("coord unlock src/a.rs --session-id s-1");
     assert_eq!(me.record()["src/a.rs"]["session_id"], "s-1");
     second.json(&["unlock", "src/a.rs", "--session-id", "s-1"]);

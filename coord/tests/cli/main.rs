@@ -13,7 +13,9 @@ mod hooks;
 mod identity;
 #[path = "../../../tests/api/imports.rs"]
 mod imports;
+mod links;
 mod mcp;
+mod own_locks;
 mod paths;
 mod push_range;
 mod retries;

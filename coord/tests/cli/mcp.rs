@@ -582,3 +582,34 @@ async fn tools_are_called_with_both_revisions_of_mcp() {
     assert_eq!(done.out.lines().count(), 1, "{done:?}");
     assert!(done.out.contains(&format!("\"id\":{id}")), "{done:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_the_client_registers_counts_from_then_on() {
+    let service = Service::start().await;
+    let coord = service.coord().with("AGENT_ID", "me").with("SESSION_ID", "old");
+    let call = |name: &str, arguments: Value| {
+        json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+            "params": { "name": name, "arguments": arguments } })
+    };
+    let mut running = Running::start(&coord);
+    let mut act = |name: &str, arguments: Value| {
+        running.say(&call(name, arguments));
+        running.next()["result"]["structuredContent"].take()
+    };
+    let session_of = |key: &str| coord.json(&["locks", key])["lock"]["session_id"].clone();
+    act("acquire_lock", json!({ "file_path": "a" }));
+    assert_eq!(session_of("a"), "old");
+    // One that is refused changes nothing.
+    act("register_session", json!({ "session_id": "${NEW}" }));
+    act("acquire_lock", json!({ "file_path": "b" }));
+    assert_eq!(session_of("b"), "old");
+    assert_eq!(act("register_session", json!({ "session_id": "new" }))["success"], true);
+    act("acquire_lock", json!({ "file_path": "c" }));
+    assert_eq!(session_of("c"), "new");
+    // The client of `initialize` as well.
+    act("register_session", json!({}));
+    act("acquire_lock", json!({ "file_path": "d" }));
+    assert_eq!(session_of("d"), "new");
+    running.end_input();
+    running.assert_ends(0);
+}

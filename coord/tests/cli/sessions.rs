@@ -183,10 +183,10 @@ async fn later_commands_of_the_session_have_its_id() {
     let folder = Folder::new();
     let file = folder.path().join("environment").display().to_string();
     let coord = service.coord().with("CLAUDE_ENV_FILE", &file).inside(folder.path());
-    let tricky = json!({ "session_id": "it's; $(touch owned)" }).to_string();
+    let tricky = json!({ "session_id": "it's; `touch owned`" }).to_string();
     coord.shell(START, &tricky).assert_code(0);
     let done = coord.shell(". ./environment && coord whoami --json", "");
-    assert_eq!(done.json()["identity"]["session_id"], "it's; $(touch owned)");
+    assert_eq!(done.json()["identity"]["session_id"], "it's; `touch owned`");
     assert!(!folder.path().join("owned").exists());
 }
 
@@ -205,4 +205,53 @@ async fn ending_a_session_removes_its_locks_from_the_record() {
     let record: serde_json::Value = serde_json::from_str(&record).expect("JSON");
     let left: Vec<_> = record["locks"].as_object().expect("an object").keys().collect();
     assert_eq!(left, ["b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_handoff_is_of_whoever_wrote_it_and_never_an_automatic_note() {
+    let service = Service::start().await;
+    let coord = service.coord().with("AGENT_ID", "me");
+    coord.shell(START, &input("SessionStart")).assert_code(0);
+    coord.shell(END, &input("SessionEnd")).assert_code(0);
+    let done = coord.shell(START, &input("SessionStart"));
+    assert!(!done.out.contains("Newest handoff"), "{done:?}");
+    coord.json(&["handoff", "write", "--summary", "half done", "--session-id", "s-1"]);
+    let done = coord.shell(START, &input("SessionStart"));
+    done.assert_says("Newest handoff, from yourself").assert_says("an earlier session of yours");
+    let other = service.coord().with("AGENT_ID", "other").shell(START, &input("SessionStart"));
+    other.assert_says("Newest handoff, from me").assert_says("written by another agent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_start_of_a_session_says_what_earlier_ones_hold_and_how_to_take_it_over() {
+    let service = Service::start().await;
+    let coord = service.coord().with("AGENT_ID", "me");
+    coord.json(&["session", "start", "--session-id", "s-0"]);
+    coord.json(&["lock", "src/a.rs", "--session-id", "s-0"]);
+    let done = coord.shell(START, &input("SessionStart"));
+    done.assert_says("Your other sessions hold locks: src/a.rs (session s-0).");
+    let adopt = "coord session start --session-id s-1 --adopt";
+    done.assert_says(adopt);
+    coord.shell(adopt, "").assert_code(0);
+    assert_eq!(coord.json(&["locks", "src/a.rs"])["lock"]["session_id"], "s-1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_session_has_lost_is_said_by_the_command_that_learns_it() {
+    for command in [
+        &["lock", "src/b.rs"][..],
+        &["renew", "src/b.rs"],
+        &["guardrails", "check", "ls"],
+        &["doctor"],
+    ] {
+        let service = Service::start().await;
+        let coord = service.coord().with("AGENT_ID", "me").with("SESSION_ID", "s-1");
+        coord.json(&["session", "start"]);
+        coord.json(&["lock", "src/a.rs"]);
+        coord.json(&["lock", "src/b.rs"]);
+        service.silence("s-1").await;
+        service.coord().with("AGENT_ID", "other").json(&["lock", "src/a.rs"]);
+        let done = coord.run(command);
+        assert!(done.err.contains("It has lost locks: src/a.rs"), "{command:?}: {done:?}");
+    }
 }

@@ -43,6 +43,11 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) async fn start() -> Service {
+        Service::start_with(&[]).await
+    }
+
+    /// Starts it with these variables as well.
+    pub(crate) async fn start_with(more: &[(&str, &str)]) -> Service {
         let schema = schema();
         let database = throwaway::database(schema.migrator, schema.functions);
         let database = database.await.expect("a database");
@@ -54,7 +59,9 @@ impl Service {
             ("COORDINATION_API_KEYS", &keys),
             ("COORDINATION_API_KEY_IDENTITIES", IDENTITIES),
         ]
-        .into();
+        .into_iter()
+        .chain(more.iter().copied())
+        .collect();
         let variable = |name: &str| variables.get(name).map(|it| (*it).to_owned());
         let app = App::new(Config::parse(Home::Server, variable).expect("a configuration"));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -74,6 +81,16 @@ impl Service {
 
     pub(crate) fn coord_with(&self, key: &str) -> Coord {
         Coord::at(&self.url).with("COORDINATION_API_KEY", key)
+    }
+
+    /// Makes a session fall silent.
+    #[expect(clippy::disallowed_methods, reason = "a test moves time where no operation can")]
+    pub(crate) async fn silence(&self, session: &str) {
+        let sql = format!(
+            "update agent_session set last_heartbeat_at = clock_timestamp() - interval '1 day'
+             where session_id = '{session}'"
+        );
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&self.db).await.expect("it runs");
     }
 
     /// Makes a lock expire.

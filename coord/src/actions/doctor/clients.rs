@@ -1,21 +1,28 @@
 //! Whether the MCP settings of the clients here agree with what `coord` uses. The invariant: no key
-//! is printed.
-use std::path::Path;
-
-use serde_json::Value;
+//! is printed, and no value of a variable: a file of settings can name any variable anywhere.
+use std::{cell::OnceCell, path::Path};
 
 use super::{
     client_files::{Entry, entries},
+    client_settings::{
+        Filled, KEY_HEADERS, fill, has_known_key, header_of, option_of, passes_on, path_of, url_of,
+        without_secrets,
+    },
     findings::Findings,
+    service::{Identity, identity_of},
 };
 use crate::{
+    actions::hooks::setup::status::{is_on_path, is_program},
     command_line::context::Context,
-    service::settings::{KEY_VARIABLES, Key, URL_VARIABLES, variable},
+    service::settings::{
+        Identity as Names, KEY_VARIABLES, Key, SESSION_VARIABLES, URL_VARIABLES, variable,
+    },
     work_tree::{git::WorkTree, record::canonical_url},
 };
 
-/// The headers in which the service accepts a key.
-const KEY_HEADERS: [&str; 2] = ["authorization", "x-api-key"];
+/// The headers with which a client names its agent and its workspace.
+const AGENT_HEADER: &str = "X-Agent-Id";
+const WORKSPACE_HEADER: &str = "X-Workspace";
 
 /// What `coord` uses.
 struct Used<'a> {
@@ -23,16 +30,24 @@ struct Used<'a> {
     work_tree: Option<&'a WorkTree>,
     /// The agent, if it is known.
     agent_id: &'a str,
+    /// The caller as the service sees it, if it was asked.
+    reached: Option<&'a Identity>,
+    /// The caller as the service sees it with the same key and no name.
+    unnamed: OnceCell<Option<Identity>>,
 }
+
+/// A problem and its remedy.
+type Problem = (String, String);
 
 pub(super) fn check(
     cx: &Context,
     work_tree: Option<&WorkTree>,
-    agent_id: Option<&str>,
+    reached: Option<&Identity>,
     findings: &mut Findings,
 ) {
-    let agent_id = agent_id.unwrap_or(&cx.settings().identity.agent_id);
-    let used = Used { cx, work_tree, agent_id };
+    let named = cx.settings().identity.agent_id.as_str();
+    let agent_id = reached.map_or(named, |identity| identity.agent_id.as_str());
+    let used = Used { cx, work_tree, agent_id, reached, unnamed: OnceCell::new() };
     let (all, unreadable) = entries(work_tree.map(|work_tree| work_tree.top.as_path()));
     for problem in unreadable {
         let remedy = "Correct the file, unless its client allows what is in it.";
@@ -59,15 +74,6 @@ pub(super) fn check(
     }
 }
 
-/// A text of the settings, with the variables in it filled as the client does.
-enum Filled {
-    Text(String),
-    /// A variable that is not set here.
-    Unset(String),
-    /// The client asks for a value.
-    Asked,
-}
-
 impl Used<'_> {
     fn is_coordinator(&self, entry: &Entry) -> bool {
         let settings = &entry.settings;
@@ -82,39 +88,69 @@ impl Used<'_> {
             Filled::Text(url) => url,
             _ => url.to_owned(),
         };
-        let path = url.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
         let is_named = entry.name.to_lowercase().contains("coord");
-        path.ends_with("/mcp") && (is_named || self.is_service(&url))
+        (is_named && path_of(&url).ends_with("/mcp")) || self.is_at_service(&url)
     }
 
-    fn is_service(&self, url: &str) -> bool {
-        let base = url.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
-        let base = base.strip_suffix("/mcp").unwrap_or(base).trim_end_matches('/');
-        canonical_url(base) == canonical_url(self.cx.settings().url.as_str())
+    /// Whether a URL is that of the service, with any path behind it.
+    fn is_at_service(&self, url: &str) -> bool {
+        let url = canonical_url(path_of(url));
+        let rest = url.strip_prefix(&canonical_url(self.cx.settings().url.as_str()));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    fn problems_of_url(&self, entry: &Entry) -> Vec<(String, String)> {
+    fn problems_of_url(&self, entry: &Entry) -> Vec<Problem> {
         let mut problems = Vec::new();
-        match fill(url_of(&entry.settings).unwrap_or_default()) {
-            Filled::Text(url) if !self.is_service(&url) => problems.push(self.other_url(&url)),
+        let url = url_of(&entry.settings).unwrap_or_default();
+        match fill(url) {
+            Filled::Text(filled) if !self.is_at_service(&filled) => {
+                problems.push(self.other_url(url));
+            }
+            Filled::Text(filled) if !path_of(&filled).ends_with("/mcp") => problems.push((
+                "the URL does not end in /mcp".to_owned(),
+                format!("Write {}/mcp.", self.cx.settings().url),
+            )),
             Filled::Unset(name) => problems.push(unset(&name)),
             _ => {}
         }
-        problems.extend(self.problem_of_key(entry));
-        let header = header_of(&entry.settings, &["x-agent-id"]).or_else(|| {
-            let name = entry.settings["env_http_headers"]["X-Agent-Id"].as_str()?;
-            Some(format!("${{{name}}}"))
-        });
-        problems.extend(header.and_then(|header| self.problem_of_agent(&header)));
+        let of_key = self.problem_of_key(entry);
+        let is_same_key = of_key.is_none() && has_known_key(entry);
+        problems.extend(of_key);
+        let header = |name: &str| {
+            header_of(&entry.settings, &[name]).or_else(|| {
+                let name = entry.settings["env_http_headers"][name].as_str()?;
+                Some(format!("${{{name}}}"))
+            })
+        };
+        match header(AGENT_HEADER) {
+            Some(named) => problems.extend(self.problem_of_agent(&named)),
+            None if is_same_key => problems.extend(self.problem_of_unnamed_agent(&format!(
+                "Add the header `{AGENT_HEADER}: {}`.",
+                self.agent_id
+            ))),
+            None => {}
+        }
+        match header(WORKSPACE_HEADER) {
+            Some(named) => problems.extend(self.problem_of_workspace(&named)),
+            None if is_same_key => problems.extend(self.problem_of_unnamed_workspace()),
+            None => {}
+        }
         problems
     }
 
-    fn problems_of_command(&self, entry: &Entry) -> Vec<(String, String)> {
+    fn problems_of_command(&self, entry: &Entry) -> Vec<Problem> {
         let mut problems = Vec::new();
+        problems.extend(self.problem_of_program(entry));
         let set = |name: &str| entry.settings["env"][name].as_str();
-        if let Some(url) = URL_VARIABLES.iter().find_map(|name| set(name)) {
-            match fill(url) {
-                Filled::Text(url) if !self.is_service(&url) => problems.push(self.other_url(&url)),
+        let option = |option: &str, names: &[&str]| {
+            let given = option_of(entry, option);
+            given.or_else(|| names.iter().find_map(|name| set(name)).map(str::to_owned))
+        };
+        if let Some(url) = option("--url", &URL_VARIABLES) {
+            match fill(&url) {
+                Filled::Text(filled) if !self.is_at_service(&filled) => {
+                    problems.push(self.other_url(&url));
+                }
                 Filled::Unset(name) => problems.push(unset(&name)),
                 _ => {}
             }
@@ -122,12 +158,115 @@ impl Used<'_> {
         if let Some(key) = KEY_VARIABLES.iter().find_map(|name| set(name)) {
             problems.extend(self.problem_of_value(entry, key));
         }
-        problems.extend(set("AGENT_ID").and_then(|agent_id| self.problem_of_agent(agent_id)));
+        match option("--agent-id", &["AGENT_ID"]) {
+            Some(named) => problems.extend(self.problem_of_agent(&named)),
+            None if !passes_on(entry, "AGENT_ID") => {
+                let remedy = "Add \"AGENT_ID\" to env_vars.";
+                problems.extend(self.problem_of_unnamed_agent(remedy));
+            }
+            None => {}
+        }
+        if let Some(named) = option("--workspace", &["COORDINATION_WORKSPACE"]) {
+            problems.extend(self.problem_of_workspace(&named));
+        }
+        if let Some(named) = option("--session-id", &SESSION_VARIABLES) {
+            problems.extend(self.problem_of_session(&named));
+        }
         problems.extend(problem_of_passing(entry));
         problems
     }
 
-    fn problem_of_key(&self, entry: &Entry) -> Option<(String, String)> {
+    fn problem_of_program(&self, entry: &Entry) -> Option<Problem> {
+        let named = entry.settings["command"].as_str().unwrap_or_default();
+        let program = match fill(named) {
+            Filled::Text(program) => program,
+            Filled::Unset(name) => return Some(unset(&name)),
+            Filled::Asked => return None,
+        };
+        let top = self.work_tree.map(|work_tree| work_tree.top.as_path());
+        let is_there = match program.contains(['/', '\\']) {
+            true => is_program(&top.unwrap_or(Path::new("")).join(&program)),
+            false => is_on_path(),
+        };
+        (!is_there).then(|| {
+            (
+                format!("the program {named} is not there"),
+                "Name the one that `command -v coord` prints, or install it.".to_owned(),
+            )
+        })
+    }
+
+    /// A session in the settings of a client is the same for all of its sessions.
+    fn problem_of_session(&self, named: &str) -> Option<Problem> {
+        let session = self.cx.settings().identity.session_id.as_str();
+        match fill(named) {
+            Filled::Text(filled) if filled != session => {
+                let here = if session.is_empty() { "none here" } else { session };
+                Some((
+                    format!("the session is {named}, but that of coord is {here}"),
+                    "Name the same session there and in SESSION_ID, or none in the settings."
+                        .to_owned(),
+                ))
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns the caller as the service sees it without names in headers.
+    fn unnamed(&self) -> Option<&Identity> {
+        let identity = self.unnamed.get_or_init(|| {
+            let reached = self.reached?;
+            let names = &self.cx.settings().identity;
+            if names.agent_id.is_empty() && names.workspace.is_empty() {
+                return Some(reached.clone());
+            }
+            let mut settings = self.cx.settings().clone();
+            settings.identity = Names::default();
+            identity_of(&self.cx.with_client(self.cx.client.with_settings(settings)))
+        });
+        identity.as_ref()
+    }
+
+    /// Compares the agent of a client that names none with that of `coord`.
+    fn problem_of_unnamed_agent(&self, remedy: &str) -> Option<Problem> {
+        let other = self.unnamed()?.agent_id.as_str();
+        (other != self.agent_id).then(|| {
+            let used = self.agent_id;
+            let text =
+                format!("no agent is named, so it is {other}, but coord and the hooks are {used}");
+            (text, remedy.to_owned())
+        })
+    }
+
+    /// Compares the workspace of a client that names none with that of `coord`.
+    fn problem_of_unnamed_workspace(&self) -> Option<Problem> {
+        let used = self.reached?.workspace.as_str();
+        let other = self.unnamed()?.workspace.as_str();
+        (other != used).then(|| {
+            (
+                format!(
+                    "no workspace is named, so it is {other}, but coord and the hooks use {used}"
+                ),
+                format!("Add the header `{WORKSPACE_HEADER}: {used}`."),
+            )
+        })
+    }
+
+    fn problem_of_workspace(&self, named: &str) -> Option<Problem> {
+        let used = self.reached.map(|identity| identity.workspace.as_str());
+        match (fill(named), used) {
+            (Filled::Unset(name), _) => Some(unset(&name)),
+            (Filled::Text(workspace), Some(used)) if workspace != used => Some((
+                format!("the workspace is {named}, but coord and the hooks use {used}"),
+                "Name the same workspace there and for coord, or the hooks do not see locks that \
+                 were acquired over MCP."
+                    .to_owned(),
+            )),
+            _ => None,
+        }
+    }
+
+    fn problem_of_key(&self, entry: &Entry) -> Option<Problem> {
         if let Some(name) = entry.settings["bearer_token_env_var"].as_str() {
             return self.problem_of_value(entry, &format!("${{{name}}}"));
         }
@@ -141,7 +280,7 @@ impl Used<'_> {
     }
 
     /// Compares the value of a header or variable with the key that `coord` uses.
-    fn problem_of_value(&self, entry: &Entry, value: &str) -> Option<(String, String)> {
+    fn problem_of_value(&self, entry: &Entry, value: &str) -> Option<Problem> {
         let value = value.trim();
         let bare = match value.get(..7) {
             Some(scheme) if scheme.eq_ignore_ascii_case("bearer ") => value[7..].trim(),
@@ -170,12 +309,12 @@ impl Used<'_> {
         }
     }
 
-    fn problem_of_agent(&self, named: &str) -> Option<(String, String)> {
+    fn problem_of_agent(&self, named: &str) -> Option<Problem> {
         match fill(named) {
             Filled::Unset(name) => Some(unset(&name)),
             Filled::Text(agent_id) if !self.agent_id.is_empty() && agent_id != self.agent_id => {
                 Some((
-                    format!("the agent is {agent_id}, but coord and the hooks are {}", self.agent_id),
+                    format!("the agent is {named}, but coord and the hooks are {}", self.agent_id),
                     "Name the same agent there and in AGENT_ID, or the hooks stop commits of files \
                      that were locked over MCP."
                         .to_owned(),
@@ -185,10 +324,10 @@ impl Used<'_> {
         }
     }
 
-    fn other_url(&self, url: &str) -> (String, String) {
+    fn other_url(&self, url: &str) -> Problem {
         let own = self.cx.settings().url.as_str();
         (
-            format!("the service is {url}, but coord uses {own}"),
+            format!("the service is {}, but coord uses {own}", without_secrets(url)),
             "Name the same address there and for coord.".to_owned(),
         )
     }
@@ -203,7 +342,7 @@ impl Used<'_> {
 
 /// Returns why a client starts `coord mcp` without the key that is set here. Codex passes on the
 /// listed variables only, and Gemini none whose name says that it is a key.
-fn problem_of_passing(entry: &Entry) -> Option<(String, String)> {
+fn problem_of_passing(entry: &Entry) -> Option<Problem> {
     let settings = &entry.settings;
     let name = KEY_VARIABLES.iter().find(|name| variable(name).is_some())?;
     if KEY_VARIABLES.iter().any(|name| settings["env"][*name].is_string()) {
@@ -224,52 +363,6 @@ fn problem_of_passing(entry: &Entry) -> Option<(String, String)> {
     })
 }
 
-fn unset(name: &str) -> (String, String) {
+fn unset(name: &str) -> Problem {
     (format!("{name} is not set here"), format!("Set {name} where the client is started."))
-}
-
-/// Returns the URL of a server. Clients give the member different names.
-fn url_of(settings: &Value) -> Option<&str> {
-    ["url", "httpUrl", "serverUrl"].iter().find_map(|name| settings[*name].as_str())
-}
-
-/// Returns the value of the first of these headers that is set.
-fn header_of(settings: &Value, names: &[&str]) -> Option<String> {
-    let all = ["headers", "http_headers"].iter().filter_map(|member| settings[*member].as_object());
-    let all: Vec<_> = all.flatten().collect();
-    names.iter().find_map(|wanted| {
-        let (_, value) = all.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted))?;
-        value.as_str().map(str::to_owned)
-    })
-}
-
-/// Fills `${NAME}`, `${env:NAME}`, `${NAME:-default}` and `$NAME`.
-fn fill(text: &str) -> Filled {
-    let mut filled = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('$') {
-        filled += before;
-        let (name, after) = match after.strip_prefix('{').and_then(|it| it.split_once('}')) {
-            Some((name, after)) => (name, after),
-            None => {
-                let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
-                let end = after.find(|letter| !is_part(letter)).unwrap_or(after.len());
-                after.split_at(end)
-            }
-        };
-        if name.starts_with("input:") {
-            return Filled::Asked;
-        }
-        let name = name.strip_prefix("env:").unwrap_or(name);
-        let (name, default) = match name.split_once(":-") {
-            Some((name, default)) => (name, Some(default)),
-            None => (name, None),
-        };
-        match variable(name).or_else(|| default.map(str::to_owned)) {
-            Some(value) => filled += &value,
-            None => return Filled::Unset(name.to_owned()),
-        }
-        rest = after;
-    }
-    Filled::Text(filled + rest)
 }

@@ -1,5 +1,6 @@
 //! `coord doctor`: checks what usually goes wrong, and says what to do.
 mod client_files;
+mod client_settings;
 mod clients;
 mod findings;
 mod local;
@@ -39,8 +40,7 @@ pub(super) fn run(matches: &ArgMatches, output: Output) -> Outcome {
     );
     if let Some(cx) = &cx {
         local::check_recorded_settings(work_tree.as_ref(), cx, &mut findings);
-        let agent_id = reached.map(|identity| identity.agent_id);
-        clients::check(cx, work_tree.as_ref(), agent_id.as_deref(), &mut findings);
+        clients::check(cx, work_tree.as_ref(), reached.as_ref(), &mut findings);
     }
     if output.is_json {
         let checks: Vec<_> = findings.list.iter().map(findings::Finding::to_json).collect();

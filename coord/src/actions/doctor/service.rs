@@ -30,9 +30,22 @@ const UNNAMED_AGENT: &str = "cloud-agent";
 const DEFAULT_WORKSPACE: &str = "default";
 
 /// The caller as the service sees it.
+#[derive(Clone, Debug)]
 pub(super) struct Identity {
     pub(super) agent_id: String,
-    workspace: String,
+    pub(super) workspace: String,
+}
+
+impl Identity {
+    fn in_answer(answer: &Answer) -> Option<Identity> {
+        let member = |name: &str| answer.member("identity")[name].as_str().map(str::to_owned);
+        Some(Identity { agent_id: member("agent_id")?, workspace: member("workspace")? })
+    }
+}
+
+/// Asks who the caller is, if the service says so.
+pub(super) fn identity_of(cx: &Context) -> Option<Identity> {
+    Identity::in_answer(&cx.call(IDENTITY, json!({})).ok()?)
 }
 
 /// Checks the service, the key and the identity. Returns the identity, if the service knows it.
@@ -125,23 +138,32 @@ fn check_key(cx: &Context, findings: &mut Findings) -> Option<Identity> {
             return None;
         }
     };
-    let member = |name: &str| answer.member("identity")[name].as_str().map(str::to_owned);
-    if let (Some(agent_id), Some(workspace)) = (member("agent_id"), member("workspace")) {
+    if let Some(identity) = Identity::in_answer(&answer) {
         findings.fine("key", "the service knows the key");
-        return Some(Identity { agent_id, workspace });
+        return Some(identity);
     }
     let set_key = format!(
         "Set {} where this program is started, or run `coord hook install --key-file FILE` in this \
          repository.",
         KEY_VARIABLES[0]
     );
-    match (answer.status, cx.settings().key.is_some()) {
-        (401, false) => findings.problem("key", "no key is set", set_key),
-        (401, true) => findings.problem("key", "the service does not know the key", set_key),
+    match (answer.status, &cx.settings().key_source) {
+        (401, None) => findings.problem("key", "no key is set", set_key),
+        (401, Some(source)) => findings.problem(
+            "key",
+            format!("the service does not know the key of {source}"),
+            format!("Correct the key there: nothing else counts while {source} has one."),
+        ),
         (403, _) => findings.problem(
             "agent",
             describe_failure(&answer, cx.settings()),
             "Leave out what the key is bound to: AGENT_ID, AGENT_TYPE or the workspace.",
+        ),
+        (400 | 422, _) => findings.problem(
+            "agent",
+            describe_failure(&answer, cx.settings()),
+            "Correct the name that is not accepted: AGENT_ID, AGENT_TYPE, SESSION_ID or \
+             COORDINATION_WORKSPACE.",
         ),
         _ => findings.problem(
             "key",

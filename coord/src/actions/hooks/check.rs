@@ -1,5 +1,6 @@
 //! The check of files against the locks of the service. The invariant: a file whose recorded
-//! fencing token is no longer valid never passes.
+//! fencing token is no longer valid never passes, except where no other agent can have held its lock
+//! since: another session of the caller's agent has the next token.
 use std::{cell::Cell, collections::BTreeMap};
 
 use serde_json::Value;

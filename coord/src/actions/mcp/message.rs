@@ -71,6 +71,17 @@ impl Message {
         self.json["params"]["_meta"][REVISION].as_str()
     }
 
+    /// Returns the session that the message registers and names.
+    pub(super) fn registered_session(&self) -> Option<&str> {
+        let session_id = self.json["params"]["arguments"]["session_id"].as_str();
+        session_id.filter(|id| self.calls("register_session") && !id.is_empty())
+    }
+
+    /// Whether the message calls this tool.
+    pub(super) fn calls(&self, tool: &str) -> bool {
+        self.json["method"] == "tools/call" && self.json["params"]["name"] == tool
+    }
+
     /// Returns for how long the service is asked to wait before it answers.
     pub(super) fn wait(&self) -> Duration {
         let seconds = self.json["params"]["arguments"]["wait_seconds"].as_f64().unwrap_or_default();

@@ -3,3 +3,4 @@ mod events;
 mod message;
 mod offline;
 pub(super) mod proxy;
+mod released;

@@ -16,6 +16,7 @@ use super::{
     events::read_events,
     message::{Message, describe_failure, server_error, with_error},
     offline::{self, TOOLS_CHANGED},
+    released::forget,
 };
 use crate::{
     output::{
@@ -78,6 +79,9 @@ struct Proxy {
     /// The `initialize` that this program answered, because the service was not there.
     pending: Mutex<Option<Message>>,
     negotiated: Mutex<Negotiated>,
+    /// The session that the client registered last, which counts before that of the environment: a
+    /// client can begin another session while this program runs.
+    registered: Mutex<Option<String>>,
     /// Held while a message is written, so that messages do not mix.
     writing: Mutex<()>,
     state: Mutex<State>,
@@ -98,6 +102,7 @@ pub(crate) fn serve(client: Client, tools: Option<&str>) -> Outcome {
         path,
         pending: Mutex::default(),
         negotiated: Mutex::default(),
+        registered: Mutex::default(),
         writing: Mutex::default(),
         state: Mutex::default(),
         changed: Condvar::new(),
@@ -306,7 +311,11 @@ impl Proxy {
     }
 
     fn headers(&self) -> Vec<(&'static str, String)> {
-        let identity = self.client.settings().identity.headers();
+        let mut identity = self.client.settings().identity.clone();
+        if let Some(session_id) = &*lock(&self.registered) {
+            identity.session_id.clone_from(session_id);
+        }
+        let identity = identity.headers();
         let mut headers: Vec<_> = identity
             .into_iter()
             .filter(|(_, value, _)| !value.is_empty())
@@ -367,6 +376,7 @@ impl Proxy {
         {
             lock(&self.negotiated).version = Some(version.to_owned());
         }
+        self.follow(message, &json["result"]["structuredContent"]);
         if self.is_abandoned(number) {
             return true;
         }
@@ -378,6 +388,21 @@ impl Proxy {
             _ => self.write(&on_one_line(text)),
         }
         true
+    }
+
+    /// Does on this machine what follows from the answer of a tool.
+    fn follow(&self, message: &Message, answer: &Value) {
+        if answer["success"] != true {
+            return;
+        }
+        if let Some(session_id) = message.registered_session()
+            && HeaderValue::from_str(session_id).is_ok()
+        {
+            *lock(&self.registered) = Some(session_id.to_owned());
+        }
+        if let Some(key) = answer["file_path"].as_str().filter(|_| message.calls("release_lock")) {
+            forget(self.client.with_own_connections(), key);
+        }
     }
 
     fn write(&self, message: &str) {

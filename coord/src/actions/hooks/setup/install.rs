@@ -1,6 +1,7 @@
 //! `coord hook install`.
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -9,8 +10,8 @@ use clap::ArgMatches;
 use super::{
     leftovers::{is_configured, repair, text_of},
     managers::Manager,
-    owner::{Owner, Place},
-    recorded::record_settings,
+    owner::{Owner, Place, resolved},
+    recorded::{check_workspace, record_settings},
     script::{NAMES, block, calls, is_ours, script_of, shell_lines, with_shell_block},
     status::{print_state, say, state_of},
     yaml::{lefthook_hooks, pre_commit_item, with_lefthook_hooks, with_pre_commit_item},
@@ -39,6 +40,7 @@ enum Target {
 /// Installs the two hooks where their owner allows it.
 pub(super) fn install(work_tree: &WorkTree, matches: &ArgMatches, output: Output) -> Outcome {
     let (force, write) = (matches.get_flag("force"), matches.get_flag("manager"));
+    check_workspace(matches, output)?;
     let owner = owner_of(work_tree)?;
     for line in repair(&owner).map_err(failed)? {
         output.print_problem(&line);
@@ -154,7 +156,7 @@ fn install_into_folder(owner: &Owner, force: bool, program: &Path, output: Outpu
     }
     for name in NAMES {
         if is_ours(&text_of(&folder.join(name))) || !is_foreign(&folder.join(name)) {
-            write_hook(folder, name, program).map_err(failed)?;
+            write_hook(owner, name, program).map_err(failed)?;
         }
     }
     say(
@@ -169,19 +171,40 @@ fn install_into_folder(owner: &Owner, force: bool, program: &Path, output: Outpu
 }
 
 /// Writes a hook and renames it into place, so that git never runs half of it.
-fn write_hook(folder: &Path, name: &str, program: &Path) -> io::Result<()> {
-    replace(&folder.join(name), &script_of(name, program), true)
+fn write_hook(owner: &Owner, name: &str, program: &Path) -> io::Result<()> {
+    replace(owner, &owner.folder.join(name), &script_of(name, program), true)
 }
 
-/// Replaces a file by a rename, so that no reader sees half of it. Its permissions stay.
-pub(super) fn replace(path: &Path, text: &str, is_executable: bool) -> io::Result<()> {
-    let mut fresh = path.as_os_str().to_owned();
+/// Replaces a file by a rename, so that no reader sees half of it. Its permissions stay. A symbolic
+/// link stays one, and the file behind it is replaced, unless a link of the repository leads out of
+/// it: a commit can have such links.
+pub(super) fn replace(
+    owner: &Owner,
+    path: &Path,
+    text: &str,
+    is_executable: bool,
+) -> io::Result<()> {
+    let target = resolved(path);
+    let is_of_repository = path.starts_with(&owner.top) && !path.starts_with(&owner.usual_folder);
+    let is_dangling = target.symlink_metadata().is_ok_and(|file| file.is_symlink());
+    if is_dangling || (is_of_repository && !target.starts_with(&owner.top)) {
+        return Err(io::Error::other(format!(
+            "{} is a symbolic link that leads out of the repository, or nowhere",
+            owner.shown(path)
+        )));
+    }
+    if let Some(folder) = target.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let mut fresh = target.as_os_str().to_owned();
     fresh.push(".new-coord");
     let fresh = PathBuf::from(fresh);
-    let earlier = fs::metadata(path).map(|file| file.permissions());
-    // A symbolic link stays one: the file behind it is replaced.
-    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    fs::write(&fresh, text)?;
+    let earlier = fs::metadata(&target).map(|file| file.permissions());
+    // What is there is a leftover or a link, and is not followed.
+    let _ = fs::remove_file(&fresh);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).open(&fresh)?;
+    file.write_all(text.as_bytes())?;
+    drop(file);
     match (is_executable, earlier) {
         (true, _) => make_executable(&fresh)?,
         (false, Ok(permissions)) => fs::set_permissions(&fresh, permissions)?,
@@ -216,10 +239,7 @@ fn write_configuration(owner: &Owner, manager: Manager, output: Output) -> Outco
             Manager::SimpleGitHooks | Manager::Other(_) => None,
         };
         let Some(new) = new else { return Ok(explain_configuration(owner, manager, output)) };
-        if let Some(folder) = file.parent() {
-            fs::create_dir_all(folder).map_err(failed)?;
-        }
-        replace(&file, &new, false).map_err(failed)?;
+        replace(owner, &file, &new, false).map_err(failed)?;
         changed.push(owner.shown(&file));
     }
     if changed.is_empty() {
@@ -287,7 +307,7 @@ fn write_tracked_scripts(owner: &Owner, output: Output) -> Outcome {
             continue;
         }
         let text = if text.is_empty() { "#!/bin/sh\n" } else { &text };
-        replace(&file, &with_shell_block(text, name), true).map_err(failed)?;
+        replace(owner, &file, &with_shell_block(text, name), true).map_err(failed)?;
     }
     say(
         output,

@@ -101,7 +101,7 @@ impl Owner {
 }
 
 /// Returns a path without symbolic links, `.` and `..`. Parts that do not exist stay as they are.
-fn resolved(path: &Path) -> PathBuf {
+pub(super) fn resolved(path: &Path) -> PathBuf {
     let mut clean = PathBuf::new();
     for part in path.components() {
         match part {

@@ -14,7 +14,7 @@ use crate::{
     command_line::{cli::given_settings, context::Context},
     output::{
         console::Output,
-        outcome::{DENIED, DONE, Problem, exit_code_of},
+        outcome::{DENIED, Problem, exit_code_of},
     },
     service::{
         answer::Answer,
@@ -32,6 +32,24 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The workspace of a key that is not bound to one.
 const DEFAULT_WORKSPACE: &str = "default";
+
+/// Refuses a workspace that the key may not choose: once it is recorded, every command of this clone
+/// would be refused. A service that does not answer cannot say so, and the hooks work without it.
+pub(super) fn check_workspace(matches: &ArgMatches, output: Output) -> Result<(), Problem> {
+    let Some(name) = given_settings(matches).workspace else { return Ok(()) };
+    match is_permitted(matches, output, &name) {
+        Ok(false) => Err(Problem {
+            code: DENIED,
+            text: format!(
+                "The key may not choose the workspace {name}, so nothing is installed. A key that \
+                 is bound to a workspace needs no name; if one is recorded here: git config \
+                 --unset coord.workspace"
+            ),
+            is_outage: false,
+        }),
+        _ => Ok(()),
+    }
+}
 
 /// Records the address, the file of the key and the workspace, as far as they are given.
 pub(super) fn record_settings(
@@ -86,11 +104,11 @@ pub(super) fn record_settings(
     Ok(())
 }
 
-/// Returns the absolute path of the file with the key, which has to exist.
+/// Returns the absolute path of the file with the key, without `..`. The file has to exist.
 fn key_file_of(given: &Given) -> Result<Option<String>, Problem> {
     let Some(file) = &given.key_file else { return Ok(None) };
-    let path = std::path::absolute(file)
-        .and_then(|path| path.metadata().map(|_| path))
+    let path = file
+        .canonicalize()
         .map_err(|error| Problem::invalid(format!("--key-file {}: {error}.", file.display())))?;
     Ok(Some(path.display().to_string()))
 }
@@ -143,8 +161,9 @@ fn is_permitted(matches: &ArgMatches, output: Output, workspace: &str) -> Result
     let answer: Answer = cx.call(IDENTITY, json!({}))?;
     match exit_code_of(&answer) {
         DENIED => Ok(false),
-        DONE => Ok(true),
-        _ if answer.member("identity").is_object() => Ok(true),
+        _ if answer.member("identity").is_object() => {
+            Ok(answer.member("identity")["workspace"] == workspace)
+        }
         _ => Err(Problem::unusable(&answer, cx.settings())),
     }
 }

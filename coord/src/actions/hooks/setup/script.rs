@@ -13,8 +13,9 @@ const BEGIN: &str = "# coord: begin, written by `coord hook install --manager`";
 const END: &str = "# coord: end";
 
 /// Sets `coord` to the program of this clone, or else to the one on the path. Fails where there is
-/// neither, so that a shared hook stops nobody who does not use this program.
-const FIND: &str = "coord=$(git config --get coord.program || command -v coord)";
+/// neither, so that a shared hook stops nobody who does not use this program, or has moved it.
+const FIND: &str = "coord=$(git config --get coord.program); [ -x \"$coord\" ] || \
+                    coord=$(command -v coord)";
 
 /// Whether a text is a hook of this program.
 pub(super) fn is_ours(text: &str) -> bool {

@@ -108,17 +108,22 @@ fn with_program(owner: &Owner, state: HookState) -> HookState {
     let scripts = [state.name.to_owned(), format!("{}.legacy", state.name)];
     let is_own_script = scripts.iter().any(|file| is_ours(&text_of(&owner.folder.join(file))));
     match &owner.program {
-        Some(program) if state.runs && !is_own_script && !is_program(program) => HookState {
-            runs: false,
-            reason: format!("coord.program is {}, which is not there any more", program.display()),
-            remedy: Some("Run: coord hook install".to_owned()),
-            ..state
-        },
+        Some(program) if state.runs && !is_own_script && !is_program(program) && !is_on_path() => {
+            HookState {
+                runs: false,
+                reason: format!(
+                    "coord.program is {}, which is not there any more",
+                    program.display()
+                ),
+                remedy: Some("Run: coord hook install".to_owned()),
+                ..state
+            }
+        }
         _ => state,
     }
 }
 
-fn is_program(path: &Path) -> bool {
+pub(crate) fn is_program(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|file| file.is_file() && is_executable(&file))
 }
 
@@ -184,10 +189,14 @@ fn remedy_of_missing_hook(owner: &Owner, name: &str) -> String {
 fn has_program(script: &str) -> bool {
     let program = script.lines().find_map(|line| line.strip_prefix("coord='"));
     let program = program.and_then(|rest| rest.strip_suffix('\'')).unwrap_or_default();
+    is_program(Path::new(&program.replace("'\\''", "'"))) || is_on_path()
+}
+
+/// Whether the shell finds this program by its name.
+pub(crate) fn is_on_path() -> bool {
     let path = variable("PATH").unwrap_or_default();
-    is_program(Path::new(&program.replace("'\\''", "'")))
-        || std::env::split_paths(&path)
-            .any(|folder| is_program(&folder.join(format!("coord{EXE_SUFFIX}"))))
+    std::env::split_paths(&path)
+        .any(|folder| is_program(&folder.join(format!("coord{EXE_SUFFIX}"))))
 }
 
 /// Returns the state of a hook that a manager runs.

@@ -44,7 +44,7 @@ pub(super) fn uninstall(work_tree: &WorkTree, output: Output) -> Outcome {
         };
         match is_empty(&rest) {
             true => fs::remove_file(&file).map_err(failed)?,
-            false => replace(&file, &rest, false).map_err(failed)?,
+            false => replace(&owner, &file, &rest, false).map_err(failed)?,
         }
         done.push(format!("Took the hooks out of {}.", owner.shown(&file)));
     }

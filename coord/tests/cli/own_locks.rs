@@ -1,0 +1,112 @@
+//! Which recorded locks are the caller's own: not those of other agents, whoever has them.
+use serde_json::{Value, json};
+
+use crate::{
+    hooks::{Clone, World},
+    support::{BOSS, Coord},
+};
+
+const COMMIT: [&str; 4] = ["commit", "-q", "-m", "x"];
+
+/// A linked work tree, in which the agent of a bound key works.
+fn boss_beside(me: &Clone) -> Clone {
+    me.must(&["worktree", "add", "-q", "../linked", "-b", "y"]);
+    let path = me.path.join("../linked").canonicalize().expect("a folder");
+    let coord = me.coord.clone().with("COORDINATION_API_KEY", BOSS).with("AGENT_ID", "");
+    Clone { coord: coord.inside(&path), path }
+}
+
+fn change_record(clone: &Clone, key: &str, member: &str, value: &str) {
+    let file = clone.path.join(".coord/locks.json");
+    let mut record: Value =
+        serde_json::from_str(&std::fs::read_to_string(&file).expect("a record")).expect("JSON");
+    record["locks"][key][member] = json!(value);
+    std::fs::write(file, record.to_string()).expect("a file");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_of_another_agent_in_another_work_tree_stops_nobody_after_its_end() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    let boss = boss_beside(&me);
+    boss.coord.json(&["lock", "src/a.rs"]);
+    assert_eq!(boss.record()["src/a.rs"]["agent_id"], "boss", "the agent of the key");
+    me.write("src/a.rs", "mine");
+    me.git(&COMMIT).assert_code(1).assert_says("it is locked by boss");
+    me.coord.run(&["renew", "src/a.rs"]).assert_code(1).assert_says("it is locked by boss");
+    // Given back at another door, which knows nothing of the record.
+    world.service.coord_with(BOSS).json(&["unlock", "src/a.rs"]);
+    me.must(&COMMIT);
+    me.coord.run(&["renew", "src/a.rs"]).assert_code(1).assert_says("it is free");
+    // A record of an earlier version does not name the agent.
+    change_record(&boss, "src/a.rs", "agent_id", "");
+    me.write("src/a.rs", "mine again");
+    me.must(&COMMIT);
+    // Its own agent relies on it, in its own work tree and in others.
+    boss.write("src/a.rs", "theirs");
+    boss.git(&COMMIT).assert_code(1).assert_says("your lock (fencing token 1)");
+    boss.coord.json(&["lock", "src/a.rs"]);
+    world.service.expire("src/a.rs").await;
+    me.coord.json(&["lock", "src/a.rs"]);
+    me.coord.json(&["unlock", "src/a.rs"]);
+    let beside = boss.coord.clone().inside(&me.path);
+    me.write("src/a.rs", "once more");
+    let beside = Clone { coord: beside, path: me.path.clone() };
+    beside.git(&COMMIT).assert_code(1).assert_says("your lock (fencing token 2)");
+    me.must(&COMMIT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_is_released_after_a_restart_by_its_recorded_token() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    let session = |id: &str| -> Coord { me.coord.clone().with("SESSION_ID", id) };
+    session("s-1").json(&["lock", "src/a.rs"]);
+    session("s-2").run(&["unlock", "src/a.rs"]).assert_code(0).assert_says("Released src/a.rs");
+    assert_eq!(me.record(), json!({}));
+    // What another session acquired in another work tree is possibly at work there.
+    me.must(&["worktree", "add", "-q", "../linked", "-b", "y"]);
+    let linked = me.path.join("../linked");
+    session("s-1").json(&["lock", "src/a.rs"]);
+    let done = session("s-2").inside(&linked).run(&["unlock", "src/a.rs"]);
+    done.assert_code(1).assert_says("coord unlock src/a.rs --session-id s-1");
+    // The advice is not given for a lock of another agent.
+    session("s-1").json(&["unlock", "src/a.rs"]);
+    let other = me.coord.clone().with("AGENT_ID", "other").with("SESSION_ID", "s-9");
+    other.json(&["lock", "src/a.rs"]);
+    change_record(&me, "src/a.rs", "agent_id", "");
+    let done = session("s-2").run(&["unlock", "src/a.rs"]);
+    assert_eq!(done.code, 1, "{done:?}");
+    assert!(!done.err.contains("--session-id"), "{done:?}");
+    assert_eq!(me.record()["src/a.rs"]["session_id"], "s-9");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_a_tool_of_coord_mcp_releases_is_not_a_lost_one() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    let release = |coord: &Coord| {
+        let arguments = json!({ "file_path": "src/a.rs" });
+        let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+            "params": { "name": "release_lock", "arguments": arguments } });
+        let done = coord.fed(&["mcp"], &format!("{call}\n"));
+        done.json()["result"]["structuredContent"]["success"].clone()
+    };
+    me.coord.json(&["lock", "src/a.rs"]);
+    // The tool of another agent releases nothing.
+    assert_eq!(release(&me.coord.clone().with("AGENT_ID", "other")), false);
+    assert_eq!(me.record()["src/a.rs"]["fencing_token"], 1);
+    assert_eq!(release(&me.coord), true);
+    assert_eq!(me.record(), json!({}));
+    me.write("src/a.rs", "mine");
+    me.must(&COMMIT);
+    // A lock that was lost meanwhile is still a lost one.
+    me.coord.json(&["lock", "src/a.rs"]);
+    world.service.expire("src/a.rs").await;
+    let other = world.service.coord().with("AGENT_ID", "other");
+    other.json(&["lock", "src/a.rs"]);
+    other.json(&["unlock", "src/a.rs"]);
+    assert_eq!(release(&me.coord), false);
+    me.write("src/a.rs", "again");
+    me.git(&COMMIT).assert_code(1).assert_says("no longer valid");
+}
