@@ -7,38 +7,71 @@ use serde_json::{Map, Value, json};
 use super::{names::nearest, paths::lock_key};
 use crate::{
     operation::input::keywords::{inner_schema, kind, required},
-    values::{Issue, issue::value_error},
+    values::{Issue, issue::value_error, limits::MAX_LIST_ITEMS},
 };
 
 /// The kind of the issue of an unknown member.
 pub(super) const UNKNOWN: &str = "extra_forbidden";
 
+/// How many issues of unknown members and of lock keys an answer has before the rest is only counted.
+const MAX_TOLD: usize = 20;
+
 /// Texts that stand for nothing where no text is asked for.
 const NOTHING: [&str; 5] = ["null", "none", "None", "undefined", "nil"];
+
+/// The issues of arguments that the check of the input cannot find. A call can have a great many, and each
+/// repeats all known names.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    issues: Vec<Issue>,
+    /// How many are not in the list.
+    more: usize,
+}
+
+impl Findings {
+    /// Adds the issue that `describe` returns, unless there are enough.
+    pub(super) fn add(&mut self, describe: impl FnOnce() -> Issue) {
+        match self.issues.len() {
+            MAX_TOLD.. => self.more += 1,
+            _ => self.issues.push(describe()),
+        }
+    }
+
+    /// Returns the issues. The last one says how many there are besides.
+    pub(super) fn into_issues(mut self) -> Vec<Issue> {
+        if let (1.., Some(last)) = (self.more, self.issues.last_mut()) {
+            last.msg.push_str(&format!(" (and {} more such problems)", self.more));
+        }
+        self.issues
+    }
+}
 
 /// Normalizes a value in place. `path` is its place among the arguments.
 pub(super) fn normalize(
     schema: &Value,
     value: &mut Value,
     path: &mut Vec<Value>,
-    issues: &mut Vec<Issue>,
+    findings: &mut Findings,
 ) {
     let schema = inner_schema(schema);
     read_text(schema, value);
     match value {
         Value::String(text) if schema["format"] == "lock-key" => match lock_key(text) {
             Ok(key) => *text = key,
-            Err(refused) => issues.push(Issue::new(value_error(refused), path, &json!(text))),
+            Err(refused) => {
+                findings.add(|| Issue::new(value_error(refused), path, &json!(text)));
+            }
         },
-        Value::Array(items) => {
+        // The check refuses a longer list as a whole.
+        Value::Array(items) if items.len() <= MAX_LIST_ITEMS => {
             for (index, item) in items.iter_mut().enumerate() {
                 path.push(json!(index));
-                normalize(&schema["items"], item, path, issues);
+                normalize(&schema["items"], item, path, findings);
                 path.pop();
             }
         }
         Value::Object(members) if is_closed(schema) => {
-            normalize_members(schema, members, path, issues);
+            normalize_members(schema, members, path, findings);
         }
         _ => {}
     }
@@ -49,27 +82,30 @@ fn normalize_members(
     schema: &Value,
     members: &mut Map<String, Value>,
     path: &mut Vec<Value>,
-    issues: &mut Vec<Issue>,
+    findings: &mut Findings,
 ) {
     let Some(declared) = schema["properties"].as_object() else { return };
     for (name, property) in declared {
         let Some(member) = members.get_mut(name) else { continue };
         path.push(json!(name));
-        normalize(property, member, path, issues);
+        normalize(property, member, path, findings);
         path.pop();
         if !required(schema, name) && is_absent(property, member) {
             members.remove(name);
         }
     }
     for (name, member) in members.iter().filter(|(name, _)| !declared.contains_key(*name)) {
-        path.push(json!(name));
-        issues.push(unknown(name, member, path, &names(declared)));
-        path.pop();
+        findings.add(|| {
+            path.push(json!(name));
+            let issue = unknown(name, member, path, &names(declared));
+            path.pop();
+            issue
+        });
     }
 }
 
 /// Returns the names of declared members.
-pub(super) fn names(declared: &Map<String, Value>) -> Vec<&str> {
+fn names(declared: &Map<String, Value>) -> Vec<&str> {
     declared.keys().map(String::as_str).collect()
 }
 
@@ -189,9 +225,9 @@ mod tests {
     }
 
     fn normalized(mut value: Value) -> (Value, Vec<Issue>) {
-        let mut issues = Vec::new();
-        normalize(&schema(), &mut value, &mut vec![json!("arguments")], &mut issues);
-        (value, issues)
+        let mut findings = Findings::default();
+        normalize(&schema(), &mut value, &mut vec![json!("arguments")], &mut findings);
+        (value, findings.into_issues())
     }
 
     #[test]
@@ -266,5 +302,24 @@ mod tests {
                 (json!(["arguments", "notes"]), "Unknown member `notes`: did you mean `note`?"),
             ]
         );
+    }
+
+    #[test]
+    fn a_great_many_problems_are_counted() {
+        let odd: Map<_, _> = (0..50_000).map(|n| (format!("m{n}"), json!(n))).collect();
+        let ids = vec![json!({ "key": "../a.rs" }); 1_000];
+        for (sent, more) in [
+            (json!(odd), 50_000 - MAX_TOLD),
+            (json!({ "needs": odd }), 50_000 - MAX_TOLD),
+            (json!({ "ids": ids }), 1_000 - MAX_TOLD),
+            (json!({ "ids": vec![json!({ "odd": 1, "odder": 2 }); 1_000] }), 2_000 - MAX_TOLD),
+        ] {
+            let (_, issues) = normalized(sent);
+            assert_eq!(issues.len(), MAX_TOLD);
+            let last = &issues[MAX_TOLD - 1].msg;
+            assert!(last.ends_with(&format!(" (and {more} more such problems)")), "{last}");
+        }
+        let too_long = json!({ "ids": vec![json!({ "key": "../a.rs" }); 1_001] });
+        assert_eq!(normalized(too_long.clone()), (too_long, Vec::new()), "left to the check");
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::arguments::{UNKNOWN, is_absent, is_closed, normalize, unknown};
+use super::arguments::{Findings, UNKNOWN, is_absent, is_closed, normalize, unknown};
 use crate::{
     access::Caller,
     operation::{
@@ -118,16 +118,16 @@ impl ToolForm {
         arguments: &Map<String, Value>,
         caller: Option<&Caller>,
     ) -> (Value, Vec<Issue>) {
-        let (mut input, mut issues) = (Map::new(), Vec::new());
+        let (mut input, mut findings) = (Map::new(), Findings::default());
         for member in &self.members {
             let given = member.argument.as_ref().and_then(|name| arguments.get(name)).cloned();
             let given = given.and_then(|mut value| {
                 let property = &schema["properties"][&member.name];
                 let mut path = vec![json!(ARGUMENTS), json!(member.name)];
-                normalize(property, &mut value, &mut path, &mut issues);
+                normalize(property, &mut value, &mut path, &mut findings);
                 if member.is_required && self.tool.must_have_text(&member.name) && is_empty(&value)
                 {
-                    issues.push(Issue::new(value_error(NOT_BLANK), &path, &value));
+                    findings.add(|| Issue::new(value_error(NOT_BLANK), &path, &value));
                 }
                 (member.is_required || !is_absent(property, &mut value)).then_some(value)
             });
@@ -136,37 +136,43 @@ impl ToolForm {
                 input.insert(member.name.clone(), value);
             }
         }
-        issues.extend(self.unknown(arguments, caller));
-        (input.into(), issues)
+        self.find_unknown(arguments, caller, &mut findings);
+        (input.into(), findings.into_issues())
     }
 
-    /// Returns the issues of the arguments that the tool does not have. One that names the caller is not
+    /// Adds the issues of the arguments that the tool does not have. One that names the caller is not
     /// needed and does no harm, as long as it names the caller.
-    fn unknown(&self, arguments: &Map<String, Value>, caller: Option<&Caller>) -> Vec<Issue> {
+    fn find_unknown(
+        &self,
+        arguments: &Map<String, Value>,
+        caller: Option<&Caller>,
+        findings: &mut Findings,
+    ) {
         let known: Vec<_> = self.arguments().collect();
-        let unknown_ones = arguments.iter().filter(|(name, _)| !known.contains(&name.as_str()));
-        let issues = unknown_ones.filter_map(|(name, value)| {
-            let path = [json!(ARGUMENTS), json!(name)];
+        for (name, value) in arguments.iter().filter(|(name, _)| !known.contains(&name.as_str())) {
+            let path = || [json!(ARGUMENTS), json!(name)];
             if !IDENTITY_MEMBERS.contains(&name.as_str()) {
-                return Some(unknown(name, value, &path, &known));
+                findings.add(|| unknown(name, value, &path(), &known));
+                continue;
             }
-            let caller = caller?;
+            let Some(caller) = caller else { continue };
             let (own, header) = match name.as_str() {
                 "agent_id" => (Some(caller.agent_id.as_str()), "X-Agent-Id"),
                 "agent_type" => (Some(caller.agent_type.as_str()), "X-Agent-Type"),
                 _ => (caller.session_id.as_deref(), "X-Session-Id"),
             };
-            let is_harmless = is_empty(value) || value.as_str() == own;
-            (!is_harmless).then(|| {
+            if is_empty(value) || value.as_str() == own {
+                continue;
+            }
+            findings.add(|| {
                 let own = own.map_or("none".to_owned(), |own| format!("`{own}`"));
                 let text = format!(
                     "Unknown member `{name}`: the key and the header {header} name the caller \
                      (now {own}); leave it out"
                 );
-                Issue::new((UNKNOWN, text), &path, value)
-            })
-        });
-        issues.collect()
+                Issue::new((UNKNOWN, text), &path(), value)
+            });
+        }
     }
 
     /// Iterates over the names of the arguments that narrow an answer.

@@ -8,6 +8,8 @@ use axum::{
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
 
+use crate::values::limits::MAX_ID_BYTES;
+
 const PARSE_ERROR: i64 = -32700;
 const INVALID_REQUEST: i64 = -32600;
 const INVALID_PARAMS: i64 = -32602;
@@ -155,9 +157,21 @@ fn initialize_problem(params: &Value) -> Option<String> {
     Some(format!("`params` of initialize: `{name}` must be {expected}"))
 }
 
+fn invalid(text: &str) -> Refusal {
+    invalid_request(INVALID_REQUEST, format!("Invalid Request: {text}"))
+}
+
+/// Refuses what cannot be the id of a request.
+fn check_id(name: &str, id: &Value) -> Result<(), Refusal> {
+    if id.is_i64() || id.as_str().is_some_and(|text| text.len() <= MAX_ID_BYTES) {
+        return Ok(());
+    }
+    let expected = format!("text of at most {MAX_ID_BYTES} bytes or an integer of 64 bits");
+    Err(invalid(&format!("`{name}` must be {expected}")))
+}
+
 /// Returns what a message asks for, if it is a message.
 fn asks(message: &Value) -> Result<Asks, Refusal> {
-    let invalid = |text: &str| invalid_request(INVALID_REQUEST, format!("Invalid Request: {text}"));
     if !message.is_object() || message["jsonrpc"] != "2.0" {
         return Err(invalid("expected an object with `jsonrpc`: \"2.0\""));
     }
@@ -167,16 +181,13 @@ fn asks(message: &Value) -> Result<Asks, Refusal> {
     // A notification has no answer, so it runs no operation.
     let Some(id) = message.get("id") else {
         let cancelled = &message["params"]["requestId"];
-        let is_cancellation = method == "notifications/cancelled" && !cancelled.is_null();
-        return Ok(if is_cancellation {
-            Asks::Cancellation(cancelled.to_string())
-        } else {
-            nothing
-        });
+        if method != "notifications/cancelled" || cancelled.is_null() {
+            return Ok(nothing);
+        }
+        check_id("requestId", cancelled)?;
+        return Ok(Asks::Cancellation(cancelled.to_string()));
     };
-    if !(id.is_string() || id.is_i64()) {
-        return Err(invalid("`id` must be text or an integer of 64 bits"));
-    }
+    check_id("id", id)?;
     let params = &message["params"];
     let wrong = |text: &str| {
         let (status, id, code) = (StatusCode::OK, id.clone(), INVALID_PARAMS);

@@ -21,8 +21,14 @@ const SYNONYMS: [&[&str]; 12] = [
 /// The least similarity of a name that is suggested.
 const LEAST: f64 = 0.5;
 
+/// The longest name, in bytes, that is compared: the comparison takes the product of both lengths.
+const MAX_COMPARED_BYTES: usize = 64;
+
 /// Returns the known name that is most like a given one, if any is.
 pub(super) fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    if given.len() > MAX_COMPARED_BYTES {
+        return None;
+    }
     let given = words(given);
     let scored = known.map(|name| (similarity(&given, &words(name)), name));
     let best = scored.max_by(|(one, _), (other, _)| one.total_cmp(other));
@@ -99,5 +105,7 @@ mod tests {
             assert_eq!(nearest(given, known.iter().copied()), Some(expected), "{given}");
         }
         assert_eq!(nearest("colour", lock.into_iter()), None);
+        let long = "ttl_".repeat(250_000);
+        assert_eq!(nearest(&long, lock.into_iter()), None);
     }
 }

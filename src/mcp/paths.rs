@@ -4,7 +4,7 @@
 //! Only spellings that are plausible mistakes are refused. `app/[id]/page.tsx`, `src/a b.ts` and
 //! `src/a,b.rs` are names of files. A name that begins with `./` is taken as it is where a rule would
 //! otherwise see a mention or a list.
-use crate::values::LockKey;
+use crate::values::{LockKey, LockKeyError, lock_key::MAX_SPELLING_BYTES};
 
 /// Folders that are usually at the root of a repository.
 const TOP_FOLDERS: [&str; 20] = [
@@ -33,27 +33,51 @@ const TOP_FOLDERS: [&str; 20] = [
 /// Folders that hold one folder for each user.
 const HOMES: [&str; 3] = ["home", "Users", "users"];
 
-/// Returns the key that a text names.
+/// How many parts around a path are removed to find the key that was meant.
+const MAX_PARTS: usize = 16;
+
+/// Why a text is not a path from the root of a repository.
+#[derive(Debug)]
+enum Refusal {
+    /// A part that does not belong to a key, what is left without it, and how to lock a file that is named
+    /// like this.
+    Part { what: &'static str, rest: String, hint: String },
+    /// Several paths, of which this is the first.
+    Several { first: String },
+    /// Something that names no single file.
+    NoFile(&'static str),
+}
+
+/// Returns the key that a text names. A text that is longer than any key is left to the check of the input.
 ///
 /// # Errors
 /// Says why the text is not a path from the root of a repository, with the key that was probably meant.
 pub(super) fn lock_key(text: &str) -> Result<String, String> {
+    if text.len() > MAX_SPELLING_BYTES {
+        return Ok(text.to_owned());
+    }
+    read(text).map_err(Refusal::text)
+}
+
+/// Returns the key that a text names, or what is left of the text without the part that is refused.
+fn read(text: &str) -> Result<String, Refusal> {
     let text = text.trim();
     if let Some(inner) = within_quotes(text) {
         return Err(refusal("quotation marks around a path", inner));
     }
     if let Some(path) = file_url(text) {
-        return Err(refusal("a URL", &path));
+        return Err(refusal("a URL", path));
     }
     if has_scheme(text) {
-        return Err("a URL is not a path; expected a path from the root of the repository".into());
+        let problem = "a URL is not a path; expected a path from the root of the repository";
+        return Err(Refusal::NoFile(problem));
     }
     let is_namespaced = LockKey::parse(text).is_ok_and(|key| !key.is_file());
     if is_namespaced && !text.is_empty() && text.contains(':') {
         return Ok(text.to_owned());
     }
     if text.contains("\\ ") {
-        return Err(refusal("an escaped space", &text.replace("\\ ", " ")));
+        return Err(refusal("an escaped space", text.replace("\\ ", " ")));
     }
     let path = text.replace('\\', "/");
     check_decoration(&path)?;
@@ -63,24 +87,64 @@ pub(super) fn lock_key(text: &str) -> Result<String, String> {
     Ok(path)
 }
 
-/// Returns the text of a refusal. What was probably meant is itself checked.
-fn refusal(what: &str, meant: &str) -> String {
-    let expected = "expected a path from the root of the repository";
-    match meant_key(meant) {
-        Some(key) => format!("{what} is not part of a key; {expected}, probably `{key}`"),
-        None => format!("{what} is not part of a key; {expected}, such as `src/main.rs`"),
+/// Returns the refusal of a part that does not belong to a key.
+fn refusal(what: &'static str, rest: impl Into<String>) -> Refusal {
+    Refusal::Part { what, rest: rest.into(), hint: String::new() }
+}
+
+impl Refusal {
+    /// Returns what is left without the refused part, unless nothing is.
+    fn rest(self) -> Option<String> {
+        match self {
+            Self::Part { rest, .. } | Self::Several { first: rest } => Some(rest),
+            Self::NoFile(_) => None,
+        }
+    }
+
+    /// Says what is refused, and which key was probably meant.
+    fn text(self) -> String {
+        match self {
+            Self::Part { what, rest, hint } => {
+                let expected = "expected a path from the root of the repository";
+                let meant = match meant_key(rest) {
+                    Some(key) => format!("probably `{key}`"),
+                    None => "such as `src/main.rs`".to_owned(),
+                };
+                format!("{what} is not part of a key; {expected}, {meant}{hint}")
+            }
+            Self::Several { first } => {
+                let meant = meant_key(first).map(|key| format!(", the first one probably `{key}`"));
+                format!(
+                    "several paths in one text; expected one path for each key{} (for one name that \
+                     contains a comma or a space: begin it with `./`)",
+                    meant.unwrap_or_default()
+                )
+            }
+            Self::NoFile(problem) => problem.to_owned(),
+        }
     }
 }
 
-/// Returns the key that is left of a text when the parts that were refused are gone.
-fn meant_key(text: &str) -> Option<String> {
-    let text = text.trim();
-    let key = match lock_key(text) {
-        Ok(key) => key,
-        Err(refused) => refused.split("probably `").nth(1)?.split('`').next()?.to_owned(),
-    };
-    let key = LockKey::parse(&key).ok()?;
-    (!key.as_str().is_empty()).then(|| key.as_str().to_owned())
+/// Returns the key that is left of a text without the parts that are refused, if one is. Without a limit,
+/// a text of nothing but such parts would be read once for each of them.
+fn meant_key(text: String) -> Option<String> {
+    let mut rest = text;
+    for _ in 0..MAX_PARTS {
+        match read(&rest) {
+            Ok(key) => return plain_key(&key),
+            Err(refused) => rest = refused.rest()?,
+        }
+    }
+    None
+}
+
+/// Returns the spelling of a key in which a call is sure to take it.
+fn plain_key(key: &str) -> Option<String> {
+    let key = LockKey::parse(key).ok().filter(|key| !key.as_str().is_empty())?;
+    let spellings = [key.as_str().to_owned(), format!("./{}", key.as_str())];
+    spellings.into_iter().find(|spelling| {
+        read(spelling).is_ok_and(|taken| LockKey::parse(&taken).as_ref() == Ok(&key))
+    })
 }
 
 fn within_quotes(text: &str) -> Option<&str> {
@@ -110,10 +174,10 @@ fn has_scheme(text: &str) -> bool {
 }
 
 /// Refuses a mention, a line number, and punctuation of the sentence around a path.
-fn check_decoration(path: &str) -> Result<(), String> {
+fn check_decoration(path: &str) -> Result<(), Refusal> {
     if let Some(rest) = path.strip_prefix('@').filter(|rest| rest.contains(['/', '.'])) {
         let hint = format!(" (for a name that begins with @: `./{path}`)");
-        return Err(refusal("a mention with `@`", rest) + &hint);
+        return Err(Refusal::Part { what: "a mention with `@`", rest: rest.to_owned(), hint });
     }
     if let Some(rest) = path.strip_prefix("- ").or_else(|| path.strip_prefix("* ")) {
         return Err(refusal("the mark of a list", rest));
@@ -146,7 +210,7 @@ fn without_position(path: &str) -> Option<&str> {
 }
 
 /// Refuses several paths in one text.
-fn check_list(path: &str) -> Result<(), String> {
+fn check_list(path: &str) -> Result<(), Refusal> {
     let lines: Vec<_> = path.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let parts: Vec<_> = path.split([',', ';']).map(str::trim).collect();
     let spaced: Vec<_> = path.split(' ').filter(|part| !part.is_empty()).collect();
@@ -171,11 +235,7 @@ fn check_list(path: &str) -> Result<(), String> {
     if is_literal && lines.len() == 1 {
         return Ok(());
     }
-    let key = meant_key(first).unwrap_or_else(|| first.to_owned());
-    Err(format!(
-        "several paths in one text; expected one path for each key, the first one probably `{key}` \
-         (for one name that contains a comma or a space: begin it with `./`)"
-    ))
+    Err(Refusal::Several { first: first.to_owned() })
 }
 
 /// Whether the last segment has an extension, such as `.rs`.
@@ -189,11 +249,12 @@ fn has_extension(path: &str) -> bool {
 }
 
 /// Refuses what does not begin at the root of a repository.
-fn check_root(path: &str) -> Result<(), String> {
+fn check_root(path: &str) -> Result<(), Refusal> {
     let is_drive = path.as_bytes().get(1) == Some(&b':')
         && path.starts_with(|letter: char| letter.is_ascii_alphabetic());
     if path.starts_with('/') || is_drive {
-        return Err(refusal("what comes before the root of the repository", &behind_root(path)));
+        let path = if is_drive { &path[2..] } else { path };
+        return Err(refusal("what comes before the root of the repository", behind_root(path)));
     }
     let first = path.split('/').next().unwrap_or_default();
     let is_variable = first.starts_with("${")
@@ -205,13 +266,25 @@ fn check_root(path: &str) -> Result<(), String> {
         let rest = path.split_once('/').map(|(_, rest)| rest).unwrap_or_default();
         let rest =
             if is_variable { rest.to_owned() } else { behind_root(&format!("/home/x/{rest}")) };
-        return Err(refusal(what, &rest));
+        return Err(refusal(what, rest));
     }
-    if LockKey::parse(path).is_err() && path.split('/').any(|segment| segment == "..") {
-        let rest: Vec<_> = path.split('/').skip_while(|it| ["..", "."].contains(it)).collect();
-        return Err(refusal("`..` above the root of the repository", &rest.join("/")));
+    if LockKey::parse(path) == Err(LockKeyError::Escapes) && path.split('/').any(|it| it == "..") {
+        return Err(refusal("`..` above the root of the repository", within_root(path)));
     }
     Ok(())
+}
+
+/// Resolves the `..` of a path, and removes those that lead above its start.
+fn within_root(path: &str) -> String {
+    let mut segments = Vec::new();
+    for segment in path.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            segment => segments.push(segment),
+        }
+    }
+    segments.join("/")
 }
 
 /// Guesses the part of an absolute path that is within the repository: from a folder that is usually at its
@@ -244,29 +317,27 @@ fn behind_worktree(segments: &[&str]) -> Option<String> {
 }
 
 /// Refuses folders, patterns, files of git itself and files of another work tree.
-fn check_folders(path: &str) -> Result<(), String> {
+fn check_folders(path: &str) -> Result<(), Refusal> {
     let segments: Vec<_> = path.split('/').filter(|it| !["", "."].contains(it)).collect();
     if segments.contains(&".git") {
-        return Err("files in `.git` belong to git and need no lock; expected a file of the \
-                    repository"
-            .into());
+        return Err(Refusal::NoFile(
+            "files in `.git` belong to git and need no lock; expected a file of the repository",
+        ));
     }
     if let Some(rest) = behind_worktree(&segments) {
-        return Err(refusal("the folder of a work tree", &rest));
+        return Err(refusal("the folder of a work tree", rest));
     }
     if is_pattern(path, &segments) {
-        return Err(
-            "a pattern locks nothing that it matches; expected the path of one file, and one \
-                    call for each file"
-                .into(),
-        );
+        return Err(Refusal::NoFile(
+            "a pattern locks nothing that it matches; expected the path of one file, and one call \
+             for each file",
+        ));
     }
     if path.ends_with('/') || (segments.is_empty() && !path.is_empty()) {
-        return Err(
-            "a folder locks nothing that is in it; expected the path of one file, and one \
-                    call for each file"
-                .into(),
-        );
+        return Err(Refusal::NoFile(
+            "a folder locks nothing that is in it; expected the path of one file, and one call for \
+             each file",
+        ));
     }
     Ok(())
 }
@@ -356,6 +427,12 @@ mod tests {
             ("src/a.rs\nsrc/b.rs", "src/a.rs"),
             ("README.md, LICENSE", "README.md"),
             ("../src/a.rs", "src/a.rs"),
+            ("src/../../x", "x"),
+            ("src/../../lib/./a.rs", "lib/a.rs"),
+            ("c:main.rs", "main.rs"),
+            ("c:src/main.rs", "src/main.rs"),
+            ("'./@types/a.d.ts'", "./@types/a.d.ts"),
+            ("<<<<src/a.rs>>>>", "src/a.rs"),
             (".claude/worktrees/x/src/a.rs", "src/a.rs"),
             ("/home/me/project/.claude/worktrees/x/src/a.rs", "src/a.rs"),
             (".worktrees/x/a.rs", "a.rs"),
@@ -380,6 +457,106 @@ mod tests {
         ] {
             let refused = lock_key(text).expect_err(text);
             assert!(refused.contains(expected), "{text}: {refused}");
+        }
+    }
+
+    /// Parts of texts, so that generated texts meet every rule, in every order.
+    const PARTS: [&str; 48] = [
+        "/",
+        "/",
+        "..",
+        "../",
+        ".",
+        "./",
+        "c:",
+        "C:\\",
+        ":",
+        "::",
+        "<",
+        ">",
+        "\"",
+        "\"",
+        "'",
+        "`",
+        "@",
+        "- ",
+        "* ",
+        "file:",
+        "file://",
+        "https://",
+        "src",
+        "src/a.rs",
+        "main.rs",
+        "x",
+        "#L1",
+        ":12",
+        ",",
+        ", ",
+        "; ",
+        " ",
+        "\\",
+        "\\ ",
+        "~",
+        "$PWD",
+        "${x}",
+        "\n",
+        "\u{e9}",
+        "\u{201c}",
+        "\u{201d}",
+        ".worktrees/",
+        "home/",
+        "{a,b}",
+        "*",
+        "%2e",
+        "\0",
+        ".git",
+    ];
+
+    #[test]
+    fn every_text_is_read_and_every_suggestion_is_taken() {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = |most: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state >> 33).expect("31 bits") % most
+        };
+        let mut suggestions = 0;
+        for _ in 0..20_000 {
+            let text: String = (0..=next(7)).map(|_| PARTS[next(PARTS.len())]).collect();
+            let Err(refused) = lock_key(&text) else { continue };
+            let Some((_, rest)) = refused.split_once("probably `") else { continue };
+            let end = [rest.find("` (for"), rest.strip_suffix('`').map(str::len)];
+            let key = &rest[..end.into_iter().flatten().next().expect("the end of the key")];
+            assert_eq!(lock_key(key).as_deref(), Ok(key), "{text:?}: {refused}");
+            assert!(LockKey::parse(key).is_ok(), "{text:?}: {refused}");
+            suggestions += 1;
+        }
+        assert!(suggestions > 2_000, "{suggestions}");
+    }
+
+    #[test]
+    fn a_text_of_nothing_but_marks_is_refused_without_a_key() {
+        for (open, close) in [
+            ("<", ">"),
+            ("\"", "\""),
+            ("- ", ""),
+            ("file:", ""),
+            ("@./", ""),
+            ("", ":"),
+            ("", ":1"),
+            ("~/", ""),
+            ("$A/", ""),
+            ("c:", ""),
+            (".worktrees/x/", ""),
+            ("../", ""),
+        ] {
+            for count in [100, MAX_SPELLING_BYTES / 8 / (open.len() + close.len())] {
+                let text = format!("{}a{}", open.repeat(count), close.repeat(count));
+                let _ = lock_key(&text).map_err(|refused| assert!(refused.len() < 40_000));
+            }
+            let long = format!("{}a{}", open.repeat(500_000), close.repeat(500_000));
+            assert_eq!(lock_key(&long), Ok(long.clone()), "left to the check of the input");
         }
     }
 }

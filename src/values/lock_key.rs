@@ -11,7 +11,7 @@ pub(crate) const MAX_BYTES: usize = 1024;
 
 /// The maximum size of a key before it is canonical, in bytes. Each pass over a key costs time, and no
 /// plausible spelling is longer.
-const MAX_SPELLING_BYTES: usize = 16 * MAX_BYTES;
+pub(crate) const MAX_SPELLING_BYTES: usize = 16 * MAX_BYTES;
 
 /// The maximum number of passes that change a key. White space and dots can be nested so that each pass
 /// removes only a few characters, which would take quadratic time.

@@ -137,6 +137,9 @@ impl Operation for SubmitWork {
 /// The members of `agent_requirements`.
 const REQUIREMENTS: [&str; 2] = ["archetype", "min_trust_level"];
 
+/// How many unknown requirements an answer names.
+const MAX_UNKNOWN: usize = 20;
+
 /// Returns the problem of a requirement that the service does not know, with the known ones. Where the name
 /// is close to a known one, that is named first.
 fn unknown_requirement(name: &str) -> String {
@@ -166,12 +169,16 @@ impl<Dependency: Clone + PartialEq + Serialize> NewTask<Dependency> {
     /// Returns what the schema cannot express: requirements that nothing would check, and a deadline that
     /// is not after `not_before`. `loc` is the path to the task.
     pub(super) fn issues(&self, loc: &[Value]) -> Vec<Issue> {
-        let requirements = self.agent_requirements.iter();
-        let unknown = requirements.flat_map(|it| &it.others).map(|(name, value)| {
+        let others = || self.agent_requirements.iter().flat_map(|it| &it.others);
+        let unknown = others().take(MAX_UNKNOWN).map(|(name, value)| {
             let loc = [loc, &[json!("agent_requirements"), json!(name)]].concat();
             Issue::new(value_error(unknown_requirement(name)), &loc, value)
         });
         let mut issues: Vec<_> = unknown.collect();
+        let more = others().count() - issues.len();
+        if let (1.., Some(last)) = (more, issues.last_mut()) {
+            last.msg.push_str(&format!(" (and {more} more unknown requirements)"));
+        }
         if matches!((self.deadline, self.not_before), (Some(end), Some(begin)) if end <= begin) {
             let loc = [loc, &[json!("deadline")]].concat();
             let problem = value_error("expected a time after not_before");

@@ -208,6 +208,40 @@ async fn unknown_arguments_are_refused_with_the_nearest_name() {
 }
 
 #[tokio::test]
+async fn a_great_many_problems_are_counted() {
+    let service = Service::start().await;
+    let mcp = Mcp::new(service.client()).offered("all");
+    let odd: Value = (0..50_000).map(|n| (format!("m{n}"), json!(n))).collect();
+    let told = issues(&mcp, "acquire_lock", odd.clone()).await;
+    assert_eq!(told.len(), 21, "one is the missing key");
+    assert!(told[20].1.ends_with(" (and 49980 more such problems)"), "{:?}", told[20]);
+    let task = json!({ "task_type": "t", "description": "d", "agent_requirements": odd });
+    assert_eq!(issues(&mcp, "submit_work", task).await.len(), 20);
+    let keys = json!({ "file_paths": vec!["@src/a.rs"; 1_000] });
+    assert_eq!(issues(&mcp, "check_locks", keys).await.len(), 20);
+    let keys = json!({ "file_paths": vec!["../a.rs"; 50_000] });
+    assert_eq!(issues(&mcp, "check_locks", keys).await[0].1, "List should have at most 1000 items");
+    // Names are compared where both are short.
+    for name in ["ttl_".repeat(200_000), "x".repeat(900_000)] {
+        let mut lock = json!({ "file_path": "a.rs" });
+        lock[&name] = json!(5);
+        let call = json!({ "name": "acquire_lock", "arguments": lock });
+        let answer = mcp.send("tools/call", call).await;
+        assert_eq!(answer.json["result"]["structuredContent"]["status_code"], 422);
+        let (code, told) = mcp.failure("tools/call", json!({ "name": name })).await;
+        assert_eq!(code, -32602);
+        assert!(told.ends_with("call tools/list for the offered tools"));
+    }
+    // The same over plain HTTP.
+    let task = json!({ "task_type": "t", "task_description": "d", "agent_requirements": odd });
+    let refused = service.client().post("/work/submit", task).await;
+    let told = refused.json["detail"].as_array().expect("a list");
+    assert_eq!((refused.status.as_u16(), told.len()), (422, 20));
+    let last = told[19]["msg"].as_str().expect("text");
+    assert!(last.ends_with(" (and 49980 more unknown requirements)"), "{last}");
+}
+
+#[tokio::test]
 async fn the_session_of_the_connection_can_be_repeated_as_an_argument() {
     let service = Service::start().await;
     let mcp = Mcp::new(service.client()).header("mcp-session-id", "c-1");

@@ -56,6 +56,37 @@ async fn what_is_not_a_path_from_the_root_is_refused_with_the_key_that_was_meant
 }
 
 #[tokio::test]
+async fn no_key_stops_the_service() {
+    let service = Service::start().await;
+    let mcp = Mcp::new(service.client());
+    for (text, meant) in [
+        ("src/../../x".to_owned(), "probably `x`"),
+        ("c:main.rs".to_owned(), "probably `main.rs`"),
+        ("a:::::".to_owned(), "such as"),
+        (format!("{}a{}", "<".repeat(8_000), ">".repeat(8_000)), "such as"),
+        (format!("{}a", "- ".repeat(8_000)), "such as"),
+        (format!("{}a", "file:".repeat(3_000)), "such as"),
+        (format!("{}a{}", "<".repeat(400_000), ">".repeat(400_000)), "at most 1024 bytes"),
+        (format!("{}a", "file:".repeat(150_000)), "at most 1024 bytes"),
+        (format!("a{}", ":".repeat(800_000)), "at most 1024 bytes"),
+    ] {
+        let failed = mcp.tool_failure("acquire_lock", json!({ "file_path": text })).await;
+        assert_eq!(failed["detail"][0]["loc"], json!(["arguments", "file_path"]));
+        let told = failed["detail"][0]["msg"].as_str().expect("text");
+        assert!(told.contains(meant), "{text:.40}: {told:.300}");
+    }
+    // A key that is taken as it is cannot be suggested without its `./`.
+    let quoted = json!({ "file_path": "'./@types/a.d.ts'" });
+    let failed = mcp.tool_failure("acquire_lock", quoted).await;
+    let told = failed["detail"][0]["msg"].as_str().expect("text");
+    assert!(told.contains("probably `./@types/a.d.ts`"), "{told}");
+    assert_eq!(
+        mcp.tool("acquire_lock", json!({ "file_path": "a.rs" })).await["action"],
+        "acquired"
+    );
+}
+
+#[tokio::test]
 async fn names_of_files_and_namespaced_keys_are_locked_as_they_are() {
     let service = Service::start().await;
     let mcp = Mcp::new(service.client());

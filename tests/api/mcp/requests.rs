@@ -133,3 +133,30 @@ async fn a_lifetime_out_of_range_is_refused_with_the_range() {
     let locked = mcp.tool("acquire_lock", json!({ "file_path": "a.rs" })).await;
     assert_eq!(locked.get("expected"), None::<&Value>);
 }
+
+#[tokio::test]
+async fn the_id_of_a_request_is_an_integer_or_a_short_text() {
+    let service = Service::start().await;
+    let mcp = Mcp::new(service.client()).header("mcp-session-id", "c-1");
+    let lock = json!({ "name": "acquire_lock",
+        "arguments": { "file_path": "a.rs", "wait_seconds": 5 } });
+    let call =
+        |id: &Value| json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": lock });
+    let cancellation = |id: &Value| json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": id } });
+    for id in [json!(7), json!(-7), json!("x".repeat(256)), json!("\u{0}".repeat(256))] {
+        let answer = mcp.client.post("/mcp", call(&id)).await;
+        assert_eq!((answer.status.as_u16(), &answer.json["id"]), (200, &id), "{}", answer.text);
+        assert_eq!(mcp.client.post("/mcp", cancellation(&id)).await.status, 202);
+    }
+    let long = (0..700).map(|n| format!("{n:09}")).collect::<String>();
+    for id in [json!(long), json!(1.5), json!({ "id": 7 }), json!([7]), json!(true)] {
+        for (message, name) in [(call(&id), "`id`"), (cancellation(&id), "`requestId`")] {
+            let answer = mcp.client.post("/mcp", message).await;
+            assert_eq!(answer.status, 400, "{:.200}", answer.text);
+            let error = &answer.json["error"];
+            assert_eq!(error["code"], -32600, "{:.200}", answer.text);
+            let told = error["message"].as_str().expect("text");
+            assert!(told.contains(name) && told.contains("text of at most 256 bytes"), "{told}");
+        }
+    }
+}
