@@ -27,5 +27,8 @@ create unique index mcp_call_of_connection
 on mcp_call (workspace, agent_id, connection_id, request_id) where connection_id <> '';
 create index mcp_call_without_connection on mcp_call (workspace, agent_id, request_id)
 where connection_id = '';
+-- Finds what was taken under an idempotency key, when its stored answer is given again.
+create index mcp_call_by_key on mcp_call (workspace, agent_id, idempotency_key)
+where idempotency_key is not null and taken is not null;
 -- Finds the oldest rows of all workspaces, for retention.
 create index mcp_call_by_age on mcp_call (due_at);

@@ -9,7 +9,6 @@ use http::{HeaderMap, HeaderName, StatusCode, request::Parts};
 use rmcp::{ErrorData, RoleServer, service::RequestContext};
 use serde_json::{Map, Value};
 use tracing::{Instrument as _, Span};
-use uuid::Uuid;
 
 use super::{
     form::{ARGUMENTS, OfferedTool},
@@ -147,11 +146,9 @@ impl McpRequest {
         let seconds = input["wait_seconds"].as_i64().unwrap_or_default();
         let time_to_wait = self.services.config.longest_wait(seconds);
         let client_call = (!time_to_wait.is_zero()).then(|| {
-            client_call.get_or_init(|| ClientCall {
-                id: Uuid::new_v4(),
-                connection_id: claims.connection_id.clone().unwrap_or_default(),
-                request_id: self.id.to_string(),
-                time_to_wait,
+            client_call.get_or_init(|| {
+                let connection_id = claims.connection_id.clone().unwrap_or_default();
+                ClientCall::new(connection_id, self.id.to_string(), time_to_wait)
             })
         });
         let call = call(&self.services, &self.key, claims, &self.info, fingerprint);

@@ -1,10 +1,18 @@
 //! Cancellation of calls over MCP that wait: `notifications/cancelled`, or a client that has disconnected.
 //! The cancellation can arrive at another replica than the one that serves the call.
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 use sqlx::types::Json;
+use uuid::Uuid;
 
-use super::{client_call::ClientCall, context::Context, registry::Operations, request::Call};
-use crate::{access::Caller, database::Db, values::Result};
+use super::{
+    client_call::ClientCall, context::Context, execute::prepare_next_run, registry::Operations,
+    request::Call,
+};
+use crate::{
+    access::Caller,
+    values::{Error, Result},
+};
 
 /// What a cancellation names.
 #[derive(Clone, Copy, Debug)]
@@ -22,16 +30,107 @@ struct Taken {
 
 /// Cancels a call of a caller, and gives back what it has taken. Unknown calls are stored, because the
 /// cancellation can have overtaken its call.
+///
+/// These are two transactions: whatever becomes of the second one, the call takes nothing from now on.
 pub(crate) async fn cancel(
     call: &Call<'_>,
     operations: &Operations,
     caller: &Caller,
     cancelled: Cancelled<'_>,
 ) -> Result<()> {
+    let stored = repeat(call, &|| Box::pin(store(call, caller, cancelled))).await?;
+    let Some(id) = stored else { return Ok(()) };
+    let given_back = repeat(call, &|| Box::pin(give_back(call, operations, caller, id))).await;
+    // A notification has no answer that could tell what a revived session had lost.
+    call.notice.keep(&call.services.db).await?;
+    given_back
+}
+
+/// Runs a transaction again where `execute` would run an operation again. It has its effect once, however
+/// often it runs.
+async fn repeat<'a, T>(
+    call: &Call<'_>,
+    run: &(dyn Fn() -> BoxFuture<'a, Result<T>> + Sync),
+) -> Result<T> {
+    let (mut runs, mut has_lost_connection) = (1, false);
+    loop {
+        let error = match run().await {
+            Err(error) => error,
+            result => return result,
+        };
+        if error.is_lost_connection() && !has_lost_connection {
+            has_lost_connection = true;
+            call.services.db.distrust_idle_connections();
+        } else if !prepare_next_run(call.services, &error, runs).await? {
+            return Err(error);
+        }
+        tracing::info!(%error, "run a cancellation again");
+        runs += 1;
+    }
+}
+
+/// Stores the cancellation. Returns the id of the call, unless none is meant.
+async fn store(call: &Call<'_>, caller: &Caller, cancelled: Cancelled<'_>) -> Result<Option<Uuid>> {
+    let mut db = call.services.db.connect_lazily();
+    let id = match cancelled {
+        Cancelled::Request { connection_id, request_id } => {
+            sqlx::query_scalar!(
+                "select cancel_mcp_request($1, $2, $3, $4)",
+                caller.workspace,
+                caller.agent_id,
+                connection_id,
+                request_id,
+            )
+            .fetch_one(&mut db)
+            .await?
+        }
+        Cancelled::Call(call) => {
+            sqlx::query_scalar!(
+                "select cancel_mcp_call($1, $2, $3, $4)",
+                caller.workspace,
+                call.id,
+                caller.agent_id,
+                call.request_id,
+            )
+            .fetch_one(&mut db)
+            .await?
+        }
+    };
+    db.commit_and_release().await?;
+    Ok(id)
+}
+
+/// Gives back what a cancelled call has taken. Revives the session of the caller if it is lost.
+async fn give_back(
+    call: &Call<'_>,
+    operations: &Operations,
+    caller: &Caller,
+    id: Uuid,
+) -> Result<()> {
+    let result = give_back_once(call, operations, caller, id).await;
+    if result.as_ref().is_err_and(Error::is_session_lost) {
+        call.notice.revive(&call.services.db, &call.services.config, caller).await?;
+    }
+    result
+}
+
+async fn give_back_once(
+    call: &Call<'_>,
+    operations: &Operations,
+    caller: &Caller,
+    id: Uuid,
+) -> Result<()> {
     let services = call.services;
     let mut db = services.db.connect_lazily();
     db.begin().await?;
-    let taken = store(&mut db, caller, cancelled).await?;
+    let taken = sqlx::query_as!(
+        Taken,
+        r#"select operation, taken as "taken: Json<Value>" from take_mcp_call_back($1, $2)"#,
+        caller.workspace,
+        id,
+    )
+    .fetch_one(&mut db)
+    .await?;
     if let (Some(name), Some(Json(taken))) = (taken.operation, taken.taken)
         && let Some(operation) = operations.iter().find(|operation| operation.meta.id == name)
     {
@@ -47,36 +146,4 @@ pub(crate) async fn cancel(
     }
     db.commit().await?;
     db.commit_and_release().await
-}
-
-async fn store(db: &mut Db, caller: &Caller, cancelled: Cancelled<'_>) -> Result<Taken> {
-    let taken = match cancelled {
-        Cancelled::Request { connection_id, request_id } => {
-            sqlx::query_as!(
-                Taken,
-                r#"select operation, taken as "taken: Json<Value>"
-                   from cancel_mcp_request($1, $2, $3, $4)"#,
-                caller.workspace,
-                caller.agent_id,
-                connection_id,
-                request_id,
-            )
-            .fetch_one(db)
-            .await?
-        }
-        Cancelled::Call(call) => {
-            sqlx::query_as!(
-                Taken,
-                r#"select operation, taken as "taken: Json<Value>"
-                   from cancel_mcp_call($1, $2, $3, $4)"#,
-                caller.workspace,
-                call.id,
-                caller.agent_id,
-                call.request_id,
-            )
-            .fetch_one(db)
-            .await?
-        }
-    };
-    Ok(taken)
 }

@@ -15,6 +15,7 @@ use super::{
     idempotency,
     reply::Reply,
     request::Call,
+    services::Services,
     waiting::{RunOutcome, Wait, WaitingRequest},
 };
 use crate::{
@@ -44,29 +45,14 @@ pub(super) async fn execute<O: Operation>(call: &Call<'_>, input: &Value) -> Res
             None => run::<O>(call, input, None, &has_begun).await.map(|(reply, _)| reply),
         };
         match result {
-            Err(error) if error.lacks_audit_partition() && runs < MAX_RUNS => {
-                // The first write of a month creates the partition of its audit row.
-                let mut db = services.db.acquire_connection().await?;
-                database::ensure_partitions(&mut db, 0).await?;
-                db.commit_and_release().await?;
-            }
-            Err(error) if error.is_retryable() && runs < MAX_RUNS => {
-                tracing::info!(operation = O::META.id, "run again after a deadlock");
-            }
             Err(error) if error.is_lost_connection() => {
                 services.db.distrust_idle_connections();
                 let can_repeat = is_repeatable::<O>(call) || !has_begun.load(Ordering::Relaxed);
                 if has_lost_connection || !can_repeat {
-                    return Err(error);
+                    return Err(fail(call, error).await);
                 }
                 has_lost_connection = true;
                 tracing::info!(operation = O::META.id, "run again after a lost connection");
-            }
-            Err(error) if error.is_session_lost() && runs < MAX_RUNS => {
-                tracing::info!(
-                    operation = O::META.id,
-                    "run again after the revival of the session"
-                );
             }
             Ok(reply) => {
                 return match call.notice.take(&services.config) {
@@ -75,14 +61,49 @@ pub(super) async fn execute<O: Operation>(call: &Call<'_>, input: &Value) -> Res
                 };
             }
             Err(error) => {
-                if let Err(failure) = call.notice.keep(&services.db).await {
-                    tracing::warn!(error = ?failure, "the losses of a revived session are not told");
+                if !prepare_next_run(services, &error, runs).await? {
+                    return Err(fail(call, error).await);
                 }
-                return Err(error);
+                tracing::info!(operation = O::META.id, %error, "run again");
             }
         }
         runs += 1;
     }
+}
+
+/// Prepares another run after one that had no effect. Returns false where another one would not succeed. The
+/// session of a run that failed because its session was lost is revived already.
+pub(super) async fn prepare_next_run(
+    services: &Services,
+    error: &Error,
+    runs: u32,
+) -> Result<bool> {
+    if runs >= MAX_RUNS {
+        return Ok(false);
+    }
+    if error.lacks_audit_partition() {
+        // The first write of a month creates the partition of its audit row.
+        let mut db = services.db.acquire_connection().await?;
+        database::ensure_partitions(&mut db, 0).await?;
+        db.commit_and_release().await?;
+        return Ok(true);
+    }
+    Ok(error.is_retryable() || error.is_session_lost())
+}
+
+/// Stores what would be forgotten with a request that has failed: that a call has ended which its client
+/// could cancel, and what the request has noticed. Returns the error.
+async fn fail(call: &Call<'_>, error: Error) -> Error {
+    let database = &call.services.db;
+    if let Err(failure) = call.notice.keep(database).await {
+        tracing::warn!(error = ?failure, "the losses of a revived session are not told");
+    }
+    if let Some(client_call) = call.client_call
+        && let Err(failure) = client_call.fail(database).await
+    {
+        tracing::warn!(error = ?failure, "the end of a call is not stored");
+    }
+    error
 }
 
 /// Whether a request can run twice although the first run may have had its effect: a read has none, and an
@@ -167,10 +188,10 @@ async fn end_run<O: Operation>(
                 let (taken, key) = (reply.taken.as_ref(), call.claims.idempotency_key.as_deref());
                 client_call.end(caller, O::META.id, taken, key, db).await?;
             }
-            db.commit().await
+            client_call.commit_run(caller, db).await
         }
         // The transition has recorded the denial in this transaction.
-        Err(Error::Forbidden(_)) => db.commit().await,
+        Err(Error::Forbidden(_)) => client_call.commit_run(caller, db).await,
         Err(error) if error.is_session_lost() => db.rollback().await,
         // The connection is closed.
         Err(Error::Unavailable(_) | Error::Internal(_)) => Ok(()),

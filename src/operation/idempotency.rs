@@ -34,7 +34,7 @@ pub(super) async fn run_once<O: Operation>(
     let cx = Context { db: &mut *db, ..cx };
     let result = reservation.run(operation, cx).await;
     match &result {
-        Ok(reply) if !reply.replayed => db.commit().await?,
+        Ok(_) => db.commit().await?,
         // The transition has recorded the denial in this transaction.
         Err(Error::Forbidden(_)) => db.commit().await?,
         _ => db.rollback().await?,

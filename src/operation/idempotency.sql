@@ -19,7 +19,13 @@ begin
     update idempotency_key k set fingerprint = in_fingerprint, body = null, created_at = at
     where k.workspace = in_workspace and k.agent_id = in_agent_id and k.key = in_key
         and k.created_at <= at - idempotency_key_lifetime();
-    return found;
+    if found then
+        return true;
+    end if;
+    update mcp_call c set taken = null
+    where c.workspace = in_workspace and c.agent_id = in_agent_id and c.idempotency_key = in_key
+        and c.taken is not null;
+    return false;
 end
 $$;
 

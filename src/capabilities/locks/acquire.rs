@@ -112,6 +112,7 @@ pub struct Acquired {
 struct TakenLock {
     key: String,
     token: i64,
+    locked_at: Timestamp,
     expires_at: Timestamp,
 }
 
@@ -173,6 +174,7 @@ impl Operation for AcquireLock {
             json!({
                 "key": answer.file_path,
                 "token": answer.fencing_token,
+                "locked_at": answer.locked_at,
                 "expires_at": answer.expires_at,
             })
         })
@@ -180,11 +182,11 @@ impl Operation for AcquireLock {
 
     fn give_back<'a>(taken: &'a Value, cx: Context<'a>) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            let TakenLock { key, token, expires_at } =
+            let TakenLock { key, token, locked_at, expires_at } =
                 TakenLock::deserialize(taken).map_err(|error| Error::Internal(error.into()))?;
             let actor = cx.actor();
             sqlx::query!(
-                "select give_back_lock($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10)",
+                "select give_back_lock($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11)",
                 actor.workspace,
                 actor.request_id,
                 actor.agent_id,
@@ -194,6 +196,7 @@ impl Operation for AcquireLock {
                 actor.session_timeout,
                 key,
                 token,
+                locked_at as Timestamp,
                 expires_at as Timestamp,
             )
             .execute(cx.db)

@@ -1,7 +1,7 @@
 -- Claims of calls that their clients have cancelled.
 
 -- Gives back the task that a cancelled call has claimed, as if it had not been claimed. A claim that was
--- renewed since is in use, and stays.
+-- renewed since, or that its agent knows from another answer, is in use, and stays.
 create or replace function give_back_claim(
     in_workspace text, cx request, in_id uuid, in_claim_token text
 ) returns void language plpgsql as $$
@@ -16,7 +16,7 @@ begin
         lease_minutes = null, claim_lease_minutes = null, lease_expires_at = null,
         claim_expires_at = null
     where t.workspace = in_workspace and t.id = in_id and t.claim_token = in_claim_token
-        and t.claimed_by = cx.agent_id and t.status = 'claimed';
+        and t.claimed_by = cx.agent_id and t.status = 'claimed' and not t.is_claim_known;
     is_pending := found;
     perform record_audit(
         in_workspace, cx, 'claim_task', jsonb_build_object('task_id', in_id),

@@ -116,43 +116,35 @@ async fn a_cancellation_that_overtakes_its_call_counts() {
 async fn what_a_call_has_taken_is_given_back_when_its_cancellation_comes_late() {
     let service = Service::start().await;
     let elsewhere = service.replica(&[]).await.header("x-api-key", FREE);
-    for connection in ["c-1", ""] {
-        let waiter = agent(service.client(), "waiter", connection);
-        let late = agent(elsewhere.clone(), "waiter", connection);
-        let got = waiter.send("tools/call", lock(50)).await;
-        assert_eq!(got.json["result"]["structuredContent"]["action"], "acquired");
-        give_up(&late, json!(7)).await;
-        assert_eq!(service.holder().await, Value::Null, "{connection}");
-        let row = service.last_audit().await;
-        assert_eq!(
-            (&row["operation"], &row["agent_id"]),
-            (&json!("release_lock"), &json!("waiter"))
-        );
-        assert_eq!(row["result"], json!({ "action": "released", "call": "cancelled" }));
-        // The second time there is nothing to give back.
-        waiter.tool("acquire_lock", json!({ "file_path": "a.rs" })).await;
-        give_up(&late, json!(7)).await;
-        assert_eq!(service.holder().await, "waiter");
-        // A lock that was held before is in use.
-        let again = waiter.send("tools/call", lock(50)).await;
-        assert_eq!(again.json["result"]["structuredContent"]["action"], "refreshed");
-        give_up(&late, json!(7)).await;
-        assert_eq!(service.holder().await, "waiter");
-        waiter.tool("release_lock", json!({ "file_path": "a.rs" })).await;
+    let waiter = agent(service.client(), "waiter", "c-1");
+    let late = agent(elsewhere, "waiter", "c-1");
+    let got = waiter.send("tools/call", lock(50)).await;
+    assert_eq!(got.json["result"]["structuredContent"]["action"], "acquired");
+    give_up(&late, json!(7)).await;
+    assert_eq!(service.holder().await, Value::Null);
+    let row = service.last_audit().await;
+    assert_eq!((&row["operation"], &row["agent_id"]), (&json!("release_lock"), &json!("waiter")));
+    assert_eq!(row["result"], json!({ "action": "released", "call": "cancelled" }));
+    // The second time there is nothing to give back.
+    waiter.tool("acquire_lock", json!({ "file_path": "a.rs" })).await;
+    give_up(&late, json!(7)).await;
+    assert_eq!(service.holder().await, "waiter");
+    // A lock that was held before is in use.
+    let again = waiter.send("tools/call", lock(50)).await;
+    assert_eq!(again.json["result"]["structuredContent"]["action"], "refreshed");
+    give_up(&late, json!(7)).await;
+    assert_eq!(service.holder().await, "waiter");
+    waiter.tool("release_lock", json!({ "file_path": "a.rs" })).await;
 
-        let id = service.client().submit(json!({})).await;
-        let got = waiter.send("tools/call", work(50)).await;
-        assert_eq!(got.json["result"]["structuredContent"]["task_id"], json!(id));
-        give_up(&late, json!(7)).await;
-        let task = service.client().post("/work/get", json!({ "task_id": id })).await.json;
-        let task = &task["task"];
-        assert_eq!((&task["status"], &task["attempt"]), (&json!("pending"), &json!(0)), "{task}");
-        let claimed = service.client().claim("other", json!({})).await;
-        assert_eq!((&claimed["task_id"], &claimed["attempt"]), (&json!(id), &json!(1)));
-        service
-            .execute("update mcp_call set answered_at = answered_at - interval '1 minute'")
-            .await;
-    }
+    let id = service.client().submit(json!({})).await;
+    let got = waiter.send("tools/call", work(50)).await;
+    assert_eq!(got.json["result"]["structuredContent"]["task_id"], json!(id));
+    give_up(&late, json!(7)).await;
+    let task = service.client().post("/work/get", json!({ "task_id": id })).await.json;
+    let task = &task["task"];
+    assert_eq!((&task["status"], &task["attempt"]), (&json!("pending"), &json!(0)), "{task}");
+    let claimed = service.client().claim("other", json!({})).await;
+    assert_eq!((&claimed["task_id"], &claimed["attempt"]), (&json!(id), &json!(1)));
 }
 
 #[tokio::test]
@@ -195,6 +187,135 @@ async fn without_a_connection_only_an_unambiguous_request_is_cancelled() {
     };
     let (answer, ()) = join(waiter.send("tools/call", work(50)), alone).await;
     assert_cancelled(&answer);
+}
+
+#[tokio::test]
+async fn without_a_connection_a_call_that_has_ended_is_not_meant() {
+    let service = Service::start().await;
+    let waiter = agent(service.client(), "waiter", "");
+    let got = waiter.send("tools/call", lock(50)).await;
+    assert_eq!(got.json["result"]["structuredContent"]["action"], "acquired");
+    // Another window of the agent gives up a call of its own that does not wait, and has the same id.
+    give_up(&agent(service.client(), "waiter", ""), json!(7)).await;
+    assert_eq!(service.holder().await, "waiter");
+}
+
+#[tokio::test]
+async fn a_call_that_has_failed_has_ended() {
+    let service = Service::start().await;
+    let waiter = agent(service.client(), "waiter", "");
+    service.client().acquire("holder", "a.rs", json!({})).await;
+    let fail = async {
+        service.begun(1).await;
+        let none = "alter table file_lock add constraint none check (agent_id <> 'waiter')";
+        service.execute(none).await;
+        service.client().release("holder", "a.rs", json!({})).await;
+    };
+    let (failed, ()) = join(waiter.send("tools/call", lock(50)), fail).await;
+    assert_eq!(failed.json["result"]["structuredContent"]["error"], "http_500", "{}", failed.text);
+    let running = "select count(*) from mcp_call where answered_at is null";
+    assert_eq!(service.scalar::<i64>(running).await, 0);
+    // Another call with this id is the only one that runs.
+    let alone = async {
+        service.begun(2).await;
+        give_up(&waiter, json!(7)).await;
+    };
+    let (answer, ()) = join(waiter.send("tools/call", work(50)), alone).await;
+    assert_cancelled(&answer);
+}
+
+#[tokio::test]
+async fn a_call_whose_id_is_used_again_takes_nothing() {
+    let service = Service::start().await;
+    service.client().acquire("holder", "a.rs", json!({})).await;
+    let waiter = agent(service.client(), "waiter", "c-1");
+    let newer = async {
+        service.begun(1).await;
+        let got = waiter.send("tools/call", work(50)).await;
+        assert_eq!(got.json["result"]["structuredContent"]["success"], true, "{}", got.text);
+        service.client().release("holder", "a.rs", json!({})).await;
+    };
+    service.client().submit(json!({})).await;
+    let (answer, ()) = join(waiter.send("tools/call", lock(50)), newer).await;
+    assert_cancelled(&answer);
+    assert_eq!(service.holder().await, Value::Null);
+    // What the newer call has taken can still be taken back.
+    give_up(&waiter, json!(7)).await;
+    let pending = "select count(*) from work_task where status = 'pending'";
+    assert_eq!(service.scalar::<i64>(pending).await, 1);
+}
+
+#[tokio::test]
+async fn what_another_session_has_adopted_is_not_given_back() {
+    let service = Service::start().await;
+    let (waiter, after) =
+        (agent(service.client(), "waiter", "c-1"), agent(service.client(), "waiter", "c-2"));
+    let register = async |mcp: &Mcp, session: &str| {
+        let session = json!({ "session_id": session, "adopt": true });
+        mcp.tool("register_session", session).await["adopted"].clone()
+    };
+    register(&waiter, "s-1").await;
+    waiter.send("tools/call", lock(50)).await;
+    let adopted = register(&after, "s-2").await;
+    assert_eq!(adopted["locks"][0]["file_path"], "a.rs", "{adopted}");
+    give_up(&waiter, json!(7)).await;
+    assert_eq!(service.holder().await, "waiter");
+    assert_eq!(service.last_audit().await["result"]["reason"], "lock_in_use");
+    let claimed = "select count(*) from work_task where status = 'claimed'";
+    service.client().submit(json!({})).await;
+    waiter.send("tools/call", work(50)).await;
+    let adopted = register(&after, "s-3").await;
+    assert_eq!(adopted["claims"].as_array().map(Vec::len), Some(1), "{adopted}");
+    give_up(&waiter, json!(7)).await;
+    assert_eq!(service.scalar::<i64>(claimed).await, 1);
+    // A claim that another answer has listed is in use too.
+    service.client().submit(json!({})).await;
+    waiter.send("tools/call", work(50)).await;
+    let listed = waiter.tool("get_work", json!({})).await;
+    assert!(listed["open_claims"].is_array(), "{listed}");
+    give_up(&waiter, json!(7)).await;
+    assert_eq!(service.scalar::<i64>(claimed).await, 2);
+}
+
+#[tokio::test]
+async fn a_cancellation_is_repeated_where_a_call_would_be() {
+    let service = Service::start().await;
+    let waiter = agent(service.client(), "waiter", "c-1");
+    waiter.send("tools/call", lock(50)).await;
+    // The give-back is the first write of a month.
+    let drop_all = "do $$ declare it text; begin
+        for it in select inhrelid::regclass::text from pg_inherits
+            where inhparent = 'audit_log'::regclass loop
+            execute 'drop table ' || it;
+        end loop; end $$";
+    service.execute(drop_all).await;
+    give_up(&waiter, json!(7)).await;
+    assert_eq!(service.holder().await, Value::Null);
+    // The session of the call has fallen silent.
+    waiter.tool("register_session", json!({ "session_id": "s-1" })).await;
+    service.client().submit(json!({})).await;
+    waiter.send("tools/call", work(50)).await;
+    service.execute("update agent_session set last_heartbeat_at = now() - interval '1 day'").await;
+    give_up(&waiter, json!(7)).await;
+    let live =
+        "select count(*) from agent_session where last_heartbeat_at > now() - interval '1 hour'";
+    assert_eq!(service.scalar::<i64>(live).await, 1);
+}
+
+#[tokio::test]
+async fn what_was_granted_again_by_an_idempotency_key_is_not_given_back() {
+    let service = Service::start().await;
+    let first = agent(service.client(), "waiter", "c-1").header("idempotency-key", "k-1");
+    let got = first.send("tools/call", lock(50)).await;
+    assert_eq!(got.json["result"]["structuredContent"]["action"], "acquired");
+    let again = agent(service.client(), "waiter", "c-2").header("idempotency-key", "k-1");
+    let got = again.send("tools/call", lock(50)).await;
+    assert!(got.headers.contains_key("idempotent-replayed"), "{}", got.text);
+    // The end of the first request is noticed late.
+    give_up(&first, json!(7)).await;
+    assert_eq!(service.holder().await, "waiter");
+    let got = again.send("tools/call", lock(50)).await;
+    assert!(got.headers.contains_key("idempotent-replayed"), "the answer is still stored");
 }
 
 #[tokio::test]

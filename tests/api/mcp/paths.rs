@@ -62,7 +62,8 @@ async fn no_key_stops_the_service() {
     for (text, meant) in [
         ("src/../../x".to_owned(), "probably `x`"),
         ("c:main.rs".to_owned(), "probably `main.rs`"),
-        ("a:::::".to_owned(), "such as"),
+        ("a:::::".to_owned(), "probably `a`"),
+        (format!("a{}", ":".repeat(8_000)), "such as"),
         (format!("{}a{}", "<".repeat(8_000), ">".repeat(8_000)), "such as"),
         (format!("{}a", "- ".repeat(8_000)), "such as"),
         (format!("{}a", "file:".repeat(3_000)), "such as"),
