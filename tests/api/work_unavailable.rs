@@ -129,3 +129,31 @@ async fn an_archetype_that_no_session_of_the_agent_declares_is_named() {
     }
     assert_eq!(explained(&client, json!({})).await, json!({ "undeclared_archetypes": ["go"] }));
 }
+
+/// Stores a failed task and a chain of tasks that wait for it, of which the last is the first in the queue.
+pub(crate) async fn store_chain(service: &Service, length: u32) {
+    service
+        .execute(&format!(
+            "insert into work_task (workspace, id, task_type, description, priority, status, submitted_by,
+                guard_version, guard_trust, guard_findings, needed_trust, max_attempts, retry_on_failure,
+                open_dependencies, created_at)
+             select 'default', md5(n::text)::uuid, 'later', 'd', 5,
+                case n when 0 then 'failed' else 'pending' end, 's', '', 0, '[]', 0, 3, false, sign(n),
+                now() - n * interval '1 second'
+             from generate_series(0, {length}) n;
+             insert into work_dependency (workspace, task_id, depends_on, list_order)
+             select 'default', md5(n::text)::uuid, md5((n - 1)::text)::uuid, 1
+             from generate_series(1, {length}) n;
+             analyze work_task, work_dependency"
+        ))
+        .await;
+}
+
+#[tokio::test]
+async fn a_failure_at_the_far_end_of_a_long_chain_is_found() {
+    let service = Service::start().await;
+    store_chain(&service, 600).await;
+    let failed: String = service.scalar("select md5('0')::uuid::text").await;
+    let expected = json!({ "blocked": 100, "by_failed": [failed] });
+    assert_eq!(explained(&service.client(), json!({})).await, expected);
+}

@@ -11,18 +11,18 @@ language plpgsql stable as $$
 declare
     task_types text[] := to_text_array(in_task_types);
     waiting uuid[] := blocked_tasks(in_workspace, in_agent_id, in_trust, task_types, session_timeout);
-    task_id uuid;
-    failed uuid[];
+    tasks uuid[];
+    dependencies uuid[];
+    failures boolean[];
 begin
-    blocked := 0;
-    by_failed := '{}'::uuid[];
-    foreach task_id in array waiting loop
-        failed := failed_dependencies(in_workspace, task_id);
-        blocked := blocked + (failed <> '{}')::integer;
-        by_failed := by_failed || array(
-            select id from unnest(failed) id where id <> all(by_failed));
-    end loop;
-    by_failed := by_failed[:20];
+    select array_agg(w.task_id order by w.place), array_agg(w.depends_on order by w.place),
+        array_agg(w.is_failed order by w.place)
+    into tasks, dependencies, failures
+    from waiting_dependencies(in_workspace, waiting) w;
+    blocked := count_stuck_tasks(waiting, tasks, dependencies, failures);
+    by_failed := array(
+        select d.id from unnest(dependencies, failures) with ordinality as d (id, is_failed, place)
+        where d.is_failed group by d.id order by min(d.place) limit 20);
     undeclared_archetypes := find_undeclared_archetypes(
         in_workspace, in_agent_id, in_trust, task_types, session_timeout);
     return next;
@@ -44,8 +44,9 @@ begin
 end
 $$;
 
--- Returns how many waiting tasks an explanation counts, and how many dependencies of each. So that an empty
--- claim costs the same however long the backlog is, it looks at five times as many tasks at most.
+-- Returns how many waiting tasks an explanation counts. So that an empty claim costs the same however long
+-- the backlog is, it looks for them among five times as many tasks at most, and follows their dependencies
+-- through twenty times as many.
 create or replace function explained_tasks() returns bigint language sql immutable parallel safe as $$
     select 100::bigint
 $$;
@@ -70,37 +71,63 @@ begin
 end
 $$;
 
--- Returns the failed and cancelled tasks that a pending task waits for, by itself or through pending
--- tasks that it depends on. Goes from level to level, because a chain can be long.
-create or replace function failed_dependencies(in_workspace text, in_task_id uuid) returns uuid[]
-language plpgsql stable as $$
+-- Returns the dependencies of these pending tasks, and of the pending tasks that they wait for, the nearest
+-- first. Follows each task once, whichever tasks wait for it, and the first hundred dependencies of each.
+create or replace function waiting_dependencies(in_workspace text, in_task_ids uuid[])
+returns table (task_id uuid, depends_on uuid, is_failed boolean, place bigint)
+language plpgsql stable set jit = off as $$
+#variable_conflict use_column
 declare
     at timestamptz := clock_timestamp();
-    level uuid[] := array[in_task_id];
-    seen uuid[] := '{}'::uuid[];
-    failed uuid[] := '{}'::uuid[];
-    dependency record;
 begin
-    while level <> '{}' and cardinality(seen) < explained_tasks() loop
-        seen := seen || level;
-        for dependency in
-            select d.depends_on as id, task_status(
-                t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at) as status
-            from work_dependency d
-            join work_task t on t.workspace = in_workspace and t.id = d.depends_on
-            where d.workspace = in_workspace and d.task_id = any(level)
-            order by d.list_order, d.depends_on
-            limit explained_tasks()
-        loop
-            level := array_remove(level, dependency.id) || dependency.id;
-            if dependency.status in ('failed', 'cancelled') and dependency.id <> all(failed) then
-                failed := failed || dependency.id;
-            end if;
-        end loop;
-        level := array(
-            select id from unnest(level) id where id <> all(seen) and id <> all(failed));
-    end loop;
-    return failed;
+    return query
+    with recursive waiting (id) as (
+        select id from unnest(in_task_ids) id
+        union
+        select t.id
+        from waiting w
+        cross join lateral (
+            select d.depends_on from work_dependency d
+            where d.workspace = in_workspace and d.task_id = w.id limit explained_tasks()
+        ) dependency
+        join work_task t on t.workspace = in_workspace and t.id = dependency.depends_on
+        where t.open_dependencies > 0 and task_status(
+            t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at) = 'pending'
+    ), nearest as (
+        select id, row_number() over () as place
+        from (select id from waiting limit 20 * explained_tasks()) w
+    )
+    select n.id, t.id, task_status(t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at)
+        in ('failed', 'cancelled'), n.place
+    from nearest n
+    cross join lateral (
+        select d.depends_on from work_dependency d
+        where d.workspace = in_workspace and d.task_id = n.id limit explained_tasks()
+    ) dependency
+    join work_task t on t.workspace = in_workspace and t.id = dependency.depends_on;
+end
+$$;
+
+-- Returns how many of `in_task_ids` wait for a failed task, by themselves or through others, according to
+-- dependencies that are given as parallel arrays. Goes from the failed tasks back to those that wait. The
+-- settings have the dependencies hashed once; a nested loop would read all of them for each task.
+create or replace function count_stuck_tasks(
+    in_task_ids uuid[], in_tasks uuid[], in_dependencies uuid[], in_failures boolean[]
+) returns integer language plpgsql immutable
+set jit = off set enable_nestloop = off set enable_mergejoin = off as $$
+begin
+    if in_failures is null or true <> all(in_failures) then
+        return 0;
+    end if;
+    return (
+        with recursive edge as materialized (
+            select * from unnest(in_tasks, in_dependencies, in_failures) as e (task_id, depends_on, is_failed)
+        ), stuck (id) as (
+            select task_id from edge where is_failed
+            union
+            select e.task_id from stuck s join edge e on e.depends_on = s.id
+        )
+        select count(*) from stuck where id = any(in_task_ids));
 end
 $$;
 
