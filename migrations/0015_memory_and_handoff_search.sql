@@ -1,21 +1,3 @@
--- Automatic handoffs: notes of hooks and scripts, which never count as the newest handoff.
-
-alter table handoff add column is_automatic boolean not null default false;
-
--- What the documented session hook of earlier versions wrote at each end of a session.
-update handoff set is_automatic = true
-where btrim(summary) = 'Session ended.'
-    and completed_work::text = '[]' and in_progress::text = '[]' and decisions::text = '[]'
-    and next_steps::text = '[]' and relevant_files::text = '[]' and content::text = '{}';
-
-drop index handoff_newest;
-drop index handoff_newest_of_agent;
-create index handoff_newest on handoff (workspace, is_automatic, created_at desc, id desc);
-create index handoff_newest_of_agent
-    on handoff (workspace, agent_id, is_automatic, created_at desc, id desc);
-create index handoff_of_session on handoff (workspace, session_id)
-    where session_id is not null and not is_automatic;
-
 -- The search of memories by parts of words. Each memory is found by its trigrams: the three characters
 -- at each place of its words, fewer at their ends. So a part of a compound or an identifier is found,
 -- and a word of a language that is written without spaces.
@@ -44,37 +26,52 @@ begin
         if forms[n] ~ '[0-9][!-/:-@\[-`{-~]+[0-9]' then
             forms[n] := regexp_replace(forms[n], '([0-9])[!-/:-@\[-`{-~]+(?=[0-9])', '\1' || chr(2), 'g');
         end if;
-        forms[n] := translate(forms[n], '!"#$%&''()*+,-./:;<=>?@[\]^_`{|}~', '');
+        -- Several times as fast as `translate`, which compares each character with all of them.
+        forms[n] := regexp_replace(forms[n], '[!-/:-@\[-`{-~]+', '', 'g');
     end loop;
     return forms;
 end
 $$;
 
--- Returns the trigrams of a text, each after `~`, which begins no word of `search_words`. Long words are
--- taken in pieces, because a place in a text is found by counting from its beginning.
+-- Returns the trigrams of a text, each after `~`, which begins no word of `search_words`. The characters
+-- and those that follow them are unnested side by side, because a place in a text is found by counting
+-- from its beginning.
 create function search_trigrams(in_text text) returns text[]
-language sql immutable parallel safe as $$
-    select coalesce(array_agg('~' || substr(piece, place, 3)), '{}')
-    from unnest(regexp_split_to_array(in_text, '[\s\u00a0\u3000]+')) as words (word)
-    cross join lateral generate_series(0, (length(word) - 1) / 200) as pieces (n)
-    cross join lateral substr(word, 200 * n + 1, 202) as piece
-    cross join lateral generate_series(1, least(200, length(piece))) as places (place)
-    where word <> ''
+language plpgsql immutable parallel safe set jit = off as $$
+declare
+    characters text[] := string_to_array(regexp_replace(in_text, '[\s\u00a0\u3000]+', ' ', 'g'), null);
+begin
+    return array(
+        select '~' || case
+            when second is null or second = ' ' then first
+            when third is null or third = ' ' then first || second
+            else first || second || third end
+        from unnest(characters, characters[2:], characters[3:]) as places (first, second, third)
+        where first <> ' ');
+end
 $$;
 
--- Returns what the index of memories finds them by: trigrams, and words that are too short for one. The
--- texts are cut as in `memory_search`, and their forms too, because one character can stand for many.
+-- Returns the text of a memory in which words are looked for as parts: a space, which comes before each
+-- word, and the forms of its texts. These are cut as in `memory_search`, and the forms too, because one
+-- character can stand for many.
+create function memory_text(in_summary text, in_lessons text[], in_tags text[]) returns text
+language plpgsql immutable parallel safe as $$
+begin
+    return ' ' || left(array_to_string(search_forms(concat_ws(' ', in_summary,
+        left(array_to_string(in_lessons, ' '), 30000),
+        left(array_to_string(in_tags, ' '), 15000))), ' '), 130000);
+end
+$$;
+
+-- Returns what the index of memories finds them by: trigrams, and words that are too short for one.
 -- Compiling the plan (JIT) would take longer than running it. The cost keeps the planner from computing
 -- this for each memory of a workspace instead of using its index.
 create function memory_terms(in_search tsvector, in_summary text, in_lessons text[], in_tags text[])
 returns tsvector language plpgsql immutable parallel safe cost 1000000
 set search_path from current set jit = off as $$
-declare
-    texts text := concat_ws(' ', in_summary, left(array_to_string(in_lessons, ' '), 30000),
-        left(array_to_string(in_tags, ' '), 15000));
 begin
     return array_to_tsvector(
-        search_trigrams(left(array_to_string(search_forms(texts), ' '), 130000))
+        search_trigrams(memory_text(in_summary, in_lessons, in_tags))
         || array(
             select lexeme from unnest(tsvector_to_array(in_search)) as lexeme
             where length(lexeme) between 1 and 2));
@@ -107,3 +104,22 @@ insert into memory_without_words (workspace, id)
 select m.workspace, m.id from memory m
 where exists (select from pg_trigger where tgname = 'memory_words_stored')
     and not exists (select from memory_words w where w.workspace = m.workspace and w.id = m.id);
+
+-- Automatic handoffs: notes of hooks and scripts, which never count as the newest handoff. They come
+-- last, so that handoffs do not wait for the index of memories.
+
+alter table handoff add column is_automatic boolean not null default false;
+
+-- What the documented session hook of earlier versions wrote at each end of a session.
+update handoff set is_automatic = true
+where btrim(summary) = 'Session ended.'
+    and completed_work::text = '[]' and in_progress::text = '[]' and decisions::text = '[]'
+    and next_steps::text = '[]' and relevant_files::text = '[]' and content::text = '{}';
+
+drop index handoff_newest;
+drop index handoff_newest_of_agent;
+create index handoff_newest on handoff (workspace, is_automatic, created_at desc, id desc);
+create index handoff_newest_of_agent
+    on handoff (workspace, agent_id, is_automatic, created_at desc, id desc);
+create index handoff_of_session on handoff (workspace, session_id)
+    where session_id is not null and not is_automatic;

@@ -1,7 +1,10 @@
 //! How many rows statements read: ended sessions must not add to them.
 use serde_json::Value;
 
-use crate::support::{Service, execute};
+use crate::{
+    support::{Service, execute},
+    work_unavailable::store_chain,
+};
 
 /// The checked statement that contains this text.
 fn statement(text: &str) -> String {
@@ -99,4 +102,69 @@ async fn a_search_reads_no_memory_that_the_index_does_not_find() {
             sqlx::query_as(read).fetch_one(&mut *db).await.expect("counts");
         assert!(all == 0 && found < 5000, "{statistics}: {all} and {found} memories are read");
     }
+}
+
+/// How often functions are called while a statement runs.
+#[expect(clippy::disallowed_methods, reason = "only the transaction that calls sees its counts")]
+async fn calls(service: &Service, sql: &str, names: [&str; 3]) -> Vec<i64> {
+    let mut db = service.db.begin().await.expect("a transaction");
+    execute(&mut *db, &format!("set local track_functions = 'all'; {sql}")).await;
+    let count = "select coalesce(sum(f.calls), 0)::bigint
+                 from unnest($1::text[]) with ordinality as asked (name, place)
+                 left join pg_stat_xact_user_functions f on f.funcname = asked.name
+                 group by place order by place";
+    sqlx::query_scalar(count).bind(names).fetch_all(&mut *db).await.expect("counts")
+}
+
+#[tokio::test]
+async fn a_search_computes_the_text_of_a_memory_at_most_once() {
+    let service = Service::start().await;
+    service
+        .execute(
+            "insert into memory
+                (workspace, agent_id, event_type, summary, summary_digest, details, lessons, tags)
+             select 'default', 'a', 'e', 'deploy ' || n, decode(md5(n::text), 'hex'), '{}',
+                array['ü' || repeat(' database lock queue', 5000)], '{}'
+             from generate_series(1, 8) n",
+        )
+        .await;
+    let search = |query: &str| {
+        format!("select recall_memories('default', null, null, null, null, 0, '{query}', null, 11)")
+    };
+    let names = ["memory_fit", "memory_text", "memory_terms"];
+    // Few memories are not looked for by the index, whose terms would be computed again.
+    let parts = calls(&service, &search("eploy atabase ueue nowhere"), names).await;
+    assert_eq!(parts, [8, 8, 0]);
+    let words = calls(&service, &search("deploy database"), names).await;
+    assert_eq!(words, [8, 0, 0], "the words alone tell");
+}
+
+#[tokio::test]
+async fn a_search_compares_a_bounded_number_of_memories() {
+    let service = Service::start().await;
+    service
+        .execute(
+            "insert into memory
+                (workspace, agent_id, event_type, summary, summary_digest, details, lessons, tags)
+             select 'default', 'a', 'e', 'memory ' || n, decode(md5(n::text), 'hex'), '{}', '{}', '{}'
+             from generate_series(1, 3500) n",
+        )
+        .await;
+    let sql =
+        "select recall_memories('default', null, null, null, null, 0, 'emory emor', null, 11)";
+    let found = calls(&service, sql, ["memory_fit", "memory_text", "memory_terms"]).await;
+    assert_eq!(found, [3000, 3000, 0]);
+}
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "only the transaction that reads sees its counts")]
+async fn an_explanation_reads_each_dependency_a_few_times_at_most() {
+    let service = Service::start().await;
+    store_chain(&service, 600).await;
+    let mut db = service.db.begin().await.expect("a transaction");
+    execute(&mut *db, "select explain_unavailable_work('default', 'a', 2, null, '1 hour')").await;
+    let count = "select sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint
+                 from pg_stat_xact_user_tables where relname in ('work_task', 'work_dependency')";
+    let read: i64 = sqlx::query_scalar(count).fetch_one(&mut *db).await.expect("a count");
+    assert!(read < 5000, "{read} rows are read");
 }

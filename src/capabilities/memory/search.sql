@@ -91,32 +91,48 @@ begin
 end
 $$;
 
--- Returns how well a memory has a word: 3 as a word or as consecutive parts of one, 2 as the beginning
--- of a word, 1 as a part, 0 not at all.
-create or replace function word_fit(
-    in_search tsvector, in_summary text, in_lessons text[], in_tags text[], in_exact tsquery,
-    in_beginning tsquery, in_forms text[]
-) returns integer language sql immutable parallel safe as $$
-    select case
-        when in_search @@ in_exact then 3
-        when in_search @@ in_beginning then 2
-        when in_forms <> '{}' and has_form(in_summary, in_lessons, in_tags, in_forms) then 1
-        else 0
-    end
+-- Returns how well a memory has the words of a query: for each word its weight, times 3 where the memory
+-- has it as a word or as consecutive parts of one, 2 as the beginning of a word, 1 as a part; and 1000
+-- where it has all words of weight 1. Null where it has none, or not all and `in_has_all` is true, or all
+-- and `in_has_all` is false. The text is computed once, and only for words that the search vector lacks.
+create or replace function memory_fit(
+    in_search tsvector, in_summary text, in_lessons text[], in_tags text[], in_words search_word[],
+    in_has_all boolean
+) returns float8 language plpgsql immutable parallel safe as $$
+declare
+    search tsvector := in_search || ''; -- decompressed once
+    texts text;
+    item search_word;
+    level integer;
+    fit float8 := 0;
+    has_all boolean := true;
+begin
+    foreach item in array in_words loop
+        level := case when search @@ item.exact then 3 when search @@ item.beginning then 2 else 0 end;
+        if level = 0 and item.forms <> '{}' then
+            texts := coalesce(texts, memory_text(in_summary, in_lessons, in_tags));
+            level := has_form(texts, item.forms)::integer;
+        end if;
+        has_all := has_all and (level > 0 or item.weight < 1);
+        if in_has_all and not has_all then
+            return null;
+        end if;
+        fit := fit + item.weight * level;
+    end loop;
+    return case when fit > 0 and (has_all = in_has_all or in_has_all is null)
+        then fit + 1000 * has_all::integer end;
+end
 $$;
 
--- Whether the texts of a memory have one of the forms of a word. A space comes before each word of the
--- text: words of two or three letters are only looked for at beginnings, because they are parts of too
--- many.
-create or replace function has_form(in_summary text, in_lessons text[], in_tags text[], in_forms text[])
-returns boolean language plpgsql immutable parallel safe as $$
+-- Whether a text of `memory_text` has one of the forms of a word. Words of two or three letters are only
+-- looked for after a space, because they are parts of too many.
+create or replace function has_form(in_text text, in_forms text[]) returns boolean
+language plpgsql immutable parallel safe as $$
 declare
-    texts text := ' ' || array_to_string(search_forms(concat_ws(
-        ' ', in_summary, array_to_string(in_lessons, ' '), array_to_string(in_tags, ' '))), ' ');
     form text;
 begin
     foreach form in array in_forms loop
-        if strpos(texts, form) > 0 then
+        if strpos(in_text, form) > 0 then
             return true;
         end if;
     end loop;
@@ -157,6 +173,11 @@ begin
         order by m.created_at desc, m.id limit in_limit;
         return;
     end if;
+    if not has_many_memories(in_workspace) then
+        return query select * from fitting_memories(in_workspace, in_agent_id, in_tags, in_event_type,
+            oldest, words, null, null, in_scores, in_limit);
+        return;
+    end if;
     select string_agg('(' || w.finder || ')', ' & ')::tsquery into finder
     from unnest(words) w where w.weight = 1;
     return query select * from fitting_memories(in_workspace, in_agent_id, in_tags, in_event_type,
@@ -170,10 +191,22 @@ begin
 end
 $$;
 
--- Returns the memories that `in_finder` finds and that have all words of the query, or only some of them.
--- Those that have more of the words, or have them more literally, come first; of equal ones those with
--- the better score, and then the more relevant ones. Of more candidates than a request can rank, some are
--- left out.
+-- Whether the memories of a workspace are looked for by the index of their parts. Each of a few is compared
+-- with the query instead: the planner would not use the index for so few, but compute what it has of them.
+create or replace function has_many_memories(in_workspace text) returns boolean
+language plpgsql stable set enable_sort = off as $$
+begin
+    -- In the order of an index, so that no more rows are read.
+    perform from memory m where m.workspace = in_workspace
+    order by m.created_at desc offset 99 limit 1;
+    return found;
+end
+$$;
+
+-- Returns the memories that `in_finder` finds (null: all) and that have all words of the query or, where
+-- `in_has_all` is false, only some of them; null stands for both. Those that have all words, more of them,
+-- or have them more literally, come first; of equal ones those with the better score, and then the more
+-- relevant ones. Of more candidates than a request can compare, the newest are compared.
 create or replace function fitting_memories(
     in_workspace text, in_agent_id text, in_tags text[], in_event_type text, in_oldest timestamptz,
     in_words search_word[], in_finder tsquery, in_has_all boolean, in_scores jsonb, in_limit bigint
@@ -182,30 +215,54 @@ declare
     ranking tsquery := (
         select string_agg('(' || w.exact::text || ' | ' || w.beginning::text || ')', ' | ')::tsquery
         from unnest(in_words) w);
+    candidates uuid[] := memory_candidates(
+        in_workspace, in_agent_id, in_tags, in_event_type, in_oldest, in_finder);
 begin
     return query
-    select m.* from (
-        select c.* from memory c
-        where c.workspace = in_workspace
-            and memory_terms(c.search, c.summary, c.lessons, c.tags) @@ in_finder
-            and (in_agent_id is null or c.agent_id = in_agent_id)
-            and (in_tags is null or c.tags && in_tags)
-            and (in_event_type is null or c.event_type = in_event_type)
-            and (in_oldest is null or c.created_at >= in_oldest)
-        limit 10000
-    ) as m
+    select m.* from unnest(candidates) as candidate
     cross join lateral (
-        select sum(w.weight * level) as fit, bool_and(level > 0) filter (where w.weight = 1) as has_all
-        from unnest(in_words) w cross join lateral word_fit(
-            m.search, m.summary, m.lessons, m.tags, w.exact, w.beginning, w.forms) as level
-    ) as words
-    where words.fit > 0 and words.has_all = in_has_all
-    order by words.fit desc,
+        select * from memory c where c.workspace = in_workspace and c.id = candidate limit 1
+    ) as m
+    cross join lateral memory_fit(
+        m.search, m.summary, m.lessons, m.tags, in_words, in_has_all) as fit
+    where fit is not null
+    order by fit desc,
         case when in_scores is not null then
             memory_relevance(m.created_at) * coalesce((in_scores ->> m.id::text)::float8, 0) end desc,
         memory_relevance(m.created_at) * ts_rank(m.search, ranking) desc,
         m.created_at desc, m.id
     limit in_limit;
+end
+$$;
+
+-- Returns the newest 3000 of the memories that `in_finder` finds (null: all), of the first 10000 that the
+-- index finds.
+create or replace function memory_candidates(
+    in_workspace text, in_agent_id text, in_tags text[], in_event_type text, in_oldest timestamptz,
+    in_finder tsquery
+) returns uuid[] language plpgsql stable set jit = off as $$
+begin
+    if in_finder is null then
+        return array(
+            select m.id from memory m
+            where m.workspace = in_workspace and (in_agent_id is null or m.agent_id = in_agent_id)
+                and (in_tags is null or m.tags && in_tags)
+                and (in_event_type is null or m.event_type = in_event_type)
+                and (in_oldest is null or m.created_at >= in_oldest)
+            order by m.created_at desc, m.id limit 3000);
+    end if;
+    return array(
+        select found.id from (
+            select m.id, m.created_at from memory m
+            where m.workspace = in_workspace
+                and memory_terms(m.search, m.summary, m.lessons, m.tags) @@ in_finder
+                and (in_agent_id is null or m.agent_id = in_agent_id)
+                and (in_tags is null or m.tags && in_tags)
+                and (in_event_type is null or m.event_type = in_event_type)
+                and (in_oldest is null or m.created_at >= in_oldest)
+            limit 10000
+        ) as found
+        order by found.created_at desc, found.id limit 3000);
 end
 $$;
 
@@ -242,13 +299,23 @@ language plpgsql stable set jit = off as $$
 declare
     item search_word;
     unknown text[] := '{}'::text[];
+    has_many boolean := has_many_memories(in_workspace);
 begin
     foreach item in array search_query_words(in_query) loop
-        if item.weight = 1 and not exists (
-            select from memory m where m.workspace = in_workspace
+        continue when item.weight < 1;
+        if has_many then
+            perform from memory m
+            where m.workspace = in_workspace
                 and memory_terms(m.search, m.summary, m.lessons, m.tags) @@ item.finder::tsquery
-                and word_fit(m.search, m.summary, m.lessons, m.tags, item.exact, item.beginning, item.forms) > 0
-        ) then
+                and memory_fit(m.search, m.summary, m.lessons, m.tags, array[item], true) is not null
+            limit 1;
+        else
+            perform from memory m
+            where m.workspace = in_workspace
+                and memory_fit(m.search, m.summary, m.lessons, m.tags, array[item], true) is not null
+            limit 1;
+        end if;
+        if not found then
             unknown := unknown || item.word;
         end if;
     end loop;
