@@ -1,4 +1,4 @@
-//! Migrates the schema: the tables by migrations, then the functions, in one transaction.
+//! Migrates the schema: the tables by migrations, each in a transaction of its own, then the functions.
 //!
 //! Each function is defined in a `.sql` file beside the code that calls it. All functions are installed
 //! together, whenever their text differs from the text that was installed last.
@@ -107,18 +107,17 @@ pub(crate) async fn migrate(database: &Database) -> Result<(), MigrateError> {
     Ok(())
 }
 
-/// Applies the migrations and installs the functions, in one transaction under the migrator's lock.
+/// Applies the migrations and installs the functions, under the migrator's lock. Each migration is a
+/// transaction of its own, so that one that takes long does not hold the locks of those before it.
 #[expect(clippy::disallowed_methods, reason = "the definitions of the functions are not a query")]
 async fn update(db: &mut PgConnection) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     // The migrator acquires this lock too, and releases it when it returns. Acquired here as well, the
     // lock is held until the transaction has ended.
     db.lock().await?;
-    let mut tx = db.begin().await?;
     // Without this, Citus refuses to change a table and a function in one transaction.
-    sqlx::query!("set local citus.multi_shard_modify_mode = 'sequential'")
-        .execute(&mut *tx)
-        .await?;
-    MIGRATOR.run_direct(None, &mut *tx, false).await?;
+    sqlx::query!("set citus.multi_shard_modify_mode = 'sequential'").execute(&mut *db).await?;
+    MIGRATOR.run_direct(None, &mut *db, false).await?;
+    let mut tx = db.begin().await?;
     if has_functions(&mut *tx).await? {
         ensure_partitions(&mut *tx, MONTHS_AHEAD).await?;
     } else {
