@@ -12,7 +12,7 @@ run() {
         --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" "$@"
 }
 
-# Everything but the time limits is one transaction, like that of the migrator.
+# Everything but the time limits is one transaction: nobody waits for the locks of a new database.
 installation() {
     echo 'create table _sqlx_migrations (
         version bigint primary key,

@@ -194,11 +194,12 @@ $$;
 -- Whether the memories of a workspace are looked for by the index of their parts. Each of a few is compared
 -- with the query instead: the planner would not use the index for so few, but compute what it has of them.
 create or replace function has_many_memories(in_workspace text) returns boolean
-language plpgsql stable as $$
+language plpgsql stable set enable_sort = off as $$
 begin
-    return (
-        select count(*) = 200
-        from (select from memory m where m.workspace = in_workspace limit 200) as counted);
+    -- In the order of an index, so that no more rows are read.
+    perform from memory m where m.workspace = in_workspace
+    order by m.created_at desc offset 99 limit 1;
+    return found;
 end
 $$;
 
@@ -218,10 +219,13 @@ declare
         in_workspace, in_agent_id, in_tags, in_event_type, in_oldest, in_finder);
 begin
     return query
-    select m.* from memory m
+    select m.* from unnest(candidates) as candidate
+    cross join lateral (
+        select * from memory c where c.workspace = in_workspace and c.id = candidate limit 1
+    ) as m
     cross join lateral memory_fit(
         m.search, m.summary, m.lessons, m.tags, in_words, in_has_all) as fit
-    where m.workspace = in_workspace and m.id = any(candidates) and fit is not null
+    where fit is not null
     order by fit desc,
         case when in_scores is not null then
             memory_relevance(m.created_at) * coalesce((in_scores ->> m.id::text)::float8, 0) end desc,

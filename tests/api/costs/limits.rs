@@ -46,7 +46,7 @@ pub(super) const LIMITS: &[Limit] = &[
     ("list 10 of 1,000 tasks",      [    1,   18,    0,    0,    0,    0, 1001]),
     ("remember",                    [    1,   19, 3589,    2,    0,    0,    1]),
     ("remember again",              [    1,   14,  664,    1,    1,    0,    3]),
-    ("recall among 1,000 memories", [    1,   61,    0,    0,    0,    0,   20]),
+    ("recall among 1,000 memories", [    1,  133,    0,    0,    0,    0,  140]),
     ("check a harmless text",       [    1,    7,  505,    1,    0,    0,    1]),
     ("check a dangerous text",      [    1,   17, 1227,    3,    0,    0,    1]),
     ("write a handoff",             [    1,   11,  923,    2,    0,    0,    1]),
