@@ -284,11 +284,15 @@ async fn tokens_are_verified_in_order_at_one_time() {
     let held = client.acquire("a", "held", json!({})).await;
     client.acquire("b", "expired", json!({})).await;
     service.expire("expired").await;
+    client.acquire("b", "given back", json!({})).await;
+    client.release("b", "given back", json!({})).await;
     let locks = json!([
         { "file_path": "./held", "fencing_token": 1 },
         { "file_path": "held", "fencing_token": "2" },
         { "file_path": "expired", "fencing_token": 1 },
         { "file_path": "never", "fencing_token": 1 },
+        { "file_path": "given back", "fencing_token": 1 },
+        { "file_path": "given back", "fencing_token": 2 },
         { "file_path": " ", "fencing_token": 1 },
         { "file_path": "held", "fencing_token": 1 },
     ]);
@@ -302,6 +306,8 @@ async fn tokens_are_verified_in_order_at_one_time() {
             "expires_at": held.then_some(until),
         })
     };
+    let mut given_back = result("given back", 1, false, json!("not_locked"), false);
+    given_back["given_back"] = true.into();
     answer.assert_is(
         200,
         json!({ "valid": false, "results": [
@@ -309,6 +315,8 @@ async fn tokens_are_verified_in_order_at_one_time() {
             result("held", 2, false, json!("stale_fencing_token"), true),
             result("expired", 1, false, json!("not_locked"), false),
             result("never", 1, false, json!("not_locked"), false),
+            given_back,
+            result("given back", 2, false, json!("not_locked"), false),
             result("", 1, false, json!("invalid_file_path"), false),
             result("held", 1, true, json!(null), true),
         ]}),

@@ -64,6 +64,14 @@ impl Records {
         Ok(())
     }
 
+    /// Removes those locks with a key for which `is_gone` is true from all records.
+    pub(crate) fn forget(&self, key: &str, is_gone: impl Fn(&Recorded) -> bool) -> io::Result<()> {
+        for record in [&self.own].into_iter().chain(&self.others) {
+            record.remove(|name, lock| name == key && is_gone(lock))?;
+        }
+        Ok(())
+    }
+
     /// Removes the locks of a session.
     pub(crate) fn remove_session(&self, session_id: &str) -> io::Result<()> {
         for record in [&self.own].into_iter().chain(&self.others) {

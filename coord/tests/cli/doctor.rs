@@ -67,7 +67,7 @@ async fn a_place_that_is_set_up_has_no_problems() {
     let done = coord.run(&["doctor"]);
     done.assert_code(0).assert_says("No problems.").assert_says("you are me");
     done.assert_says("session s-1 is live").assert_says("git runs .git/hooks/pre-push");
-    done.assert_says("recorded locks of yours: 1, all held");
+    done.assert_says("recorded locks of yours: 1, all held or given back");
     assert_says(&coord, "mcp", "ok", ".mcp.json, server coord: agrees with coord");
     assert_says(&coord, "clock", "ok", "agree about the time");
     assert_eq!(done.err, "");

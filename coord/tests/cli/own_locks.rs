@@ -44,7 +44,7 @@ async fn a_lock_of_another_agent_in_another_work_tree_stops_nobody_after_its_end
     me.must(&COMMIT);
     // Its own agent relies on it, in its own work tree and in others.
     boss.write("src/a.rs", "theirs");
-    boss.git(&COMMIT).assert_code(1).assert_says("your lock (fencing token 1)");
+    boss.must(&COMMIT).assert_says("src/a.rs: note: its lock was given back");
     boss.coord.json(&["lock", "src/a.rs"]);
     world.service.expire("src/a.rs").await;
     me.coord.json(&["lock", "src/a.rs"]);
@@ -109,4 +109,28 @@ async fn a_lock_that_a_tool_of_coord_mcp_releases_is_not_a_lost_one() {
     assert_eq!(release(&me.coord), false);
     me.write("src/a.rs", "again");
     me.git(&COMMIT).assert_code(1).assert_says("no longer valid");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_was_given_back_at_another_door_is_not_a_lost_one() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    let elsewhere = world.service.coord().with("AGENT_ID", "me");
+    me.coord.json(&["lock", "src/a.rs"]);
+    elsewhere.json(&["unlock", "src/a.rs"]);
+    me.coord.run(&["doctor"]).assert_says("recorded locks of yours: 1, all held or given back");
+    me.write("src/a.rs", "mine");
+    me.must(&COMMIT).assert_says("src/a.rs: note: its lock was given back");
+    assert_eq!(me.record(), json!({}));
+    // One that another agent had since is lost, and so is one that expired.
+    let other = world.service.coord().with("AGENT_ID", "other");
+    me.coord.json(&["lock", "src/a.rs"]);
+    elsewhere.json(&["unlock", "src/a.rs"]);
+    other.json(&["lock", "src/a.rs"]);
+    other.json(&["unlock", "src/a.rs"]);
+    me.write("src/a.rs", "again");
+    me.git(&COMMIT).assert_code(1).assert_says("your lock (fencing token 2) is no longer valid");
+    me.coord.json(&["lock", "src/a.rs"]);
+    world.service.expire("src/a.rs").await;
+    me.git(&COMMIT).assert_code(1).assert_says("your lock (fencing token 4) is no longer valid");
 }

@@ -53,6 +53,10 @@ pub struct VerifiedLock {
     pub locked_by: Option<String>,
     /// When that lock expires.
     pub expires_at: Option<Timestamp>,
+    /// True if the lock with this token was given back and nobody has locked the key since. Absent
+    /// otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub given_back: Option<bool>,
 }
 
 impl Operation for VerifyLocks {
@@ -77,17 +81,22 @@ impl Operation for VerifyLocks {
             select
                 asked.key as "file_path!",
                 asked.token as "fencing_token!",
-                coalesce(held.token = asked.token, false) as "valid!",
+                coalesce(held.is_live and held.token = asked.token, false) as "valid!",
                 case
                     when asked.key = '' then $4
-                    when held.token is null then $5
+                    when held.is_live is not true then $5
                     when held.token <> asked.token then $6
                 end as reason,
-                held.agent_id as "locked_by?",
-                held.expires_at as "expires_at?: Timestamp"
+                case when held.is_live then held.agent_id end as locked_by,
+                case when held.is_live then held.expires_at end as "expires_at: Timestamp",
+                case when held.agent_id is null and held.token = asked.token then true end
+                    as given_back
             from unnest($2::text[], $3::bigint[]) with ordinality as asked (key, token, n)
             left join lateral (
-                select l.token, l.agent_id, l.expires_at from file_lock l
+                select l.token, l.agent_id, l.expires_at,
+                    is_live_with_session(l.locked_at, l.expires_at, $7, statement_timestamp(),
+                        s.ended_at, s.last_heartbeat_at, s.revived_at) as is_live
+                from file_lock l
                 left join lateral (
                     select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
                     where s.workspace = $1 and s.agent_id = l.agent_id
@@ -95,8 +104,6 @@ impl Operation for VerifyLocks {
                     limit 1
                 ) s on true
                 where l.workspace = $1 and l.key = asked.key
-                    and is_live_with_session(l.locked_at, l.expires_at, $7, statement_timestamp(),
-                        s.ended_at, s.last_heartbeat_at, s.revived_at)
                 limit 1
             ) held on true
             order by asked.n

@@ -88,9 +88,10 @@ pub(super) fn check_record(
     let locks: Vec<_> = of_caller.collect();
     match lost(cx, &locks) {
         Err(problem) => findings.problem("record", problem.text, "Run `coord doctor` again."),
-        Ok(lost) if lost.is_empty() => {
-            findings.fine("record", format!("recorded locks of yours: {}, all held", locks.len()))
-        }
+        Ok(lost) if lost.is_empty() => findings.fine(
+            "record",
+            format!("recorded locks of yours: {}, all held or given back", locks.len()),
+        ),
         Ok(lost) => findings.problem(
             "record",
             format!("these locks are recorded here and were lost: {}", lost.join(", ")),
@@ -108,7 +109,7 @@ fn lost(cx: &Context, locks: &[(&str, i64)]) -> Result<Vec<String>, Problem> {
             return Err(Problem::unusable(&answer, cx.settings()));
         };
         for ((key, _), result) in chunk.iter().zip(results) {
-            if result["valid"] == false {
+            if result["valid"] == false && result["given_back"] != true {
                 lost.push((*key).to_owned());
             }
         }

@@ -1,6 +1,7 @@
 //! The check of files against the locks of the service. The invariant: a file whose recorded
 //! fencing token is no longer valid never passes, except where no other agent can have held its lock
-//! since: another session of the caller's agent has the next token.
+//! since: another session of the caller's agent has the next token, or the lock was given back and
+//! nobody has locked the file after that.
 use std::{cell::Cell, collections::BTreeMap};
 
 use serde_json::Value;
@@ -16,7 +17,10 @@ use crate::{
         outcome::{DONE, Problem, exit_code_of},
         time::relative_time,
     },
-    work_tree::{git::WorkTree, records::RecordedLocks},
+    work_tree::{
+        record::Recorded,
+        records::{RecordedLocks, Records},
+    },
 };
 
 /// A token that no lock has. A request with it asks for the holder without claiming to be it.
@@ -28,7 +32,7 @@ const NOTE_LIMIT: usize = 10;
 /// The recorded locks, and those of them that the caller acquired at this service.
 struct Check<'a> {
     caller: Caller<'a>,
-    work_tree: &'a WorkTree,
+    records: &'a Records,
     recorded: &'a RecordedLocks,
     tokens: BTreeMap<&'a str, i64>,
     notes: Cell<usize>,
@@ -37,7 +41,7 @@ struct Check<'a> {
 /// Returns a complaint for each file that must not be committed or pushed.
 pub(super) fn check_files(
     cx: &Context,
-    work_tree: &WorkTree,
+    records: &Records,
     recorded: &RecordedLocks,
     files: &Files,
 ) -> Result<Vec<String>, Problem> {
@@ -51,7 +55,7 @@ pub(super) fn check_files(
             }
         }
     }
-    let check = Check { caller, work_tree, recorded, tokens, notes: Cell::new(0) };
+    let check = Check { caller, records, recorded, tokens, notes: Cell::new(0) };
     let mut complaints = Vec::new();
     let all: Vec<_> = files.changed.iter().chain(&files.relied_on).map(String::as_str).collect();
     for chunk in all.chunks(LOCKS_PER_REQUEST) {
@@ -89,10 +93,11 @@ impl Check<'_> {
         // The service normalises paths, and the record has its form.
         let key = result["file_path"].as_str().unwrap_or(file);
         match (self.tokens.get(file), self.tokens.get(key)) {
-            (Some(token), _) => self.judge_recorded(file, *token, result),
+            (Some(token), _) => self.judge_recorded(file, file, *token, result),
             (None, Some(token)) => {
                 let results = results_of(self.caller.cx, &[(file, *token)])?;
-                self.judge_recorded(file, *token, results.first().unwrap_or(&Value::Null))
+                let result = results.first().unwrap_or(&Value::Null);
+                self.judge_recorded(file, key, *token, result)
             }
             (None, None) if !is_changed => Ok(None),
             (None, None) => {
@@ -112,6 +117,7 @@ impl Check<'_> {
     fn judge_recorded(
         &self,
         file: &str,
+        key: &str,
         token: i64,
         result: &Value,
     ) -> Result<Option<String>, Problem> {
@@ -123,7 +129,11 @@ impl Check<'_> {
                 _ => Ok(Some(locked_by(file, holder.unwrap_or("another agent"), result))),
             };
         }
-        let path = self.work_tree.argument_for(file);
+        if result["given_back"] == true {
+            self.forget_given_back(file, key, token);
+            return Ok(None);
+        }
+        let path = self.records.work_tree().argument_for(file);
         let again = format!("lock it again with: coord lock {path}");
         let (now, then) = match holder {
             Some(holder) if self.caller.is(holder)? => match self.note_own_holder(file, token)? {
@@ -143,6 +153,20 @@ impl Check<'_> {
             "{file}: your lock (fencing token {token}) is no longer valid; {now}. Look at what was \
              changed meanwhile, then {then}"
         )))
+    }
+
+    /// Takes a lock out of the record that was given back at another door, such as a tool of MCP.
+    fn forget_given_back(&self, file: &str, key: &str, token: i64) {
+        let output = self.caller.cx.output;
+        output.print_problem(&format!(
+            "{file}: note: its lock was given back, and nobody has locked it since. To lock it \
+             again: coord lock {}",
+            self.records.work_tree().argument_for(file)
+        ));
+        let is_it = |lock: &Recorded| lock.token == token && self.caller.owns(lock);
+        if let Err(error) = self.records.forget(key, is_it) {
+            output.print_problem(&format!("The record of locks could not be changed: {error}."));
+        }
     }
 
     /// Returns the complaint about a file without a recorded lock that another agent has locked. A

@@ -54,7 +54,7 @@ pub(super) fn run_hook(matches: &ArgMatches, output: Output) -> Outcome {
         return Ok(DONE);
     }
     let cx = Context::new(own, output, DEFAULT_TIMEOUT)?;
-    let checked = check::check_files(&cx, work_tree, &recorded, &files);
+    let checked = check::check_files(&cx, &records, &recorded, &files);
     let action = if name == "pre-push" { "push" } else { "commit" };
     decide(&cx, checked, work_tree, action, hint)
 }
