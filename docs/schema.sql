@@ -142,7 +142,7 @@ CREATE FUNCTION public.adopt_claims(in_workspace text, in_agent_id text, in_sess
     LANGUAGE plpgsql
     AS $$
 declare
-    at timestamptz;
+    at timestamptz := clock_timestamp();
     held record;
     expires_at timestamptz;
     claims jsonb := '[]'::jsonb;
@@ -153,8 +153,13 @@ begin
         from work_task t
         where t.workspace = in_workspace and t.claimed_by = in_agent_id
             and t.claimed_session_id <> in_session_id and t.status in ('claimed', 'running')
+            and not exists (
+                select from agent_session s
+                where s.workspace = in_workspace and s.agent_id = in_agent_id
+                    and s.session_id = t.claimed_session_id
+                    and not is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, at))
         order by t.id
-        for update
+        for update of t
     loop
         exit when jsonb_array_length(claims) = most_held();
         at := clock_timestamp();
@@ -163,8 +168,8 @@ begin
         update work_task t set
             claimed_session_id = in_session_id, claim_expires_at = expires_at, is_claim_known = true
         where t.workspace = in_workspace and t.id = held.id;
-        claims := claims || jsonb_build_object('task_id', held.id, 'claim_token', held.claim_token,
-            'session_id', held.claimed_session_id, 'claim_expires_at', expires_at);
+        claims := claims || held_claim(
+            held.id, held.claim_token, held.claimed_session_id, expires_at);
     end loop;
     return claims;
 end
@@ -174,15 +179,20 @@ CREATE FUNCTION public.adopt_held_elsewhere(in_workspace text, in_agent_id text,
     LANGUAGE plpgsql
     AS $$
 declare
-    at timestamptz;
+    at timestamptz := clock_timestamp();
     held record;
     locks jsonb := '[]'::jsonb;
 begin
     for held in
         select l.key, l.token, l.session_id, l.locked_at, l.expires_at from file_lock l
         where l.workspace = in_workspace and l.agent_id = in_agent_id and l.session_id <> in_session_id
+            and not exists (
+                select from agent_session s
+                where s.workspace = in_workspace and s.agent_id = in_agent_id
+                    and s.session_id = l.session_id
+                    and not is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, at))
         order by l.key
-        for update
+        for update of l
     loop
         exit when jsonb_array_length(locks) = most_held();
         continue when not is_live(in_workspace, in_agent_id, held.session_id, held.locked_at,
@@ -190,8 +200,7 @@ begin
         at := clock_timestamp();
         update file_lock l set session_id = in_session_id, locked_at = at
         where l.workspace = in_workspace and l.key = held.key;
-        locks := locks || jsonb_build_object('file_path', held.key, 'fencing_token', held.token,
-            'session_id', held.session_id, 'expires_at', held.expires_at);
+        locks := locks || held_lock(held.key, held.token, held.session_id, held.expires_at);
     end loop;
     return held_lists(
         locks,
@@ -224,8 +233,7 @@ begin
     if not found then
         return '[]'::jsonb;
     end if;
-    return jsonb_build_array(jsonb_build_object(
-        'slot', held.slot, 'session_id', held.session_id, 'expires_at', held.expires_at));
+    return jsonb_build_array(held_ports(held.slot, held.session_id, held.expires_at));
 end
 $$;
 
@@ -407,7 +415,17 @@ $$;
 CREATE FUNCTION public.begin_session(in_workspace text, cx public.request, in_session_id text, in_capabilities text[], in_current_task text, in_delegated_from text, in_metadata jsonb, in_phase_archetype text, in_connection_id text, in_adopts boolean, OUT held_elsewhere jsonb, OUT adopted jsonb, OUT lost jsonb) RETURNS record
     LANGUAGE plpgsql
     AS $$
+declare
+    at timestamptz := clock_timestamp();
 begin
+    if in_adopts then
+        perform from agent_session s
+        where s.workspace = in_workspace and s.agent_id = cx.agent_id
+            and (s.session_id = in_session_id
+                or is_session_live(s.ended_at, s.last_heartbeat_at, cx.session_timeout, at))
+        order by s.session_id
+        for update;
+    end if;
     perform register_session(
         in_workspace, cx, in_session_id, in_capabilities, in_current_task, in_delegated_from,
         in_metadata, in_phase_archetype, in_connection_id);
@@ -417,7 +435,7 @@ begin
     end if;
     held_elsewhere := list_held_elsewhere(
         in_workspace, cx.agent_id, in_session_id, cx.session_timeout);
-    lost := tell_losses(in_workspace, cx.agent_id);
+    lost := tell_losses(in_workspace, cx.agent_id, in_session_id);
 end
 $$;
 
@@ -1614,6 +1632,12 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.first_held(list jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$
+    select jsonb_path_query_array(list, '$[0 to $last]', jsonb_build_object('last', most_held() - 1))
+$_$;
+
 CREATE FUNCTION public.memory_search(in_summary text, in_lessons text[], in_tags text[]) RETURNS tsvector
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO '$user', 'public'
@@ -1824,8 +1848,8 @@ begin
     perform record_lost_claim(in_workspace, picked.id, cx.session_timeout);
     update work_task t set
         status = 'claimed', attempt = t.attempt + 1, is_delayed = false, is_expiry_recorded = false,
-        claim_token = token, is_claim_known = false, claimed_by = cx.agent_id, claimed_session_id = cx.session_id,
-        claimed_at = at, started_at = coalesce(t.started_at, at),
+        claim_token = token, is_claim_known = false, claimed_by = cx.agent_id,
+        claimed_session_id = cx.session_id, claimed_at = at, started_at = coalesce(t.started_at, at),
         lease_minutes = in_lease_minutes, claim_lease_minutes = in_lease_minutes,
         lease_expires_at = lease_ends_at, claim_expires_at = expires_at,
         completion = null, result = null, error_message = null
@@ -1953,16 +1977,34 @@ CREATE FUNCTION public.heartbeat_interval() RETURNS interval
     select interval '10 seconds'
 $$;
 
+CREATE FUNCTION public.held_claim(id uuid, token text, session_id text, expires_at timestamp with time zone) RETURNS jsonb
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select jsonb_build_object('task_id', id, 'claim_token', token, 'session_id', session_id,
+        'claim_expires_at', expires_at)
+$$;
+
 CREATE FUNCTION public.held_lists(locks jsonb, claims jsonb, ports jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $_$
+    AS $$
     select jsonb_build_object(
-        'locks', jsonb_path_query_array(locks, '$[0 to 99]'),
-        'claims', jsonb_path_query_array(claims, '$[0 to 99]'),
-        'ports', jsonb_path_query_array(ports, '$[0 to 99]'),
+        'locks', first_held(locks), 'claims', first_held(claims), 'ports', first_held(ports),
         'truncated', greatest(jsonb_array_length(locks), jsonb_array_length(claims),
             jsonb_array_length(ports)) > most_held())
-$_$;
+$$;
+
+CREATE FUNCTION public.held_lock(key text, token bigint, session_id text, expires_at timestamp with time zone) RETURNS jsonb
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select jsonb_build_object('file_path', key, 'fencing_token', token, 'session_id', session_id,
+        'expires_at', expires_at)
+$$;
+
+CREATE FUNCTION public.held_ports(slot integer, session_id text, expires_at timestamp with time zone) RETURNS jsonb
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select jsonb_build_object('slot', slot, 'session_id', session_id, 'expires_at', expires_at)
+$$;
 
 CREATE FUNCTION public.idempotency_key_lifetime() RETURNS interval
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2080,30 +2122,16 @@ CREATE FUNCTION public.is_session_live(ended_at timestamp with time zone, last_h
     select ended_at is null and last_heartbeat_at > at - session_timeout
 $$;
 
+CREATE FUNCTION public.is_telling_due(untold_at timestamp with time zone, at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select coalesce(untold_at < at - heartbeat_interval(), false)
+$$;
+
 CREATE FUNCTION public.is_waiter_alive(alive_until timestamp with time zone, at timestamp with time zone) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     select alive_until > at
-$$;
-
-CREATE FUNCTION public.keep_losses(in_workspace text, in_agent_id text, in_session_id text, in_lost jsonb) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-declare
-    at timestamptz := clock_timestamp();
-    lost record;
-begin
-    for lost in
-        select left(kind, -1) as kind, -- `locks` as `lock`
-            coalesce(entry ->> 'file_path', entry ->> 'task_id', entry ->> 'slot') as name,
-            coalesce(entry ->> 'fencing_token', entry ->> 'claim_token') as token
-        from jsonb_each(in_lost) list (kind, entries), jsonb_array_elements(entries) entry
-        order by 1, 2
-    loop
-        perform store_loss(
-            in_workspace, in_agent_id, in_session_id, lost.kind, lost.name, lost.token, at);
-    end loop;
-end
 $$;
 
 CREATE FUNCTION public.list_claim_tokens(in_workspace text, in_agent_id text, in_ids uuid[]) RETURNS TABLE(task_id uuid, claim_token text)
@@ -2137,8 +2165,8 @@ begin
         order by t.id limit most_held() + 1
     loop
         perform mark_claim_known(in_workspace, held.id, held.claim_token);
-        claims := claims || jsonb_build_object('task_id', held.id, 'claim_token', held.claim_token,
-            'session_id', held.claimed_session_id, 'claim_expires_at', held.claim_expires_at);
+        claims := claims || held_claim(
+            held.id, held.claim_token, held.claimed_session_id, held.claim_expires_at);
     end loop;
     return claims;
 end
@@ -2161,8 +2189,7 @@ begin
         exit when jsonb_array_length(locks) > most_held();
         continue when not is_live(in_workspace, in_agent_id, held.session_id, held.locked_at,
             held.expires_at, session_timeout);
-        locks := locks || jsonb_build_object('file_path', held.key, 'fencing_token', held.token,
-            'session_id', held.session_id, 'expires_at', held.expires_at);
+        locks := locks || held_lock(held.key, held.token, held.session_id, held.expires_at);
     end loop;
     claims := list_claims_elsewhere(in_workspace, in_agent_id, in_session_id);
     for held in
@@ -2170,8 +2197,7 @@ begin
         where p.agent_id = in_agent_id and p.session_id <> in_session_id
         order by p.slot limit most_held() + 1
     loop
-        ports := ports || jsonb_build_object(
-            'slot', held.slot, 'session_id', held.session_id, 'expires_at', held.expires_at);
+        ports := ports || held_ports(held.slot, held.session_id, held.expires_at);
     end loop;
     if locks || claims || ports = '[]' then
         return null;
@@ -2180,62 +2206,25 @@ begin
 end
 $$;
 
-CREATE TABLE public.agent_session (
-    workspace text NOT NULL COLLATE pg_catalog."C",
-    agent_id text NOT NULL COLLATE pg_catalog."C",
-    session_id text NOT NULL COLLATE pg_catalog."C",
-    agent_type text NOT NULL,
-    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    last_heartbeat_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    ended_at timestamp with time zone,
-    capabilities text[] DEFAULT '{}'::text[] NOT NULL,
-    current_task text,
-    delegated_from text,
-    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
-    phase_archetype text,
-    revived_at timestamp with time zone
-);
-
-CREATE FUNCTION public.list_losses(in_workspace text, session public.agent_session, session_timeout interval) RETURNS jsonb
+CREATE FUNCTION public.list_losses(in_workspace text, in_agent_id text, in_session_id text) RETURNS jsonb
     LANGUAGE plpgsql
     AS $$
 declare
-    at timestamptz := clock_timestamp();
-    losses jsonb[] := array(
-        select loss_entry('lock', session.session_id, l.key, l.token::text)
-        from file_lock l
-        where l.workspace = in_workspace and l.agent_id = session.agent_id
-            and l.session_id = session.session_id
-            and was_held_at_last_call(l.locked_at, l.expires_at, session_timeout,
-                session.last_heartbeat_at, session.revived_at)
-        order by l.key limit most_losses());
+    listed_kind text;
+    listed jsonb[];
+    losses jsonb[] := array[]::jsonb[];
+    is_truncated boolean := false;
 begin
-    losses := losses || array(
-        select loss_entry('claim', session.session_id, t.id::text, t.claim_token)
-        from work_task t
-        where t.workspace = in_workspace and t.claimed_by = session.agent_id
-            and t.claimed_session_id = session.session_id
-            and is_claim_expired(t.status, t.claim_expires_at, at)
-            and was_held_at_last_call(t.claimed_at, 'infinity', session_timeout,
-                session.last_heartbeat_at, session.revived_at)
-        order by t.id limit most_losses());
-    losses := losses || array(
-        select loss_entry('port', session.session_id, p.slot::text, null)
-        from port_block p
-        where p.workspace = in_workspace and p.agent_id = session.agent_id
-            and p.session_id = session.session_id
-            and was_held_at_last_call(p.allocated_at, p.expires_at, session_timeout,
-                session.last_heartbeat_at, session.revived_at)
-        order by p.slot limit most_losses());
-    losses := losses || array(
-        select loss_entry(l.kind, l.session_id, l.name, l.token)
-        from session_loss l
-        where l.workspace = in_workspace and l.agent_id = session.agent_id
-            and l.session_id = session.session_id
-            and was_held_at_last_call(l.since, 'infinity', session_timeout,
-                session.last_heartbeat_at, session.revived_at)
-        order by l.kind, l.name, l.since limit most_losses());
-    return losses_by_kind(losses);
+    foreach listed_kind in array array['lock', 'claim', 'port'] loop
+        listed := array(
+            select loss_entry(l.kind, l.session_id, l.name, l.token) from session_loss l
+            where l.workspace = in_workspace and l.agent_id = in_agent_id
+                and l.session_id = in_session_id and l.kind = listed_kind
+            order by l.name, l.since limit most_losses() + 1);
+        is_truncated := is_truncated or cardinality(listed) > most_losses();
+        losses := losses || listed[1:most_losses()];
+    end loop;
+    return losses_by_kind(losses, is_truncated);
 end
 $$;
 
@@ -2353,7 +2342,7 @@ CREATE FUNCTION public.loss_entry(kind text, session_id text, name text, token t
         else jsonb_build_object('slot', name::integer, 'session_id', session_id) end)
 $$;
 
-CREATE FUNCTION public.losses_by_kind(in_losses jsonb[]) RETURNS jsonb
+CREATE FUNCTION public.losses_by_kind(in_losses jsonb[], is_truncated boolean) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE
     AS $$
 begin
@@ -2365,7 +2354,7 @@ begin
         from (
             select distinct loss ->> 'kind' as kind, loss -> 'entry' as entry from unnest(in_losses) loss
         ) listed
-    );
+    ) || case when is_truncated then '{"truncated": true}'::jsonb else '{}'::jsonb end;
 end
 $$;
 
@@ -2411,10 +2400,11 @@ CREATE FUNCTION public.mark_session_alive(in_workspace text, in_agent_id text, i
     LANGUAGE plpgsql
     AS $$
 declare
-    at timestamptz;
+    at timestamptz := clock_timestamp();
     was_live boolean;
 begin
-    select is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, clock_timestamp())
+    select is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, at)
+        and not is_telling_due(s.untold_at, at)
     into was_live
     from agent_session s
     where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
@@ -2426,13 +2416,14 @@ begin
             return;
         end if;
         -- Read again with the row locked: another call may have ended the session since.
-        select is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, clock_timestamp())
+        at := clock_timestamp();
+        select is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, at)
         into was_live
         from agent_session s
         where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
     end if;
     if not was_live then
-        raise exception 'session_lost' using errcode = 'AC002';
+        perform raise_session_lost();
     end if;
     at := clock_timestamp();
     update agent_session s set last_heartbeat_at = at
@@ -2547,10 +2538,10 @@ CREATE FUNCTION public.most_held() RETURNS integer
     select 100
 $$;
 
-CREATE FUNCTION public.most_losses() RETURNS bigint
+CREATE FUNCTION public.most_losses() RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
-    select 100::bigint
+    select 100
 $$;
 
 CREATE FUNCTION public.overdue_tasks(in_workspace text, at timestamp with time zone, in_limit integer) RETURNS uuid[]
@@ -2656,6 +2647,14 @@ CREATE FUNCTION public.profile_workspace(in_workspace text) RETURNS text
 begin
     return case when exists (select from profile p where p.workspace = in_workspace) then in_workspace
         else 'default' end;
+end
+$$;
+
+CREATE FUNCTION public.raise_session_lost() RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    raise exception 'session_lost' using errcode = 'AC002';
 end
 $$;
 
@@ -2864,7 +2863,8 @@ begin
         perform record_agent_heartbeat(in_workspace, cx.agent_id, cx.session_timeout);
         return;
     end if;
-    select is_heartbeat_due(s.ended_at, s.last_heartbeat_at, at), cx.session_timeout
+    select is_heartbeat_due(s.ended_at, s.last_heartbeat_at, at) or is_telling_due(s.untold_at, at),
+        cx.session_timeout
     into is_due, session_timeout
     from agent_session s
     where s.workspace = in_workspace and s.agent_id = cx.agent_id
@@ -2888,6 +2888,8 @@ $$;
 CREATE FUNCTION public.record_heartbeat_of_read(in_workspace text, cx public.request, in_raises_loss boolean) RETURNS boolean
     LANGUAGE plpgsql
     AS $$
+declare
+    at timestamptz := clock_timestamp();
 begin
     if in_raises_loss then
         perform record_heartbeat(in_workspace, cx);
@@ -2896,6 +2898,9 @@ begin
     begin
         perform record_heartbeat(in_workspace, cx);
     exception when sqlstate 'AC002' then
+        update agent_session s set last_heartbeat_at = at
+        where s.workspace = in_workspace and s.agent_id = cx.agent_id and s.session_id = cx.session_id
+            and is_session_live(s.ended_at, s.last_heartbeat_at, cx.session_timeout, at);
         return false;
     end;
     return true;
@@ -3035,6 +3040,8 @@ CREATE FUNCTION public.register_session(in_workspace text, cx public.request, in
 declare
     at timestamptz := clock_timestamp();
     claims_expire_at timestamptz := claim_expiry(null, cx.session_timeout, at);
+    ended_at timestamptz;
+    last_heartbeat_at timestamptz;
 begin
     insert into agent_session as s (
         workspace, agent_id, session_id, agent_type, capabilities, current_task, delegated_from,
@@ -3051,7 +3058,12 @@ begin
             current_task = in_current_task, delegated_from = in_delegated_from,
             metadata = in_metadata, phase_archetype = in_phase_archetype
         where s.workspace = in_workspace and s.agent_id = cx.agent_id
-            and s.session_id = in_session_id;
+            and s.session_id = in_session_id
+        returning s.ended_at, s.last_heartbeat_at into ended_at, last_heartbeat_at;
+        -- The update has waited for a call that was ending the session.
+        if not is_session_live(ended_at, last_heartbeat_at, cx.session_timeout, clock_timestamp()) then
+            perform raise_session_lost();
+        end if;
     end if;
     update work_task t set claim_expires_at = claims_expire_at
     where t.workspace = in_workspace and t.claimed_by = cx.agent_id
@@ -3134,7 +3146,8 @@ begin
                 held.expires_at, cx.session_timeout)
             then 'lock_not_found_or_not_owner'
         when held.token <> in_token then 'stale_fencing_token'
-        when not free_unchanged_lock(in_workspace, in_key, held.token, held.locked_at) then 'lock_not_found_or_not_owner'
+        when not free_unchanged_lock(in_workspace, in_key, held.token, held.locked_at)
+            then 'lock_not_found_or_not_owner'
     end;
     perform record_audit(
         in_workspace, cx, 'release_lock', jsonb_build_object('file_path', in_key),
@@ -3502,23 +3515,27 @@ CREATE FUNCTION public.revive_session(in_workspace text, in_agent_id text, in_se
 declare
     at timestamptz;
     session agent_session;
-    losses jsonb;
 begin
     select * into session from agent_session s
     where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id
     for update;
     at := clock_timestamp();
-    if session.session_id is null
-        or is_session_live(session.ended_at, session.last_heartbeat_at, session_timeout, at)
-    then
+    if session.session_id is null then
+        return null;
+    elsif not is_session_live(session.ended_at, session.last_heartbeat_at, session_timeout, at) then
+        update agent_session s set
+            last_heartbeat_at = at, ended_at = null, revived_at = at, untold_at = at
+        where s.workspace = in_workspace and s.agent_id = in_agent_id
+            and s.session_id = in_session_id;
+        perform store_losses(in_workspace, session, session_timeout);
+    elsif is_telling_due(session.untold_at, at) then
+        update agent_session s set last_heartbeat_at = at, untold_at = at
+        where s.workspace = in_workspace and s.agent_id = in_agent_id
+            and s.session_id = in_session_id;
+    else
         return null;
     end if;
-    update agent_session s set last_heartbeat_at = at, ended_at = null, revived_at = at
-    where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
-    losses := list_losses(in_workspace, session, session_timeout);
-    delete from session_loss l
-    where l.workspace = in_workspace and l.agent_id = in_agent_id and l.session_id = in_session_id;
-    return losses;
+    return list_losses(in_workspace, in_agent_id, in_session_id);
 end
 $$;
 
@@ -3746,6 +3763,35 @@ CREATE FUNCTION public.session_status(ended_at timestamp with time zone, last_he
     end
 $$;
 
+CREATE FUNCTION public.settle_losses(in_workspace text, in_agent_id text, in_session_id text, in_told jsonb) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    told record;
+    is_left boolean := in_told is null;
+begin
+    for told in
+        select left(kind, -1) as kind, -- `locks` as `lock`
+            coalesce(entry ->> 'file_path', entry ->> 'task_id', entry ->> 'slot') as name,
+            coalesce(entry ->> 'fencing_token', entry ->> 'claim_token') as token
+        from jsonb_each(in_told - 'truncated') list (kind, entries),
+            jsonb_array_elements(entries) entry
+        order by 1, 2
+    loop
+        delete from session_loss l
+        where l.workspace = in_workspace and l.agent_id = in_agent_id
+            and l.session_id = in_session_id and l.kind = told.kind and l.name = told.name
+            and l.token is not distinct from told.token;
+    end loop;
+    is_left := is_left or exists (
+        select from session_loss l
+        where l.workspace = in_workspace and l.agent_id = in_agent_id
+            and l.session_id = in_session_id);
+    update agent_session s set untold_at = case when is_left then timestamptz '-infinity' end
+    where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
+end
+$$;
+
 CREATE FUNCTION public.store_handoff(in_workspace text, cx public.request, in_refusal text, in_is_automatic boolean, in_summary text, in_completed_work json, in_in_progress json, in_decisions json, in_next_steps json, in_relevant_files json, in_content json, OUT handoff_id uuid, OUT kept_earlier boolean) RETURNS record
     LANGUAGE plpgsql
     AS $$
@@ -3787,6 +3833,67 @@ begin
     insert into session_loss (workspace, agent_id, session_id, kind, name, token, since)
     values (in_workspace, in_agent_id, in_session_id, in_kind, in_name, in_token, in_since)
     on conflict on constraint session_loss_pkey do nothing;
+end
+$$;
+
+CREATE TABLE public.agent_session (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    agent_id text NOT NULL COLLATE pg_catalog."C",
+    session_id text NOT NULL COLLATE pg_catalog."C",
+    agent_type text NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    last_heartbeat_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    ended_at timestamp with time zone,
+    capabilities text[] DEFAULT '{}'::text[] NOT NULL,
+    current_task text,
+    delegated_from text,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    phase_archetype text,
+    revived_at timestamp with time zone,
+    untold_at timestamp with time zone
+);
+
+CREATE FUNCTION public.store_losses(in_workspace text, session public.agent_session, session_timeout interval) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    lost record;
+begin
+    for lost in
+        select l.key, l.token from file_lock l
+        where l.workspace = in_workspace and l.agent_id = session.agent_id
+            and l.session_id = session.session_id
+            and was_held_at_last_call(l.locked_at, l.expires_at, session_timeout,
+                session.last_heartbeat_at, session.revived_at)
+        order by l.key
+    loop
+        perform store_loss(in_workspace, session.agent_id, session.session_id, 'lock', lost.key,
+            lost.token::text, at);
+    end loop;
+    for lost in
+        select t.id, t.claim_token from work_task t
+        where t.workspace = in_workspace and t.claimed_by = session.agent_id
+            and t.claimed_session_id = session.session_id
+            and is_claim_expired(t.status, t.claim_expires_at, at)
+            and was_held_at_last_call(t.claimed_at, 'infinity', session_timeout,
+                session.last_heartbeat_at, session.revived_at)
+        order by t.id
+    loop
+        perform store_loss(in_workspace, session.agent_id, session.session_id, 'claim', lost.id::text,
+            lost.claim_token, at);
+    end loop;
+    for lost in
+        select p.slot from port_block p
+        where p.workspace = in_workspace and p.agent_id = session.agent_id
+            and p.session_id = session.session_id
+            and was_held_at_last_call(p.allocated_at, p.expires_at, session_timeout,
+                session.last_heartbeat_at, session.revived_at)
+        order by p.slot
+    loop
+        perform store_loss(in_workspace, session.agent_id, session.session_id, 'port', lost.slot::text,
+            null, at);
+    end loop;
 end
 $$;
 
@@ -4101,26 +4208,30 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.tell_losses(in_workspace text, in_agent_id text) RETURNS jsonb
+CREATE FUNCTION public.tell_losses(in_workspace text, in_agent_id text, in_session_id text) RETURNS jsonb
     LANGUAGE plpgsql
     AS $$
 declare
     loss record;
     losses jsonb[] := array[]::jsonb[];
+    is_truncated boolean := false;
 begin
     for loss in
         select l.session_id, l.kind, l.name, l.token, l.since from session_loss l
-        where l.workspace = in_workspace and l.agent_id = in_agent_id and not l.is_told
-        order by l.session_id, l.kind, l.name, l.since limit most_losses()
+        where l.workspace = in_workspace and l.agent_id = in_agent_id
+            and l.session_id <> in_session_id and not l.is_told
+        order by l.session_id, l.kind, l.name, l.since limit most_losses() + 1
         for update skip locked
     loop
+        is_truncated := cardinality(losses) = most_losses();
+        exit when is_truncated;
         losses := losses || loss_entry(loss.kind, loss.session_id, loss.name, loss.token);
         update session_loss l set is_told = true
         where l.workspace = in_workspace and l.agent_id = in_agent_id
             and l.session_id = loss.session_id and l.kind = loss.kind and l.name = loss.name
             and l.since = loss.since;
     end loop;
-    return case when losses <> array[]::jsonb[] then losses_by_kind(losses) end;
+    return case when losses <> array[]::jsonb[] then losses_by_kind(losses, is_truncated) end;
 end
 $$;
 

@@ -146,8 +146,8 @@ $$;
 
 -- Deletes old rows of every workspace and returns how many: idempotency keys after their lifetime, MCP
 -- connections whose sessions have made no call for a week, losses that no session was told within a week,
--- calls over MCP after a day, and violations and network checks of months
--- that ended before the days to keep.
+-- calls over MCP after a day, and violations and network checks of months that ended before the days to
+-- keep.
 create or replace function delete_old_records(retention_days integer) returns bigint
 language plpgsql as $$
 declare

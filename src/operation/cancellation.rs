@@ -42,7 +42,7 @@ pub(crate) async fn cancel(
     let Some(id) = stored else { return Ok(()) };
     let given_back = repeat(call, &|| Box::pin(give_back(call, operations, caller, id))).await;
     // A notification has no answer that could tell what a revived session had lost.
-    call.notice.keep(&call.services.db).await?;
+    call.notice.settle(&call.services.db, &call.services.config, false).await;
     given_back
 }
 

@@ -27,6 +27,10 @@ use crate::{
 /// How often an operation is run for one request, where a run had no effect.
 const MAX_RUNS: u32 = 4;
 
+/// How often one request can revive its session. A request that waits does so again where it has waited
+/// for longer than the interval after which another call tells what the session has lost.
+const MAX_REVIVALS: u32 = 32;
+
 /// Executes an operation on an input that its schema accepts. A request that can wait runs until its
 /// answer is one to send. Runs it again where a run is known to have had no effect and the next one can
 /// succeed, and once on a fresh connection where a lost one leaves nothing that could happen twice.
@@ -34,7 +38,7 @@ pub(super) async fn execute<O: Operation>(call: &Call<'_>, input: &Value) -> Res
     let services = call.services;
     let waiting = waiting_request::<O>(call, input);
     let has_begun = AtomicBool::new(false);
-    let (mut runs, mut has_lost_connection) = (1, false);
+    let (mut runs, mut revivals, mut has_lost_connection) = (1, 0, false);
     loop {
         let result = match &waiting {
             Some(waiting) => {
@@ -54,8 +58,17 @@ pub(super) async fn execute<O: Operation>(call: &Call<'_>, input: &Value) -> Res
                 has_lost_connection = true;
                 tracing::info!(operation = O::META.id, "run again after a lost connection");
             }
+            Err(error) if error.is_session_lost() && revivals < MAX_REVIVALS => {
+                revivals += 1;
+                tracing::info!(
+                    operation = O::META.id,
+                    "run again after the revival of the session"
+                );
+                continue;
+            }
             Ok(reply) => {
-                return match call.notice.take(&services.config) {
+                let (db, config) = (&services.db, &services.config);
+                return match call.notice.settle(db, config, reply.can_tell()).await {
                     Some(lost) => reply.tell(lost),
                     None => Ok(reply),
                 };
@@ -95,9 +108,7 @@ pub(super) async fn prepare_next_run(
 /// could cancel, and what the request has noticed. Returns the error.
 async fn fail(call: &Call<'_>, error: Error) -> Error {
     let database = &call.services.db;
-    if let Err(failure) = call.notice.keep(database).await {
-        tracing::warn!(error = ?failure, "the losses of a revived session are not told");
-    }
+    call.notice.settle(database, &call.services.config, false).await;
     if let Some(client_call) = call.client_call
         && let Err(failure) = client_call.fail(database).await
     {

@@ -19,7 +19,8 @@ begin
         perform record_agent_heartbeat(in_workspace, cx.agent_id, cx.session_timeout);
         return;
     end if;
-    select is_heartbeat_due(s.ended_at, s.last_heartbeat_at, at), cx.session_timeout
+    select is_heartbeat_due(s.ended_at, s.last_heartbeat_at, at) or is_telling_due(s.untold_at, at),
+        cx.session_timeout
     into is_due, session_timeout
     from agent_session s
     where s.workspace = in_workspace and s.agent_id = cx.agent_id
@@ -77,10 +78,13 @@ end
 $$;
 
 -- Records the heartbeat of a call that is no transition. Returns whether that was possible: a session that
--- is lost stays so where the answer has no place to tell it (`in_raises_loss` false).
+-- is lost stays so where the answer has no place to tell it (`in_raises_loss` false). A live one whose
+-- losses are not told yet stays live.
 create or replace function record_heartbeat_of_read(
     in_workspace text, cx request, in_raises_loss boolean
 ) returns boolean language plpgsql as $$
+declare
+    at timestamptz := clock_timestamp();
 begin
     if in_raises_loss then
         perform record_heartbeat(in_workspace, cx);
@@ -89,6 +93,9 @@ begin
     begin
         perform record_heartbeat(in_workspace, cx);
     exception when sqlstate 'AC002' then
+        update agent_session s set last_heartbeat_at = at
+        where s.workspace = in_workspace and s.agent_id = cx.agent_id and s.session_id = cx.session_id
+            and is_session_live(s.ended_at, s.last_heartbeat_at, cx.session_timeout, at);
         return false;
     end;
     return true;
@@ -114,14 +121,16 @@ $$;
 -- A session that has ended, or was silent for too long, raises `session_lost` (SQLSTATE AC002), and the
 -- whole call has no effect. The service then calls `revive_session`, repeats the call, and adds to its
 -- answer what was lost. So nothing is granted to a session whose agent does not know that it lost all.
+-- The same where a call has revived the session, and its answer has not come to tell it.
 create or replace function mark_session_alive(
     in_workspace text, in_agent_id text, in_session_id text, session_timeout interval
 ) returns void language plpgsql as $$
 declare
-    at timestamptz;
+    at timestamptz := clock_timestamp();
     was_live boolean;
 begin
-    select is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, clock_timestamp())
+    select is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, at)
+        and not is_telling_due(s.untold_at, at)
     into was_live
     from agent_session s
     where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
@@ -133,17 +142,25 @@ begin
             return;
         end if;
         -- Read again with the row locked: another call may have ended the session since.
-        select is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, clock_timestamp())
+        at := clock_timestamp();
+        select is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, at)
         into was_live
         from agent_session s
         where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
     end if;
     if not was_live then
-        raise exception 'session_lost' using errcode = 'AC002';
+        perform raise_session_lost();
     end if;
     at := clock_timestamp();
     update agent_session s set last_heartbeat_at = at
     where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
+end
+$$;
+
+-- Raises `session_lost`, which `mark_session_alive` explains.
+create or replace function raise_session_lost() returns void language plpgsql as $$
+begin
+    raise exception 'session_lost' using errcode = 'AC002';
 end
 $$;
 

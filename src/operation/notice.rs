@@ -10,7 +10,9 @@ use crate::{
     database::Database,
     values::{Result, lock},
 };
-/// What a request noticed about its session before the run that answers it.
+
+/// What a request noticed about its session before the run that answers it. The database keeps what the
+/// session had lost until an answer tells it: the request can be dropped before that.
 #[derive(Debug, Default)]
 pub(crate) struct Notice(Mutex<Option<Loss>>);
 
@@ -51,27 +53,40 @@ impl Notice {
         Ok(())
     }
 
-    /// Returns what the session had lost, for the answer of the request.
-    pub(super) fn take(&self, config: &Config) -> Option<Value> {
-        let mut lost = lock(&self.0).take()?.lost;
-        name_ports(config, &mut lost);
-        Some(lost)
+    /// Returns what the session had lost, for the answer of the request, and settles that it is told. Where
+    /// the request has failed, or its answer has no place for it, leaves it to the next call.
+    pub(super) async fn settle(
+        &self,
+        database: &Arc<Database>,
+        config: &Config,
+        is_told: bool,
+    ) -> Option<Value> {
+        let mut loss = lock(&self.0).take()?;
+        loss.settle(database, is_told).await;
+        name_ports(config, &mut loss.lost);
+        is_told.then_some(loss.lost)
     }
+}
 
-    /// Records what the session had lost for a later answer, because the request has failed.
-    pub(super) async fn keep(&self, database: &Arc<Database>) -> Result<()> {
-        let Some(loss) = lock(&self.0).take() else { return Ok(()) };
-        let mut db = database.acquire_connection().await?;
-        sqlx::query!(
-            "select keep_losses($1, $2, $3, $4)",
-            loss.workspace,
-            loss.agent_id,
-            loss.session_id,
-            loss.lost,
-        )
-        .execute(&mut db)
-        .await?;
-        db.commit_and_release().await
+impl Loss {
+    /// Settles whether an answer tells the loss. If that fails, a later call tells it again.
+    async fn settle(&self, database: &Arc<Database>, is_told: bool) {
+        let settled = async {
+            let mut db = database.acquire_connection().await?;
+            sqlx::query!(
+                "select settle_losses($1, $2, $3, $4)",
+                self.workspace,
+                self.agent_id,
+                self.session_id,
+                is_told.then_some(&self.lost),
+            )
+            .execute(&mut db)
+            .await?;
+            db.commit_and_release().await
+        };
+        if let Err(failure) = settled.await {
+            tracing::warn!(error = ?failure, "the losses of a revived session are told again");
+        }
     }
 }
 

@@ -51,10 +51,11 @@ impl Reply {
     pub(super) fn tell(mut self, mut lost: Value) -> Result<Self> {
         let mut body = self.value()?;
         if let Some(members) = body.as_object_mut() {
-            for (kind, list) in lost.as_object_mut().into_iter().flatten() {
-                let told = members.get("lost").and_then(|told| told[kind.as_str()].as_array());
-                if let (Some(list), Some(told)) = (list.as_array_mut(), told) {
-                    list.extend(told.iter().cloned());
+            for (kind, told) in members.get("lost").and_then(Value::as_object).into_iter().flatten()
+            {
+                match (lost[kind.as_str()].as_array_mut(), told) {
+                    (Some(list), Value::Array(told)) => list.extend(told.iter().cloned()),
+                    _ => lost[kind.as_str()] = told.clone(),
                 }
             }
             members.insert("revived".to_owned(), true.into());

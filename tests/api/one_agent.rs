@@ -1,8 +1,9 @@
 //! One agent through several doors and sessions: whose heartbeat a call is, what a token proves, what a
 //! registration tells and takes over, and what a revived session is told. The table is in `docs/states.md`.
+use futures_util::future::join;
 use serde_json::{Value, json};
 
-use crate::support::{BOSS, CODEX, Client, FREE, Service, with};
+use crate::support::{BOSS, CODEX, Client, FREE, Service, eventually, with};
 
 async fn post(client: &Client, path: &str, body: Value) -> Value {
     let answer = client.post(path, body).await;
@@ -290,7 +291,7 @@ async fn a_revived_session_is_told_once_what_it_lost_over_every_door() {
     let named = json!({ "agent_id": "a", "agent_type": "t", "session_id": "s" });
     let lock = with(named.clone(), json!({ "file_path": "free" }));
     let header = client.clone().header("x-agent-id", "a").header("x-session-id", "s");
-    for what in ["heartbeat", "register", "write", "read", "tool", "idempotent"] {
+    for what in ["heartbeat", "register", "write", "read", "profile", "tool", "idempotent"] {
         client.acquire("a", "k", json!({ "session_id": "s" })).await;
         client.submit(json!({})).await;
         let claim = client.claim("a", json!({ "session_id": "s" })).await;
@@ -305,10 +306,11 @@ async fn a_revived_session_is_told_once_what_it_lost_over_every_door() {
             "register" => post(&client, "/discovery/register", named.clone()).await,
             "write" => post(&client, "/locks/acquire", lock.clone()).await,
             // A process records the heartbeat of a reader at most once in ten seconds.
-            "read" => {
+            "read" | "profile" => {
                 let fresh = service.replica(&[]).await.header("x-api-key", FREE);
                 let fresh = fresh.header("x-agent-id", "a").header("x-session-id", "s");
-                fresh.get("/locks").await.json
+                let path = if what == "read" { "/locks" } else { "/profiles/me" };
+                fresh.get(path).await.json
             }
             "tool" => {
                 tool(&service, &connection, "acquire_lock", json!({ "file_path": "free" })).await
@@ -400,9 +402,100 @@ async fn a_call_that_fails_does_not_swallow_the_losses() {
     let limited = client.post("/locks/acquire", of("more", json!("s"))).await;
     assert_eq!(limited.status, 403, "{}", limited.text);
     let told = register().await;
-    assert_eq!(told.get("revived"), None, "the denied call has revived it");
-    assert_eq!(told["lost"]["locks"][0]["file_path"], "k");
+    assert_eq!(told["revived"], true, "the denied call has revived it, and told nobody");
+    assert_eq!(
+        told["lost"]["locks"],
+        json!([{ "file_path": "k", "fencing_token": 1, "session_id": "s" }])
+    );
     assert_eq!(register().await.get("lost"), None);
+}
+
+/// Lets the time pass after which another call tells what no answer has told.
+const ANSWER_STAYS_AWAY: &str =
+    "update agent_session set untold_at = untold_at - interval '1 minute'";
+
+#[tokio::test]
+async fn a_call_whose_client_goes_away_does_not_swallow_the_losses() {
+    let service = Service::start().await;
+    let client = service.client();
+    register(&client, Some("s"), json!({})).await;
+    client.acquire("a", "k", json!({ "session_id": "s" })).await;
+    pass_minutes(&service, 130).await;
+    client.acquire("b", "busy", json!({})).await;
+    let wait = json!({ "session_id": "s", "wait_seconds": 30 });
+    let waits = "select count(*) from lock_waiter";
+    tokio::select! {
+        answer = client.acquire("a", "busy", wait) => panic!("not answered yet: {answer}"),
+        _ = eventually("waits", async || service.scalar::<i64>(waits).await, |it| *it == 1) => {}
+    }
+    // The client is gone. Within ten seconds the call could still answer.
+    let early = client.acquire("a", "j", json!({ "session_id": "s" })).await;
+    assert_eq!((&early["action"], early.get("revived")), (&json!("acquired"), None));
+    service.execute(ANSWER_STAYS_AWAY).await;
+    // A list has no place for it, and leaves it to the next answer.
+    let header = client.clone().header("x-agent-id", "a").header("x-session-id", "s");
+    assert_eq!(header.get("/ports/status").await.json, json!([]));
+    let told = client.acquire("a", "i", json!({ "session_id": "s" })).await;
+    assert_eq!((&told["action"], &told["revived"]), (&json!("acquired"), &json!(true)));
+    assert_eq!(
+        told["lost"]["locks"],
+        json!([{ "file_path": "k", "fencing_token": 1, "session_id": "s" }])
+    );
+    assert_eq!(holds(&client, "j").await, "a", "what was acquired after the revival is kept");
+    service.execute(ANSWER_STAYS_AWAY).await;
+    let again = client.acquire("a", "i", json!({ "session_id": "s" })).await;
+    assert_eq!((&again["action"], again.get("lost")), (&json!("refreshed"), None));
+}
+
+#[tokio::test]
+async fn a_call_that_waits_longer_than_others_leave_it_tells_the_losses_all_the_same() {
+    let service = Service::start().await;
+    let client = service.client();
+    register(&client, Some("s"), json!({})).await;
+    client.acquire("a", "k", json!({ "session_id": "s" })).await;
+    pass_minutes(&service, 130).await;
+    client.acquire("b", "busy", json!({})).await;
+    let wait = json!({ "session_id": "s", "wait_seconds": 30 });
+    let free = async {
+        let waits = "select count(*) from lock_waiter";
+        eventually("waits", async || service.scalar::<i64>(waits).await, |it| *it == 1).await;
+        service.execute(ANSWER_STAYS_AWAY).await;
+        client.release("b", "busy", json!({})).await;
+    };
+    let (told, ()) = join(client.acquire("a", "busy", wait), free).await;
+    assert_eq!((&told["action"], &told["revived"]), (&json!("acquired"), &json!(true)), "{told}");
+    assert_eq!(told["lost"]["locks"][0]["file_path"], "k", "{told}");
+}
+
+#[tokio::test]
+async fn more_losses_than_an_answer_has_place_for_are_told_by_the_next_ones() {
+    let service = Service::start().await;
+    let client = service.client();
+    register(&client, Some("s"), json!({})).await;
+    let locks =
+        "insert into file_lock (workspace, key, token, is_file, agent_id, agent_type, session_id,
+            locked_at, expires_at)
+        select 'default', 'k-' || n, 1, true, 'a', 't', 's', clock_timestamp(),
+            clock_timestamp() + interval '4 hours'
+        from generate_series(1, 120) n";
+    service.execute(locks).await;
+    let told = async |answer: Value| {
+        let count = answer["lost"]["locks"].as_array().map_or(0, Vec::len);
+        (count, answer["lost"]["truncated"] == true)
+    };
+    pass_minutes(&service, 130).await;
+    let call = async || client.acquire("a", "j", json!({ "session_id": "s" })).await;
+    let answers = [told(call().await).await, told(call().await).await, told(call().await).await];
+    assert_eq!(answers, [(100, true), (20, false), (0, false)], "its own calls");
+    // What others free of a lost session is told to registrations in the same way.
+    let again = locks.replace("k-", "m-");
+    service.execute(&again).await;
+    pass_minutes(&service, 130).await;
+    let boss = service.client_with(BOSS);
+    post(&boss, "/maintenance/run", json!({ "tasks": ["sessions"] })).await;
+    let call = async || register(&client, Some("other"), json!({})).await;
+    let answers = [told(call().await).await, told(call().await).await, told(call().await).await];
+    assert_eq!(answers, [(100, true), (21, false), (0, false)], "registrations");
 }
 
 #[tokio::test]

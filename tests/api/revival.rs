@@ -6,7 +6,7 @@
 use futures_util::future::join;
 use serde_json::{Value, json};
 
-use crate::support::{BOSS, Client, Service, blocked, execute};
+use crate::support::{BOSS, Client, FREE, Service, blocked, execute};
 
 /// Blocks commits of agent `p` while the test holds the advisory lock.
 const HOLD: &str = "
@@ -315,20 +315,22 @@ async fn an_adopted_lock_is_not_granted_to_a_rival_that_saw_its_earlier_session_
     let other = json!({ "agent_id": "p", "agent_type": "t", "session_id": "before" });
     race.post("/discovery/register", &other).await;
     let held = race.client.acquire("p", "k", json!({ "session_id": "before" })).await;
+    let quiet = "update agent_session
+        set last_heartbeat_at = last_heartbeat_at - interval '10 minutes' where session_id = 'before'";
+    race.service.execute(quiet).await;
+    let impatient = race.service.replica(&[("SESSION_TIMEOUT_MINUTES", "5")]).await;
+    let impatient = impatient.header("x-api-key", FREE);
     let mut gate = race.service.db.begin().await.expect("a transaction");
     execute(&mut *gate, "select pg_advisory_xact_lock(77)").await;
     let adoption = json!({ "agent_id": "p", "agent_type": "t", "session_id": "s", "adopt": true });
     let rival = async {
-        // The adoption has seen the earlier session live. Then that session counts as silent.
+        // The adoption has seen the earlier session live. For the rival, that session is silent.
         blocked(&race.service.db, 1).await;
-        let silent = "update agent_session
-            set last_heartbeat_at = last_heartbeat_at - interval '1 day' where session_id = 'before'";
-        race.service.execute(silent).await;
         let release = async {
             blocked(&race.service.db, 2).await;
             gate.rollback().await.expect("rolled back");
         };
-        join(race.client.acquire("q", "k", json!({})), release).await.0
+        join(impatient.acquire("q", "k", json!({})), release).await.0
     };
     let (adopted, refused) = join(race.post("/discovery/register", &adoption), rival).await;
     assert_eq!(adopted["adopted"]["locks"][0]["fencing_token"], held["fencing_token"]);
@@ -337,4 +339,115 @@ async fn an_adopted_lock_is_not_granted_to_a_rival_that_saw_its_earlier_session_
     let lock = json!({ "file_path": "k", "fencing_token": held["fencing_token"] });
     let verified = race.post("/locks/verify", &json!({ "locks": [lock] })).await;
     assert_eq!(verified["valid"], true);
+}
+
+#[tokio::test]
+async fn a_registration_that_meets_the_end_of_its_session_revives_it_and_keeps_what_it_adopts() {
+    for adopt in [false, true] {
+        // The end has locked the row of the session, and not written it yet.
+        let race = Race::new(AT_KEY_B).await;
+        race.client.acquire("p", "b", json!({ "session_id": "s" })).await;
+        let other = json!({ "agent_id": "p", "agent_type": "t", "session_id": "other" });
+        race.post("/discovery/register", &other).await;
+        let held = race.client.acquire("p", "k", json!({ "session_id": "other" })).await;
+        let mut gate = race.service.db.begin().await.expect("a transaction");
+        execute(&mut *gate, "select pg_advisory_xact_lock(77)").await;
+        let end = json!({ "agent_id": "p", "session_id": "s" });
+        let again =
+            json!({ "agent_id": "p", "agent_type": "t", "session_id": "s", "adopt": adopt });
+        let register = async {
+            blocked(&race.service.db, 1).await;
+            let release = async {
+                blocked(&race.service.db, 2).await;
+                gate.rollback().await.expect("rolled back");
+            };
+            join(race.post("/discovery/register", &again), release).await.0
+        };
+        let (ended, registered) = join(race.post("/discovery/deregister", &end), register).await;
+        assert_eq!(ended["success"], true, "{ended}");
+        assert_eq!(registered["revived"], true, "adopt {adopt}: {registered}");
+        let lasting =
+            "select count(*) from agent_session where session_id = 's' and ended_at is null";
+        assert_eq!(race.service.scalar::<i64>(lasting).await, 1, "adopt {adopt}");
+        if adopt {
+            assert_eq!(registered["adopted"]["locks"][0]["file_path"], "k", "{registered}");
+        }
+        let lock = json!({ "file_path": "k", "fencing_token": held["fencing_token"] });
+        let verified = race.post("/locks/verify", &json!({ "locks": [lock] })).await;
+        assert_eq!(verified["valid"], true, "adopt {adopt}");
+    }
+}
+
+/// Blocks the end of the session that holds key `b`, before it goes on to the next session.
+const AT_KEY_B: &str = "
+    create trigger hold_commit after update on file_lock for each row
+    when (new.key = 'b' and new.agent_id is null) execute function hold_commit()";
+
+/// Two sessions of agent `p`, of which the earlier holds the later key.
+async fn two_sessions() -> Race {
+    let race = Race::new(AT_KEY_B).await;
+    for (session, key) in [("x-1", "b"), ("x-2", "a")] {
+        let body = json!({ "agent_id": "p", "agent_type": "t", "session_id": session });
+        race.post("/discovery/register", &body).await;
+        race.client.acquire("p", key, json!({ "session_id": session })).await;
+    }
+    race
+}
+
+const ADOPTION: &str =
+    r#"{ "agent_id": "p", "agent_type": "t", "session_id": "s", "adopt": true }"#;
+
+#[tokio::test]
+async fn an_adoption_does_not_wait_for_the_sweep_of_sessions_that_are_silent() {
+    let race = two_sessions().await;
+    let silent = "update agent_session set last_heartbeat_at = last_heartbeat_at - interval '1 day'
+        where session_id <> 's'";
+    race.service.execute(silent).await;
+    let mut gate = race.service.db.begin().await.expect("a transaction");
+    execute(&mut *gate, "select pg_advisory_xact_lock(77)").await;
+    let boss = race.service.client_with(BOSS);
+    let sweep = boss.post("/maintenance/run", json!({ "tasks": ["sessions"] }));
+    let adoption = async {
+        blocked(&race.service.db, 1).await;
+        let adoption = serde_json::from_str(ADOPTION).expect("JSON");
+        let adopted = tokio::select! {
+            adopted = race.post("/discovery/register", &adoption) => adopted,
+            () = blocked(&race.service.db, 2) => panic!("the adoption waits for the sweep"),
+        };
+        gate.rollback().await.expect("rolled back");
+        adopted
+    };
+    let (swept, adopted) = join(sweep, adoption).await;
+    assert_eq!(swept.json["locks_released"], 2, "{}", swept.text);
+    assert_eq!(adopted["adopted"]["locks"], json!([]), "{adopted}");
+}
+
+#[tokio::test]
+async fn an_adoption_that_meets_a_cleanup_of_live_sessions_holds_nothing_that_it_needs() {
+    let race = two_sessions().await;
+    let quiet =
+        "update agent_session set last_heartbeat_at = last_heartbeat_at - interval '10 minutes'
+        where session_id <> 's'";
+    race.service.execute(quiet).await;
+    let mut gate = race.service.db.begin().await.expect("a transaction");
+    execute(&mut *gate, "select pg_advisory_xact_lock(77)").await;
+    let boss = race.service.client_with(BOSS);
+    let body = json!({ "agent_id": "boss", "stale_threshold_minutes": 5 });
+    let cleanup = boss.post("/discovery/cleanup", body);
+    let adoption = async {
+        blocked(&race.service.db, 1).await;
+        let adoption = serde_json::from_str(ADOPTION).expect("JSON");
+        let release = async {
+            blocked(&race.service.db, 2).await;
+            let free = "select key from file_lock where key = 'a' for update nowait";
+            assert_eq!(race.service.rows(free).await, [json!({ "key": "a" })]);
+            gate.rollback().await.expect("rolled back");
+        };
+        join(race.post("/discovery/register", &adoption), release).await.0
+    };
+    let (cleaned, adopted) = join(cleanup, adoption).await;
+    assert_eq!(cleaned.json["locks_released"], 2, "{}", cleaned.text);
+    assert_eq!(adopted["adopted"]["locks"], json!([]), "{adopted}");
+    let lost = adopted["lost"]["locks"].as_array().map(Vec::len);
+    assert_eq!(lost, Some(2), "{adopted}");
 }

@@ -12,8 +12,8 @@ use super::{cli::given_settings, command::Command, draft::Draft, values::Standar
 use crate::{
     output::{
         console::Output,
-        outcome::{DONE, Problem, REFUSED, UNANSWERED, describe_failure, exit_code_of},
         losses::describe_losses,
+        outcome::{DONE, Problem, REFUSED, UNANSWERED, describe_failure, exit_code_of},
         show::{Show, render_refusal},
         text::on_one_line,
     },

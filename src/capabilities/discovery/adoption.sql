@@ -19,8 +19,7 @@ begin
         exit when jsonb_array_length(locks) > most_held();
         continue when not is_live(in_workspace, in_agent_id, held.session_id, held.locked_at,
             held.expires_at, session_timeout);
-        locks := locks || jsonb_build_object('file_path', held.key, 'fencing_token', held.token,
-            'session_id', held.session_id, 'expires_at', held.expires_at);
+        locks := locks || held_lock(held.key, held.token, held.session_id, held.expires_at);
     end loop;
     claims := list_claims_elsewhere(in_workspace, in_agent_id, in_session_id);
     for held in
@@ -28,8 +27,7 @@ begin
         where p.agent_id = in_agent_id and p.session_id <> in_session_id
         order by p.slot limit most_held() + 1
     loop
-        ports := ports || jsonb_build_object(
-            'slot', held.slot, 'session_id', held.session_id, 'expires_at', held.expires_at);
+        ports := ports || held_ports(held.slot, held.session_id, held.expires_at);
     end loop;
     if locks || claims || ports = '[]' then
         return null;
@@ -55,22 +53,43 @@ begin
         order by t.id limit most_held() + 1
     loop
         perform mark_claim_known(in_workspace, held.id, held.claim_token);
-        claims := claims || jsonb_build_object('task_id', held.id, 'claim_token', held.claim_token,
-            'session_id', held.claimed_session_id, 'claim_expires_at', held.claim_expires_at);
+        claims := claims || held_claim(
+            held.id, held.claim_token, held.claimed_session_id, held.claim_expires_at);
     end loop;
     return claims;
 end
+$$;
+
+-- Returns a lock, a claim or a block of ports as the lists of what sessions hold show it.
+create or replace function held_lock(key text, token bigint, session_id text, expires_at timestamptz)
+returns jsonb language sql stable parallel safe as $$
+    select jsonb_build_object('file_path', key, 'fencing_token', token, 'session_id', session_id,
+        'expires_at', expires_at)
+$$;
+
+create or replace function held_claim(id uuid, token text, session_id text, expires_at timestamptz)
+returns jsonb language sql stable parallel safe as $$
+    select jsonb_build_object('task_id', id, 'claim_token', token, 'session_id', session_id,
+        'claim_expires_at', expires_at)
+$$;
+
+create or replace function held_ports(slot integer, session_id text, expires_at timestamptz)
+returns jsonb language sql stable parallel safe as $$
+    select jsonb_build_object('slot', slot, 'session_id', session_id, 'expires_at', expires_at)
 $$;
 
 -- Returns lists of what sessions hold as one object, each cut to `most_held` entries.
 create or replace function held_lists(locks jsonb, claims jsonb, ports jsonb) returns jsonb
 language sql immutable parallel safe as $$
     select jsonb_build_object(
-        'locks', jsonb_path_query_array(locks, '$[0 to 99]'),
-        'claims', jsonb_path_query_array(claims, '$[0 to 99]'),
-        'ports', jsonb_path_query_array(ports, '$[0 to 99]'),
+        'locks', first_held(locks), 'claims', first_held(claims), 'ports', first_held(ports),
         'truncated', greatest(jsonb_array_length(locks), jsonb_array_length(claims),
             jsonb_array_length(ports)) > most_held())
+$$;
+
+-- Returns the first `most_held` entries of a list.
+create or replace function first_held(list jsonb) returns jsonb language sql immutable parallel safe as $$
+    select jsonb_path_query_array(list, '$[0 to $last]', jsonb_build_object('last', most_held() - 1))
 $$;
 
 -- Returns how many locks, claims and blocks of ports a registration lists or adopts at most.
@@ -79,24 +98,33 @@ create or replace function most_held() returns integer language sql immutable pa
 $$;
 
 -- Moves what other live sessions of an agent hold to one of its sessions, and returns it. Fencing tokens
--- and claim tokens stay valid, and so do the times of expiry. Locks, tasks and slots are locked in the
--- order of their keys, and each is checked again with its row locked: its session can have lost it, and
--- another call can have taken it meanwhile. `locked_at` becomes the time of the adoption: the adopting
--- session may have been revived after the lock was acquired, and had then lost it at once. A call that
--- has read the lock before sees by that time that it has changed.
+-- and claim tokens stay valid, and so do the times of expiry. The caller has locked the rows of these
+-- sessions (`begin_session`). Locks and tasks are locked in the order of their keys, and each is checked
+-- again with its row locked: its session can have lost it, and another call can have taken it meanwhile.
+-- What belongs to a session that is not live is not locked: `end_sessions` may be freeing it, session by
+-- session, and would wait for a lock that the adoption has.
+--
+-- `locked_at` becomes the time of the adoption: the adopting session may have been revived after the lock
+-- was acquired, and had then lost it at once. A call that has read the lock before sees by that time that
+-- it has changed.
 create or replace function adopt_held_elsewhere(
     in_workspace text, in_agent_id text, in_session_id text, session_timeout interval
 ) returns jsonb language plpgsql as $$
 declare
-    at timestamptz;
+    at timestamptz := clock_timestamp();
     held record;
     locks jsonb := '[]'::jsonb;
 begin
     for held in
         select l.key, l.token, l.session_id, l.locked_at, l.expires_at from file_lock l
         where l.workspace = in_workspace and l.agent_id = in_agent_id and l.session_id <> in_session_id
+            and not exists (
+                select from agent_session s
+                where s.workspace = in_workspace and s.agent_id = in_agent_id
+                    and s.session_id = l.session_id
+                    and not is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, at))
         order by l.key
-        for update
+        for update of l
     loop
         exit when jsonb_array_length(locks) = most_held();
         continue when not is_live(in_workspace, in_agent_id, held.session_id, held.locked_at,
@@ -104,8 +132,7 @@ begin
         at := clock_timestamp();
         update file_lock l set session_id = in_session_id, locked_at = at
         where l.workspace = in_workspace and l.key = held.key;
-        locks := locks || jsonb_build_object('file_path', held.key, 'fencing_token', held.token,
-            'session_id', held.session_id, 'expires_at', held.expires_at);
+        locks := locks || held_lock(held.key, held.token, held.session_id, held.expires_at);
     end loop;
     return held_lists(
         locks,
@@ -119,7 +146,7 @@ create or replace function adopt_claims(
     in_workspace text, in_agent_id text, in_session_id text, session_timeout interval
 ) returns jsonb language plpgsql as $$
 declare
-    at timestamptz;
+    at timestamptz := clock_timestamp();
     held record;
     expires_at timestamptz;
     claims jsonb := '[]'::jsonb;
@@ -130,8 +157,13 @@ begin
         from work_task t
         where t.workspace = in_workspace and t.claimed_by = in_agent_id
             and t.claimed_session_id <> in_session_id and t.status in ('claimed', 'running')
+            and not exists (
+                select from agent_session s
+                where s.workspace = in_workspace and s.agent_id = in_agent_id
+                    and s.session_id = t.claimed_session_id
+                    and not is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, at))
         order by t.id
-        for update
+        for update of t
     loop
         exit when jsonb_array_length(claims) = most_held();
         at := clock_timestamp();
@@ -140,8 +172,8 @@ begin
         update work_task t set
             claimed_session_id = in_session_id, claim_expires_at = expires_at, is_claim_known = true
         where t.workspace = in_workspace and t.id = held.id;
-        claims := claims || jsonb_build_object('task_id', held.id, 'claim_token', held.claim_token,
-            'session_id', held.claimed_session_id, 'claim_expires_at', expires_at);
+        claims := claims || held_claim(
+            held.id, held.claim_token, held.claimed_session_id, expires_at);
     end loop;
     return claims;
 end
@@ -173,7 +205,6 @@ begin
     if not found then
         return '[]'::jsonb;
     end if;
-    return jsonb_build_array(jsonb_build_object(
-        'slot', held.slot, 'session_id', held.session_id, 'expires_at', held.expires_at));
+    return jsonb_build_array(held_ports(held.slot, held.session_id, held.expires_at));
 end
 $$;

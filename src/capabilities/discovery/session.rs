@@ -68,8 +68,9 @@ pub struct RegisteredSession {
     /// otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adopted: Option<Held>,
-    /// What your sessions have lost to others because they ended or fell silent, and you were not told
-    /// yet: `locks`, `claims` and `ports`, each at most 100. Absent if nothing.
+    /// What your sessions have lost because they ended or fell silent, and you were not told yet:
+    /// `locks`, `claims` and `ports`, together at most 100. If there are more, `truncated` is true, and
+    /// the next registration tells them. Absent if nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lost: Option<Value>,
 }

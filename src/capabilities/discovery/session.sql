@@ -1,7 +1,7 @@
 -- Registration and heartbeat of sessions.
 
--- Registers a session, or updates its description. Claims made before the session was registered depended on their lease alone; from now on they
--- also expire with the session's timeout.
+-- Registers a session, or updates its description. Claims made before the session was registered
+-- depended on their lease alone; from now on they also expire with the session's timeout.
 create or replace function register_session(
     in_workspace text, cx request, in_session_id text, in_capabilities text[], in_current_task text,
     in_delegated_from text, in_metadata jsonb, in_phase_archetype text, in_connection_id text
@@ -10,6 +10,8 @@ create or replace function register_session(
 declare
     at timestamptz := clock_timestamp();
     claims_expire_at timestamptz := claim_expiry(null, cx.session_timeout, at);
+    ended_at timestamptz;
+    last_heartbeat_at timestamptz;
 begin
     insert into agent_session as s (
         workspace, agent_id, session_id, agent_type, capabilities, current_task, delegated_from,
@@ -26,7 +28,12 @@ begin
             current_task = in_current_task, delegated_from = in_delegated_from,
             metadata = in_metadata, phase_archetype = in_phase_archetype
         where s.workspace = in_workspace and s.agent_id = cx.agent_id
-            and s.session_id = in_session_id;
+            and s.session_id = in_session_id
+        returning s.ended_at, s.last_heartbeat_at into ended_at, last_heartbeat_at;
+        -- The update has waited for a call that was ending the session.
+        if not is_session_live(ended_at, last_heartbeat_at, cx.session_timeout, clock_timestamp()) then
+            perform raise_session_lost();
+        end if;
     end if;
     update work_task t set claim_expires_at = claims_expire_at
     where t.workspace = in_workspace and t.claimed_by = cx.agent_id
@@ -47,14 +54,27 @@ $$;
 
 -- Registers a session, and returns what its agent should know: `held_elsewhere`, what other live sessions
 -- of the agent hold; `adopted`, what this session takes over from them (with `in_adopts`); and `lost`,
--- what sessions of the agent have lost to others, once.
+-- what its other sessions have lost, once.
+--
+-- An adoption first locks the rows of all live sessions of the agent, and of its own, in the order of
+-- their keys, as `end_sessions` does: none of them ends before the adoption does.
 create or replace function begin_session(
     in_workspace text, cx request, in_session_id text, in_capabilities text[], in_current_task text,
     in_delegated_from text, in_metadata jsonb, in_phase_archetype text, in_connection_id text,
     in_adopts boolean,
     out held_elsewhere jsonb, out adopted jsonb, out lost jsonb
 ) language plpgsql as $$
+declare
+    at timestamptz := clock_timestamp();
 begin
+    if in_adopts then
+        perform from agent_session s
+        where s.workspace = in_workspace and s.agent_id = cx.agent_id
+            and (s.session_id = in_session_id
+                or is_session_live(s.ended_at, s.last_heartbeat_at, cx.session_timeout, at))
+        order by s.session_id
+        for update;
+    end if;
     perform register_session(
         in_workspace, cx, in_session_id, in_capabilities, in_current_task, in_delegated_from,
         in_metadata, in_phase_archetype, in_connection_id);
@@ -64,7 +84,7 @@ begin
     end if;
     held_elsewhere := list_held_elsewhere(
         in_workspace, cx.agent_id, in_session_id, cx.session_timeout);
-    lost := tell_losses(in_workspace, cx.agent_id);
+    lost := tell_losses(in_workspace, cx.agent_id, in_session_id);
 end
 $$;
 

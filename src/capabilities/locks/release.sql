@@ -21,7 +21,8 @@ begin
                 held.expires_at, cx.session_timeout)
             then 'lock_not_found_or_not_owner'
         when held.token <> in_token then 'stale_fencing_token'
-        when not free_unchanged_lock(in_workspace, in_key, held.token, held.locked_at) then 'lock_not_found_or_not_owner'
+        when not free_unchanged_lock(in_workspace, in_key, held.token, held.locked_at)
+            then 'lock_not_found_or_not_owner'
     end;
     perform record_audit(
         in_workspace, cx, 'release_lock', jsonb_build_object('file_path', in_key),

@@ -1,22 +1,23 @@
 //! Claiming tasks.
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Serialize};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::unavailable::{self, UnavailableWork};
+use super::{
+    claimed::{ClaimAnswer, Claimed, OpenClaim, TaskText},
+    unavailable::{self, UnavailableWork},
+};
 use crate::{
     access::IdentityMode,
     capabilities::guardrails,
     config::Config,
     database::Db,
-    operation::{
-        Actor, Context, Meta, NULL_OR_ABSENT, Operation, Poll, Tool, Transition, Waiter, column,
-    },
+    operation::{Actor, Context, Meta, Operation, Poll, Tool, Transition, Waiter, column},
     values::{Error, Result, Timestamp},
 };
 
@@ -60,127 +61,6 @@ pub struct GetWork {
 
 fn default_count() -> i64 {
     1
-}
-
-/// The answer to a claim: one task, or a list if more than one was asked for.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-pub enum ClaimAnswer {
-    /// The answer with `count` 1.
-    One(Box<OneClaim>),
-    /// The answer with a greater `count`.
-    Many(ClaimedTasks),
-}
-
-impl JsonSchema for ClaimAnswer {
-    fn schema_name() -> Cow<'static, str> {
-        "ClaimAnswer".into()
-    }
-
-    /// Merges the members of both forms. Members that only one form has are not required.
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let mut schema = OneClaim::json_schema(generator);
-        let many = ClaimedTasks::json_schema(generator);
-        let tasks = many.get("properties").and_then(|properties| properties.get("tasks"));
-        if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
-            for property in properties.values_mut() {
-                property[NULL_OR_ABSENT] = json!(true);
-            }
-            properties.extend(tasks.map(|schema| ("tasks".to_owned(), schema.clone())));
-        }
-        schema.insert("required".to_owned(), json!(["success", "reason"]));
-        schema
-    }
-}
-
-/// The answer to a claim of one task.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct OneClaim {
-    /// The task, or why there is none.
-    #[serde(flatten)]
-    pub claimed: Claimed,
-    /// Tasks that you could claim otherwise, if you got none.
-    #[serde(flatten)]
-    pub unavailable: UnavailableWork,
-}
-
-/// Claimed tasks, or why there are none.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct ClaimedTasks {
-    /// Whether you have claimed a task.
-    pub success: bool,
-    /// Only with `count` above 1: the tasks, each like the answer with `count` 1.
-    pub tasks: Vec<Claimed>,
-    /// Why there is no task: `no_tasks_available` or `destructive_operation_blocked: <names>`.
-    pub reason: Option<String>,
-    /// Tasks that you could claim otherwise, if you got none.
-    #[serde(flatten)]
-    pub unavailable: UnavailableWork,
-    /// Your other open claims, up to 20. Absent if you have none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub open_claims: Option<Vec<OpenClaim>>,
-}
-
-/// A claim that you hold.
-#[derive(Debug, Deserialize, Serialize, JsonSchema)]
-pub struct OpenClaim {
-    /// Id of the task.
-    pub task_id: Uuid,
-    /// Token of the claim.
-    pub claim_token: String,
-    /// When the claim expires unless it is renewed.
-    pub claim_expires_at: Timestamp,
-    /// Whether your calls have extended the lease so far. From now on they do.
-    pub renewed: bool,
-}
-
-/// A claimed task, or why there is none.
-#[derive(Debug, Default, Serialize, JsonSchema)]
-pub struct Claimed {
-    /// Whether you have claimed a task.
-    pub success: bool,
-    /// Id of the task.
-    pub task_id: Option<Uuid>,
-    /// Kind of work.
-    #[schemars(extend("x-untrusted" = true))]
-    pub task_type: Option<String>,
-    /// What to do.
-    #[schemars(extend("x-untrusted" = true))]
-    pub description: Option<String>,
-    /// What the submitter wants the claimant to know. Null if nothing.
-    #[schemars(extend("x-untrusted" = true))]
-    pub input_data: Option<Value>,
-    /// Priority from 1 (first) to 10.
-    pub priority: Option<i16>,
-    /// The task's deadline. Null if it has none.
-    pub deadline: Option<Timestamp>,
-    /// Why there is no task: `no_tasks_available` or `destructive_operation_blocked: <names>`.
-    pub reason: Option<String>,
-    /// Attempt number, starting at 1.
-    pub attempt: Option<i16>,
-    /// Proves, when you renew or complete the task, that no other agent has claimed it since.
-    pub claim_token: Option<String>,
-    /// When the lease expires unless it is renewed.
-    pub lease_expires_at: Option<Timestamp>,
-    /// Your other open claims, up to 20. Absent if you have none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Vec<OpenClaim>>")]
-    pub open_claims: Option<Json<Vec<OpenClaim>>>,
-    /// The verdict of `claim_tasks`, see `work/claim.sql`.
-    #[serde(skip)]
-    verdict: String,
-    /// With the verdict `rescan`: the texts to scan again. With the verdict `none`: empty where
-    /// `explain_unavailable_work` can say more.
-    #[serde(skip)]
-    texts: Option<Json<Vec<TaskText>>>,
-}
-
-/// The text of a task that must be scanned again.
-#[derive(Debug, Deserialize)]
-pub(crate) struct TaskText {
-    id: Uuid,
-    description: String,
-    input_data: Option<Value>,
 }
 
 impl Operation for GetWork {
@@ -276,36 +156,12 @@ impl Operation for GetWork {
             claim.may_rescan = scan < MAX_SCANS;
             tasks = claim.call_many(self.count as i32, cx.db).await?;
         }
-        let reason = tasks.first().and_then(|task| task.reason.clone());
-        let open_claims = match is_one {
-            true => None,
-            false => tasks.first_mut().and_then(|task| task.open_claims.take()),
-        };
-        let is_claimed = tasks.first().is_some_and(|task| task.success);
         let unavailable = if says_more && !claim.can_wait {
             unavailable::explain(cx, claim.task_types).await?
         } else {
             UnavailableWork::default()
         };
-        if !is_claimed {
-            tasks.truncate(if is_one { 1 } else { 0 });
-        }
-        Ok(match tasks.pop() {
-            Some(claimed) if is_one => {
-                ClaimAnswer::One(Box::new(OneClaim { claimed, unavailable }))
-            }
-            last => {
-                tasks.extend(last);
-                let open_claims = open_claims.map(|Json(claims)| claims);
-                ClaimAnswer::Many(ClaimedTasks {
-                    success: is_claimed,
-                    tasks,
-                    reason,
-                    unavailable,
-                    open_claims,
-                })
-            }
-        })
+        Ok(ClaimAnswer::new(is_one, tasks, unavailable))
     }
 }
 

@@ -141,8 +141,8 @@ begin
     perform record_lost_claim(in_workspace, picked.id, cx.session_timeout);
     update work_task t set
         status = 'claimed', attempt = t.attempt + 1, is_delayed = false, is_expiry_recorded = false,
-        claim_token = token, is_claim_known = false, claimed_by = cx.agent_id, claimed_session_id = cx.session_id,
-        claimed_at = at, started_at = coalesce(t.started_at, at),
+        claim_token = token, is_claim_known = false, claimed_by = cx.agent_id,
+        claimed_session_id = cx.session_id, claimed_at = at, started_at = coalesce(t.started_at, at),
         lease_minutes = in_lease_minutes, claim_lease_minutes = in_lease_minutes,
         lease_expires_at = lease_ends_at, claim_expires_at = expires_at,
         completion = null, result = null, error_message = null

@@ -6,6 +6,7 @@
 //! before any row says so: see `task_status` in `work/rules.sql`.
 pub mod batch;
 pub mod claim;
+pub mod claimed;
 pub mod finish;
 pub(crate) mod submission;
 pub mod submit;

@@ -251,6 +251,8 @@ pub(super) struct Queue {
     pub(super) tasks: Vec<Task>,
     sessions: BTreeMap<(usize, &'static str), Session>,
     tokens: HashSet<String>,
+    /// Sessions that a call has revived whose answer, an error, did not tell it.
+    untold: HashSet<(usize, &'static str)>,
     /// How many completions were identical repetitions.
     pub(super) repeats: u32,
 }
@@ -264,14 +266,19 @@ impl Queue {
     pub(super) fn answer(&mut self, caller: Caller, ask: &Ask, actual: &Value) -> Expected {
         // Before the call: a claim that has expired is lost, and its claimant can still renew it.
         let can_be_lost = self.can_be_lost(&actual["lost"]);
-        let was_lost = self.is_lost(caller) && !matches!(ask, Ask::Deregister);
+        let session = caller.session.map(|it| (caller.agent, it));
+        let is_untold = session.is_some_and(|it| self.untold.contains(&it));
+        let was_lost = (self.is_lost(caller) || is_untold) && !matches!(ask, Ask::Deregister);
         if !matches!(ask, Ask::Register { .. } | Ask::Deregister) {
             self.record_heartbeat(caller);
         }
         let mut body = match ask {
             Ask::Submit(asked) => match self.submit(caller, asked, actual) {
                 Ok(body) => body,
-                Err(place) => return (422, place),
+                Err(place) => {
+                    self.untold.extend(session.filter(|_| was_lost));
+                    return (422, place);
+                }
             },
             Ask::Claim { kinds, minutes } => self.claim(caller, kinds.as_deref(), *minutes, actual),
             Ask::Renew { task, token, minutes } => {
@@ -312,6 +319,7 @@ impl Queue {
         };
         self.settle();
         if was_lost {
+            session.map(|it| self.untold.remove(&it));
             body["revived"] = json!(true);
         }
         if was_lost || matches!(ask, Ask::Register { .. }) && actual["lost"].is_object() {
