@@ -383,7 +383,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.begin_mcp_call_run(in_workspace text, in_id uuid, in_agent_id text, in_connection_id text, in_request_id text, in_lifetime interval) RETURNS boolean
+CREATE FUNCTION public.begin_mcp_call_run(in_workspace text, in_id uuid, in_agent_id text, in_connection_id text, in_request_id text, in_lifetime interval, in_has_begun boolean) RETURNS boolean
     LANGUAGE plpgsql
     AS $$
 declare
@@ -392,7 +392,9 @@ declare
 begin
     select c.cancelled_at into cancelled from mcp_call c
     where c.workspace = in_workspace and c.id = in_id for update;
-    if not found then
+    if not found and in_has_begun then
+        return true;
+    elsif not found then
         insert into mcp_call as c (
             workspace, id, agent_id, connection_id, request_id, started_at, due_at
         ) values (
@@ -486,7 +488,7 @@ exception
 end
 $_$;
 
-CREATE FUNCTION public.cancel_mcp_call(in_workspace text, in_id uuid, in_agent_id text, in_request_id text, OUT operation text, OUT taken jsonb) RETURNS record
+CREATE FUNCTION public.cancel_mcp_call(in_workspace text, in_id uuid, in_agent_id text, in_request_id text) RETURNS uuid
     LANGUAGE plpgsql
     AS $$
 declare
@@ -497,18 +499,17 @@ begin
         workspace, id, agent_id, connection_id, request_id, due_at, cancelled_at
     ) values (in_workspace, in_id, in_agent_id, '', in_request_id, at, at)
     on conflict (workspace, id) do update set cancelled_at = coalesce(c.cancelled_at, at);
-    select u.operation, u.taken into operation, taken from take_mcp_call_back(in_workspace, in_id) u;
+    return in_id;
 end
 $$;
 
-CREATE FUNCTION public.cancel_mcp_request(in_workspace text, in_agent_id text, in_connection_id text, in_request_id text, OUT operation text, OUT taken jsonb) RETURNS record
+CREATE FUNCTION public.cancel_mcp_request(in_workspace text, in_agent_id text, in_connection_id text, in_request_id text) RETURNS uuid
     LANGUAGE plpgsql
     AS $$
 declare
     at timestamptz := clock_timestamp();
     call_id uuid;
     running uuid[];
-    ended uuid[];
 begin
     if in_connection_id <> '' then
         call_id := gen_random_uuid();
@@ -519,21 +520,15 @@ begin
         do update set cancelled_at = coalesce(c.cancelled_at, at)
         returning c.id into call_id;
     else
-        select
-            array_agg(c.id) filter (where c.answered_at is null and c.due_at > at),
-            array_agg(c.id) filter (where c.answered_at > at - interval '10 seconds')
-        into running, ended
-        from mcp_call c
+        select array_agg(c.id) into running from mcp_call c
         where c.workspace = in_workspace and c.agent_id = in_agent_id and c.connection_id = ''
             and c.request_id = in_request_id and c.started_at is not null
-            and c.cancelled_at is null;
-        call_id := case
-            when cardinality(running) = 1 then running[1]
-            when running is null and cardinality(ended) = 1 then ended[1] end;
+            and c.cancelled_at is null and c.answered_at is null and c.due_at > at;
+        call_id := case when cardinality(running) = 1 then running[1] end;
         update mcp_call c set cancelled_at = coalesce(c.cancelled_at, at)
         where c.workspace = in_workspace and c.id = call_id;
     end if;
-    select u.operation, u.taken into operation, taken from take_mcp_call_back(in_workspace, call_id) u;
+    return call_id;
 end
 $$;
 
@@ -1500,6 +1495,17 @@ CREATE FUNCTION public.explained_tasks() RETURNS bigint
     select 100::bigint
 $$;
 
+CREATE FUNCTION public.fail_mcp_call(in_workspace text, in_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+begin
+    update mcp_call c set answered_at = at
+    where c.workspace = in_workspace and c.id = in_id and c.answered_at is null;
+end
+$$;
+
 CREATE FUNCTION public.find_session(in_workspace text, in_agent_id text, in_connection_id text, in_named_session_id text, session_timeout interval, OUT session_id text, OUT has_ended boolean) RETURNS record
     LANGUAGE plpgsql
     AS $$
@@ -1802,7 +1808,7 @@ begin
         lease_minutes = null, claim_lease_minutes = null, lease_expires_at = null,
         claim_expires_at = null
     where t.workspace = in_workspace and t.id = in_id and t.claim_token = in_claim_token
-        and t.claimed_by = cx.agent_id and t.status = 'claimed';
+        and t.claimed_by = cx.agent_id and t.status = 'claimed' and not t.is_claim_known;
     is_pending := found;
     perform record_audit(
         in_workspace, cx, 'claim_task', jsonb_build_object('task_id', in_id),
@@ -1811,7 +1817,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.give_back_lock(in_workspace text, cx public.request, in_key text, in_token bigint, in_expires_at timestamp with time zone) RETURNS void
+CREATE FUNCTION public.give_back_lock(in_workspace text, cx public.request, in_key text, in_token bigint, in_locked_at timestamp with time zone, in_expires_at timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     AS $$
 declare
@@ -1820,7 +1826,7 @@ begin
     perform record_heartbeat(in_workspace, cx);
     perform from file_lock l
     where l.workspace = in_workspace and l.key = in_key and l.token = in_token
-        and l.agent_id = cx.agent_id and l.expires_at = in_expires_at
+        and l.agent_id = cx.agent_id and l.locked_at = in_locked_at and l.expires_at = in_expires_at
     for update;
     is_free := found and free_lock(in_workspace, in_key, in_token);
     perform record_audit(
@@ -3464,7 +3470,13 @@ begin
     update idempotency_key k set fingerprint = in_fingerprint, body = null, created_at = at
     where k.workspace = in_workspace and k.agent_id = in_agent_id and k.key = in_key
         and k.created_at <= at - idempotency_key_lifetime();
-    return found;
+    if found then
+        return true;
+    end if;
+    update mcp_call c set taken = null
+    where c.workspace = in_workspace and c.agent_id = in_agent_id and c.idempotency_key = in_key
+        and c.taken is not null;
+    return false;
 end
 $$;
 
@@ -4838,6 +4850,8 @@ CREATE INDEX idempotency_key_by_age ON public.idempotency_key USING btree (creat
 CREATE INDEX lock_waiter_queue ON public.lock_waiter USING btree (workspace, key, waiting_since, id);
 
 CREATE INDEX mcp_call_by_age ON public.mcp_call USING btree (due_at);
+
+CREATE INDEX mcp_call_by_key ON public.mcp_call USING btree (workspace, agent_id, idempotency_key) WHERE ((idempotency_key IS NOT NULL) AND (taken IS NOT NULL));
 
 CREATE UNIQUE INDEX mcp_call_of_connection ON public.mcp_call USING btree (workspace, agent_id, connection_id, request_id) WHERE (connection_id <> ''::text);
 
