@@ -278,7 +278,7 @@ pub(crate) const ALL: [Operation; 9] = [
         name: "claim+complete",
         calls: &[
             Call {
-                mark: "claim_tasks(",
+                mark: "get_work(",
                 arguments: &[
                     "null",
                     ":sixty",

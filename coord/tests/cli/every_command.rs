@@ -88,8 +88,7 @@ static ROWS: &[Row] = &[
     row("tasks", say!("tasks --status pending --limit 5")),
     row("remember", say!("remember --event-type error --tags rust --summary", "E0308")),
     row("recall", say!("recall --tags rust --scope workspace")),
-    row("handoff write", say!("handoff write --next-steps a b --summary", "half way"))
-        .refused(say!("handoff write --summary", " ")),
+    row("handoff write", say!("handoff write --next-steps a b --summary", "half way")),
     row("handoff read", say!("handoff read --limit 2")),
     row("guardrails check", say!("guardrails check", "cargo test"))
         .refused(say!("guardrails check", "rm -rf /")),

@@ -71,7 +71,7 @@ fn percent_decode(text: &str) -> String {
 /// Requests of every kind: pages, operations, mistakes, redirects, keys, HEAD and CORS.
 fn sample_requests() -> Vec<Request<Bytes>> {
     let taken = r#"{"file_path":"src/a b.rs","agent_id":"b","agent_type":"t"}"#;
-    let recalled = r#"{"agent_id":"a","query":"pool \"é\""}"#;
+    let recalled = r#"{"agent_id":"a","query":"xyzzy \"é\""}"#;
     let preflight = [
         ("origin", "http://localhost:5173"),
         ("access-control-request-method", "POST"),

@@ -27,7 +27,8 @@ const MAX_TTL_MINUTES: i64 = 480;
 
 /// Lock a file, or another shared thing such as `db:migration-slot`, before you change it. Call it
 /// again to extend a lock that you hold. If another agent holds the lock, the answer says who, why
-/// and until when.
+/// and until when. Subagents with your agent id share your locks: `refreshed` says that you or one of
+/// them held the lock already.
 ///
 /// Keep the `fencing_token`: with it, verify_locks proves later that you did not lose the lock in
 /// between.
