@@ -4,6 +4,8 @@
 //! Only spellings that are plausible mistakes are refused. `app/[id]/page.tsx`, `src/a b.ts` and
 //! `src/a,b.rs` are names of files. A name that begins with `./` is taken as it is where a rule would
 //! otherwise see a mention or a list.
+use serde_json::Value;
+
 use crate::values::{LockKey, LockKeyError, lock_key::MAX_SPELLING_BYTES};
 
 /// Folders that are usually at the root of a repository.
@@ -64,6 +66,9 @@ fn read(text: &str) -> Result<String, Refusal> {
     let text = text.trim();
     if let Some(inner) = within_quotes(text) {
         return Err(refusal("quotation marks around a path", inner));
+    }
+    if let Some(refused) = check_wrapping(text) {
+        return Err(refused);
     }
     if let Some(path) = file_url(text) {
         return Err(refusal("a URL", path));
@@ -148,11 +153,72 @@ fn plain_key(key: &str) -> Option<String> {
 }
 
 fn within_quotes(text: &str) -> Option<&str> {
-    let pairs = [('"', '"'), ('\'', '\''), ('`', '`'), ('<', '>'), ('\u{201c}', '\u{201d}')];
+    let pairs = [
+        ('"', '"'),
+        ('\'', '\''),
+        ('`', '`'),
+        ('<', '>'),
+        ('\u{201c}', '\u{201d}'),
+        ('\u{2018}', '\u{2019}'),
+        ('\u{ab}', '\u{bb}'),
+        ('\u{2039}', '\u{203a}'),
+    ];
     let mut inner = pairs.iter().filter_map(|(open, close)| {
         text.strip_prefix(*open)?.strip_suffix(*close).filter(|inner| !inner.is_empty())
     });
     inner.next()
+}
+
+/// Refuses a path within a list, an object, a link or behind a label, and one that is encoded.
+fn check_wrapping(text: &str) -> Option<Refusal> {
+    if let Some(mut paths) = within_json(text) {
+        return Some(match paths.len() {
+            0 => Refusal::NoFile(
+                "a list is not a path; expected a path from the root of the repository",
+            ),
+            1 => refusal("a list or an object around a path", paths.remove(0)),
+            _ => Refusal::Several { first: paths.remove(0) },
+        });
+    }
+    let link = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(')'));
+    if let Some((_, target)) = link.and_then(|link| link.split_once("](")) {
+        return Some(refusal("a link around a path", target));
+    }
+    if let Some(rest) = text.strip_prefix(":/") {
+        return Some(refusal("the mark of the root `:/`", rest));
+    }
+    if let Some((label, rest)) = text.split_once(':') {
+        let rest = rest.trim_start();
+        let is_label = ["path", "file", "file_path", "filepath", "filename"]
+            .contains(&label.to_ascii_lowercase().as_str());
+        let is_revision = label.len() > 1
+            && label.bytes().all(|letter| letter.is_ascii_uppercase() || letter == b'_');
+        if (is_label || is_revision) && has_extension(rest) && !rest.starts_with("//") {
+            return Some(refusal("what stands before the colon", rest));
+        }
+    }
+    let upper = text.to_ascii_uppercase();
+    if upper.contains("%2F") || upper.contains("%5C") {
+        let decoded = percent_encoding::percent_decode_str(text).decode_utf8_lossy();
+        return Some(refusal("percent-encoding", decoded));
+    }
+    let (path, remark) = text.strip_suffix(')')?.rsplit_once(" (")?;
+    (has_extension(path) && !remark.contains(['/', '(']))
+        .then(|| refusal("a remark behind a path", path))
+}
+
+/// Returns the texts of a list or an object in JSON, or in the spelling of Python.
+fn within_json(text: &str) -> Option<Vec<String>> {
+    if !text.starts_with(['[', '{']) {
+        return None;
+    }
+    let read = |text: &str| serde_json::from_str(text).ok();
+    let texts: Vec<Value> = match read(text).or_else(|| read(&text.replace('\'', "\"")))? {
+        Value::Array(items) => items,
+        Value::Object(members) => members.into_iter().map(|(_, value)| value).collect(),
+        _ => return None,
+    };
+    Some(texts.iter().filter_map(Value::as_str).map(str::to_owned).collect())
 }
 
 /// Returns the path of `file:///a/b.rs` and of `file:src/a.rs`.
@@ -212,16 +278,18 @@ fn without_position(path: &str) -> Option<&str> {
 /// Refuses several paths in one text.
 fn check_list(path: &str) -> Result<(), Refusal> {
     let lines: Vec<_> = path.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let parts: Vec<_> = path.split([',', ';']).map(str::trim).collect();
+    let parts: Vec<_> = path.split([',', ';', '|']).map(str::trim).collect();
     let spaced: Vec<_> = path.split(' ').filter(|part| !part.is_empty()).collect();
     let (is_file, has_folder) = (has_extension, |part: &&str| part.contains('/'));
     let has_separator = path.contains(", ") || path.contains("; ");
-    let are_paths = parts.iter().all(|part| has_folder(part) && is_file(part));
+    let are_paths = parts.iter().all(|part| is_file(part));
     // Before a separator stands a file, or behind it a folder.
     let is_enumeration = has_separator
         && (parts[1..].iter().any(has_folder)
             || parts[..parts.len() - 1].iter().any(|part| is_file(part)));
-    let are_words = spaced.len() > 1 && is_file(spaced[0]) && spaced[1..].iter().any(has_folder);
+    let are_words = spaced.len() > 1
+        && is_file(spaced[0])
+        && (spaced[1..].iter().any(has_folder) || spaced.iter().all(|part| is_file(part)));
     let first = if lines.len() > 1 {
         lines[0]
     } else if parts.len() > 1 && (are_paths || is_enumeration) {
@@ -231,7 +299,8 @@ fn check_list(path: &str) -> Result<(), Refusal> {
     } else {
         return Ok(());
     };
-    let is_literal = path.starts_with("./") && !parts[1..].iter().all(|it| it.starts_with("./"));
+    let others = if parts.len() > 1 { &parts[1..] } else { &spaced[1..] };
+    let is_literal = path.starts_with("./") && !others.iter().all(|it| it.starts_with("./"));
     if is_literal && lines.len() == 1 {
         return Ok(());
     }
@@ -258,6 +327,7 @@ fn check_root(path: &str) -> Result<(), Refusal> {
     }
     let first = path.split('/').next().unwrap_or_default();
     let is_variable = first.starts_with("${")
+        || (first.len() > 2 && first.starts_with('%') && first.ends_with('%'))
         || first.strip_prefix('$').is_some_and(|name| {
             !name.is_empty() && name.bytes().all(|it| it.is_ascii_uppercase() || it == b'_')
         });
@@ -333,7 +403,7 @@ fn check_folders(path: &str) -> Result<(), Refusal> {
              for each file",
         ));
     }
-    if path.ends_with('/') || (segments.is_empty() && !path.is_empty()) {
+    if path.ends_with('/') || path.ends_with("/.") || (segments.is_empty() && !path.is_empty()) {
         return Err(Refusal::NoFile(
             "a folder locks nothing that is in it; expected the path of one file, and one call for \
              each file",
@@ -351,212 +421,4 @@ fn is_pattern(path: &str, segments: &[&str]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_files_and_namespaced_keys_are_keys() {
-        for text in [
-            "src/main.rs",
-            "README.md",
-            "./src//a.rs",
-            "src/a/../b.rs",
-            "app/[id]/page.tsx",
-            "app/[[...slug]]/page.tsx",
-            "app/(shop)/@modal/page.tsx",
-            "./@types/index.d.ts",
-            "src/a b.ts",
-            "docs/Hello, World.md",
-            "docs/v1.2 notes/a.md",
-            "src/a,b.rs",
-            "src/a:b.rs",
-            ".github/workflows/ci.yml",
-            ".gitignore",
-            "src/worktrees/mod.rs",
-            "app/routes/$id.tsx",
-            "{{cookiecutter.name}}/setup.py",
-            "it's.md",
-            "a~",
-            "src/C#/Lib.cs",
-            "db:schema:users",
-            "api:GET /users",
-            "feature:FEAT-1:pause",
-            "env:staging",
-            "contract:specs/a.yaml",
-        ] {
-            assert_eq!(lock_key(text).as_deref(), Ok(text));
-        }
-        assert_eq!(lock_key("src\\a.rs").as_deref(), Ok("src/a.rs"));
-        assert_eq!(lock_key("  src/a.rs\n").as_deref(), Ok("src/a.rs"));
-    }
-
-    #[test]
-    fn a_refusal_suggests_the_key_that_was_meant() {
-        for (text, expected) in [
-            ("/src/a.rs", "src/a.rs"),
-            ("/home/me/project/src/a.rs", "src/a.rs"),
-            ("/Users/me/project/lib.rs", "lib.rs"),
-            ("/home/me/code/crates/x/src/a.rs", "crates/x/src/a.rs"),
-            ("C:\\work\\project\\src\\a.rs", "src/a.rs"),
-            ("c:/project/src/a.rs", "src/a.rs"),
-            ("\\\\host\\share\\src\\a.rs", "src/a.rs"),
-            ("file:///home/me/project/src/a%20b.rs", "src/a b.rs"),
-            ("file://src/a.rs", "src/a.rs"),
-            ("file:src/a.rs", "src/a.rs"),
-            ("~/project/src/a.rs", "src/a.rs"),
-            ("~/project/a.rs", "a.rs"),
-            ("${workspaceFolder}/src/a.rs", "src/a.rs"),
-            ("$PWD/src/a.rs", "src/a.rs"),
-            ("@src/a.rs", "src/a.rs"),
-            ("src/a.rs:12", "src/a.rs"),
-            ("src/a.rs:12:5", "src/a.rs"),
-            ("src/a.rs:12-40", "src/a.rs"),
-            ("./src/a.rs:12: error", "src/a.rs"),
-            ("src/a.rs#L12-L40", "src/a.rs"),
-            ("src/a.rs:", "src/a.rs"),
-            ("- src/a.rs", "src/a.rs"),
-            ("\"src/a.rs\"", "src/a.rs"),
-            ("`src/a.rs`", "src/a.rs"),
-            ("'@src/a.rs:12'", "src/a.rs"),
-            ("src/a\\ b.rs", "src/a b.rs"),
-            ("src/a.rs, src/b.rs", "src/a.rs"),
-            ("src/a.rs,src/b.rs", "src/a.rs"),
-            ("./src/a.rs, ./src/b.rs", "src/a.rs"),
-            ("src/a.rs src/b.rs", "src/a.rs"),
-            ("src/a.rs and src/b.rs", "src/a.rs"),
-            ("src/a.rs\nsrc/b.rs", "src/a.rs"),
-            ("README.md, LICENSE", "README.md"),
-            ("../src/a.rs", "src/a.rs"),
-            ("src/../../x", "x"),
-            ("src/../../lib/./a.rs", "lib/a.rs"),
-            ("c:main.rs", "main.rs"),
-            ("c:src/main.rs", "src/main.rs"),
-            ("'./@types/a.d.ts'", "./@types/a.d.ts"),
-            ("<<<<src/a.rs>>>>", "src/a.rs"),
-            (".claude/worktrees/x/src/a.rs", "src/a.rs"),
-            ("/home/me/project/.claude/worktrees/x/src/a.rs", "src/a.rs"),
-            (".worktrees/x/a.rs", "a.rs"),
-        ] {
-            let refused = lock_key(text).expect_err(text);
-            assert!(refused.contains(&format!("probably `{expected}`")), "{text}: {refused}");
-        }
-    }
-
-    #[test]
-    fn a_refusal_without_a_key_says_how_to_go_on() {
-        for (text, expected) in [
-            ("src/", "one call for each file"),
-            ("./", "one call for each file"),
-            ("src/**", "one call for each file"),
-            ("src/*.rs", "one call for each file"),
-            ("src/{a,b}.rs", "one call for each file"),
-            ("./...", "one call for each file"),
-            (".git/config", "need no lock"),
-            ("sub/.git/HEAD", "need no lock"),
-            ("https://example.com/src/a.rs", "root of the repository"),
-        ] {
-            let refused = lock_key(text).expect_err(text);
-            assert!(refused.contains(expected), "{text}: {refused}");
-        }
-    }
-
-    /// Parts of texts, so that generated texts meet every rule, in every order.
-    const PARTS: [&str; 48] = [
-        "/",
-        "/",
-        "..",
-        "../",
-        ".",
-        "./",
-        "c:",
-        "C:\\",
-        ":",
-        "::",
-        "<",
-        ">",
-        "\"",
-        "\"",
-        "'",
-        "`",
-        "@",
-        "- ",
-        "* ",
-        "file:",
-        "file://",
-        "https://",
-        "src",
-        "src/a.rs",
-        "main.rs",
-        "x",
-        "#L1",
-        ":12",
-        ",",
-        ", ",
-        "; ",
-        " ",
-        "\\",
-        "\\ ",
-        "~",
-        "$PWD",
-        "${x}",
-        "\n",
-        "\u{e9}",
-        "\u{201c}",
-        "\u{201d}",
-        ".worktrees/",
-        "home/",
-        "{a,b}",
-        "*",
-        "%2e",
-        "\0",
-        ".git",
-    ];
-
-    #[test]
-    fn every_text_is_read_and_every_suggestion_is_taken() {
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut next = |most: usize| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            usize::try_from(state >> 33).expect("31 bits") % most
-        };
-        let mut suggestions = 0;
-        for _ in 0..20_000 {
-            let text: String = (0..=next(7)).map(|_| PARTS[next(PARTS.len())]).collect();
-            let Err(refused) = lock_key(&text) else { continue };
-            let Some((_, rest)) = refused.split_once("probably `") else { continue };
-            let end = [rest.find("` (for"), rest.strip_suffix('`').map(str::len)];
-            let key = &rest[..end.into_iter().flatten().next().expect("the end of the key")];
-            assert_eq!(lock_key(key).as_deref(), Ok(key), "{text:?}: {refused}");
-            assert!(LockKey::parse(key).is_ok(), "{text:?}: {refused}");
-            suggestions += 1;
-        }
-        assert!(suggestions > 2_000, "{suggestions}");
-    }
-
-    #[test]
-    fn a_text_of_nothing_but_marks_is_refused_without_a_key() {
-        for (open, close) in [
-            ("<", ">"),
-            ("\"", "\""),
-            ("- ", ""),
-            ("file:", ""),
-            ("@./", ""),
-            ("", ":"),
-            ("", ":1"),
-            ("~/", ""),
-            ("$A/", ""),
-            ("c:", ""),
-            (".worktrees/x/", ""),
-            ("../", ""),
-        ] {
-            for count in [100, MAX_SPELLING_BYTES / 8 / (open.len() + close.len())] {
-                let text = format!("{}a{}", open.repeat(count), close.repeat(count));
-                let _ = lock_key(&text).map_err(|refused| assert!(refused.len() < 40_000));
-            }
-            let long = format!("{}a{}", open.repeat(500_000), close.repeat(500_000));
-            assert_eq!(lock_key(&long), Ok(long.clone()), "left to the check of the input");
-        }
-    }
-}
+mod tests;

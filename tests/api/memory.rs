@@ -517,6 +517,17 @@ async fn accents_umlauts_and_width_make_no_difference() {
 }
 
 #[tokio::test]
+async fn a_single_letter_is_found_as_a_word_and_not_as_a_part() {
+    let service = Service::start().await;
+    let client = service.client();
+    remember(&client, "a", "one pool", json!({})).await;
+    remember(&client, "a", "vitamin e", json!({})).await;
+    for (query, expected) in [("xyzzy é", &[][..]), ("xyzzy e", &["vitamin e"])] {
+        assert_eq!(found(&client, "a", json!({ "query": query })).await, expected, "{query}");
+    }
+}
+
+#[tokio::test]
 async fn a_question_finds_what_fits_most() {
     let service = Service::start().await;
     let client = service.client();

@@ -25,9 +25,10 @@ begin
             select place, row(
                 word, concat_ws(' | ', quoted, '(' || parts || ')')::tsquery,
                 (quoted || case when length(word) > 1 then ':*' else '' end)::tsquery,
-                case when word ~ '^[!-~]$' then '{}' when word ~ '^[a-z]{2,3}$' then array[' ' || word]
-                    else forms end,
-                concat_ws(' | ', quoted, case when word !~ '^[!-~]$' then search_finder(forms) end), 1
+                array(
+                    select case when form ~ '^[a-z]{2,3}$' then ' ' || form else form end
+                    from unnest(forms) as form),
+                concat_ws(' | ', quoted, search_finder(forms)), 1
             )::search_word as term
             from chosen
             union all
@@ -42,7 +43,8 @@ end
 $$;
 
 -- Returns the forms in which a word of a query is looked for as a part of a text: that of `search_forms`,
--- and of an English word its stem, so that `failing` finds `failed`.
+-- and of an English word its stem, so that `failing` finds `failed`. A single letter is a part of too many
+-- texts, with or without an accent, so it has none.
 create or replace function word_forms(in_word text) returns text[]
 language plpgsql immutable parallel safe as $$
 declare
@@ -50,7 +52,11 @@ declare
     stem text := case when in_word ~ '^[a-z]{4,100}$'
         then (ts_lexize('english_stem', in_word))[1] end;
 begin
-    return case when length(stem) > 2 and stem <> in_word then forms || stem else forms end;
+    return case
+        when forms[1] ~ '^[!-~]$' then '{}'
+        when length(stem) > 2 and stem <> in_word then forms || stem
+        else forms
+    end;
 end
 $$;
 
