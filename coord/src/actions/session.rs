@@ -188,18 +188,20 @@ fn report_handoff_problem(cx: &Context, answer: &Answer) -> u8 {
     code
 }
 
-/// Returns a context for the session of the command. That of a hook is named by its arguments or
-/// by the agent on standard input, never by the environment: an agent that another agent has
-/// started inherits that agent's variables, and would end the session of its parent.
+/// Returns a context for the session of the command. That of a hook is named by the agent on standard
+/// input, else by an argument, never by the environment: an agent that another agent has started
+/// inherits that agent's variables, and would end the session of its parent.
 fn in_session(cx: &Context, matches: &ArgMatches, done: &str) -> Result<Context, Problem> {
-    if !matches.get_flag("hook") || given_settings(matches).session_id.is_some() {
+    if !matches.get_flag("hook") {
         return Ok(cx.with_client(cx.client.clone()));
     }
-    let session_id = session_of_input(cx).map_err(|reason| {
-        Problem::invalid(format!(
-            "No session is {done}: expected an object with the member `session_id` on standard \
-             input, as agents give it to their hooks, but {reason}."
-        ))
+    let session_id = session_of_input(cx).or_else(|reason| {
+        given_settings(matches).session_id.ok_or_else(|| {
+            Problem::invalid(format!(
+                "No session is {done}: expected an object with the member `session_id` on standard \
+                 input, as agents give it to their hooks, but {reason}."
+            ))
+        })
     })?;
     let mut settings = cx.settings().clone();
     settings.identity.session_id = session_id;

@@ -15,7 +15,7 @@ use crate::{
         losses::describe_losses,
         outcome::{DONE, Problem, REFUSED, UNANSWERED, describe_failure, exit_code_of},
         show::{Show, render_refusal},
-        text::on_one_line,
+        text::{escape_text, on_one_line},
     },
     service::{
         answer::Answer,
@@ -183,6 +183,11 @@ impl Context {
             }
             _ => self.output.print_problem(&describe_failure(answer, self.settings())),
         }
+        if let Some(remedy) = answer.json.as_ref().and_then(|json| remedy(command, json))
+            && !self.output.is_json
+        {
+            self.output.print_problem(&remedy);
+        }
         code
     }
 
@@ -204,4 +209,20 @@ impl Context {
             all => format!("[{}]", all.join(",")),
         });
     }
+}
+
+/// Says what a refused value must be, or which words of a search nothing knows.
+fn remedy(command: &Command, answer: &Value) -> Option<String> {
+    let words: Vec<_> = answer["unknown_words"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    if !words.is_empty() {
+        return Some(format!("Nothing here knows: {}.", escape_text(&words.join(", "))));
+    }
+    let name = answer["reason"].as_str()?.strip_suffix("_out_of_range")?;
+    let field = command.route.fields.iter().find(|field| field.name.starts_with(name))?;
+    Some(format!("--{}: {}", field.name.replace('_', "-"), field.description))
 }

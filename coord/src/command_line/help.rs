@@ -104,16 +104,16 @@ Register your session when you start work, and print the newest handoff and what
 hold. With --adopt, this session takes that over: after a restart, but not while they are at work.
 
 Other agents then see you. The session is --session-id, else SESSION_ID, else
-CLAUDE_CODE_SESSION_ID, else a new one. With --hook it is --session-id, else the member `session_id`
-of a JSON object on standard input; without either, no session is registered. As a hook of Claude
+CLAUDE_CODE_SESSION_ID, else a new one. With --hook it is the member `session_id` of a JSON
+object on standard input, else --session-id; without either, no session is registered. As a hook of Claude
 Code, the command also sets SESSION_ID for the later commands of the session.";
 
 pub(crate) const END_SESSION: &str = "\
 End your session when your work is done. With --summary, first write a handoff.
 
 This releases the locks, claims and ports of the session. The session is --session-id, else
-SESSION_ID, else CLAUDE_CODE_SESSION_ID. With --hook it is --session-id, else the member
-`session_id` of a JSON object on standard input; without either, no session is ended.
+SESSION_ID, else CLAUDE_CODE_SESSION_ID. With --hook it is the member `session_id` of a
+JSON object on standard input, else --session-id; without either, no session is ended.
 
 The two lines of settings for Claude Code and Codex are
 

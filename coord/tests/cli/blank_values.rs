@@ -83,3 +83,17 @@ async fn truth_values_and_words_are_taken_in_other_letters() {
     agents.me.run(&["--json", "recall", "--scope", "Own"]).assert_code(0);
     agents.me.run(&["recall", "--scope", "mine"]).assert_code(2).assert_says("possible values");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_for_people_have_remedies() {
+    let service = Service::start().await;
+    let me = Agents::of(&service).me;
+    let done = me.run(&["lock", "a.rs", "--ttl-minutes", "481"]);
+    done.assert_code(1)
+        .assert_says("ttl_out_of_range")
+        .assert_says("--ttl-minutes: ")
+        .assert_says("1 to 480");
+    me.run(&["remember", "--event-type", "discovery", "--summary", "one pool"]).assert_code(0);
+    let done = me.run(&["recall", "--query", "xyzzy"]);
+    done.assert_code(0).assert_says("Nothing here knows: xyzzy.");
+}

@@ -180,6 +180,19 @@ fn a_global_setting_with_a_folder_in_each_repository_is_of_the_repository() {
 }
 
 #[test]
+fn a_tracked_hook_that_is_no_shell_script_is_left_alone() {
+    for theirs in ["#!/usr/bin/env python3\nprint()\n", "#!/usr/bin/node --x\n0\n"] {
+        let repository = Repository::new();
+        repository.write(".githooks/pre-commit", theirs);
+        repository.shell("git add -A && git config core.hooksPath .githooks");
+        let done = repository.hook(&["install", "--manager"]);
+        done.assert_code(1).assert_says("is no shell script").assert_says("coord hook pre-commit");
+        assert_eq!(repository.read(".githooks/pre-commit"), theirs);
+        assert!(!repository.exists(".githooks/pre-push"));
+    }
+}
+
+#[test]
 fn tracked_scripts_are_changed_only_on_request() {
     let repository = Repository::new();
     let theirs = "#!/bin/sh\n# Ours.\nexec true\n";

@@ -129,7 +129,8 @@ async fn a_session_is_named_by_flag_environment_or_input() {
     // An agent that another one has started inherits that one's variables.
     let nested = coord.clone().with("SESSION_ID", "s-2").with("CLAUDE_CODE_SESSION_ID", "s-4");
     assert_eq!(start(&nested, &[], &named), "s-1");
-    assert_eq!(start(&nested, &["--session-id", "s-3"], &named), "s-3");
+    assert_eq!(start(&nested, &["--session-id", "s-3"], &named), "s-1");
+    assert_eq!(start(&nested, &["--session-id", "s-3"], "{}"), "s-3");
     assert_eq!(nested.json(&["session", "start"])["session_id"], "s-2");
 }
 

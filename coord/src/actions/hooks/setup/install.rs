@@ -300,6 +300,15 @@ fn explain_configuration(owner: &Owner, manager: Manager, output: Output) -> u8 
 }
 
 fn write_tracked_scripts(owner: &Owner, output: Output) -> Outcome {
+    let foreign = NAMES.iter().find(|name| !is_shell_script(&text_of(&owner.folder.join(name))));
+    if let Some(name) = foreign {
+        output.print_problem(&format!(
+            "{} is no shell script, so no lines of the shell can be written into it. Nothing is \
+             installed. Call this from it, and stop if it fails: coord hook {name}",
+            escape_text(&owner.shown(&owner.folder.join(name)))
+        ));
+        return Ok(REFUSED);
+    }
     for name in NAMES {
         let file = owner.folder.join(name);
         let text = text_of(&file);
@@ -317,6 +326,21 @@ fn write_tracked_scripts(owner: &Owner, output: Output) -> Outcome {
         ),
     );
     Ok(DONE)
+}
+
+/// Whether a hook is a script of a shell, or has no text yet.
+fn is_shell_script(text: &str) -> bool {
+    let Some(first) = text.lines().next() else { return true };
+    let Some(interpreter) = first.strip_prefix("#!") else { return !text.contains('\0') };
+    let mut words = interpreter.split_whitespace().filter(|word| !word.starts_with('-'));
+    let is_shell = |word: &str| {
+        let program = word.rsplit('/').next().unwrap_or_default();
+        ["sh", "ash", "bash", "dash", "ksh", "zsh"].contains(&program)
+    };
+    match words.next() {
+        Some(word) if word.ends_with("/env") => words.next().is_some_and(is_shell),
+        word => word.is_some_and(is_shell),
+    }
 }
 
 fn explain_tracked_scripts(owner: &Owner, output: Output) -> u8 {
