@@ -3639,9 +3639,10 @@ begin
             select place, row(
                 word, concat_ws(' | ', quoted, '(' || parts || ')')::tsquery,
                 (quoted || case when length(word) > 1 then ':*' else '' end)::tsquery,
-                case when word ~ '^[!-~]$' then '{}' when word ~ '^[a-z]{2,3}$' then array[' ' || word]
-                    else forms end,
-                concat_ws(' | ', quoted, case when word !~ '^[!-~]$' then search_finder(forms) end), 1
+                array(
+                    select case when form ~ '^[a-z]{2,3}$' then ' ' || form else form end
+                    from unnest(forms) as form),
+                concat_ws(' | ', quoted, search_finder(forms)), 1
             )::search_word as term
             from chosen
             union all
@@ -4493,7 +4494,11 @@ declare
     stem text := case when in_word ~ '^[a-z]{4,100}$'
         then (ts_lexize('english_stem', in_word))[1] end;
 begin
-    return case when length(stem) > 2 and stem <> in_word then forms || stem else forms end;
+    return case
+        when forms[1] ~ '^[!-~]$' then '{}'
+        when length(stem) > 2 and stem <> in_word then forms || stem
+        else forms
+    end;
 end
 $_$;
 
