@@ -24,7 +24,9 @@ pub(crate) fn problem_of_name(text: &str) -> Option<&'static str> {
 /// `{{agent}}`, `{agent}`, `<agent>`, `%AGENT%`, or a word such as `undefined`.
 pub(crate) fn is_unfilled(text: &str) -> bool {
     let text = text.trim();
-    if ABSENT_VALUES.contains(&text) || REFERENCES.iter().any(|it| text.contains(it)) {
+    // Nearly all names have none of these letters, so the texts are not searched for.
+    let may_refer = text.bytes().any(|letter| matches!(letter, b'$' | b'{' | b'#'));
+    if ABSENT_VALUES.contains(&text) || may_refer && REFERENCES.iter().any(|it| text.contains(it)) {
         return true;
     }
     if let Some(variable) = text.strip_prefix('$') {
