@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use sqlx::postgres::PgDatabaseError;
+use sqlx::{error::DatabaseError, postgres::PgDatabaseError};
 
 use super::issue::Issue;
 
@@ -98,7 +98,7 @@ impl Error {
     /// or a serialization failure. The work then had no effect and can be retried.
     pub(crate) fn is_retryable(&self) -> bool {
         let Self::Unavailable(source) = self else { return false };
-        let Some(sqlx::Error::Database(error)) = source.downcast_ref() else { return false };
+        let Some(error) = database_error(source) else { return false };
         ["40001", "40P01"].contains(&error.code().as_deref().unwrap_or_default())
     }
 
@@ -107,15 +107,14 @@ impl Error {
     /// `mark_session_alive` raises this.
     pub(crate) fn is_session_lost(&self) -> bool {
         let Self::Internal(source) = self else { return false };
-        let Some(sqlx::Error::Database(error)) = source.downcast_ref() else { return false };
-        error.code().as_deref() == Some("AC002")
+        database_error(source).is_some_and(|error| error.code().as_deref() == Some("AC002"))
     }
 
     /// Whether the database refused a statement, which then had no effect. After any other failure, such
     /// as a lost connection, the effect is unknown.
     pub(crate) fn is_statement_error(&self) -> bool {
         let (Self::Unavailable(source) | Self::Internal(source)) = self else { return false };
-        matches!(source.downcast_ref(), Some(sqlx::Error::Database(_)))
+        database_error(source).is_some()
     }
 
     /// Whether the connection to the database was lost. Unless only reads were sent, whether they had an
@@ -129,7 +128,7 @@ impl Error {
     /// this error when the partition was not created in advance.
     pub(crate) fn lacks_audit_partition(&self) -> bool {
         let Self::Internal(source) = self else { return false };
-        let Some(sqlx::Error::Database(error)) = source.downcast_ref() else { return false };
+        let Some(error) = database_error(source) else { return false };
         // Citus passes on the message of its worker. The message names the shard; table and constraint
         // are unset.
         error.code().as_deref() == Some("23514")
@@ -181,9 +180,17 @@ pub(crate) fn is_lost_connection(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Returns the error with which the database refused a statement, if that is what failed.
+fn database_error(source: &BoxError) -> Option<&dyn DatabaseError> {
+    match source.downcast_ref() {
+        Some(sqlx::Error::Database(error)) => Some(&**error),
+        _ => None,
+    }
+}
+
 /// Returns the SQLSTATE of a failure in the database, and the innermost database function that failed.
 fn database_context(source: &BoxError) -> (Option<String>, Option<String>) {
-    let Some(sqlx::Error::Database(error)) = source.downcast_ref() else { return (None, None) };
+    let Some(error) = database_error(source) else { return (None, None) };
     let context = error.try_downcast_ref::<PgDatabaseError>().and_then(|it| it.r#where());
     (error.code().map(Into::into), context.and_then(innermost_function))
 }
