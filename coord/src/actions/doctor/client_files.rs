@@ -13,7 +13,7 @@ use crate::service::settings::variable;
 pub(super) struct Entry {
     /// The file, as it is shown.
     pub(super) file: String,
-    /// Whether the file is in the repository.
+    /// The file itself.
     pub(super) path: PathBuf,
     pub(super) name: String,
     pub(super) settings: Value,

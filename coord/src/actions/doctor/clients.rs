@@ -196,7 +196,8 @@ impl Used<'_> {
         })
     }
 
-    /// A session in the settings of a client is the same for all of its sessions.
+    /// Compares the session that the settings name with that of `coord`: a name in the settings would stand for
+    /// every session of the client.
     fn problem_of_session(&self, named: &str) -> Option<Problem> {
         let session = self.cx.settings().identity.session_id.as_str();
         match fill(named) {
@@ -351,10 +352,8 @@ fn problem_of_passing(entry: &Entry) -> Option<Problem> {
     let without_key =
         |client: &str| format!("{client} does not pass {name} on, so `coord mcp` has no key");
     if entry.file.ends_with(".toml") {
-        let mut passed = settings["env_vars"].as_array().into_iter().flatten();
-        let is_passed = passed.any(|other| other == *name);
         let remedy = format!("Add \"{name}\" to env_vars.");
-        return (!is_passed).then(|| (without_key("Codex"), remedy));
+        return (!passes_on(entry, name)).then(|| (without_key("Codex"), remedy));
     }
     let is_gemini = entry.file.contains(".gemini");
     is_gemini.then(|| {

@@ -9,7 +9,7 @@ mod service;
 use clap::ArgMatches;
 use serde_json::json;
 
-use self::findings::{Findings, State};
+use self::findings::Findings;
 use crate::{
     command_line::context::Context,
     output::{
@@ -42,15 +42,12 @@ pub(super) fn run(matches: &ArgMatches, output: Output) -> Outcome {
         local::check_recorded_settings(work_tree.as_ref(), cx, &mut findings);
         clients::check(cx, work_tree.as_ref(), reached.as_ref(), &mut findings);
     }
+    let is_fine = !findings.has_problem();
     if output.is_json {
         let checks: Vec<_> = findings.list.iter().map(findings::Finding::to_json).collect();
-        let is_fine = !findings.has_problem();
         output.print(&json!({ "ok": is_fine, "checks": checks }).to_string());
     } else {
         output.print(&findings.render(output));
     }
-    Ok(match findings.list.iter().any(|finding| finding.state == State::Problem) {
-        true => REFUSED,
-        false => DONE,
-    })
+    Ok(if is_fine { DONE } else { REFUSED })
 }

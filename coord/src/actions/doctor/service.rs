@@ -182,12 +182,6 @@ fn check_agent(identity: &Identity, findings: &mut Findings) {
             format!("you are {agent_id}, like everybody else who names no agent"),
             "Set AGENT_ID, or use a key that is bound to an agent. Agents with one id share locks.",
         );
-    } else if agent_id.contains("${") || agent_id.starts_with('$') {
-        findings.problem(
-            "agent",
-            format!("you are {agent_id}, which looks like a variable that nothing filled"),
-            "Set AGENT_ID to a name.",
-        );
     } else {
         findings.fine("agent", format!("you are {agent_id}"));
     }

@@ -171,7 +171,7 @@ impl Check<'_> {
 
     /// Returns the complaint about a file without a recorded lock that another agent has locked. A
     /// lock of the caller's own agent stops nobody: sessions of one agent are not told apart by
-    /// whoever runs git.
+    /// the user who runs git.
     fn judge_unrecorded(&self, file: &str, result: &Value) -> Result<Option<String>, Problem> {
         let Some(holder) = result["locked_by"].as_str() else { return Ok(None) };
         if !self.caller.is(holder)? {

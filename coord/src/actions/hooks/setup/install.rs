@@ -49,25 +49,18 @@ pub(super) fn install(work_tree: &WorkTree, matches: &ArgMatches, output: Output
     let code = match target_of(&owner, force) {
         Target::Folder => install_into_folder(&owner, force, &program, output)?,
         Target::Manager(manager) => {
-            let put = |name: &str| is_configured(&owner, manager, name);
-            let is_there = NAMES.iter().all(|name| put(name));
-            let code = match is_there || state_of(&owner).runs() {
-                true => DONE,
-                false if write => write_configuration(&owner, manager, output)?,
-                false => explain_configuration(&owner, manager, output),
-            };
-            keep_program(work_tree, &program, code)?;
-            code
+            let is_there = NAMES.iter().all(|name| is_configured(&owner, manager, name));
+            install_into_shared_files(work_tree, &owner, &program, is_there, || match write {
+                true => write_configuration(&owner, manager, output),
+                false => Ok(explain_configuration(&owner, manager, output)),
+            })?
         }
         Target::TrackedScripts => {
             let is_there = NAMES.iter().all(|name| calls(&text_of(&owner.folder.join(name)), name));
-            let code = match is_there || state_of(&owner).runs() {
-                true => DONE,
-                false if write => write_tracked_scripts(&owner, output)?,
-                false => explain_tracked_scripts(&owner, output),
-            };
-            keep_program(work_tree, &program, code)?;
-            code
+            install_into_shared_files(work_tree, &owner, &program, is_there, || match write {
+                true => write_tracked_scripts(&owner, output),
+                false => Ok(explain_tracked_scripts(&owner, output)),
+            })?
         }
         Target::Nowhere(reason) => {
             output.print_problem(&reason);
@@ -124,6 +117,22 @@ fn target_of(owner: &Owner, force: bool) -> Target {
     }
 }
 
+/// Writes or explains what belongs into files that every clone has, unless it is there or runs already.
+fn install_into_shared_files(
+    work_tree: &WorkTree,
+    owner: &Owner,
+    program: &Path,
+    is_there: bool,
+    write_or_explain: impl FnOnce() -> Outcome,
+) -> Outcome {
+    let code = match is_there || state_of(owner).runs() {
+        true => DONE,
+        false => write_or_explain()?,
+    };
+    keep_program(work_tree, program, code)?;
+    Ok(code)
+}
+
 /// Installs into the folder of this repository. With `force`, hooks of other programs are kept and
 /// run first.
 fn install_into_folder(owner: &Owner, force: bool, program: &Path, output: Output) -> Outcome {
@@ -155,7 +164,7 @@ fn install_into_folder(owner: &Owner, force: bool, program: &Path, output: Outpu
         fs::rename(folder.join(name), kept).map_err(failed)?;
     }
     for name in NAMES {
-        if is_ours(&text_of(&folder.join(name))) || !is_foreign(&folder.join(name)) {
+        if !is_foreign(&folder.join(name)) {
             write_hook(owner, name, program).map_err(failed)?;
         }
     }
