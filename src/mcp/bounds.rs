@@ -15,6 +15,12 @@ const LAST_TEXT_LIMIT: usize = 32;
 /// As many bytes of a text weigh as much as one item of a list.
 const BYTES_PER_ITEM: usize = 16;
 
+/// The bytes of the quotation marks around a text within JSON.
+const QUOTES: usize = 2;
+
+/// The bytes of a line break within JSON.
+const LINE_BREAK: usize = 2;
+
 /// The mark of what was cut.
 const MARK: &str = "…[cut:";
 
@@ -82,7 +88,14 @@ pub(super) fn fit(body: &mut Value) -> Cut {
 /// Returns the bytes of a value in an answer: as structured content, and as text within JSON.
 fn size(value: &Value) -> usize {
     let text = value.to_string();
-    text.len() + json!(text).to_string().len()
+    // JSON has no control characters, so as a text it grows by these escapes and its quotation marks alone.
+    let escaped = text.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count();
+    2 * text.len() + escaped + QUOTES
+}
+
+/// Returns the bytes of a text within JSON, without its quotation marks.
+fn bytes_in_json(text: &str) -> usize {
+    json!(text).to_string().len() - QUOTES
 }
 
 /// Returns the list of an answer: the answer itself, or its largest member that is a list.
@@ -148,17 +161,19 @@ fn shortened(text: &str, most: usize) -> String {
 pub(super) fn fit_lines(lines: Vec<String>) -> String {
     let limit = MAX_BYTES - RESERVED;
     let all = lines.len();
-    let mut text = String::new();
+    let (mut text, mut used) = (String::new(), 2 * QUOTES);
     for (index, line) in lines.into_iter().enumerate() {
         let line = shortened(&line, FIRST_TEXT_LIMIT);
-        // The size within JSON, which escapes some characters.
-        if json!(text).to_string().len() + json!(line).to_string().len() > limit {
+        let bytes = bytes_in_json(&line);
+        if used + bytes > limit {
             text.push_str(&format!("\n({} of {all} lines are left out.)", all - index));
             break;
         }
         if index > 0 {
             text.push('\n');
+            used += LINE_BREAK;
         }
+        used += bytes;
         text.push_str(&line);
     }
     text

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::arguments::{Findings, UNKNOWN, is_absent, is_closed, normalize, unknown};
+use super::arguments::{Findings, UNKNOWN, is_absent, is_blank, is_closed, normalize, unknown};
 use crate::{
     access::Caller,
     operation::{
@@ -125,7 +125,7 @@ impl ToolForm {
                 let property = &schema["properties"][&member.name];
                 let mut path = vec![json!(ARGUMENTS), json!(member.name)];
                 normalize(property, &mut value, &mut path, &mut findings);
-                if member.is_required && self.tool.must_have_text(&member.name) && is_empty(&value)
+                if member.is_required && self.tool.must_have_text(&member.name) && is_blank(&value)
                 {
                     findings.add(|| Issue::new(value_error(NOT_BLANK), &path, &value));
                 }
@@ -161,7 +161,7 @@ impl ToolForm {
                 "agent_type" => (Some(caller.agent_type.as_str()), "X-Agent-Type"),
                 _ => (caller.session_id.as_deref(), "X-Session-Id"),
             };
-            if is_empty(value) || value.as_str() == own {
+            if is_blank(value) || value.as_str() == own {
                 continue;
             }
             findings.add(|| {
@@ -228,10 +228,6 @@ impl ToolForm {
 }
 
 const NOT_BLANK: &str = "expected text that is not blank";
-
-fn is_empty(value: &Value) -> bool {
-    value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty())
-}
 
 fn default_of(tool: &Tool, member: &str) -> Option<Value> {
     let (_, json) = tool.defaults.iter().find(|(name, _)| *name == member)?;
