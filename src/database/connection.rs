@@ -188,7 +188,7 @@ impl Database {
     }
 
     /// Runs work that can run twice without harm, once more on a fresh connection where its connection turned
-    /// out to be lost. For work outside of operations, which `execute` repeats.
+    /// out to be lost. For work outside of the runs of operations, which `execute` repeats.
     pub(crate) async fn with_fresh_connection<T, F: Future<Output = Result<T>>>(
         &self,
         work: impl Fn() -> F,

@@ -9,7 +9,7 @@ use tracing::Instrument as _;
 use super::{body::read_request, input::RequestInput, respond::respond, routes::PathParameters};
 use crate::{
     access::Claims,
-    operation::{Call, Notice, Registered, Reply, RequestInfo, Services, record_status},
+    operation::{Call, Registered, Reply, RequestInfo, Services, record_status},
 };
 
 pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -36,15 +36,7 @@ pub(super) async fn answer_operation(
         let has_idempotency_key = claims.idempotency_key.is_some();
         let request_input = RequestInput { operation, parameters, parts, body: &body };
         let (input, fingerprint) = request_input.parse(has_idempotency_key, issues)?;
-        let call = Call {
-            services,
-            key,
-            claims,
-            request: info,
-            fingerprint,
-            notice: Notice::default(),
-            client_call: None,
-        };
+        let call = Call::new(services, key, claims, info, fingerprint);
         (operation.execute)(&call, &input).await
     };
     let response = match executing.instrument(span.clone()).await {

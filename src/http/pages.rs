@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{body::authenticate, docs, health, openapi, respond::respond, routes::Page};
 use crate::{
     access::{Claims, Key},
-    operation::{Call, Levels, Meta, Notice, Operations, RequestInfo, Services, authorize_page},
+    operation::{Call, Levels, Meta, Operations, RequestInfo, Services, authorize_page},
     values::{Error, Result, VERSION},
 };
 
@@ -83,15 +83,7 @@ async fn metrics(
         if !issues.is_empty() {
             return Err(Error::Invalid(issues));
         }
-        let call = Call {
-            services,
-            key,
-            claims,
-            request: info,
-            fingerprint: None,
-            notice: Notice::default(),
-            client_call: None,
-        };
+        let call = Call::new(services, key, claims, info, None);
         authorize_page(&call, &META).await?;
     }
     let levels = Levels {

@@ -4,10 +4,10 @@
 //! of an HTTP request, so a value that is not taken gets the ordinary issue.
 use serde_json::{Map, Value, json};
 
-use super::{names::nearest, paths::lock_key};
+use super::paths::lock_key;
 use crate::{
     operation::input::keywords::{inner_schema, kind, required},
-    values::{Issue, issue::value_error, limits::MAX_LIST_ITEMS},
+    values::{Issue, issue::value_error, limits::MAX_LIST_ITEMS, nearest},
 };
 
 /// The kind of the issue of an unknown member.
@@ -131,7 +131,8 @@ pub(super) fn is_absent(schema: &Value, value: &mut Value) -> bool {
     }
 }
 
-fn is_blank(value: &Value) -> bool {
+/// Whether a value is null or a text without a visible character.
+pub(super) fn is_blank(value: &Value) -> bool {
     value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty())
 }
 

@@ -10,7 +10,6 @@ mod document;
 mod endpoint;
 mod form;
 mod message;
-mod names;
 mod paths;
 mod prompts;
 mod request;

@@ -18,8 +18,8 @@ use crate::{
     access::{Caller, Claims, Door, IdentityMode, Key, find_session},
     http::panic_text,
     operation::{
-        Call, Cancelled, ClientCall, Notice, Operations, Registered, Reply, RequestInfo, Services,
-        cancel, fingerprint, input::check, record_status,
+        Call, Cancelled, ClientCall, Operations, Registered, Reply, RequestInfo, Services, cancel,
+        fingerprint, input::check, record_status,
     },
     values::{Error, Result, limits::MAX_ID_BYTES},
 };
@@ -126,7 +126,10 @@ impl McpRequest {
         let (mut input, unread) = match input {
             Input::Fixed(input) => (input(), Vec::new()),
             Input::Arguments(tool, arguments) => {
-                let caller = match arguments.contains_key(SESSION) {
+                // Where the tool has no such argument, it must name the session of the caller.
+                let names_caller = arguments.contains_key(SESSION)
+                    && !tool.form.arguments().any(|argument| argument == SESSION);
+                let caller = match names_caller {
                     true => self.caller_in_connection(&claims).await,
                     false => self.caller(&claims),
                 };
@@ -212,13 +215,5 @@ pub(super) fn call<'a>(
     request: &'a RequestInfo,
     fingerprint: Option<[u8; 32]>,
 ) -> Call<'a> {
-    Call {
-        services,
-        key: Some(key),
-        claims,
-        request,
-        fingerprint,
-        notice: Notice::default(),
-        client_call: None,
-    }
+    Call::new(services, Some(key), claims, request, fingerprint)
 }

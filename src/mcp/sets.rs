@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{form::OfferedTool, names::nearest};
+use super::form::OfferedTool;
 use crate::{
     operation::Operations,
-    values::{Error, Issue, Result, issue::Problem},
+    values::{Error, Issue, Result, issue::Problem, nearest},
 };
 
 /// The set that is offered when a client selects no tools.

@@ -52,16 +52,13 @@ async fn repeat<'a, T>(
     call: &Call<'_>,
     run: &(dyn Fn() -> BoxFuture<'a, Result<T>> + Sync),
 ) -> Result<T> {
-    let (mut runs, mut has_lost_connection) = (1, false);
+    let mut runs = 1;
     loop {
-        let error = match run().await {
+        let error = match call.services.db.with_fresh_connection(run).await {
             Err(error) => error,
             result => return result,
         };
-        if error.is_lost_connection() && !has_lost_connection {
-            has_lost_connection = true;
-            call.services.db.distrust_idle_connections();
-        } else if !prepare_next_run(call.services, &error, runs).await? {
+        if !prepare_next_run(call.services, &error, runs).await? {
             return Err(error);
         }
         tracing::info!(%error, "run a cancellation again");

@@ -181,7 +181,7 @@ async fn answer<O: Operation>(
         (Some(key), Some(fingerprint)) => {
             idempotency::run_once(key, fingerprint, operation, cx).await
         }
-        _ => Reply::new::<O>(&operation.run(cx).await?, caller),
+        _ => Reply::new::<O>(&operation.run(cx).await?, caller, wait),
     }
 }
 

@@ -151,7 +151,6 @@ begin
     if not was_live then
         perform raise_session_lost();
     end if;
-    at := clock_timestamp();
     update agent_session s set last_heartbeat_at = at
     where s.workspace = in_workspace and s.agent_id = in_agent_id and s.session_id = in_session_id;
 end

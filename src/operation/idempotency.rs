@@ -55,7 +55,7 @@ impl Reservation<'_> {
             }
             result => result?,
         };
-        let reply = Reply::new::<O>(&answer, self.caller)?;
+        let reply = Reply::new::<O>(&answer, self.caller, cx.wait)?;
         if O::took_effect(&answer) {
             self.store(db, &reply.body).await?;
         } else {

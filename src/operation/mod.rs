@@ -33,7 +33,7 @@ pub(crate) use context::Actor;
 pub(crate) use gathering::{Gatherer, Transition, column};
 pub(crate) use idempotency::fingerprint;
 pub(crate) use metrics::Levels;
-pub(crate) use notice::{Notice, name_ports};
+pub(crate) use notice::name_ports;
 pub(crate) use reply::Reply;
 pub(crate) use request::{Call, RequestInfo, record_status};
 pub(crate) use schema::{NULL_OR_ABSENT, untrusted_paths};

@@ -1,7 +1,7 @@
 //! The answer of an operation on its way to the client.
 use serde_json::Value;
 
-use super::definition::Operation;
+use super::{definition::Operation, waiting::Wait};
 use crate::{
     access::Caller,
     values::{Error, Result},
@@ -18,13 +18,17 @@ pub(crate) struct Reply {
     pub(super) changed_standing: Option<(String, String)>,
     /// Whether a request that can wait does so instead of being sent this answer.
     pub(super) should_wait: bool,
-    /// What a cancellation of the request takes back.
+    /// What a cancellation of the request takes back, where its client can cancel it.
     pub(super) taken: Option<Value>,
 }
 
 impl Reply {
     /// Creates the reply of an operation that ran for this request.
-    pub(super) fn new<O: Operation>(answer: &O::Output, caller: &Caller) -> Result<Self> {
+    pub(super) fn new<O: Operation>(
+        answer: &O::Output,
+        caller: &Caller,
+        wait: Option<Wait>,
+    ) -> Result<Self> {
         let body = serde_json::to_string(answer).map_err(|error| Error::Internal(error.into()))?;
         let changed = O::changes_standing_of(answer);
         Ok(Self {
@@ -32,7 +36,7 @@ impl Reply {
             replayed: false,
             changed_standing: changed.map(|id| (caller.workspace.clone(), id.to_owned())),
             should_wait: O::should_wait(answer),
-            taken: O::taken(answer),
+            taken: wait.filter(|wait| wait.can_be_cancelled).and_then(|_| O::taken(answer)),
         })
     }
 

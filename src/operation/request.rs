@@ -84,6 +84,20 @@ pub(crate) struct Call<'a> {
     pub(crate) client_call: Option<&'a ClientCall>,
 }
 
+impl<'a> Call<'a> {
+    /// Creates a call that has noticed nothing and that its client cannot cancel.
+    pub(crate) fn new(
+        services: &'a Services,
+        key: Option<&'a Key>,
+        claims: Claims,
+        request: &'a RequestInfo,
+        fingerprint: Option<[u8; 32]>,
+    ) -> Self {
+        let (notice, client_call) = (Notice::default(), None);
+        Self { services, key, claims, request, fingerprint, notice, client_call }
+    }
+}
+
 /// Adds agent and target to the span of a request. Builds without the feature `otel` send no spans, and
 /// these fields would cost more than the rest of the span.
 pub(super) fn record_caller(agent_id: &str, target: &str) {

@@ -45,6 +45,8 @@ pub(super) struct Wait {
     pub(super) waiter_id: Uuid,
     /// Whether there is time left to wait.
     pub(super) can_wait: bool,
+    /// Whether the client can cancel the request.
+    pub(super) can_be_cancelled: bool,
 }
 
 /// A request that can wait.
@@ -79,10 +81,10 @@ impl WaitingRequest<'_> {
         self.time_limit.extend(self.time_to_wait);
         loop {
             let can_wait = Instant::now() < deadline && !self.waiters.are_stopped();
-            let wait = Wait { waiter_id: self.waiter_id, can_wait };
+            let Self { waiter_id: id, number, poll, input, can_be_cancelled, .. } = *self;
+            let wait = Wait { waiter_id: id, can_wait, can_be_cancelled };
             let (answer, waiting_caller) = run(wait).await?;
             let Some(caller) = waiting_caller.filter(|_| can_wait) else { return Ok(answer) };
-            let Self { waiter_id: id, number, poll, input, can_be_cancelled, .. } = *self;
             let input = input.clone();
             let waiter = Waiter { id, number, caller, input, poll, can_be_cancelled };
             self.waiters.wait_until_ready(self.db, self.config, waiter, deadline).await;

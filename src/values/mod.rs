@@ -9,20 +9,21 @@ pub(crate) mod list_page;
 pub(crate) mod lock_key;
 mod mutex;
 pub(crate) mod name;
+mod nearest;
 mod secret;
 pub(crate) mod text;
 mod timestamp;
 mod version;
 
 pub(crate) use cache::{Cache, Generation};
+pub(crate) use error::is_lost_connection;
 pub(crate) use list_page::{Limit, ListPage};
 pub(crate) use mutex::lock;
+pub(crate) use nearest::nearest;
 pub(crate) use secret::Secret;
 pub(crate) use version::VERSION;
 
 pub use domain::{Domain, DomainError};
-pub(crate) use error::is_lost_connection;
-
 pub use error::{Error, Result};
 pub use issue::Issue;
 pub use lock_key::{LockKey, LockKeyError};

@@ -2,7 +2,7 @@
 use strsim::normalized_damerau_levenshtein;
 
 /// Words that models use for one another. They are compared with the words of names, so each row serves
-/// the arguments of every tool.
+/// the members of every operation.
 const SYNONYMS: [&[&str]; 12] = [
     &["result", "output", "response", "outcome"],
     &["next", "todo", "remaining", "pending", "followup"],
@@ -25,7 +25,7 @@ const LEAST: f64 = 0.5;
 const MAX_COMPARED_BYTES: usize = 64;
 
 /// Returns the known name that is most like a given one, if any is.
-pub(super) fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     if given.len() > MAX_COMPARED_BYTES {
         return None;
     }

@@ -9,7 +9,7 @@ use crate::{
     access::IdentityMode,
     capabilities::{filter::non_empty, guardrails},
     operation::{Context, Meta, Operation, Tool},
-    values::{Error, Issue, Result, Timestamp, issue::value_error},
+    values::{Error, Issue, Result, Timestamp, issue::value_error, nearest},
 };
 
 /// Submit a task for another agent to claim. Name the tasks that it depends on, and give it a
@@ -143,15 +143,8 @@ const MAX_UNKNOWN: usize = 20;
 /// Returns the problem of a requirement that the service does not know, with the known ones. Where the name
 /// is close to a known one, that is named first.
 fn unknown_requirement(name: &str) -> String {
-    let words = |name: &str| name.to_lowercase().replace(['_', '-', ' '], "");
-    let (unknown, mut hint) = (words(name), String::new());
-    let is_near = |known: &&&str| {
-        let known = words(known);
-        !unknown.is_empty() && (known.starts_with(&unknown) || unknown.starts_with(&known))
-    };
-    if let Some(near) = REQUIREMENTS.iter().find(is_near) {
-        hint = format!(" (did you mean {near}?)");
-    }
+    let near = nearest(name, REQUIREMENTS.into_iter());
+    let hint = near.map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
     format!(
         "unknown requirement{hint}: nothing would check it. Expected {}; put what the claimant only \
          needs to know into input_data",
