@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgExecutor, PgPool, postgres::PgRow};
 use tokio::sync::OnceCell;
 
-use crate::transport::{self, Transport};
+use crate::{
+    relay::PUBLISH,
+    transport::{self, Transport},
+};
 
 /// A key that is bound to no agent: trust 2.
 pub(crate) const FREE: &str = "free-key";
@@ -138,6 +141,12 @@ impl Service {
 
     pub(crate) async fn execute(&self, sql: &str) {
         execute(&self.db, sql).await;
+    }
+
+    /// Executes a statement and publishes what it counted. PostgreSQL reports the statistics of a connection at
+    /// most once a second, so `counted` could otherwise count them as those of the requests that follow.
+    pub(crate) async fn execute_uncounted(&self, sql: &str) {
+        self.execute(&format!("{sql}; {PUBLISH}")).await;
     }
 
     /// The one value that a query gives.

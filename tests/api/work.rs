@@ -933,7 +933,7 @@ async fn a_claim_reads_few_rows_however_long_the_backlog_is() {
         backlog(6, 0, 0, false, "'tester'", 5_000),
     ]
     .concat();
-    service.execute(&sql).await;
+    service.execute_uncounted(&sql).await;
     let read = "select (seq_tup_read + idx_tup_fetch) as n from pg_stat_user_tables
         where relname = 'work_task'";
     service
@@ -961,7 +961,8 @@ async fn a_claim_reads_few_rows_however_long_the_backlog_is() {
     for (types, undeclared) in
         [(json!(["kind-9"]), None), (json!(["kind-3"]), Some(json!(["architect", "tester"])))]
     {
-        service.execute("update work_task set is_delayed = true where archetype is null").await;
+        let park = "update work_task set is_delayed = true where archetype is null";
+        service.execute_uncounted(park).await;
         let (counted, claims) = service
             .counted(read, async |client: Client| {
                 client.claim("b", json!({ "task_types": types })).await
