@@ -152,7 +152,8 @@ pub struct Assigned {
     /// Whether a suspension was requested.
     pub suspended: bool,
     /// Why it was refused: `profile_not_found`, `cannot_assign_self` or `trust_above_caller`, if
-    /// the profile or the agent has more trust than you.
+    /// the profile has more trust than you, or the agent has or would have it: without an
+    /// assignment, it gets what its key or its type grants.
     pub reason: Option<String>,
 }
 

@@ -255,6 +255,47 @@ async fn the_trust_of_an_agent_comes_from_its_keys_when_nothing_is_assigned() {
     );
 }
 
+/// Removing an assignment gives back what the agent's key or type grants, which can be more than the
+/// caller has.
+#[tokio::test]
+async fn an_assignment_cannot_be_removed_where_the_agent_would_exceed_the_caller() {
+    let identities = r#"{
+        "boss-key": {"agent_id": "boss", "profile": "strands_orchestrator"},
+        "root-key": {"agent_id": "root", "profile": "over"},
+        "typed-key": {"agent_id": "typed", "agent_type": "top"},
+        "equal-key": {"agent_id": "equal", "profile": "strands_orchestrator"}
+    }"#;
+    let service = Service::with(&[
+        ("COORDINATION_API_KEYS", "boss-key,root-key,typed-key,equal-key"),
+        ("COORDINATION_API_KEY_IDENTITIES", identities),
+    ])
+    .await;
+    add_profile(&service, "over", 4, "true").await;
+    service
+        .execute(
+            "update profile set agent_type = 'top', is_type_default = true where name = 'over';
+             insert into agent_assignment (workspace, agent_id, profile, suspended)
+             select 'default', agent, 'claude_code_web_reviewer', true
+             from unnest('{root,typed,equal}'::text[]) agent",
+        )
+        .await;
+    let boss = service.client_with("boss-key");
+    for (target, allowed) in [("root", false), ("typed", false), ("equal", true)] {
+        for suspended in [true, false] {
+            let body = json!({ "profile": null, "suspended": suspended });
+            let answer = assign(&boss, target, body).await;
+            let reason = if allowed { json!(null) } else { json!("trust_above_caller") };
+            assert_eq!((&answer["success"], &answer["reason"]), (&json!(allowed), &reason));
+        }
+    }
+    assert_eq!(service.client_with("root-key").get("/profiles/me").await.status, 403);
+    // Under a profile that the caller may give, the suspension can be lifted.
+    let lifted = json!({ "profile": "claude_code_web_reviewer", "suspended": false });
+    assert_eq!(assign(&boss, "root", lifted).await["success"], true);
+    let mine = service.client_with("root-key").get("/profiles/me").await;
+    assert_eq!(mine.json["identity"]["trust_level"], 1, "{}", mine.text);
+}
+
 #[tokio::test]
 async fn only_administrators_assign_and_only_in_their_workspace() {
     let service = Service::start().await;
