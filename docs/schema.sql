@@ -324,30 +324,23 @@ declare
     home_workspace text := profile_workspace(in_workspace);
     profile_trust integer;
     target_trust integer;
+    resulting_trust integer;
 begin
     perform record_heartbeat(in_workspace, cx);
     perform from acquire_advisory_lock(in_workspace, 'profiles', in_target_agent_id);
     select p.trust_level into profile_trust from profile p
     where p.workspace = home_workspace and p.name = in_profile and p.enabled;
-    select least(in_max_trust, max(
-        case when effective.name is null then in_default_trust else coalesce(p.trust_level, 0) end))
-    into target_trust
-    from (
-        select coalesce(
-            (select a.profile from agent_assignment a
-                where a.workspace = in_workspace and a.agent_id = in_target_agent_id),
-            key.profile,
-            (select d.name from profile d
-                where d.workspace = home_workspace and d.agent_type = key.agent_type
-                    and d.is_type_default and d.enabled)
-        ) as name
-        from unnest(in_key_types, in_key_profiles) as key (agent_type, profile)
-    ) effective
-    left join profile p on p.workspace = home_workspace and p.name = effective.name and p.enabled;
+    target_trust := trust_of_agent(
+        home_workspace,
+        (select a.profile from agent_assignment a
+            where a.workspace = in_workspace and a.agent_id = in_target_agent_id),
+        in_key_types, in_key_profiles, in_max_trust, in_default_trust);
+    resulting_trust := trust_of_agent(
+        home_workspace, in_profile, in_key_types, in_key_profiles, in_max_trust, in_default_trust);
     refusal := case
         when in_profile is not null and profile_trust is null then 'profile_not_found'
         when in_target_agent_id = cx.agent_id then 'cannot_assign_self'
-        when greatest(target_trust, profile_trust) > in_caller_trust then 'trust_above_caller'
+        when greatest(target_trust, profile_trust, resulting_trust) > in_caller_trust then 'trust_above_caller'
     end;
     if refusal is null then
         insert into agent_assignment (workspace, agent_id, profile, suspended)
@@ -4290,6 +4283,28 @@ begin
     return array(
         select element::uuid from jsonb_array_elements_text(in_list) with ordinality as list (element, n)
         order by n);
+end
+$$;
+
+CREATE FUNCTION public.trust_of_agent(in_workspace text, in_assigned text, in_key_types text[], in_key_profiles text[], in_max_trust integer, in_default_trust integer) RETURNS integer
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+    return least(in_max_trust, (
+        select max(case when effective.name is null then in_default_trust
+            else coalesce(p.trust_level, 0) end)
+        from (
+            select coalesce(
+                in_assigned,
+                key.profile,
+                (select d.name from profile d
+                    where d.workspace = in_workspace and d.agent_type = key.agent_type
+                        and d.is_type_default and d.enabled)
+            ) as name
+            from unnest(in_key_types, in_key_profiles) as key (agent_type, profile)
+        ) effective
+        left join profile p
+            on p.workspace = in_workspace and p.name = effective.name and p.enabled));
 end
 $$;
 

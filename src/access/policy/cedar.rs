@@ -13,6 +13,7 @@ use cedar_policy::{
     Authorizer, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicySet, Request,
     RestrictedExpression as Value, Validator,
 };
+use tokio::sync::Semaphore;
 
 use super::{
     cedar_text::{self, Failure, bundled, parse},
@@ -44,7 +45,9 @@ const CAPACITY: usize = 1_000;
 /// The engine, with a cache of the policies.
 #[derive(Debug)]
 pub(crate) struct Cedar {
-    validator: Validator,
+    validator: Arc<Validator>,
+    /// The turn of a validation: each occupies a core.
+    validation: Arc<Semaphore>,
     cache_ttl: Duration,
     /// The policies that apply when the database has none. `None` if the configuration disables them.
     fallback: Option<Arc<PolicySet>>,
@@ -55,7 +58,8 @@ pub(crate) struct Cedar {
 impl Cedar {
     pub(crate) fn new(settings: &PolicySettings) -> Self {
         Self {
-            validator: cedar_text::validator(settings.schema.as_deref()),
+            validator: Arc::new(cedar_text::validator(settings.schema.as_deref())),
+            validation: Arc::new(Semaphore::new(1)),
             cache_ttl: settings.cache_ttl,
             fallback: settings.code_fallback.then(|| Arc::new(bundled())),
             known: Cache::new(CAPACITY),
@@ -76,9 +80,20 @@ impl Cedar {
         Ok(evaluate(&policies, caller, delegated_by, question))
     }
 
-    /// Returns the errors in the text of a policy, by syntax and by the schema.
-    pub(crate) fn validate(&self, policy_text: &str) -> Vec<String> {
-        cedar_text::validate(&self.validator, policy_text)
+    /// Returns the errors in the text of a policy, by syntax and by the schema. Works on a thread of its own,
+    /// one text at a time, because the type checker needs much longer than a request may hold a thread.
+    pub(crate) async fn validate(&self, policy_text: String) -> Vec<String> {
+        let turn = self.validation.clone().acquire_owned().await;
+        let validator = self.validator.clone();
+        let validated = tokio::task::spawn_blocking(move || {
+            // The thread continues when the client disconnects, and ends its turn only then.
+            let _turn = turn;
+            cedar_text::validate(&validator, &policy_text)
+        });
+        validated.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a policy could not be validated");
+            vec!["the policy could not be validated".to_owned()]
+        })
     }
 
     /// Returns the policies of a workspace. Reads them again when they are too old.
@@ -423,5 +438,20 @@ pub(super) mod tests {
         let decision = decided(policy, &caller(4, None), &question("recall", ""));
         let expected = denied("cedar_evaluation_error", vec!["p".to_owned()]);
         assert_eq!(decision, expected);
+    }
+
+    #[tokio::test]
+    async fn a_validation_leaves_the_thread_to_other_requests() {
+        let settings = PolicySettings {
+            engine: crate::config::PolicyEngine::Cedar,
+            cache_ttl: Duration::ZERO,
+            code_fallback: true,
+            schema: None,
+        };
+        let cedar = Cedar::new(&settings);
+        let text = "permit (principal, action, resource);";
+        let mut validation = std::pin::pin!(cedar.validate(text.to_owned()));
+        assert!(futures_util::poll!(validation.as_mut()).is_pending());
+        assert_eq!(validation.await, [""; 0]);
     }
 }

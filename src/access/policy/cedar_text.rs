@@ -1,5 +1,5 @@
 //! Policies and schemas as text: the bundled ones, parsing, and validation.
-use cedar_policy::{PolicyId, PolicySet, Schema, ValidationMode, Validator};
+use cedar_policy::{ParseErrors, PolicyId, PolicySet, Schema, ValidationMode, Validator};
 
 pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -22,7 +22,17 @@ const MAX_DEPTH: usize = 64;
 /// builds, where the stack of a thread that serves requests is too small.
 const PARSER_STACK_BYTES: usize = 32 << 20;
 
+/// The maximum number of operators and attribute accesses in one policy. The time of the type checker grows
+/// with the depth of the expression, and beyond some thousands it gives up without reporting an error.
+const MAX_OPERATORS: usize = 1_000;
+
 const TOO_DEEP: &str = "the policy is nested too deeply";
+
+const TOO_LONG: &str =
+    "a policy has more than 1,000 operators and attribute accesses: split it into several policies";
+
+const TEMPLATE: &str =
+    "a policy is a template: replace the slots (`?principal`, `?resource`) by entities";
 
 /// Parses a schema, in Cedar syntax or as JSON.
 fn parse_schema(text: &str) -> Option<Schema> {
@@ -50,13 +60,8 @@ pub(super) fn parse<'a>(
 ) -> Result<PolicySet, Failure> {
     let mut all = PolicySet::new();
     for (name, text) in texts {
-        if is_too_deep(text) {
-            return Err(TOO_DEEP.into());
-        }
-        let parsed = on_large_stack(|| text.parse::<PolicySet>().map_err(Failure::from))??;
-        if parsed.num_of_templates() > 0 {
-            return Err(format!("policy {name} is a template").into());
-        }
+        let parsed = on_large_stack(|| parse_text(text))?;
+        let parsed = parsed.map_err(|errors| format!("policy {name}: {}", errors.join("; ")))?;
         let numbered = parsed.num_of_policies() > 1;
         for (number, policy) in (1..).zip(parsed.policies()) {
             let id = if numbered { format!("{name}#{number}") } else { name.to_owned() };
@@ -66,13 +71,11 @@ pub(super) fn parse<'a>(
     Ok(all)
 }
 
-/// Returns the errors in the text of a policy, by syntax and by the schema.
+/// Returns the errors in the text of a policy: those that make it useless in the database, and those that the
+/// schema shows. Blocks for up to some tenths of a second.
 pub(super) fn validate(validator: &Validator, policy_text: &str) -> Vec<String> {
-    if is_too_deep(policy_text) {
-        return vec![TOO_DEEP.to_owned()];
-    }
-    let errors = on_large_stack(|| match policy_text.parse::<PolicySet>() {
-        Err(errors) => errors.iter().map(ToString::to_string).collect(),
+    let errors = on_large_stack(|| match parse_text(policy_text) {
+        Err(errors) => errors,
         Ok(policies) => {
             let validated = validator.validate(&policies, ValidationMode::Strict);
             validated.validation_errors().map(ToString::to_string).collect()
@@ -84,6 +87,24 @@ pub(super) fn validate(validator: &Validator, policy_text: &str) -> Vec<String> 
     })
 }
 
+/// Parses a text, in the large stack of `on_large_stack`. Every check of a policy without the schema is here,
+/// so that validation and the use of a stored policy agree.
+///
+/// # Errors
+/// Says what is wrong with the text.
+fn parse_text(text: &str) -> Result<PolicySet, Vec<String>> {
+    if let Some(problem) = excess(text) {
+        return Err(vec![problem.to_owned()]);
+    }
+    let parsed: PolicySet = text.parse().map_err(|errors: ParseErrors| {
+        errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+    })?;
+    if parsed.num_of_templates() > 0 {
+        return Err(vec![TEMPLATE.to_owned()]);
+    }
+    Ok(parsed)
+}
+
 /// Runs a function in a thread with a large stack and waits for its result.
 fn on_large_stack<T: Send>(run: impl FnOnce() -> T + Send) -> Result<T, Failure> {
     std::thread::scope(|scope| {
@@ -93,12 +114,10 @@ fn on_large_stack<T: Send>(run: impl FnOnce() -> T + Send) -> Result<T, Failure>
     })
 }
 
-/// Whether brackets, conditions and chained calls are nested too deeply for the parser. Skips strings and
-/// comments by the parser's rules. The depth can be wrong in texts that the parser refuses anyway.
-fn is_too_deep(text: &str) -> bool {
-    // The number of chained calls here, and before each open bracket.
-    let (mut calls, mut outside) = (0_usize, Vec::new());
-    let (mut conditions, mut last) = (0, ' ');
+/// Says why a text exceeds the limits of the parser and of the type checker, if it does. Skips strings and
+/// comments by the parser's rules. The counts can be wrong in texts that the parser refuses anyway.
+fn excess(text: &str) -> Option<&'static str> {
+    let mut counts = Counts::default();
     let mut rest = text;
     while let Some(next) = rest.chars().next() {
         let comment = rest.starts_with("//");
@@ -113,23 +132,60 @@ fn is_too_deep(text: &str) -> bool {
         if comment || next.is_whitespace() {
             continue;
         }
+        counts.add(token);
+        if counts.depth() > MAX_DEPTH {
+            return Some(TOO_DEEP);
+        }
+        if counts.operators > MAX_OPERATORS {
+            return Some(TOO_LONG);
+        }
+    }
+    None
+}
+
+/// What has been counted up to a token of a policy.
+#[derive(Default)]
+struct Counts {
+    /// Chained calls in the current expression.
+    calls: usize,
+    /// Chained calls before each open bracket.
+    outside: Vec<usize>,
+    /// Conditions (`if`) since the last place outside of all brackets.
+    conditions: usize,
+    /// Operators and attribute accesses in the current policy.
+    operators: usize,
+    /// The last character of the previous token.
+    last: char,
+}
+
+impl Counts {
+    fn add(&mut self, token: &str) {
+        let first = token.chars().next().unwrap_or_default();
         match token {
-            "(" | "[" | "{" => outside.push(std::mem::take(&mut calls)),
-            ")" | "]" | "}" => calls = outside.pop().unwrap_or_default(),
-            "if" => conditions += 1,
-            "." if [')', ']'].contains(&last) => calls += 1,
-            "|" | "&" | "," | ";" => calls = 0,
+            "(" | "[" | "{" => self.outside.push(std::mem::take(&mut self.calls)),
+            ")" | "]" | "}" => self.calls = self.outside.pop().unwrap_or_default(),
+            "if" => self.conditions += 1,
+            "." if [')', ']'].contains(&self.last) => self.calls += 1,
+            "|" | "&" | "," | ";" => self.calls = 0,
             _ => {}
         }
-        if outside.is_empty() {
-            conditions = 0;
+        let is_second_half =
+            matches!((self.last, first), ('|', '|') | ('&', '&') | ('=' | '!' | '<' | '>', '='));
+        let is_operator = token.len() == 1 && "+-*.!<>=|&[".contains(first)
+            || ["in", "has", "like", "is"].contains(&token);
+        self.operators += usize::from(is_operator && !is_second_half);
+        if self.outside.is_empty() {
+            self.conditions = 0;
+            if token == ";" {
+                self.operators = 0;
+            }
         }
-        if outside.len() + conditions + calls > MAX_DEPTH {
-            return true;
-        }
-        last = next;
+        self.last = token.chars().next_back().unwrap_or_default();
     }
-    false
+
+    fn depth(&self) -> usize {
+        self.outside.len() + self.conditions + self.calls
+    }
 }
 
 /// Whether a character can be part of an identifier or a keyword.
@@ -253,7 +309,44 @@ mod tests {
     }
 
     #[test]
-    fn long_texts_are_answered_like_any_other() {
+    fn a_policy_has_a_limited_number_of_operators() {
+        let validator = validator(None);
+        let chain = |operators: usize| {
+            nested(("principal.", "a", ""), Some(1))
+                .replace("principal.a", &format!("principal{} == 1", ".a".repeat(operators - 1)))
+        };
+        let errors = validate(&validator, &chain(MAX_OPERATORS));
+        assert!(errors.iter().any(|it| it.contains("attribute `a`")), "{errors:?}");
+        assert_eq!(validate(&validator, &chain(MAX_OPERATORS + 1)), [TOO_LONG]);
+        assert!(parse([("long", &*chain(MAX_OPERATORS + 1))]).is_err());
+        let conditions =
+            |count: usize| nested(("principal.trust_level >= 1 && ", "true", ""), Some(count));
+        assert_eq!(validate(&validator, &conditions(MAX_OPERATORS / 3)), [""; 0]);
+        assert_eq!(validate(&validator, &conditions(MAX_OPERATORS / 3 + 1)), [TOO_LONG]);
+        assert_eq!(validate(&validator, &conditions(300).repeat(4)), [""; 0], "each policy counts");
+    }
+
+    #[test]
+    fn validation_refuses_what_cannot_be_used_once_stored() {
+        let validator = validator(None);
+        for text in [
+            "permit (principal == ?principal, action, resource);",
+            "permit (principal, action, resource); forbid (principal, action, resource == ?resource);",
+            "permit (",
+        ] {
+            assert!(parse([("stored", text)]).is_err(), "{text}");
+            assert_ne!(validate(&validator, text), [""; 0], "{text}");
+        }
+        let template = "permit (principal == ?principal, action, resource);";
+        assert_eq!(validate(&validator, template), [TEMPLATE]);
+        for text in ["", "// nothing\n", "permit (principal, action, resource);"] {
+            assert!(parse([("stored", text)]).is_ok(), "{text}");
+            assert_eq!(validate(&validator, text), [""; 0], "{text}");
+        }
+    }
+
+    #[test]
+    fn long_texts_get_an_answer() {
         let validator = validator(None);
         for pair in [
             ("!", "true", ""),
@@ -274,11 +367,13 @@ mod tests {
             ("(", "'", "("),
             ("(", "\u{a0}", "("),
         ] {
-            let text = nested(pair, None);
-            for text in [&text, text.split('{').next_back().unwrap_or_default()] {
-                validate(&validator, text);
-                let policies = parse([("long", text)]).unwrap_or_default();
-                evaluate_any(&policies);
+            for depth in [None, Some(900)] {
+                let text = nested(pair, depth);
+                for text in [&text, text.split('{').next_back().unwrap_or_default()] {
+                    validate(&validator, text);
+                    let policies = parse([("long", text)]).unwrap_or_default();
+                    evaluate_any(&policies);
+                }
             }
         }
         let many = "permit(principal,action,resource);".repeat(470);

@@ -79,13 +79,13 @@ impl Engine {
         not(feature = "cedar"),
         expect(unused_variables, reason = "only Cedar has policies with a text")
     )]
-    pub(crate) fn validate(&self, policy_text: &str) -> Vec<String> {
+    pub(crate) async fn validate(&self, policy_text: String) -> Vec<String> {
         match self {
             Self::Native => {
                 vec!["Cedar engine not active. Set POLICY_ENGINE=cedar".to_owned()]
             }
             #[cfg(feature = "cedar")]
-            Self::Cedar(cedar) => cedar.validate(policy_text),
+            Self::Cedar(cedar) => cedar.validate(policy_text).await,
         }
     }
 }

@@ -199,7 +199,9 @@ impl Operation for ValidatePolicy {
     }
 
     async fn run(self, cx: Context<'_>) -> Result<Validated> {
-        let errors = cx.services.engine.validate(&self.policy_text);
+        // A request that waits for its turn must not keep a connection from others.
+        cx.db.release();
+        let errors = cx.services.engine.validate(self.policy_text).await;
         Ok(Validated { valid: errors.is_empty(), errors })
     }
 }
