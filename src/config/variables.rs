@@ -159,9 +159,9 @@ pub(super) const VARIABLES: &[Variable] = &[
     text(
         "RUST_LOG",
         "a log filter such as info or info,sqlx=debug",
-        "info,rmcp=warn,sqlx::postgres::notice=warn",
-        "Log filter. The default leaves out two sources that log too much at `info`: the MCP library, on every \
-         request, and the database, on migrations that find their work done.",
+        "info,sqlx::postgres::notice=warn",
+        "Log filter. The default leaves out what the database says at `info` about migrations that find their \
+         work done. The MCP library, which logs whole messages, only ever logs errors.",
     ),
     text(
         "OTEL_EXPORTER_OTLP_ENDPOINT",

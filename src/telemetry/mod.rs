@@ -1,10 +1,11 @@
 //! The log subscriber of a process: JSON lines, or text for a terminal.
 //!
-//! There is no filter for secrets here: the code that logs must never pass a key, a token or a connection
-//! string.
+//! There is no filter for secrets in our own lines: the code that logs must never pass a key, a token, a
+//! connection string or a text of an agent. Libraries that write whole messages are limited whatever
+//! `RUST_LOG` says.
 use tracing_subscriber::{
     Layer, Registry,
-    filter::Targets,
+    filter::{FilterExt as _, LevelFilter, Targets},
     layer::{Identity, SubscriberExt as _},
 };
 
@@ -52,8 +53,15 @@ fn start<L: Layer<Registry> + Send + Sync>(format: Format, filter: Targets, span
         Format::Json => lines.json().flatten_event(true).boxed(),
         Format::Pretty => lines.compact().with_target(false).boxed(),
     };
+    let filter = filter.and(ceiling());
     let subscriber = tracing_subscriber::registry().with(spans).with(layer.with_filter(filter));
     if tracing::subscriber::set_global_default(subscriber).is_err() {
         tracing::debug!("logging was already started");
     }
+}
+
+/// The most that each target may log. The MCP library writes arguments, answers and the texts of errors at
+/// every level below `error`.
+fn ceiling() -> Targets {
+    Targets::new().with_default(LevelFilter::TRACE).with_target("rmcp", LevelFilter::ERROR)
 }

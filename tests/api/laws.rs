@@ -87,7 +87,7 @@ fn changed(before: &Value, after: &Value) -> Vec<String> {
 }
 
 /// A client with permission for an operation, as the agent that the examples name.
-fn permitted(service: &Service, op: &Registered) -> Client {
+pub(crate) fn permitted(service: &Service, op: &Registered) -> Client {
     match op.meta.category {
         Category::Admin => service.client_with(BOSS),
         Category::Read | Category::Write => service.client(),

@@ -38,6 +38,7 @@ mod relay;
 mod revival;
 mod rolling;
 mod round_trips;
+mod secrets;
 mod sleeping;
 mod sockets;
 mod support;

@@ -161,8 +161,13 @@ pub(crate) fn tools() -> Vec<(std::sync::Arc<Registered>, &'static str)> {
 
 /// The arguments of a tool that stand for its operation's example.
 pub(crate) fn arguments(op: &Registered) -> Value {
+    arguments_of(op, &op.example)
+}
+
+/// The arguments of a tool that stand for an input of its operation.
+pub(crate) fn arguments_of(op: &Registered, input: &Value) -> Value {
     let (tool, identity) = (op.meta.tool.expect("a tool"), op.meta.identity);
-    let members = op.example.as_object().expect("an object").iter();
+    let members = input.as_object().expect("an object").iter();
     let members = members.filter(|(name, _)| !tool.hides(identity, name));
     let argument =
         |(name, value): (&String, &Value)| (tool.argument(name).to_owned(), value.clone());

@@ -12,9 +12,10 @@ use managed_postgres::throwaway;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
     process::{Child, ChildStderr, Command},
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
 };
 
 use crate::support::{FREE, PATIENCE, blocked, eventually, scalar, signal, variables};
@@ -39,7 +40,7 @@ const LONGEST_ANSWER: Duration = Duration::from_secs(60);
 pub(crate) struct Running {
     pub(crate) child: Child,
     pub(crate) port: u16,
-    log: Lines<BufReader<ChildStderr>>,
+    log: UnboundedReceiver<String>,
     seen: Vec<String>,
 }
 
@@ -53,7 +54,7 @@ impl Running {
         variables.insert("API_PORT".to_owned(), port.to_string());
         let mut child =
             command(&[], &variables).stderr(Stdio::piped()).spawn().expect("the server starts");
-        let log = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let log = read_lines(child.stderr.take().expect("piped"));
         let mut running = Self { child, port, log, seen: Vec::new() };
         running.wait_for_line("listening").await;
         running
@@ -61,8 +62,7 @@ impl Running {
 
     pub(crate) async fn wait_for_line(&mut self, text: &str) -> String {
         let deadline = tokio::time::Instant::now() + PATIENCE;
-        while let Ok(line) = tokio::time::timeout_at(deadline, self.log.next_line()).await {
-            let Some(line) = line.expect("a line") else { break };
+        while let Ok(Some(line)) = tokio::time::timeout_at(deadline, self.log.recv()).await {
             self.seen.push(line.clone());
             if line.contains(text) {
                 return line;
@@ -88,11 +88,25 @@ impl Running {
     pub(crate) async fn end(mut self) -> (Option<i32>, String) {
         let ends = tokio::time::timeout(LONGEST_ANSWER, self.child.wait()).await;
         let status = ends.expect("the server ends in time").expect("its exit code");
-        while let Some(line) = self.log.next_line().await.expect("a line") {
+        while let Some(line) = self.log.recv().await {
             self.seen.push(line);
         }
         (status.code(), self.seen.join("\n"))
     }
+}
+
+/// Reads the log of a process as it is written, because a process stops when its pipe is full.
+fn read_lines(log: ChildStderr) -> UnboundedReceiver<String> {
+    let (sender, receiver) = unbounded_channel();
+    let mut lines = BufReader::new(log).lines();
+    #[expect(clippy::disallowed_methods, reason = "it ends with the process")]
+    tokio::spawn(async move {
+        while let Some(line) = lines.next_line().await.expect("a line") {
+            // The receiver is gone where a test has ended.
+            let _ = sender.send(line);
+        }
+    });
+    receiver
 }
 
 /// One request over a connection of its own: status, head and JSON.

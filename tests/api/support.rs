@@ -108,7 +108,7 @@ impl Service {
         Self::over(transport::in_process(router(app)), database).await
     }
 
-    async fn over(transport: Transport, database: throwaway::Database) -> Self {
+    pub(crate) async fn over(transport: Transport, database: throwaway::Database) -> Self {
         let db = PgPool::connect(&database.url).await.expect("the database answers");
         let url = database.url.clone();
         Self { transport, db, url, contents: OnceCell::new(), _database: database }

@@ -114,6 +114,11 @@ impl Transport {
         }
     }
 
+    /// A server that a test has started at this port.
+    pub(crate) fn at(port: u16) -> Self {
+        Self::Server(Arc::new(Server { port, idle: Mutex::default(), _child: None }))
+    }
+
     pub(crate) fn is_router(&self) -> bool {
         matches!(self, Self::Router(_) | Self::Pooled(..))
     }
@@ -163,7 +168,8 @@ fn handler() -> PathBuf {
 pub(crate) struct Server {
     port: u16,
     idle: Mutex<Vec<SendRequest<Body>>>,
-    _child: Child,
+    /// The process, if it belongs to this transport.
+    _child: Option<Child>,
 }
 
 impl Server {
@@ -204,7 +210,7 @@ impl Server {
         let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
         while let Some(line) = log.next_line().await.expect("a line") {
             if line.contains("listening") {
-                return Some(Self { port, idle: Mutex::default(), _child: child });
+                return Some(Self { port, idle: Mutex::default(), _child: Some(child) });
             }
             eprintln!("{line}");
         }
