@@ -56,8 +56,8 @@ pub(super) async fn authorize(
         return Ok(caller);
     }
     let denial = Error::Forbidden(decision.reason);
+    // No heartbeat: a suspended agent must not keep what it holds by asking again.
     record_denial(call, meta, target, db, &caller, &denial, &decision.diagnostics).await?;
-    record_heartbeat(call, db, &caller, LostSession::StaysLost).await?;
     Err(denial)
 }
 

@@ -13,7 +13,8 @@ use crate::{
 /// A key of a caller, with the request that it stands for.
 struct Reservation<'a> {
     key: &'a str,
-    fingerprint: &'a [u8; 32],
+    /// Hash of the request and of the session in which the caller acts.
+    fingerprint: [u8; 32],
     caller: &'a Caller,
 }
 
@@ -28,6 +29,7 @@ pub(super) async fn run_once<O: Operation>(
     operation: O,
     cx: Context<'_>,
 ) -> Result<Reply> {
+    let fingerprint = in_session(fingerprint, cx.caller.session_id.as_deref());
     let reservation = Reservation { key, fingerprint, caller: cx.caller };
     cx.db.begin().await?;
     let Context { db, .. } = cx;
@@ -93,7 +95,9 @@ impl Reservation<'_> {
             return Err(Error::Unavailable("the stored answer has just expired".into()));
         };
         if stored.fingerprint != self.fingerprint {
-            let problem = value_error("this key was used with another request");
+            let problem = value_error(
+                "this key was used with another request or in another session; use a new key for each request",
+            );
             let loc = [json!("header"), json!("idempotency-key")];
             return Err(Error::Invalid(vec![Issue::new(problem, &loc, &json!(self.key))]));
         }
@@ -134,6 +138,16 @@ pub(crate) fn fingerprint(method_and_path: &str, body: &Value) -> [u8; 32] {
     hash.update(method_and_path.as_bytes());
     hash.update(b"\n");
     hash.update(canonical(body).as_bytes());
+    hash.finalize().into()
+}
+
+/// Returns the hash of a request in a session: what the request of one session was granted does not answer
+/// that of another one.
+fn in_session(fingerprint: &[u8; 32], session_id: Option<&str>) -> [u8; 32] {
+    let Some(session_id) = session_id else { return *fingerprint };
+    let mut hash = Sha256::new();
+    hash.update(fingerprint);
+    hash.update(session_id.as_bytes());
     hash.finalize().into()
 }
 

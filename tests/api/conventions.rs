@@ -770,7 +770,7 @@ async fn an_issue_repeats_what_was_sent() {
 }
 
 #[tokio::test]
-async fn replays_and_denials_keep_their_session_alive() {
+async fn replays_keep_their_session_alive_and_denials_do_not() {
     let service = Service::start().await;
     let sleep = "insert into agent_session (workspace, agent_id, session_id, agent_type, last_heartbeat_at)
          values ('default', 'a', 's', 't', clock_timestamp() - interval '1 hour'),
@@ -791,7 +791,53 @@ async fn replays_and_denials_keep_their_session_alive() {
     assert!(has_heartbeat("a").await, "a replay");
     let reviewer = service.client_with(REVIEWER).header("x-session-id", "s");
     assert_eq!(reviewer.delete("/locks/k").await.status, 403);
-    assert!(has_heartbeat("reviewer").await, "a denial");
+    assert!(!has_heartbeat("reviewer").await, "a denial");
+    assert_eq!(reviewer.get("/locks").await.status, 200);
+    assert!(has_heartbeat("reviewer").await, "a read that is permitted");
+}
+
+#[tokio::test]
+async fn a_suspended_agent_renews_nothing() {
+    let service = Service::start().await;
+    let client = service.client_with(CODEX);
+    service.client().submit(json!({})).await;
+    let claim = client.claim("codex-1", json!({ "agent_type": "codex" })).await;
+    client
+        .post(
+            "/work/renew",
+            json!({ "task_id": claim["task_id"], "claim_token": claim["claim_token"] }),
+        )
+        .await;
+    service
+        .execute(
+            "update work_task set claim_expires_at = now() + interval '1 minute';
+             insert into agent_assignment (workspace, agent_id, suspended) values ('default', 'codex-1', true)",
+        )
+        .await;
+    let lease = "select claim_expires_at::text from work_task";
+    let before: String = service.scalar(lease).await;
+    let fresh = service.replica_here().header("x-api-key", CODEX);
+    for path in ["/locks", "/profiles/me", "/work"] {
+        assert_eq!(fresh.get(path).await.status, 403, "{path}");
+    }
+    assert_eq!(service.scalar::<String>(lease).await, before);
+}
+
+#[tokio::test]
+async fn a_replay_is_only_for_the_session_that_asked() {
+    let service = Service::start().await;
+    let client = service.client().header("idempotency-key", "k");
+    let first = client.clone().header("x-session-id", "s1");
+    let granted = first.post("/locks/acquire", lock_body()).await;
+    assert_eq!(granted.json["success"], true, "{}", granted.text);
+    let again = first.post("/locks/acquire", lock_body()).await;
+    assert_eq!(again.text, granted.text);
+    assert!(again.headers.contains_key("idempotent-replayed"));
+    for other in [client.clone().header("x-session-id", "s2"), client] {
+        let refused = other.post("/locks/acquire", lock_body()).await;
+        let loc = json!(["header", "idempotency-key"]);
+        assert_eq!(refused.issues(), [("value_error".to_owned(), loc)]);
+    }
 }
 
 #[tokio::test]
