@@ -17,6 +17,8 @@ use crate::{
 };
 
 const AGENT_ID_FORBIDDEN: &str = "API key is not permitted to act as requested agent_id";
+const AGENT_ID_LOOKALIKE: &str = "API key is not permitted to act as requested agent_id: it looks like the name of \
+    an agent that has a key of its own; choose another name";
 const AGENT_TYPE_FORBIDDEN: &str = "API key is not permitted to act as requested agent_type";
 const WORKSPACE_FORBIDDEN: &str = "API key is not permitted to use requested workspace";
 
@@ -142,6 +144,9 @@ impl Caller {
         // The default agent can be bound too, by another key.
         if !key.permits_id(ring, &caller.agent_id) {
             return Err(forbidden(AGENT_ID_FORBIDDEN));
+        }
+        if !key.is_bound() && ring.binds_lookalike(&caller.agent_id) {
+            return Err(forbidden(AGENT_ID_LOOKALIKE));
         }
         if let Some(agent_type) = agent_type {
             caller.agent_type = agent_type.to_owned();

@@ -8,6 +8,7 @@ use http::HeaderMap;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::lookalikes::Lookalikes;
 use crate::{
     config::Identity,
     values::{Error, Result, name::is_unfilled},
@@ -46,6 +47,7 @@ impl fmt::Debug for Key {
 pub(crate) struct Keyring {
     keys: Vec<Key>,
     bound_ids: HashSet<String>,
+    lookalikes: Lookalikes,
     /// Whether a key that is not bound to an agent can choose its workspace with a header.
     pub(super) allow_workspace_header: bool,
 }
@@ -62,7 +64,10 @@ impl Keyring {
             if ring.keys.iter().any(|known| known.digest == digest) {
                 continue;
             }
-            ring.bound_ids.extend(identity.agent_id.clone());
+            if let Some(agent_id) = &identity.agent_id {
+                ring.bound_ids.insert(agent_id.clone());
+                ring.lookalikes.add(agent_id);
+            }
             ring.keys.push(Key { digest, identity });
         }
         ring
@@ -76,6 +81,11 @@ impl Keyring {
     /// Whether a key is bound to this agent.
     pub(super) fn binds(&self, agent_id: &str) -> bool {
         self.bound_ids.contains(agent_id)
+    }
+
+    /// Whether a name looks like that of an agent to which a key is bound.
+    pub(super) fn binds_lookalike(&self, agent_id: &str) -> bool {
+        self.lookalikes.contain(agent_id)
     }
 
     /// Returns the accepted key that equals the presented one. Constant-time: every key is compared.

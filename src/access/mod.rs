@@ -4,6 +4,7 @@ mod claims;
 mod fresh_key;
 mod keys;
 mod kinds;
+mod lookalikes;
 pub(crate) mod policy;
 mod profile;
 mod session;

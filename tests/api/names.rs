@@ -177,3 +177,21 @@ async fn the_log_tells_of_keys_and_names_that_were_not_filled_in() {
         assert!(!log.contains(secret), "{secret}: {log}");
     }
 }
+
+#[tokio::test]
+async fn an_unbound_key_cannot_act_under_a_name_that_looks_like_a_bound_agent() {
+    let service = Service::start().await;
+    let client = service.client();
+    for name in ["codex-1 ", " codex-1", "codex-1\u{200b}", "\u{441}odex-1", "\u{ff43}odex-1"] {
+        let body = json!({ "file_path": "k", "agent_id": name, "agent_type": "codex" });
+        let answer = client.post("/locks/acquire", body).await;
+        assert_eq!(answer.status, 403, "{name:?}: {}", answer.text);
+        assert!(answer.text.contains("looks like the name of an agent"), "{}", answer.text);
+    }
+    assert_eq!(service.scalar::<i64>("select count(*) from file_lock").await, 0);
+    let header = client.clone().header("x-agent-id", "codex-l").get("/profiles/me").await;
+    assert_eq!(header.status, 403, "{}", header.text);
+    for name in ["codex-2", "Codex-1", "\u{4f60}\u{597d}"] {
+        assert_eq!(client.acquire(name, name, json!({})).await["success"], true, "{name}");
+    }
+}
