@@ -58,6 +58,9 @@ pub enum Error {
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// The maximum number of issues in an answer.
+const MAX_ISSUES: usize = 100;
+
 impl Error {
     /// Returns the HTTP status.
     pub fn status(&self) -> StatusCode {
@@ -78,7 +81,7 @@ impl Error {
     /// Returns the body of the response. Logs failures of the service itself; no other code does.
     pub(crate) fn body(&self, request_id: &str) -> Value {
         match self {
-            Self::Invalid(issues) => json!({ "detail": issues }),
+            Self::Invalid(issues) => json!({ "detail": &issues[..issues.len().min(MAX_ISSUES)] }),
             Self::Unavailable(source) | Self::Internal(source) => {
                 let (sqlstate, function) = database_context(source);
                 tracing::error!(

@@ -770,6 +770,29 @@ async fn an_issue_repeats_what_was_sent() {
 }
 
 #[tokio::test]
+async fn a_refusal_is_not_much_longer_than_what_was_wrong() {
+    let service = Service::start().await;
+    let client = service.client();
+    let junk = "0,".repeat(400_000);
+    let names = format!("\"{}\":0", "n".repeat(900_000));
+    let bodies = [format!("{{\"junk\":[{junk}0]}}"), format!("{{{names}}}"), format!("[{junk}0]")];
+    for body in bodies {
+        let answer = client.post_text("/locks/acquire", body).await;
+        assert!(!answer.issues().is_empty());
+        assert!(answer.text.len() < 20_000, "{} bytes", answer.text.len());
+    }
+    let files: Vec<_> = (0..1000).map(|n| json!({ "n": n })).collect();
+    let body = json!({ "agent_id": "a", "summary": "s", "session_id": [], "relevant_files": files,
+        "tags": files });
+    let answer = client.post("/memory/store", body).await;
+    assert!((1..=100).contains(&answer.issues().len()), "{}", answer.issues().len());
+    let tools = format!("/mcp?tools={}", "a,".repeat(10_000));
+    let answer = client.post(&tools, json!({})).await;
+    assert_eq!(answer.status, 422, "{}", answer.text);
+    assert!(answer.text.len() < 150_000, "{} bytes", answer.text.len());
+}
+
+#[tokio::test]
 async fn replays_keep_their_session_alive_and_denials_do_not() {
     let service = Service::start().await;
     let sleep = "insert into agent_session (workspace, agent_id, session_id, agent_type, last_heartbeat_at)
