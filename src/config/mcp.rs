@@ -1,4 +1,4 @@
-//! Allowed hosts and origins of the MCP endpoint. Guards against DNS rebinding: a page whose name
+//! Allowed hosts and origins of the MCP endpoint, and allowed hosts of requests without a key. Guards against DNS rebinding: a page whose name
 //! resolves to this machine must not reach a service that listens only on loopback.
 use std::net::IpAddr;
 
@@ -26,12 +26,22 @@ impl McpSettings {
     /// # Errors
     /// [`Error::Forbidden`] names the variable that would allow the request.
     pub(crate) fn check_source(&self, headers: &HeaderMap) -> Result<()> {
-        if !headers.get_all(header::HOST).iter().all(|host| self.allows_host(host)) {
-            let text = "Host is not allowed: it must be in COORDINATION_PUBLIC_HOSTS";
-            return Err(Error::Forbidden(text.to_owned()));
-        }
+        self.check_host(headers)?;
         if !headers.get_all(header::ORIGIN).iter().all(|origin| self.allows_origin(origin)) {
             let text = "Origin is not allowed: it must be in COORDINATION_ALLOWED_ORIGINS";
+            return Err(Error::Forbidden(text.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Checks the `Host` of a request. A page that reaches the service by DNS rebinding is of the same origin
+    /// as the service for its browser, which therefore sends no `Origin`.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] names the variable that would allow the request.
+    pub(crate) fn check_host(&self, headers: &HeaderMap) -> Result<()> {
+        if !headers.get_all(header::HOST).iter().all(|host| self.allows_host(host)) {
+            let text = "Host is not allowed: it must be in COORDINATION_PUBLIC_HOSTS";
             return Err(Error::Forbidden(text.to_owned()));
         }
         Ok(())

@@ -209,7 +209,7 @@ pub(super) const VARIABLES: &[Variable] = &[
         "COORDINATION_PUBLIC_HOSTS",
         "host names such as coordinator.example.com, separated by commas",
         "",
-        "Names that the MCP endpoint accepts in `Host`, besides those of this machine. If unset, any name is \
+        "Names that the MCP endpoint, and operations without a key, accept in `Host`, besides those of this machine. If unset, any name is \
          accepted, or only those of this machine if `API_HOST` is a loopback address.",
     ),
     text(

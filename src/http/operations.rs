@@ -32,6 +32,10 @@ pub(super) async fn answer_operation(
     let executing = async {
         let needs_key = !(operation.meta.open && services.config.public_reads);
         let (key, body) = read_request(services, needs_key, &parts.headers, body).await?;
+        if key.is_none() {
+            // A page can send such a request by DNS rebinding; it has no key to send.
+            services.config.mcp.check_host(&parts.headers)?;
+        }
         let (claims, issues) = Claims::from_headers(&parts.headers, operation.meta.idempotent());
         let has_idempotency_key = claims.idempotency_key.is_some();
         let request_input = RequestInput { operation, parameters, parts, body: &body };

@@ -2,13 +2,13 @@
 //! sessions, health.
 use std::time::Duration;
 
-use agent_coordinator::App;
+use agent_coordinator::{App, router};
 use axum::body::Body;
 use futures_util::{future::join_all, stream};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{BOSS, CODEX, Client, FREE, REVIEWER, Service, config, variables};
+use crate::support::{BOSS, CODEX, Client, FREE, REVIEWER, Service, config, variables, with_more};
 
 fn lock_body() -> Value {
     json!({ "file_path": "k", "agent_id": "a", "agent_type": "t" })
@@ -790,6 +790,22 @@ async fn a_refusal_is_not_much_longer_than_what_was_wrong() {
     let answer = client.post(&tools, json!({})).await;
     assert_eq!(answer.status, 422, "{}", answer.text);
     assert!(answer.text.len() < 150_000, "{} bytes", answer.text.len());
+}
+
+#[tokio::test]
+async fn a_page_cannot_read_a_local_service_by_dns_rebinding() {
+    let service = Service::start().await;
+    let more = [("API_HOST", "127.0.0.1"), ("COORDINATION_PUBLIC_READS", "true")];
+    let variables = with_more(&service.url, &more);
+    let anonymous = Client::new(router(App::new(config(&variables))));
+    for path in ["/locks", "/discovery/agents", "/locks/status/k"] {
+        for (host, status) in [("localhost:8081", 200), ("127.0.0.1", 200), ("evil.example", 403)] {
+            let answer = anonymous.clone().header("host", host).get(path).await;
+            assert_eq!(answer.status, status, "{path} {host}: {}", answer.text);
+        }
+        let with_key = anonymous.clone().header("host", "evil.example").header("x-api-key", FREE);
+        assert_eq!(with_key.get(path).await.status, 200, "{path}: a page has no key");
+    }
 }
 
 #[tokio::test]
