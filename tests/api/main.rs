@@ -40,6 +40,8 @@ mod rolling;
 mod round_trips;
 mod sleeping;
 mod sockets;
+#[path = "../../lock-key/tests/spellings/table.rs"]
+mod spellings;
 mod support;
 mod tls;
 mod torture;

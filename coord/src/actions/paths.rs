@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// The work tree that paths belong to, if there is one. Without it a path is the lock key.
+/// The work tree that paths belong to, if there is one. Without it a path is read as the service reads it.
 pub(super) struct Paths {
     work_tree: Option<WorkTree>,
 }
