@@ -25,7 +25,7 @@ impl Start {
     }
 
     /// Returns a path from the root of the repository, as it is written here.
-    pub(crate) fn from_root(self, path: impl fmt::Display) -> String {
+    pub(crate) fn spell_from_root(self, path: impl fmt::Display) -> String {
         match self {
             Self::Root => path.to_string(),
             Self::Folder => format!(":/{path}"),

@@ -52,7 +52,7 @@ fn check_pathspec(text: &str, start: Start) -> Result<(), Problem> {
     const WHAT: &str = "the pathspec magic of git";
     if let Some((magic, path)) = text.strip_prefix(":(").and_then(|rest| rest.split_once(')')) {
         let is_from_top = magic.split(',').any(|word| word.trim() == "top");
-        let path = if is_from_top { start.from_root(path) } else { path.to_owned() };
+        let path = if is_from_top { start.spell_from_root(path) } else { path.to_owned() };
         return Err(Problem::part(WHAT, path));
     }
     if let Some(path) = text.strip_prefix(":!").or_else(|| text.strip_prefix(":^")) {
@@ -77,7 +77,7 @@ fn check_label(text: &str, start: Start) -> Result<(), Problem> {
         label.len() > 1 && label.bytes().all(|it| it.is_ascii_uppercase() || it == b'_');
     let rest = match (is_label, is_revision) {
         (true, _) => rest.to_owned(),
-        (_, true) => start.from_root(rest),
+        (_, true) => start.spell_from_root(rest),
         _ => return Ok(()),
     };
     Err(Problem::part("what stands before the colon", rest))

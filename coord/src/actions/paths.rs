@@ -2,7 +2,7 @@
 //! before it is sent, and is refused with a reason if it has none.
 use std::path::Path;
 
-use lock_key::{LockKey, Start, has_namespace, read};
+use lock_key::{FOLDER, LockKey, Start, has_namespace, read};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -68,8 +68,12 @@ impl Paths {
         if let Some(work_tree) = &self.work_tree {
             return work_tree.key_of(path, purpose);
         }
-        if !has_namespace(path) && Path::new(path).exists() {
-            return Ok(path.to_owned());
+        let file = Path::new(path);
+        if !has_namespace(path) && file.exists() {
+            return match purpose == Purpose::Acquire && file.is_dir() {
+                true => Err(NoKey::Place(FOLDER.to_owned())),
+                false => Ok(path.to_owned()),
+            };
         }
         read(path, Start::Root).map_err(|refusal| NoKey::Spelling(refusal.to_string()))
     }
@@ -80,11 +84,13 @@ impl Paths {
         body: &mut Map<String, Value>,
         output: Output,
     ) -> Result<(), Problem> {
-        let path = body.get("file_path").and_then(Value::as_str).unwrap_or_default();
-        let key = match route {
-            _ if path.is_empty() => return Ok(Self::replace_in(body)),
-            "/locks/acquire" => Self::with(Some(path)).key_to_acquire(output, path)?,
-            "/locks/release" => Self::with(Some(path)).key_of(output, path)?,
+        Self::replace_in(body);
+        let path = body.get("file_path").and_then(Value::as_str);
+        let key = match (route, path) {
+            ("/locks/acquire", Some(path)) => {
+                Self::with(Some(path)).key_to_acquire(output, path)?
+            }
+            ("/locks/release", Some(path)) => Self::with(Some(path)).key_of(output, path)?,
             _ => return Ok(()),
         };
         body.insert("file_path".to_owned(), key.into());
