@@ -2,7 +2,7 @@
 //! before it is sent, and is refused with a reason if it has none.
 use std::path::Path;
 
-use lock_key::{FOLDER, LockKey, Start, has_namespace, read};
+use lock_key::{LockKey, Start, has_namespace, read};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -68,12 +68,8 @@ impl Paths {
         if let Some(work_tree) = &self.work_tree {
             return work_tree.key_of(path, purpose);
         }
-        let file = Path::new(path);
-        if !has_namespace(path) && file.exists() {
-            return match purpose == Purpose::Acquire && file.is_dir() {
-                true => Err(NoKey::Place(FOLDER.to_owned())),
-                false => Ok(path.to_owned()),
-            };
+        if !has_namespace(path) && Path::new(path).is_file() {
+            return Ok(path.to_owned());
         }
         read(path, Start::Root).map_err(|refusal| NoKey::Spelling(refusal.to_string()))
     }
