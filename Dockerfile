@@ -22,17 +22,20 @@ COPY handler/Cargo.toml handler/
 COPY handler/emulator/Cargo.toml handler/emulator/
 COPY local/Cargo.toml local/
 COPY local/postgres/Cargo.toml local/postgres/
+COPY lock-key/Cargo.toml lock-key/
 RUN mkdir -p migrations src benches/src coord/src handler/src handler/emulator/src local/src local/postgres/src/bin \
-    && touch src/lib.rs coord/src/lib.rs handler/emulator/src/lib.rs local/postgres/src/lib.rs \
+        lock-key/src \
+    && touch src/lib.rs coord/src/lib.rs handler/emulator/src/lib.rs local/postgres/src/lib.rs lock-key/src/lib.rs \
     && for program in src/main.rs benches/src/main.rs coord/src/main.rs handler/src/main.rs local/src/main.rs \
         local/postgres/src/bin/with-postgres.rs; do echo 'fn main() {}' > "$program"; done \
     && cargo build --release --locked --package agent-coordinator --bin coordinator
 
 COPY .sqlx .sqlx
+COPY lock-key/src lock-key/src
 COPY migrations migrations
 COPY src src
 # Cargo compares modification times, and the checked-out files can be older than the empty ones.
-RUN touch src/lib.rs src/main.rs \
+RUN touch lock-key/src/lib.rs src/lib.rs src/main.rs \
     && cargo build --release --locked --package agent-coordinator --bin coordinator
 
 FROM ${RUNTIME_IMAGE}

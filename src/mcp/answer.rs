@@ -22,17 +22,26 @@ const UNTRUSTED_META: &str = "agent-coordinator/untrusted";
 const UNTRUSTED: &str = "untrusted";
 
 /// Converts the answer of an operation into the result of its tool. Where it contains untrusted text, the
-/// result says so, to the model and to the client. Where it was cut, it says how to go on.
-pub(super) fn tool_result(tool: &OfferedTool, mut body: Value) -> CallToolResult {
+/// result says so, to the model and to the client. Where it was cut, it says how to go on; `hint` is what else
+/// the client should know.
+pub(super) fn tool_result(
+    tool: &OfferedTool,
+    mut body: Value,
+    hint: Option<String>,
+) -> CallToolResult {
     let cut = bounds::fit(&mut body);
     let mut paths = untrusted_paths(&tool.operation.output, &body);
     if body.is_array() {
         paths.iter_mut().for_each(|path| path.insert_str(0, "result"));
     }
-    let mut marks = json!({});
+    let (mut marks, mut hints) = (json!({}), Vec::new());
     if !cut.is_nothing() {
         marks["truncated"] = json!(true);
-        marks["hint"] = json!(format!("{}: {}", cut.words(), how_to_go_on(tool)));
+        hints.push(format!("{}: {}", cut.words(), how_to_go_on(tool)));
+    }
+    hints.extend(hint);
+    if !hints.is_empty() {
+        marks["hint"] = json!(hints.join(". "));
     }
     if !paths.is_empty() {
         marks[UNTRUSTED] = json!(paths);
@@ -41,7 +50,8 @@ pub(super) fn tool_result(tool: &OfferedTool, mut body: Value) -> CallToolResult
     let structured = match body {
         // The text of a list has no place for marks.
         Value::Array(_) => {
-            notices.extend(marks["hint"].as_str().map(|hint| format!("Truncated: {hint}")));
+            let label = if cut.is_nothing() { "Hint" } else { "Truncated" };
+            notices.extend(marks["hint"].as_str().map(|hint| format!("{label}: {hint}")));
             marked(json!({ "result": body }), &marks)
         }
         _ => {

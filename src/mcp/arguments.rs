@@ -4,7 +4,10 @@
 //! of an HTTP request, so a value that is not taken gets the ordinary issue.
 use serde_json::{Map, Value, json};
 
-use super::paths::lock_key;
+use super::{
+    bounds::shortened,
+    paths::{OddKeys, lock_key},
+};
 use crate::{
     operation::input::keywords::{inner_schema, kind, required},
     values::{Issue, issue::value_error, limits::MAX_LIST_ITEMS, nearest},
@@ -16,6 +19,10 @@ pub(super) const UNKNOWN: &str = "extra_forbidden";
 /// How many issues of unknown members and of lock keys an answer has before the rest is only counted.
 const MAX_TOLD: usize = 20;
 
+/// How many bytes of a key a hint repeats, and how many bytes a hint has.
+const MAX_TOLD_BYTES: usize = 256;
+const MAX_HINT_BYTES: usize = 1_000;
+
 /// Texts that stand for nothing where no text is asked for.
 const NOTHING: [&str; 5] = ["null", "none", "None", "undefined", "nil"];
 
@@ -26,9 +33,36 @@ pub(super) struct Findings {
     issues: Vec<Issue>,
     /// How many are not in the list.
     more: usize,
+    odd_keys: OddKeys,
+    /// What is said about the first key that no path is spelled like, and how many there are.
+    odd_key: Option<(String, usize)>,
 }
 
 impl Findings {
+    /// Returns no findings, for a tool that does this with keys that no path is spelled like.
+    pub(super) fn with(odd_keys: OddKeys) -> Self {
+        Self { odd_keys, ..Self::default() }
+    }
+
+    /// Adds a key that no path is spelled like, and was taken nevertheless.
+    fn add_odd_key(&mut self, describe: impl FnOnce() -> String) {
+        match &mut self.odd_key {
+            Some((_, count)) => *count += 1,
+            None => self.odd_key = Some((describe(), 1)),
+        }
+    }
+
+    /// Returns what a client should know about keys that no path is spelled like.
+    pub(super) fn hint(self) -> Option<String> {
+        match self.odd_key? {
+            (text, 1) => Some(shortened(&text, MAX_HINT_BYTES)),
+            (text, count) => {
+                let text = shortened(&text, MAX_HINT_BYTES);
+                Some(format!("{text} (and {} more such keys)", count - 1))
+            }
+        }
+    }
+
     /// Adds the issue that `describe` returns, unless there are enough.
     pub(super) fn add(&mut self, describe: impl FnOnce() -> Issue) {
         match self.issues.len() {
@@ -56,12 +90,23 @@ pub(super) fn normalize(
     let schema = inner_schema(schema);
     read_text(schema, value);
     match value {
-        Value::String(text) if schema["format"] == "lock-key" => match lock_key(text) {
-            Ok(key) => *text = key,
-            Err(refused) => {
-                findings.add(|| Issue::new(value_error(refused), path, &json!(text)));
+        Value::String(text) if schema["format"] == "lock-key" => {
+            match lock_key(text, findings.odd_keys) {
+                Ok(taken) => {
+                    if let Some(refusal) = taken.oddity {
+                        findings.add_odd_key(|| {
+                            let text = shortened(text, MAX_TOLD_BYTES);
+                            format!(
+                                "`{text}` was taken as the key that it is. For a file: {refusal}"
+                            )
+                        });
+                    }
+                    *text = taken.key;
+                }
+                Err(refusal) => findings
+                    .add(|| Issue::new(value_error(refusal.to_string()), path, &json!(text))),
             }
-        },
+        }
         // The check refuses a longer list as a whole.
         Value::Array(items) if items.len() <= MAX_LIST_ITEMS => {
             for (index, item) in items.iter_mut().enumerate() {

@@ -149,7 +149,7 @@ fn shorten(value: &mut Value, most: usize) {
 }
 
 /// Returns the beginning of a text, with a mark where the rest was cut.
-fn shortened(text: &str, most: usize) -> String {
+pub(super) fn shortened(text: &str, most: usize) -> String {
     if text.len() <= most + MARK.len() + 32 {
         return text.to_owned();
     }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::arguments::{Findings, UNKNOWN, is_absent, is_blank, is_closed, normalize, unknown};
+use super::{
+    arguments::{Findings, UNKNOWN, is_absent, is_blank, is_closed, normalize, unknown},
+    paths::OddKeys,
+};
 use crate::{
     access::Caller,
     operation::{
@@ -118,7 +121,27 @@ impl ToolForm {
         arguments: &Map<String, Value>,
         caller: Option<&Caller>,
     ) -> (Value, Vec<Issue>) {
-        let (mut input, mut findings) = (Map::new(), Findings::default());
+        let (input, mut findings) = self.read(schema, arguments);
+        self.find_unknown(arguments, caller, &mut findings);
+        (input.into(), findings.into_issues())
+    }
+
+    /// Returns what a client should know about arguments that were taken.
+    pub(super) fn hint(&self, schema: &Value, arguments: &Map<String, Value>) -> Option<String> {
+        if !self.tool.takes_any_key {
+            return None;
+        }
+        self.read(schema, arguments).1.hint()
+    }
+
+    /// Reads the arguments that the tool has.
+    fn read(
+        &self,
+        schema: &Value,
+        arguments: &Map<String, Value>,
+    ) -> (Map<String, Value>, Findings) {
+        let odd_keys = if self.tool.takes_any_key { OddKeys::Taken } else { OddKeys::Refused };
+        let (mut input, mut findings) = (Map::new(), Findings::with(odd_keys));
         for member in &self.members {
             let given = member.argument.as_ref().and_then(|name| arguments.get(name)).cloned();
             let given = given.and_then(|mut value| {
@@ -136,8 +159,7 @@ impl ToolForm {
                 input.insert(member.name.clone(), value);
             }
         }
-        self.find_unknown(arguments, caller, &mut findings);
-        (input.into(), findings.into_issues())
+        (input, findings)
     }
 
     /// Adds the issues of the arguments that the tool does not have. One that names the caller is not

@@ -2,6 +2,11 @@
 use rmcp::model::{Prompt, PromptArgument, PromptMessage, Role};
 use serde_json::{Map, Value};
 
+use super::paths::{OddKeys, lock_key};
+
+/// The argument that names a file to lock.
+const FILE_PATH: &str = "file_path";
+
 /// A prompt with its arguments, each with its description.
 struct Template {
     name: &'static str,
@@ -15,7 +20,7 @@ const TEMPLATES: [Template; 2] = [
         name: "coordinate_file_edit",
         description: "Change one file without conflicts with other agents.",
         arguments: &[
-            ("file_path", "Path of the file from the root of the repository."),
+            (FILE_PATH, "Path of the file from the root of the repository."),
             ("task", "What to change in the file."),
         ],
         text: "\
@@ -85,16 +90,24 @@ pub(super) fn get(
     // One pass, so that braces in the value of an argument are never replaced.
     while let Some((before, after)) = rest.split_once('{') {
         let (argument, after) = after.split_once('}').expect("every brace of a template is closed");
-        let value = arguments.get(argument).and_then(Value::as_str);
-        let value = value.filter(|text| !text.trim().is_empty());
-        let value =
-            value.ok_or(format!("argument `{argument}`: expected text that is not blank"))?;
         text.push_str(before);
-        text.push_str(value);
+        text.push_str(&value_of(argument, arguments)?);
         rest = after;
     }
     text.push_str(rest);
     Ok((template.description, vec![PromptMessage::new_text(Role::User, text)]))
+}
+
+/// Returns the value of an argument. A file is named by its lock key.
+fn value_of(argument: &str, arguments: &Map<String, Value>) -> Result<String, String> {
+    let value = arguments.get(argument).and_then(Value::as_str);
+    let value = value.filter(|text| !text.trim().is_empty());
+    let value = value.ok_or(format!("argument `{argument}`: expected text that is not blank"))?;
+    if argument != FILE_PATH {
+        return Ok(value.to_owned());
+    }
+    let taken = lock_key(value, OddKeys::Refused);
+    Ok(taken.map_err(|refusal| format!("argument `{argument}`: {refusal}"))?.key)
 }
 
 #[cfg(test)]

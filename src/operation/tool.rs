@@ -27,6 +27,8 @@ pub struct Tool {
     pub(crate) remedies: &'static [(&'static str, &'static str)],
     /// Members that the answer of the tool always has and that the route omits.
     pub(crate) added: &'static [&'static str],
+    /// Whether the tool takes the key of an existing lock in any spelling.
+    pub(crate) takes_any_key: bool,
 }
 
 impl Tool {
@@ -41,6 +43,7 @@ impl Tool {
             filled: &[],
             remedies: &[],
             added: &[],
+            takes_any_key: false,
         }
     }
 
@@ -77,6 +80,13 @@ impl Tool {
     /// Says what is expected, in the member `expected` of a refusal: reason, text.
     pub const fn remedies(mut self, texts: &'static [(&'static str, &'static str)]) -> Self {
         self.remedies = texts;
+        self
+    }
+
+    /// Takes a lock key that no path is spelled like as it is written. For tools that acquire no lock: a lock
+    /// that an HTTP client made can have any key.
+    pub const fn takes_any_key(mut self) -> Self {
+        self.takes_any_key = true;
         self
     }
 

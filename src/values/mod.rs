@@ -6,7 +6,6 @@ pub(crate) mod issue;
 pub(crate) mod json;
 pub(crate) mod limits;
 pub(crate) mod list_page;
-pub(crate) mod lock_key;
 mod mutex;
 pub(crate) mod name;
 mod nearest;
@@ -26,5 +25,6 @@ pub(crate) use version::VERSION;
 pub use domain::{Domain, DomainError};
 pub use error::{Error, Result};
 pub use issue::Issue;
-pub use lock_key::{LockKey, LockKeyError};
 pub use timestamp::Timestamp;
+
+pub use lock_key::{LockKey, LockKeyError};

@@ -41,6 +41,8 @@ mod round_trips;
 mod secrets;
 mod sleeping;
 mod sockets;
+#[path = "../../lock-key/tests/spellings/table.rs"]
+mod spellings;
 mod support;
 mod tls;
 mod torture;

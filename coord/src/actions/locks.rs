@@ -26,7 +26,7 @@ pub(super) fn lock(cx: &Context, command: &Command, matches: &ArgMatches) -> Out
     let mut draft = cx.draft(command, matches)?;
     let path = draft.body["file_path"].as_str().unwrap_or_default().to_owned();
     let paths = Paths::with(Some(&path));
-    let key = paths.key_to_acquire(cx, &path)?;
+    let key = paths.key_to_acquire(cx.output, &path)?;
     let records = paths.records(cx)?;
     draft.body.insert("file_path".to_owned(), key.as_str().into());
     let answer = acquire(cx, draft)?;
@@ -102,7 +102,7 @@ pub(super) fn unlock(cx: &Context, command: &Command, matches: &ArgMatches) -> O
     let mut draft = cx.draft(command, matches)?;
     let path = draft.body["file_path"].as_str().unwrap_or_default().to_owned();
     let paths = Paths::with(Some(&path));
-    let key = paths.key_of(&path)?;
+    let key = paths.key_of(cx.output, &path)?;
     let records = paths.records(cx)?;
     draft.body.insert("file_path".to_owned(), key.as_str().into());
     if is_forced {
@@ -190,7 +190,7 @@ pub(super) fn list(cx: &Context, command: &Command, matches: &ArgMatches) -> Out
         return Ok(cx.print_answer(command, &answer));
     };
     let paths = Paths::with(matches.get_one::<String>("paths").map(String::as_str));
-    let keys = texts.map(|path| paths.key_of(path)).collect::<Result<Vec<_>, _>>()?;
+    let keys = texts.map(|path| paths.key_of(cx.output, path)).collect::<Result<Vec<_>, _>>()?;
     let (mut code, mut answers, mut locks) = (DONE, Vec::new(), Vec::new());
     for key in keys {
         let answer = match cx.lock_status(&key) {

@@ -2,15 +2,20 @@
 //! before it is sent, and is refused with a reason if it has none.
 use std::path::Path;
 
-use serde_json::Value;
+use lock_key::{LockKey, Start, has_namespace, read};
+use serde_json::{Map, Value};
 
 use crate::{
-    command_line::{context::Context, draft::Draft},
-    output::outcome::Problem,
-    work_tree::{git::WorkTree, key::Purpose, records::Records},
+    command_line::context::Context,
+    output::{console::Output, outcome::Problem},
+    work_tree::{
+        git::WorkTree,
+        key::{NoKey, Purpose},
+        records::Records,
+    },
 };
 
-/// The work tree that paths belong to, if there is one. Without it a path is the lock key.
+/// The work tree that paths belong to, if there is one. Without it a path is read as the service reads it.
 pub(super) struct Paths {
     work_tree: Option<WorkTree>,
 }
@@ -33,10 +38,10 @@ impl Paths {
     }
 
     /// Returns the key of a lock to acquire.
-    pub(super) fn key_to_acquire(&self, cx: &Context, path: &str) -> Result<String, Problem> {
-        let key = self.key(path, Purpose::Acquire)?;
+    pub(super) fn key_to_acquire(&self, output: Output, path: &str) -> Result<String, Problem> {
+        let key = self.key(path, Purpose::Acquire).map_err(|no_key| problem(path, &no_key))?;
         if let Some(meant) = self.work_tree.as_ref().and_then(|it| it.key_from_top(path)) {
-            cx.output.print_problem(&format!(
+            output.print_problem(&format!(
                 "{key} does not exist. Paths are relative to the current folder; if you mean \
                  {meant}, give :/{path}."
             ));
@@ -44,33 +49,71 @@ impl Paths {
         Ok(key)
     }
 
-    /// Returns the key of a lock that exists.
-    pub(super) fn key_of(&self, path: &str) -> Result<String, Problem> {
-        self.key(path, Purpose::Name)
+    /// Returns the key of a lock that exists. A text that no path is spelled like is the key as it is,
+    /// because another client can have made a lock with such a key.
+    pub(super) fn key_of(&self, output: Output, path: &str) -> Result<String, Problem> {
+        match self.key(path, Purpose::Name) {
+            Ok(key) => Ok(key),
+            Err(NoKey::Spelling(reason)) if LockKey::parse(path).is_ok() => {
+                output.print_problem(&format!(
+                    "`{path}` is taken as the key that it is. For a file: {reason}."
+                ));
+                Ok(path.to_owned())
+            }
+            Err(no_key) => Err(problem(path, &no_key)),
+        }
     }
 
-    fn key(&self, path: &str, purpose: Purpose) -> Result<String, Problem> {
-        let Some(work_tree) = &self.work_tree else { return Ok(path.to_owned()) };
-        work_tree
-            .key_of(path, purpose)
-            .map_err(|reason| Problem::invalid(format!("{path}: {reason}.")))
+    fn key(&self, path: &str, purpose: Purpose) -> Result<String, NoKey> {
+        if let Some(work_tree) = &self.work_tree {
+            return work_tree.key_of(path, purpose);
+        }
+        if !has_namespace(path) && Path::new(path).is_file() {
+            return Ok(path.to_owned());
+        }
+        read(path, Start::Root).map_err(|refusal| NoKey::Spelling(refusal.to_string()))
+    }
+
+    /// Replaces the paths in the body of a request to this route.
+    pub(super) fn replace_in_request(
+        route: &str,
+        body: &mut Map<String, Value>,
+        output: Output,
+    ) -> Result<(), Problem> {
+        Self::replace_in(body);
+        let path = body.get("file_path").and_then(Value::as_str);
+        let key = match (route, path) {
+            ("/locks/acquire", Some(path)) => {
+                Self::with(Some(path)).key_to_acquire(output, path)?
+            }
+            ("/locks/release", Some(path)) => Self::with(Some(path)).key_of(output, path)?,
+            _ => return Ok(()),
+        };
+        body.insert("file_path".to_owned(), key.into());
+        Ok(())
     }
 
     /// Replaces the paths in a request that is not about locks. A path that has no key stays as it
     /// is, because such a request can be about any file. So does what a handoff says about a file.
-    pub(super) fn replace_in(draft: &mut Draft) {
+    pub(super) fn replace_in(body: &mut Map<String, Value>) {
         for (name, is_free_text) in [("file_paths", false), ("relevant_files", true)] {
-            let list = draft.body.get_mut(name).and_then(Value::as_array_mut);
+            let list = body.get_mut(name).and_then(Value::as_array_mut);
             let Some(list) = list.filter(|list| !list.is_empty()) else { continue };
             let paths = Paths::with(list.iter().find_map(Value::as_str));
             for path in list {
                 if let Value::String(text) = path
                     && (!is_free_text || Path::new(text).exists())
-                    && let Ok(key) = paths.key_of(text)
+                    && let Ok(key) = paths.key(text, Purpose::Name)
                 {
                     *text = key;
                 }
             }
         }
     }
+}
+
+/// Returns the problem of a text that has no key.
+fn problem(path: &str, no_key: &NoKey) -> Problem {
+    let (NoKey::Spelling(reason) | NoKey::Place(reason)) = no_key;
+    Problem::invalid(format!("{path}: {reason}."))
 }

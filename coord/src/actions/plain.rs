@@ -9,7 +9,7 @@ use crate::{
 
 pub(super) fn call(cx: &Context, command: &Command, matches: &ArgMatches) -> Outcome {
     let mut draft = cx.draft(command, matches)?;
-    Paths::replace_in(&mut draft);
+    Paths::replace_in(&mut draft.body);
     let answer = cx.send(&draft)?;
     Ok(cx.print_answer(command, &answer))
 }

@@ -62,22 +62,31 @@ pub(super) fn verify_tokens(
     cx.call(VERIFY, json!({ "locks": locks }))
 }
 
-/// Returns the lock keys and fencing tokens of the arguments and of the file.
+/// Returns the lock keys and fencing tokens of the arguments and of the file. A record has lock keys, and
+/// the lines of other files have paths, as the arguments do.
 fn locks_to_verify(cx: &Context, matches: &ArgMatches) -> Result<Vec<(String, i64)>, Problem> {
     let pairs = matches.get_many::<String>("locks").into_iter().flatten();
     let mut locks = pairs.map(|pair| parse_pair(pair)).collect::<Result<Vec<_>, _>>()?;
-    let paths = Paths::with(locks.first().map(|(path, _)| path.as_str()));
-    for (path, _) in &mut locks {
-        *path = paths.key_of(path)?;
-    }
+    let mut recorded = Vec::new();
     if let Some(file) = matches.get_one::<String>("file") {
         let text = match file.as_str() {
             "-" => cx.stdin.resolve("-")?,
             file => fs::read_to_string(file)
                 .map_err(|error| Problem::invalid(format!("--file {file}: {error}.")))?,
         };
-        locks.extend(parse_file(&text, cx.settings().url.as_str())?);
+        if text.trim_start().starts_with('{') {
+            let tokens = parse_tokens(&text, cx.settings().url.as_str());
+            recorded = tokens.map_err(|reason| Problem::invalid(format!("--file: {reason}.")))?;
+        } else {
+            let lines = text.lines().filter(|line| !line.trim().is_empty());
+            locks.extend(lines.map(parse_pair).collect::<Result<Vec<_>, _>>()?);
+        }
     }
+    let paths = Paths::with(locks.first().map(|(path, _)| path.as_str()));
+    for (path, _) in &mut locks {
+        *path = paths.key_of(cx.output, path)?;
+    }
+    locks.extend(recorded);
     Ok(locks)
 }
 
@@ -85,11 +94,4 @@ fn parse_pair(pair: &str) -> Result<(String, i64), Problem> {
     pair.rsplit_once('=')
         .and_then(|(key, token)| Some((key.to_owned(), token.trim().parse().ok()?)))
         .ok_or_else(|| Problem::invalid(format!("{pair}: expected PATH=TOKEN with a number.")))
-}
-
-fn parse_file(text: &str, url: &str) -> Result<Vec<(String, i64)>, Problem> {
-    if !text.trim_start().starts_with('{') {
-        return text.lines().filter(|line| !line.trim().is_empty()).map(parse_pair).collect();
-    }
-    parse_tokens(text, url).map_err(|reason| Problem::invalid(format!("--file: {reason}.")))
 }

@@ -7,12 +7,10 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use lock_key::{FOLDER, Refusal, Start, has_namespace, plain, read, without_position};
 use unicode_normalization::UnicodeNormalization as _;
 
-use super::{
-    git::WorkTree,
-    spelling::{before_line_number, has_namespace, is_file_url, is_pattern, probable_path},
-};
+use super::git::WorkTree;
 use crate::service::settings::variable;
 
 /// How many symbolic links a path may lead through, as on Linux.
@@ -21,10 +19,19 @@ const LINK_LIMIT: u32 = 40;
 /// What a path is named for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// To acquire its lock. A folder or a pattern is refused, because its lock guards no file.
+    /// To acquire its lock. A folder is refused, because its lock guards no file.
     Acquire,
     /// To name a lock that exists, possibly of a folder.
     Name,
+}
+
+/// Why a text has no lock key.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum NoKey {
+    /// It is not spelled like the path of one file.
+    Spelling(String),
+    /// Its path leads to no file of the repository.
+    Place(String),
 }
 
 /// A file that a path leads to.
@@ -34,46 +41,47 @@ struct Found {
 }
 
 impl WorkTree {
-    /// Returns the lock key of a path, which is relative to the current folder. The error says why
-    /// it has none, and which key was probably meant.
-    pub(crate) fn key_of(&self, text: &str, purpose: Purpose) -> Result<String, String> {
+    /// Returns the lock key of a text: a path that is relative to the current folder, or a key with a
+    /// namespace.
+    ///
+    /// # Errors
+    /// Says why the text has no key, and which file was probably meant.
+    pub(crate) fn key_of(&self, text: &str, purpose: Purpose) -> Result<String, NoKey> {
         let folder = std::env::current_dir()
-            .map_err(|error| format!("the current folder cannot be read: {error}"))?;
+            .map_err(|error| NoKey::Place(format!("the current folder cannot be read: {error}")))?;
         self.key_from(&folder, text, purpose)
     }
 
-    /// Returns the lock key of a path that is relative to this folder.
-    fn key_from(&self, folder: &Path, text: &str, purpose: Purpose) -> Result<String, String> {
+    /// Returns the lock key of a text with a path that is relative to this folder.
+    fn key_from(&self, folder: &Path, text: &str, purpose: Purpose) -> Result<String, NoKey> {
         if text.trim().is_empty() {
             return Ok(text.to_owned());
         }
-        let probable = || {
-            let path = probable_path(text).or_else(|| in_home(text))?;
-            Some(self.meant(folder, &path, purpose))
-        };
-        if is_file_url(text) {
-            return Err(format!("it is a URL, expected a path{}", probable().unwrap_or_default()));
+        let found = self.find_from(folder, text)?;
+        if found.exists && !has_namespace(text) {
+            return self.key_of_file(&found, text, purpose).map_err(NoKey::Place);
         }
-        if has_namespace(text) {
-            return match before_line_number(text).filter(|path| folder.join(path).is_file()) {
-                Some(_) => Err(format!("it has a line number{}", probable().unwrap_or_default())),
-                None => Ok(text.to_owned()),
-            };
+        // A lock key can end in a number too: `feature:12`.
+        let is_position = |path: &&str| has_namespace(text) && folder.join(path).is_file();
+        if let Some(path) = without_position(text).filter(is_position) {
+            let refusal = Refusal::of_line_number(path, Start::Folder);
+            return Err(NoKey::Spelling(refusal.describe(Some(&self.meant(folder, path)))));
         }
-        let found = find(&self.start(folder, text), Path::new(without_root_mark(text)))?;
-        let has_odd_start = text.starts_with('@') && !folder.join(first_part(text)).exists();
-        let is_odd = has_odd_start || !text.starts_with('@');
-        if !found.exists
-            && is_odd
-            && let Some(meant) = probable()
-            && !self.is_tracked(&found.path)
-        {
-            return Err(format!(
-                "there is no such file, and it does not look like the name of one{meant} (if the \
-                 name is right, create the file first)"
-            ));
+        match read(&within_folder(folder, text), Start::Folder) {
+            Ok(key) if has_namespace(&key) => Ok(key),
+            Ok(path) => {
+                let found = self.find_from(folder, &path)?;
+                self.key_of_file(&found, &path, purpose).map_err(NoKey::Place)
+            }
+            Err(_) if self.is_tracked(&found.path) => {
+                self.key_of_file(&found, text, purpose).map_err(NoKey::Place)
+            }
+            Err(refusal) => {
+                let path = in_home(text).or_else(|| refusal.meant().map(str::to_owned));
+                let meant = path.map(|path| self.meant(folder, &path));
+                Err(NoKey::Spelling(refusal.describe(meant.as_deref())))
+            }
         }
-        self.key_of_file(&found, text, purpose)
     }
 
     fn key_of_file(&self, found: &Found, text: &str, purpose: Purpose) -> Result<String, String> {
@@ -173,20 +181,23 @@ impl WorkTree {
         self.git_paths(&["ls-files", "-z", "--", &spec]).unwrap_or_default()
     }
 
-    /// Returns the end of a refusal, which names the key that was probably meant.
-    fn meant(&self, folder: &Path, path: &str, purpose: Purpose) -> String {
-        match self.key_from(folder, path, purpose) {
-            Ok(key) => format!("; the file that was probably meant has the key {key}"),
-            Err(_) => format!("; probably {path} was meant"),
-        }
+    /// Returns the argument that stands for the file that was probably meant by this path; the path itself
+    /// if it has no key.
+    fn meant(&self, folder: &Path, path: &str) -> String {
+        let key = self.key_from(folder, path, Purpose::Name);
+        let argument = key.ok().map(|key| self.argument_for(&key));
+        let plain = argument.and_then(|argument| plain(&argument, Start::Folder));
+        plain.unwrap_or_else(|| path.to_owned())
     }
 
-    /// Returns the folder that a path is relative to.
-    fn start(&self, folder: &Path, text: &str) -> PathBuf {
-        match text.starts_with(":/") {
-            true => self.top.clone(),
-            false => folder.to_owned(),
-        }
+    /// Follows a path from a folder, or from the top folder.
+    fn find_from(&self, folder: &Path, text: &str) -> Result<Found, NoKey> {
+        // Git writes `:/` before a path from the top folder.
+        let (start, path) = match text.strip_prefix(":/") {
+            Some(path) => (self.top.as_path(), path),
+            None => (folder, text),
+        };
+        find(start, Path::new(path)).map_err(NoKey::Place)
     }
 
     /// Returns the argument that stands for a key in the current folder, or in the folder in which
@@ -214,7 +225,7 @@ impl WorkTree {
     }
 }
 
-/// Refuses a folder or a pattern: the lock would guard no file of it.
+/// Refuses a folder: the lock would guard no file of it.
 fn refuse_several(work_tree: &WorkTree, found: &Found, text: &str) -> Result<(), String> {
     let is_folder = || {
         if found.exists && !found.path.is_dir() {
@@ -227,29 +238,30 @@ fn refuse_several(work_tree: &WorkTree, found: &Found, text: &str) -> Result<(),
             None => found.exists || text.ends_with(['/', std::path::MAIN_SEPARATOR]),
         }
     };
-    if !found.exists && is_pattern(text) {
-        return Err("it is a pattern, and a lock is on one file; lock each file".to_owned());
-    }
     match is_folder() {
-        true => Err("it is a folder, and its lock would guard none of its files; lock each file \
-                     that you change"
-            .to_owned()),
+        true => Err(FOLDER.to_owned()),
         false => Ok(()),
     }
 }
 
-/// Git writes `:/` before a path from the top folder.
-fn without_root_mark(text: &str) -> &str {
-    text.strip_prefix(":/").unwrap_or(text)
-}
-
-/// Returns the path that a shell makes of `~/…`, which reaches this program only in quotes.
+/// Returns the path that a shell makes of `~/…` and `$HOME/…`, which reach this program only in quotes.
 fn in_home(text: &str) -> Option<String> {
-    Some(format!("{}/{}", variable("HOME")?, text.strip_prefix("~/")?))
+    let path = ["~/", "$HOME/", "${HOME}/"].iter().find_map(|home| text.strip_prefix(home))?;
+    Some(format!("{}/{path}", variable("HOME")?))
 }
 
-fn first_part(text: &str) -> &str {
-    text.split_once('/').map_or(text, |(first, _)| first)
+/// Returns a path with a mark that its first part is the name of a folder, if it is and does not look
+/// like one: `@types/new.ts`.
+fn within_folder(folder: &Path, text: &str) -> String {
+    let is_odd_name = |first: &&str| {
+        let is_name = matches!(Path::new(first).components().next(), Some(Component::Normal(_)));
+        is_name && read(&format!("{first}/x"), Start::Folder).is_err()
+    };
+    let first = text.split_once('/').map(|(first, _)| first).filter(is_odd_name);
+    match first.is_some_and(|first| folder.join(first).is_dir()) {
+        true => format!("./{text}"),
+        false => text.to_owned(),
+    }
 }
 
 /// Follows a path from a folder as the operating system does, as far as it exists. What does not

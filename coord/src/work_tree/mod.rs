@@ -5,4 +5,3 @@ pub(crate) mod key;
 pub(crate) mod permissions;
 pub(crate) mod record;
 pub(crate) mod records;
-pub(crate) mod spelling;

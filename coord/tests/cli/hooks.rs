@@ -261,6 +261,7 @@ async fn a_file_name_cannot_forge_a_line() {
     let world = World::new().await;
     let (me, other) = (world.clone("me"), world.clone("other"));
     let file = "src/\nx: fine";
+    other.write(file, "theirs");
     other.coord.json(&["lock", file]);
     me.write(file, "mine");
     let done = me.git(&["commit", "-q", "-m", "x"]);

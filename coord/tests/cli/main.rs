@@ -22,5 +22,7 @@ mod retries;
 mod rooms;
 mod sessions;
 mod shared_rules;
+#[path = "../../../lock-key/tests/spellings/table.rs"]
+mod spellings;
 mod support;
 mod work_trees;

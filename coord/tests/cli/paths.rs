@@ -1,7 +1,10 @@
 //! The lock keys of paths, in real repositories.
 use serde_json::{Value, json};
 
-use crate::support::{Agents, Coord, Folder, Reply, Server, Service};
+use crate::{
+    spellings::{MEANT, NAMES, UNRESOLVED, UNRESOLVED_WITHOUT_KEY, WITHOUT_KEY},
+    support::{Agents, Coord, Folder, Reply, Server, Service},
+};
 
 /// A repository with a submodule, linked work trees and symbolic links, and one next to it.
 const REPOSITORIES: &str = "set -e
@@ -122,14 +125,14 @@ async fn what_is_not_a_file_of_the_repository_is_refused() {
     let place = Place::new().await;
     let me = place.me("repo");
     let url = format!("file://{}", place.path("repo/src/a.rs"));
-    let meant = "probably meant has the key src/a.rs";
+    let meant = "probably `src/a.rs`";
     for (path, words) in [
-        ("src", "it is a folder"),
-        ("src/", "it is a folder"),
-        ("no-such/", "it is a folder"),
-        (".", "it is a folder"),
-        ("src/**", "it is a pattern"),
-        ("src/{a,b}.rs", "it is a pattern"),
+        ("src", "a folder locks nothing"),
+        ("src/", "a folder locks nothing"),
+        ("no-such/", "a folder locks nothing"),
+        (".", "a folder locks nothing"),
+        ("src/**", "a pattern locks nothing"),
+        ("src/{a,b}.rs", "a pattern locks nothing"),
         ("../library/lib/x.rs", "in another repository"),
         ("other/o.rs", "in another repository"),
         ("other/new.rs", "in another repository"),
@@ -149,7 +152,12 @@ async fn what_is_not_a_file_of_the_repository_is_refused() {
         ("\"src/a.rs\"", meant),
         (r"src\a.rs", meant),
         ("src/a.rs, src/b.rs", meant),
-        ("~/src/a.rs", "/home/of/me/src/a.rs was meant"),
+        ("src/a.rs#L3", meant),
+        ("src/a.rs:", meant),
+        ("${workspaceFolder}/src/a.rs", meant),
+        (":(top)src/a.rs", meant),
+        ("~/src/a.rs", "probably `/home/of/me/src/a.rs`"),
+        ("$HOME/src/a.rs", "probably `/home/of/me/src/a.rs`"),
     ] {
         let me = me.clone().with("HOME", "/home/of/me");
         me.run(&["lock", path]).assert_code(2).assert_says(path).assert_says(words);
@@ -182,7 +190,7 @@ async fn a_file_that_is_not_there_is_relative_to_the_current_folder() {
     top.shell("git checkout -q . && git sparse-checkout set src", "").assert_code(0);
     assert!(!place.folder.path().join("repo/docs").exists());
     assert_eq!(inside.json(&["lock", "../docs/d.md"])["file_path"], "docs/d.md");
-    top.run(&["lock", "docs"]).assert_code(2).assert_says("it is a folder");
+    top.run(&["lock", "docs"]).assert_code(2).assert_says("a folder locks nothing");
     // A path from the root in a subfolder is probably a mistake.
     let done = inside.run(&["lock", "src/link.rs"]);
     done.assert_code(0).assert_says("Locked src/src/link.rs").assert_says("give :/src/link.rs");
@@ -240,4 +248,97 @@ fn paths_of_requests_that_are_not_about_locks_are_keys_too() {
     assert_eq!(sent(&check, "file_paths"), expected);
     let write = ["handoff", "write", "--summary", "s", "--relevant-files", "a.rs", "the parser"];
     assert_eq!(sent(&write, "relevant_files"), json!(["src/a.rs", "the parser"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_table_of_spellings_holds_in_a_work_tree_and_outside_of_one() {
+    let service = Service::start().await;
+    let (agents, folder) = (Agents::of(&service), Folder::new());
+    let inside = agents.me.clone().inside(folder.path());
+    inside.shell("git init -q .", "").assert_code(0);
+    let outside = Folder::new();
+    let outside = agents.me.clone().inside(outside.path());
+    for me in [&inside, &outside] {
+        for (text, key) in NAMES {
+            assert_eq!(me.json(&["lock", text])["file_path"], *key, "{text}");
+            assert_eq!(me.json(&["unlock", text])["file_path"], *key, "{text}");
+        }
+        for (text, key) in MEANT {
+            me.run(&["lock", "--", text]).assert_code(2).assert_says(&format!("probably `{key}`"));
+        }
+        for (text, words) in WITHOUT_KEY {
+            me.run(&["lock", text]).assert_code(2).assert_says(words);
+        }
+    }
+    for (text, key) in UNRESOLVED {
+        outside.run(&["lock", text]).assert_code(2).assert_says(&format!("probably `{key}`"));
+    }
+    outside.shell("mkdir src", "").assert_code(0);
+    for (text, words) in UNRESOLVED_WITHOUT_KEY {
+        outside.run(&["lock", text]).assert_code(2).assert_says(words);
+    }
+    assert_eq!(agents.me.json(&["locks"])["count"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_exists_is_the_file_whatever_its_name_looks_like() {
+    let place = Place::new().await;
+    let (me, inside) = (place.me("repo"), place.me("repo/src"));
+    me.shell("mkdir -p 'src/a:x' 'src/db:x' src/@types && touch 'src/a:x/y' 'src/db:x/y'", "")
+        .assert_code(0);
+    assert_eq!(inside.json(&["lock", "a:x/y"])["file_path"], "src/a:x/y");
+    assert_eq!(inside.json(&["lock", "a:x/new"])["file_path"], "src/a:x/new");
+    assert_eq!(inside.json(&["lock", "@types/new.ts"])["file_path"], "src/@types/new.ts");
+    // A namespace counts before a file.
+    assert_eq!(inside.json(&["lock", "db:x/y"])["file_path"], "db:x/y");
+    // What is suggested names the file from the folder in which the command runs.
+    inside.run(&["lock", "a.rs:12"]).assert_code(2).assert_says("probably `:/src/a.rs`");
+    inside.run(&["lock", ":/src/a.rs:12"]).assert_code(2).assert_says("probably `:/src/a.rs`");
+    inside.shell("touch makefile", "").assert_code(0);
+    inside.run(&["lock", "makefile:12"]).assert_code(2).assert_says("probably `:/src/makefile`");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_with_an_odd_key_can_be_named_as_it_is() {
+    let place = Place::new().await;
+    let me = place.me("repo");
+    for key in ["src/a.rs#L3", "src/**", "$HOME/x"] {
+        // As long as a file has this name, it can be locked.
+        me.shell(&format!("mkdir -p '$HOME' && touch '{key}'"), "").assert_code(0);
+        let token = me.json(&["lock", key])["fencing_token"].clone();
+        me.shell(&format!("rm -r '{key}' '$HOME'"), "").assert_code(0);
+        let says = |arguments: &[&str]| {
+            let done = me.run(arguments);
+            done.assert_code(0).assert_says(&format!("`{key}` is taken as the key that it is"));
+        };
+        says(&["locks", key]);
+        says(&["verify", &format!("{key}={token}")]);
+        says(&["unlock", key]);
+        // Where no lock has the key, the command says what was probably meant.
+        let done = me.run(&["unlock", "src/a.rs#L3"]);
+        done.assert_code(1).assert_says("lock_not_found_or_not_owner").assert_says("`src/a.rs`");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_locks_and_the_bridge_name_files_like_the_other_commands() {
+    let place = Place::new().await;
+    let (top, inside) = (place.me("repo"), place.me("repo/src"));
+    top.json(&["lock", "src/a.rs"]);
+    top.json(&["lock", "db:Schema:Users"]);
+    inside.fed(&["verify", "--file", "-"], "a.rs=1\n./a.rs=1\ndb:schema:users=1\n").assert_code(0);
+    inside.run(&["verify", "--file", "../.coord/locks.json"]).assert_code(0);
+    let bridge = |operation: &str, path: &str| {
+        let payload = json!({ "file_path": path }).to_string();
+        inside.run(&["try", operation, "--payload", &payload])
+    };
+    let done = bridge("unlock", "a.rs").assert_code(0).json();
+    assert_eq!(done["response"]["file_path"], "src/a.rs");
+    let done = bridge("lock", "./link.rs").assert_code(0).json();
+    assert_eq!(done["response"]["file_path"], "src/a.rs");
+    let done = bridge("lock", "api:get /x").assert_code(0).json();
+    assert_eq!(done["response"]["file_path"], "api:GET /x");
+    bridge("lock", "a.rs#L3").assert_code(2).assert_says("probably `:/src/a.rs`");
+    bridge("lock", "../src").assert_code(2).assert_says("a folder locks nothing");
+    bridge("unlock", "a.rs#L3").assert_says("is taken as the key that it is");
 }

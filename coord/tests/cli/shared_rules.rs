@@ -2,7 +2,7 @@
 //! on the service. Each test compares what the two do.
 use serde_json::json;
 
-use crate::support::{Agents, Coord, Folder, Service};
+use crate::support::{Agents, Folder, Service};
 
 /// Characters that are not letters, digits or of private use, except NUL, line breaks and tabs.
 fn candidates() -> Vec<char> {
@@ -37,33 +37,6 @@ async fn both_escape_the_same_characters() {
     }
     // 62 control characters, and more than 128 invisible ones.
     assert!(escaped > 200, "{escaped}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn both_know_the_same_namespaces() {
-    let service = Service::start().await;
-    let agents = Agents::of(&service);
-    let folder = Folder::new();
-    let inside = folder.path().join("sub");
-    agents.me.clone().inside(folder.path()).shell("git init -q . && mkdir sub", "").assert_code(0);
-    let in_work_tree = agents.me.clone().inside(&inside);
-    let mut namespaces = 0;
-    for prefix in [
-        "db:", "ab:", "a1:", "a_-9:", "a-:", "a:", "Ab:", "aB:", "AB:", "1a:", "_a:", "a.b:",
-        "a b:", "é:", "aé:", "ab", ":", "ab::", "a:b:",
-    ] {
-        let key = |coord: &Coord, path: &str| -> String {
-            coord.json(&["lock", path])["file_path"].as_str().expect("a key").to_owned()
-        };
-        std::fs::create_dir_all(inside.join(format!("{prefix}x"))).expect("a folder");
-        std::fs::write(inside.join(format!("{prefix}x/y")), "").expect("a file");
-        // The service keeps the slashes of what is not a file, and the command line its folder.
-        let by_service = key(&agents.me, &format!("{prefix}x//y")).contains("//");
-        let by_coord = !key(&in_work_tree, &format!("{prefix}x/y")).starts_with("sub/");
-        assert_eq!(by_service, by_coord, "{prefix}");
-        namespaces += usize::from(by_service);
-    }
-    assert_eq!(namespaces, 6);
 }
 
 #[tokio::test(flavor = "multi_thread")]

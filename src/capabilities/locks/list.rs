@@ -143,8 +143,9 @@ pub struct CheckLocks {
 
 impl Operation for CheckLocks {
     type Output = Vec<ListedLock>;
-    const META: Meta =
-        Meta::read("check_locks").acts_on(TargetKind::File).tool(Tool::named("check_locks"));
+    const META: Meta = Meta::read("check_locks")
+        .acts_on(TargetKind::File)
+        .tool(Tool::named("check_locks").takes_any_key());
 
     fn example() -> Value {
         json!({ "file_paths": ["src/main.rs"] })

@@ -46,7 +46,7 @@ impl Operation for ReleaseLock {
         .acts_on(TargetKind::File)
         .at(&["POST /locks/release"])
         .identity(IdentityMode::StrictId)
-        .tool(Tool::named("release_lock"));
+        .tool(Tool::named("release_lock").takes_any_key());
 
     fn example() -> Value {
         json!({ "file_path": "src/main.rs", "agent_id": "claude-1" })
@@ -172,7 +172,7 @@ impl Operation for ForceReleaseLock {
     const META: Meta = Meta::admin("force_release_lock")
         .acts_on(TargetKind::File)
         .at(&["DELETE /locks/{*path}"])
-        .tool(Tool::named("force_release_lock").rename(&[("path", "file_path")]));
+        .tool(Tool::named("force_release_lock").rename(&[("path", "file_path")]).takes_any_key());
 
     fn example() -> Value {
         json!({ "path": "src/main.rs" })

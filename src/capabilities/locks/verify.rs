@@ -65,7 +65,7 @@ impl Operation for VerifyLocks {
         .acts_on(TargetKind::File)
         .at(&["POST /locks/verify"])
         .identity(IdentityMode::Strict)
-        .tool(Tool::named("verify_locks"));
+        .tool(Tool::named("verify_locks").takes_any_key());
 
     fn example() -> Value {
         json!({ "locks": [{ "file_path": "src/main.rs", "fencing_token": 41 }] })

@@ -1,4 +1,5 @@
 //! The operations in the document.
+use lock_key::MAX_BYTES;
 use serde_json::{Value, json};
 
 use super::components::{COMMON_FAILURES, keys, response_headers, shared_response};
@@ -7,10 +8,7 @@ use crate::{
         Registered,
         input::keywords::{forbid_null, required},
     },
-    values::{
-        limits::{MAX_ID_BYTES, MAX_LIST_ITEMS},
-        lock_key,
-    },
+    values::limits::{MAX_ID_BYTES, MAX_LIST_ITEMS},
 };
 
 /// Returns the description of an operation at one of its routes, the one with this index.
@@ -128,7 +126,7 @@ fn add_standard_keywords(schema: &mut Value) {
             }
             // The limit applies to the canonical key. The service also accepts longer spellings of it.
             if is_lock_key {
-                members.insert("maxLength".to_owned(), json!(lock_key::MAX_BYTES));
+                members.insert("maxLength".to_owned(), json!(MAX_BYTES));
             }
             if is_reference {
                 let id = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}";

@@ -2,28 +2,100 @@
 use serde_json::{Value, json};
 
 use super::Mcp;
-use crate::support::Service;
+use crate::{
+    spellings::{MEANT, NAMES, UNRESOLVED, UNRESOLVED_WITHOUT_KEY, WITHOUT_KEY},
+    support::{BOSS, Service},
+};
 
 #[tokio::test]
-async fn what_is_not_a_path_from_the_root_is_refused_with_the_key_that_was_meant() {
+async fn the_table_of_spellings_holds_for_locks_and_for_the_prompt() {
     let service = Service::start().await;
     let mcp = Mcp::new(service.client()).offered("all");
-    for text in [
-        "/home/me/project/src/a.rs",
-        "/home/me/project/.claude/worktrees/x/src/a.rs",
-        ".claude/worktrees/x/src/a.rs",
-        "C:\\project\\src\\a.rs",
-        "file:///home/me/project/src/a.rs",
-        "~/project/src/a.rs",
-        "${workspaceFolder}/src/a.rs",
-        "@src/a.rs",
-        "src/a.rs:12",
-        "src/a.rs#L3-L9",
-        "\"src/a.rs\"",
-        "`src/a.rs`",
-        "src/a.rs, src/b.rs",
-        "../src/a.rs",
-    ] {
+    for (text, key) in NAMES {
+        let locked = mcp.tool("acquire_lock", json!({ "file_path": text })).await;
+        assert_eq!(locked["file_path"], *key, "{text}");
+        mcp.tool("release_lock", json!({ "file_path": key })).await;
+    }
+    let meant = |rows: &'static [(&str, &str)]| {
+        rows.iter().map(|(text, key)| (*text, format!("probably `{key}`")))
+    };
+    let without_key = WITHOUT_KEY.iter().chain(UNRESOLVED_WITHOUT_KEY);
+    let without_key = without_key.map(|(text, words)| (*text, (*words).to_owned()));
+    for (text, words) in meant(MEANT).chain(meant(UNRESOLVED)).chain(without_key) {
+        let failed = mcp.tool_failure("acquire_lock", json!({ "file_path": text })).await;
+        let problems = failed["detail"].as_array().expect("a list");
+        assert_eq!(problems.len(), 1, "{failed}");
+        assert_eq!(problems[0]["loc"], json!(["arguments", "file_path"]));
+        assert_eq!(problems[0]["input"], json!(text));
+        let told = problems[0]["msg"].as_str().expect("text");
+        assert!(told.contains(&words), "{text}: {told}");
+        let arguments = json!({ "file_path": text, "task": "rename it" });
+        let prompt = json!({ "name": "coordinate_file_edit", "arguments": arguments });
+        let (code, message) = mcp.failure("prompts/get", prompt).await;
+        assert_eq!(code, -32602, "{text}");
+        assert!(message.contains(&words), "{text}: {message}");
+        assert!(message.starts_with("argument `file_path`: "), "{message}");
+    }
+    let held = "select count(*) from file_lock where agent_id is not null";
+    assert_eq!(service.scalar::<i64>(held).await, 0);
+}
+
+#[tokio::test]
+async fn tools_that_acquire_nothing_take_the_key_of_a_lock_as_it_is() {
+    let service = Service::start().await;
+    let mcp = Mcp::new(service.client_with(BOSS)).offered("all");
+    let odd = ["/abs/proj/src/z.rs", "src/**", "src/a.rs#L3", "@src/a.rs", "https://x/y"];
+    for key in odd {
+        let lock = async || {
+            let body = json!({ "file_path": key, "agent_id": "", "agent_type": "" });
+            let locked = service.client_with(BOSS).post("/locks/acquire", body).await;
+            assert_eq!(locked.json["file_path"], key, "{}", locked.text);
+            locked.json["fencing_token"].clone()
+        };
+        let token = lock().await;
+        let is_hinted = |answer: &Value| {
+            let hint = answer["hint"].as_str().unwrap_or_default();
+            assert!(
+                hint.starts_with(&format!("`{key}` was taken as the key that it is")),
+                "{answer}"
+            );
+        };
+        for keys in [json!([key]), json!(key)] {
+            let listed = mcp.result("check_locks", json!({ "file_paths": keys })).await;
+            assert_eq!(listed["structuredContent"]["result"][0]["fencing_token"], token);
+            is_hinted(&listed["structuredContent"]);
+            // Clients that show the model only the text show the hint too.
+            assert!(listed["content"][1]["text"].as_str().expect("text").starts_with("Hint: "));
+        }
+        let held = json!({ "locks": [{ "file_path": key, "fencing_token": token }] });
+        let verified = mcp.tool("verify_locks", held).await;
+        assert_eq!(verified["valid"], true);
+        is_hinted(&verified);
+        let released = mcp.tool("release_lock", json!({ "file_path": key })).await;
+        assert_eq!((&released["success"], &released["file_path"]), (&json!(true), &json!(key)));
+        is_hinted(&released);
+        lock().await;
+        let released = mcp.tool("force_release_lock", json!({ "file_path": key })).await;
+        assert_eq!(released["released"], true);
+        is_hinted(&released);
+    }
+    // A key that is spelled like a path needs no hint, and a lock of nobody is told as such.
+    let listed = mcp.result("check_locks", json!({ "file_paths": ["src\\a.rs"] })).await;
+    assert_eq!(listed["structuredContent"], json!({ "result": [] }));
+    let released = mcp.tool("release_lock", json!({ "file_path": "src/a.rs:12" })).await;
+    assert_eq!(released["reason"], "lock_not_found_or_not_owner");
+    assert!(released["hint"].as_str().expect("a hint").contains("probably `src/a.rs`"));
+    let keys = json!({ "file_paths": ["a.rs:1", "b.rs", "b.rs:2", "c.rs:3"] });
+    let listed = mcp.result("check_locks", keys).await;
+    let hint = listed["structuredContent"]["hint"].as_str().expect("a hint").to_owned();
+    assert!(hint.starts_with("`a.rs:1`") && hint.ends_with("(and 2 more such keys)"), "{hint}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_a_key_is_refused_by_every_tool() {
+    let service = Service::start().await;
+    let mcp = Mcp::new(service.client()).offered("all");
+    for text in ["../src/a.rs", "src/../../src/a.rs"] {
         for (tool, arguments, place) in [
             ("acquire_lock", json!({ "file_path": text }), json!(["arguments", "file_path"])),
             ("release_lock", json!({ "file_path": text }), json!(["arguments", "file_path"])),
@@ -36,23 +108,12 @@ async fn what_is_not_a_path_from_the_root_is_refused_with_the_key_that_was_meant
             ),
         ] {
             let failed = mcp.tool_failure(tool, arguments).await;
-            let problems = failed["detail"].as_array().expect("a list");
-            assert_eq!(problems.len(), 1, "{failed}");
-            assert_eq!((&problems[0]["loc"], &problems[0]["input"]), (&place, &json!(text)));
-            let told = problems[0]["msg"].as_str().expect("text");
+            let problem = &failed["detail"][0];
+            assert_eq!((&problem["loc"], &problem["input"]), (&place, &json!(text)));
+            let told = problem["msg"].as_str().expect("text");
             assert!(told.contains("probably `src/a.rs`"), "{tool} {text}: {told}");
         }
     }
-    for (text, told) in [
-        ("src/", "a folder locks nothing that is in it"),
-        ("src/**", "a pattern locks nothing that it matches"),
-        (".git/config", "belong to git"),
-    ] {
-        let failed = mcp.tool_failure("acquire_lock", json!({ "file_path": text })).await;
-        let problem = failed["detail"][0]["msg"].as_str().expect("text");
-        assert!(problem.contains(told), "{text}: {problem}");
-    }
-    assert_eq!(service.scalar::<i64>("select count(*) from file_lock").await, 0);
 }
 
 #[tokio::test]
@@ -85,27 +146,6 @@ async fn no_key_stops_the_service() {
         mcp.tool("acquire_lock", json!({ "file_path": "a.rs" })).await["action"],
         "acquired"
     );
-}
-
-#[tokio::test]
-async fn names_of_files_and_namespaced_keys_are_locked_as_they_are() {
-    let service = Service::start().await;
-    let mcp = Mcp::new(service.client());
-    for (text, key) in [
-        ("src\\sub\\a.rs", "src/sub/a.rs"),
-        ("./src//b.rs", "src/b.rs"),
-        ("app/[id]/page.tsx", "app/[id]/page.tsx"),
-        ("src/a b.ts", "src/a b.ts"),
-        ("src/a,b.rs", "src/a,b.rs"),
-        ("src/a:b.rs", "src/a:b.rs"),
-        ("./@types/a.d.ts", "@types/a.d.ts"),
-        ("./src/a.x, y/b.rs", "src/a.x, y/b.rs"),
-        ("db:schema:users", "db:schema:users"),
-        ("api:get /users", "api:GET /users"),
-    ] {
-        let locked = mcp.tool("acquire_lock", json!({ "file_path": text })).await;
-        assert_eq!(locked["file_path"], key, "{text}");
-    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use super::{
     operations::{FieldDefault, Operation},
 };
 use crate::{
+    actions::paths::Paths,
     command_line::values::read_standard_input,
     output::{
         console::Output,
@@ -30,12 +31,13 @@ pub(crate) fn try_operation(matches: &ArgMatches, output: Output) -> Outcome {
         "-" => read_standard_input()?,
         text => text.to_owned(),
     };
-    let payload: Map<String, Value> = serde_json::from_str(&text).map_err(|error| {
+    let mut payload: Map<String, Value> = serde_json::from_str(&text).map_err(|error| {
         Problem::invalid(format!("--payload: expected a JSON object: {error}."))
     })?;
     // Checked first, so that an invalid payload is exit code 2 whether the service is available or
     // not.
     let path = operation.path_with_id(&payload)?;
+    Paths::replace_in_request(operation.path, &mut payload, output)?;
     let result = match context_if_allowed(matches, output)? {
         None => skipped("coordinator_unavailable"),
         Some(context) => run_operation(&context.client, operation, &path, payload),

@@ -1,17 +1,13 @@
 //! The canonical form of lock keys, so that two spellings of one path are one lock. Canonicalisation is
 //! pure and idempotent.
-use std::borrow::Cow;
-
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, de::Error as _};
 use unicode_normalization::UnicodeNormalization;
 
 /// The maximum size of a canonical key, in bytes.
-pub(crate) const MAX_BYTES: usize = 1024;
+pub const MAX_BYTES: usize = 1024;
 
 /// The maximum size of a key before it is canonical, in bytes. Each pass over a key costs time, and no
 /// plausible spelling is longer.
-pub(crate) const MAX_SPELLING_BYTES: usize = 16 * MAX_BYTES;
+pub const MAX_SPELLING_BYTES: usize = 16 * MAX_BYTES;
 
 /// The maximum number of passes that change a key. White space and dots can be nested so that each pass
 /// removes only a few characters, which would take quadratic time.
@@ -81,24 +77,9 @@ impl LockKey {
     }
 }
 
-impl<'de> Deserialize<'de> for LockKey {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
-    }
-}
-
-impl JsonSchema for LockKey {
-    fn schema_name() -> Cow<'static, str> {
-        "LockKey".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "format": "lock-key" })
-    }
+/// Whether a text has a namespace, such as `db:schema:users`, and so names no file.
+pub fn has_namespace(text: &str) -> bool {
+    split_namespace(text).is_some()
 }
 
 fn canonicalize_once(key: &str) -> Result<String, LockKeyError> {
