@@ -132,6 +132,25 @@ fn an_invalid_setting_is_named() {
     assert_eq!(coord.run(&["try", "recall"]).assert_code(0).json(), skipped);
 }
 
+/// No resolver is asked for a label of 64 letters, so the answer does not depend on the network.
+#[test]
+fn a_host_name_that_is_not_resolved_and_a_proxy_that_refuses_are_named() {
+    let host = format!("{}.invalid", "a".repeat(64));
+    let coord = Coord::at(&format!("http://{host}")).with("COORDINATION_ALLOWED_HOSTS", &host);
+    let done = coord.run(&["locks"]);
+    done.assert_code(4).assert_says(&format!("the host name {host} could not be resolved"));
+    done.assert_says("is this a sandbox without network?");
+    let proxy = nowhere();
+    let address = proxy.trim_start_matches("http://");
+    for name in ["HTTP_PROXY", "https_proxy", "ALL_PROXY"] {
+        let done = coord.clone().with(name, &proxy).run(&["locks"]);
+        done.assert_code(4).assert_says(&format!("by the proxy {address}, which HTTPS_PROXY"));
+        done.assert_says("Is this a sandbox without network?").assert_says("NO_PROXY");
+    }
+    let direct = coord.with("HTTP_PROXY", &proxy).with("NO_PROXY", &host);
+    direct.run(&["locks"]).assert_code(4).assert_says("could not be resolved");
+}
+
 #[test]
 fn redirects_are_not_followed() {
     let target = ok();
