@@ -81,9 +81,11 @@ Installs into the folder whose hooks git runs, if it belongs to this repository 
 
 Where a hook manager (husky, pre-commit, lefthook, simple-git-hooks and others) or a tracked folder
 has the hooks, the command prints what belongs into its configuration. With --manager it writes that
-into the scripts of husky, .pre-commit-config.yaml, lefthook.yml or the tracked scripts.
+into the scripts of husky, .pre-commit-config.yaml, lefthook.yml or the tracked scripts. Where the
+file has another form, it prints what to add by hand, and to which file.
 
-Where core.hooksPath names a folder of the whole machine, nothing is installed.
+Where core.hooksPath names a folder of the whole machine, nothing is installed. The command says how
+this repository gets hooks of its own, and how those of the machine still run here.
 
 Repeat the command to repair what another program made of the hooks.
 
