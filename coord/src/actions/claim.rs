@@ -1,5 +1,5 @@
-//! `coord claim`: the tasks that were claimed, and the other open claims of the caller with the
-//! command that goes on with each.
+//! `coord claim` and `coord tasks`: tasks, and the open claims of the caller with the command that
+//! goes on with each.
 use clap::ArgMatches;
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::{
     output::{
         outcome::{DONE, Outcome, REFUSED, exit_code_of},
         show::Show,
-        text::escape_text,
+        text::{escape_line, escape_text},
         time::relative_time,
     },
     service::{answer::Answer, routes::Route},
@@ -52,11 +52,26 @@ pub(super) fn claim(cx: &Context, command: &Command, matches: &ArgMatches) -> Ou
     Ok(code)
 }
 
+/// Lists tasks. Those that the caller has claimed come with the command that goes on with them.
+pub(super) fn list(cx: &Context, command: &Command, matches: &ArgMatches) -> Outcome {
+    let answer = cx.send(&cx.draft(command, matches)?)?;
+    let code = cx.print_answer(command, &answer);
+    let claims = answer.member("tasks").as_array().into_iter().flatten();
+    let claims = claims.filter(|task| task["claim_token"].is_string());
+    let commands: String = claims.map(|task| format!("  {}\n", renewal_of(task))).collect();
+    if code == DONE && !cx.output.is_json && !commands.is_empty() {
+        cx.output.print(&escape_text(&format!("\nTo go on with a task:\n{commands}")));
+    }
+    Ok(code)
+}
+
 /// Returns the command that goes on with a claim: it extends the lease, after which every call of
 /// the session does.
 pub(super) fn renewal_of(claim: &Value) -> String {
-    let text = |name: &str| claim[name].as_str().unwrap_or_default();
-    format!("coord renew --task-id {} --claim-token {}", text("task_id"), text("claim_token"))
+    let text = |name: &str| claim[name].as_str();
+    let task = text("task_id").or(text("id")).unwrap_or_default();
+    let token = text("claim_token").unwrap_or_default();
+    format!("coord renew --task-id {task} --claim-token {token}")
 }
 
 /// Describes open claims, each on a line with its command on the next one.
@@ -69,7 +84,7 @@ fn describe_open(cx: &Context, open: &[Value]) -> String {
         let id = claim["task_id"].as_str().unwrap_or_default();
         let task = tasks.iter().find(|task| task["id"] == id);
         let task = task.map(|task| {
-            let kind = task["task_type"].as_str().unwrap_or_default();
+            let kind = escape_line(task["task_type"].as_str().unwrap_or_default());
             format!("  {kind}, attempt {}", task["attempt"])
         });
         let until = claim["claim_expires_at"].as_str().unwrap_or_default();

@@ -151,7 +151,11 @@ pub(super) fn unlock(cx: &Context, command: &Command, matches: &ArgMatches) -> O
         cx.output.print(&format!("Released {}.", escape_text(&key)));
         return Ok(DONE);
     }
-    Ok(cx.print_answer(command, &answer))
+    let shown = cx.print_answer(command, &answer);
+    if shown == REFUSED {
+        describe_holder(cx, answer.member("file_path").as_str().unwrap_or(&key));
+    }
+    Ok(shown)
 }
 
 /// Releases a lock once more, with its recorded token, if it was refused because another session of
@@ -183,6 +187,22 @@ fn forget_given_back(caller: &Caller<'_>, records: &Records, key: &str) -> io::R
         true => records.forget(key, |lock| lock.token == token && caller.owns(lock)),
         false => Ok(()),
     }
+}
+
+/// Says for people who holds a lock that the caller could not release, if the service tells.
+fn describe_holder(cx: &Context, key: &str) {
+    let status = match cx.output.is_json || cx.output.is_quiet {
+        true => return,
+        false => cx.lock_status(key).ok().filter(|answer| exit_code_of(answer) == DONE),
+    };
+    let Some(status) = status.filter(|answer| answer.member("locked").is_boolean()) else { return };
+    let lock = status.member("lock");
+    let holder = match (lock["locked_by"].as_str(), lock["session_id"].as_str()) {
+        (Some(holder), Some(session)) => format!("{holder} holds its lock, in session {session}"),
+        (Some(holder), None) => format!("{holder} holds its lock"),
+        (None, _) => "nobody holds its lock".to_owned(),
+    };
+    cx.output.print_problem(&format!("{key}: {holder}."));
 }
 
 /// Whether a recorded lock that the caller could not release is still held in another session, so

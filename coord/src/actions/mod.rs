@@ -116,6 +116,7 @@ fn run_command(cx: &Context, command: &Command, matches: &ArgMatches) -> Outcome
     match command.run {
         Run::Call => plain::call(cx, command, matches),
         Run::Claim => claim::claim(cx, command, matches),
+        Run::ListTasks => claim::list(cx, command, matches),
         Run::Lock => locks::lock(cx, command, matches),
         Run::Unlock => locks::unlock(cx, command, matches),
         Run::Verify => verify::verify(cx, command, matches),

@@ -6,9 +6,13 @@ use clap::{
 
 use super::{
     command::{Argument, Command},
+    table::COMMANDS,
     values::{parse_boolean, parse_unless_blank},
 };
-use crate::service::routes::{Field, Kind};
+use crate::service::routes::{Field, Kind, Route};
+
+/// The operation of `coord renew` for tasks, which calls it as its second route.
+const RENEW_WORK: &Route = Route::named("POST /work/renew");
 
 /// Returns the parser of a command, with its arguments and their help texts.
 pub(crate) fn parser_of(command: &Command) -> Clap {
@@ -19,8 +23,8 @@ pub(crate) fn parser_of(command: &Command) -> Clap {
         None => route.summary,
     };
     Clap::new(name)
-        .about(without_full_stop(summary))
-        .long_about(command.about.unwrap_or(route.description))
+        .about(with_commands(without_full_stop(summary)))
+        .long_about(with_commands(command.about.unwrap_or(route.description)))
         .args_conflicts_with_subcommands(true)
         .args(route.fields.iter().filter_map(|field| argument_of_field(command, field)))
         .args(command.arguments.iter().filter_map(additional_argument))
@@ -55,7 +59,7 @@ fn argument_of_field(command: &Command, field: &'static Field) -> Option<Arg> {
         Some(Argument::Renamed(_, name)) => Some(flag(field, name)),
         Some(Argument::Default(_, value)) => {
             let flag = flag(field, &flag_name(field)).default_value(*value);
-            Some(flag.help(without_full_stop(field.description)))
+            Some(flag.help(with_commands(without_full_stop(field.description))))
         }
         Some(Argument::OneOf(_, choices)) => {
             let flag = flag(field, &flag_name(field));
@@ -99,11 +103,37 @@ fn flag(field: &'static Field, name: &str) -> Arg {
 }
 
 fn help_text(field: &Field) -> String {
-    let text = without_full_stop(field.description);
+    let text = with_commands(without_full_stop(field.description));
     match field.default {
         Some(default) if field.kind != Kind::Boolean => format!("{text} [default: {default}]"),
-        _ => text.to_owned(),
+        _ => text,
     }
+}
+
+/// Names the commands instead of the operations, which the texts of the document name for the tools
+/// of MCP. A name between backticks is a value.
+fn with_commands(text: &str) -> String {
+    let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let mut named = String::with_capacity(text.len());
+    for part in text.split_inclusive(|letter| !is_name(letter)) {
+        let word = part.trim_end_matches(|letter| !is_name(letter));
+        match words_of_operation(word) {
+            Some(words) if !named.ends_with('`') => {
+                named += &format!("`coord {words}`{}", &part[word.len()..])
+            }
+            _ => named += part,
+        }
+    }
+    named
+}
+
+/// Returns the words of the command for an operation.
+fn words_of_operation(id: &str) -> Option<&'static str> {
+    if id == RENEW_WORK.id {
+        return Some("renew");
+    }
+    let mut commands = COMMANDS.iter().filter(|_| id.contains('_'));
+    commands.find(|command| command.route.id == id).map(|command| command.words)
 }
 
 /// Help texts of arguments end without a full stop.

@@ -62,6 +62,7 @@ pub(crate) enum Run {
     /// Calls the route.
     Call,
     Claim,
+    ListTasks,
     Lock,
     Unlock,
     Verify,

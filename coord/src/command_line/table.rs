@@ -125,7 +125,8 @@ pub(crate) const COMMANDS: &[Command] = &[
         "GET /work",
         &[OneOf("status", TASK_STATES)],
         Table("tasks", TASK_COLUMNS),
-    ),
+    )
+    .run(Run::ListTasks),
     Command::new(
         "remember",
         "POST /memory/store",

@@ -101,14 +101,18 @@ impl Records {
         session_id: &str,
         is_own: impl Fn(&Recorded) -> bool,
     ) -> Option<i64> {
-        let own = self.own.locks().ok()?;
-        if let Some(lock) = own.get(key).filter(|lock| is_own(lock)) {
+        if let Some(lock) = self.own_lock(key).filter(|lock| is_own(lock)) {
             return Some(lock.token);
         }
         let is_proof = |lock: &&Recorded| {
             !session_id.is_empty() && lock.session_id == session_id && is_own(lock)
         };
         self.locks().ok()?.get(key)?.iter().find(is_proof).map(|lock| lock.token)
+    }
+
+    /// Returns the lock with a key in the record of this work tree, if the record can be read.
+    pub(crate) fn own_lock(&self, key: &str) -> Option<Recorded> {
+        self.own.locks().ok()?.remove(key)
     }
 
     /// Returns the fencing token and the session of the caller's lock, if the records can be read.

@@ -52,6 +52,17 @@ fn global_hooks_are_given_up_or_kept_as_the_refusal_says() {
 }
 
 #[test]
+fn a_setting_of_one_work_tree_is_overridden_there() {
+    let repository = Repository::new();
+    repository.shell("git config extensions.worktreeConfig true");
+    repository.shell("git config --worktree core.hooksPath ../shared");
+    let set = commands(&repository.hook(&["install"]))[0].clone();
+    repository.shell(&set);
+    repository.hook(&["install"]).assert_code(0);
+    assert!(repository.runs());
+}
+
+#[test]
 fn a_manager_that_cannot_install_beside_global_hooks_is_not_recommended() {
     let repository = with_global_hooks();
     repository.write(".pre-commit-config.yaml", "repos:\n");

@@ -32,7 +32,13 @@ async fn a_lock_of_another_agent_in_another_work_tree_stops_nobody_after_its_end
     boss.coord.json(&["lock", "src/a.rs"]);
     assert_eq!(boss.record()["src/a.rs"]["agent_id"], "boss", "the agent of the key");
     me.write("src/a.rs", "mine");
-    me.git(&COMMIT).assert_code(1).assert_says("it is locked by boss");
+    let done = me.git(&COMMIT);
+    done.assert_code(1).assert_says("it is locked by boss");
+    // The record of a work tree of another agent is as it should be.
+    assert!(!done.err.contains("does not count here"), "{done:?}");
+    let done = me.coord.run(&["unlock", "src/a.rs"]);
+    done.assert_code(1).assert_says("src/a.rs: boss holds its lock.");
+    me.coord.run(&["unlock", "src/b.rs"]).assert_says("src/b.rs: nobody holds its lock.");
     me.coord.run(&["renew", "src/a.rs"]).assert_code(1).assert_says("it is locked by boss");
     // Given back at another door, which knows nothing of the record.
     world.service.coord_with(BOSS).json(&["unlock", "src/a.rs"]);

@@ -200,7 +200,7 @@ fn remedy_of_missing_hook(owner: &Owner, name: &str) -> String {
 /// Says how the repository gets a folder of hooks of its own, and what becomes of the others.
 pub(super) fn own_folder(owner: &Owner) -> String {
     let (theirs, own) = (quoted(&owner.folder), quoted(&owner.usual_folder));
-    let set = format!("git config --local core.hooksPath {own}");
+    let set = format!("git config {} core.hooksPath {own}", owner.scope);
     match owner.folder.is_dir() {
         false => format!("To give this repository hooks of its own, run `{set}`."),
         true => format!(
