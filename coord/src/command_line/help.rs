@@ -14,6 +14,9 @@ machine. Any other host must be listed in COORDINATION_ALLOWED_HOSTS, separated 
 API key: COORDINATION_API_KEY, else COORDINATOR_API_KEY, else --key-file, else the file of
 `git config coord.keyFile`.
 
+Proxy (HTTP or SOCKS): the first of ALL_PROXY, HTTPS_PROXY and HTTP_PROXY that is set, in any case;
+none for this machine and for the hosts in NO_PROXY.
+
 Workspace: --workspace, else COORDINATION_WORKSPACE, else `git config coord.workspace`.
 Session: --session-id, else SESSION_ID, else CLAUDE_CODE_SESSION_ID.
 

@@ -43,10 +43,11 @@ fn describe_proxy(error: &ureq::Error, proxy: &Proxy) -> String {
         ureq::Error::Io(error) if is_resolution(error) => {
             format!("the host name {host} could not be resolved ({error})")
         }
+        ureq::Error::Io(error) => error.to_string(),
         other => other.to_string(),
     };
     format!(
-        "no connection by the proxy {host}:{port}, which HTTPS_PROXY, HTTP_PROXY or ALL_PROXY \
+        "no connection by the proxy {host}:{port}, which ALL_PROXY, HTTPS_PROXY or HTTP_PROXY \
          names: {reason}. Is this a sandbox without network? If it is, {LEAVE}; if not, correct \
          that variable, or add the host of the service to NO_PROXY"
     )
@@ -114,7 +115,7 @@ mod tests {
         };
         let refused = || ureq::Error::ConnectProxyFailed("proxy server responded 403/403".into());
         let text = describe(&refused(), ADDRESS, Some(&proxy("other")));
-        assert!(text.contains("by the proxy gate:3128, which HTTPS_PROXY"), "{text}");
+        assert!(text.contains("by the proxy gate:3128, which ALL_PROXY"), "{text}");
         assert!(text.contains("403") && text.contains("sandbox"), "{text}");
         let text = describe(&refused(), ADDRESS, Some(&proxy("coordinator.example.org")));
         assert!(!text.contains("gate"), "{text}");
