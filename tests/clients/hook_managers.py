@@ -204,7 +204,8 @@ def lefthook_installs_after_coord(tools):
     repository.run("lefthook install && git add -A && git commit -q -m lefthook")
     repository.try_to("coord hook status", 1).says("lefthook.yml does not call coord")
     # The file has a section for the hook, into which a person puts the command.
-    repository.try_to("coord hook install --manager", 1).says("pre-push:", "use_stdin: true")
+    printed = repository.try_to("coord hook install --manager", 1)
+    printed.says("lefthook-local.yml", "pre-push:", "use_stdin: true").says_not("With --manager")
     assert runs_own_hook(repository)
     config = "commit-msg:\n  commands:\n    mine:\n      run: touch mine\n"
     repository.write("lefthook.yml", config)
@@ -216,6 +217,75 @@ def lefthook_installs_after_coord(tools):
     repository.run("coord hook uninstall && lefthook install --force")
     assert repository.read("lefthook.yml") == config
     assert not repository.is_guarded() and runs_own_hook(repository)
+
+
+LEFTHOOK_SECTIONS = {
+    "lefthook.yml": [
+        "pre-commit:\n  commands:\n    mine:\n      run: touch mine\n",
+        "pre-commit:\n  jobs:\n    - name: mine\n      run: touch mine\n",
+        "{pre-commit: {commands: {mine: {run: touch mine}}}}\n",
+    ],
+    "lefthook.toml": ['[pre-commit.commands.mine]\nrun = "touch mine"\n'],
+}
+
+
+def lefthook_with_sections_gets_the_printed_lines(tools):
+    repository = Repository(tools)
+    repository.write(".gitignore", "mine\n")
+    for file, config in [(file, config) for file, configs in LEFTHOOK_SECTIONS.items() for config in configs]:
+        repository.run("rm -f lefthook*")
+        repository.write(file, config)
+        repository.run("lefthook install && git add -A && git commit -q -m lefthook")
+        repository.try_to("coord hook status", 1).says("prints into lefthook-local.yml")
+        for option in ("", "--force", "--manager"):
+            printed = repository.try_to(f"coord hook install {option}", 1)
+            (lines,) = blocks(printed.says("In lefthook-local.yml").says_not("With --manager").text)
+        repository.write("lefthook-local.yml", lines)
+        repository.run("lefthook validate && lefthook install")
+        assert repository.is_guarded() and runs_own_hook(repository)
+    # A local file with sections of its own gets the commands only.
+    mine = "pre-commit:\n  commands:\n    more:\n      run: 'true'\n"
+    repository.write("lefthook-local.yml", mine + "pre-push:\n  commands:\n    more:\n      run: 'true'\n")
+    printed = repository.try_to("coord hook install", 1).says("below `commands:` of `pre-commit:`").text
+    text = repository.read("lefthook-local.yml")
+    for name, lines in zip(HOOKS, re.findall(r"(    coord:\n(?:      .*\n)+)", printed), strict=True):
+        text = text.replace(f"{name}:\n  commands:\n", f"{name}:\n  commands:\n{lines}")
+    repository.write("lefthook-local.yml", text)
+    assert repository.is_guarded() and runs_own_hook(repository)
+
+
+def pre_commit_in_flow_style_gets_the_printed_item(tools):
+    mine = (
+        "{repo: local, hooks: [{id: mine, name: mine, entry: touch mine, language: system,"
+        " always_run: true, pass_filenames: false}]}"
+    )
+    repository = pre_commit(tools)
+    repository.run("pre-commit install --hook-type pre-commit --hook-type pre-push")
+    for item in ("", mine):
+        repository.write(".pre-commit-config.yaml", f"repos: [{item}]\n")
+        repository.run("git add -A && git commit -q --no-verify -m config")
+        repository.try_to("coord hook status", 1).says("prints into .pre-commit-config.yaml").says_not("--manager")
+        for option in ("", "--force", "--manager"):
+            printed = repository.try_to(f"coord hook install {option}", 1)
+            printed.says("between the brackets").says_not("With --manager")
+        (line,) = (line for line in printed.text.splitlines() if line.startswith("{"))
+        repository.write(".pre-commit-config.yaml", f"repos: [{line}{item}]\n")
+        repository.run("pre-commit validate-config && git add -A && git commit -q -m coord")
+        assert repository.is_guarded()
+    assert runs_own_hook(repository)
+
+
+def lefthook_runs_coord_for_deletions(tools):
+    repository = Repository(tools)
+    repository.write("lefthook.yml", "commit-msg:\n  commands: {}\n")
+    repository.write("old.rs", "x")
+    repository.run("git add -A && git commit -q -m old && git push -q origin main")
+    repository.run("coord hook install --manager && lefthook install && git add -A && git commit -q -m coord")
+    repository.other.run("coord lock old.rs")
+    repository.run("git rm -q old.rs")
+    repository.try_to("git commit -q -m gone", 1).says("old.rs: it is locked by other")
+    repository.run("git commit -q --no-verify -m gone")
+    repository.try_to("git push -q origin main", 1).says("old.rs: it is locked by other")
 
 
 def simple_git_hooks_runs_coord_from_package_json(tools):
@@ -231,9 +301,11 @@ def simple_git_hooks_runs_coord_from_package_json(tools):
         printed = repository.try_to(f"coord hook install {option}", 1)
     lines = printed.says("npx simple-git-hooks").text.splitlines()
     hooks = json.loads("{" + "\n".join(line for line in lines if line.startswith('  "')) + "}")
+    repository.try_to("coord hook status", 1).says("Put the lines", "into package.json").says_not("--manager")
     repository.write("package.json", json.dumps({"simple-git-hooks": hooks}))
+    repository.try_to("coord hook status", 1).says("npx simple-git-hooks")
     repository.run(install)
-    assert repository.is_guarded()
+    assert repository.is_guarded() and runs_own_hook(repository)
     repository.run("coord hook install")
     repository.try_to("coord hook status", 1, SKIP_SIMPLE_GIT_HOOKS="1")
 
@@ -246,6 +318,9 @@ SCENARIOS = [
     ("pre-commit", pre_commit_installs_after_coord),
     ("pre-commit", pre_commit_and_coord_do_not_call_each_other),
     ("pre-commit", pre_commit_runs_coord_from_its_configuration),
+    ("pre-commit", pre_commit_in_flow_style_gets_the_printed_item),
     ("lefthook", lefthook_installs_after_coord),
+    ("lefthook", lefthook_runs_coord_for_deletions),
+    ("lefthook", lefthook_with_sections_gets_the_printed_lines),
     ("simple-git-hooks", simple_git_hooks_runs_coord_from_package_json),
 ]

@@ -9,23 +9,24 @@ from place import Place
 QUESTION = "Workspace of this repository"
 
 
-def answered(place, words, answer, variables):
-    """Runs a command on a terminal, answers its question, and returns what it printed."""
+def answered(place, words, answers, variables):
+    """Runs a command on a terminal, answers its questions, and returns what it printed."""
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(place.folder)
         os.execvpe(words[0], words, place.environment | variables)
     said = ""
     try:
-        while QUESTION not in said or not said.rstrip(" ").endswith("]:"):
-            said += os.read(terminal, 4096).decode()
-        os.write(terminal, f"{answer}\n".encode())
+        for count, answer in enumerate(answers, 1):
+            while said.count(QUESTION) < count or not said.rstrip(" ").endswith("]:"):
+                said += os.read(terminal, 4096).decode()
+            os.write(terminal, f"{answer}\n".encode())
         while part := os.read(terminal, 4096).decode():
             said += part
     except OSError:
         pass  # The end of a terminal is an error on Linux.
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code == 0 and QUESTION in said, f"{words}: exit code {code}\n{said}"
+    assert code == 0 and said.count(QUESTION) == len(answers), f"{words}: exit code {code}\n{said}"
     return said
 
 
@@ -43,14 +44,16 @@ def run(tools):
         open_key = {"COORDINATION_API_URL": url, "COORDINATION_API_KEY": "free", "AGENT_ID": "me"}
         place = Place(tools, tools.folder / "My Repository", **open_key)
         place.run("git init -q")
-        said = answered(place, install, "team-one", {})
-        assert "for example my-repository" in said, said
+        # No workspace has the first name.
+        said = answered(place, install, ["Team One", "team-one"], {})
+        assert "for example my-repository" in said and "Not accepted" in said, said
         place.run("git config coord.workspace").says("team-one")
         # From now on it is known, and nobody is asked.
         place.run("coord hook install").says_not(QUESTION, "workspace")
         place.run("coord doctor --json || true").says('"text":"the workspace is team-one"')
-    # The keys of this server may not choose.
+    # The keys of this server may not choose, so nobody is asked.
     closed = Place(tools, tools.folder / "closed")
     closed.run("git init -q")
-    assert "may not choose that workspace" in answered(closed, install, "team-one", {})
+    said = answered(closed, install, [], {})
+    assert "this key may not choose another" in said, said
     closed.try_to("git config coord.workspace", 1)

@@ -20,6 +20,8 @@ pub(super) struct Caller<'a> {
 struct Identity {
     agent_id: String,
     workspace: String,
+    /// Whether other clients are the same agent, because neither key nor request names one.
+    is_unnamed: bool,
 }
 
 impl<'a> Caller<'a> {
@@ -35,7 +37,8 @@ impl<'a> Caller<'a> {
         let member = |name: &str| answer.member("identity")[name].as_str().map(str::to_owned);
         match (answer.status, member("agent_id"), member("workspace")) {
             (200, Some(agent_id), Some(workspace)) => {
-                Ok(self.identity.get_or_init(|| Identity { agent_id, workspace }))
+                let is_unnamed = answer.member("warning").is_string();
+                Ok(self.identity.get_or_init(|| Identity { agent_id, workspace, is_unnamed }))
             }
             _ => Err(Problem::unusable(&answer, self.cx.settings())),
         }
@@ -48,7 +51,7 @@ impl<'a> Caller<'a> {
         if !lock.counts_for(url, "", "") {
             return Ok(false);
         }
-        let Identity { agent_id, workspace } = self.identity()?;
+        let Identity { agent_id, workspace, .. } = self.identity()?;
         Ok(lock.counts_for(url, workspace, agent_id))
     }
 
@@ -59,6 +62,13 @@ impl<'a> Caller<'a> {
             "" => self.identity().map_or("", |identity| identity.agent_id.as_str()),
             named => named,
         }
+    }
+
+    /// Whether the caller is the default agent, as every client is that names none, as far as that
+    /// is known.
+    pub(super) fn is_unnamed(&self) -> bool {
+        let is_named = !self.cx.settings().identity.agent_id.is_empty();
+        !is_named && self.identity().is_ok_and(|identity| identity.is_unnamed)
     }
 
     /// Whether a recorded lock is the caller's, as far as that is known.

@@ -1,5 +1,7 @@
 //! `coord lock`, `unlock` and `locks`. The invariant: the record of the work tree has the fencing
 //! tokens that the service gave.
+use std::io;
+
 use clap::ArgMatches;
 use serde_json::{Value, json};
 
@@ -19,6 +21,12 @@ use crate::{
 };
 
 const FORCE_RELEASE: &Route = Route::named("DELETE /locks/{path}");
+/// What a caller learns that acts as the default agent.
+const UNNAMED: &str = "You are the agent cloud-agent, because your key is bound to no agent and \
+                       you name none. Every client that does the same is this agent too and shares \
+                       its locks, so none of them keeps you from a file: set AGENT_ID to a name of \
+                       your own, or use a key that is bound to an agent.";
+
 const REGISTER: &Route = Route::named("POST /discovery/register");
 
 /// Acquires a lock and records it.
@@ -30,10 +38,15 @@ pub(super) fn lock(cx: &Context, command: &Command, matches: &ArgMatches) -> Out
     let records = paths.records(cx)?;
     draft.body.insert("file_path".to_owned(), key.as_str().into());
     let answer = acquire(cx, draft)?;
-    let is_recorded = record_lock(cx, records.as_ref(), &answer);
+    let caller = Caller::new(cx);
+    let is_recorded = record_lock(&caller, records.as_ref(), &answer);
     let code = cx.print_answer(command, &answer);
     if is_of_own_agent(&answer) {
         cx.output.print_problem(&describe_own_holder(&key, &path, &answer));
+    }
+    // Outside of a work tree nothing else needs to know the caller.
+    if code == DONE && records.is_some() && caller.is_unnamed() {
+        cx.output.print_problem(UNNAMED);
     }
     Ok(if is_recorded { code } else { code.max(REFUSED) })
 }
@@ -80,12 +93,12 @@ pub(super) fn describe_own_holder(key: &str, path: &str, lock: &Answer) -> Strin
 
 /// Records a lock that was acquired, for the git hooks. Returns false if that is not possible: the
 /// hooks would not notice when the lock is lost.
-pub(super) fn record_lock(cx: &Context, records: Option<&Records>, answer: &Answer) -> bool {
+pub(super) fn record_lock(caller: &Caller<'_>, records: Option<&Records>, answer: &Answer) -> bool {
     let Some(records) = records.filter(|_| *answer.member("success") == true) else { return true };
     let key = answer.member("file_path").as_str();
     let token = answer.member("fencing_token").as_i64();
     let (Some(key), Some(token)) = (key, token) else { return true };
-    let caller = Caller::new(cx);
+    let cx = caller.cx;
     let added = records.add(key, token, caller.agent_id(), cx.settings());
     let Err(error) = added else { return true };
     let path = records.work_tree().argument_for(key);
@@ -129,7 +142,8 @@ pub(super) fn unlock(cx: &Context, command: &Command, matches: &ArgMatches) -> O
         // it.
         let session = &cx.settings().identity.session_id;
         let is_gone = |lock: &_| is_forced || caller.owns(lock);
-        if let Err(error) = records.remove(key, session, is_gone) {
+        let removed = records.remove(key, session, is_gone);
+        if let Err(error) = removed.and_then(|()| forget_given_back(&caller, records, key)) {
             cx.output.print_problem(&format!("The record of locks could not be changed: {error}."));
         }
     }
@@ -137,7 +151,11 @@ pub(super) fn unlock(cx: &Context, command: &Command, matches: &ArgMatches) -> O
         cx.output.print(&format!("Released {}.", escape_text(&key)));
         return Ok(DONE);
     }
-    Ok(cx.print_answer(command, &answer))
+    let shown = cx.print_answer(command, &answer);
+    if shown == REFUSED {
+        describe_holder(cx, answer.member("file_path").as_str().unwrap_or(&key));
+    }
+    Ok(shown)
 }
 
 /// Releases a lock once more, with its recorded token, if it was refused because another session of
@@ -153,14 +171,42 @@ fn with_recorded_token(
     if !is_refused || draft.body.contains_key("fencing_token") {
         return Ok(answer);
     }
-    let own = records.own_token_of(key, |lock| caller.owns(lock));
-    let Some((token, _)) = own else { return Ok(answer) };
+    let session = &caller.cx.settings().identity.session_id;
+    let token = records.proving_token_of(key, session, |lock| caller.owns(lock));
+    let Some(token) = token else { return Ok(answer) };
     draft.body.insert("fencing_token".to_owned(), token.into());
     caller.cx.send(&draft)
 }
 
-/// Whether a recorded lock that the caller could not release is still held in the session that
-/// acquired it, which the record therefore keeps. Says which session that is.
+/// Removes the lock that was released from the records of other work trees as well, whichever
+/// session acquired it there: another one possibly has adopted it since. One that was lost stays.
+fn forget_given_back(caller: &Caller<'_>, records: &Records, key: &str) -> io::Result<()> {
+    let Some((token, _)) = records.token_of(key, |lock| caller.owns(lock)) else { return Ok(()) };
+    let verified = verify_tokens(caller.cx, &[(key, token)]);
+    match verified.is_ok_and(|answer| answer.member("results")[0]["given_back"] == true) {
+        true => records.forget(key, |lock| lock.token == token && caller.owns(lock)),
+        false => Ok(()),
+    }
+}
+
+/// Says for people who holds a lock that the caller could not release, if the service tells.
+fn describe_holder(cx: &Context, key: &str) {
+    let status = match cx.output.is_json || cx.output.is_quiet {
+        true => return,
+        false => cx.lock_status(key).ok().filter(|answer| exit_code_of(answer) == DONE),
+    };
+    let Some(status) = status.filter(|answer| answer.member("locked").is_boolean()) else { return };
+    let lock = status.member("lock");
+    let holder = match (lock["locked_by"].as_str(), lock["session_id"].as_str()) {
+        (Some(holder), Some(session)) => format!("{holder} holds its lock, in session {session}"),
+        (Some(holder), None) => format!("{holder} holds its lock"),
+        (None, _) => "nobody holds its lock".to_owned(),
+    };
+    cx.output.print_problem(&format!("{key}: {holder}."));
+}
+
+/// Whether a recorded lock that the caller could not release is still held in another session, so
+/// that the record keeps it. Says which session that is now.
 fn is_held_elsewhere(
     caller: &Caller<'_>,
     records: &Records,
@@ -168,16 +214,23 @@ fn is_held_elsewhere(
     path: &str,
 ) -> Result<bool, Problem> {
     let recorded = records.token_of(key, |lock| caller.owns(lock));
-    let Some((token, session)) = recorded else { return Ok(false) };
+    let Some((token, acquired_in)) = recorded else { return Ok(false) };
     let verified = verify_tokens(caller.cx, &[(key, token)])?;
     if exit_code_of(&verified) != DONE {
         return Ok(false);
     }
     let holder = verified.member("results")[0]["locked_by"].as_str().unwrap_or_default();
-    if !session.is_empty() && caller.is(holder)? {
+    if !acquired_in.is_empty() && caller.is(holder)? {
+        let status = caller.cx.lock_status(key)?;
+        let session = status.member("lock")["session_id"].as_str().unwrap_or(&acquired_in);
+        let adopted = match session == acquired_in {
+            true => String::new(),
+            false => format!(", and session {session} has adopted it"),
+        };
         caller.cx.output.print_problem(&format!(
-            "The lock on {key} was acquired in session {session}, and is still held there. If that \
-             session has ended or is yours: coord unlock {path} --session-id {session}"
+            "The lock on {key} was acquired in session {acquired_in}{adopted}. It is still held \
+             there. If that session has ended or is yours: coord unlock {path} --session-id \
+             {session}"
         ));
     }
     Ok(true)

@@ -1,6 +1,7 @@
 //! What the commands do. This file chooses the action for a command line.
 mod bridge;
 mod caller;
+mod claim;
 mod doctor;
 mod hooks;
 mod locks;
@@ -62,7 +63,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let output =
         Output::new(has_global_switch(&matches, "json"), has_global_switch(&matches, "quiet"));
     let code = run_parsed(&matches, output).unwrap_or_else(|problem| {
-        output.print_problem(&problem.text);
+        problem.print(output);
         problem.code
     });
     let is_lost = is_output_lost() && !is_session_hook(&arguments);
@@ -114,7 +115,8 @@ fn run_parsed(matches: &ArgMatches, output: Output) -> Outcome {
 fn run_command(cx: &Context, command: &Command, matches: &ArgMatches) -> Outcome {
     match command.run {
         Run::Call => plain::call(cx, command, matches),
-        Run::CallWaiting(reasons) => plain::call_waiting(cx, command, matches, reasons),
+        Run::Claim => claim::claim(cx, command, matches),
+        Run::ListTasks => claim::list(cx, command, matches),
         Run::Lock => locks::lock(cx, command, matches),
         Run::Unlock => locks::unlock(cx, command, matches),
         Run::Verify => verify::verify(cx, command, matches),

@@ -32,9 +32,9 @@ impl Paths {
     pub(super) fn records(&self, cx: &Context) -> Result<Option<Records>, Problem> {
         let Some(work_tree) = self.work_tree.clone() else { return Ok(None) };
         if let Some(words) = &work_tree.refusal {
-            cx.output.print_problem(&format!("git: {words}."));
+            Problem::of_git(words).print(cx.output);
         }
-        Records::of(work_tree).map(Some).map_err(|error| Problem::invalid(format!("git: {error}.")))
+        Records::of(work_tree).map(Some).map_err(|words| Problem::of_git(&words))
     }
 
     /// Returns the key of a lock to acquire.

@@ -13,14 +13,3 @@ pub(super) fn call(cx: &Context, command: &Command, matches: &ArgMatches) -> Out
     let answer = cx.send(&draft)?;
     Ok(cx.print_answer(command, &answer))
 }
-
-/// Calls the route, and waits as long as it is refused for one of these reasons.
-pub(super) fn call_waiting(
-    cx: &Context,
-    command: &Command,
-    matches: &ArgMatches,
-    reasons: &[&str],
-) -> Outcome {
-    let answer = cx.send_waiting(cx.draft(command, matches)?, reasons)?;
-    Ok(cx.print_answer(command, &answer))
-}

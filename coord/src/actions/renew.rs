@@ -112,7 +112,7 @@ impl Renewal<'_> {
         if let Some(minutes) = integer_of(self.matches, "ttl_minutes") {
             body.insert("ttl_minutes".to_owned(), minutes.into());
         }
-        let answer = self.cx().call(self.command.route, Value::Object(body))?;
+        let (cx, answer) = self.extend(key, body)?;
         let new_token = answer.member("fencing_token").as_i64();
         // The lock can be lost between the check and this request.
         let is_new = *answer.member("action") == "acquired"
@@ -126,12 +126,40 @@ impl Renewal<'_> {
             ));
             return Ok((REFUSED, answer));
         }
-        let is_recorded = record_lock(self.cx(), self.records.as_ref(), &answer);
+        let is_recorded = record_lock(&Caller::new(&cx), self.records.as_ref(), &answer);
         let code = self.cx().print_for_people(self.command, &answer);
         if is_of_own_agent(&answer) {
             self.cx().output.print_problem(&describe_own_holder(key, key, &answer));
         }
         Ok((if is_recorded { code } else { code.max(REFUSED) }, answer))
+    }
+
+    /// Extends a lock. If another session of the caller's own agent has adopted it, extends it in
+    /// that session, provided that a token proves that the lock is the caller's. Returns the
+    /// context of the session as well.
+    fn extend(&self, key: &str, body: Map<String, Value>) -> Result<(Context, Answer), Problem> {
+        let cx = self.cx().with_client(self.cx().client.clone());
+        let extended = cx.call(self.command.route, Value::Object(body.clone()))?;
+        let holder = extended.member("session_id").as_str();
+        let Some(holder) = holder.filter(|_| is_of_own_agent(&extended) && self.is_proven(key))
+        else {
+            return Ok((cx, extended));
+        };
+        let mut settings = cx.settings().clone();
+        holder.clone_into(&mut settings.identity.session_id);
+        let cx = cx.with_client(cx.client.with_settings(settings));
+        let extended = cx.call(self.command.route, Value::Object(body))?;
+        Ok((cx, extended))
+    }
+
+    /// Whether a fencing token proves that a lock is the caller's, whichever session holds it.
+    fn is_proven(&self, key: &str) -> bool {
+        let session = &self.cx().settings().identity.session_id;
+        let recorded = || {
+            let records = self.records.as_ref()?;
+            records.proving_token_of(key, session, |lock| self.caller.owns(lock))
+        };
+        integer_of(self.matches, "fencing_token").or_else(recorded).is_some()
     }
 
     /// Returns the fencing token of the arguments, else the recorded one.

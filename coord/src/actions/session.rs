@@ -11,6 +11,7 @@ use std::{
 use clap::ArgMatches;
 use serde_json::{Value, json};
 
+use super::{caller::Caller, claim::renewal_of};
 use crate::{
     command_line::{
         cli::given_settings,
@@ -23,7 +24,7 @@ use crate::{
         console::Output,
         outcome::{DONE, Outcome, Problem, REFUSED, describe_failure, exit_code_of},
         show::{Show, render_refusal},
-        text::escape_text,
+        text::{escape_text, join_lines},
         time::relative_time,
     },
     service::{
@@ -31,7 +32,7 @@ use crate::{
         routes::Route,
         settings::variable,
     },
-    work_tree::{git::WorkTree, records::Records},
+    work_tree::{git::WorkTree, record::Recorded, records::Records},
 };
 
 const READ_HANDOFF: &Route = Route::named("POST /handoffs/read");
@@ -62,7 +63,7 @@ pub(super) fn run_as_hook(command: &Command, matches: &ArgMatches, output: Outpu
         }
     });
     if let Err(problem) = done {
-        output.print_problem(&problem.text);
+        problem.print(output);
     }
     DONE
 }
@@ -72,8 +73,14 @@ pub(super) fn start(cx: &Context, command: &Command, matches: &ArgMatches) -> Ou
     let cx = in_session(cx, matches, "registered")?;
     let answer = cx.send(&cx.draft(command, matches)?)?;
     let code = cx.print_answer(command, &answer);
+    if let Err(error) = record_adoption(&cx, &answer) {
+        cx.output.print_problem(&format!("The record of locks could not be changed: {error}."));
+    }
     if code != DONE || cx.output.is_json {
         return Ok(code);
+    }
+    if let Some(text) = describe_adopted(&answer) {
+        cx.output.print(&escape_text(&text));
     }
     if let Some(text) = describe_held_elsewhere(&answer) {
         cx.output.print(&escape_text(&text));
@@ -102,28 +109,55 @@ pub(super) fn start(cx: &Context, command: &Command, matches: &ArgMatches) -> Ou
 
 /// Says what other sessions of the agent hold, and how this one takes it over.
 fn describe_held_elsewhere(answer: &Answer) -> Option<String> {
-    let held = answer.member("held_elsewhere").as_object()?;
-    let names = [("locks", "file_path"), ("claims", "task_id"), ("ports", "db_port")].map(
-        |(kind, member)| {
-            let list = held.get(kind).and_then(Value::as_array).filter(|list| !list.is_empty())?;
-            let names = list.iter().take(HELD_LIMIT).map(|entry| {
-                let session = entry["session_id"].as_str().unwrap_or_default();
-                format!("{} (session {session})", as_text(&entry[member]))
-            });
-            let more = if list.len() > HELD_LIMIT { " and others" } else { "" };
-            Some(format!("{kind}: {}{more}", names.collect::<Vec<_>>().join(", ")))
-        },
-    );
+    let names = names_of_held(answer.member("held_elsewhere"))?;
+    let session = answer.member("session_id").as_str().unwrap_or_default();
+    Some(format!(
+        "Your other sessions hold {names}. If you were restarted and they are not at work any \
+         more, take it over: coord session start --session-id {session} --adopt, or \
+         register_session with adopt."
+    ))
+}
+
+/// Says what the session has taken over, and how the work of each task goes on.
+fn describe_adopted(answer: &Answer) -> Option<String> {
+    let adopted = answer.member("adopted");
+    let names = names_of_held(adopted)?;
+    let claims = adopted["claims"].as_array().into_iter().flatten();
+    let commands = claims.map(|claim| format!("\n  {}", renewal_of(claim))).collect::<String>();
+    let goes_on = if commands.is_empty() { "" } else { "\nTo go on with a task:" };
+    Some(format!("Taken over from your other sessions: {names}.{goes_on}{commands}"))
+}
+
+/// Names locks, claims and ports, each with its session. `None` if there are none.
+fn names_of_held(held: &Value) -> Option<String> {
+    let kinds = [("locks", "file_path"), ("claims", "task_id"), ("ports", "db_port")];
+    let names = kinds.map(|(kind, member)| {
+        let list = held[kind].as_array().filter(|list| !list.is_empty())?;
+        let names = list.iter().take(HELD_LIMIT).map(|entry| {
+            let session = entry["session_id"].as_str().unwrap_or_default();
+            format!("{} (session {session})", as_text(&entry[member]))
+        });
+        let more = if list.len() > HELD_LIMIT { " and others" } else { "" };
+        Some(format!("{kind}: {}{more}", names.collect::<Vec<_>>().join(", ")))
+    });
     let names: Vec<_> = names.into_iter().flatten().collect();
-    (!names.is_empty()).then(|| {
-        let session = answer.member("session_id").as_str().unwrap_or_default();
-        format!(
-            "Your other sessions hold {}. If you were restarted and they are not at work any more, \
-             take it over: coord session start --session-id {session} --adopt, or \
-             register_session with adopt.",
-            names.join("; ")
-        )
-    })
+    (!names.is_empty()).then(|| names.join("; "))
+}
+
+/// Moves the locks that the session has adopted to it in the records, so that they do not count as
+/// those of a session that ends.
+fn record_adoption(cx: &Context, answer: &Answer) -> Result<(), String> {
+    let locks = answer.member("adopted")["locks"].as_array();
+    let Some(locks) = locks.filter(|locks| !locks.is_empty()) else { return Ok(()) };
+    let Some(session) = answer.member("session_id").as_str() else { return Ok(()) };
+    let Some(work_tree) = WorkTree::of_current_folder() else { return Ok(()) };
+    let records = Records::of(work_tree).map_err(|words| join_lines(&words))?;
+    let caller = Caller::new(cx);
+    let is_adopted = |key: &str, lock: &Recorded| {
+        let is_it = |it: &Value| it["file_path"] == key && it["fencing_token"] == lock.token;
+        locks.iter().any(is_it) && caller.owns(lock)
+    };
+    records.move_to_session(session, is_adopted).map_err(|error| error.to_string())
 }
 
 /// Writes a handoff if there is a summary, and ends the session, which releases its locks.
@@ -147,7 +181,10 @@ pub(super) fn end(cx: &Context, command: &Command, matches: &ArgMatches) -> Outc
 /// Removes the locks of a session from the records.
 fn forget_session(session_id: &str) -> Result<(), String> {
     let Some(work_tree) = WorkTree::of_current_folder() else { return Ok(()) };
-    Records::of(work_tree)?.remove_session(session_id).map_err(|error| error.to_string())
+    Records::of(work_tree)
+        .map_err(|words| join_lines(&words))?
+        .remove_session(session_id)
+        .map_err(|error| error.to_string())
 }
 
 /// Writes a handoff and returns its exit code. A failure is reported and not returned, so that the
@@ -168,7 +205,7 @@ fn write_handoff(cx: &Context, summary: &str, matches: &ArgMatches) -> u8 {
             None => exit_code_of(&answer),
         },
         Err(problem) => {
-            cx.output.print_problem(&problem.text);
+            problem.print(cx.output);
             problem.code
         }
     }

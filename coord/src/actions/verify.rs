@@ -22,7 +22,9 @@ pub(super) fn verify(cx: &Context, command: &Command, matches: &ArgMatches) -> O
     let locks = locks_to_verify(cx, matches)?;
     if locks.is_empty() {
         return match (matches.contains_id("file"), cx.output.is_json) {
-            (false, _) => Err(Problem::invalid("Expected locks: give PATH=TOKEN, or --file.")),
+            (false, _) => Err(Problem::invalid(
+                "Expected locks: give PATH=TOKEN, or --file, such as --file .coord/locks.json.",
+            )),
             (true, true) => {
                 cx.output.print(&json!({ "valid": true, "results": [] }).to_string());
                 Ok(DONE)

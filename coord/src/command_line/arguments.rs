@@ -1,14 +1,18 @@
 //! The arguments of a command, from the fields of its route.
 use clap::{
     Arg, ArgAction, Command as Clap,
-    builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _},
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
 };
 
 use super::{
     command::{Argument, Command},
+    table::COMMANDS,
     values::{parse_boolean, parse_unless_blank},
 };
-use crate::service::routes::{Field, Kind};
+use crate::service::routes::{Field, Kind, Route};
+
+/// The operation of `coord renew` for tasks, which calls it as its second route.
+const RENEW_WORK: &Route = Route::named("POST /work/renew");
 
 /// Returns the parser of a command, with its arguments and their help texts.
 pub(crate) fn parser_of(command: &Command) -> Clap {
@@ -19,8 +23,8 @@ pub(crate) fn parser_of(command: &Command) -> Clap {
         None => route.summary,
     };
     Clap::new(name)
-        .about(without_full_stop(summary))
-        .long_about(command.about.unwrap_or(route.description))
+        .about(with_commands(without_full_stop(summary)))
+        .long_about(with_commands(command.about.unwrap_or(route.description)))
         .args_conflicts_with_subcommands(true)
         .args(route.fields.iter().filter_map(|field| argument_of_field(command, field)))
         .args(command.arguments.iter().filter_map(additional_argument))
@@ -42,6 +46,7 @@ fn additional_argument(argument: &Argument) -> Option<Arg> {
         Argument::Positional(..)
         | Argument::Renamed(..)
         | Argument::Default(..)
+        | Argument::OneOf(..)
         | Argument::Hidden(_) => None,
     }
 }
@@ -54,7 +59,11 @@ fn argument_of_field(command: &Command, field: &'static Field) -> Option<Arg> {
         Some(Argument::Renamed(_, name)) => Some(flag(field, name)),
         Some(Argument::Default(_, value)) => {
             let flag = flag(field, &flag_name(field)).default_value(*value);
-            Some(flag.help(without_full_stop(field.description)))
+            Some(flag.help(with_commands(without_full_stop(field.description))))
+        }
+        Some(Argument::OneOf(_, choices)) => {
+            let flag = flag(field, &flag_name(field));
+            Some(flag.value_parser(parser_of_choices(field, choices)).ignore_case(true))
         }
         _ if field.is_identity() => None,
         _ => Some(flag(field, &flag_name(field))),
@@ -94,11 +103,37 @@ fn flag(field: &'static Field, name: &str) -> Arg {
 }
 
 fn help_text(field: &Field) -> String {
-    let text = without_full_stop(field.description);
+    let text = with_commands(without_full_stop(field.description));
     match field.default {
         Some(default) if field.kind != Kind::Boolean => format!("{text} [default: {default}]"),
-        _ => text.to_owned(),
+        _ => text,
     }
+}
+
+/// Names the commands instead of the operations, which the texts of the document name for the tools
+/// of MCP. A name between backticks is a value.
+fn with_commands(text: &str) -> String {
+    let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let mut named = String::with_capacity(text.len());
+    for part in text.split_inclusive(|letter| !is_name(letter)) {
+        let word = part.trim_end_matches(|letter| !is_name(letter));
+        match words_of_operation(word) {
+            Some(words) if !named.ends_with('`') => {
+                named += &format!("`coord {words}`{}", &part[word.len()..])
+            }
+            _ => named += part,
+        }
+    }
+    named
+}
+
+/// Returns the words of the command for an operation.
+fn words_of_operation(id: &str) -> Option<&'static str> {
+    if id == RENEW_WORK.id {
+        return Some("renew");
+    }
+    let mut commands = COMMANDS.iter().filter(|_| id.contains('_'));
+    commands.find(|command| command.route.id == id).map(|command| command.words)
 }
 
 /// Help texts of arguments end without a full stop.
@@ -106,13 +141,20 @@ fn without_full_stop(text: &str) -> &str {
     text.strip_suffix('.').unwrap_or(text)
 }
 
+/// Returns the parser of a field that takes these values only, in any letter case.
+fn parser_of_choices(
+    field: &Field,
+    choices: &'static [&'static str],
+) -> impl TypedValueParser<Value = String> + use<> {
+    let choices = choices.iter().map(|choice| PossibleValue::new(*choice));
+    // A blank value of an optional field counts as absent.
+    let blank = (!field.is_required).then(|| PossibleValue::new("").hide(true));
+    PossibleValuesParser::new(choices.chain(blank)).map(|text| text.to_lowercase())
+}
+
 fn with_type(arg: Arg, field: &'static Field) -> Arg {
     if !field.choices.is_empty() {
-        let choices = field.choices.iter().map(|choice| PossibleValue::new(*choice));
-        // A blank value of an optional field counts as absent.
-        let blank = (!field.is_required).then(|| PossibleValue::new("").hide(true));
-        let parser = PossibleValuesParser::new(choices.chain(blank));
-        return arg.value_parser(parser.map(|text| text.to_lowercase())).ignore_case(true);
+        return arg.value_parser(parser_of_choices(field, field.choices)).ignore_case(true);
     }
     match field.kind {
         Kind::Integer => arg.value_parser(parse_unless_blank::<i64>).allow_negative_numbers(true),

@@ -33,6 +33,8 @@ pub(crate) enum Argument {
     Renamed(&'static str, &'static str),
     /// Without its flag, the field has this value instead of the default of the route.
     Default(&'static str, &'static str),
+    /// The field takes these values only, which the document lists in a description.
+    OneOf(&'static str, &'static [&'static str]),
     /// The field has no argument.
     Hidden(&'static str),
     /// A flag for a field of another route, which the command calls as well.
@@ -59,9 +61,8 @@ pub(crate) const fn field_of(route: &str, name: &str) -> Argument {
 pub(crate) enum Run {
     /// Calls the route.
     Call,
-    /// Calls the route again until `--wait` is over, as long as the reason of the refusal is
-    /// listed.
-    CallWaiting(&'static [&'static str]),
+    Claim,
+    ListTasks,
     Lock,
     Unlock,
     Verify,
@@ -111,7 +112,7 @@ impl Command {
         let Some(json) = &answer.json else { return false };
         match (self.run, &self.show) {
             (Run::Unlock, _) if json["released"].is_boolean() => true,
-            (Run::Lock | Run::Unlock | Run::Renew | Run::CallWaiting(_), _)
+            (Run::Lock | Run::Unlock | Run::Renew | Run::Claim, _)
             | (Run::StartSession | Run::EndSession, _) => json["success"].is_boolean(),
             (_, Show::Table("", _)) => json.is_array(),
             _ => json.is_object(),
@@ -124,6 +125,7 @@ impl Command {
             Argument::Positional(name, _)
             | Argument::Renamed(name, _)
             | Argument::Default(name, _)
+            | Argument::OneOf(name, _)
             | Argument::Hidden(name) => *name == field,
             _ => false,
         })

@@ -14,6 +14,9 @@ machine. Any other host must be listed in COORDINATION_ALLOWED_HOSTS, separated 
 API key: COORDINATION_API_KEY, else COORDINATOR_API_KEY, else --key-file, else the file of
 `git config coord.keyFile`.
 
+Proxy (HTTP or SOCKS): the first of ALL_PROXY, HTTPS_PROXY and HTTP_PROXY that is set, in any case;
+none for this machine and for the hosts in NO_PROXY.
+
 Workspace: --workspace, else COORDINATION_WORKSPACE, else `git config coord.workspace`.
 Session: --session-id, else SESSION_ID, else CLAUDE_CODE_SESSION_ID.
 
@@ -81,9 +84,11 @@ Installs into the folder whose hooks git runs, if it belongs to this repository 
 
 Where a hook manager (husky, pre-commit, lefthook, simple-git-hooks and others) or a tracked folder
 has the hooks, the command prints what belongs into its configuration. With --manager it writes that
-into the scripts of husky, .pre-commit-config.yaml, lefthook.yml or the tracked scripts.
+into the scripts of husky, .pre-commit-config.yaml, lefthook.yml or the tracked scripts. Where the
+file has another form, it prints what to add by hand, and to which file.
 
-Where core.hooksPath names a folder of the whole machine, nothing is installed.
+Where core.hooksPath names a folder of the whole machine, nothing is installed. The command says how
+this repository gets hooks of its own, and how those of the machine still run here.
 
 Repeat the command to repair what another program made of the hooks.
 

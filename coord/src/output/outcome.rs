@@ -1,6 +1,7 @@
 //! Exit codes, and the problems with which a command ends.
 use serde_json::Value;
 
+use super::{console::Output, text::escape_line};
 use crate::service::{
     answer::{Answer, problem_detail, refusing_member},
     client::CallError,
@@ -23,6 +24,8 @@ pub(crate) const UNANSWERED: u8 = 4;
 pub(crate) struct Problem {
     pub(crate) code: u8,
     pub(crate) text: String,
+    /// Further lines, in the words of another program.
+    pub(crate) more: Vec<String>,
     /// Whether the service could not be asked, or could not answer, for a reason that passes. A
     /// wrong address and a missing key do not pass.
     pub(crate) is_outage: bool,
@@ -30,7 +33,23 @@ pub(crate) struct Problem {
 
 impl Problem {
     pub(crate) fn invalid(text: impl Into<String>) -> Problem {
-        Problem { code: INVALID, text: text.into(), is_outage: false }
+        Problem { code: INVALID, text: text.into(), more: Vec::new(), is_outage: false }
+    }
+
+    /// Returns the problem that git reports in these words, of one line or several.
+    pub(crate) fn of_git(words: &str) -> Problem {
+        let mut lines = words.lines().map(str::trim).filter(|line| !line.is_empty());
+        let first = lines.next().unwrap_or_default();
+        let more = lines.map(str::to_owned).collect();
+        Problem { more, ..Problem::invalid(format!("git: {first}")) }
+    }
+
+    /// Prints the problem on standard error: its text, and its further lines indented below.
+    pub(crate) fn print(&self, output: Output) {
+        output.print_problem(&self.text);
+        for line in &self.more {
+            output.print_escaped_problem(&format!("    {}", escape_line(line)));
+        }
     }
 
     /// Returns the problem with an answer that a command cannot use.
@@ -41,7 +60,7 @@ impl Problem {
             code => code,
         };
         let is_outage = matches!(answer.status, 408 | 429 | 500..);
-        Problem { code, text: describe_failure(answer, settings), is_outage }
+        Problem { code, text: describe_failure(answer, settings), more: Vec::new(), is_outage }
     }
 }
 
@@ -58,7 +77,7 @@ impl From<CallError> for Problem {
         if let Some(first) = text.get_mut(..1) {
             first.make_ascii_uppercase();
         }
-        Problem { code, text: text + ".", is_outage: code == UNANSWERED }
+        Problem { code, text: text + ".", more: Vec::new(), is_outage: code == UNANSWERED }
     }
 }
 

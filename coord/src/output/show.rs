@@ -1,7 +1,7 @@
 //! Answers as text for people.
 use std::fmt::Write as _;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{
     console::{BOLD, Output, RED, YELLOW},
@@ -222,7 +222,7 @@ fn render_lines(name: &str, value: &Value) -> String {
         },
         Value::Array(list) if !list.is_empty() => {
             let items = list.iter().map(|item| match item {
-                Value::Object(_) => render_cell("", item),
+                Value::Object(members) => join_members(members),
                 _ => render_lines("", item),
             });
             items.collect::<Vec<_>>().join("\n")
@@ -234,6 +234,15 @@ fn render_lines(name: &str, value: &Value) -> String {
             .join("\n"),
         other => render_cell(name, other),
     }
+}
+
+/// Renders an object on one line, as a person reads it.
+fn join_members(members: &Map<String, Value>) -> String {
+    let known = members.iter().filter(|(_, value)| !value.is_null());
+    let known = known
+        .map(|(name, value)| format!("{}: {}", escape_text(name), render_cell(name, value)))
+        .collect::<Vec<_>>();
+    known.join(", ")
 }
 
 #[cfg(test)]

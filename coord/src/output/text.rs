@@ -21,6 +21,12 @@ pub(crate) fn escape_line(text: &str) -> String {
     escape_text(text).replace('\n', "\\n").replace('\t', "\\t")
 }
 
+/// Puts a text of several lines on one.
+pub(crate) fn join_lines(text: &str) -> String {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join(" ")
+}
+
 /// Escapes control characters and invisible characters in JSON. They can occur in strings only,
 /// where JSON allows `\u` for any character.
 pub(crate) fn escape_json(json: &str) -> String {

@@ -14,7 +14,7 @@ use ureq::{
 };
 use uuid::Uuid;
 
-use super::{answer::Answer, routes::Route, settings::Settings};
+use super::{answer::Answer, routes::Route, settings::Settings, unreachable::describe};
 
 /// The largest body that is read, in bytes.
 const BODY_LIMIT: u64 = 64 * 1024 * 1024;
@@ -292,6 +292,7 @@ impl Client {
         };
         let seconds = time.as_secs_f64();
         let reason = error.to_string();
+        let why = describe(&error, &url, self.agent.config().proxy());
         match error {
             ureq::Error::Timeout(_) => CallError::TimedOut { url, seconds },
             ureq::Error::Io(error) => match error.kind() {
@@ -302,26 +303,12 @@ impl Client {
                 | io::ErrorKind::UnexpectedEof => {
                     CallError::Lost { url, reason: error.to_string() }
                 }
-                _ => CallError::Unreachable { url, reason: describe(&error) },
+                _ => CallError::Unreachable { url, reason: why },
             },
             ureq::Error::Protocol(_) => CallError::Lost { url, reason },
             ureq::Error::Http(_) | ureq::Error::BadUri(_) => CallError::Invalid { reason },
-            _ => CallError::Unreachable { url, reason },
+            _ => CallError::Unreachable { url, reason: why },
         }
-    }
-}
-
-/// Describes why no connection could be opened. A sandbox without network is named, because its
-/// agent would look for the fault at the service.
-fn describe(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied
-        | io::ErrorKind::NetworkUnreachable
-        | io::ErrorKind::NetworkDown => format!(
-            "{error}; this program has no access to the network, as in a sandbox: allow it \
-             there, or run the command outside of the sandbox"
-        ),
-        _ => error.to_string(),
     }
 }
 
@@ -339,22 +326,4 @@ pub(crate) fn encode_rest_of_path(value: &str) -> String {
 #[expect(clippy::disallowed_methods, reason = "the client has nothing else to do meanwhile")]
 pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn a_sandbox_without_network_is_named() {
-        // The errors of `connect` under seccomp or Seatbelt, under Landlock, and in a network
-        // namespace of its own.
-        for number in [1, 13, 101] {
-            let text = describe(&io::Error::from_raw_os_error(number));
-            assert!(text.contains("sandbox"), "{text}");
-        }
-        let refused = describe(&io::ErrorKind::ConnectionRefused.into());
-        assert!(!refused.contains("sandbox"), "{refused}");
-    }
 }

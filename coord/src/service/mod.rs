@@ -4,4 +4,5 @@ pub(crate) mod client;
 pub(crate) mod git_config;
 pub mod routes;
 pub(crate) mod settings;
+mod unreachable;
 pub(crate) mod url;

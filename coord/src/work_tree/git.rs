@@ -89,7 +89,8 @@ impl WorkTree {
     }
 }
 
-/// Runs a command of git. Returns its output, or what it printed on standard error, on one line.
+/// Runs a command of git. Returns its output, or what it printed on standard error, which can have
+/// several lines.
 pub(super) fn output_of(command: &mut Command) -> Result<String, String> {
     let done = command
         .stdin(Stdio::null())
@@ -97,6 +98,9 @@ pub(super) fn output_of(command: &mut Command) -> Result<String, String> {
         .map_err(|error| format!("git cannot be run: {error}"))?;
     match done.status.success() {
         true => Ok(String::from_utf8_lossy(&done.stdout).into_owned()),
-        false => Err(String::from_utf8_lossy(&done.stderr).trim().replace('\n', "; ")),
+        false => match String::from_utf8_lossy(&done.stderr).trim() {
+            "" => Err(format!("it failed without a word ({})", done.status)),
+            words => Err(words.to_owned()),
+        },
     }
 }

@@ -148,6 +148,26 @@ impl Record {
         }
     }
 
+    /// Moves the locks for which `is_moved` is true to another session.
+    pub(super) fn move_to_session(
+        &self,
+        session_id: &str,
+        is_moved: impl Fn(&str, &Recorded) -> bool,
+    ) -> io::Result<()> {
+        let differs =
+            |key: &str, lock: &Recorded| lock.session_id != session_id && is_moved(key, lock);
+        if !self.locks()?.iter().any(|(key, lock)| differs(key, lock)) {
+            return Ok(());
+        }
+        self.change(|locks| {
+            for (key, lock) in locks {
+                if differs(key, lock) {
+                    session_id.clone_into(&mut lock.session_id);
+                }
+            }
+        })
+    }
+
     /// Reads the recorded locks.
     pub(crate) fn locks(&self) -> io::Result<Locks> {
         self.check_folder()?;

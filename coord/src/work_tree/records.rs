@@ -80,16 +80,39 @@ impl Records {
         Ok(())
     }
 
-    /// Returns the fencing token and the session of the caller's lock in the record of this work
-    /// tree, if the record can be read.
-    pub(crate) fn own_token_of(
+    /// Moves the locks for which `is_moved` is true to the session that has adopted them, in all
+    /// records.
+    pub(crate) fn move_to_session(
+        &self,
+        session_id: &str,
+        is_moved: impl Fn(&str, &Recorded) -> bool,
+    ) -> io::Result<()> {
+        for record in [&self.own].into_iter().chain(&self.others) {
+            record.move_to_session(session_id, &is_moved)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the fencing token by which the caller proves in any session that a lock is its own:
+    /// that in the record of this work tree, else that of the caller's session in another one.
+    pub(crate) fn proving_token_of(
         &self,
         key: &str,
+        session_id: &str,
         is_own: impl Fn(&Recorded) -> bool,
-    ) -> Option<(i64, String)> {
-        let locks = self.own.locks().ok()?;
-        let lock = locks.get(key).filter(|lock| is_own(lock))?;
-        Some((lock.token, lock.session_id.clone()))
+    ) -> Option<i64> {
+        if let Some(lock) = self.own_lock(key).filter(|lock| is_own(lock)) {
+            return Some(lock.token);
+        }
+        let is_proof = |lock: &&Recorded| {
+            !session_id.is_empty() && lock.session_id == session_id && is_own(lock)
+        };
+        self.locks().ok()?.get(key)?.iter().find(is_proof).map(|lock| lock.token)
+    }
+
+    /// Returns the lock with a key in the record of this work tree, if the record can be read.
+    pub(crate) fn own_lock(&self, key: &str) -> Option<Recorded> {
+        self.own.locks().ok()?.remove(key)
     }
 
     /// Returns the fencing token and the session of the caller's lock, if the records can be read.

@@ -222,6 +222,62 @@ async fn json_is_always_one_line() {
     assert_eq!(done.assert_code(1).json()["reason"], "x");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn other_open_claims_are_lines_with_the_command_that_goes_on() {
+    let service = Service::start().await;
+    let agents = Agents::of(&service);
+    let first = agents.claimed("one");
+    agents.task("two");
+    let done = agents.me.run(&["claim"]);
+    done.assert_code(0).assert_says("task type         two");
+    done.assert_says(&format!("\n  {first}  one, attempt 1, lease ends in "));
+    assert!(!done.out.contains('{'), "{done:?}");
+    let renew = done.out.lines().find(|line| line.starts_with("    coord renew --task-id"));
+    let renewed = agents.me.shell(renew.expect("a command"), "");
+    renewed.assert_code(0).assert_says(&format!("The lease of task {first} now ends"));
+    let mine = agents.me.run(&["tasks", "--mine"]);
+    mine.assert_says(&format!("\n  {}\n", renew.expect("a command").trim()));
+    // Also where there is no further task, and for several at once.
+    let done = agents.me.run(&["claim"]);
+    done.assert_code(1).assert_says("Refused: no_tasks_available").assert_says(&first);
+    agents.task("three");
+    agents.task("four");
+    let done = agents.me.run(&["claim", "--count", "2"]);
+    done.assert_code(0).assert_says("three").assert_says("four");
+    assert_eq!(done.out.matches("claim token  ").count(), 2, "{done:?}");
+    assert!(!done.out.contains('{'), "{done:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_state_is_an_error_that_names_the_known_ones() {
+    let service = Service::start().await;
+    let agents = Agents::of(&service);
+    let task = agents.task("one");
+    assert_eq!(agents.me.json(&["tasks", "--status", "Pending"])["tasks"][0]["id"], task);
+    for (wrong, known) in [
+        (["tasks", "--status", "open"], "pending, claimed, running, completed, failed, cancelled"),
+        (["agents", "--status", "gone"], "active, idle, disconnected"),
+    ] {
+        agents.me.run(&wrong).assert_code(2).assert_says(known);
+    }
+    agents.me.json(&["agents", "--status", "IDLE"]);
+    agents.me.json(&["tasks", "--status", ""]);
+}
+
+#[test]
+fn help_names_commands_and_not_tools() {
+    let help = |words: &[&str]| Coord::new().run(&[words, &["--help"]].concat()).out;
+    assert!(
+        help(&["claim"]).contains("Finish the task with `coord complete` and the `claim_token`")
+    );
+    assert!(help(&["claim"]).contains("sent the `claim_token` with `coord renew`"));
+    assert!(help(&["lock"]).contains("`coord verify` proves later"));
+    assert!(help(&["unlock"]).contains("as given to `coord lock`"));
+    assert!(help(&["guardrails", "list"]).contains("the patterns of `coord guardrails check`"));
+    // The name of an operation as a value.
+    assert!(help(&["audit"]).contains("such as `acquire_lock`"));
+}
+
 #[test]
 fn quiet_also_silences_usage_errors() {
     let coord = Coord::at(&nowhere());

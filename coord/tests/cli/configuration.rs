@@ -1,7 +1,13 @@
 //! The URL of the service, the key and the identity, from flags and the environment.
+use std::{
+    io::{self, Read as _, Write as _},
+    net::TcpListener,
+    thread,
+};
+
 use serde_json::json;
 
-use crate::support::{Coord, FREE, Folder, Reply, Server, Service, nowhere};
+use crate::support::{Coord, FREE, Folder, LIMIT, Reply, Server, Service, nowhere};
 
 const VARIABLES: [&str; 4] = [
     "COORDINATION_API_URL",
@@ -130,6 +136,66 @@ fn an_invalid_setting_is_named() {
     assert_eq!(coord.run(&["detect"]).assert_code(1).json()["reason"], "missing_http_url");
     let skipped = json!({ "status": "skipped", "reason": "coordinator_unavailable" });
     assert_eq!(coord.run(&["try", "recall"]).assert_code(0).json(), skipped);
+}
+
+/// No resolver is asked for a label of 64 letters, so the answer does not depend on the network.
+#[test]
+fn a_host_name_that_is_not_resolved_and_a_proxy_that_refuses_are_named() {
+    let host = format!("{}.invalid", "a".repeat(64));
+    let coord = Coord::at(&format!("http://{host}")).with("COORDINATION_ALLOWED_HOSTS", &host);
+    let done = coord.run(&["locks"]);
+    done.assert_code(4).assert_says(&format!("the host name {host} could not be resolved"));
+    done.assert_says("is this a sandbox without network?");
+    let proxy = nowhere();
+    let address = proxy.trim_start_matches("http://");
+    for name in ["HTTP_PROXY", "https_proxy", "ALL_PROXY"] {
+        let done = coord.clone().with(name, &proxy).run(&["locks"]);
+        done.assert_code(4).assert_says(&format!("by the proxy {address}, which ALL_PROXY"));
+        done.assert_says("Is this a sandbox without network?").assert_says("NO_PROXY");
+    }
+    let direct = coord.with("HTTP_PROXY", &proxy).with("NO_PROXY", &host);
+    direct.run(&["locks"]).assert_code(4).assert_says("could not be resolved");
+}
+
+/// Serves one request as a SOCKS proxy that answers in the place of the service. Returns the host
+/// that it was asked for.
+fn serve_as_socks_proxy(listener: &TcpListener) -> io::Result<String> {
+    let (client, _) = listener.accept()?;
+    client.set_read_timeout(Some(LIMIT))?;
+    let read = |length: usize| {
+        let mut bytes = vec![0; length];
+        (&client).read_exact(&mut bytes).map(|()| bytes)
+    };
+    // The greeting with its methods, then a request to connect to a host name.
+    let methods = read(2)?[1];
+    read(methods.into())?;
+    (&client).write_all(&[5, 0])?;
+    let length = read(5)?[4];
+    let host = read(length.into())?;
+    read(2)?;
+    (&client).write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0])?;
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        request.extend(read(1)?);
+    }
+    let body = r#"{"locks":[]}"#;
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+    (&client).write_all(format!("{head}{body}").as_bytes())?;
+    Ok(String::from_utf8_lossy(&host).into_owned())
+}
+
+/// Sandboxes name a SOCKS proxy in `ALL_PROXY`, which resolves names.
+#[test]
+fn a_socks_proxy_is_used() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let proxy = format!("socks5h://{}", listener.local_addr().expect("an address"));
+    let serving = thread::spawn(move || serve_as_socks_proxy(&listener));
+    let done = Coord::at("http://coord.invalid")
+        .with("COORDINATION_ALLOWED_HOSTS", "coord.invalid")
+        .with("ALL_PROXY", &proxy)
+        .run(&["locks"]);
+    done.assert_code(0).assert_says("None.");
+    assert_eq!(serving.join().expect("it ends").expect("a request"), "coord.invalid");
 }
 
 #[test]

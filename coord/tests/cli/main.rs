@@ -9,6 +9,7 @@ mod documents;
 mod every_command;
 mod git_settings;
 mod hook_owners;
+mod hook_remedies;
 mod hooks;
 mod identity;
 #[path = "../../../tests/api/imports.rs"]

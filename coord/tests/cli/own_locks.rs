@@ -32,7 +32,13 @@ async fn a_lock_of_another_agent_in_another_work_tree_stops_nobody_after_its_end
     boss.coord.json(&["lock", "src/a.rs"]);
     assert_eq!(boss.record()["src/a.rs"]["agent_id"], "boss", "the agent of the key");
     me.write("src/a.rs", "mine");
-    me.git(&COMMIT).assert_code(1).assert_says("it is locked by boss");
+    let done = me.git(&COMMIT);
+    done.assert_code(1).assert_says("it is locked by boss");
+    // The record of a work tree of another agent is as it should be.
+    assert!(!done.err.contains("does not count here"), "{done:?}");
+    let done = me.coord.run(&["unlock", "src/a.rs"]);
+    done.assert_code(1).assert_says("src/a.rs: boss holds its lock.");
+    me.coord.run(&["unlock", "src/b.rs"]).assert_says("src/b.rs: nobody holds its lock.");
     me.coord.run(&["renew", "src/a.rs"]).assert_code(1).assert_says("it is locked by boss");
     // Given back at another door, which knows nothing of the record.
     world.service.coord_with(BOSS).json(&["unlock", "src/a.rs"]);
@@ -79,6 +85,92 @@ async fn a_lock_is_released_after_a_restart_by_its_recorded_token() {
     assert_eq!(done.code, 1, "{done:?}");
     assert!(!done.err.contains("--session-id"), "{done:?}");
     assert_eq!(me.record()["src/a.rs"]["session_id"], "s-9");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_another_session_has_adopted_is_released_and_renewed_by_its_token() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    me.must(&["worktree", "add", "-q", "../linked", "-b", "y"]);
+    let linked = me.path.join("../linked");
+    let session = |id: &str| -> Coord { me.coord.clone().with("SESSION_ID", id) };
+    let adopted = |from: &str, by: &str| {
+        session(from).json(&["session", "start"]);
+        session(from).json(&["lock", "src/a.rs"]);
+        // Adopted by a tool, which knows nothing of the record.
+        let elsewhere = world.service.coord().with("AGENT_ID", "me").with("SESSION_ID", by);
+        elsewhere.json(&["session", "start", "--adopt"]);
+    };
+    // In any session where the lock was acquired, and in its own and the adopting one elsewhere.
+    for (id, folder) in [
+        ("s-1", &me.path),
+        ("s-2", &me.path),
+        ("s-9", &me.path),
+        ("", &me.path),
+        ("s-1", &linked),
+        ("s-2", &linked),
+    ] {
+        adopted("s-1", "s-2");
+        let coord = session(id).inside(folder);
+        coord.run(&["renew", "src/a.rs"]).assert_code(0).assert_says("Extended src/a.rs");
+        coord.run(&["unlock", "src/a.rs"]).assert_code(0).assert_says("Released src/a.rs");
+        assert_eq!(me.record(), json!({}), "{id} in {}", folder.display());
+    }
+    // Another session elsewhere has no proof, and learns which one has the lock now.
+    adopted("s-1", "s-2");
+    let done = session("s-9").inside(&linked).run(&["unlock", "src/a.rs"]);
+    done.assert_code(1).assert_says("acquired in session s-1, and session s-2 has adopted it");
+    let advice = done.err.split("is yours: ").nth(1).expect("a command").lines().next();
+    let advised = session("s-9").inside(&linked).shell(advice.expect("a line"), "");
+    advised.assert_code(0).assert_says("Released src/a.rs");
+    assert_eq!(me.record(), json!({}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_record_follows_an_adoption() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    let session = |id: &str| -> Coord { me.coord.clone().with("SESSION_ID", id) };
+    session("s-1").json(&["session", "start"]);
+    session("s-1").json(&["lock", "src/a.rs"]);
+    let task = ["submit", "--task-type", "x", "--description", "y"];
+    session("s-1").json(&task);
+    let claim = session("s-1").json(&["claim"]);
+    let done = session("s-2").run(&["session", "start", "--adopt"]);
+    done.assert_code(0).assert_says("Taken over from your other sessions: locks: src/a.rs");
+    assert_eq!(me.record()["src/a.rs"]["session_id"], "s-2");
+    let renew = format!(
+        "coord renew --task-id {} --claim-token {}",
+        claim["task_id"].as_str().expect("an id"),
+        claim["claim_token"].as_str().expect("a token")
+    );
+    done.assert_says(&renew);
+    for id in ["s-1", "s-2", ""] {
+        session(id).shell(&renew, "").assert_code(0);
+    }
+    // The end of the earlier session does not make the hooks forget the lock.
+    session("s-1").json(&["session", "end"]);
+    assert_eq!(me.record()["src/a.rs"]["fencing_token"], 1);
+    let complete = renew.replace("coord renew", "coord complete --success true");
+    session("s-1").shell(&complete, "").assert_code(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_of_an_agent_without_a_name_comes_with_a_warning() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    let warning = "set AGENT_ID to a name of your own";
+    let unnamed = me.coord.clone().with("AGENT_ID", "");
+    let done = unnamed.run(&["lock", "src/a.rs"]);
+    done.assert_code(0).assert_says("You are the agent cloud-agent");
+    assert_eq!(done.err.matches(warning).count(), 1, "{done:?}");
+    unnamed.json(&["unlock", "src/a.rs"]);
+    let bound = unnamed.with("COORDINATION_API_KEY", BOSS);
+    for named in [&me.coord, &bound] {
+        let done = named.run(&["lock", "src/a.rs"]);
+        assert!(done.code == 0 && !done.err.contains(warning), "{done:?}");
+        named.json(&["unlock", "src/a.rs"]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use crate::{
         verify::{LOCKS_PER_REQUEST, verify_tokens},
     },
     command_line::context::Context,
-    output::outcome::Problem,
+    output::{outcome::Problem, text::join_lines},
     work_tree::{git::WorkTree, records::Records},
 };
 
@@ -44,7 +44,13 @@ pub(super) fn check_hooks(work_tree: Option<&WorkTree>, findings: &mut Findings)
         return;
     };
     match hooks_state(work_tree) {
-        Err(problem) => findings.problem("hooks", problem.text, "Correct that first."),
+        Err(problem) => {
+            let remedy = match problem.more.join(" ") {
+                none if none.is_empty() => "Correct that first.".to_owned(),
+                remedy => remedy,
+            };
+            findings.problem("hooks", problem.text, remedy);
+        }
         Ok(state) => {
             for hook in state.hooks {
                 let text = format!("{}: {}", hook.name, hook.reason);
@@ -64,7 +70,7 @@ pub(super) fn check_record(
     findings: &mut Findings,
 ) {
     let Some(work_tree) = work_tree else { return };
-    let records = Records::of(work_tree.clone());
+    let records = Records::of(work_tree.clone()).map_err(|words| join_lines(&words));
     let recorded = records.and_then(|records| records.locks().map_err(|error| error.to_string()));
     let recorded = match recorded {
         Ok(recorded) => recorded,

@@ -101,8 +101,10 @@ impl Check<'_> {
             }
             (None, None) if !is_changed => Ok(None),
             (None, None) => {
-                let locks = self.recorded.get(file).or_else(|| self.recorded.get(key));
-                if let Some(lock) = locks.and_then(|locks| locks.first()) {
+                // In another work tree it is the lock of the agent that works there.
+                let mut names = [file, key].into_iter();
+                let name = names.find(|name| self.recorded.contains_key(*name));
+                if let Some(lock) = name.and_then(|name| self.records.own_lock(name)) {
                     self.caller.cx.output.print_problem(&format!(
                         "{file}: the recorded lock does not count here, it is from {}.",
                         lock.origin()

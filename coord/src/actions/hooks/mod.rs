@@ -25,12 +25,12 @@ pub(super) fn run_hook(matches: &ArgMatches, output: Output) -> Outcome {
     let work_tree = WorkTree::of_current_folder()
         .ok_or_else(|| Problem::invalid("Expected a git work tree; change the folder."))?;
     if let Some(words) = &work_tree.refusal {
-        return Err(Problem::invalid(format!("git: {words}.")));
+        return Err(Problem::of_git(words));
     }
     if let Some(outcome) = setup::run(name, own, &work_tree, output) {
         return outcome;
     }
-    let git_failed = |error: String| Problem::invalid(format!("git: {error}."));
+    let git_failed = |words: String| Problem::of_git(&words);
     let given = |name: &str| own.get_one::<String>(name).map(String::as_str);
     let mut hint = None;
     let files = progress::reported("coord: looking for the files to check …", output, || {
@@ -78,11 +78,11 @@ fn decide(
             Ok(REFUSED)
         }
         Err(problem) if problem.is_outage => {
-            output.print_problem(&problem.text);
+            problem.print(output);
             decide_unchecked(cx, work_tree, action)
         }
         Err(problem) => {
-            output.print_problem(&problem.text);
+            problem.print(output);
             output.print_problem(&format!("coord: the {action} is stopped."));
             Ok(problem.code)
         }

@@ -8,13 +8,15 @@ use std::{
 use clap::ArgMatches;
 
 use super::{
+    configuration::{Addition, addition_to, is_writable, lines_to_add},
     leftovers::{is_configured, repair, text_of},
     managers::Manager,
     owner::{Owner, Place, resolved},
     recorded::{check_workspace, record_settings},
-    script::{NAMES, block, calls, is_ours, script_of, shell_lines, with_shell_block},
-    status::{print_state, say, state_of},
-    yaml::{lefthook_hooks, pre_commit_item, with_lefthook_hooks, with_pre_commit_item},
+    script::{
+        NAMES, block, calls, is_ours, is_shell_script, script_of, shell_lines, with_shell_block,
+    },
+    status::{own_folder, print_state, say, state_of},
 };
 use crate::{
     output::{
@@ -75,7 +77,7 @@ pub(super) fn install(work_tree: &WorkTree, matches: &ArgMatches, output: Output
 }
 
 pub(super) fn owner_of(work_tree: &WorkTree) -> Result<Owner, Problem> {
-    Owner::of(work_tree).map_err(|error| Problem::invalid(format!("git: {error}.")))
+    Owner::of(work_tree).map_err(|words| Problem::of_git(&words))
 }
 
 pub(super) fn failed(error: io::Error) -> Problem {
@@ -93,25 +95,26 @@ fn report(work_tree: &WorkTree, code: u8, output: Output) -> Result<(), Problem>
 
 fn target_of(owner: &Owner, force: bool) -> Target {
     let folder = owner.folder.display();
+    // Husky sets core.hooksPath of the repository itself; no other manager does.
+    let is_managed = |manager| owner.is_active || (!force && manager == Manager::Husky);
     match (owner.manager, &owner.place) {
-        (Some(manager), _) if owner.is_active || !force => Target::Manager(manager),
+        (Some(manager), _) if is_managed(manager) => Target::Manager(manager),
         (_, Place::Machine(scope)) => Target::Nowhere(format!(
             "core.hooksPath is {folder} for every repository of this machine ({scope} settings of \
-             git), so a hook there would stop commits in all of them. Nothing is installed. To \
-             give this repository hooks of its own: git config --local core.hooksPath {}",
-            owner.usual_folder.display()
+             git), so a hook there would stop commits in all of them. Nothing is installed. {}",
+            own_folder(owner)
         )),
         (_, Place::Outside) => Target::Nowhere(format!(
             "core.hooksPath is {folder}, outside of this repository, so other repositories can run \
-             the hooks there. Nothing is installed. To give this repository hooks of its own: git \
-             config --local core.hooksPath {}",
-            owner.usual_folder.display()
+             the hooks there. Nothing is installed. {}",
+            own_folder(owner)
         )),
         (_, Place::Off) => Target::Nowhere(format!(
             "core.hooksPath ({folder}) is not a folder, so git runs no hooks here. Nothing is \
-             installed. If that is not meant: git config --local core.hooksPath {}",
-            owner.usual_folder.display()
+             installed. {}",
+            own_folder(owner)
         )),
+        (Some(manager), _) if !force => Target::Manager(manager),
         (_, Place::Tracked) => Target::TrackedScripts,
         (_, Place::Repository) => Target::Folder,
     }
@@ -229,30 +232,20 @@ fn keep_program(work_tree: &WorkTree, program: &Path, code: u8) -> Result<(), Pr
     }
     let program = program.display().to_string();
     let set = work_tree.git(&["config", "--local", "coord.program", &program]);
-    set.map(drop).map_err(|error| Problem::invalid(format!("git: {error}.")))
+    set.map(drop).map_err(|words| Problem::of_git(&words))
 }
 
 /// Writes the calls of this program into the configuration of a manager.
 fn write_configuration(owner: &Owner, manager: Manager, output: Output) -> Outcome {
-    let mut changed = Vec::new();
-    for name in NAMES {
-        let Some(file) = manager.configuration(&owner.top, &owner.folder, name) else { continue };
-        if is_configured(owner, manager, name) {
-            continue;
-        }
-        let text = text_of(&file);
-        let new = match manager {
-            Manager::Husky => Some(with_shell_block(&text, name)),
-            Manager::PreCommit => with_pre_commit_item(&text),
-            Manager::Lefthook => with_lefthook_hooks(&text),
-            Manager::SimpleGitHooks | Manager::Other(_) => None,
-        };
-        let Some(new) = new else { return Ok(explain_configuration(owner, manager, output)) };
-        replace(owner, &file, &new, false).map_err(failed)?;
-        changed.push(owner.shown(&file));
-    }
-    if changed.is_empty() {
+    if !is_writable(owner, manager) {
         return Ok(explain_configuration(owner, manager, output));
+    }
+    let mut changed = Vec::new();
+    for name in NAMES.into_iter().filter(|name| !is_configured(owner, manager, name)) {
+        let Some(addition) = addition_to(owner, manager, name) else { continue };
+        let Addition { file, text, is_executable } = addition;
+        replace(owner, &file, &text, is_executable).map_err(failed)?;
+        changed.push(owner.shown(&file));
     }
     for line in repair(owner).map_err(failed)? {
         output.print_problem(&line);
@@ -271,32 +264,13 @@ fn write_configuration(owner: &Owner, manager: Manager, output: Output) -> Outco
 /// Prints what belongs into the configuration of a manager.
 fn explain_configuration(owner: &Owner, manager: Manager, output: Output) -> u8 {
     let name = manager.name();
-    let shown = |name: &str| {
-        let file = manager.configuration(&owner.top, &owner.folder, name);
-        file.map(|file| owner.shown(&file)).unwrap_or_default()
-    };
-    let text = match manager {
-        Manager::Husky => {
-            let scripts = NAMES.map(|name| {
-                format!("At the beginning of {}:\n\n{}", shown(name), block(&shell_lines(name)))
-            });
-            scripts.join("\n")
-        }
-        Manager::PreCommit => {
-            format!("In {}, below `repos:`:\n\n{}", shown(NAMES[0]), block(&pre_commit_item("  ")))
-        }
-        Manager::Lefthook => format!("In {}:\n\n{}", shown(NAMES[0]), block(&lefthook_hooks())),
-        Manager::SimpleGitHooks | Manager::Other(_) => manager.by_hand(),
-    };
     output.print_problem(&format!(
         "{name} manages the hooks of this repository, so they belong into its configuration. \
          Nothing is installed."
     ));
-    output.print_escaped_problem(&format!("\n{}", escape_text(&text)));
-    if !matches!(manager, Manager::SimpleGitHooks | Manager::Other(_)) {
-        output.print_problem(
-            "With --manager, `coord hook install` writes that, where the file has the usual form.",
-        );
+    output.print_escaped_problem(&format!("\n{}", escape_text(&lines_to_add(owner, manager))));
+    if is_writable(owner, manager) {
+        output.print_problem("With --manager, `coord hook install` writes that.");
     }
     if !owner.is_active {
         output.print_problem(&format!(
@@ -335,21 +309,6 @@ fn write_tracked_scripts(owner: &Owner, output: Output) -> Outcome {
         ),
     );
     Ok(DONE)
-}
-
-/// Whether a hook is a script of a shell, or has no text yet.
-fn is_shell_script(text: &str) -> bool {
-    let Some(first) = text.lines().next() else { return true };
-    let Some(interpreter) = first.strip_prefix("#!") else { return !text.contains('\0') };
-    let mut words = interpreter.split_whitespace().filter(|word| !word.starts_with('-'));
-    let is_shell = |word: &str| {
-        let program = word.rsplit('/').next().unwrap_or_default();
-        ["sh", "ash", "bash", "dash", "ksh", "zsh"].contains(&program)
-    };
-    match words.next() {
-        Some(word) if word.ends_with("/env") => words.next().is_some_and(is_shell),
-        word => word.is_some_and(is_shell),
-    }
 }
 
 fn explain_tracked_scripts(owner: &Owner, output: Output) -> u8 {

@@ -6,7 +6,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::script::{NAMES, command_of};
+use super::script::NAMES;
 use crate::service::settings::variable;
 
 /// A program that installs git hooks and calls what its configuration lists.
@@ -44,8 +44,39 @@ const LEFTHOOK_FILES: [&str; 6] = [
     ".config/lefthook.yaml",
 ];
 
-/// The files that lefthook reads in addition.
-const LEFTHOOK_LOCAL_FILES: [&str; 2] = ["lefthook-local.yml", ".lefthook-local.yml"];
+/// The configurations of lefthook in a form that lines of YAML cannot be added to.
+const LEFTHOOK_OTHER_FILES: [&str; 6] = [
+    "lefthook.toml",
+    "lefthook.json",
+    ".lefthook.toml",
+    ".lefthook.json",
+    ".config/lefthook.toml",
+    ".config/lefthook.json",
+];
+
+/// The files that lefthook merges into its configuration, whatever the form of that.
+const LEFTHOOK_LOCAL_FILES: [&str; 6] = [
+    "lefthook-local.yml",
+    "lefthook-local.yaml",
+    ".lefthook-local.yml",
+    ".lefthook-local.yaml",
+    ".config/lefthook-local.yml",
+    ".config/lefthook-local.yaml",
+];
+
+/// The configurations that simple-git-hooks reads, the first that exists before package.json.
+const SIMPLE_GIT_HOOKS_FILES: [&str; 8] = [
+    ".simple-git-hooks.cjs",
+    ".simple-git-hooks.js",
+    ".simple-git-hooks.mjs",
+    "simple-git-hooks.cjs",
+    "simple-git-hooks.js",
+    "simple-git-hooks.mjs",
+    ".simple-git-hooks.json",
+    "simple-git-hooks.json",
+];
+
+pub(super) const PACKAGE_FILE: &str = "package.json";
 
 pub(super) const PRE_COMMIT_FILE: &str = ".pre-commit-config.yaml";
 
@@ -81,7 +112,7 @@ impl Manager {
 
     /// Returns the manager that a work tree is set up for, even if its hooks are not installed.
     pub(super) fn of_work_tree(top: &Path) -> Option<Manager> {
-        let package = fs::read_to_string(top.join("package.json")).unwrap_or_default();
+        let package = fs::read_to_string(top.join(PACKAGE_FILE)).unwrap_or_default();
         let package: Value = serde_json::from_str(&package).unwrap_or_default();
         let depends_on = |name: &str| {
             ["devDependencies", "dependencies"].iter().any(|kind| package[*kind][name].is_string())
@@ -90,8 +121,12 @@ impl Manager {
         let is_found = [
             (top.join(".husky").is_dir() || depends_on("husky"), Manager::Husky),
             (top.join(PRE_COMMIT_FILE).exists(), Manager::PreCommit),
-            (LEFTHOOK_FILES.iter().any(exists), Manager::Lefthook),
-            (package["simple-git-hooks"].is_object(), Manager::SimpleGitHooks),
+            (LEFTHOOK_FILES.iter().chain(&LEFTHOOK_OTHER_FILES).any(exists), Manager::Lefthook),
+            (
+                package["simple-git-hooks"].is_object()
+                    || SIMPLE_GIT_HOOKS_FILES.iter().any(exists),
+                Manager::SimpleGitHooks,
+            ),
             (top.join(".overcommit.yml").exists(), Manager::Other("overcommit")),
         ];
         is_found.into_iter().find_map(|(is_found, manager)| is_found.then_some(manager))
@@ -106,7 +141,10 @@ impl Manager {
                 let found = LEFTHOOK_FILES.iter().find(|file| top.join(file).exists());
                 Some(top.join(found.unwrap_or(&LEFTHOOK_FILES[0])))
             }
-            Manager::SimpleGitHooks => Some(top.join("package.json")),
+            Manager::SimpleGitHooks => {
+                let found = SIMPLE_GIT_HOOKS_FILES.iter().find(|file| top.join(file).exists());
+                Some(top.join(found.unwrap_or(&PACKAGE_FILE)))
+            }
             Manager::Other(_) => None,
         }
     }
@@ -115,9 +153,23 @@ impl Manager {
     pub(super) fn configurations(self, top: &Path, folder: &Path, name: &str) -> Vec<PathBuf> {
         let mut files: Vec<_> = self.configuration(top, folder, name).into_iter().collect();
         if self == Manager::Lefthook {
-            files.extend(LEFTHOOK_LOCAL_FILES.iter().map(|file| top.join(file)));
+            let more = LEFTHOOK_OTHER_FILES.iter().chain(&LEFTHOOK_LOCAL_FILES);
+            files.extend(more.map(|file| top.join(file)));
         }
         files
+    }
+
+    /// Returns the file that lefthook merges into its configuration: the one that is there, else
+    /// the one with the usual name.
+    pub(super) fn local_configuration(top: &Path) -> PathBuf {
+        let found = LEFTHOOK_LOCAL_FILES.iter().find(|file| top.join(file).exists());
+        top.join(found.unwrap_or(&LEFTHOOK_LOCAL_FILES[0]))
+    }
+
+    /// Whether lefthook has a configuration of another form than YAML, and none of YAML.
+    pub(super) fn is_without_yaml(top: &Path) -> bool {
+        let exists = |name: &&str| top.join(name).exists();
+        LEFTHOOK_OTHER_FILES.iter().any(exists) && !LEFTHOOK_FILES.iter().any(exists)
     }
 
     /// Returns the command that installs the manager's own hooks.
@@ -150,29 +202,6 @@ impl Manager {
                 skipped.split(',').any(|it| it.trim() == id).then(|| format!("SKIP={skipped}"))
             }
             Manager::Other(_) => None,
-        }
-    }
-
-    /// Returns what a person puts into the manager's configuration by hand.
-    pub(super) fn by_hand(self) -> String {
-        let commands = NAMES.map(|name| command_of(name, "\"$@\""));
-        match self {
-            Manager::SimpleGitHooks => {
-                let entries = NAMES.map(|name| {
-                    let command = Value::from(command_of(name, "\"$@\""));
-                    format!("  \"{name}\": {command}")
-                });
-                format!(
-                    "Put into \"simple-git-hooks\" of package.json, then run `npx \
-                     simple-git-hooks`:\n\n{}\n",
-                    entries.join(",\n")
-                )
-            }
-            _ => format!(
-                "Let it run these commands at pre-commit and at pre-push, the second one with the \
-                 standard input of the hook:\n\n  {}\n  {}\n",
-                commands[0], commands[1]
-            ),
         }
     }
 }

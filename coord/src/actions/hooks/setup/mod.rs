@@ -1,5 +1,6 @@
 //! `coord hook install`, `uninstall` and `status`. The invariants: a hook of another program is
 //! never displaced, and no hook is written where other repositories would run it.
+mod configuration;
 mod install;
 mod leftovers;
 mod managers;

@@ -31,6 +31,8 @@ pub(super) struct Owner {
     /// The folder whose hooks git runs without `core.hooksPath`.
     pub(super) usual_folder: PathBuf,
     pub(super) place: Place,
+    /// The option of `git config` that overrides the setting of the folder here.
+    pub(super) scope: &'static str,
     /// The manager whose hooks git runs, or else the one that the work tree is set up for.
     pub(super) manager: Option<Manager>,
     /// Whether git runs the hooks of the manager.
@@ -50,6 +52,7 @@ impl Owner {
             let (scope, path) = line.trim_end_matches('\n').split_once('\t')?;
             Some((scope.to_owned(), path.to_owned()))
         });
+        let is_of_work_tree = setting.as_ref().is_some_and(|(scope, _)| scope == "worktree");
         let is_tracked = || {
             let path = folder.strip_prefix(&top).map(Path::to_string_lossy);
             let files = path.map(|path| work_tree.git(&["ls-files", "--", &path]));
@@ -78,6 +81,7 @@ impl Owner {
             top,
             folder,
             place,
+            scope: if is_of_work_tree { "--worktree" } else { "--local" },
         })
     }
 

@@ -14,7 +14,7 @@ use crate::{
     command_line::{cli::given_settings, context::Context},
     output::{
         console::Output,
-        outcome::{DENIED, Problem, exit_code_of},
+        outcome::{DENIED, INVALID, Problem, exit_code_of},
     },
     service::{
         answer::Answer,
@@ -38,6 +38,8 @@ const DEFAULT_WORKSPACE: &str = "default";
 pub(super) fn check_workspace(matches: &ArgMatches, output: Output) -> Result<(), Problem> {
     let Some(name) = given_settings(matches).workspace else { return Ok(()) };
     match is_permitted(matches, output, &name) {
+        // The service has no such workspace and never will, as with a capital letter in the name.
+        Err(problem) if problem.code == INVALID => Err(problem),
         Ok(false) => Err(Problem {
             code: DENIED,
             text: format!(
@@ -45,6 +47,7 @@ pub(super) fn check_workspace(matches: &ArgMatches, output: Output) -> Result<()
                  is bound to a workspace needs no name; if one is recorded here: git config \
                  --unset coord.workspace"
             ),
+            more: Vec::new(),
             is_outage: false,
         }),
         _ => Ok(()),
@@ -68,7 +71,7 @@ pub(super) fn record_settings(
             return Ok(());
         };
         let done = work_tree.git(&["config", "--local", name, &value]);
-        done.map_err(|error| Problem::invalid(format!("git: {error}.")))?;
+        done.map_err(|words| Problem::of_git(&words))?;
         changed.push(name);
         Ok(())
     };
@@ -113,41 +116,58 @@ fn key_file_of(given: &Given) -> Result<Option<String>, Problem> {
     Ok(Some(path.display().to_string()))
 }
 
-/// Asks for the workspace of this repository where the key leaves it open, or says what to do.
+/// Asks for the workspace of this repository where the key may choose one, or says which one it uses.
+/// The service decides whether the key may: it is asked with the suggested name.
 fn chosen_workspace(cx: &Context, work_tree: &WorkTree, matches: &ArgMatches) -> Option<String> {
     let answer = cx.call(IDENTITY, json!({})).ok()?;
     let workspace = answer.member("identity")["workspace"].as_str();
     if exit_code_of(&answer) == DENIED || workspace != Some(DEFAULT_WORKSPACE) {
         return None;
     }
-    if cx.output.is_quiet || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+    let suggestion = match name_of(&work_tree.top) {
+        name if name.is_empty() || name == DEFAULT_WORKSPACE => "my-repository".to_owned(),
+        name => name,
+    };
+    let may_choose = is_permitted(matches, cx.output, &suggestion).ok()?;
+    if !may_choose {
         cx.output.print_problem(
-            "This repository uses the workspace `default`. Repositories that share a workspace \
-             share their locks; if the key may choose one: coord hook install --workspace NAME",
+            "This repository uses the workspace `default`, and this key may not choose another. \
+             Repositories that share a workspace share their locks.",
         );
         return None;
     }
-    let suggestion = name_of(&work_tree.top);
-    eprint!(
-        "Repositories that share a workspace share their locks. Workspace of this repository \
-         [{DEFAULT_WORKSPACE}; for example {suggestion}]: "
-    );
-    let _ = io::stderr().flush();
-    let mut line = String::new();
-    io::stdin().read_line(&mut line).ok()?;
-    let name = line.trim();
-    if name.is_empty() || name == DEFAULT_WORKSPACE {
+    if cx.output.is_quiet || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        cx.output.print_problem(&format!(
+            "This repository uses the workspace `default`. Repositories that share a workspace \
+             share their locks; to choose another: coord hook install --workspace {suggestion}"
+        ));
         return None;
     }
-    match is_permitted(matches, cx.output, name) {
-        Ok(true) => Some(name.to_owned()),
-        Ok(false) => {
-            cx.output.print_problem("The key may not choose that workspace; it is not recorded.");
-            None
+    ask_for_workspace(cx, matches, &suggestion)
+}
+
+/// Asks for a workspace until the service accepts it, or the answer is empty.
+fn ask_for_workspace(cx: &Context, matches: &ArgMatches, suggestion: &str) -> Option<String> {
+    loop {
+        eprint!(
+            "Repositories that share a workspace share their locks. Workspace of this repository \
+             [{DEFAULT_WORKSPACE}; for example {suggestion}]: "
+        );
+        let _ = io::stderr().flush();
+        let mut line = String::new();
+        io::stdin().read_line(&mut line).ok()?;
+        let name = line.trim();
+        if name.is_empty() || name == DEFAULT_WORKSPACE {
+            return None;
         }
-        Err(problem) => {
-            cx.output.print_problem(&problem.text);
-            None
+        match is_permitted(matches, cx.output, name) {
+            Ok(true) => return Some(name.to_owned()),
+            Ok(false) => cx.output.print_problem(&format!("The key may not choose {name}.")),
+            Err(problem) if problem.is_outage => {
+                problem.print(cx.output);
+                return None;
+            }
+            Err(problem) => problem.print(cx.output),
         }
     }
 }

@@ -74,6 +74,31 @@ COORD_INPUT
     }
 }
 
+/// Whether a hook is a script of a shell, or has no text yet.
+pub(super) fn is_shell_script(text: &str) -> bool {
+    let Some(first) = text.lines().next() else { return true };
+    let Some(interpreter) = first.strip_prefix("#!") else { return !text.contains('\0') };
+    let mut words = interpreter.split_whitespace().filter(|word| !word.starts_with('-'));
+    let is_shell = |word: &str| {
+        let program = word.rsplit('/').next().unwrap_or_default();
+        ["sh", "ash", "bash", "dash", "ksh", "zsh"].contains(&program)
+    };
+    match words.next() {
+        Some(word) if word.ends_with("/env") => words.next().is_some_and(is_shell),
+        word => word.is_some_and(is_shell),
+    }
+}
+
+/// Returns a path as one word of a shell.
+pub(super) fn quoted(path: &Path) -> String {
+    let path = path.display().to_string();
+    let is_plain = |letter: char| letter.is_alphanumeric() || "/._-+,@".contains(letter);
+    match path.chars().all(is_plain) {
+        true => path,
+        false => format!("'{}'", path.replace('\'', "'\\''")),
+    }
+}
+
 /// Returns lines between the marks by which [`without_block`] finds them.
 pub(super) fn block(lines: &str) -> String {
     format!("{BEGIN}\n{lines}{END}\n")

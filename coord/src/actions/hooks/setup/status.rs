@@ -4,10 +4,11 @@ use std::{env::consts::EXE_SUFFIX, fs, path::Path};
 use serde_json::{Value, json};
 
 use super::{
+    configuration::remedy,
     leftovers::{is_configured, text_of},
     managers::Manager,
     owner::{Owner, Place},
-    script::{NAMES, calls, is_ours},
+    script::{NAMES, calls, is_ours, is_shell_script, quoted},
 };
 use crate::{
     output::{
@@ -64,7 +65,7 @@ impl HooksState {
 /// Returns the state of the hooks of a work tree.
 pub(crate) fn hooks_state(work_tree: &WorkTree) -> Result<HooksState, Problem> {
     let owner = Owner::of(work_tree);
-    let owner = owner.map_err(|error| Problem::invalid(format!("git: {error}.")))?;
+    let owner = owner.map_err(|words| Problem::of_git(&words))?;
     Ok(state_of(&owner))
 }
 
@@ -169,19 +170,44 @@ fn state_of_hook(owner: &Owner, name: &'static str) -> HookState {
             HookState { name, runs: true, reason: format!("{shown} calls coord"), remedy: None }
         }
         false => {
-            let option = if owner.place == Place::Tracked { "--manager" } else { "--force" };
-            no(format!("{shown} is not coord's"), format!("Run: coord hook install {option}"))
+            let remedy = match owner.place {
+                Place::Tracked if !is_shell_script(&text) => {
+                    format!("Call this from it, and stop if it fails: coord hook {name}")
+                }
+                Place::Tracked => "Run: coord hook install --manager".to_owned(),
+                Place::Repository if !owner.is_active => {
+                    "Run: coord hook install --force".to_owned()
+                }
+                _ => remedy_of_missing_hook(owner, name),
+            };
+            no(format!("{shown} is not coord's"), remedy)
         }
     }
 }
 
+/// Says how a hook comes to run that git does not find, or that calls another program only.
 fn remedy_of_missing_hook(owner: &Owner, name: &str) -> String {
-    match owner.manager {
-        Some(manager) if is_configured(owner, manager, name) => {
-            format!("Run in this work tree: {}", manager.activation())
+    match (owner.manager, &owner.place) {
+        (Some(manager), _) if owner.is_active => remedy(owner, manager, name),
+        (_, Place::Machine(_) | Place::Outside | Place::Off) => {
+            format!("{} Then: coord hook install", own_folder(owner))
         }
-        Some(_) => "Run: coord hook install --manager".to_owned(),
-        None => "Run: coord hook install".to_owned(),
+        (Some(manager), _) => remedy(owner, manager, name),
+        (None, _) => "Run: coord hook install".to_owned(),
+    }
+}
+
+/// Says how the repository gets a folder of hooks of its own, and what becomes of the others.
+pub(super) fn own_folder(owner: &Owner) -> String {
+    let (theirs, own) = (quoted(&owner.folder), quoted(&owner.usual_folder));
+    let set = format!("git config {} core.hooksPath {own}", owner.scope);
+    match owner.folder.is_dir() {
+        false => format!("To give this repository hooks of its own, run `{set}`."),
+        true => format!(
+            "To give this repository hooks of its own, run `{set}`. That turns the hooks in \
+             {theirs} off here; to keep them, run `mkdir -p {own} && ln -s {theirs}/* {own}/` and \
+             install with --force, which runs them first."
+        ),
     }
 }
 
@@ -240,10 +266,8 @@ fn state_in_manager(
             owner.shown(&legacy)
         )),
         (false, false) if matches!(manager, Manager::Other(_)) => {
-            no(format!("{program} runs its own hooks only"), "Run: coord hook install")
+            no(format!("{program} runs its own hooks only"), &remedy(owner, manager, name))
         }
-        (false, false) => {
-            no(format!("{file} does not call coord"), "Run: coord hook install --manager")
-        }
+        (false, false) => no(format!("{file} does not call coord"), &remedy(owner, manager, name)),
     }
 }
