@@ -40,7 +40,7 @@ create or replace function api_roles() returns table (id oid, name text)
 language sql stable as $$
     select 0::oid, 'public'
     union all
-    select r.oid, quote_ident(r.rolname) from pg_roles r
+    select r.oid, r.rolname::text from pg_roles r
     where r.rolname = any('{anon,anonymous,authenticated,service_role}')
 $$;
 
@@ -68,7 +68,7 @@ begin
                 select from pg_attribute a cross join aclexplode(a.attacl) held
                 where a.attrelid = in_table and held.grantee = r.id)
     loop
-        execute format('revoke all on table %s from %s', in_table, grantee);
+        execute format('revoke all on table %s from %I', in_table, grantee);
     end loop;
 end
 $$;
@@ -86,7 +86,7 @@ begin
         join api_roles() r on r.id = held.grantee
         where p.pronamespace = current_schema()::regnamespace and p.proname = any(in_functions)
     loop
-        execute format('revoke all on function %s from %s', opened.name, opened.grantee);
+        execute format('revoke all on function %s from %I', opened.name, opened.grantee);
     end loop;
 end
 $$;
@@ -98,13 +98,13 @@ declare
     grantee text;
 begin
     for grantee in
-        select distinct quote_ident(r.rolname)
+        select distinct r.rolname::text
         from pg_class c cross join aclexplode(c.relacl) held join pg_roles r on r.oid = held.grantee
         where c.oid = 'audit_retention'::regclass and held.grantee <> c.relowner
             and held.privilege_type <> 'SELECT'
     loop
-        execute format('revoke all on table audit_retention from %s', grantee);
-        execute format('grant select on table audit_retention to %s', grantee);
+        execute format('revoke all on table audit_retention from %I', grantee);
+        execute format('grant select on table audit_retention to %I', grantee);
     end loop;
 end
 $$;
@@ -117,21 +117,26 @@ declare
     granted integer := 0;
 begin
     for lacked in
-        select needed.right_name, format('table %I', r.name) as object
+        select t.id::regclass as name, needed.right_name
         from service_rights() r cross join unnest(r.rights) needed (right_name)
-        where not has_table_privilege(in_role, quote_ident(r.name), needed.right_name)
-        union all
-        select 'execute', format('function %s', p.oid::regprocedure)
-        from pg_proc p
-        where p.pronamespace = current_schema()::regnamespace and p.proname = any(in_functions)
-            and not has_function_privilege(in_role, p.oid, 'execute')
-        union all
-        select 'usage', format('schema %I', current_schema())
-        where not has_schema_privilege(in_role, current_schema(), 'usage')
+        join service_tables() t on t.name = r.name
+        where not has_table_privilege(in_role, t.id, needed.right_name)
     loop
-        execute format('grant %s on %s to %I', lacked.right_name, lacked.object, in_role);
+        execute format('grant %I on table %s to %I', lacked.right_name, lacked.name, in_role);
         granted := granted + 1;
     end loop;
+    for lacked in
+        select p.oid::regprocedure as name from pg_proc p
+        where p.pronamespace = current_schema()::regnamespace and p.proname = any(in_functions)
+            and not has_function_privilege(in_role, p.oid, 'execute')
+    loop
+        execute format('grant execute on function %s to %I', lacked.name, in_role);
+        granted := granted + 1;
+    end loop;
+    if not has_schema_privilege(in_role, current_schema(), 'usage') then
+        execute format('grant usage on schema %I to %I', current_schema(), in_role);
+        granted := granted + 1;
+    end if;
     return granted;
 end
 $$;
@@ -214,7 +219,7 @@ begin
 exception when insufficient_privilege then
     raise exception
         'the role % does not exist, and % may not create roles: have an administrator run "create role % login", and repeat this command',
-        quote_ident(in_role), quote_ident(current_user), quote_ident(in_role);
+        in_role, current_user, in_role;
 end
 $$;
 
@@ -235,7 +240,7 @@ begin
     from pg_roles r where r.rolname = in_role;
     if problem is not null then
         raise exception 'the role % cannot be the role of the service, because %: name another one',
-            quote_ident(in_role), problem;
+            in_role, problem;
     end if;
 end
 $$;
@@ -249,12 +254,12 @@ declare
     revoked integer := 0;
 begin
     for surplus in
-        select t.id::regclass as name, held.privilege_type as right_name
+        select t.id::regclass as name, lower(held.privilege_type) as right_name
         from service_tables() t join pg_class c on c.oid = t.id cross join aclexplode(c.relacl) held
         left join service_rights() r on r.name = t.name
         where held.grantee = role_id and lower(held.privilege_type) <> all(coalesce(r.rights, '{}'))
     loop
-        execute format('revoke %s on table %s from %I', surplus.right_name, surplus.name, in_role);
+        execute format('revoke %I on table %s from %I', surplus.right_name, surplus.name, in_role);
         revoked := revoked + 1;
     end loop;
     if exists (
