@@ -330,3 +330,21 @@ async fn a_role_that_could_undo_the_protection_is_refused() {
         assert!(code == Some(2) && text.contains("expected 1 to 63 characters"), "{name}: {text}");
     }
 }
+
+#[tokio::test]
+async fn a_role_that_reads_for_a_dashboard_runs_the_queries_for_operators() {
+    let (url, _, _) = database_with_role().await;
+    let db = PgPool::connect(&url).await.expect("it answers");
+    let role = unique("dashboard");
+    let guide = include_str!("../../docs/operating.md");
+    let grants: Vec<_> = guide.lines().filter(|it| it.ends_with(" to dashboard;")).collect();
+    assert_eq!(grants.len(), 2);
+    execute(&db, &format!("create role {role}; {}", grants.concat().replace("dashboard", &role)))
+        .await;
+    let mut reader = PgConnection::connect(&url).await.expect("it answers");
+    execute(&mut reader, &format!("set role {role}")).await;
+    for query in crate::documents::blocks("sql") {
+        execute(&mut reader, query).await;
+    }
+    try_execute(&mut reader, "update file_lock set agent_id = 'x'").await.expect_err("refused");
+}
