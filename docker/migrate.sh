@@ -34,11 +34,19 @@ installation() {
                 extract(epoch from clock_timestamp()) * 1e9 - :started);"
         echo "Applied $name." >&2
     done
-    # A function may call one that comes later.
+    # A function may call one that comes later, and `from current` takes this path.
     echo 'set local check_function_bodies = off;'
+    echo "select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);"
     cat "$functions_text"
     checksum=$(sha256sum "$functions_text")
     echo "select finish_installation('${checksum%% *}');"
+    echo "select secure_installation('{$(function_names)}', null);"
+}
+
+# The names of all functions, separated by commas.
+function_names() {
+    cat "$migrations"/*.sql "$functions_text" |
+        sed -nE 's/^create (or replace )?function ([a-z0-9_]+)\(.*/\2/p' | sort -u | paste -sd ,
 }
 
 # In the order of the bytes of their paths: the digest of their text tells the service that they are
@@ -50,14 +58,4 @@ trap 'rm -f "$functions_text"' EXIT
 installation | run --single-transaction --file -
 
 # The time limits that the service gives its role when it migrates.
-run <<'END'
-do $$
-declare
-    target text := format('alter role %I in database %I set ', current_user, current_database());
-begin
-    execute target || 'statement_timeout = ''10s''';
-    execute target || 'lock_timeout = ''5s''';
-    execute target || 'idle_in_transaction_session_timeout = ''30s''';
-end
-$$;
-END
+run --command 'select set_time_limits(current_user)'

@@ -305,6 +305,15 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.api_roles() RETURNS TABLE(id oid, name text)
+    LANGUAGE sql STABLE
+    AS $$
+    select 0::oid, 'public'
+    union all
+    select r.oid, r.rolname::text from pg_roles r
+    where r.rolname = any('{anon,anonymous,authenticated,service_role}')
+$$;
+
 CREATE FUNCTION public.apply_retention(retention_days integer, months_ahead integer, OUT rows_deleted bigint, OUT audit_partitions_dropped bigint) RETURNS record
     LANGUAGE plpgsql
     AS $$
@@ -946,6 +955,62 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.close_audit_retention() RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    grantee text;
+begin
+    for grantee in
+        select distinct r.rolname::text
+        from pg_class c cross join aclexplode(c.relacl) held join pg_roles r on r.oid = held.grantee
+        where c.oid = 'audit_retention'::regclass and held.grantee <> c.relowner
+            and held.privilege_type <> 'SELECT'
+    loop
+        execute format('revoke all on table audit_retention from %I', grantee);
+        execute format('grant select on table audit_retention to %I', grantee);
+    end loop;
+end
+$$;
+
+CREATE FUNCTION public.close_functions(in_functions text[]) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    opened record;
+begin
+    for opened in
+        select p.oid::regprocedure as name, r.name as grantee
+        from pg_proc p
+        cross join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) held
+        join api_roles() r on r.id = held.grantee
+        where p.pronamespace = current_schema()::regnamespace and p.proname = any(in_functions)
+    loop
+        execute format('revoke all on function %s from %I', opened.name, opened.grantee);
+    end loop;
+end
+$$;
+
+CREATE FUNCTION public.close_table(in_table regclass) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    grantee text;
+begin
+    for grantee in
+        select r.name from api_roles() r
+        where exists (
+                select from pg_class c cross join aclexplode(c.relacl) held
+                where c.oid = in_table and held.grantee = r.id)
+            or exists (
+                select from pg_attribute a cross join aclexplode(a.attacl) held
+                where a.attrelid = in_table and held.grantee = r.id)
+    loop
+        execute format('revoke all on table %s from %I', in_table, grantee);
+    end loop;
+end
+$$;
+
 CREATE FUNCTION public.complete_task(in_workspace text, cx public.request, in_id uuid, in_success boolean, in_result json, in_error_message text, in_claim_token text, in_refusal text, in_patterns jsonb, in_violations jsonb, OUT success boolean, OUT status text, OUT task_id uuid, OUT reason text, OUT retry_at timestamp with time zone) RETURNS record
     LANGUAGE plpgsql
     AS $$
@@ -1070,7 +1135,7 @@ $$;
 
 CREATE FUNCTION public.create_bm25_index() RETURNS boolean
     LANGUAGE plpgsql
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     AS $$
 declare
     installed integer[] := (
@@ -1099,6 +1164,19 @@ begin
 exception when others then
     raise warning 'memories are not ranked by BM25: %', sqlerrm;
     return false;
+end
+$$;
+
+CREATE FUNCTION public.create_service_role(in_role text) RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+begin
+    execute format('create role %I login', in_role);
+    return 'created it, without a password';
+exception when insufficient_privilege then
+    raise exception
+        'the role % does not exist, and % may not create roles: have an administrator run "create role % login", and repeat this command',
+        in_role, current_user, in_role;
 end
 $$;
 
@@ -1305,13 +1383,21 @@ $$;
 
 CREATE FUNCTION public.drop_audit_partitions(retention_days integer) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     AS $$
 declare
-    oldest_kept date := (clock_timestamp() at time zone 'UTC')::date - greatest(retention_days, 1);
+    kept_days integer := (select max(r.days) from audit_retention r);
+    oldest_kept date := (clock_timestamp() at time zone 'UTC')::date
+        - least(greatest(retention_days, kept_days), 3650);
     month record;
     dropped bigint := 0;
 begin
+    if kept_days is null then
+        return 0;
+    elsif retention_days < kept_days then
+        raise warning 'the audit log keeps % days, not %: run "coordinator migrate" with AUDIT_RETENTION_DAYS=%',
+            kept_days, retention_days, retention_days;
+    end if;
     if not pg_try_advisory_xact_lock(hashtextextended('drop_audit_partitions', 0)) then
         return 0;
     end if;
@@ -1401,7 +1487,7 @@ $$;
 
 CREATE FUNCTION public.ensure_audit_partitions(months_ahead integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     AS $$
 declare
     this_month timestamp := date_trunc('month', clock_timestamp() at time zone 'UTC');
@@ -1420,6 +1506,7 @@ begin
         partition := 'audit_log_' || to_char(this_month + make_interval(months => n), 'YYYY_MM');
         continue when to_regclass(quote_ident(partition)) is not null;
         execute format('create table %I (like audit_log including defaults)', partition);
+        perform close_table(quote_ident(partition)::regclass);
         execute format(
             'create trigger audit_log_append_only before update or delete or truncate on %I
              for each statement execute function refuse_audit_log_change()', partition);
@@ -1924,6 +2011,38 @@ begin
     then
         perform record_loss(in_workspace, checked.agent_id, checked.session_id, 'lock', in_key,
             checked.token::text, checked.locked_at, checked.expires_at, cx.session_timeout);
+    end if;
+    return granted;
+end
+$$;
+
+CREATE FUNCTION public.grant_service_rights(in_role text, in_functions text[]) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+declare
+    lacked record;
+    granted integer := 0;
+begin
+    for lacked in
+        select t.id::regclass as name, needed.right_name
+        from service_rights() r cross join unnest(r.rights) needed (right_name)
+        join service_tables() t on t.name = r.name
+        where not has_table_privilege(in_role, t.id, needed.right_name)
+    loop
+        execute format('grant %I on table %s to %I', lacked.right_name, lacked.name, in_role);
+        granted := granted + 1;
+    end loop;
+    for lacked in
+        select p.oid::regprocedure as name from pg_proc p
+        where p.pronamespace = current_schema()::regnamespace and p.proname = any(in_functions)
+            and not has_function_privilege(in_role, p.oid, 'execute')
+    loop
+        execute format('grant execute on function %s to %I', lacked.name, in_role);
+        granted := granted + 1;
+    end loop;
+    if not has_schema_privilege(in_role, current_schema(), 'usage') then
+        execute format('grant usage on schema %I to %I', current_schema(), in_role);
+        granted := granted + 1;
     end if;
     return granted;
 end
@@ -2639,6 +2758,34 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.prepare_service_role(in_role text, in_functions text[]) RETURNS SETOF text
+    LANGUAGE plpgsql
+    AS $$
+declare
+    revoked integer;
+    granted integer;
+begin
+    if to_regrole(quote_ident(in_role)) is null then
+        return next create_service_role(in_role);
+    end if;
+    perform refuse_powerful_role(in_role);
+    revoked := revoke_surplus_rights(in_role);
+    if revoked > 0 then
+        return next format('revoked %s rights that the service does not need', revoked);
+    end if;
+    granted := grant_service_rights(in_role, in_functions);
+    return next format('granted %s rights', granted);
+    begin
+        perform set_time_limits(in_role);
+        return next 'set its time limits in this database';
+    exception when insufficient_privilege then
+        return next format(
+            'could not set its time limits: %s may not alter this role; have an administrator run'
+            ' "select set_time_limits(''%s'')" in this database', current_user, in_role);
+    end;
+end
+$$;
+
 CREATE FUNCTION public.profile_workspace(in_workspace text) RETURNS text
     LANGUAGE plpgsql STABLE
     AS $$
@@ -3028,6 +3175,29 @@ CREATE FUNCTION public.refuse_audit_log_change() RETURNS trigger
     AS $$
 begin
     raise exception 'audit_log is append-only: % is refused', tg_op using errcode = 'restrict_violation';
+end
+$$;
+
+CREATE FUNCTION public.refuse_powerful_role(in_role text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    table_owner oid := (select c.relowner from pg_class c where c.oid = 'audit_log'::regclass);
+    problem text;
+begin
+    select case
+        when r.rolsuper then 'it is a superuser'
+        when r.oid = table_owner then 'it owns the tables'
+        when pg_has_role(r.oid, table_owner, 'member') then 'it is a member of the owner of the tables'
+        when r.rolcreaterole then 'it may create roles'
+        when exists (select from api_roles() a where a.id = r.oid) then 'a REST interface uses it'
+    end
+    into problem
+    from pg_roles r where r.rolname = in_role;
+    if problem is not null then
+        raise exception 'the role % cannot be the role of the service, because %: name another one',
+            in_role, problem;
+    end if;
 end
 $$;
 
@@ -3543,6 +3713,38 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.revoke_surplus_rights(in_role text) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+declare
+    role_id oid := to_regrole(quote_ident(in_role));
+    surplus record;
+    revoked integer := 0;
+begin
+    for surplus in
+        select t.id::regclass as name, lower(held.privilege_type) as right_name
+        from service_tables() t join pg_class c on c.oid = t.id cross join aclexplode(c.relacl) held
+        left join service_rights() r on r.name = t.name
+        where held.grantee = role_id and lower(held.privilege_type) <> all(coalesce(r.rights, '{}'))
+    loop
+        execute format('revoke %I on table %s from %I', surplus.right_name, surplus.name, in_role);
+        revoked := revoked + 1;
+    end loop;
+    if exists (
+        select from pg_default_acl d cross join aclexplode(d.defaclacl) held
+        where held.grantee = role_id and d.defaclnamespace = current_schema()::regnamespace
+            and d.defaclrole = current_user::regrole
+    ) then
+        execute format(
+            'alter default privileges in schema %I revoke all on tables from %I', current_schema(), in_role);
+        execute format(
+            'alter default privileges in schema %I revoke all on functions from %I', current_schema(),
+            in_role);
+    end if;
+    return revoked;
+end
+$$;
+
 CREATE FUNCTION public.run_maintenance(in_workspace text, cx public.request, in_requested jsonb, in_tasks text[], in_rows_deleted bigint, in_audit_partitions_dropped bigint, OUT sessions_expired bigint, OUT locks_expired bigint, OUT locks_released bigint, OUT tasks_requeued bigint, OUT tasks_failed bigint, OUT ports_released bigint, OUT duration_ms bigint) RETURNS record
     LANGUAGE plpgsql
     AS $$
@@ -3738,6 +3940,71 @@ CREATE FUNCTION public.search_words(in_text text) RETURNS TABLE(word_position bi
     from words w cross join lateral unnest(w.segments) with ordinality as s (segment, n)
 $_$;
 
+CREATE FUNCTION public.secure_installation(in_functions text[], in_retention_days integer) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    is_owner boolean := (
+        select pg_has_role(c.relowner, 'usage') from pg_class c where c.oid = 'audit_log'::regclass);
+begin
+    if not is_owner then
+        return;
+    end if;
+    perform close_table(t.id) from service_tables() t;
+    perform close_functions(in_functions);
+    perform close_audit_retention();
+    update audit_retention r set days = in_retention_days where r.days <> in_retention_days;
+    perform grant_service_rights(service.name, in_functions)
+    from (
+        select distinct r.rolname::text as name
+        from pg_class c cross join aclexplode(c.relacl) held join pg_roles r on r.oid = held.grantee
+        where c.oid = 'audit_log'::regclass and held.privilege_type = 'INSERT'
+            and held.grantee <> c.relowner
+    ) service;
+end
+$$;
+
+CREATE FUNCTION public.service_rights() RETURNS TABLE(name text, rights text[])
+    LANGUAGE sql IMMUTABLE
+    AS $$
+    values
+        ('agent_session', '{select,insert,update}'::text[]),
+        ('agent_assignment', '{select,insert,update}'),
+        ('audit_log', '{select,insert}'),
+        ('file_lock', '{select,insert,update}'),
+        ('guardrail_violation', '{select,insert,delete}'),
+        ('handoff', '{select,insert}'),
+        ('idempotency_key', '{select,insert,update,delete}'),
+        ('lock_waiter', '{select,insert,update,delete}'),
+        ('mcp_call', '{select,insert,update,delete}'),
+        ('mcp_connection', '{select,insert,update,delete}'),
+        ('memory', '{select,insert,update}'),
+        ('memory_words', '{select,insert,update}'),
+        ('memory_without_words', '{select,insert,update,delete}'),
+        ('network_log', '{select,insert,delete}'),
+        ('port_block', '{select,insert,update,delete}'),
+        ('session_loss', '{select,insert,update,delete}'),
+        ('work_dependency', '{select,insert,update}'),
+        ('work_task', '{select,insert,update}'),
+        ('cedar_policy', '{select}'),
+        ('domain_rule', '{select}'),
+        ('guardrail_pattern', '{select}'),
+        ('profile', '{select}'),
+        ('_sqlx_migrations', '{select}'),
+        ('installed_functions', '{select}'),
+        ('audit_retention', '{select}')
+$$;
+
+CREATE FUNCTION public.service_tables() RETURNS TABLE(id oid, name text)
+    LANGUAGE sql STABLE
+    AS $$
+    select c.oid, r.name from service_rights() r
+    join pg_class c on c.relname = r.name and c.relnamespace = current_schema()::regnamespace
+    union all
+    select i.inhrelid, i.inhrelid::regclass::text from pg_inherits i
+    where i.inhparent = 'audit_log'::regclass
+$$;
+
 CREATE FUNCTION public.session_of_renewed_claim(in_workspace text, cx public.request, in_claimed_session_id text) RETURNS text
     LANGUAGE plpgsql STABLE
     AS $$
@@ -3766,6 +4033,18 @@ CREATE FUNCTION public.session_status(ended_at timestamp with time zone, last_he
         when last_heartbeat_at <= at - interval '15 minutes' then 'idle'
         else 'active'
     end
+$$;
+
+CREATE FUNCTION public.set_time_limits(in_role text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    target text := format('alter role %I in database %I set ', in_role, current_database());
+begin
+    execute target || 'statement_timeout = ''10s''';
+    execute target || 'lock_timeout = ''5s''';
+    execute target || 'idle_in_transaction_session_timeout = ''30s''';
+end
 $$;
 
 CREATE FUNCTION public.settle_losses(in_workspace text, in_agent_id text, in_session_id text, in_told jsonb) RETURNS void
@@ -3904,7 +4183,7 @@ $$;
 
 CREATE FUNCTION public.store_memory_words() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     SET lock_timeout TO '1s'
     AS $$
 begin
@@ -4132,7 +4411,8 @@ CREATE FUNCTION public.table_placements() RETURNS TABLE(name text, placement tex
         ('guardrail_pattern', 'everywhere'),
         ('profile', 'everywhere'),
         ('_sqlx_migrations', 'coordinator'),
-        ('installed_functions', 'coordinator')
+        ('installed_functions', 'coordinator'),
+        ('audit_retention', 'coordinator')
 $$;
 
 CREATE FUNCTION public.take_mcp_call_back(in_workspace text, in_id uuid, OUT operation text, OUT taken jsonb) RETURNS record
@@ -4549,6 +4829,11 @@ CREATE TABLE public.audit_log (
     duration_ms integer NOT NULL
 )
 PARTITION BY RANGE (created_at);
+
+CREATE TABLE public.audit_retention (
+    days integer NOT NULL,
+    CONSTRAINT audit_retention_days_range CHECK (((days >= 1) AND (days <= 3650)))
+);
 
 CREATE TABLE public.cedar_policy (
     workspace text NOT NULL COLLATE pg_catalog."C",

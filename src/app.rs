@@ -46,7 +46,21 @@ impl App {
     /// # Errors
     /// Tells whether the database is unreachable or behind a pooler, or a migration failed.
     pub async fn migrate(&self) -> Result<(), MigrateError> {
-        database::migrate(&self.0.db).await
+        self.migrate_with(None).await.map(drop)
+    }
+
+    /// Brings the schema up to date, then creates the service's role of that name, which owns nothing, if it
+    /// is missing, and gives it the rights that it needs. Returns what was done, one sentence for each step.
+    ///
+    /// # Errors
+    /// As [`App::migrate`], and tells whether only the role could not be prepared.
+    pub async fn migrate_with_role(&self, role: &str) -> Result<Vec<String>, MigrateError> {
+        self.migrate_with(Some(role)).await
+    }
+
+    async fn migrate_with(&self, role: Option<&str>) -> Result<Vec<String>, MigrateError> {
+        let audit_retention_days = self.0.config.audit_retention_days;
+        database::migrate(&self.0.db, database::Settings { audit_retention_days, role }).await
     }
 
     /// Sweeps expired records at regular intervals, until dropped. Correctness does not depend on it. A

@@ -21,7 +21,7 @@ enum Command {
     /// Answer requests (the default)
     Serve,
     /// Bring the database's schema up to date, over a direct connection
-    Migrate,
+    Migrate(Migration),
     /// Print the OpenAPI document
     Openapi,
     /// Print what MCP clients learn before they call a tool
@@ -37,6 +37,21 @@ enum Command {
     Keys(KeysCommand),
     /// Print the version
     Version,
+}
+
+#[derive(Args)]
+struct Migration {
+    /// Create the role of the service, which owns nothing, and give it the rights that it needs; it can be
+    /// repeated. The role gets no password: set it with `\password` of psql
+    #[arg(
+        long,
+        value_name = "NAME",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "coordinator_app",
+        value_parser = role_name,
+    )]
+    roles: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -73,7 +88,7 @@ const MIGRATION_WAIT: Duration = Duration::from_millis(1500);
 fn main() -> ExitCode {
     match Arguments::parse().command.unwrap_or(Command::Serve) {
         Command::Serve => run_configured(serve),
-        Command::Migrate => run_configured(migrate),
+        Command::Migrate(migration) => run_configured(|config| migrate(config, migration.roles)),
         Command::Openapi => print(&format!("{:#}\n", document(capabilities::all()))),
         Command::McpTools => print(&format!("{:#}\n", mcp_document(capabilities::all()))),
         Command::Operations => print(&operations_table()),
@@ -146,11 +161,29 @@ fn run_configured<F: Future<Output = ExitCode>>(command: impl FnOnce(Config) -> 
     }
 }
 
-async fn migrate(config: Config) -> ExitCode {
-    match App::new(config).migrate().await {
-        Ok(()) => {
-            println!("The schema is up to date.");
-            ExitCode::SUCCESS
+/// Checks the name of a role: what needs no quotes in SQL, and is not reserved.
+fn role_name(name: &str) -> Result<String, &'static str> {
+    let is_plain = name.bytes().all(|it| matches!(it, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+    let is_name = is_plain && (1..=63).contains(&name.len()) && !name.starts_with("pg_");
+    if is_name && !name.starts_with(|it: char| it.is_ascii_digit()) {
+        return Ok(name.to_owned());
+    }
+    Err("expected 1 to 63 characters a-z, 0-9 and _, not beginning with a digit or pg_")
+}
+
+async fn migrate(config: Config, role: Option<String>) -> ExitCode {
+    let app = App::new(config);
+    let migrated = match &role {
+        None => app.migrate().await.map(|()| Vec::new()),
+        Some(role) => app.migrate_with_role(role).await,
+    };
+    match migrated {
+        Ok(done) => {
+            let mut text = "The schema is up to date.\n".to_owned();
+            if let Some(role) = role {
+                text += &format!("The role {role}: {}.\n", done.join("; "));
+            }
+            print(&text)
         }
         Err(error) => fail("migration failed", &error),
     }

@@ -70,7 +70,7 @@ pub(super) const VARIABLES: &[Variable] = &[
         "DB_BACKEND",
         &["postgres", "supabase"],
         "postgres",
-        "Kind of database. `supabase` requires `POSTGRES_DSN`, with the Postgres connection string of that project; nothing else differs.",
+        "Kind of database. `supabase` requires `POSTGRES_DSN`, with the Postgres connection string of that project; nothing else differs. The REST interface of a project cannot reach what the service stores: see `docs/cloud-deployment.md`.",
     ),
     text(
         "POSTGRES_DSN",
@@ -259,7 +259,7 @@ pub(super) const VARIABLES: &[Variable] = &[
         "AUDIT_RETENTION_DAYS",
         (1, 3650),
         "90",
-        "Retention of audit, violation and network records in days. A month of records is dropped once all of its days are older.",
+        "Retention of audit, violation and network records in days. A month of records is dropped once all of its days are older. The audit log is kept at least as long as this variable said in the last migration: set it for `coordinator migrate` too.",
     ),
     int("PORT_ALLOC_BASE", (1024, 65532), "10000", "First port that is allocated to sessions."),
     int(

@@ -14,6 +14,7 @@ use super::{
     connection::{Database, Db},
     partitions::{MONTHS_AHEAD, ensure_partitions},
     pool::ACQUIRE_TIMEOUT,
+    privileges::{closing, functions_in, prepare_role, secure, set_time_limits},
 };
 use crate::{
     config::Statements,
@@ -23,26 +24,42 @@ use crate::{
 /// All migrations, embedded in the binary.
 static MIGRATOR: Migrator = sqlx::migrate!();
 
+/// The same migrations, each of which also closes the tables that it creates.
+static CLOSING_MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| closing(&MIGRATOR));
+
 /// The definitions of all functions, in the order of the paths of their files.
 const FUNCTIONS: &str = include_str!(concat!(env!("OUT_DIR"), "/functions.sql"));
 
 /// SHA-256 of [`FUNCTIONS`] in hex.
 static DIGEST: LazyLock<String> = LazyLock::new(|| hex::encode(Sha256::digest(FUNCTIONS)));
 
-/// The names of all functions.
-static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| {
-    let definitions =
-        FUNCTIONS.lines().filter_map(|line| line.strip_prefix("create or replace function "));
-    definitions.filter_map(|rest| rest.split('(').next()).map(str::to_owned).collect()
+/// The names of the functions in [`FUNCTIONS`].
+static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| functions_in(FUNCTIONS).collect());
+
+/// The names of all functions, also of those that migrations create.
+static ALL_NAMES: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let of_migrations = MIGRATOR.iter().flat_map(|it| functions_in(it.sql.as_str()));
+    of_migrations.chain(NAMES.iter().cloned()).collect()
 });
 
 /// Installs the functions and stores their digest. The bodies are not checked during the installation,
-/// because a function can call another function that is defined later.
+/// because a function can call another function that is defined later. Functions that say `from current`
+/// get a search path without the schemas of a user, and with temporary tables last: PostgreSQL otherwise
+/// looks for tables there first, and anybody can create one.
 static INSTALLATION: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "set local check_function_bodies = off;\n{FUNCTIONS}\nselect finish_installation('{}');",
+        "set local check_function_bodies = off;
+         select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
+         {FUNCTIONS}
+         select finish_installation('{}');",
         *DIGEST
     )
+});
+
+/// The installation for programs that do not migrate by [`migrate`].
+static SECURED_INSTALLATION: LazyLock<String> = LazyLock::new(|| {
+    let names = ALL_NAMES.join(",");
+    format!("{}\nselect secure_installation('{{{names}}}', null);", *INSTALLATION)
 });
 
 /// The schema that this version of the service needs.
@@ -56,7 +73,7 @@ pub struct Schema {
 
 /// Returns the schema that this version of the service needs, for programs that create databases for it.
 pub fn schema() -> Schema {
-    Schema { migrator: &MIGRATOR, functions: INSTALLATION.as_str() }
+    Schema { migrator: &MIGRATOR, functions: SECURED_INSTALLATION.as_str() }
 }
 
 /// Why the schema could not be brought up to date.
@@ -75,10 +92,26 @@ pub enum MigrateError {
     /// A migration failed, or the schema has a migration that this version does not know.
     #[error("a migration failed: {0}")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The schema is up to date, but the role of the service could not be prepared.
+    #[error("the role of the service could not be prepared: {0}")]
+    Role(#[source] sqlx::Error),
 }
 
-/// Brings the schema up to date. Simultaneous callers wait for one another.
-pub(crate) async fn migrate(database: &Database) -> Result<(), MigrateError> {
+/// What a migration sets beside the schema.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings<'a> {
+    /// The least number of days for which the audit log is kept.
+    pub(crate) audit_retention_days: i32,
+    /// The role of the service that is created and gets its rights, if any.
+    pub(crate) role: Option<&'a str>,
+}
+
+/// Brings the schema up to date, and returns what was done for the role of the service. Simultaneous callers
+/// wait for one another.
+pub(crate) async fn migrate(
+    database: &Database,
+    settings: Settings<'_>,
+) -> Result<Vec<String>, MigrateError> {
     if database.statements() == Statements::OneTransaction {
         return Err(MigrateError::Pooled);
     }
@@ -96,7 +129,13 @@ pub(crate) async fn migrate(database: &Database) -> Result<(), MigrateError> {
         }
     }
     lift_time_limits(&mut db).await.map_err(|error| MigrateError::Failed(error.into()))?;
-    update(&mut db).await.map_err(MigrateError::Failed)?;
+    db.lock().await.map_err(|error| MigrateError::Failed(error.into()))?;
+    update(&mut db, settings.audit_retention_days).await.map_err(MigrateError::Failed)?;
+    let done = match settings.role {
+        Some(role) => prepare_role(&mut db, role, &ALL_NAMES).await.map_err(MigrateError::Role)?,
+        None => Vec::new(),
+    };
+    db.unlock().await.map_err(|error| MigrateError::Failed(error.into()))?;
     if let Err(error) = set_time_limits(&mut db).await {
         tracing::warn!(%error, "could not set the time limits of the database role");
     }
@@ -104,19 +143,20 @@ pub(crate) async fn migrate(database: &Database) -> Result<(), MigrateError> {
     if let Err(error) = db.close().await {
         tracing::debug!(%error, "closing the migrating connection failed");
     }
-    Ok(())
+    Ok(done)
 }
 
-/// Applies the migrations and installs the functions, under the migrator's lock. Each migration is a
-/// transaction of its own, so that one that takes long does not hold the locks of those before it.
+/// Applies the migrations and installs the functions. Each migration is a transaction of its own, so that
+/// one that takes long does not hold the locks of those before it. The caller holds the migrator's lock; the
+/// migrator acquires it too, and releases only that.
 #[expect(clippy::disallowed_methods, reason = "the definitions of the functions are not a query")]
-async fn update(db: &mut PgConnection) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    // The migrator acquires this lock too, and releases it when it returns. Acquired here as well, the
-    // lock is held until the transaction has ended.
-    db.lock().await?;
+async fn update(
+    db: &mut PgConnection,
+    audit_retention_days: i32,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     // Without this, Citus refuses to change a table and a function in one transaction.
     sqlx::query!("set citus.multi_shard_modify_mode = 'sequential'").execute(&mut *db).await?;
-    MIGRATOR.run_direct(None, &mut *db, false).await?;
+    CLOSING_MIGRATOR.run_direct(None, &mut *db, false).await?;
     let mut tx = db.begin().await?;
     if has_functions(&mut *tx).await? {
         ensure_partitions(&mut *tx, MONTHS_AHEAD).await?;
@@ -124,8 +164,8 @@ async fn update(db: &mut PgConnection) -> Result<(), Box<dyn std::error::Error +
         // The installation creates the partitions too.
         sqlx::raw_sql(AssertSqlSafe(INSTALLATION.as_str())).execute(&mut *tx).await?;
     }
+    secure(&mut *tx, &ALL_NAMES, audit_retention_days).await?;
     tx.commit().await?;
-    db.unlock().await?;
     Ok(())
 }
 
@@ -153,29 +193,6 @@ async fn has_functions(db: impl sqlx::PgExecutor<'_>) -> Result<bool, sqlx::Erro
 async fn lift_time_limits(db: &mut PgConnection) -> Result<()> {
     sqlx::query!("set statement_timeout = 0").execute(&mut *db).await?;
     sqlx::query!("set lock_timeout = 0").execute(db).await?;
-    Ok(())
-}
-
-/// Sets the time limits of the role in this database. They are set on the role, because poolers refuse
-/// start-up parameters, and a plain SET would stay on a server connection that a pooler then gives to
-/// other clients.
-async fn set_time_limits(db: &mut PgConnection) -> Result<()> {
-    sqlx::query!(
-        r#"
-        do $$
-        declare
-            target text := format(
-                'alter role %I in database %I set ', current_user, current_database());
-        begin
-            execute target || 'statement_timeout = ''10s''';
-            execute target || 'lock_timeout = ''5s''';
-            execute target || 'idle_in_transaction_session_timeout = ''30s''';
-        end
-        $$
-        "#
-    )
-    .execute(db)
-    .await?;
     Ok(())
 }
 
@@ -229,12 +246,9 @@ mod tests {
             let (_, rest) = text.split_once(&format!("{name} = '")).expect(name);
             rest.trim_start_matches('\'').split('\'').next().map(str::to_owned)
         };
-        let own = include_str!("migrate.rs");
-        let others = [
-            include_str!("../../docker/migrate.sh"),
-            include_str!("../../SECURITY.md"),
-            include_str!("../../docs/cloud-deployment.md"),
-        ];
+        let own = include_str!("privileges.sql");
+        let others =
+            [include_str!("../../SECURITY.md"), include_str!("../../docs/cloud-deployment.md")];
         for name in ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"] {
             for text in others {
                 assert_eq!(value(text, name), value(own, name), "{name}");

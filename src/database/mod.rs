@@ -6,9 +6,10 @@ mod migrate;
 mod partitions;
 mod pool;
 mod pooler;
+mod privileges;
 
 pub(crate) use connection::{Database, Db};
-pub(crate) use migrate::{SchemaState, migrate, schema_state};
+pub(crate) use migrate::{SchemaState, Settings, migrate, schema_state};
 pub(crate) use partitions::{MONTHS_AHEAD, ensure_partitions};
 pub(crate) use pooler::REMEDY;
 

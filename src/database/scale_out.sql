@@ -31,7 +31,8 @@ language sql immutable as $$
         ('guardrail_pattern', 'everywhere'),
         ('profile', 'everywhere'),
         ('_sqlx_migrations', 'coordinator'),
-        ('installed_functions', 'coordinator')
+        ('installed_functions', 'coordinator'),
+        ('audit_retention', 'coordinator')
 $$;
 
 -- Distributes the tables, and the functions whose first argument is `in_workspace`, over the workers of

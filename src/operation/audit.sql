@@ -70,6 +70,7 @@ begin
         partition := 'audit_log_' || to_char(this_month + make_interval(months => n), 'YYYY_MM');
         continue when to_regclass(quote_ident(partition)) is not null;
         execute format('create table %I (like audit_log including defaults)', partition);
+        perform close_table(quote_ident(partition)::regclass);
         execute format(
             'create trigger audit_log_append_only before update or delete or truncate on %I
              for each statement execute function refuse_audit_log_change()', partition);
@@ -84,15 +85,23 @@ end
 $$;
 
 -- Drops the partitions of months that ended before the days to keep, and returns how many it dropped.
--- Runs with its owner's rights, so that the service's role need not own the table. While another call
--- is running, this one does nothing.
+-- Runs with its owner's rights, so that the service's role need not own the table. No argument drops
+-- what `audit_retention` keeps. While another call is running, this one does nothing.
 create or replace function drop_audit_partitions(retention_days integer) returns bigint
 language plpgsql security definer set search_path from current as $$
 declare
-    oldest_kept date := (clock_timestamp() at time zone 'UTC')::date - greatest(retention_days, 1);
+    kept_days integer := (select max(r.days) from audit_retention r);
+    oldest_kept date := (clock_timestamp() at time zone 'UTC')::date
+        - least(greatest(retention_days, kept_days), 3650);
     month record;
     dropped bigint := 0;
 begin
+    if kept_days is null then
+        return 0;
+    elsif retention_days < kept_days then
+        raise warning 'the audit log keeps % days, not %: run "coordinator migrate" with AUDIT_RETENTION_DAYS=%',
+            kept_days, retention_days, retention_days;
+    end if;
     if not pg_try_advisory_xact_lock(hashtextextended('drop_audit_partitions', 0)) then
         return 0;
     end if;

@@ -2,6 +2,7 @@
 mod constants;
 mod functions;
 mod outcomes;
+mod privileges;
 mod rooms;
 mod rules;
 mod scale_out;

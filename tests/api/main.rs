@@ -35,10 +35,12 @@ mod ports;
 mod processes;
 mod profiles;
 mod relay;
+mod rest_interfaces;
 mod revival;
 mod rolling;
 mod round_trips;
 mod secrets;
+mod service_role;
 mod sleeping;
 mod sockets;
 #[path = "../../lock-key/tests/spellings/table.rs"]

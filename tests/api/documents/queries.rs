@@ -28,8 +28,10 @@ const CONNECTIONS: &str = "max_connections";
 const SIZES: &str = "pg_total_relation_size";
 const DEAD_ROWS: &str = "n_dead_tup";
 const MIGRATIONS: &str = "from _sqlx_migrations";
+const RIGHTS: &str = "from service_tables()";
+const RETENTION: &str = "from audit_retention";
 
-const ALL: [&str; 16] = [
+const ALL: [&str; 18] = [
     LOCKS,
     REFUSED,
     QUEUE,
@@ -46,6 +48,8 @@ const ALL: [&str; 16] = [
     SIZES,
     DEAD_ROWS,
     MIGRATIONS,
+    RIGHTS,
+    RETENTION,
 ];
 
 /// The one query that contains these words.
@@ -438,4 +442,17 @@ async fn the_queries_for_the_database_find_the_service() {
     expected.truncate(10);
     assert_eq!(applied, expected);
     assert!(found.iter().all(|it| it["success"] == true), "{found:?}");
+}
+
+#[tokio::test]
+async fn the_queries_for_rights_find_roles_and_retention() {
+    let service = Service::start().await;
+    let owner: String = service.scalar("select current_user::text").await;
+    let found = columns(&service.rows(query(RIGHTS)).await, &["role"]);
+    // Where nothing was granted, only the owner has rights, and the catalogue lists none.
+    assert!(found.iter().all(|it| it[0] == owner), "{found:?}");
+    service.execute("grant insert on file_lock to public").await;
+    let found = columns(&service.rows(query(RIGHTS)).await, &["role", "tables", "rights"]);
+    assert!(found.contains(&vec![json!("PUBLIC"), json!(1), json!("INSERT")]), "{found:?}");
+    assert_eq!(service.rows(query(RETENTION)).await, [json!({ "days": 90 })]);
 }

@@ -314,8 +314,9 @@ const NOT_OUTCOMES: [(&str, &str); 12] = [
 fn words() -> BTreeMap<String, String> {
     let mut words = BTreeMap::new();
     let word = regex::Regex::new(r"^'([a-z]+(?:_[a-z]+)*)(?:: )?'$").expect("a pattern");
-    // Distribution is not a transition.
-    for function in functions().iter().filter(|it| !it.place.contains("scale_out.sql: ")) {
+    // Distribution and rights are not transitions.
+    let is_other = |it: &str| it.contains("scale_out.sql: ") || it.contains("privileges.sql: ");
+    for function in functions().iter().filter(|it| !is_other(&it.place)) {
         let read = tokens(&function.text);
         for at in 2..read.len() - 1 {
             let Some(found) = word.captures(&read[at]) else { continue };

@@ -96,8 +96,10 @@ async fn serve(request: Request) -> Result<ExitCode, Box<dyn Error>> {
 
 async fn migrate(dir: &Path, functions: Option<&Path>, url: &str) -> Result<(), Box<dyn Error>> {
     let migrator = Migrator::new(dir).await?;
-    // A function can call a function that is created later.
-    let mut script = "set local check_function_bodies = off;".to_owned();
+    // A function can call a function that is created later, and `from current` takes this search path.
+    let mut script = "set local check_function_bodies = off;
+        select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);"
+        .to_owned();
     if let Some(dir) = functions {
         append_sql(dir, &mut script)?;
     }
