@@ -100,7 +100,7 @@ impl ServerHandler for Server {
         let (OfferedTool { operation, form }, arguments) = (&**tool, arguments.unwrap_or_default());
         let input = Input::Arguments(tool, &arguments);
         let result = match request.run(&cx, headers, operation, input).await? {
-            Ok(body) => tool_result(tool, form.tool_answer(body)),
+            Ok(body) => tool_result(tool, &arguments, form.tool_answer(body)),
             Err(Error::Invalid(issues)) => {
                 failure(&Error::Invalid(form.issues(issues, &arguments)), &request.info.id)
             }
