@@ -2184,6 +2184,14 @@ CREATE FUNCTION public.is_eligible(task_type text, deadline timestamp with time 
         and (archetype is null or coalesce(archetype = any(capabilities), false))
 $$;
 
+CREATE FUNCTION public.is_handoff_after(is_automatic boolean, created_at timestamp with time zone, id uuid, other_is_automatic boolean, other_created_at timestamp with time zone, other_id uuid) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select case when is_automatic = other_is_automatic
+        then (created_at, id) < (other_created_at, other_id)
+        else is_automatic end
+$$;
+
 CREATE FUNCTION public.is_heartbeat_due(ended_at timestamp with time zone, last_heartbeat_at timestamp with time zone, at timestamp with time zone) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
@@ -2232,6 +2240,13 @@ CREATE FUNCTION public.is_owned_by_other_without_proof(agent_id text, session_id
     AS $$
     select is_owned_by_other(
         agent_id, case when is_proven then null else session_id end, caller_agent_id, caller_session_id)
+$$;
+
+CREATE FUNCTION public.is_session_after(heartbeat timestamp with time zone, agent_id text, session_id text, other_heartbeat timestamp with time zone, other_agent_id text, other_session_id text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select heartbeat < other_heartbeat or (heartbeat = other_heartbeat
+        and (agent_id, session_id) > (other_agent_id, other_session_id))
 $$;
 
 CREATE FUNCTION public.is_session_live(ended_at timestamp with time zone, last_heartbeat_at timestamp with time zone, session_timeout interval, at timestamp with time zone) RETURNS boolean
@@ -2287,6 +2302,52 @@ begin
             held.id, held.claim_token, held.claimed_session_id, held.claim_expires_at);
     end loop;
     return claims;
+end
+$$;
+
+CREATE TABLE public.handoff (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    agent_id text NOT NULL COLLATE pg_catalog."C",
+    agent_type text NOT NULL,
+    session_id text COLLATE pg_catalog."C",
+    summary text NOT NULL,
+    completed_work json NOT NULL,
+    in_progress json NOT NULL,
+    decisions json NOT NULL,
+    next_steps json NOT NULL,
+    relevant_files json NOT NULL,
+    content json NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    is_automatic boolean DEFAULT false NOT NULL
+);
+
+CREATE FUNCTION public.list_handoffs(in_workspace text, cx public.request, in_agent_id text, in_limit bigint, in_parameters jsonb, in_after_automatic boolean, in_after_created_at timestamp with time zone, in_after_id uuid) RETURNS SETOF public.handoff
+    LANGUAGE plpgsql
+    AS $$
+declare
+    found_count bigint;
+begin
+    perform record_heartbeat(in_workspace, cx);
+    if in_agent_id is null then
+        return query
+        select * from handoff h where h.workspace = in_workspace
+            and (in_after_id is null or is_handoff_after(
+                h.is_automatic, h.created_at, h.id, in_after_automatic, in_after_created_at,
+                in_after_id))
+        order by h.is_automatic, h.created_at desc, h.id desc limit in_limit + 1;
+    else
+        return query
+        select * from handoff h where h.workspace = in_workspace and h.agent_id = in_agent_id
+            and (in_after_id is null or is_handoff_after(
+                h.is_automatic, h.created_at, h.id, in_after_automatic, in_after_created_at,
+                in_after_id))
+        order by h.is_automatic, h.created_at desc, h.id desc limit in_limit + 1;
+    end if;
+    get diagnostics found_count = row_count;
+    perform record_audit(
+        in_workspace, cx, 'read_handoff', in_parameters,
+        jsonb_build_object('count', least(found_count, in_limit)), true);
 end
 $$;
 
@@ -2661,6 +2722,15 @@ CREATE FUNCTION public.most_losses() RETURNS integer
     select 100
 $$;
 
+CREATE FUNCTION public.newest_live_session(in_workspace text, in_agent_id text, in_agent_type text, session_timeout interval) RETURNS text
+    LANGUAGE sql
+    AS $$
+    select s.session_id from agent_session s
+    where s.workspace = in_workspace and s.agent_id = in_agent_id and s.agent_type = in_agent_type
+        and is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, clock_timestamp())
+    order by s.started_at desc, s.session_id desc limit 1
+$$;
+
 CREATE FUNCTION public.overdue_tasks(in_workspace text, at timestamp with time zone, in_limit integer) RETURNS uuid[]
     LANGUAGE plpgsql STABLE
     AS $$
@@ -2800,46 +2870,6 @@ CREATE FUNCTION public.raise_session_lost() RETURNS void
     AS $$
 begin
     raise exception 'session_lost' using errcode = 'AC002';
-end
-$$;
-
-CREATE TABLE public.handoff (
-    workspace text NOT NULL COLLATE pg_catalog."C",
-    id uuid DEFAULT gen_random_uuid() NOT NULL,
-    agent_id text NOT NULL COLLATE pg_catalog."C",
-    agent_type text NOT NULL,
-    session_id text COLLATE pg_catalog."C",
-    summary text NOT NULL,
-    completed_work json NOT NULL,
-    in_progress json NOT NULL,
-    decisions json NOT NULL,
-    next_steps json NOT NULL,
-    relevant_files json NOT NULL,
-    content json NOT NULL,
-    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    is_automatic boolean DEFAULT false NOT NULL
-);
-
-CREATE FUNCTION public.read_handoffs(in_workspace text, cx public.request, in_agent_id text, in_limit bigint, in_parameters jsonb) RETURNS SETOF public.handoff
-    LANGUAGE plpgsql
-    AS $$
-declare
-    found_count bigint;
-begin
-    perform record_heartbeat(in_workspace, cx);
-    if in_agent_id is null then
-        return query
-        select * from handoff h where h.workspace = in_workspace
-        order by h.is_automatic, h.created_at desc, h.id desc limit in_limit + 1;
-    else
-        return query
-        select * from handoff h where h.workspace = in_workspace and h.agent_id = in_agent_id
-        order by h.is_automatic, h.created_at desc, h.id desc limit in_limit + 1;
-    end if;
-    get diagnostics found_count = row_count;
-    perform record_audit(
-        in_workspace, cx, 'read_handoff', in_parameters,
-        jsonb_build_object('count', least(found_count, in_limit)), true);
 end
 $$;
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     claims::Claims,
     keys::{Key, Keyring},
-    kinds::IdentityMode,
+    kinds::{Door, IdentityMode},
     profile::{Profile, ProfileSource},
     session::named_session,
 };
@@ -51,6 +51,8 @@ pub(crate) struct Caller {
     pub(crate) bound: bool,
     /// The MCP connection that the request came through, if any.
     pub(crate) connection_id: Option<String>,
+    /// The way by which the request came in.
+    pub(crate) door: Door,
 }
 
 impl Caller {
@@ -66,6 +68,7 @@ impl Caller {
             profile_source: None,
             bound: false,
             connection_id: None,
+            door: Door::default(),
         }
     }
 
@@ -83,6 +86,7 @@ impl Caller {
             profile_source: None,
             bound: key.is_bound(),
             connection_id: None,
+            door: Door::default(),
         }
     }
 

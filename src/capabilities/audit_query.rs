@@ -6,14 +6,16 @@ use chrono::{DateTime, Datelike as _, NaiveDate, NaiveDateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::{
     capabilities::filter::non_empty,
     operation::{Context, McpResource, Meta, Operation, Operations, Tool},
     values::{
-        Error, Issue, Limit, ListPage, Result, Timestamp,
+        Error, Issue, Limit, ListPage, Order, Result, Timestamp,
         issue::value_error,
         list_page::default_limit,
+        read_cursor,
         text::{one_line, text_of},
     },
 };
@@ -78,6 +80,9 @@ pub struct QueryAudit {
     /// Only entries of this session.
     #[schemars(extend("x-max-bytes" = 256))]
     pub session_id: Option<String>,
+    /// The `next_cursor` of an earlier answer, for the entries after it. Absent: from the first.
+    #[schemars(extend("x-max-bytes" = 1024))]
+    pub cursor: Option<String>,
 }
 
 /// Entries of the audit log, newest first.
@@ -126,7 +131,7 @@ pub struct AuditEntry {
 /// determines the index: the generic plan cannot use an index for a filter that can be absent. The
 /// times are never null, so that the planner leaves out the other months.
 macro_rules! entries {
-    ($condition:literal, $query:expr, $workspace:expr, $times:expr, $rows:expr) => {
+    ($condition:literal, $query:expr, $workspace:expr, $times:expr, $rows:expr, $after:expr) => {
         sqlx::query_as!(
             AuditEntry,
             r#"
@@ -146,6 +151,7 @@ macro_rules! entries {
                 and ($7::boolean is null or success = $7)
                 and ($8::text is null or request_id = $8)
                 and ($9::text is null or session_id = $9)
+                and ($11::timestamptz is null or (created_at, id) < ($11, $12))
             order by created_at desc, id desc
             limit $10
             "#,
@@ -159,15 +165,19 @@ macro_rules! entries {
             non_empty($query.request_id.as_deref()),
             non_empty($query.session_id.as_deref()),
             $rows,
+            $after.map(|(created_at, _)| created_at) as Option<Timestamp>,
+            $after.map(|(_, id)| id),
         )
     };
 }
+
+const ORDER: Order = Order::By(&["created_at", "id"]);
 
 impl Operation for QueryAudit {
     type Output = AuditEntries;
     const META: Meta = Meta::read("query_audit")
         .at(&["GET /audit"])
-        .tool(Tool::named("query_audit").hide(&["request_id", "session_id"]));
+        .tool(Tool::named("query_audit").hide(&["request_id", "session_id"]).pages(ORDER));
 
     fn example() -> Value {
         json!({ "operation": "acquire_lock", "since": "2026-09-01T10:00:00Z", "limit": 1 })
@@ -177,19 +187,29 @@ impl Operation for QueryAudit {
         let limit = Limit::new(self.limit);
         let times =
             (parse_time_filter("since", &self.since)?, parse_time_filter("until", &self.until)?);
+        let after: Option<(Timestamp, Uuid)> =
+            read_cursor(self.cursor.as_deref(), "query", |values| {
+                Some((values.next()?, values.next()?))
+            })?;
         let workspace = &cx.caller.workspace;
         let rows = if non_empty(self.change_id.as_deref()).is_some() {
-            let query =
-                entries!("parameters ->> 'change_id' = $3", self, workspace, times, limit.rows());
+            let query = entries!(
+                "parameters ->> 'change_id' = $3",
+                self,
+                workspace,
+                times,
+                limit.rows(),
+                after
+            );
             query.fetch_all(cx.db).await?
         } else if non_empty(self.agent_id.as_deref()).is_some() {
-            let query = entries!("agent_id = $2", self, workspace, times, limit.rows());
+            let query = entries!("agent_id = $2", self, workspace, times, limit.rows(), after);
             query.fetch_all(cx.db).await?
         } else {
-            let query = entries!("true", self, workspace, times, limit.rows());
+            let query = entries!("true", self, workspace, times, limit.rows(), after);
             query.fetch_all(cx.db).await?
         };
-        let (entries, page) = limit.cut(rows);
+        let (entries, page) = limit.cut_in_order(rows, ORDER, self.cursor.as_deref());
         Ok(AuditEntries { entries, page })
     }
 }

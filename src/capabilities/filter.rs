@@ -5,3 +5,8 @@
 pub(super) fn non_empty<Text: AsRef<str>>(text: Option<Text>) -> Option<Text> {
     text.filter(|text| !text.as_ref().is_empty())
 }
+
+/// Returns a text with a visible character. A name that nobody can read is as good as none.
+pub(super) fn non_blank<Text: AsRef<str>>(text: Option<Text>) -> Option<Text> {
+    text.filter(|text| !text.as_ref().trim().is_empty())
+}

@@ -5,14 +5,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sqlx::types::Json;
+use uuid::Uuid;
 
 use crate::{
     access::IdentityMode,
     capabilities::filter::non_empty,
     operation::{Context, McpResource, Meta, Operation, Operations, Tool},
     values::{
-        Limit, ListPage, Result, Timestamp,
+        Limit, ListPage, Order, Result, Timestamp,
         list_page::default_limit,
+        read_cursor,
         text::{joined, text_of},
     },
 };
@@ -212,6 +214,9 @@ pub struct ReadHandoff {
     #[serde(default = "default_limit::<1>")]
     #[schemars(range(min = 0))]
     pub limit: i64,
+    /// The `next_cursor` of an earlier answer, for the handoffs after it. Absent: from the first.
+    #[schemars(extend("x-max-bytes" = 1024))]
+    pub cursor: Option<String>,
 }
 
 /// Handoffs, newest first.
@@ -264,12 +269,15 @@ pub struct Handoff {
     pub automatic: bool,
 }
 
+/// The newest first, behind which come the automatic ones.
+const ORDER: Order = Order::By(&["automatic", "created_at", "id"]);
+
 impl Operation for ReadHandoff {
     type Output = HandoffList;
     const META: Meta = Meta::read("read_handoff")
         .at(&["POST /handoffs/read", "POST /handoff/read", "GET /handoffs/latest"])
         .recorded_as("read_handoff")
-        .tool(Tool::named("read_handoff"));
+        .tool(Tool::named("read_handoff").pages(ORDER));
 
     fn example() -> Value {
         json!({ "agent_name": "claude-1", "limit": 1 })
@@ -277,6 +285,10 @@ impl Operation for ReadHandoff {
 
     async fn run(self, cx: Context<'_>) -> Result<HandoffList> {
         let limit = Limit::new(self.limit);
+        let after: Option<(bool, Timestamp, Uuid)> =
+            read_cursor(self.cursor.as_deref(), "body", |values| {
+                Some((values.next()?, values.next()?, values.next()?))
+            })?;
         let agent_name = match non_empty(self.agent_name.as_deref()) {
             Some(CALLER) => Some(cx.caller.agent_id.as_str()),
             agent_name => agent_name,
@@ -291,7 +303,9 @@ impl Operation for ReadHandoff {
                 relevant_files as "relevant_files!: List", created_at as "created_at!: Timestamp",
                 content as "content!: Json<Map<String, Value>>", agent_id = $3 as "own!",
                 is_automatic as "automatic!"
-            from read_handoffs($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10)
+            from list_handoffs(
+                $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11, $12, $13
+            )
             "#,
             cx.caller.workspace,
             cx.request.id,
@@ -303,10 +317,13 @@ impl Operation for ReadHandoff {
             agent_name,
             limit.shown(),
             json!({ "agent_name": self.agent_name, "limit": self.limit }),
+            after.map(|(is_automatic, _, _)| is_automatic),
+            after.map(|(_, created_at, _)| created_at) as Option<Timestamp>,
+            after.map(|(_, _, id)| id),
         )
         .fetch_all(cx.db)
         .await?;
-        let (handoffs, page) = limit.cut(handoffs);
+        let (handoffs, page) = limit.cut_in_order(handoffs, ORDER, self.cursor.as_deref());
         Ok(HandoffList { handoffs, page })
     }
 }

@@ -38,12 +38,24 @@ begin
 end
 $$;
 
+-- Whether a handoff comes after another one in the order in which they are read.
+create or replace function is_handoff_after(
+    is_automatic boolean, created_at timestamptz, id uuid,
+    other_is_automatic boolean, other_created_at timestamptz, other_id uuid
+) returns boolean language sql immutable parallel safe as $$
+    select case when is_automatic = other_is_automatic
+        then (created_at, id) < (other_created_at, other_id)
+        else is_automatic end
+$$;
+
 -- Returns the newest handoffs of one agent, or of all agents (null), and records that they were read.
 -- Automatic ones come after all others, however new they are: they tell nothing about the work.
 -- Returns up to one more than `in_limit`: the extra row tells the service that there are more.
--- `in_parameters` is for the audit row.
-create or replace function read_handoffs(
-    in_workspace text, cx request, in_agent_id text, in_limit bigint, in_parameters jsonb
+-- `in_parameters` is for the audit row. With `in_after_id`, only the handoffs after that one, whose values
+-- of the other columns of the order are given too.
+create or replace function list_handoffs(
+    in_workspace text, cx request, in_agent_id text, in_limit bigint, in_parameters jsonb,
+    in_after_automatic boolean, in_after_created_at timestamptz, in_after_id uuid
 ) returns setof handoff language plpgsql as $$
 declare
     found_count bigint;
@@ -52,10 +64,16 @@ begin
     if in_agent_id is null then
         return query
         select * from handoff h where h.workspace = in_workspace
+            and (in_after_id is null or is_handoff_after(
+                h.is_automatic, h.created_at, h.id, in_after_automatic, in_after_created_at,
+                in_after_id))
         order by h.is_automatic, h.created_at desc, h.id desc limit in_limit + 1;
     else
         return query
         select * from handoff h where h.workspace = in_workspace and h.agent_id = in_agent_id
+            and (in_after_id is null or is_handoff_after(
+                h.is_automatic, h.created_at, h.id, in_after_automatic, in_after_created_at,
+                in_after_id))
         order by h.is_automatic, h.created_at desc, h.id desc limit in_limit + 1;
     end if;
     get diagnostics found_count = row_count;

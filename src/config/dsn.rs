@@ -1,6 +1,6 @@
 //! Connection strings as they come out of files, dashboards and other programs: what is wrong with one, and
 //! which of its parameters have no effect here. Neither ever repeats a secret.
-use std::net::IpAddr;
+use std::{io::ErrorKind, net::IpAddr};
 
 use sqlx::postgres::PgConnectOptions;
 
@@ -32,6 +32,13 @@ const READ: [&str; 18] = [
     "application_name",
     "options",
 ];
+
+/// The parameters that name a file.
+const FILES: [&str; 7] =
+    ["sslrootcert", "ssl-root-cert", "ssl-ca", "sslcert", "ssl-cert", "sslkey", "ssl-key"];
+
+/// The beginning of a certificate or key in PEM form.
+const PEM: &str = "-----BEGIN";
 
 /// Parameters of other programs, each with what the operator can do instead.
 const HINTS: [(&str, &str); 11] = [
@@ -71,6 +78,9 @@ pub(super) fn parse_dsn(text: &str) -> Result<Dsn, String> {
         let (name, value) = (decoded(name)?, decoded(value)?);
         if READ.contains(&name.as_str()) || name.starts_with("options[") {
             check_parameter(&name, &value)?;
+            if FILES.contains(&name.as_str()) && uses_tls(query) {
+                check_file(&name, &value)?;
+            }
             if name.starts_with("ssl") && value.eq_ignore_ascii_case("allow") {
                 warnings.push(NEVER_TLS.to_owned());
             }
@@ -164,6 +174,33 @@ fn check_parameter(name: &str, value: &str) -> Result<(), String> {
     }
 }
 
+/// Whether a connection with these parameters can use TLS.
+fn uses_tls(query: &str) -> bool {
+    !query.split('&').any(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        ["sslmode", "ssl-mode"].contains(&name) && value.eq_ignore_ascii_case("disable")
+    })
+}
+
+/// Checks a file of certificates or of a key, which the driver would only miss at the first connection, and
+/// without its name. The text of the file itself is accepted too.
+fn check_file(name: &str, value: &str) -> Result<(), String> {
+    if value.trim_start().starts_with(PEM) {
+        return Ok(());
+    }
+    let problem = match std::fs::read(value) {
+        Ok(bytes) if bytes.windows(PEM.len()).any(|part| part == PEM.as_bytes()) => return Ok(()),
+        Ok(_) => "has no certificate or key in PEM form",
+        Err(error) if error.kind() == ErrorKind::NotFound => "does not exist",
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            "cannot be read with the permissions of this process"
+        }
+        Err(_) => "cannot be read",
+    };
+    let path = value.escape_debug();
+    Err(format!("{name} to be the path of a file in PEM form, but `{path}` {problem}"))
+}
+
 /// Returns the warning about a parameter that has no effect, with what to do instead where that is known.
 fn passed_over(name: &str) -> String {
     let shown = if is_word(name) { name } else { "(unreadable)" };
@@ -221,6 +258,24 @@ mod tests {
             let text = problem(&format!("postgres://u@h/d?{parameter}"));
             assert!(text.contains(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_named_with_its_parameter() {
+        for parameter in FILES {
+            let text = problem(&format!("postgres://u@h/d?{parameter}=/nonexist"));
+            let expected = "to be the path of a file in PEM form, but `/nonexist` does not exist";
+            assert_eq!(text, format!("{parameter} {expected}"));
+        }
+        let text =
+            problem("postgres://u:s3cret@h/d?sslmode=verify-full&sslrootcert=/proc/self/stat");
+        assert!(
+            text.ends_with("`/proc/self/stat` has no certificate or key in PEM form"),
+            "{text}"
+        );
+        let text = problem("postgres://u@h/d?sslrootcert=/");
+        assert!(text.ends_with("`/` cannot be read"), "{text}");
+        assert!(parse_dsn("postgres://u@h/d?sslmode=disable&sslrootcert=/nonexist").is_ok());
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Answers of operations as MCP clients get them: marked where they contain untrusted text, and cut where
 //! they are too large.
 use rmcp::model::{CallToolResult, ContentBlock, MetaObject};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
-    bounds::{self, MAX_BYTES, fit_lines},
-    form::OfferedTool,
+    bounds::{self, Listing, MAX_BYTES, fit_lines},
+    form::{CURSOR, OfferedTool},
 };
 use crate::{
     operation::{McpResource, Registered, untrusted_paths},
@@ -21,15 +21,19 @@ const UNTRUSTED_META: &str = "agent-coordinator/untrusted";
 /// The member of an answer that lists them. Some clients show the model only the structured content.
 const UNTRUSTED: &str = "untrusted";
 
+/// A longer cursor is not repeated in the hint, in bytes.
+const MAX_SHOWN_CURSOR: usize = 300;
+
 /// Converts the answer of an operation into the result of its tool. Where it contains untrusted text, the
 /// result says so, to the model and to the client. Where it was cut, it says how to go on; `hint` is what else
 /// the client should know.
 pub(super) fn tool_result(
     tool: &OfferedTool,
+    arguments: &Map<String, Value>,
     mut body: Value,
     hint: Option<String>,
 ) -> CallToolResult {
-    let cut = bounds::fit(&mut body);
+    let cut = bounds::fit(&mut body, tool.form.listing(arguments));
     let mut paths = untrusted_paths(&tool.operation.output, &body);
     if body.is_array() {
         paths.iter_mut().for_each(|path| path.insert_str(0, "result"));
@@ -37,7 +41,11 @@ pub(super) fn tool_result(
     let (mut marks, mut hints) = (json!({}), Vec::new());
     if !cut.is_nothing() {
         marks["truncated"] = json!(true);
-        hints.push(format!("{}: {}", cut.words(), how_to_go_on(tool)));
+        let next = cut.next_cursor.as_deref().or_else(|| body["next_cursor"].as_str());
+        hints.push(format!("{}: {}", cut.words(), how_to_go_on(tool, next)));
+        if let Some(next) = next {
+            marks["next_cursor"] = json!(next);
+        }
     }
     hints.extend(hint);
     if !hints.is_empty() {
@@ -80,16 +88,29 @@ fn marked(mut body: Value, marks: &Value) -> Value {
     body
 }
 
-/// Returns what a model can do to see the rest of an answer.
-fn how_to_go_on(tool: &OfferedTool) -> String {
+/// Returns what a model can do to see the rest of an answer. `next` is the cursor of the entries that follow.
+fn how_to_go_on(tool: &OfferedTool, next: Option<&str>) -> String {
     let meta = &tool.operation.meta;
-    let filters: Vec<_> = tool.form.filters().map(|argument| format!("`{argument}`")).collect();
     let mut text = format!("an answer has at most {MAX_BYTES} bytes");
     if !meta.is_pure_read() {
         return text + "; the HTTP API and coord show it in full";
     }
-    if !filters.is_empty() {
-        text += &format!(", so ask for less with {}", filters.join(", "));
+    match next {
+        Some(next) if next.len() <= MAX_SHOWN_CURSOR => {
+            let cursor = json!({ CURSOR: next });
+            text += &format!("; for the entries that follow, repeat the call with {cursor}");
+        }
+        Some(_) => {
+            text += "; for the entries that follow, repeat the call with `next_cursor` as `cursor`";
+        }
+        None if tool.form.can_continue() => text += "; no entries follow",
+        None => {
+            let filters = tool.form.filters().map(|argument| format!("`{argument}`"));
+            let filters: Vec<_> = filters.collect();
+            if !filters.is_empty() {
+                text += &format!(", so ask for less with {}", filters.join(", "));
+            }
+        }
     }
     match meta.routes.first() {
         Some(route) => text + &format!("; the HTTP route {route} answers in full"),
@@ -101,7 +122,7 @@ fn how_to_go_on(tool: &OfferedTool) -> String {
 pub(super) fn failure(error: &Error, request_id: &str) -> CallToolResult {
     let mut body = with_status(error.status().as_u16(), error.body(request_id));
     // An issue repeats its input, which can be large.
-    bounds::fit(&mut body);
+    bounds::fit(&mut body, Listing::default());
     let mut result = CallToolResult::error(vec![ContentBlock::text(body.to_string())]);
     result.structured_content = Some(body);
     result

@@ -10,7 +10,12 @@ use super::{
 };
 use crate::{
     operation::input::keywords::{inner_schema, kind, required},
-    values::{Issue, issue::value_error, limits::MAX_LIST_ITEMS, nearest},
+    values::{
+        Issue,
+        issue::{Problem, value_error},
+        limits::MAX_LIST_ITEMS,
+        nearest,
+    },
 };
 
 /// The kind of the issue of an unknown member.
@@ -22,6 +27,11 @@ const MAX_TOLD: usize = 20;
 /// How many bytes of a key a hint repeats, and how many bytes a hint has.
 const MAX_TOLD_BYTES: usize = 256;
 const MAX_HINT_BYTES: usize = 1_000;
+/// The keyword of a vocabulary that is closed over MCP and open over HTTP, as its contract says.
+const WORDS: &str = "x-words";
+
+/// A longer text is not repeated in the issue about it, in bytes.
+const MAX_REPEATED: usize = 200;
 
 /// Texts that stand for nothing where no text is asked for.
 const NOTHING: [&str; 5] = ["null", "none", "None", "undefined", "nil"];
@@ -55,9 +65,9 @@ impl Findings {
     /// Returns what a client should know about keys that no path is spelled like.
     pub(super) fn hint(self) -> Option<String> {
         match self.odd_key? {
-            (text, 1) => Some(shortened(&text, MAX_HINT_BYTES)),
+            (text, 1) => Some(shortened(&text, MAX_HINT_BYTES, None)),
             (text, count) => {
-                let text = shortened(&text, MAX_HINT_BYTES);
+                let text = shortened(&text, MAX_HINT_BYTES, None);
                 Some(format!("{text} (and {} more such keys)", count - 1))
             }
         }
@@ -89,13 +99,17 @@ pub(super) fn normalize(
 ) {
     let schema = inner_schema(schema);
     read_text(schema, value);
+    if let Some(problem) = problem_of(schema, value) {
+        findings.add(|| Issue::new(problem, path, value));
+        return;
+    }
     match value {
         Value::String(text) if schema["format"] == "lock-key" => {
             match lock_key(text, findings.odd_keys) {
                 Ok(taken) => {
                     if let Some(refusal) = taken.oddity {
                         findings.add_odd_key(|| {
-                            let text = shortened(text, MAX_TOLD_BYTES);
+                            let text = shortened(text, MAX_TOLD_BYTES, None);
                             format!(
                                 "`{text}` was taken as the key that it is. For a file: {refusal}"
                             )
@@ -166,7 +180,7 @@ pub(super) fn is_absent(schema: &Value, value: &mut Value) -> bool {
     if let Value::Array(items) = value {
         items.retain(|item| !is_blank(item));
     }
-    let is_text = kind(schema) == "string" && schema.get("enum").is_none();
+    let is_text = kind(schema) == "string" && known_words(schema).is_none();
     match value {
         Value::Array(items) => items.is_empty(),
         Value::String(text) if !is_text && !kind(schema).is_empty() => {
@@ -179,6 +193,46 @@ pub(super) fn is_absent(schema: &Value, value: &mut Value) -> bool {
 /// Whether a value is null or a text without a visible character.
 pub(super) fn is_blank(value: &Value) -> bool {
     value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty())
+}
+
+/// Whether a required text of this schema must not be blank. A word of a vocabulary, and a text with a format,
+/// have checks of their own.
+pub(super) fn must_have_text(schema: &Value) -> bool {
+    let schema = inner_schema(schema);
+    kind(schema) == "string" && schema.get("format").is_none() && known_words(schema).is_none()
+}
+
+/// Returns the problem of a text that is not taken, where the check of the input would accept it or would not
+/// say what to send instead.
+fn problem_of(schema: &Value, value: &Value) -> Option<Problem> {
+    let text = value.as_str().filter(|text| !text.trim().is_empty())?;
+    if kind(schema) == "array" && !NOTHING.contains(&text.trim()) {
+        let remedy = list_meant(schema, text);
+        return Some(("list_type", format!("Input should be a valid list: {remedy}")));
+    }
+    let words = schema.get(WORDS).and(known_words(schema))?;
+    let is_known = words.contains(&text);
+    (!is_known).then(|| ("enum", format!("Input should be one of {}", words.join(", "))))
+}
+
+/// Returns the list that a text was probably meant as, in words.
+fn list_meant(schema: &Value, text: &str) -> String {
+    if !is_list_of_texts(schema) {
+        return "send a JSON list".to_owned();
+    }
+    let inner = text.trim().trim_matches(['[', ']']);
+    let members = inner.split(',').map(|it| it.trim().trim_matches(['\'', '"']));
+    let members: Vec<_> = members.filter(|it| !it.is_empty()).collect();
+    match text.len() <= MAX_REPEATED && !members.is_empty() {
+        true => format!("send {}, or {} for one text", json!(members), json!([text])),
+        false => "send each text as a member of its own".to_owned(),
+    }
+}
+
+/// Returns the words of a closed vocabulary. Over MCP, that of the keyword [`WORDS`] is closed too.
+pub(super) fn known_words(schema: &Value) -> Option<Vec<&str>> {
+    let words = schema.get("enum").or_else(|| schema.get(WORDS))?.as_array()?;
+    Some(words.iter().filter_map(Value::as_str).filter(|word| !word.is_empty()).collect())
 }
 
 /// Takes a list, an object or a truth value that was sent as text, and a single value for a list.
@@ -202,31 +256,36 @@ fn read_text(schema: &Value, value: &mut Value) {
     }
 }
 
-/// Returns the list that a text holds as JSON, else the text as the only one of a list of texts. Names with
-/// commas between them are left alone: whether they are one text cannot be known.
+/// Returns the list that a text holds as JSON, else the text as the only one of a list of texts. A list that is
+/// not JSON, and names with commas between them, are left alone: whether they are one text cannot be known.
 fn list_of(schema: &Value, text: &str) -> Option<Value> {
     let (text, items) = (text.trim(), inner_schema(&schema["items"]));
-    if text.starts_with(['[', '{']) {
-        return match parsed(text)? {
-            list @ Value::Array(_) => Some(list),
-            object if kind(items) == "object" => Some(json!([object])),
-            _ => None,
-        };
+    let is_path = items["format"] == "lock-key";
+    match parsed(text) {
+        Some(list @ Value::Array(_)) => return Some(list),
+        Some(object @ Value::Object(_)) if ["object", ""].contains(&kind(items)) => {
+            return Some(json!([object]));
+        }
+        Some(Value::Object(_)) if !is_path => return None,
+        _ => {}
     }
+    let is_list = text.starts_with('[') && text.ends_with(']');
     let is_names = |text: &str| {
         text.contains(',') && text.split(',').all(|name| !name.trim().contains(char::is_whitespace))
     };
-    let is_text = ["string", ""].contains(&kind(items)) && !NOTHING.contains(&text);
-    let is_path = items["format"] == "lock-key";
-    (is_text && !text.is_empty() && (is_path || !is_names(text))).then(|| json!([text]))
+    let is_text = is_list_of_texts(schema) && !NOTHING.contains(&text);
+    let is_split = !is_path && (is_list || is_names(text));
+    (is_text && !text.is_empty() && !is_split).then(|| json!([text]))
+}
+
+fn is_list_of_texts(schema: &Value) -> bool {
+    ["string", ""].contains(&kind(inner_schema(&schema["items"])))
 }
 
 /// Returns the word of a closed vocabulary that a text spells in other letters.
 fn word_of(schema: &Value, text: &str) -> Option<Value> {
-    let words = schema["enum"].as_array()?;
-    let same =
-        |word: &&Value| word.as_str().is_some_and(|word| word.eq_ignore_ascii_case(text.trim()));
-    words.iter().find(same).cloned()
+    let words = known_words(schema)?;
+    words.iter().find(|word| word.eq_ignore_ascii_case(text.trim())).map(|word| json!(word))
 }
 
 fn parsed(text: &str) -> Option<Value> {
@@ -262,6 +321,7 @@ mod tests {
                 "limit": { "type": "integer", "default": 5 },
                 "scope": { "type": "string", "enum": ["own", "workspace"] },
                 "note": { "type": ["string", "null"] },
+                "state": { "type": ["string", "null"], "x-words": ["active", "idle"] },
                 "needs": { "anyOf": [{ "type": "object", "properties": {
                     "min_trust": { "type": ["integer", "null"] },
                     "archetype": { "type": ["string", "null"] },
@@ -293,6 +353,10 @@ mod tests {
             (json!({ "ids": { "key": "a.rs" } }), json!({ "ids": [{ "key": "a.rs" }] })),
             (json!({ "any": "[{\"a\": 1}]" }), json!({ "any": [{ "a": 1 }] })),
             (json!({ "any": "go on" }), json!({ "any": ["go on"] })),
+            (json!({ "any": "{\"a\": 1}" }), json!({ "any": [{ "a": 1 }] })),
+            (json!({ "tags": "[WIP] parser" }), json!({ "tags": ["[WIP] parser"] })),
+            (json!({ "tags": "{a b" }), json!({ "tags": ["{a b"] })),
+            (json!({ "state": "IDLE" }), json!({ "state": "idle" })),
             (json!({ "extra": "{\"a\": 1}" }), json!({ "extra": { "a": 1 } })),
             (json!({ "done": "True" }), json!({ "done": true })),
             (json!({ "done": " FALSE" }), json!({ "done": false })),
@@ -322,8 +386,6 @@ mod tests {
     #[test]
     fn the_rest_is_left_as_it_is() {
         for sent in [
-            json!({ "tags": "rust, python" }),
-            json!({ "tags": "['a', 'b']" }),
             json!({ "tags": 5 }),
             json!({ "extra": "{'a': 1}" }),
             json!({ "extra": "[1]" }),
@@ -332,6 +394,24 @@ mod tests {
         ] {
             assert_eq!(normalized(sent.clone()), (sent, Vec::new()));
         }
+    }
+
+    #[test]
+    fn what_is_not_taken_is_refused_with_what_to_send() {
+        for (sent, kind, text) in [
+            (json!({ "tags": "a, b" }), "list_type", r#"send ["a","b"], or ["a, b"] for one"#),
+            (json!({ "tags": "['a','b']" }), "list_type", r#"send ["a","b"], or ["#),
+            (json!({ "tags": "{\"a\": 1}" }), "list_type", "send [\"{"),
+            (json!({ "tags": "a,".repeat(200) }), "list_type", "send each text as a member"),
+            (json!({ "ids": "a" }), "list_type", "send a JSON list"),
+            (json!({ "state": "open" }), "enum", "one of active, idle"),
+        ] {
+            let (left, issues) = normalized(sent.clone());
+            assert_eq!((left, issues.len()), (sent, 1));
+            assert_eq!(issues[0].kind, kind);
+            assert!(issues[0].msg.contains(text), "{}", issues[0].msg);
+        }
+        assert_eq!(normalized(json!({ "state": " " })), (json!({}), Vec::new()));
     }
 
     #[test]

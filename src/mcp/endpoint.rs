@@ -264,6 +264,9 @@ fn accept_both_types(headers: &mut HeaderMap) {
     }
 }
 
+/// Why a request is refused whose `Accept` includes no form of JSON.
+const NOT_JSON: &str = "Accept: expected application/json, alone or with other types, or no such header: answers are JSON";
+
 /// Converts a failure that the library answers as plain text into JSON, like every other failure.
 async fn failure_as_json(response: Response) -> Response {
     let content = response.headers().get(header::CONTENT_TYPE);
@@ -279,6 +282,9 @@ async fn failure_as_json(response: Response) -> Response {
     if text.contains("Unsupported MCP-Protocol-Version") {
         let known: Vec<_> = ProtocolVersion::KNOWN_VERSIONS.iter().map(|it| it.as_str()).collect();
         text.push_str(&format!("; expected one of {}", known.join(", ")));
+    }
+    if status == StatusCode::NOT_ACCEPTABLE {
+        NOT_JSON.clone_into(&mut text);
     }
     parts.headers.remove(header::CONTENT_TYPE);
     parts.headers.remove(header::CONTENT_LENGTH);

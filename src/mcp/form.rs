@@ -5,7 +5,11 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::{
-    arguments::{Findings, UNKNOWN, is_absent, is_blank, is_closed, normalize, unknown},
+    arguments::{
+        Findings, UNKNOWN, is_absent, is_blank, is_closed, known_words, must_have_text, normalize,
+        unknown,
+    },
+    bounds::Listing,
     paths::OddKeys,
 };
 use crate::{
@@ -23,6 +27,9 @@ use crate::{
 
 /// The place of arguments in the path of an issue.
 pub(super) const ARGUMENTS: &str = "arguments";
+
+/// The argument that continues a list.
+pub(super) const CURSOR: &str = "cursor";
 
 /// An operation that is offered as a tool.
 pub(super) struct OfferedTool {
@@ -148,8 +155,7 @@ impl ToolForm {
                 let property = &schema["properties"][&member.name];
                 let mut path = vec![json!(ARGUMENTS), json!(member.name)];
                 normalize(property, &mut value, &mut path, &mut findings);
-                if member.is_required && self.tool.must_have_text(&member.name) && is_blank(&value)
-                {
+                if member.is_required && must_have_text(property) && is_blank(&value) {
                     findings.add(|| Issue::new(value_error(NOT_BLANK), &path, &value));
                 }
                 (member.is_required || !is_absent(property, &mut value)).then_some(value)
@@ -194,6 +200,22 @@ impl ToolForm {
                 );
                 Issue::new((UNKNOWN, text), &path(), value)
             });
+        }
+    }
+
+    /// Whether the tool answers a list that the argument `cursor` continues.
+    pub(super) fn can_continue(&self) -> bool {
+        self.tool.order.is_some()
+    }
+
+    /// Returns how the list in the answer of a call is continued.
+    pub(super) fn listing<'a>(&self, arguments: &'a Map<String, Value>) -> Listing<'a> {
+        let start = arguments.get(CURSOR).and_then(Value::as_str).map(str::trim);
+        Listing {
+            order: self.tool.order,
+            start: start.filter(|start| !start.is_empty()),
+            has_limit: self.arguments().any(|argument| argument == "limit"),
+            whole: self.tool.whole,
         }
     }
 
@@ -266,6 +288,7 @@ fn concise(schema: &Value) -> Value {
         members.insert("format".to_owned(), json!("date-time"));
     }
     let is_closed = is_closed(&json!(members));
+    let known = known_words(&json!(members)).map(|words| json!(words));
     members.retain(|keyword, value| match keyword.as_str() {
         // Clients know this format. Some refuse a schema with any other one.
         "format" => value == "date-time",
@@ -273,6 +296,9 @@ fn concise(schema: &Value) -> Value {
         "title" | "minLength" | "minItems" | "maxItems" | "additionalProperties" => false,
         keyword => !keyword.starts_with("x-"),
     });
+    if let Some(words) = known {
+        members.insert("enum".to_owned(), words);
+    }
     if let Some(items) = members.get_mut("items") {
         *items = concise(items);
         // Some clients refuse a schema of a list without a type of its items. Any value is taken.

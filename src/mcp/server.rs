@@ -102,7 +102,7 @@ impl ServerHandler for Server {
         let result = match request.run(&cx, headers, operation, input).await? {
             Ok(body) => {
                 let hint = form.hint(&operation.input, &arguments);
-                tool_result(tool, form.tool_answer(body), hint)
+                tool_result(tool, &arguments, form.tool_answer(body), hint)
             }
             Err(Error::Invalid(issues)) => {
                 failure(&Error::Invalid(form.issues(issues, &arguments)), &request.info.id)

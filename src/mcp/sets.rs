@@ -172,8 +172,8 @@ impl ToolSets {
             let set = SETS.iter().find(|(_, names)| names.contains(&name));
             let set = set.map_or(ALL, |(set, _)| set);
             return format!(
-                "the tool `{name}` is not offered at this URL: it is in the set `{set}`; connect to \
-                 /mcp?tools={DEFAULT},{set}"
+                "the tool `{name}` is not offered here: it is in the set `{set}`; connect to \
+                 /mcp?tools={DEFAULT},{set}, or start `coord mcp --tools {DEFAULT},{set}`"
             );
         }
         match nearest(name, self.0.iter().map(|tool| tool.name())) {

@@ -40,6 +40,7 @@ pub(super) async fn authorize(
     let named = caller.session_id.take();
     caller.session_id = find_session(db, &services.config, &call.claims, agent, named).await?;
     caller.connection_id.clone_from(&call.claims.connection_id);
+    caller.door = call.claims.door;
     record_caller(&caller.agent_id, target);
     call.request.log.set_agent(&caller.agent_id);
     if let Some(key) = call.key {

@@ -35,6 +35,12 @@ pub trait Operation: DeserializeOwned + JsonSchema + Send + 'static {
         false
     }
 
+    /// Whether a request that waits after this answer waits for another session of its own agent. Over MCP,
+    /// such a request is answered at once: the agent cannot go on before its own call ends.
+    fn waits_for_itself(_answer: &Self::Output) -> bool {
+        false
+    }
+
     /// Whether an answer reports a change of state. Only such answers are stored for an idempotency key.
     /// A refusal is decided again when the request is repeated.
     fn took_effect(_answer: &Self::Output) -> bool {

@@ -16,10 +16,10 @@ use super::{
     reply::Reply,
     request::Call,
     services::Services,
-    waiting::{RunOutcome, Wait, WaitingRequest},
+    waiting::{NextStep, RunOutcome, Wait, WaitingRequest},
 };
 use crate::{
-    access::Caller,
+    access::{Caller, Door},
     database::{self, Db},
     values::{Error, Result},
 };
@@ -157,8 +157,13 @@ fn run_waiting<'a, O: Operation>(
 ) -> BoxFuture<'a, Result<RunOutcome<Reply>>> {
     Box::pin(async move {
         let (reply, caller) = run::<O>(call, input, Some(wait), has_begun).await?;
-        let waiting_caller = reply.should_wait.then_some(caller);
-        Ok((reply, waiting_caller))
+        let gives_up = call.claims.door == Door::Mcp && reply.waits_for_itself;
+        let next = match reply.should_wait {
+            true if gives_up => NextStep::GiveUp,
+            true => NextStep::Wait(caller),
+            false => NextStep::Answer,
+        };
+        Ok((reply, next))
     })
 }
 

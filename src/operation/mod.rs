@@ -44,5 +44,6 @@ pub use definition::Operation;
 pub use meta::Meta;
 pub use registry::{Operations, Registered};
 pub use resource::McpResource;
+pub(crate) use tool::Whole;
 pub use tool::{IDENTITY_MEMBERS, Tool};
 pub use waiting::{Poll, Waiter};

@@ -18,6 +18,8 @@ pub(crate) struct Reply {
     pub(super) changed_standing: Option<(String, String)>,
     /// Whether a request that can wait does so instead of being sent this answer.
     pub(super) should_wait: bool,
+    /// Whether such a request would wait for its own agent.
+    pub(super) waits_for_itself: bool,
     /// What a cancellation of the request takes back, where its client can cancel it.
     pub(super) taken: Option<Value>,
 }
@@ -36,13 +38,21 @@ impl Reply {
             replayed: false,
             changed_standing: changed.map(|id| (caller.workspace.clone(), id.to_owned())),
             should_wait: O::should_wait(answer),
+            waits_for_itself: O::waits_for_itself(answer),
             taken: wait.filter(|wait| wait.can_be_cancelled).and_then(|_| O::taken(answer)),
         })
     }
 
     /// Creates the reply to a repeated request.
     pub(super) fn stored(body: String) -> Self {
-        Self { body, replayed: true, changed_standing: None, should_wait: false, taken: None }
+        Self {
+            body,
+            replayed: true,
+            changed_standing: None,
+            should_wait: false,
+            waits_for_itself: false,
+            taken: None,
+        }
     }
 
     /// Whether members can be added to the body: it is an object and not a list.

@@ -3,7 +3,7 @@
 //! The arguments of a tool are the members of the operation's input, without those that name the caller.
 //! A [`Tool`] only says which members are left out, renamed, or given another default.
 
-use crate::access::IdentityMode;
+use crate::{access::IdentityMode, values::Order};
 
 /// The members of an input that name the caller. Over MCP, the key and the headers do.
 pub const IDENTITY_MEMBERS: [&str; 3] = ["agent_id", "agent_type", "session_id"];
@@ -21,14 +21,27 @@ pub struct Tool {
     pub(crate) renamed: &'static [(&'static str, &'static str)],
     /// Members with the defaults of their arguments, as JSON.
     pub(crate) defaults: &'static [(&'static str, &'static str)],
-    /// Required members whose text must not be blank.
-    pub(crate) filled: &'static [&'static str],
     /// What the tool expects where it refuses a call for one of these reasons.
     pub(crate) remedies: &'static [(&'static str, &'static str)],
     /// Members that the answer of the tool always has and that the route omits.
     pub(crate) added: &'static [&'static str],
     /// Whether the tool takes the key of an existing lock in any spelling.
     pub(crate) takes_any_key: bool,
+    /// The order of the list in the answer, which the argument `cursor` continues.
+    pub(crate) order: Option<Order>,
+    /// The call that returns one entry of that list whole.
+    pub(crate) whole: Option<Whole>,
+}
+
+/// A call that returns one entry of a list whole.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Whole {
+    /// The tool.
+    pub(crate) tool: &'static str,
+    /// Its argument that selects the entry.
+    pub(crate) argument: &'static str,
+    /// The member of the entry that is the value of the argument.
+    pub(crate) member: &'static str,
 }
 
 impl Tool {
@@ -40,10 +53,11 @@ impl Tool {
             shown: &[],
             renamed: &[],
             defaults: &[],
-            filled: &[],
             remedies: &[],
             added: &[],
             takes_any_key: false,
+            order: None,
+            whole: None,
         }
     }
 
@@ -71,12 +85,6 @@ impl Tool {
         self
     }
 
-    /// Refuses a call in which the text of one of these required members is blank.
-    pub const fn filled(mut self, members: &'static [&'static str]) -> Self {
-        self.filled = members;
-        self
-    }
-
     /// Says what is expected, in the member `expected` of a refusal: reason, text.
     pub const fn remedies(mut self, texts: &'static [(&'static str, &'static str)]) -> Self {
         self.remedies = texts;
@@ -96,16 +104,28 @@ impl Tool {
         self
     }
 
+    /// Answers a list in this order, which the argument `cursor` continues.
+    pub(crate) const fn pages(mut self, order: Order) -> Self {
+        self.order = Some(order);
+        self
+    }
+
+    /// Names the call that returns one entry of the list whole: tool, argument, member of the entry.
+    pub const fn whole(
+        mut self,
+        tool: &'static str,
+        argument: &'static str,
+        member: &'static str,
+    ) -> Self {
+        self.whole = Some(Whole { tool, argument, member });
+        self
+    }
+
     /// Whether a member of the input is not an argument, for an operation with this identity mode.
     pub fn hides(&self, identity: IdentityMode, member: &str) -> bool {
         let names_caller =
             identity != IdentityMode::HeadersOnly && IDENTITY_MEMBERS.contains(&member);
         self.hidden.contains(&member) || (names_caller && !self.shown.contains(&member))
-    }
-
-    /// Whether the text of a required member must not be blank.
-    pub(crate) fn must_have_text(&self, member: &str) -> bool {
-        self.filled.contains(&member)
     }
 
     /// Returns the name of the argument of a member.

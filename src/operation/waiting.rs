@@ -67,8 +67,19 @@ pub(super) struct WaitingRequest<'a> {
     pub(super) can_be_cancelled: bool,
 }
 
-/// The answer of one run, with the caller where the request should wait instead of being sent the answer.
-pub(super) type RunOutcome<T> = (T, Option<Caller>);
+/// The answer of one run, and what follows it.
+pub(super) type RunOutcome<T> = (T, NextStep);
+
+/// What follows a run of a request that can wait.
+#[derive(Debug)]
+pub(super) enum NextStep {
+    /// Its answer is sent.
+    Answer,
+    /// The request waits for this caller.
+    Wait(Caller),
+    /// The request runs a last time, without waiting, so that it leaves the queue and its refusal is recorded.
+    GiveUp,
+}
 
 impl WaitingRequest<'_> {
     /// Runs the request, and again whenever it is ready, until its answer is one to send or the time to
@@ -79,12 +90,21 @@ impl WaitingRequest<'_> {
     ) -> Result<T> {
         let deadline = self.started + self.time_to_wait;
         self.time_limit.extend(self.time_to_wait);
+        let mut has_given_up = false;
         loop {
-            let can_wait = Instant::now() < deadline && !self.waiters.are_stopped();
+            let has_time = Instant::now() < deadline && !self.waiters.are_stopped();
+            let can_wait = has_time && !has_given_up;
             let Self { waiter_id: id, number, poll, input, can_be_cancelled, .. } = *self;
             let wait = Wait { waiter_id: id, can_wait, can_be_cancelled };
-            let (answer, waiting_caller) = run(wait).await?;
-            let Some(caller) = waiting_caller.filter(|_| can_wait) else { return Ok(answer) };
+            let (answer, next) = run(wait).await?;
+            let caller = match next {
+                NextStep::Wait(caller) if can_wait => caller,
+                NextStep::GiveUp if can_wait => {
+                    has_given_up = true;
+                    continue;
+                }
+                _ => return Ok(answer),
+            };
             let input = input.clone();
             let waiter = Waiter { id, number, caller, input, poll, can_be_cancelled };
             self.waiters.wait_until_ready(self.db, self.config, waiter, deadline).await;

@@ -1,5 +1,6 @@
 //! Small types of the domain and of the wire, and functions for texts and JSON. Uses no other room.
 mod cache;
+mod cursor;
 mod domain;
 mod error;
 pub(crate) mod issue;
@@ -15,6 +16,7 @@ mod timestamp;
 mod version;
 
 pub(crate) use cache::{Cache, Generation};
+pub(crate) use cursor::{Order, read_cursor};
 pub(crate) use error::is_lost_connection;
 pub(crate) use list_page::{Limit, ListPage};
 pub(crate) use mutex::lock;

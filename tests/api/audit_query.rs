@@ -62,7 +62,7 @@ async fn an_entry_has_every_member_and_a_query_leaves_no_entry() {
     let named = client.clone().header("x-request-id", "req-17");
     named.acquire("codex-9", "src/main.rs", json!({ "session_id": "s-1" })).await;
     let answer = client.get("/audit?operation=acquire_lock&limit=1").await.json;
-    assert_keys(&answer, &["entries", "count", "truncated", "hint"]);
+    assert_keys(&answer, &["entries", "count", "truncated", "hint", "next_cursor"]);
     assert_eq!((&answer["count"], &answer["truncated"]), (&json!(1), &json!(true)));
     assert_eq!(answer["hint"], "showing first 1; re-run with a higher limit to see more");
     let entry = &answer["entries"][0];
@@ -270,7 +270,8 @@ async fn a_query_reads_no_month_that_it_does_not_need() {
         sqlx::raw_sql(prepare).execute(&mut *db).await.expect("it runs");
         let explain = format!(
             "explain (analyze, format json)
-             execute s{n}('default', {}, {}, null, null, null, null, null, null, 4)",
+             execute s{n}('default', {}, {}, null, null, null, null, null, null, 4, null,
+                null)",
             if sql.contains("and agent_id = $2") { "'a-3'" } else { "null" },
             if sql.contains("and parameters ->> 'change_id' = $3") { "'c-0'" } else { "null" },
         );

@@ -207,7 +207,7 @@ async fn the_status_of_a_session_follows_from_its_last_heartbeat() {
     assert_eq!(listed(&client, "status=busy").await, [""; 0]);
     assert_eq!(listed(&client, "limit=1").await, seen[..1]);
     let page = client.get("/discovery/agents?limit=1").await.json;
-    assert_keys(&page, &["agents", "count", "truncated", "hint"]);
+    assert_keys(&page, &["agents", "count", "truncated", "hint", "next_cursor"]);
     assert_eq!(page["truncated"], true);
     assert_eq!(listed(&client, "limit=0").await, [""; 0]);
 }

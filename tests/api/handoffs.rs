@@ -197,7 +197,7 @@ async fn handoffs_are_found_by_writer_newest_first() {
     let ignored = json!({ "agent_id": "b", "session_id": "s", "agent_type": "t" });
     assert_eq!(summaries(ignored).await, ["4"]);
     let list = read(&client, json!({ "limit": 2 })).await;
-    assert_keys(&list, &["handoffs", "count", "truncated", "hint"]);
+    assert_keys(&list, &["handoffs", "count", "truncated", "hint", "next_cursor"]);
     assert_eq!(list["truncated"], true);
     assert_eq!(list["hint"], "showing first 2; re-run with a higher limit to see more");
     assert_eq!(service.last_audit().await["result"], json!({ "count": 2 }));

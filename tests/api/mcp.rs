@@ -440,8 +440,12 @@ async fn tools_are_offered_by_set_in_a_fixed_order() {
         let text = problem["msg"].as_str().expect("text");
         assert!(text.contains("core, locks") && text.contains("check_locks"), "{text}");
     }
-    let outside = mcp.offered("locks").failure("tools/call", json!({ "name": "get_work" })).await;
+    let outside =
+        mcp.clone().offered("locks").failure("tools/call", json!({ "name": "get_work" })).await;
     assert_eq!(outside.0, -32602, "{outside:?}");
+    let remedy = "connect to /mcp?tools=core,work, or start `coord mcp --tools core,work`";
+    let outside = mcp.failure("tools/call", json!({ "name": "cancel_work" })).await;
+    assert!(outside.1.ends_with(remedy), "{outside:?}");
 }
 
 #[tokio::test]
@@ -471,7 +475,7 @@ async fn the_guide_lists_the_tools_of_each_set() {
 const ARGUMENTS: &[(&str, &str)] = &[
     ("acquire_lock", "file_path, reason?, ttl_minutes=0, wait_seconds=0"),
     ("release_lock", "file_path, fencing_token?"),
-    ("check_locks", "file_paths?"),
+    ("check_locks", "file_paths?, cursor?"),
     ("verify_locks", "locks"),
     ("force_release_lock", "file_path, fencing_token?"),
     (
@@ -484,29 +488,33 @@ const ARGUMENTS: &[(&str, &str)] = &[
     ("complete_work", "task_id, success, result?, error_message?, claim_token?"),
     ("cancel_work", "task_id, reason?"),
     ("get_task", "task_id"),
-    ("list_work", "status?, task_type?, claimed_by?, submitted_by?, mine=false, limit=50"),
+    ("list_work", "status?, task_type?, claimed_by?, submitted_by?, mine=false, limit=50, cursor?"),
     ("remember", "event_type=\"discovery\", summary, details?, outcome?, lessons?, tags?"),
     (
         "recall",
-        "tags?, event_type?, limit=10, query?, scope=\"workspace\", min_relevance=0.0, since?",
+        "tags?, event_type?, limit=10, query?, scope=\"workspace\", min_relevance=0.0, since?, \
+         cursor?",
     ),
     (
         "write_handoff",
         "summary, completed_work?, in_progress?, decisions?, next_steps?, relevant_files?",
     ),
-    ("read_handoff", "agent_name?, limit=1"),
+    ("read_handoff", "agent_name?, limit=1, cursor?"),
     ("check_guardrails", "operation_text, file_paths?"),
     ("list_guardrail_patterns", ""),
     ("register_session", "session_id?, capabilities?, current_task?, delegated_from?, adopt=false"),
     ("heartbeat", ""),
     ("deregister_session", "session_id"),
-    ("discover_agents", "capability?, status?"),
+    ("discover_agents", "capability?, status?, limit=100, cursor?"),
     ("cleanup_dead_agents", "stale_threshold_minutes=15, dry_run=false"),
     ("get_my_profile", ""),
     ("assign_profile", "target_agent_id, profile?, suspended=false"),
     ("list_keys", ""),
     ("run_maintenance", "tasks?"),
-    ("query_audit", "agent_id?, operation?, limit=20, since?, change_id?, until?, success?"),
+    (
+        "query_audit",
+        "agent_id?, operation?, limit=20, since?, change_id?, until?, success?, cursor?",
+    ),
     ("check_policy", "operation, resource=\"\", context?"),
     ("validate_cedar_policy", "policy_text"),
     ("check_network", "domain"),

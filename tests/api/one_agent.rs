@@ -3,7 +3,7 @@
 use futures_util::future::join;
 use serde_json::{Value, json};
 
-use crate::support::{BOSS, CODEX, Client, FREE, Service, eventually, with};
+use crate::support::{BOSS, CODEX, Client, FREE, PATIENCE, Service, eventually, with};
 
 async fn post(client: &Client, path: &str, body: Value) -> Value {
     let answer = client.post(path, body).await;
@@ -279,6 +279,73 @@ async fn without_a_connection_a_call_acts_in_the_one_live_session() {
     tool(&service, &[], "deregister_session", json!({ "session_id": "s-2" })).await;
     let one = tool(&service, &[], "acquire_lock", lock("e")).await;
     assert_eq!(one["session_id"], first["session_id"], "one is left");
+}
+
+#[tokio::test]
+async fn without_a_connection_a_registration_without_a_name_is_of_the_newest_session() {
+    let service = Service::start().await;
+    for session in ["s-1", "s-2"] {
+        tool(&service, &[], "register_session", json!({ "session_id": session })).await;
+    }
+    let lock = [("x-session-id", "s-1")];
+    tool(&service, &lock, "acquire_lock", json!({ "file_path": "k" })).await;
+    for _ in 0..2 {
+        let again = tool(&service, &[], "register_session", json!({})).await;
+        assert_eq!(again["session_id"], "s-2");
+        assert_eq!(again["held_elsewhere"]["locks"][0]["session_id"], "s-1");
+    }
+    let other = [("x-agent-type", "other")];
+    let other = tool(&service, &other, "register_session", json!({})).await;
+    assert!(other["session_id"].as_str().is_some_and(|id| id.starts_with("a-")), "{other}");
+    let connection = [("mcp-session-id", "c-1")];
+    let own = tool(&service, &connection, "register_session", json!({})).await;
+    assert_ne!(own["session_id"], other["session_id"]);
+    let sessions: i64 = service.scalar("select count(*) from agent_session").await;
+    assert_eq!(sessions, 4);
+}
+
+#[tokio::test]
+async fn a_call_over_mcp_does_not_wait_for_its_own_agent() {
+    let service = Service::start().await;
+    for session in ["s-1", "s-2"] {
+        tool(&service, &[], "register_session", json!({ "session_id": session })).await;
+    }
+    let (first, second) = ([("x-session-id", "s-1")], [("x-session-id", "s-2")]);
+    let held = tool(&service, &first, "acquire_lock", json!({ "file_path": "k" })).await;
+    let waits = json!({ "file_path": "k", "wait_seconds": 50 });
+    let call = tool(&service, &second, "acquire_lock", waits.clone());
+    let refused = tokio::time::timeout(PATIENCE, call).await.expect("answered at once");
+    assert_eq!(refused["reason"], "locked_by_other_session", "{refused}");
+    assert_eq!((&refused["same_agent"], &refused["session_id"]), (&json!(true), &json!("s-1")));
+    let note = refused["note"].as_str().expect("how to go on");
+    for word in ["`s-1`", "fencing token", "`adopt`"] {
+        assert!(note.contains(word), "{note}");
+    }
+    assert_eq!(service.scalar::<i64>("select count(*) from lock_waiter").await, 0);
+    let refusals =
+        "select count(*) from audit_log where operation = 'acquire_lock' and not success";
+    assert_eq!(service.scalar::<i64>(refusals).await, 1);
+    let release = json!({ "file_path": "k", "fencing_token": held["fencing_token"] });
+    assert_eq!(tool(&service, &second, "release_lock", release).await["success"], true);
+    // A call that waits for another agent ends when a session of its own agent takes the lock.
+    let other = service.client();
+    let token = other.acquire("b", "k", json!({})).await["fencing_token"].clone();
+    let waiting = async || service.scalar::<i64>("select count(*) from lock_waiter").await;
+    let ahead = [("x-session-id", "s-1"), ("mcp-session-id", "c-1")];
+    let ahead =
+        tool(&service, &ahead, "acquire_lock", json!({ "file_path": "k", "wait_seconds": 50 }));
+    let handed_over = async {
+        eventually("it waits", waiting, |count| *count == 1).await;
+        let behind = tool(&service, &second, "acquire_lock", waits.clone());
+        let released = async {
+            eventually("both wait", waiting, |count| *count == 2).await;
+            other.release("b", "k", json!({ "fencing_token": token })).await
+        };
+        tokio::join!(behind, released).0
+    };
+    let (got, refused) = tokio::join!(ahead, handed_over);
+    assert_eq!(got["action"], "acquired", "{got}");
+    assert_eq!((&refused["same_agent"], &refused["session_id"]), (&json!(true), &json!("s-1")));
 }
 
 #[tokio::test]

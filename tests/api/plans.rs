@@ -53,7 +53,8 @@ async fn the_list_of_agents_does_not_read_sessions_that_are_over() {
         .await;
     for (status, shown) in [("null", 5), ("'active'", 5), ("'idle'", 0), ("'disconnected'", 101)] {
         let explain = format!(
-            "explain (analyze, format json) execute s('default', null, {status}, 101, '2 hours')"
+            "explain (analyze, format json)
+             execute s('default', null, {status}, 101, '2 hours', null, null, null)"
         );
         let explain = sqlx::query_scalar(sqlx::AssertSqlSafe(explain));
         let plan: Value = explain.fetch_one(&mut *db).await.expect("a plan");

@@ -19,15 +19,15 @@ async fn task(client: &Client, id: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn an_empty_unique_key_is_none() {
+async fn a_blank_unique_key_is_none() {
     let service = Service::start().await;
     let client = service.client();
     let first = submitted(&client, json!({ "unique_key": "" })).await;
-    let second = submitted(&client, json!({ "unique_key": "" })).await;
+    let second = submitted(&client, json!({ "unique_key": " " })).await;
     assert_eq!((&first["action"], &second["action"]), (&json!("created"), &json!("created")));
     assert_ne!(first["task_id"], second["task_id"]);
     assert_eq!(task(&client, &first["task_id"]).await["unique_key"], Value::Null);
-    let tasks = [work(json!({ "unique_key": "" })), work(json!({ "unique_key": "" }))];
+    let tasks = [work(json!({ "unique_key": " " })), work(json!({ "unique_key": " " }))];
     let batch = client.post("/work/submit-batch", json!({ "tasks": tasks })).await.json;
     for result in batch["results"].as_array().expect("a list") {
         assert_eq!(result["deduplicated"], false, "{batch}");

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::{
     capabilities::filter::non_empty,
     operation::{Context, Meta, Operation, Tool},
-    values::{Limit, ListPage, Result, Timestamp, list_page::default_limit},
+    values::{Limit, ListPage, Order, Result, Timestamp, list_page::default_limit, read_cursor},
 };
 
 /// See which other agents are at work, what they can do and what they are doing, before you ask for
@@ -18,12 +18,15 @@ pub struct DiscoverAgents {
     pub capability: Option<String>,
     /// Only sessions in this state: `active`, `idle` (silent for 15 minutes) or `disconnected`.
     /// Empty or absent: `active` and `idle`.
-    #[schemars(extend("x-max-bytes" = 256))]
+    #[schemars(extend("x-max-bytes" = 256, "x-words" = ["active", "idle", "disconnected"]))]
     pub status: Option<String>,
     /// Maximum number of sessions, 0 to 500. A higher value counts as 500.
     #[serde(default = "default_limit::<100>")]
     #[schemars(range(min = 0))]
     pub limit: i64,
+    /// The `next_cursor` of an earlier answer, for the sessions after it. Absent: from the first.
+    #[schemars(extend("x-max-bytes" = 1024))]
+    pub cursor: Option<String>,
 }
 
 /// Sessions, the one with the latest heartbeat first.
@@ -65,12 +68,14 @@ pub struct AgentSession {
     pub metadata: Value,
 }
 
+const ORDER: Order = Order::By(&["last_heartbeat", "agent_id", "session_id"]);
+
 impl Operation for DiscoverAgents {
     type Output = AgentList;
     const META: Meta = Meta::read("discover_agents")
         .at(&["GET /discovery/agents"])
         .open()
-        .tool(Tool::named("discover_agents").hide(&["limit"]));
+        .tool(Tool::named("discover_agents").pages(ORDER));
 
     fn example() -> Value {
         json!({ "capability": "rust" })
@@ -78,6 +83,14 @@ impl Operation for DiscoverAgents {
 
     async fn run(self, cx: Context<'_>) -> Result<AgentList> {
         let limit = Limit::new(self.limit);
+        let after: Option<(Timestamp, String, String)> =
+            read_cursor(self.cursor.as_deref(), "query", |values| {
+                Some((values.next()?, values.next()?, values.next()?))
+            })?;
+        let (last_heartbeat, agent_id, session_id) = after
+            .map_or((None, None, None), |(time, agent, session)| {
+                (Some(time), Some(agent), Some(session))
+            });
         // Two parts, one of which is skipped: the live sessions, which an index separates from the many
         // ended ones, and the disconnected ones, which an index has in this order.
         let rows = sqlx::query_as!(
@@ -96,12 +109,16 @@ impl Operation for DiscoverAgents {
                 where workspace = $1 and $3 is distinct from 'disconnected'
                     and is_session_live(ended_at, last_heartbeat_at, $5, statement_timestamp())
                     and ($2::text is null or $2 = any(capabilities))
+                    and ($6::timestamptz is null or is_session_after(
+                        last_heartbeat_at, agent_id, session_id, $6, $7, $8))
                 union all (
                     select *, 'disconnected'
                     from agent_session
                     where workspace = $1 and $3 = 'disconnected'
                         and not is_session_live(ended_at, last_heartbeat_at, $5, statement_timestamp())
                         and ($2::text is null or $2 = any(capabilities))
+                        and ($6::timestamptz is null or is_session_after(
+                        last_heartbeat_at, agent_id, session_id, $6, $7, $8))
                     order by last_heartbeat_at desc, agent_id, session_id
                     limit $4
                 )
@@ -115,10 +132,13 @@ impl Operation for DiscoverAgents {
             non_empty(self.status),
             limit.rows(),
             cx.config.session_timeout(),
+            last_heartbeat as Option<Timestamp>,
+            agent_id,
+            session_id,
         )
         .fetch_all(cx.db)
         .await?;
-        let (agents, page) = limit.cut(rows);
+        let (agents, page) = limit.cut_in_order(rows, ORDER, self.cursor.as_deref());
         Ok(AgentList { agents, page })
     }
 }

@@ -69,3 +69,12 @@ begin
         since, expires_at, session_timeout, at, ended_at, last_heartbeat_at, revived_at);
 end
 $$;
+
+-- Whether a session comes after another one in the list of sessions: the latest heartbeat is first.
+create or replace function is_session_after(
+    heartbeat timestamptz, agent_id text, session_id text,
+    other_heartbeat timestamptz, other_agent_id text, other_session_id text
+) returns boolean language sql immutable parallel safe as $$
+    select heartbeat < other_heartbeat or (heartbeat = other_heartbeat
+        and (agent_id, session_id) > (other_agent_id, other_session_id))
+$$;

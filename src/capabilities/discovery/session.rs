@@ -6,7 +6,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::{
-    access::IdentityMode,
+    access::{Door, IdentityMode},
     config::Config,
     operation::{Context, Meta, Operation, Tool, name_ports},
     values::{Result, Timestamp, limits::MAX_ID_BYTES},
@@ -176,10 +176,12 @@ impl Operation for RegisterSession {
         })
     }
 
-    async fn run(self, cx: Context<'_>) -> Result<RegisteredSession> {
+    async fn run(self, mut cx: Context<'_>) -> Result<RegisteredSession> {
         let session_id = match &cx.caller.session_id {
             Some(session_id) => session_id.clone(),
-            None => new_session_id(&cx.caller.agent_id),
+            None => find_newest_session(&mut cx)
+                .await?
+                .unwrap_or_else(|| new_session_id(&cx.caller.agent_id)),
         };
         let capabilities = self.capabilities.unwrap_or_default();
         let told = sqlx::query!(
@@ -223,6 +225,25 @@ impl Operation for RegisterSession {
             lost,
         })
     }
+}
+
+/// Returns the session that an MCP client without a connection registers if it names none: the newest live one
+/// of its agent and type. Such a client cannot be told apart from itself, so that a session of its own for each
+/// registration would only add sessions.
+async fn find_newest_session(cx: &mut Context<'_>) -> Result<Option<String>> {
+    if cx.caller.door != Door::Mcp || cx.caller.connection_id.is_some() {
+        return Ok(None);
+    }
+    let session_id = sqlx::query_scalar!(
+        "select newest_live_session($1, $2, $3, $4)",
+        cx.caller.workspace,
+        cx.caller.agent_id,
+        cx.caller.agent_type,
+        cx.config.session_timeout(),
+    )
+    .fetch_one(&mut *cx.db)
+    .await?;
+    Ok(session_id)
 }
 
 /// Returns a unique session id that begins with the agent id. A long agent id is cut, so that the

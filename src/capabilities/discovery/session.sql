@@ -88,6 +88,16 @@ begin
 end
 $$;
 
+-- Returns the live session of an agent of this type that was registered last, or null if it has none.
+create or replace function newest_live_session(
+    in_workspace text, in_agent_id text, in_agent_type text, session_timeout interval
+) returns text language sql volatile as $$
+    select s.session_id from agent_session s
+    where s.workspace = in_workspace and s.agent_id = in_agent_id and s.agent_type = in_agent_type
+        and is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, clock_timestamp())
+    order by s.started_at desc, s.session_id desc limit 1
+$$;
+
 -- Records the heartbeat of the session in which the caller acts or, where it acts in none, of all live
 -- sessions of the caller. Returns the session's id, that of the latest one where there are several, or
 -- null where there is no such session. Heartbeats have no audit row.

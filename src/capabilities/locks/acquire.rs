@@ -54,7 +54,8 @@ pub struct AcquireLock {
     #[serde(default = "default_ttl_minutes")]
     pub ttl_minutes: i64,
     /// Seconds to wait while another agent holds the lock. Waiters get the lock in the order of
-    /// arrival, and each is answered as soon as it has it. The service sets a maximum.
+    /// arrival, and each is answered as soon as it has it. The service sets a maximum. Over MCP, a
+    /// call never waits for another session of your own agent.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub wait_seconds: i64,
@@ -164,6 +165,10 @@ impl Operation for AcquireLock {
         answer.locked_by.is_some()
     }
 
+    fn waits_for_itself(answer: &Acquired) -> bool {
+        answer.same_agent == Some(true)
+    }
+
     fn took_effect(answer: &Acquired) -> bool {
         answer.success
     }
@@ -266,7 +271,13 @@ impl AcquireLock {
             _ => {
                 return Ok(Acquired {
                     same_agent: Some(is_own),
-                    note: is_own.then(|| note(row.locked_at)),
+                    note: is_own.then(|| {
+                        format!(
+                            "{}{}",
+                            note(row.locked_at),
+                            how_to_go_on(row.session_id.as_deref())
+                        )
+                    }),
                     reason: Some(row.verdict),
                     expires_at: row.expires_at,
                     locked_by: row.agent_id,
@@ -303,6 +314,16 @@ fn note(locked_at: Option<Timestamp>) -> String {
         ),
         None => format!("{holder} are ahead of this request in the queue of the lock."),
     }
+}
+
+/// Returns how an agent goes on that is refused because of another session of its own.
+fn how_to_go_on(holder: Option<&str>) -> String {
+    let Some(session_id) = holder else { return String::new() };
+    format!(
+        " It belongs to your session `{session_id}`. If that session still works, leave the lock to it. Its \
+         fencing token proves and releases the lock in any session, and register_session with `adopt` lists \
+         the token and takes over what your other sessions hold."
+    )
 }
 
 /// A call of the database function `acquire_lock`.

@@ -9,7 +9,9 @@ use crate::{
     access::TargetKind,
     capabilities::filter::non_empty,
     operation::{Context, Meta, Operation, Tool},
-    values::{Limit, ListPage, LockKey, Result, Timestamp, list_page::default_limit},
+    values::{
+        Limit, ListPage, LockKey, Order, Result, Timestamp, list_page::default_limit, read_cursor,
+    },
 };
 
 /// The maximum number of locks in the answer of `check_locks`.
@@ -28,6 +30,9 @@ pub struct ListLocks {
     #[serde(default = "default_limit::<50>")]
     #[schemars(range(min = 0))]
     pub limit: i64,
+    /// The `next_cursor` of an earlier answer, for the locks after it. Absent: from the first.
+    #[schemars(extend("x-max-bytes" = 4096))]
+    pub cursor: Option<String>,
 }
 
 /// Live locks, ordered by key.
@@ -111,6 +116,8 @@ macro_rules! live_locks {
     };
 }
 
+const ORDER: Order = Order::By(&["file_path"]);
+
 impl Operation for ListLocks {
     type Output = LockList;
     const META: Meta = Meta::read("check_locks")
@@ -126,9 +133,10 @@ impl Operation for ListLocks {
     async fn run(self, cx: Context<'_>) -> Result<LockList> {
         let limit = Limit::new(self.limit);
         let locked_by = non_empty(self.locked_by);
-        let filter = Filter { locked_by, prefix: self.prefix, keys: None };
+        let after = read_cursor(self.cursor.as_deref(), "query", |values| values.next())?;
+        let filter = Filter { locked_by, prefix: self.prefix, keys: None, after };
         let rows = list_locks(cx, &filter, limit.rows()).await?;
-        let (locks, page) = limit.cut(rows);
+        let (locks, page) = limit.cut_in_order(rows, ORDER, self.cursor.as_deref());
         Ok(LockList { locks, page })
     }
 }
@@ -139,13 +147,20 @@ impl Operation for ListLocks {
 pub struct CheckLocks {
     /// Paths or other lock keys. Absent: every lock.
     pub file_paths: Option<Vec<LockKey>>,
+    /// The `next_cursor` of an earlier answer, for the locks after it. Absent: from the first.
+    #[schemars(extend("x-max-bytes" = 4096))]
+    pub cursor: Option<String>,
 }
 
 impl Operation for CheckLocks {
     type Output = Vec<ListedLock>;
-    const META: Meta = Meta::read("check_locks")
-        .acts_on(TargetKind::File)
-        .tool(Tool::named("check_locks").takes_any_key());
+    const META: Meta = Meta::read("check_locks").acts_on(TargetKind::File).tool(
+        Tool::named("check_locks").takes_any_key().pages(ORDER).whole(
+            "check_locks",
+            "file_paths",
+            "file_path",
+        ),
+    );
 
     fn example() -> Value {
         json!({ "file_paths": ["src/main.rs"] })
@@ -154,7 +169,9 @@ impl Operation for CheckLocks {
     async fn run(self, cx: Context<'_>) -> Result<Vec<ListedLock>> {
         let keys: Option<Vec<String>> =
             self.file_paths.map(|keys| keys.iter().map(|key| key.as_str().to_owned()).collect());
-        list_locks(cx, &Filter { locked_by: None, prefix: None, keys }, MAX_LISTED_LOCKS).await
+        let after = read_cursor(self.cursor.as_deref(), "query", |values| values.next())?;
+        let filter = Filter { locked_by: None, prefix: None, keys, after };
+        list_locks(cx, &filter, MAX_LISTED_LOCKS).await
     }
 }
 
@@ -163,6 +180,8 @@ struct Filter {
     locked_by: Option<String>,
     prefix: Option<String>,
     keys: Option<Vec<String>>,
+    /// Only keys after this one.
+    after: Option<String>,
 }
 
 /// Returns the live locks that match a filter, ordered by key.
@@ -173,6 +192,7 @@ async fn list_locks(cx: Context<'_>, filter: &Filter, max_locks: i64) -> Result<
             and ($3::text is null or l.agent_id = $3)
             and ($4::text is null or starts_with(l.key, $4))
             and ($5::text[] is null or l.key = any($5))
+            and ($7::text is null or l.key > $7)
         order by l.key
         limit $6",
         cx.caller.workspace,
@@ -181,6 +201,7 @@ async fn list_locks(cx: Context<'_>, filter: &Filter, max_locks: i64) -> Result<
         filter.prefix,
         filter.keys.as_deref(),
         max_locks,
+        filter.after,
     )
     .fetch_all(cx.db)
     .await?;

@@ -8,7 +8,7 @@ use crate::{
     access::IdentityMode,
     capabilities::filter::non_empty,
     operation::{Context, Meta, Operation, Tool},
-    values::{Limit, ListPage, Result, Timestamp, list_page::default_limit},
+    values::{Limit, ListPage, Order, Result, Timestamp, list_page::default_limit, read_cursor},
 };
 
 /// The scope that includes the memories of every agent.
@@ -46,6 +46,9 @@ pub struct Recall {
     pub min_relevance: f64,
     /// Only memories created at this time or later. Absent: of any age.
     pub since: Option<Timestamp>,
+    /// The `next_cursor` of an earlier answer, for the memories after it. Absent: from the first.
+    #[schemars(extend("x-max-bytes" = 1024))]
+    pub cursor: Option<String>,
 }
 
 fn default_scope() -> String {
@@ -105,7 +108,7 @@ impl Operation for Recall {
     const META: Meta = Meta::read("recall")
         .at(&["POST /memory/query"])
         .identity(IdentityMode::StrictId)
-        .tool(Tool::named("recall").default(&[("scope", r#""workspace""#)]));
+        .tool(Tool::named("recall").default(&[("scope", r#""workspace""#)]).pages(Order::ByRank));
 
     fn example() -> Value {
         json!({ "agent_id": "claude-1", "tags": ["db"], "query": "pool", "limit": 1 })
@@ -113,6 +116,8 @@ impl Operation for Recall {
 
     async fn run(self, mut cx: Context<'_>) -> Result<MemoryList> {
         let limit = Limit::new(self.limit);
+        let before: u32 = read_cursor(self.cursor.as_deref(), "body", |values| values.next())?
+            .unwrap_or_default();
         let ranks = self.ranks(&mut cx).await?;
         let agent_id = (self.scope != WORKSPACE).then_some(&cx.caller.agent_id);
         let rows = sqlx::query_as!(
@@ -134,7 +139,7 @@ impl Operation for Recall {
             self.min_relevance,
             self.query,
             ranks.scores,
-            limit.rows(),
+            limit.rows() + i64::from(before),
             cx.caller.agent_id,
         )
         .fetch_all(&mut *cx.db)
@@ -143,7 +148,8 @@ impl Operation for Recall {
             Some(query) if rows.is_empty() => unknown_words(&mut cx, query).await?,
             _ => Vec::new(),
         };
-        let (memories, page) = limit.cut(rows);
+        let rows: Vec<_> = rows.into_iter().skip(before as usize).collect();
+        let (memories, page) = limit.cut_in_order(rows, Order::ByRank, self.cursor.as_deref());
         Ok(MemoryList {
             memories,
             page,

@@ -56,13 +56,10 @@ pub struct Remembered {
 
 impl Operation for Remember {
     type Output = Remembered;
-    const META: Meta =
-        Meta::write("remember").at(&["POST /memory/store"]).identity(IdentityMode::StrictId).tool(
-            Tool::named("remember")
-                .default(&[("event_type", r#""discovery""#)])
-                .filled(&["summary"])
-                .add(&["error"]),
-        );
+    const META: Meta = Meta::write("remember")
+        .at(&["POST /memory/store"])
+        .identity(IdentityMode::StrictId)
+        .tool(Tool::named("remember").default(&[("event_type", r#""discovery""#)]).add(&["error"]));
 
     fn example() -> Value {
         json!({

@@ -7,7 +7,10 @@ use uuid::Uuid;
 use super::submission::{Submission, SubmitRow};
 use crate::{
     access::IdentityMode,
-    capabilities::{filter::non_empty, guardrails},
+    capabilities::{
+        filter::{non_blank, non_empty},
+        guardrails,
+    },
     operation::{Context, Meta, Operation, Tool},
     values::{Error, Issue, Result, Timestamp, issue::value_error, nearest},
 };
@@ -45,7 +48,7 @@ pub struct NewTask<Dependency> {
     #[serde(default)]
     pub retry_on_failure: bool,
     /// At most one pending, claimed or running task has this key. Submitting a second one returns
-    /// the id of the first. Empty or absent: no such limit.
+    /// the id of the first. Blank or absent: no such limit.
     #[schemars(extend("x-max-bytes" = 256))]
     pub unique_key: Option<String>,
     /// Id of a failed or cancelled task. Pending tasks that depend on it will depend on this task
@@ -102,11 +105,7 @@ impl Operation for SubmitWork {
         .at(&["POST /work/submit"])
         .identity(IdentityMode::Soft)
         .recorded_as("submit_task")
-        .tool(
-            Tool::named("submit_work")
-                .rename(&[("task_description", "description")])
-                .filled(&["task_description"]),
-        );
+        .tool(Tool::named("submit_work").rename(&[("task_description", "description")]));
 
     fn example() -> Value {
         json!({
@@ -231,7 +230,7 @@ impl<Dependency: Clone + PartialEq + Serialize> NewTask<Dependency> {
             not_before: self.not_before,
             max_attempts: self.max_attempts as i16,
             retry_on_failure: self.retry_on_failure,
-            unique_key: non_empty(self.unique_key.clone()),
+            unique_key: non_blank(self.unique_key.clone()),
             replaces: self.replaces,
             authored_by: text("submitted_by"),
             change_id: text("change_id"),

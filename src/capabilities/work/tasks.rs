@@ -11,7 +11,7 @@ use crate::{
     access::IdentityMode,
     capabilities::filter::non_empty,
     operation::{Context, Meta, Operation, Tool},
-    values::{Limit, ListPage, Result, Timestamp, list_page::default_limit},
+    values::{Limit, ListPage, Order, Result, Timestamp, list_page::default_limit, read_cursor},
 };
 
 /// See one task: its status, its result and what blocks it.
@@ -183,7 +183,9 @@ impl Operation for GetTask {
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct ListWork {
     /// Only tasks with this status. Absent: any.
-    #[schemars(extend("x-max-bytes" = 256))]
+    #[schemars(extend("enum" = [
+        "pending", "claimed", "running", "completed", "failed", "cancelled", "", null
+    ]))]
     pub status: Option<String>,
     /// Only tasks of this type. Absent: any.
     #[schemars(extend("x-max-bytes" = 256))]
@@ -201,6 +203,9 @@ pub struct ListWork {
     #[serde(default = "default_limit::<50>")]
     #[schemars(range(min = 0))]
     pub limit: i64,
+    /// The `next_cursor` of an earlier answer, for the tasks after it. Absent: from the first.
+    #[schemars(extend("x-max-bytes" = 1024))]
+    pub cursor: Option<String>,
 }
 
 /// Tasks of the queue.
@@ -213,10 +218,15 @@ pub struct TaskList {
     pub page: ListPage,
 }
 
+/// The order in which tasks are given to claimants.
+const ORDER: Order = Order::By(&["priority", "created_at", "id"]);
+
 impl Operation for ListWork {
     type Output = TaskList;
-    const META: Meta =
-        Meta::read("get_task").id("list_work").at(&["GET /work"]).tool(Tool::named("list_work"));
+    const META: Meta = Meta::read("get_task")
+        .id("list_work")
+        .at(&["GET /work"])
+        .tool(Tool::named("list_work").pages(ORDER).whole("get_task", "task_id", "id"));
 
     fn example() -> Value {
         json!({ "status": "pending", "limit": 10 })
@@ -224,6 +234,10 @@ impl Operation for ListWork {
 
     async fn run(self, cx: Context<'_>) -> Result<TaskList> {
         let limit = Limit::new(self.limit);
+        let after: Option<(i16, Timestamp, Uuid)> =
+            read_cursor(self.cursor.as_deref(), "query", |values| {
+                Some((values.next()?, values.next()?, values.next()?))
+            })?;
         let rows = tasks!(
             "($2::text is null or computed.status = $2)
                 and ($3::text is null or t.task_type = $3)
@@ -231,6 +245,7 @@ impl Operation for ListWork {
                 and ($5::text is null or t.submitted_by = $5)
                 and ($7::text is null or (t.claimed_by = $7 and t.status in ('claimed', 'running')
                     and not is_claim_expired(t.status, t.claim_expires_at, statement_timestamp())))
+                and ($8::smallint is null or (t.priority, t.created_at, t.id) > ($8, $9, $10))
             order by t.priority, t.created_at, t.id
             limit $6",
             cx.caller.workspace,
@@ -240,10 +255,13 @@ impl Operation for ListWork {
             non_empty(self.submitted_by),
             limit.rows(),
             self.mine.then_some(cx.caller.agent_id.as_str()),
+            after.map(|(priority, _, _)| priority),
+            after.map(|(_, created_at, _)| created_at) as Option<Timestamp>,
+            after.map(|(_, _, id)| id),
         )
         .fetch_all(&mut *cx.db)
         .await?;
-        let (mut tasks, page) = limit.cut(rows);
+        let (mut tasks, page) = limit.cut_in_order(rows, ORDER, self.cursor.as_deref());
         if self.mine {
             add_tokens(cx, &mut tasks).await?;
         }

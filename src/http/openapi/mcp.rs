@@ -52,7 +52,7 @@ fn post() -> Value {
             "202": without_body("The notification was accepted."),
             "400": without_body("The message is not valid, or the protocol revision is not supported."),
             "404": without_body("The method is unknown, or the named MCP connection has ended."),
-            "406": without_body("`Accept` lacks `application/json` or `text/event-stream`."),
+            "406": without_body("`Accept` includes no form of JSON."),
             "415": without_body("The body is not `application/json`."),
         },
     })

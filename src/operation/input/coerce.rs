@@ -61,7 +61,8 @@ fn string(schema: &Value, input: &mut Value) -> Checked {
     if let Some(words) = schema["enum"].as_array()
         && !words.contains(input)
     {
-        let words: Vec<_> = words.iter().filter_map(Value::as_str).collect();
+        let words = words.iter().filter_map(Value::as_str).filter(|word| !word.is_empty());
+        let words: Vec<_> = words.collect();
         return fail("enum", format!("Input should be one of {}", words.join(", ")));
     }
     if let Some(canonical) = canonical_form(schema["format"].as_str(), text)? {

@@ -2,7 +2,7 @@
 use serde_json::{Value, json};
 
 /// Keywords with any value.
-const PLAIN: [&str; 19] = [
+const PLAIN: [&str; 20] = [
     "type",
     "description",
     "title",
@@ -19,6 +19,7 @@ const PLAIN: [&str; 19] = [
     "x-name",
     "x-closed",
     "x-time",
+    "x-words",
     "additionalProperties",
     "properties",
     "items",

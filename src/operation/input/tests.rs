@@ -24,6 +24,7 @@ fn schema() -> Value {
             "host": { "type": "string", "format": "hostname" },
             "who": { "type": "string", "x-not-blank": true },
             "when": { "type": ["string", "null"], "format": "date-time" },
+            "state": { "type": ["string", "null"], "enum": ["x", "y", "", null] },
             "mode": { "anyOf": [{ "type": "string", "enum": ["a", "b"] }, { "type": "null" }] },
             "extra": { "type": "object" },
             "any": {},
@@ -160,6 +161,8 @@ fn formats_are_checked_and_brought_into_their_canonical_form() {
     assert_accepts("mode", json!("b"), json!("b"));
     assert_accepts("mode", json!(null), json!(null));
     assert_refuses("mode", json!("c"), "enum", "Input should be one of a, b");
+    assert_accepts("state", json!(""), json!(""));
+    assert_refuses("state", json!("z"), "enum", "Input should be one of x, y");
 }
 
 #[test]

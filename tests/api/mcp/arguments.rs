@@ -116,9 +116,22 @@ async fn lists_objects_and_truth_values_are_read_from_text() {
         assert_eq!(mcp.tool("verify_locks", json!({ "locks": locks })).await["valid"], true);
     }
     // What does not hold what is asked for gets the ordinary issue.
+    for (tags, text) in [
+        ("rust, python", r#"send ["rust","python"], or ["rust, python"] for one text"#),
+        ("['rust', \"go\"]", r#"send ["rust","go"], or ["['rust', \"go\"]"] for one text"#),
+        ("[WIP]", r#"send ["WIP"], or ["[WIP]"] for one text"#),
+    ] {
+        let told = issues(&mcp, "remember", json!({ "summary": "s", "tags": tags })).await;
+        let text = format!("Input should be a valid list: {text}");
+        assert_eq!(told, [(json!(["arguments", "tags"]), text)]);
+    }
+    for text in ["[WIP] parser", "{unfinished", "a {b}, then [c]"] {
+        mcp.tool("write_handoff", json!({ "summary": "s", "next_steps": text })).await;
+        let read = mcp.tool("read_handoff", json!({})).await;
+        assert_eq!(read["handoffs"][0]["next_steps"], json!([text]));
+    }
     for (tool, sent, kind) in [
-        ("remember", json!({ "summary": "s", "tags": "rust, python" }), "list_type"),
-        ("remember", json!({ "summary": "s", "tags": "['rust']" }), "list_type"),
+        ("remember", json!({ "summary": "s", "tags": 5 }), "list_type"),
         ("remember", json!({ "summary": "s", "details": "{'a': 1}" }), "dict_type"),
         (
             "complete_work",
@@ -258,7 +271,45 @@ async fn the_session_of_the_connection_can_be_repeated_as_an_argument() {
 }
 
 #[tokio::test]
-async fn a_memory_and_a_task_need_a_text() {
+async fn a_filter_of_known_words_names_them() {
+    let service = Service::start().await;
+    let mcp = Mcp::new(service.client());
+    mcp.tool("submit_work", json!({ "task_type": "t", "description": "d" })).await;
+    mcp.tool("register_session", json!({})).await;
+    for (tool, list, word, none) in [
+        ("list_work", "tasks", "Pending", "completed"),
+        ("discover_agents", "agents", "ACTIVE", "disconnected"),
+    ] {
+        let answer = async |status: &str| mcp.tool(tool, json!({ "status": status })).await;
+        for status in [word, &word.to_lowercase(), ""] {
+            assert_eq!(answer(status).await[list].as_array().map(Vec::len), Some(1), "{status}");
+        }
+        assert_eq!(answer(none).await[list], json!([]));
+        let told = issues(&mcp, tool, json!({ "status": "open" })).await;
+        let [(loc, text)] = &told[..] else { panic!("{told:?}") };
+        assert_eq!(*loc, json!(["arguments", "status"]));
+        let known = text.strip_prefix("Input should be one of ").expect("the known words");
+        assert!(known.split(", ").any(|known| known.eq_ignore_ascii_case(word)), "{text}");
+        let listed = mcp.tools().await;
+        let listed = listed.iter().find(|it| it["name"] == tool).expect("offered");
+        let words: Vec<_> = known.split(", ").collect();
+        assert_eq!(listed["inputSchema"]["properties"]["status"]["enum"], json!(words));
+    }
+    // Over HTTP the contract answers an unknown state of sessions with an empty list.
+    let client = service.client();
+    assert_eq!(client.get("/discovery/agents?status=Active").await.json["count"], 0);
+    let refused = client.get("/work?status=Pending").await;
+    assert_eq!(
+        (refused.status.as_u16(), &refused.json["detail"][0]["type"]),
+        (422, &json!("enum"))
+    );
+    for empty in ["/work?status=", "/work"] {
+        assert_eq!(client.get(empty).await.json["count"], 1, "{empty}");
+    }
+}
+
+#[tokio::test]
+async fn required_texts_must_not_be_blank() {
     let service = Service::start().await;
     let mcp = Mcp::new(service.client());
     let told = issues(&mcp, "remember", json!({ "tags": ["x"] })).await;
@@ -268,6 +319,10 @@ async fn a_memory_and_a_task_need_a_text() {
     assert_eq!(told, [(json!(["arguments", "summary"]), text.to_owned())]);
     let told = issues(&mcp, "submit_work", json!({ "task_type": "t", "description": "" })).await;
     assert_eq!(told, [(json!(["arguments", "description"]), text.to_owned())]);
+    let told = issues(&mcp, "submit_work", json!({ "task_type": "", "description": "d" })).await;
+    assert_eq!(told, [(json!(["arguments", "task_type"]), text.to_owned())]);
+    let told = issues(&mcp, "check_guardrails", json!({ "operation_text": "\n" })).await;
+    assert_eq!(told, [(json!(["arguments", "operation_text"]), text.to_owned())]);
     for table in ["memory", "work_task"] {
         assert_eq!(service.scalar::<i64>(&format!("select count(*) from {table}")).await, 0);
     }

@@ -33,6 +33,9 @@ async fn a_client_that_takes_json_is_answered_whatever_else_it_accepts() {
     for other in ["text/html", "text/event-stream", "image/*"] {
         let answer = service.client().header("accept", other).post("/mcp", list.clone()).await;
         assert_eq!(answer.status, 406, "{other}: {}", answer.text);
+        let text = answer.json["detail"].as_str().expect("text");
+        assert!(text.starts_with("Accept: expected application/json, alone or"), "{text}");
+        assert!(!text.contains("event-stream"), "{text}");
     }
 }
 

@@ -835,6 +835,12 @@ impl Queue {
         if is_truncated {
             let hint = format!("showing first {limit}; re-run with a higher limit to see more");
             list["hint"] = json!(hint);
+            if let Some(last) = tasks.last() {
+                let text = |member: &str| last[member].as_str().expect("text").replace('+', "%2B");
+                let (priority, created_at, id) =
+                    (&last["priority"], text("created_at"), text("id"));
+                list["next_cursor"] = json!(format!("{priority}~{created_at}~{id}"));
+            }
         }
         list
     }
