@@ -1,7 +1,7 @@
 //! The arguments of a command, from the fields of its route.
 use clap::{
     Arg, ArgAction, Command as Clap,
-    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _},
 };
 
 use super::{
@@ -46,7 +46,6 @@ fn additional_argument(argument: &Argument) -> Option<Arg> {
         Argument::Positional(..)
         | Argument::Renamed(..)
         | Argument::Default(..)
-        | Argument::OneOf(..)
         | Argument::Hidden(_) => None,
     }
 }
@@ -60,10 +59,6 @@ fn argument_of_field(command: &Command, field: &'static Field) -> Option<Arg> {
         Some(Argument::Default(_, value)) => {
             let flag = flag(field, &flag_name(field)).default_value(*value);
             Some(flag.help(with_commands(without_full_stop(field.description))))
-        }
-        Some(Argument::OneOf(_, choices)) => {
-            let flag = flag(field, &flag_name(field));
-            Some(flag.value_parser(parser_of_choices(field, choices)).ignore_case(true))
         }
         _ if field.is_identity() => None,
         _ => Some(flag(field, &flag_name(field))),
@@ -141,20 +136,13 @@ fn without_full_stop(text: &str) -> &str {
     text.strip_suffix('.').unwrap_or(text)
 }
 
-/// Returns the parser of a field that takes these values only, in any letter case.
-fn parser_of_choices(
-    field: &Field,
-    choices: &'static [&'static str],
-) -> impl TypedValueParser<Value = String> + use<> {
-    let choices = choices.iter().map(|choice| PossibleValue::new(*choice));
-    // A blank value of an optional field counts as absent.
-    let blank = (!field.is_required).then(|| PossibleValue::new("").hide(true));
-    PossibleValuesParser::new(choices.chain(blank)).map(|text| text.to_lowercase())
-}
-
 fn with_type(arg: Arg, field: &'static Field) -> Arg {
     if !field.choices.is_empty() {
-        return arg.value_parser(parser_of_choices(field, field.choices)).ignore_case(true);
+        let choices = field.choices.iter().map(|choice| PossibleValue::new(*choice));
+        // A blank value of an optional field counts as absent.
+        let blank = (!field.is_required).then(|| PossibleValue::new("").hide(true));
+        let parser = PossibleValuesParser::new(choices.chain(blank));
+        return arg.value_parser(parser.map(|text| text.to_lowercase())).ignore_case(true);
     }
     match field.kind {
         Kind::Integer => arg.value_parser(parse_unless_blank::<i64>).allow_negative_numbers(true),

@@ -33,8 +33,6 @@ pub(crate) enum Argument {
     Renamed(&'static str, &'static str),
     /// Without its flag, the field has this value instead of the default of the route.
     Default(&'static str, &'static str),
-    /// The field takes these values only, which the document lists in a description.
-    OneOf(&'static str, &'static [&'static str]),
     /// The field has no argument.
     Hidden(&'static str),
     /// A flag for a field of another route, which the command calls as well.
@@ -125,7 +123,6 @@ impl Command {
             Argument::Positional(name, _)
             | Argument::Renamed(name, _)
             | Argument::Default(name, _)
-            | Argument::OneOf(name, _)
             | Argument::Hidden(name) => *name == field,
             _ => false,
         })

@@ -2,7 +2,7 @@
 //! document.
 use super::{
     command::{
-        Argument::{Default, Hidden, OneOf, Positional, Renamed, Rest, Switch, Value},
+        Argument::{Default, Hidden, Positional, Renamed, Rest, Switch, Value},
         Command, Run, field_of,
     },
     help::{END_SESSION, SESSION_HOOK, START_SESSION},
@@ -31,9 +31,6 @@ const LOCK_COLUMNS: &[&str] =
     &["file_path", "locked_by", "session_id", "fencing_token", "expires_at", "reason"];
 const TASK_COLUMNS: &[&str] =
     &["id", "task_type", "status", "priority", "claimed_by", "created_at", "description"];
-
-const TASK_STATES: &[&str] = &["pending", "claimed", "running", "completed", "failed", "cancelled"];
-const SESSION_STATES: &[&str] = &["active", "idle", "disconnected"];
 
 /// Every command that calls a route. The module `cli` adds `detect`, `doctor`, `try`, `mcp`, `hook`
 /// and `completions`, which have no route of their own.
@@ -120,13 +117,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     Command::new("complete", "POST /work/complete", &[], Sentence("Task {task_id} is {status}.")),
     Command::new("cancel", "POST /work/cancel", &[], Sentence("Task {task_id} is {status}.")),
     Command::new("task", "POST /work/get", &[], Only("task")),
-    Command::new(
-        "tasks",
-        "GET /work",
-        &[OneOf("status", TASK_STATES)],
-        Table("tasks", TASK_COLUMNS),
-    )
-    .run(Run::ListTasks),
+    Command::new("tasks", "GET /work", &[], Table("tasks", TASK_COLUMNS)).run(Run::ListTasks),
     Command::new(
         "remember",
         "POST /memory/store",
@@ -206,7 +197,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     Command::new(
         "agents",
         "GET /discovery/agents",
-        &[OneOf("status", SESSION_STATES)],
+        &[],
         Table(
             "agents",
             &["agent_id", "agent_type", "session_id", "status", "last_heartbeat", "current_task"],
@@ -373,31 +364,14 @@ mod tests {
         for command in COMMANDS {
             for argument in command.arguments {
                 let is_there = match argument {
-                    Positional(name, _)
-                    | Renamed(name, _)
-                    | Default(name, _)
-                    | OneOf(name, _)
-                    | Hidden(name) => command.route.field(name).is_some(),
+                    Positional(name, _) | Renamed(name, _) | Default(name, _) | Hidden(name) => {
+                        command.route.field(name).is_some()
+                    }
                     Argument::FieldOf(_) | Rest(..) | Switch(..) | Value(..) => true,
                 };
                 assert!(is_there, "{}: {argument:?}", command.words);
             }
         }
-    }
-
-    /// Returns the words between backticks in the description of a member of the answer to a route.
-    fn words_of_answer(path: &str, list: &str, member: &str) -> Vec<String> {
-        let document: serde_json::Value = serde_json::from_str(DOCUMENT).unwrap();
-        let answer = &document["paths"][path]["get"]["responses"]["200"];
-        let schema = &answer["content"]["application/json"]["schema"]["properties"][list];
-        let text = schema["items"]["properties"][member]["description"].as_str().unwrap();
-        text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
-    }
-
-    #[test]
-    fn the_states_are_those_of_the_document() {
-        assert_eq!(words_of_answer("/work", "tasks", "status"), TASK_STATES);
-        assert_eq!(words_of_answer("/discovery/agents", "agents", "status"), SESSION_STATES);
     }
 
     #[test]
