@@ -35,6 +35,7 @@ mod ports;
 mod processes;
 mod profiles;
 mod relay;
+mod retention;
 mod revival;
 mod rolling;
 mod round_trips;
@@ -42,6 +43,7 @@ mod secrets;
 mod sleeping;
 mod sockets;
 mod support;
+mod sweep;
 mod tls;
 mod torture;
 #[cfg(feature = "otel")]
