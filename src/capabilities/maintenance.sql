@@ -40,21 +40,24 @@ $$;
 -- table, from the beginning of an index, however many rows there are.
 create or replace function workspaces_to_sweep() returns setof text language plpgsql stable as $$
 declare
-    previous text := '';
-    found_in text[];
+    previous text collate "C" := '';
+    with_session text collate "C";
+    with_lock text collate "C";
+    with_claim text collate "C";
+    with_deadline text collate "C";
+    with_ports text collate "C";
 begin
     loop
-        found_in := array[
-            (select min(s.workspace) from agent_session s
-                where s.workspace > previous and s.ended_at is null),
-            (select min(l.workspace) from file_lock l
-                where l.workspace > previous and l.agent_id is not null),
-            (select min(t.workspace) from work_task t
-                where t.workspace > previous and t.status in ('claimed', 'running')),
-            (select min(t.workspace) from work_task t
-                where t.workspace > previous and t.status = 'pending' and t.deadline is not null),
-            (select min(p.workspace) from port_block p where p.workspace > previous)];
-        previous := (select min(workspace collate "C") from unnest(found_in) workspace);
+        select min(s.workspace) into with_session from agent_session s
+        where s.workspace > previous and s.ended_at is null;
+        select min(l.workspace) into with_lock from file_lock l
+        where l.workspace > previous and l.agent_id is not null;
+        select min(t.workspace) into with_claim from work_task t
+        where t.workspace > previous and t.status in ('claimed', 'running');
+        select min(t.workspace) into with_deadline from work_task t
+        where t.workspace > previous and t.status = 'pending' and t.deadline is not null;
+        select min(p.workspace) into with_ports from port_block p where p.workspace > previous;
+        previous := least(with_session, with_lock, with_claim, with_deadline, with_ports);
         exit when previous is null;
         return next previous;
     end loop;

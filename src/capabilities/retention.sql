@@ -9,27 +9,25 @@
 create or replace function delete_old_records(in_table text) returns bigint language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
-    newest timestamptz;
+    oldest_kept timestamptz;
+    last timestamptz;
     deleted bigint;
 begin
     if in_table = 'idempotency_key' then
-        newest := at - idempotency_key_lifetime();
-        newest := coalesce((
-            select k.created_at from idempotency_key k where k.created_at <= newest
-            order by k.created_at limit 1 offset maintenance_batch() - 1), newest);
-        delete from idempotency_key k where k.created_at <= newest;
+        oldest_kept := at - idempotency_key_lifetime();
+        select k.created_at into last from idempotency_key k where k.created_at <= oldest_kept
+        order by k.created_at limit 1 offset maintenance_batch() - 1;
+        delete from idempotency_key k where k.created_at <= coalesce(last, oldest_kept);
     elsif in_table = 'session_loss' then
-        newest := at - interval '7 days';
-        newest := coalesce((
-            select l.lost_at from session_loss l where l.lost_at <= newest
-            order by l.lost_at limit 1 offset maintenance_batch() - 1), newest);
-        delete from session_loss l where l.lost_at <= newest;
+        oldest_kept := at - interval '7 days';
+        select l.lost_at into last from session_loss l where l.lost_at <= oldest_kept
+        order by l.lost_at limit 1 offset maintenance_batch() - 1;
+        delete from session_loss l where l.lost_at <= coalesce(last, oldest_kept);
     elsif in_table = 'mcp_call' then
-        newest := at - interval '1 day';
-        newest := coalesce((
-            select c.due_at from mcp_call c where c.due_at <= newest
-            order by c.due_at limit 1 offset maintenance_batch() - 1), newest);
-        delete from mcp_call c where c.due_at <= newest;
+        oldest_kept := at - interval '1 day';
+        select c.due_at into last from mcp_call c where c.due_at <= oldest_kept
+        order by c.due_at limit 1 offset maintenance_batch() - 1;
+        delete from mcp_call c where c.due_at <= coalesce(last, oldest_kept);
     end if;
     get diagnostics deleted = row_count;
     return deleted;
@@ -40,17 +38,21 @@ $$;
 -- workspace and table, as `workspaces_to_sweep` does.
 create or replace function workspaces_with_records() returns setof text language plpgsql stable as $$
 declare
-    previous text := '';
-    found_in text[];
+    previous text collate "C" := '';
+    with_connection text collate "C";
+    with_violation text collate "C";
+    with_check text collate "C";
+    with_session text collate "C";
+    with_task text collate "C";
 begin
     loop
-        found_in := array[
-            (select min(c.workspace) from mcp_connection c where c.workspace > previous),
-            (select min(v.workspace) from guardrail_violation v where v.workspace > previous),
-            (select min(n.workspace) from network_log n where n.workspace > previous),
-            (select min(s.workspace) from agent_session s where s.workspace > previous),
-            (select min(t.workspace) from work_task t where t.workspace > previous)];
-        previous := (select min(workspace collate "C") from unnest(found_in) workspace);
+        select min(c.workspace) into with_connection from mcp_connection c where c.workspace > previous;
+        select min(v.workspace) into with_violation from guardrail_violation v
+        where v.workspace > previous;
+        select min(n.workspace) into with_check from network_log n where n.workspace > previous;
+        select min(s.workspace) into with_session from agent_session s where s.workspace > previous;
+        select min(t.workspace) into with_task from work_task t where t.workspace > previous;
+        previous := least(with_connection, with_violation, with_check, with_session, with_task);
         exit when previous is null;
         return next previous;
     end loop;
