@@ -314,16 +314,6 @@ CREATE FUNCTION public.api_roles() RETURNS TABLE(id oid, name text)
     where r.rolname = any('{anon,anonymous,authenticated,service_role}')
 $$;
 
-CREATE FUNCTION public.apply_retention(retention_days integer, months_ahead integer, OUT rows_deleted bigint, OUT audit_partitions_dropped bigint) RETURNS record
-    LANGUAGE plpgsql
-    AS $$
-begin
-    perform ensure_audit_partitions(months_ahead);
-    rows_deleted := delete_old_records(retention_days);
-    audit_partitions_dropped := drop_audit_partitions(retention_days);
-end
-$$;
-
 CREATE FUNCTION public.assign_profile(in_workspace text, cx public.request, in_target_agent_id text, in_profile text, in_suspended boolean, in_key_types text[], in_key_profiles text[], in_max_trust integer, in_default_trust integer, in_caller_trust integer, OUT refusal text) RETURNS text
     LANGUAGE plpgsql
     AS $$
@@ -906,31 +896,33 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.cleanup_sessions(in_workspace text, cx public.request, in_threshold_minutes integer, in_dry_run boolean, OUT agents bigint, OUT sessions bigint, OUT locks_released bigint, OUT tasks_requeued bigint, OUT ports_released bigint) RETURNS record
+CREATE FUNCTION public.cleanup_sessions(in_workspace text, cx public.request, in_threshold_minutes integer, in_dry_run boolean, OUT agents bigint, OUT sessions bigint, OUT locks_released bigint, OUT tasks_requeued bigint, OUT ports_released bigint, OUT more boolean) RETURNS record
     LANGUAGE plpgsql
     AS $$
 begin
     perform record_heartbeat(in_workspace, cx);
-    select e.* into agents, sessions, locks_released, tasks_requeued, ports_released
-    from end_sessions(in_workspace, null, null, make_interval(mins => in_threshold_minutes), in_dry_run) e;
+    select e.* into agents, sessions, locks_released, tasks_requeued, ports_released, more
+    from end_silent_sessions(in_workspace, make_interval(mins => in_threshold_minutes), in_dry_run) e;
     perform record_audit(
         in_workspace, cx, 'cleanup_dead_agents',
         jsonb_build_object('stale_threshold_minutes', in_threshold_minutes, 'dry_run', in_dry_run),
         jsonb_build_object(
             'agents_cleaned', agents, 'locks_released', locks_released, 'sessions_cleaned', sessions,
-            'tasks_requeued', tasks_requeued, 'ports_released', ports_released),
+            'tasks_requeued', tasks_requeued, 'ports_released', ports_released)
+            || case when more then '{"more": true}' else '{}' end::jsonb,
         true);
 end
 $$;
 
-CREATE FUNCTION public.clear_expired_locks(in_workspace text, session_timeout interval) RETURNS bigint
+CREATE FUNCTION public.clear_expired_locks(in_workspace text, session_timeout interval, OUT cleared bigint, OUT more boolean) RETURNS record
     LANGUAGE plpgsql
     AS $$
 declare
     at timestamptz := clock_timestamp();
     lock file_lock;
-    cleared bigint := 0;
 begin
+    cleared := 0;
+    more := false;
     for lock in
         select l.* from file_lock l
         left join lateral (
@@ -942,8 +934,11 @@ begin
             and not is_live_with_session(l.locked_at, l.expires_at, session_timeout, at,
                 s.ended_at, s.last_heartbeat_at, s.revived_at)
         order by l.key
+        limit maintenance_batch() + 1
         for update of l skip locked
     loop
+        more := cleared >= maintenance_batch();
+        exit when more;
         continue when is_live(in_workspace, lock.agent_id, lock.session_id, lock.locked_at,
             lock.expires_at, session_timeout);
         perform free_lock(in_workspace, lock.key, lock.token);
@@ -951,7 +946,6 @@ begin
             lock.token::text, lock.locked_at, lock.expires_at, session_timeout);
         cleared := cleared + 1;
     end loop;
-    return cleared;
 end
 $$;
 
@@ -1212,42 +1206,173 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.delete_old_records(retention_days integer) RETURNS bigint
+CREATE FUNCTION public.delete_old_connections(in_workspace text) RETURNS bigint
     LANGUAGE plpgsql
     AS $$
 declare
-    at timestamptz := statement_timestamp();
-    oldest_kept timestamptz := date_trunc('month', at - make_interval(days => retention_days));
-    connection_retention constant interval := interval '7 days';
-    loss_retention constant interval := interval '7 days';
-    step_count bigint;
+    at timestamptz := clock_timestamp();
+    kept_for constant interval := interval '7 days';
+    connection record;
     deleted bigint := 0;
 begin
-    delete from idempotency_key k where k.created_at <= at - idempotency_key_lifetime();
-    get diagnostics step_count = row_count;
-    deleted := deleted + step_count;
-    delete from mcp_connection c
-    where c.bound_at <= at - connection_retention
-        and not exists (
-            select from agent_session s
-            where s.workspace = c.workspace and s.agent_id = c.agent_id
-                and s.session_id = c.session_id
-                and is_session_live(s.ended_at, s.last_heartbeat_at, connection_retention, at)
-        );
-    get diagnostics step_count = row_count;
-    deleted := deleted + step_count;
-    delete from session_loss l where l.lost_at <= at - loss_retention;
-    get diagnostics step_count = row_count;
-    deleted := deleted + step_count;
-    delete from mcp_call c where c.due_at <= at - interval '1 day';
-    get diagnostics step_count = row_count;
-    deleted := deleted + step_count;
-    delete from guardrail_violation v where v.created_at < oldest_kept;
-    get diagnostics step_count = row_count;
-    deleted := deleted + step_count;
-    delete from network_log n where n.created_at < oldest_kept;
-    get diagnostics step_count = row_count;
-    return deleted + step_count;
+    for connection in
+        select c.agent_id, c.connection_id from mcp_connection c
+        where c.workspace = in_workspace and c.bound_at <= at - kept_for
+            and not exists (
+                select from agent_session s
+                where s.workspace = in_workspace and s.agent_id = c.agent_id
+                    and s.session_id = c.session_id
+                    and is_session_live(s.ended_at, s.last_heartbeat_at, kept_for, at))
+        limit maintenance_batch()
+        for update of c skip locked
+    loop
+        delete from mcp_connection c
+        where c.workspace = in_workspace and c.agent_id = connection.agent_id
+            and c.connection_id = connection.connection_id;
+        deleted := deleted + 1;
+    end loop;
+    return deleted;
+end
+$$;
+
+CREATE FUNCTION public.delete_old_records(in_table text) RETURNS bigint
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    oldest_kept timestamptz;
+    last timestamptz;
+    deleted bigint;
+begin
+    if in_table = 'idempotency_key' then
+        oldest_kept := at - idempotency_key_lifetime();
+        select k.created_at into last from idempotency_key k where k.created_at <= oldest_kept
+        order by k.created_at limit 1 offset maintenance_batch() - 1;
+        delete from idempotency_key k where k.created_at <= coalesce(last, oldest_kept);
+    elsif in_table = 'session_loss' then
+        oldest_kept := at - interval '7 days';
+        select l.lost_at into last from session_loss l where l.lost_at <= oldest_kept
+        order by l.lost_at limit 1 offset maintenance_batch() - 1;
+        delete from session_loss l where l.lost_at <= coalesce(last, oldest_kept);
+    elsif in_table = 'mcp_call' then
+        oldest_kept := at - interval '1 day';
+        select c.due_at into last from mcp_call c where c.due_at <= oldest_kept
+        order by c.due_at limit 1 offset maintenance_batch() - 1;
+        delete from mcp_call c where c.due_at <= coalesce(last, oldest_kept);
+    end if;
+    get diagnostics deleted = row_count;
+    return deleted;
+end
+$$;
+
+CREATE FUNCTION public.delete_old_rows(in_workspace text, in_table text, in_log_days integer, in_task_days integer) RETURNS bigint
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    oldest_kept timestamptz := date_trunc('month', at - make_interval(days => in_log_days));
+    last timestamptz;
+    deleted bigint;
+begin
+    if in_table = 'mcp_connection' then
+        return delete_old_connections(in_workspace);
+    elsif in_table = 'agent_session' then
+        return delete_old_sessions(in_workspace);
+    elsif in_table = 'work_task' then
+        return delete_old_tasks(in_workspace, in_task_days);
+    elsif in_table = 'guardrail_violation' then
+        last := (
+            select v.created_at from guardrail_violation v
+            where v.workspace = in_workspace and v.created_at < oldest_kept
+            order by v.created_at limit 1 offset maintenance_batch() - 1);
+        delete from guardrail_violation v
+        where v.workspace = in_workspace and v.created_at < oldest_kept
+            and v.created_at <= coalesce(last, oldest_kept);
+    elsif in_table = 'network_log' then
+        last := (
+            select n.created_at from network_log n
+            where n.workspace = in_workspace and n.created_at < oldest_kept
+            order by n.created_at limit 1 offset maintenance_batch() - 1);
+        delete from network_log n
+        where n.workspace = in_workspace and n.created_at < oldest_kept
+            and n.created_at <= coalesce(last, oldest_kept);
+    end if;
+    get diagnostics deleted = row_count;
+    return deleted;
+end
+$$;
+
+CREATE FUNCTION public.delete_old_sessions(in_workspace text) RETURNS bigint
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    session record;
+    deleted bigint := 0;
+begin
+    for session in
+        select s.agent_id, s.session_id from agent_session s
+        where s.workspace = in_workspace and s.ended_at <= at - interval '30 days'
+            and not exists (
+                select from file_lock l
+                where l.workspace = in_workspace and l.agent_id = s.agent_id
+                    and l.session_id = s.session_id)
+            and not exists (
+                select from work_task t
+                where t.workspace = in_workspace and t.claimed_by = s.agent_id
+                    and t.claimed_session_id = s.session_id and t.status in ('claimed', 'running'))
+            and not exists (
+                select from port_block p
+                where p.workspace = in_workspace and p.agent_id = s.agent_id
+                    and p.session_id = s.session_id)
+            and not exists (
+                select from session_loss l
+                where l.workspace = in_workspace and l.agent_id = s.agent_id
+                    and l.session_id = s.session_id)
+            and not exists (
+                select from mcp_connection c
+                where c.workspace = in_workspace and c.agent_id = s.agent_id
+                    and c.session_id = s.session_id)
+        order by s.ended_at
+        limit maintenance_batch()
+        for update of s skip locked
+    loop
+        delete from agent_session s
+        where s.workspace = in_workspace and s.agent_id = session.agent_id
+            and s.session_id = session.session_id;
+        deleted := deleted + 1;
+    end loop;
+    return deleted;
+end
+$$;
+
+CREATE FUNCTION public.delete_old_tasks(in_workspace text, in_days integer) RETURNS bigint
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    old_id uuid;
+    deleted bigint := 0;
+begin
+    for old_id in
+        select t.id from work_task t
+        where t.workspace = in_workspace and t.status in ('completed', 'failed', 'cancelled')
+            and t.completed_at <= at - make_interval(days => in_days)
+            and not exists (
+                select from work_dependency d
+                where d.workspace = in_workspace and d.depends_on = t.id)
+        order by t.completed_at
+        limit maintenance_batch()
+        for update of t skip locked
+    loop
+        continue when exists (
+            select from work_dependency d
+            where d.workspace = in_workspace and d.depends_on = old_id);
+        delete from work_dependency d where d.workspace = in_workspace and d.task_id = old_id;
+        delete from work_task t where t.workspace = in_workspace and t.id = old_id;
+        deleted := deleted + 1;
+    end loop;
+    return deleted;
 end
 $$;
 
@@ -1260,10 +1385,15 @@ begin
     is_known := exists (
         select from agent_session s
         where s.workspace = in_workspace and s.agent_id = cx.agent_id and s.session_id = in_session_id);
-    select e.sessions, e.locks_released, e.tasks_requeued, e.ports_released
-    into sessions, locks_released, tasks_requeued, ports_released
-    from end_sessions(in_workspace, cx.agent_id, in_session_id, null, false) e;
-    if sessions > 0 then
+    select 0, 0, 0, 0 into sessions, locks_released, tasks_requeued, ports_released;
+    perform from agent_session s
+    where s.workspace = in_workspace and s.agent_id = cx.agent_id and s.session_id = in_session_id
+        and s.ended_at is null
+    for update;
+    if found then
+        select 1, e.locks_released, e.tasks_requeued, e.ports_released
+        into sessions, locks_released, tasks_requeued, ports_released
+        from end_session(in_workspace, cx.agent_id, in_session_id, null, false) e;
         update session_loss l set is_told = true
         where l.workspace = in_workspace and l.agent_id = cx.agent_id
             and l.session_id = in_session_id;
@@ -1444,44 +1574,69 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.end_sessions(in_workspace text, in_agent_id text, in_session_id text, in_session_timeout interval, in_dry_run boolean, OUT agents bigint, OUT sessions bigint, OUT locks_released bigint, OUT tasks_requeued bigint, OUT ports_released bigint) RETURNS record
+CREATE FUNCTION public.end_session(in_workspace text, in_agent_id text, in_session_id text, in_limit integer, in_dry_run boolean, OUT locks_released bigint, OUT tasks_requeued bigint, OUT ports_released bigint, OUT touched bigint, OUT has_ended boolean) RETURNS record
     LANGUAGE plpgsql
     AS $$
 declare
     at timestamptz := clock_timestamp();
-    session record;
-    previous_agent_id text;
+    locks record;
+    claims record;
+    ports record;
 begin
-    agents := 0;
-    sessions := 0;
-    locks_released := 0;
-    tasks_requeued := 0;
-    ports_released := 0;
+    select * into locks
+    from release_session_locks(in_workspace, in_agent_id, in_session_id, in_limit, in_dry_run);
+    select * into claims from requeue_session_claims(
+        in_workspace, in_agent_id, in_session_id, in_limit - locks.touched::integer, in_dry_run);
+    select * into ports
+    from release_session_ports(in_workspace, in_agent_id, in_session_id, in_dry_run);
+    locks_released := locks.released;
+    tasks_requeued := claims.requeued;
+    ports_released := ports.released;
+    touched := locks.touched + claims.touched + ports.touched;
+    has_ended := coalesce(locks.touched + claims.touched < in_limit, true);
+    if not in_dry_run then
+        update agent_session s set
+            ended_at = case when has_ended then at end,
+            untold_at = case when has_ended then s.untold_at else timestamptz '-infinity' end
+        where s.workspace = in_workspace and s.agent_id = in_agent_id
+            and s.session_id = in_session_id;
+    end if;
+end
+$$;
+
+CREATE FUNCTION public.end_silent_sessions(in_workspace text, in_session_timeout interval, in_dry_run boolean, OUT agents bigint, OUT sessions bigint, OUT locks_released bigint, OUT tasks_requeued bigint, OUT ports_released bigint, OUT more boolean) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    rows_left integer := maintenance_batch();
+    session record;
+    ended record;
+    agent_ids text[] := array[]::text[];
+begin
+    select 0, 0, 0, 0, false
+    into sessions, locks_released, tasks_requeued, ports_released, more;
     for session in
         select s.agent_id, s.session_id from agent_session s
         where s.workspace = in_workspace and s.ended_at is null
-            and (in_agent_id is null or s.agent_id = in_agent_id)
-            and (in_session_id is null or s.session_id = in_session_id)
-            and (in_session_timeout is null
-                or not is_session_live(s.ended_at, s.last_heartbeat_at, in_session_timeout, at))
-        order by s.agent_id, s.session_id
-        for update
+            and s.last_heartbeat_at <= at - in_session_timeout
+        order by s.last_heartbeat_at
+        limit maintenance_batch() + 1
+        for update skip locked
     loop
-        sessions := sessions + 1;
-        agents := agents + (session.agent_id is distinct from previous_agent_id)::integer;
-        previous_agent_id := session.agent_id;
-        locks_released := locks_released
-            + release_session_locks(in_workspace, session.agent_id, session.session_id, in_dry_run);
-        tasks_requeued := tasks_requeued
-            + requeue_session_claims(in_workspace, session.agent_id, session.session_id, in_dry_run);
-        ports_released := ports_released
-            + release_session_ports(in_workspace, session.agent_id, session.session_id, in_dry_run);
-        if not in_dry_run then
-            update agent_session s set ended_at = at
-            where s.workspace = in_workspace and s.agent_id = session.agent_id
-                and s.session_id = session.session_id;
-        end if;
+        more := more or rows_left <= 0;
+        exit when more;
+        select * into ended
+        from end_session(in_workspace, session.agent_id, session.session_id, rows_left, in_dry_run);
+        rows_left := rows_left - 1 - ended.touched;
+        locks_released := locks_released + ended.locks_released;
+        tasks_requeued := tasks_requeued + ended.tasks_requeued;
+        ports_released := ports_released + ended.ports_released;
+        sessions := sessions + ended.has_ended::integer;
+        agent_ids := agent_ids || case when ended.has_ended then session.agent_id end;
+        more := not ended.has_ended;
     end loop;
+    agents := (select count(distinct agent_id) from unnest(agent_ids) agent_id);
 end
 $$;
 
@@ -2537,6 +2692,12 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.maintenance_batch() RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select 1000
+$$;
+
 CREATE FUNCTION public.mark_agent_alive(in_workspace text, in_agent_id text, session_timeout interval) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -3388,49 +3549,57 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.release_session_locks(in_workspace text, in_agent_id text, in_session_id text, in_dry_run boolean) RETURNS bigint
+CREATE FUNCTION public.release_session_locks(in_workspace text, in_agent_id text, in_session_id text, in_limit integer, in_dry_run boolean, OUT released bigint, OUT touched bigint) RETURNS record
     LANGUAGE plpgsql
     AS $$
 declare
+    keys text[] := array(
+        select l.key from file_lock l
+        where l.workspace = in_workspace and l.agent_id = in_agent_id and l.session_id = in_session_id
+        limit in_limit);
+    held_key text;
     lock record;
     was_live boolean;
-    released bigint := 0;
 begin
-    for lock in
-        select l.key, l.token, l.locked_at, l.expires_at from file_lock l
-        where l.workspace = in_workspace and l.agent_id = in_agent_id and l.session_id = in_session_id
-        order by l.key
-        for update
-    loop
+    released := 0;
+    touched := 0;
+    for held_key in select key from unnest(keys) key order by key collate "C" loop
+        touched := touched + 1;
+        select l.token, l.locked_at, l.expires_at into lock from file_lock l
+        where l.workspace = in_workspace and l.key = held_key and l.agent_id = in_agent_id
+            and l.session_id = in_session_id
+        for update;
+        continue when not found;
         was_live := is_live(in_workspace, in_agent_id, in_session_id, lock.locked_at, lock.expires_at,
             unlimited_session_timeout());
         released := released + was_live::integer;
         if not in_dry_run then
             if was_live then
-                perform store_loss(in_workspace, in_agent_id, in_session_id, 'lock', lock.key,
+                perform store_loss(in_workspace, in_agent_id, in_session_id, 'lock', held_key,
                     lock.token::text, lock.locked_at);
             end if;
-            perform free_lock(in_workspace, lock.key, lock.token);
+            perform free_lock(in_workspace, held_key, lock.token);
         end if;
     end loop;
-    return released;
 end
 $$;
 
-CREATE FUNCTION public.release_session_ports(in_workspace text, in_agent_id text, in_session_id text, in_dry_run boolean) RETURNS bigint
+CREATE FUNCTION public.release_session_ports(in_workspace text, in_agent_id text, in_session_id text, in_dry_run boolean, OUT released bigint, OUT touched bigint) RETURNS record
     LANGUAGE plpgsql
     AS $$
 declare
     block record;
     was_live boolean;
-    released bigint := 0;
 begin
+    released := 0;
+    touched := 0;
     for block in
         select p.slot, p.allocated_at, p.expires_at from port_block p
         where p.workspace = in_workspace and p.agent_id = in_agent_id and p.session_id = in_session_id
         order by p.slot
         for update
     loop
+        touched := touched + 1;
         was_live := is_live(in_workspace, in_agent_id, in_session_id, block.allocated_at,
             block.expires_at, unlimited_session_timeout());
         released := released + was_live::integer;
@@ -3442,7 +3611,6 @@ begin
             delete from port_block p where p.workspace = in_workspace and p.slot = block.slot;
         end if;
     end loop;
-    return released;
 end
 $$;
 
@@ -3617,32 +3785,40 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.requeue_session_claims(in_workspace text, in_agent_id text, in_session_id text, in_dry_run boolean) RETURNS bigint
+CREATE FUNCTION public.requeue_session_claims(in_workspace text, in_agent_id text, in_session_id text, in_limit integer, in_dry_run boolean, OUT requeued bigint, OUT touched bigint) RETURNS record
     LANGUAGE plpgsql
     AS $$
 declare
     at timestamptz := clock_timestamp();
-    task record;
-    requeued bigint := 0;
-begin
-    for task in
-        select t.id, t.attempt >= t.max_attempts as is_exhausted, t.claim_token, t.claimed_at
-        from work_task t
+    ids uuid[] := array(
+        select t.id from work_task t
         where t.workspace = in_workspace and t.claimed_by = in_agent_id
             and t.claimed_session_id = in_session_id and t.status in ('claimed', 'running')
             and task_expiry_reason(
                 t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at) is null
-        order by t.id
-        for update
-    loop
+        limit in_limit);
+    claimed_id uuid;
+    task record;
+begin
+    requeued := 0;
+    touched := 0;
+    for claimed_id in select id from unnest(ids) id order by id loop
+        touched := touched + 1;
+        select t.attempt >= t.max_attempts as is_exhausted, t.claim_token, t.claimed_at into task
+        from work_task t
+        where t.workspace = in_workspace and t.id = claimed_id and t.claimed_by = in_agent_id
+            and t.claimed_session_id = in_session_id and t.status in ('claimed', 'running')
+            and task_expiry_reason(
+                t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at) is null
+        for update;
+        continue when not found;
         requeued := requeued + (not task.is_exhausted)::integer;
         if not in_dry_run then
-            perform store_loss(in_workspace, in_agent_id, in_session_id, 'claim', task.id::text,
+            perform store_loss(in_workspace, in_agent_id, in_session_id, 'claim', claimed_id::text,
                 task.claim_token, task.claimed_at);
-            perform requeue_or_fail_task(in_workspace, task.id, task.is_exhausted);
+            perform requeue_or_fail_task(in_workspace, claimed_id, task.is_exhausted);
         end if;
     end loop;
-    return requeued;
 end
 $$;
 
@@ -3775,13 +3951,13 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.run_maintenance(in_workspace text, cx public.request, in_requested jsonb, in_tasks text[], in_rows_deleted bigint, in_audit_partitions_dropped bigint, OUT sessions_expired bigint, OUT locks_expired bigint, OUT locks_released bigint, OUT tasks_requeued bigint, OUT tasks_failed bigint, OUT ports_released bigint, OUT duration_ms bigint) RETURNS record
+CREATE FUNCTION public.run_maintenance(in_workspace text, cx public.request, in_requested jsonb, in_tasks text[], in_rows_deleted bigint, in_audit_partitions_dropped bigint, OUT sessions_expired bigint, OUT locks_expired bigint, OUT locks_released bigint, OUT tasks_requeued bigint, OUT tasks_failed bigint, OUT ports_released bigint, OUT duration_ms bigint, OUT more boolean) RETURNS record
     LANGUAGE plpgsql
     AS $$
 begin
     perform record_heartbeat(in_workspace, cx);
     select s.* into sessions_expired, locks_expired, locks_released, tasks_requeued, tasks_failed,
-        ports_released
+        ports_released, more
     from sweep_workspace(in_workspace, cx.session_timeout, in_tasks) s;
     duration_ms := request_duration_ms(cx);
     perform record_audit(
@@ -3791,7 +3967,8 @@ begin
             'locks_released', locks_released, 'tasks_requeued', tasks_requeued,
             'tasks_failed', tasks_failed, 'ports_released', ports_released, 'approvals_expired', 0,
             'rows_deleted', in_rows_deleted,
-            'audit_partitions_dropped', in_audit_partitions_dropped),
+            'audit_partitions_dropped', in_audit_partitions_dropped)
+            || case when more then '{"more": true}' else '{}' end::jsonb,
         true);
 end
 $$;
@@ -4385,28 +4562,33 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.sweep_workspace(in_workspace text, session_timeout interval, in_tasks text[], OUT sessions_expired bigint, OUT locks_expired bigint, OUT locks_released bigint, OUT tasks_requeued bigint, OUT tasks_failed bigint, OUT ports_released bigint) RETURNS record
+CREATE FUNCTION public.sweep_workspace(in_workspace text, session_timeout interval, in_tasks text[], OUT sessions_expired bigint, OUT locks_expired bigint, OUT locks_released bigint, OUT tasks_requeued bigint, OUT tasks_failed bigint, OUT ports_released bigint, OUT more boolean) RETURNS record
     LANGUAGE plpgsql
     AS $$
 declare
     batch record;
 begin
-    select 0, 0, 0, 0, 0, 0
-    into sessions_expired, locks_expired, locks_released, tasks_requeued, tasks_failed, ports_released;
+    select 0, 0, 0, 0, 0, 0, false
+    into sessions_expired, locks_expired, locks_released, tasks_requeued, tasks_failed, ports_released,
+        more;
     if 'sessions' = any(in_tasks) then
-        select e.sessions, e.locks_released, e.tasks_requeued, e.ports_released
-        into sessions_expired, locks_released, tasks_requeued, ports_released
-        from end_sessions(in_workspace, null, null, session_timeout, false) e;
+        select * into batch from end_silent_sessions(in_workspace, session_timeout, false);
+        sessions_expired := batch.sessions;
+        locks_released := batch.locks_released;
+        tasks_requeued := batch.tasks_requeued;
+        ports_released := batch.ports_released;
+        more := batch.more;
     end if;
     if 'locks' = any(in_tasks) then
-        locks_expired := clear_expired_locks(in_workspace, session_timeout);
+        select * into batch from clear_expired_locks(in_workspace, session_timeout);
+        locks_expired := batch.cleared;
+        more := more or batch.more;
     end if;
     if 'work' = any(in_tasks) then
-        loop
-            select * into batch from update_overdue_tasks(in_workspace, 1000);
-            tasks_failed := tasks_failed + batch.failed;
-            exit when batch.updated = 0;
-        end loop;
+        select * into batch from update_overdue_tasks(in_workspace, maintenance_batch());
+        tasks_failed := batch.failed;
+        more := more or (batch.updated > 0
+            and cardinality(overdue_tasks(in_workspace, clock_timestamp(), 1)) > 0);
     end if;
     if 'ports' = any(in_tasks) then
         ports_released := ports_released + release_expired_ports(in_workspace, session_timeout);
@@ -4826,6 +5008,59 @@ begin
 end
 $_$;
 
+CREATE FUNCTION public.workspaces_to_sweep() RETURNS SETOF text
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+    previous text collate "C" := '';
+    with_session text collate "C";
+    with_lock text collate "C";
+    with_claim text collate "C";
+    with_deadline text collate "C";
+    with_ports text collate "C";
+begin
+    loop
+        select min(s.workspace) into with_session from agent_session s
+        where s.workspace > previous and s.ended_at is null;
+        select min(l.workspace) into with_lock from file_lock l
+        where l.workspace > previous and l.agent_id is not null;
+        select min(t.workspace) into with_claim from work_task t
+        where t.workspace > previous and t.status in ('claimed', 'running');
+        select min(t.workspace) into with_deadline from work_task t
+        where t.workspace > previous and t.status = 'pending' and t.deadline is not null;
+        select min(p.workspace) into with_ports from port_block p where p.workspace > previous;
+        previous := least(with_session, with_lock, with_claim, with_deadline, with_ports);
+        exit when previous is null;
+        return next previous;
+    end loop;
+end
+$$;
+
+CREATE FUNCTION public.workspaces_with_records() RETURNS SETOF text
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+    previous text collate "C" := '';
+    with_connection text collate "C";
+    with_violation text collate "C";
+    with_check text collate "C";
+    with_session text collate "C";
+    with_task text collate "C";
+begin
+    loop
+        select min(c.workspace) into with_connection from mcp_connection c where c.workspace > previous;
+        select min(v.workspace) into with_violation from guardrail_violation v
+        where v.workspace > previous;
+        select min(n.workspace) into with_check from network_log n where n.workspace > previous;
+        select min(s.workspace) into with_session from agent_session s where s.workspace > previous;
+        select min(t.workspace) into with_task from work_task t where t.workspace > previous;
+        previous := least(with_connection, with_violation, with_check, with_session, with_task);
+        exit when previous is null;
+        return next previous;
+    end loop;
+end
+$$;
+
 CREATE TABLE public._sqlx_migrations (
     version bigint NOT NULL,
     description text NOT NULL,
@@ -5159,6 +5394,8 @@ ALTER TABLE ONLY public.work_task
 
 CREATE INDEX agent_session_by_heartbeat ON public.agent_session USING btree (workspace, last_heartbeat_at DESC);
 
+CREATE INDEX agent_session_ended ON public.agent_session USING btree (workspace, ended_at) WHERE (ended_at IS NOT NULL);
+
 CREATE INDEX agent_session_not_ended ON public.agent_session USING btree (workspace, last_heartbeat_at) WHERE (ended_at IS NULL);
 
 CREATE INDEX agent_session_not_ended_of_agent ON public.agent_session USING btree (workspace, agent_id, last_heartbeat_at) WHERE (ended_at IS NULL);
@@ -5169,7 +5406,7 @@ CREATE INDEX audit_log_by_change ON ONLY public.audit_log USING btree (workspace
 
 CREATE INDEX file_lock_held ON public.file_lock USING btree (workspace, key) WHERE (agent_id IS NOT NULL);
 
-CREATE INDEX file_lock_held_by_agent ON public.file_lock USING btree (workspace, agent_id) WHERE (agent_id IS NOT NULL);
+CREATE INDEX file_lock_held_by_session ON public.file_lock USING btree (workspace, agent_id, session_id) WHERE (agent_id IS NOT NULL);
 
 CREATE INDEX guardrail_violation_by_age ON public.guardrail_violation USING brin (created_at);
 
@@ -5191,9 +5428,9 @@ CREATE UNIQUE INDEX mcp_call_of_connection ON public.mcp_call USING btree (works
 
 CREATE INDEX mcp_call_without_connection ON public.mcp_call USING btree (workspace, agent_id, request_id) WHERE (connection_id = ''::text);
 
-CREATE INDEX mcp_connection_by_age ON public.mcp_connection USING btree (bound_at);
-
 CREATE INDEX mcp_connection_of_session ON public.mcp_connection USING btree (workspace, agent_id, session_id);
+
+CREATE INDEX mcp_connection_oldest ON public.mcp_connection USING btree (workspace, bound_at);
 
 CREATE INDEX memory_by_agent ON public.memory USING btree (workspace, agent_id, created_at DESC, id);
 
@@ -5220,9 +5457,11 @@ CREATE INDEX work_task_blocked ON public.work_task USING btree (workspace, prior
 
 CREATE INDEX work_task_claim_expiry ON public.work_task USING btree (workspace, claim_expires_at) WHERE ((status = ANY (ARRAY['claimed'::text, 'running'::text])) AND (NOT is_expiry_recorded));
 
-CREATE INDEX work_task_claimed_by ON public.work_task USING btree (workspace, claimed_by) WHERE (status = ANY (ARRAY['claimed'::text, 'running'::text]));
+CREATE INDEX work_task_claimed_by_session ON public.work_task USING btree (workspace, claimed_by, claimed_session_id) WHERE (status = ANY (ARRAY['claimed'::text, 'running'::text]));
 
 CREATE INDEX work_task_delayed ON public.work_task USING btree (workspace, available_at) WHERE ((status = 'pending'::text) AND (open_dependencies = 0) AND is_delayed);
+
+CREATE INDEX work_task_finished ON public.work_task USING btree (workspace, completed_at) WHERE (status = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text]));
 
 CREATE INDEX work_task_forbidden ON public.work_task USING btree (workspace, guard_version) WHERE ((status = 'pending'::text) AND (guard_trust > 0));
 

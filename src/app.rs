@@ -4,15 +4,15 @@ use std::{future::pending, sync::Arc, time::Duration};
 use axum::Router;
 
 use crate::{
-    capabilities::{self, maintenance},
+    capabilities::{self, maintenance, retention},
     config::Config,
     database::{self, MigrateError},
     http, mcp,
     operation::Services,
 };
 
-/// The number of sweeps between two deletions of old records, which are an hour apart.
-const SWEEPS_PER_RETENTION: u64 = 120;
+/// The time between two deletions of old records. After a failure, the next one comes with the next sweep.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// How long closing waits for connections in use.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -63,24 +63,31 @@ impl App {
         database::migrate(&self.0.db, database::Settings { audit_retention_days, role }).await
     }
 
-    /// Sweeps expired records at regular intervals, until dropped. Correctness does not depend on it. A
-    /// service that the platform puts to sleep does not sweep, because the queries would keep it awake.
+    /// Sweeps expired records at regular intervals, and deletes old ones independently of that, until
+    /// dropped. Correctness does not depend on it. A service that the platform puts to sleep does not sweep, because the queries would keep it awake.
     pub async fn sweep(&self) -> ! {
         let Self(services) = self;
         if services.config.sleep_friendly {
             pending::<()>().await;
         }
-        let mut sweeps: u64 = 0;
-        loop {
-            tokio::time::sleep(services.config.timings.sweep_interval).await;
-            let mut swept = maintenance::sweep(services).await;
-            if swept.is_ok() && sweeps.is_multiple_of(SWEEPS_PER_RETENTION) {
-                swept = maintenance::delete_old_records(services).await;
+        let interval = services.config.timings.sweep_interval;
+        let sweeps = async {
+            loop {
+                tokio::time::sleep(interval).await;
+                maintenance::sweep(services).await;
             }
-            match swept {
-                Ok(()) => sweeps += 1,
-                Err(error) => tracing::warn!(?error, "the sweep failed"),
+        };
+        let deletions = async {
+            let mut pause = interval;
+            loop {
+                tokio::time::sleep(pause).await;
+                let has_succeeded = retention::run(services).await;
+                pause = if has_succeeded { RETENTION_INTERVAL } else { interval };
             }
+        };
+        tokio::select! {
+            never = sweeps => never,
+            never = deletions => never,
         }
     }
 

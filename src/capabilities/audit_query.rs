@@ -1,8 +1,9 @@
 //! Reading the audit log. The database function `record_audit` writes it, see
 //! `operation/audit.sql`.
 //!
-//! Invariant: a query reads from the newest month backwards, and no month that it does not need.
-use chrono::{DateTime, Datelike as _, NaiveDate, NaiveDateTime, Utc};
+//! Invariants: a query reads from the newest month backwards, and no month that it does not need; and it
+//! compares at most `MOST_SEARCHED` entries, whatever its filters.
+use chrono::{DateTime, Datelike as _, NaiveDate, NaiveDateTime, TimeDelta, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -19,6 +20,11 @@ use crate::{
         text::{one_line, text_of},
     },
 };
+
+/// How many entries one query compares with its filters. Agent, change and time are found by indexes, and
+/// other filters by comparison: more indexes would cost every write. Without a bound, a filter that matches
+/// nothing would read every entry of the workspace.
+const MOST_SEARCHED: i64 = 10_000;
 
 pub(super) fn operations(operations: Operations) -> Operations {
     operations.with::<QueryAudit>().resource(McpResource {
@@ -49,7 +55,8 @@ fn entry_lines(answer: &Value) -> Vec<String> {
 }
 
 /// See what was done, by which agent and with what result, newest first: to find out why something
-/// is as it is, or what an agent did. All given filters must match; an empty text is not a filter.
+/// is as it is, or what an agent did. All given filters must match; an empty text is not a filter. One
+/// query searches 10000 entries at most; `continue_until` in the answer leads to earlier ones.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct QueryAudit {
     /// Only entries of this agent.
@@ -73,8 +80,8 @@ pub struct QueryAudit {
     pub until: Option<String>,
     /// True: only successes. False: only refusals and denials.
     pub success: Option<bool>,
-    /// Only entries of the request with this `x-request-id`. Give `since` too if you can: it
-    /// shortens the search.
+    /// Only entries of the request with this `x-request-id`. Give `until` too if it was long ago: the
+    /// search begins there.
     #[schemars(extend("x-max-bytes" = 256))]
     pub request_id: Option<String>,
     /// Only entries of this session.
@@ -93,6 +100,10 @@ pub struct AuditEntries {
     /// How many entries are returned, and whether there are more.
     #[serde(flatten)]
     pub page: ListPage,
+    /// Present if the search ended before it had compared all entries: repeat the query with this as
+    /// `until` to search earlier ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub continue_until: Option<Timestamp>,
 }
 
 /// What an agent did or was refused.
@@ -127,9 +138,9 @@ pub struct AuditEntry {
     pub session_id: Option<String>,
 }
 
-/// Selects the entries that match every filter of the query and one more condition, which
-/// determines the index: the generic plan cannot use an index for a filter that can be absent. The
-/// times are never null, so that the planner leaves out the other months.
+/// Selects the entries that match every filter of the query, among the newest `MOST_SEARCHED` that match
+/// one condition. The condition determines the index: the generic plan cannot use an index for a filter that
+/// can be absent. The times are never null, so that the planner leaves out the other months.
 macro_rules! entries {
     ($condition:literal, $query:expr, $workspace:expr, $times:expr, $rows:expr, $after:expr) => {
         sqlx::query_as!(
@@ -139,19 +150,23 @@ macro_rules! entries {
                 id::text as "id!", agent_id, agent_type, operation, parameters, result,
                 duration_ms, success, created_at as "created_at: Timestamp", error_message,
                 request_id, session_id
-            from audit_log
-            where workspace = $1 and "#
+            from (
+                select * from audit_log
+                where workspace = $1 and "#
                 + $condition
                 + r#"
-                and created_at >= coalesce($4::timestamptz, '-infinity')
-                and created_at < coalesce($5::timestamptz, 'infinity')
-                and ($2::text is null or agent_id = $2)
+                    and created_at >= coalesce($4::timestamptz, '-infinity')
+                    and created_at < coalesce($5::timestamptz, 'infinity')
+                    and ($12::timestamptz is null or (created_at, id) < ($12, $13))
+                order by created_at desc, id desc
+                limit $11
+            ) searched
+            where ($2::text is null or agent_id = $2)
                 and ($3::text is null or parameters ->> 'change_id' = $3)
                 and ($6::text is null or operation = $6)
                 and ($7::boolean is null or success = $7)
                 and ($8::text is null or request_id = $8)
                 and ($9::text is null or session_id = $9)
-                and ($11::timestamptz is null or (created_at, id) < ($11, $12))
             order by created_at desc, id desc
             limit $10
             "#,
@@ -165,8 +180,34 @@ macro_rules! entries {
             non_empty($query.request_id.as_deref()),
             non_empty($query.session_id.as_deref()),
             $rows,
+            MOST_SEARCHED,
             $after.map(|(created_at, _)| created_at) as Option<Timestamp>,
             $after.map(|(_, id)| id),
+        )
+    };
+}
+
+/// Selects the end of the time that `entries` with the same condition has not searched. Entries of the same
+/// microsecond are searched twice rather than not at all.
+macro_rules! unsearched {
+    ($condition:literal, $value:expr, $workspace:expr, $times:expr) => {
+        sqlx::query_scalar!(
+            r#"
+            select created_at + interval '1 microsecond' as "continue_until!: Timestamp"
+            from audit_log
+            where workspace = $1 and "#
+                + $condition
+                + r#"
+                and created_at >= coalesce($3::timestamptz, '-infinity')
+                and created_at < coalesce($4::timestamptz, 'infinity')
+            order by created_at desc
+            limit 1 offset $5::bigint - 1
+            "#,
+            $workspace,
+            $value,
+            $times.0,
+            $times.1,
+            MOST_SEARCHED,
         )
     };
 }
@@ -183,35 +224,124 @@ impl Operation for QueryAudit {
         json!({ "operation": "acquire_lock", "since": "2026-09-01T10:00:00Z", "limit": 1 })
     }
 
-    async fn run(self, cx: Context<'_>) -> Result<AuditEntries> {
+    async fn run(self, mut cx: Context<'_>) -> Result<AuditEntries> {
         let limit = Limit::new(self.limit);
-        let times =
+        let (since, until) =
             (parse_time_filter("since", &self.since)?, parse_time_filter("until", &self.until)?);
         let after: Option<(Timestamp, Uuid)> =
             read_cursor(self.cursor.as_deref(), "query", |values| {
                 Some((values.next()?, values.next()?))
             })?;
-        let workspace = &cx.caller.workspace;
-        let rows = if non_empty(self.change_id.as_deref()).is_some() {
-            let query = entries!(
-                "parameters ->> 'change_id' = $3",
-                self,
-                workspace,
-                times,
-                limit.rows(),
-                after
-            );
-            query.fetch_all(cx.db).await?
-        } else if non_empty(self.agent_id.as_deref()).is_some() {
-            let query = entries!("agent_id = $2", self, workspace, times, limit.rows(), after);
-            query.fetch_all(cx.db).await?
-        } else {
-            let query = entries!("true", self, workspace, times, limit.rows(), after);
-            query.fetch_all(cx.db).await?
-        };
-        let (entries, page) = limit.cut_in_order(rows, ORDER, self.cursor.as_deref());
-        Ok(AuditEntries { entries, page })
+        let times = (since, until_cursor(until, after));
+        let rows = self.find(times, after, limit, &mut cx).await?;
+        let (entries, mut page) = limit.cut_in_order(rows, ORDER, self.cursor.as_deref());
+        let mut continue_until = None;
+        if !page.truncated && self.compares() {
+            continue_until = self.find_unsearched(times, &mut cx).await?;
+        }
+        if let Some(until) = continue_until {
+            page.truncated = true;
+            page.hint = Some(format!(
+                "searched the newest {MOST_SEARCHED}; re-run with until={until} to search earlier ones"
+            ));
+        }
+        Ok(AuditEntries { entries, page, continue_until })
     }
+}
+
+/// What narrows a query by an index.
+enum Index {
+    Change,
+    Agent,
+    Time,
+}
+
+impl QueryAudit {
+    fn index(&self) -> Index {
+        if non_empty(self.change_id.as_deref()).is_some() {
+            Index::Change
+        } else if non_empty(self.agent_id.as_deref()).is_some() {
+            Index::Agent
+        } else {
+            Index::Time
+        }
+    }
+
+    /// Whether entries that the index finds have to be compared with a filter.
+    fn compares(&self) -> bool {
+        let texts = [&self.operation, &self.request_id, &self.session_id];
+        let has_text = texts.iter().any(|it| non_empty(it.as_deref()).is_some());
+        let has_agent = non_empty(self.agent_id.as_deref()).is_some();
+        has_text || self.success.is_some() || (has_agent && matches!(self.index(), Index::Change))
+    }
+
+    /// Finds the newest entries that match.
+    async fn find(
+        &self,
+        times: Times,
+        after: Option<(Timestamp, Uuid)>,
+        limit: Limit,
+        cx: &mut Context<'_>,
+    ) -> Result<Vec<AuditEntry>> {
+        let workspace = &cx.caller.workspace;
+        let rows = limit.rows();
+        let found = match self.index() {
+            Index::Change => {
+                entries!("parameters ->> 'change_id' = $3", self, workspace, times, rows, after)
+                    .fetch_all(&mut *cx.db)
+                    .await
+            }
+            Index::Agent => {
+                entries!("agent_id = $2", self, workspace, times, rows, after)
+                    .fetch_all(&mut *cx.db)
+                    .await
+            }
+            Index::Time => {
+                entries!("true", self, workspace, times, rows, after).fetch_all(&mut *cx.db).await
+            }
+        };
+        Ok(found?)
+    }
+
+    /// Finds the end of the time that the query has not searched. `None` if it has searched everything.
+    async fn find_unsearched(
+        &self,
+        times: Times,
+        cx: &mut Context<'_>,
+    ) -> Result<Option<Timestamp>> {
+        let workspace = &cx.caller.workspace;
+        let found = match self.index() {
+            Index::Change => {
+                unsearched!("parameters ->> 'change_id' = $2", self.change_id, workspace, times)
+                    .fetch_optional(&mut *cx.db)
+                    .await
+            }
+            Index::Agent => {
+                unsearched!("agent_id = $2", self.agent_id, workspace, times)
+                    .fetch_optional(&mut *cx.db)
+                    .await
+            }
+            Index::Time => {
+                unsearched!("$2::text is null", None::<&str>, workspace, times)
+                    .fetch_optional(&mut *cx.db)
+                    .await
+            }
+        };
+        Ok(found?)
+    }
+}
+
+/// The bounds of a query in time: inclusive and exclusive.
+type Times = (Option<DateTime<Utc>>, Option<DateTime<Utc>>);
+
+/// Returns the end of a query that continues after an entry, so that the index leads to that entry. Others of
+/// the same microsecond can follow it.
+fn until_cursor(
+    until: Option<DateTime<Utc>>,
+    after: Option<(Timestamp, Uuid)>,
+) -> Option<DateTime<Utc>> {
+    let behind = after.map(|(time, _)| DateTime::from(time) + TimeDelta::microseconds(1));
+    [until, behind].into_iter().flatten().min()
 }
 
 /// Parses a time filter. A text that is not a time is a 400, as `docs/api-design.md#errors` says. A

@@ -1,12 +1,15 @@
 //! Cleaning up what has expired. Correctness does not depend on it, because every statement
 //! compares times itself. The server cleans up every 30 s, in every workspace. Where no server
 //! runs, a scheduled job can call the operation.
+//!
+//! Invariant: one statement changes a bounded number of rows, so that none exceeds the time limit of
+//! statements however much there is to clean up.
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::retention::{self, Deleted};
 use crate::{
-    database::{Db, MONTHS_AHEAD},
     operation::{Context, Meta, Operation, Operations, Services, Tool},
     values::Result,
 };
@@ -16,7 +19,7 @@ pub(super) fn operations(operations: Operations) -> Operations {
 }
 
 /// Clean up what has expired, where no server does it: end silent sessions, clear expired locks,
-/// fail expired tasks, free ports, delete old records.
+/// fail expired tasks, free ports, delete old records. Repeat it while the answer has `more`.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct RunMaintenance {
     /// What to do. Absent: everything. `retention` covers every workspace, the others yours.
@@ -65,6 +68,9 @@ pub struct Maintained {
     pub audit_partitions_dropped: i64,
     /// Duration in milliseconds.
     pub duration_ms: i64,
+    /// True if more is left than one call cleans up: call again. Otherwise absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub more: Option<bool>,
 }
 
 impl Operation for RunMaintenance {
@@ -79,13 +85,14 @@ impl Operation for RunMaintenance {
 
     async fn run(self, cx: Context<'_>) -> Result<Maintained> {
         let tasks = self.tasks.as_deref().unwrap_or(&MaintenanceTask::ALL);
-        let mut deleted = Deleted { rows_deleted: 0, audit_partitions_dropped: 0 };
+        let mut deleted = Deleted::default();
         if tasks.contains(&MaintenanceTask::Retention) {
-            // A separate statement, because it covers every workspace and the transition only one.
-            deleted = apply_retention(&mut *cx.db, cx.config.audit_retention_days).await?;
+            // Statements of their own, because they cover every workspace and the transition only one. They
+            // come first: a statement that has written to the audit log cannot attach a month to it.
+            deleted = retention::apply(&mut *cx.db, cx.config).await?;
         }
         let names: Vec<_> = tasks.iter().map(|task| task.name().to_owned()).collect();
-        let maintained = sqlx::query_as!(
+        let mut maintained = sqlx::query_as!(
             Maintained,
             r#"
             select
@@ -94,7 +101,7 @@ impl Operation for RunMaintenance {
                 sessions_expired as "sessions_expired!", locks_expired as "locks_expired!",
                 locks_released as "locks_released!", tasks_requeued as "tasks_requeued!",
                 tasks_failed as "tasks_failed!", ports_released as "ports_released!",
-                duration_ms as "duration_ms!"
+                duration_ms as "duration_ms!", nullif(more, false) as more
             from run_maintenance($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11)
             "#,
             cx.caller.workspace,
@@ -111,6 +118,7 @@ impl Operation for RunMaintenance {
         )
         .fetch_one(cx.db)
         .await?;
+        maintained.more = maintained.more.or(deleted.more.then_some(true));
         Ok(maintained)
     }
 }
@@ -118,6 +126,9 @@ impl Operation for RunMaintenance {
 impl MaintenanceTask {
     const ALL: [Self; 6] =
         [Self::Sessions, Self::Locks, Self::Work, Self::Ports, Self::Approvals, Self::Retention];
+
+    /// What the sweep of the server does in each workspace.
+    const SWEPT: [Self; 4] = [Self::Sessions, Self::Locks, Self::Work, Self::Ports];
 
     /// Returns the name of the task in requests and in the database.
     fn name(self) -> &'static str {
@@ -132,62 +143,61 @@ impl MaintenanceTask {
     }
 }
 
-/// Cleans up every workspace that has something to clean up, except for retention. Each workspace
-/// is a statement of its own, so that none waits for the others.
-pub(crate) async fn sweep(services: &Services) -> Result<()> {
+/// Cleans up every workspace that has something to clean up, except for retention. Workspaces and tasks
+/// take turns, one batch each, so that none waits until another one has finished. What fails is left to
+/// the next sweep and does not stop the rest.
+pub(crate) async fn sweep(services: &Services) {
+    let mut unfinished = match workspaces_to_sweep(services).await {
+        Ok(workspaces) => each_task_of(&workspaces),
+        Err(error) => {
+            tracing::warn!(?error, "the sweep failed");
+            return;
+        }
+    };
+    while !unfinished.is_empty() {
+        let mut next_round = Vec::new();
+        for (workspace, task) in unfinished {
+            match sweep_batch(services, &workspace, task).await {
+                Ok(true) => next_round.push((workspace, task)),
+                Ok(false) => {}
+                Err(error) => {
+                    let task = task.name();
+                    tracing::warn!(?error, workspace, task, "a part of the sweep failed");
+                }
+            }
+        }
+        unfinished = next_round;
+    }
+}
+
+async fn workspaces_to_sweep(services: &Services) -> Result<Vec<String>> {
     let mut db = services.db.acquire_connection().await?;
     let workspaces = sqlx::query_scalar!(
-        r#"
-        select workspace as "workspace!" from agent_session where ended_at is null
-        union select workspace from file_lock where agent_id is not null
-        union select workspace from work_task
-            where status in ('pending', 'claimed', 'running') and (status <> 'pending' or deadline is not null)
-        union select workspace from port_block
-        "#
+        r#"select workspace as "workspace!" from workspaces_to_sweep() workspace"#
     )
     .fetch_all(&mut db)
     .await?;
-    for workspace in workspaces {
-        sqlx::query!(
-            "select from sweep_workspace($1, $2, '{sessions,locks,work,ports}')",
-            workspace,
-            services.config.session_timeout(),
-        )
-        .execute(&mut db)
-        .await?;
-    }
     db.commit_and_release().await?;
-    Ok(())
+    Ok(workspaces)
 }
 
-/// Deletes old records of every workspace: the server's sweep calls this once an hour.
-pub(crate) async fn delete_old_records(services: &Services) -> Result<()> {
+fn each_task_of(workspaces: &[String]) -> Vec<(String, MaintenanceTask)> {
+    let tasks = MaintenanceTask::SWEPT;
+    let each = workspaces.iter().flat_map(|workspace| tasks.map(|task| (workspace.clone(), task)));
+    each.collect()
+}
+
+/// Runs one batch of a task, in a transaction of its own. Returns whether more is left.
+async fn sweep_batch(services: &Services, workspace: &str, task: MaintenanceTask) -> Result<bool> {
     let mut db = services.db.acquire_connection().await?;
-    apply_retention(&mut db, services.config.audit_retention_days).await?;
-    db.commit_and_release().await?;
-    Ok(())
-}
-
-/// What retention has deleted.
-struct Deleted {
-    rows_deleted: i64,
-    audit_partitions_dropped: i64,
-}
-
-/// Deletes the records of every workspace that no longer have to be kept.
-async fn apply_retention(db: &mut Db, retention_days: i32) -> Result<Deleted> {
-    let deleted = sqlx::query_as!(
-        Deleted,
-        r#"
-        select
-            rows_deleted as "rows_deleted!",
-            audit_partitions_dropped as "audit_partitions_dropped!"
-        from apply_retention($1, $2)
-        "#,
-        retention_days,
-        MONTHS_AHEAD,
+    let more = sqlx::query_scalar!(
+        r#"select more as "more!" from sweep_workspace($1, $2, array[$3])"#,
+        workspace,
+        services.config.session_timeout(),
+        task.name(),
     )
-    .fetch_one(db)
+    .fetch_one(&mut db)
     .await?;
-    Ok(deleted)
+    db.commit_and_release().await?;
+    Ok(more)
 }

@@ -12,6 +12,7 @@ pub mod network;
 pub mod policy;
 pub mod ports;
 pub mod profiles;
+pub(crate) mod retention;
 pub mod work;
 
 use std::sync::LazyLock;

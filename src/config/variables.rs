@@ -261,6 +261,12 @@ pub(super) const VARIABLES: &[Variable] = &[
         "90",
         "Retention of audit, violation and network records in days. A month of records is dropped once all of its days are older. The audit log is kept at least as long as this variable said in the last migration: set it for `coordinator migrate` too.",
     ),
+    int(
+        "WORK_RETENTION_DAYS",
+        (7, 3650),
+        "365",
+        "Retention of finished tasks in days, counted from their end. A task on which another one depends is kept as long as that.",
+    ),
     int("PORT_ALLOC_BASE", (1024, 65532), "10000", "First port that is allocated to sessions."),
     int(
         "PORT_ALLOC_RANGE",

@@ -96,6 +96,8 @@ pub(super) async fn record_heartbeat(
     call.services.heartbeats.record(db, &call.services.config, caller, lost).await
 }
 
+/// Records a denial. One without a key is only counted and logged, as a failed authentication is: otherwise
+/// anybody could grow the audit log, from which nothing can be deleted.
 async fn record_denial(
     call: &Call<'_>,
     meta: &Meta,
@@ -105,6 +107,11 @@ async fn record_denial(
     denial: &Error,
     diagnostics: &[String],
 ) -> Result<()> {
+    if call.key.is_none() {
+        call.services.metrics.count_unknown_key();
+        tracing::info!(operation = meta.id, reason = %denial, "denied a request without a key");
+        return Ok(());
+    }
     let denial = Denial {
         operation: meta.name,
         target,

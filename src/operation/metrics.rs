@@ -90,7 +90,7 @@ impl Metrics {
         times.count += 1;
     }
 
-    /// Counts a request with an unknown key.
+    /// Counts a request with an unknown key, or one without a key that was denied.
     pub(crate) fn count_unknown_key(&self) {
         self.unknown_keys.fetch_add(1, Ordering::Relaxed);
     }
@@ -116,7 +116,7 @@ impl Metrics {
         let help = "Time to answer, in seconds, by operation.";
         family("coordinator_request_seconds", "histogram", help, samples.collect());
         let refused = self.unknown_keys.load(Ordering::Relaxed);
-        let help = "Requests with an unknown API key.";
+        let help = "Requests with an unknown API key, and denied ones without a key.";
         let sample = format!("coordinator_unknown_keys_total {refused}\n");
         family("coordinator_unknown_keys_total", "counter", help, sample);
         let mut level = |name: &str, help: &str, value: u64| {

@@ -219,7 +219,9 @@ fn statements() -> Vec<String> {
         .map(|file| std::fs::read_to_string(file.expect("a file").path()).expect("readable"))
         .map(|text| serde_json::from_str::<Value>(&text).expect("JSON")["query"].clone())
         .filter_map(|query| query.as_str().map(str::to_owned))
-        .filter(|sql| sql.contains("from audit_log") && sql.contains("order by created_at desc"))
+        .filter(|sql| {
+            sql.contains("from audit_log") && sql.contains("order by created_at desc, id")
+        })
         .collect();
     statements.sort();
     statements
@@ -270,7 +272,7 @@ async fn a_query_reads_no_month_that_it_does_not_need() {
         sqlx::raw_sql(prepare).execute(&mut *db).await.expect("it runs");
         let explain = format!(
             "explain (analyze, format json)
-             execute s{n}('default', {}, {}, null, null, null, null, null, null, 4, null,
+             execute s{n}('default', {}, {}, null, null, null, null, null, null, 4, 10000, null,
                 null)",
             if sql.contains("and agent_id = $2") { "'a-3'" } else { "null" },
             if sql.contains("and parameters ->> 'change_id' = $3") { "'c-0'" } else { "null" },
@@ -281,4 +283,75 @@ async fn a_query_reads_no_month_that_it_does_not_need() {
         visited(&plan[0]["Plan"], &mut partitions);
         assert_eq!(partitions.len(), 1, "twelve months are filled: {partitions:?} {sql}");
     }
+}
+
+#[tokio::test]
+async fn every_filter_reads_a_bounded_number_of_entries_and_says_where_it_ended() {
+    let service = Service::start().await;
+    service
+        .execute_uncounted(
+            "insert into audit_log (
+                workspace, created_at, agent_id, agent_type, request_id, operation, parameters,
+                result, success, duration_ms
+             )
+             select
+                'default', date_trunc('month', now(), 'UTC') + n * interval '1 ms', 'a', 't', 'r' || n,
+                'op', '{\"change_id\": \"c\"}', '{}', true, 1
+             from generate_series(1, 25000) n;
+             analyze audit_log",
+        )
+        .await;
+    let statistic = "select (select sum(idx_tup_read) from pg_stat_user_indexes
+            where indexrelname like 'audit_log%')::bigint
+        + (select sum(seq_tup_read) from pg_stat_user_tables
+            where relname like 'audit_log%')::bigint";
+    let month: String = service
+        .scalar(
+            "select to_char(date_trunc('month', now(), 'UTC') at time zone 'UTC',
+                'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')",
+        )
+        .await;
+    let since = format!("request_id=none&since={month}");
+    for query in [
+        "request_id=none",
+        "session_id=none",
+        "operation=none",
+        "success=false",
+        "agent_id=a&success=false&limit=500",
+        "change_id=c&agent_id=none",
+        &since,
+    ] {
+        let (read, answer) = service
+            .counted(statistic, async |client| client.get(&format!("/audit?{query}")).await.json)
+            .await;
+        // Of a month with few entries, the planner may sort all of a change.
+        let is_bounded = read <= 20_100 || query.contains("change_id");
+        assert!(is_bounded, "{query} reads {read} entries");
+        assert_eq!((&answer["count"], &answer["truncated"]), (&json!(0), &json!(true)), "{query}");
+        let until =
+            answer["continue_until"].as_str().unwrap_or_else(|| panic!("{query}: {answer}"));
+        let hint =
+            format!("searched the newest 10000; re-run with until={until} to search earlier ones");
+        assert_eq!(answer["hint"], hint, "{query}");
+    }
+    // Following the hints, a search finds the oldest entry.
+    let client = service.client();
+    let (mut query, mut searches) = ("request_id=r1".to_owned(), 1);
+    let entries = loop {
+        let answer = client.get(&format!("/audit?{query}")).await.json;
+        match answer["continue_until"].as_str() {
+            Some(until) => query = format!("request_id=r1&until={until}"),
+            None => break answer["entries"].clone(),
+        }
+        searches += 1;
+        assert!(searches <= 4, "{answer}");
+    };
+    assert_eq!((&entries[0]["request_id"], searches), (&json!("r1"), 3));
+    let near = client.get("/audit?request_id=r24000&limit=1").await.json;
+    assert_eq!(
+        (&near["count"], &near["truncated"]),
+        (&json!(1), &json!(true)),
+        "one, perhaps more"
+    );
+    assert_eq!(client.get("/audit?limit=500").await.json.get("continue_until"), None);
 }

@@ -645,6 +645,22 @@ async fn the_first_audit_row_of_a_month_creates_its_partition() {
 }
 
 #[tokio::test]
+async fn a_denial_without_a_key_counts_as_failed_authentication_and_writes_no_row() {
+    let more = [("COORDINATION_PUBLIC_READS", "true"), ("METRICS_PUBLIC", "true")];
+    let service = Service::with(&more).await;
+    let elsewhere = service.anonymous().header("x-workspace", "team");
+    let detail = "API key is not permitted to use requested workspace";
+    for path in ["/locks/status/k", "/locks", "/ports/status", "/discovery/agents"] {
+        elsewhere.get(path).await.assert_is(403, json!({ "detail": detail }));
+    }
+    assert_eq!(service.audit_rows().await, 0);
+    let metrics = service.anonymous().get("/metrics").await.text;
+    assert!(metrics.lines().any(|it| it == "coordinator_unknown_keys_total 4"), "{metrics}");
+    let with_key = service.client().header("x-workspace", "team").get("/locks").await;
+    assert_eq!((with_key.status.as_u16(), service.audit_rows().await), (403, 1));
+}
+
+#[tokio::test]
 async fn pages_of_known_origins_may_call() {
     let more =
         [("COORDINATOR_CORS_ALLOWED_ORIGINS", "https://board.example.com, https://b.example")];

@@ -2,7 +2,7 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{BOSS, CODEX, Client, REVIEWER, Service, TEAM, blocked, with};
+use crate::support::{BOSS, CODEX, Client, REVIEWER, Service, TEAM, with};
 
 #[track_caller]
 fn assert_keys(answer: &Value, expected: &[&str]) {
@@ -512,15 +512,10 @@ async fn a_session_with_a_heartbeat_in_time_survives_a_concurrent_cleanup() {
     // The heartbeat has locked the row and not committed when the clean-up reads it.
     let mut heartbeat = service.db.begin().await.expect("a transaction");
     heartbeat_by_hand(&mut heartbeat).await;
-    let boss = service.client_with(BOSS);
-    let cleaning = boss.post("/discovery/cleanup", json!({}));
-    let commit = async {
-        blocked(&service.db, 1).await;
-        heartbeat.commit().await.expect("it commits");
-    };
-    let (cleaned, ()) = tokio::join!(cleaning, commit);
-    assert_eq!(cleaned.json["sessions_cleaned"], 0);
-    assert_eq!(cleaned.json["locks_released"], 0);
+    let cleaned = cleanup(&service, json!({})).await;
+    heartbeat.commit().await.expect("it commits");
+    assert_eq!((&cleaned["sessions_cleaned"], &cleaned["locks_released"]), (&json!(0), &json!(0)));
+    assert_eq!(cleaned.get("more"), None, "a session that is calling is not left over");
     assert_eq!(held_locks(&service).await, ["k"]);
     assert_eq!(listed(&client, "").await, ["a/s active"]);
 }

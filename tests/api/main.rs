@@ -36,6 +36,7 @@ mod processes;
 mod profiles;
 mod relay;
 mod rest_interfaces;
+mod retention;
 mod revival;
 mod rolling;
 mod round_trips;
@@ -46,6 +47,7 @@ mod sockets;
 #[path = "../../lock-key/tests/spellings/table.rs"]
 mod spellings;
 mod support;
+mod sweep;
 mod tls;
 mod torture;
 #[cfg(feature = "otel")]

@@ -101,7 +101,7 @@ $$;
 -- and claim tokens stay valid, and so do the times of expiry. The caller has locked the rows of these
 -- sessions (`begin_session`). Locks and tasks are locked in the order of their keys, and each is checked
 -- again with its row locked: its session can have lost it, and another call can have taken it meanwhile.
--- What belongs to a session that is not live is not locked: `end_sessions` may be freeing it, session by
+-- What belongs to a session that is not live is not locked: `end_session` may be freeing it, session by
 -- session, and would wait for a lock that the adoption has.
 --
 -- `locked_at` becomes the time of the adoption: the adopting session may have been revived after the lock

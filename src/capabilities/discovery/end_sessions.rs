@@ -1,5 +1,5 @@
 //! Ending sessions: one by name, or all that have been silent for too long. Only the database
-//! function `end_sessions` knows what a session holds.
+//! function `end_session` knows what a session holds.
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -89,7 +89,7 @@ impl Operation for DeregisterSession {
 }
 
 /// End all sessions that have been silent for too long, and free what they hold. Needs elevated
-/// trust. Try it with `dry_run` first.
+/// trust. Try it with `dry_run` first, and repeat it while the answer has `more`.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct CleanupAgents {
     /// Minutes of silence after which a session is ended, 1 to 10080.
@@ -125,6 +125,10 @@ pub struct CleanedUp {
     pub ports_released: i64,
     /// Whether nothing was changed, as requested.
     pub dry_run: bool,
+    /// True if more is left than one call ends: call again. With `dry_run`, the numbers are then those of
+    /// the first call. Otherwise absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub more: Option<bool>,
 }
 
 impl Operation for CleanupAgents {
@@ -139,7 +143,7 @@ impl Operation for CleanupAgents {
     }
 
     fn took_effect(answer: &CleanedUp) -> bool {
-        answer.sessions_cleaned > 0 && !answer.dry_run
+        (answer.sessions_cleaned > 0 || answer.more.is_some()) && !answer.dry_run
     }
 
     async fn run(self, cx: Context<'_>) -> Result<CleanedUp> {
@@ -151,7 +155,7 @@ impl Operation for CleanupAgents {
                 true as "success!", agents as "agents_cleaned!",
                 locks_released as "locks_released!", sessions as "sessions_cleaned!",
                 tasks_requeued as "tasks_requeued!", ports_released as "ports_released!",
-                $9 as "dry_run!"
+                $9 as "dry_run!", nullif(more, false) as more
             from cleanup_sessions($1, row($2, $3, $4, $5, $6, $7)::request, $8, $9)
             "#,
             cx.caller.workspace,

@@ -1,57 +1,92 @@
 -- The end of sessions, and the release of what they hold.
 
--- Ends sessions of a workspace that have not ended yet, and releases what they hold: releases their
--- locks, requeues their claims, releases their ports. The arguments narrow this to the sessions of an
--- agent, to one session, or to sessions whose last call is older than a timeout; null means no
--- restriction. Other sessions of the agent keep what they hold, and so does the agent with what it
--- acquired without a session. A dry run counts and changes nothing.
+-- Ends sessions of a workspace whose last call is older than a timeout, the longest silent first, and
+-- releases what they hold. Other sessions of their agents keep what they hold, and so do the agents with
+-- what they acquired without a session. A dry run counts what would be done and changes nothing.
 --
--- Every operation that ends a session calls this: nothing else knows what a session can hold. Rows are
--- locked in the order sessions, locks, tasks, ports, each by its key, which prevents deadlocks. `for
--- update` checks the conditions again on the newest row (EvalPlanQual), so a session that calls
--- meanwhile stays live. What a session had already lost is cleared but not counted. What it held is
--- recorded as its loss, which its next call is told (`revive_session`).
-create or replace function end_sessions(
-    in_workspace text, in_agent_id text, in_session_id text, in_session_timeout interval,
-    in_dry_run boolean,
+-- One call is one batch: it ends sessions and releases rows up to `maintenance_batch` in sum, so that it
+-- stays far below the statement timeout however many there are. `more` says that some are left for the
+-- next call; then this one has made progress. Sessions that another call has locked are skipped: a call in
+-- them keeps them alive, or another batch ends them. `for update` checks the conditions again on the
+-- newest row (EvalPlanQual), so a session that calls meanwhile stays live.
+create or replace function end_silent_sessions(
+    in_workspace text, in_session_timeout interval, in_dry_run boolean,
     out agents bigint, out sessions bigint, out locks_released bigint, out tasks_requeued bigint,
-    out ports_released bigint
+    out ports_released bigint, out more boolean
 ) language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
+    rows_left integer := maintenance_batch();
     session record;
-    previous_agent_id text;
+    ended record;
+    agent_ids text[] := array[]::text[];
 begin
-    agents := 0;
-    sessions := 0;
-    locks_released := 0;
-    tasks_requeued := 0;
-    ports_released := 0;
+    select 0, 0, 0, 0, false
+    into sessions, locks_released, tasks_requeued, ports_released, more;
     for session in
         select s.agent_id, s.session_id from agent_session s
         where s.workspace = in_workspace and s.ended_at is null
-            and (in_agent_id is null or s.agent_id = in_agent_id)
-            and (in_session_id is null or s.session_id = in_session_id)
-            and (in_session_timeout is null
-                or not is_session_live(s.ended_at, s.last_heartbeat_at, in_session_timeout, at))
-        order by s.agent_id, s.session_id
-        for update
+            and s.last_heartbeat_at <= at - in_session_timeout
+        order by s.last_heartbeat_at
+        limit maintenance_batch() + 1
+        for update skip locked
     loop
-        sessions := sessions + 1;
-        agents := agents + (session.agent_id is distinct from previous_agent_id)::integer;
-        previous_agent_id := session.agent_id;
-        locks_released := locks_released
-            + release_session_locks(in_workspace, session.agent_id, session.session_id, in_dry_run);
-        tasks_requeued := tasks_requeued
-            + requeue_session_claims(in_workspace, session.agent_id, session.session_id, in_dry_run);
-        ports_released := ports_released
-            + release_session_ports(in_workspace, session.agent_id, session.session_id, in_dry_run);
-        if not in_dry_run then
-            update agent_session s set ended_at = at
-            where s.workspace = in_workspace and s.agent_id = session.agent_id
-                and s.session_id = session.session_id;
-        end if;
+        more := more or rows_left <= 0;
+        exit when more;
+        select * into ended
+        from end_session(in_workspace, session.agent_id, session.session_id, rows_left, in_dry_run);
+        rows_left := rows_left - 1 - ended.touched;
+        locks_released := locks_released + ended.locks_released;
+        tasks_requeued := tasks_requeued + ended.tasks_requeued;
+        ports_released := ports_released + ended.ports_released;
+        sessions := sessions + ended.has_ended::integer;
+        agent_ids := agent_ids || case when ended.has_ended then session.agent_id end;
+        more := not ended.has_ended;
     end loop;
+    agents := (select count(distinct agent_id) from unnest(agent_ids) agent_id);
+end
+$$;
+
+-- Releases what a session holds and ends it: releases its locks, requeues its claims, releases its ports.
+-- The caller has locked the row of the session.
+--
+-- Every operation that ends a session calls this: nothing else knows what a session can hold. Rows are
+-- locked in the order sessions, locks, tasks, ports, each by its key, which prevents deadlocks. What a
+-- session had already lost is cleared but not counted. What it held is recorded as its loss, which its
+-- next call is told (`revive_session`).
+--
+-- Releases at most `in_limit` rows; null means all. Where more can be left, the session does not end yet,
+-- because a claim that still named it would then wait for its lease. Its next call, should one come
+-- before the next batch, is told what was released until then.
+create or replace function end_session(
+    in_workspace text, in_agent_id text, in_session_id text, in_limit integer, in_dry_run boolean,
+    out locks_released bigint, out tasks_requeued bigint, out ports_released bigint,
+    out touched bigint, out has_ended boolean
+) language plpgsql as $$
+declare
+    at timestamptz := clock_timestamp();
+    locks record;
+    claims record;
+    ports record;
+begin
+    select * into locks
+    from release_session_locks(in_workspace, in_agent_id, in_session_id, in_limit, in_dry_run);
+    select * into claims from requeue_session_claims(
+        in_workspace, in_agent_id, in_session_id, in_limit - locks.touched::integer, in_dry_run);
+    select * into ports
+    from release_session_ports(in_workspace, in_agent_id, in_session_id, in_dry_run);
+    locks_released := locks.released;
+    tasks_requeued := claims.requeued;
+    ports_released := ports.released;
+    touched := locks.touched + claims.touched + ports.touched;
+    has_ended := coalesce(locks.touched + claims.touched < in_limit, true);
+    if not in_dry_run then
+        update agent_session s set
+            ended_at = case when has_ended then at end,
+            untold_at = case when has_ended then s.untold_at else timestamptz '-infinity' end
+        where s.workspace = in_workspace and s.agent_id = in_agent_id
+            and s.session_id = in_session_id;
+    end if;
 end
 $$;
 
@@ -62,64 +97,83 @@ language sql immutable parallel safe as $$
     select interval '1000 years'
 $$;
 
--- Releases the locks of a session and returns how many of them were live.
+-- Releases locks of a session, at most `in_limit`; returns how many of them were live, and how many rows it
+-- has touched. The keys are selected first, and then locked one by one in their order: with `order by` and
+-- `limit` in one query, the planner may read all locks of the workspace.
 create or replace function release_session_locks(
-    in_workspace text, in_agent_id text, in_session_id text, in_dry_run boolean
-) returns bigint language plpgsql as $$
+    in_workspace text, in_agent_id text, in_session_id text, in_limit integer, in_dry_run boolean,
+    out released bigint, out touched bigint
+) language plpgsql as $$
 declare
+    keys text[] := array(
+        select l.key from file_lock l
+        where l.workspace = in_workspace and l.agent_id = in_agent_id and l.session_id = in_session_id
+        limit in_limit);
+    held_key text;
     lock record;
     was_live boolean;
-    released bigint := 0;
 begin
-    for lock in
-        select l.key, l.token, l.locked_at, l.expires_at from file_lock l
-        where l.workspace = in_workspace and l.agent_id = in_agent_id and l.session_id = in_session_id
-        order by l.key
-        for update
-    loop
+    released := 0;
+    touched := 0;
+    for held_key in select key from unnest(keys) key order by key collate "C" loop
+        touched := touched + 1;
+        select l.token, l.locked_at, l.expires_at into lock from file_lock l
+        where l.workspace = in_workspace and l.key = held_key and l.agent_id = in_agent_id
+            and l.session_id = in_session_id
+        for update;
+        continue when not found;
         was_live := is_live(in_workspace, in_agent_id, in_session_id, lock.locked_at, lock.expires_at,
             unlimited_session_timeout());
         released := released + was_live::integer;
         if not in_dry_run then
             if was_live then
-                perform store_loss(in_workspace, in_agent_id, in_session_id, 'lock', lock.key,
+                perform store_loss(in_workspace, in_agent_id, in_session_id, 'lock', held_key,
                     lock.token::text, lock.locked_at);
             end if;
-            perform free_lock(in_workspace, lock.key, lock.token);
+            perform free_lock(in_workspace, held_key, lock.token);
         end if;
     end loop;
-    return released;
 end
 $$;
 
--- Requeues the claimed tasks of a session and returns how many. A task out of attempts fails instead. A
--- task that has expired is left as it is: a later claim or sweep records its failure, with that reason.
+-- Requeues claimed tasks of a session, at most `in_limit`; returns how many, and how many rows it has
+-- touched. A task out of attempts fails instead. A task that has expired is left as it is: a later claim or
+-- sweep records its failure, with that reason. Tasks are locked as locks are by `release_session_locks`.
 create or replace function requeue_session_claims(
-    in_workspace text, in_agent_id text, in_session_id text, in_dry_run boolean
-) returns bigint language plpgsql as $$
+    in_workspace text, in_agent_id text, in_session_id text, in_limit integer, in_dry_run boolean,
+    out requeued bigint, out touched bigint
+) language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
-    task record;
-    requeued bigint := 0;
-begin
-    for task in
-        select t.id, t.attempt >= t.max_attempts as is_exhausted, t.claim_token, t.claimed_at
-        from work_task t
+    ids uuid[] := array(
+        select t.id from work_task t
         where t.workspace = in_workspace and t.claimed_by = in_agent_id
             and t.claimed_session_id = in_session_id and t.status in ('claimed', 'running')
             and task_expiry_reason(
                 t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at) is null
-        order by t.id
-        for update
-    loop
+        limit in_limit);
+    claimed_id uuid;
+    task record;
+begin
+    requeued := 0;
+    touched := 0;
+    for claimed_id in select id from unnest(ids) id order by id loop
+        touched := touched + 1;
+        select t.attempt >= t.max_attempts as is_exhausted, t.claim_token, t.claimed_at into task
+        from work_task t
+        where t.workspace = in_workspace and t.id = claimed_id and t.claimed_by = in_agent_id
+            and t.claimed_session_id = in_session_id and t.status in ('claimed', 'running')
+            and task_expiry_reason(
+                t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts, at) is null
+        for update;
+        continue when not found;
         requeued := requeued + (not task.is_exhausted)::integer;
         if not in_dry_run then
-            perform store_loss(in_workspace, in_agent_id, in_session_id, 'claim', task.id::text,
+            perform store_loss(in_workspace, in_agent_id, in_session_id, 'claim', claimed_id::text,
                 task.claim_token, task.claimed_at);
-            perform requeue_or_fail_task(in_workspace, task.id, task.is_exhausted);
+            perform requeue_or_fail_task(in_workspace, claimed_id, task.is_exhausted);
         end if;
     end loop;
-    return requeued;
 end
 $$;
 
@@ -144,21 +198,25 @@ begin
 end
 $$;
 
--- Releases the ports of a session and returns how many of its blocks were live.
+-- Releases the ports of a session, which has at most one block; returns how many blocks were live, and how
+-- many it has touched.
 create or replace function release_session_ports(
-    in_workspace text, in_agent_id text, in_session_id text, in_dry_run boolean
-) returns bigint language plpgsql as $$
+    in_workspace text, in_agent_id text, in_session_id text, in_dry_run boolean,
+    out released bigint, out touched bigint
+) language plpgsql as $$
 declare
     block record;
     was_live boolean;
-    released bigint := 0;
 begin
+    released := 0;
+    touched := 0;
     for block in
         select p.slot, p.allocated_at, p.expires_at from port_block p
         where p.workspace = in_workspace and p.agent_id = in_agent_id and p.session_id = in_session_id
         order by p.slot
         for update
     loop
+        touched := touched + 1;
         was_live := is_live(in_workspace, in_agent_id, in_session_id, block.allocated_at,
             block.expires_at, unlimited_session_timeout());
         released := released + was_live::integer;
@@ -170,7 +228,6 @@ begin
             delete from port_block p where p.workspace = in_workspace and p.slot = block.slot;
         end if;
     end loop;
-    return released;
 end
 $$;
 
@@ -187,10 +244,15 @@ begin
     is_known := exists (
         select from agent_session s
         where s.workspace = in_workspace and s.agent_id = cx.agent_id and s.session_id = in_session_id);
-    select e.sessions, e.locks_released, e.tasks_requeued, e.ports_released
-    into sessions, locks_released, tasks_requeued, ports_released
-    from end_sessions(in_workspace, cx.agent_id, in_session_id, null, false) e;
-    if sessions > 0 then
+    select 0, 0, 0, 0 into sessions, locks_released, tasks_requeued, ports_released;
+    perform from agent_session s
+    where s.workspace = in_workspace and s.agent_id = cx.agent_id and s.session_id = in_session_id
+        and s.ended_at is null
+    for update;
+    if found then
+        select 1, e.locks_released, e.tasks_requeued, e.ports_released
+        into sessions, locks_released, tasks_requeued, ports_released
+        from end_session(in_workspace, cx.agent_id, in_session_id, null, false) e;
         update session_loss l set is_told = true
         where l.workspace = in_workspace and l.agent_id = cx.agent_id
             and l.session_id = in_session_id;
@@ -203,23 +265,24 @@ begin
 end
 $$;
 
--- Ends all sessions of a workspace whose last call is older than a threshold. Records the caller's
--- heartbeat first, so that the caller's own session stays live.
+-- Ends a batch of the sessions of a workspace whose last call is older than a threshold. Records the
+-- caller's heartbeat first, so that the caller's own session stays live.
 create or replace function cleanup_sessions(
     in_workspace text, cx request, in_threshold_minutes integer, in_dry_run boolean,
     out agents bigint, out sessions bigint, out locks_released bigint, out tasks_requeued bigint,
-    out ports_released bigint
+    out ports_released bigint, out more boolean
 ) language plpgsql as $$
 begin
     perform record_heartbeat(in_workspace, cx);
-    select e.* into agents, sessions, locks_released, tasks_requeued, ports_released
-    from end_sessions(in_workspace, null, null, make_interval(mins => in_threshold_minutes), in_dry_run) e;
+    select e.* into agents, sessions, locks_released, tasks_requeued, ports_released, more
+    from end_silent_sessions(in_workspace, make_interval(mins => in_threshold_minutes), in_dry_run) e;
     perform record_audit(
         in_workspace, cx, 'cleanup_dead_agents',
         jsonb_build_object('stale_threshold_minutes', in_threshold_minutes, 'dry_run', in_dry_run),
         jsonb_build_object(
             'agents_cleaned', agents, 'locks_released', locks_released, 'sessions_cleaned', sessions,
-            'tasks_requeued', tasks_requeued, 'ports_released', ports_released),
+            'tasks_requeued', tasks_requeued, 'ports_released', ports_released)
+            || case when more then '{"more": true}' else '{}' end::jsonb,
         true);
 end
 $$;

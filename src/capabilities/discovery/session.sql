@@ -57,7 +57,7 @@ $$;
 -- what its other sessions have lost, once.
 --
 -- An adoption first locks the rows of all live sessions of the agent, and of its own, in the order of
--- their keys, as `end_sessions` does: none of them ends before the adoption does.
+-- their keys, which a clean-up skips then: none of them ends before the adoption does.
 create or replace function begin_session(
     in_workspace text, cx request, in_session_id text, in_capabilities text[], in_current_task text,
     in_delegated_from text, in_metadata jsonb, in_phase_archetype text, in_connection_id text,

@@ -8,7 +8,9 @@ use crate::support::Service;
 const MOST_LINES: usize = 80;
 
 /// Functions that use tables of workspaces and have no argument for the workspace, each with its reason.
-const EVERY_WORKSPACE: [(&str, &str); 4] = [
+const EVERY_WORKSPACE: [(&str, &str); 6] = [
+    ("workspaces_to_sweep", "lists workspaces"),
+    ("workspaces_with_records", "lists workspaces"),
     ("delete_old_records", "retention covers the whole installation"),
     ("ensure_audit_partitions", "a month of the audit log is one partition for all workspaces"),
     ("drop_audit_partitions", "a month of the audit log is one partition for all workspaces"),

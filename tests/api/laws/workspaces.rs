@@ -555,7 +555,7 @@ const BROKEN: [(&str, &str, &str, &str); 3] = [
         "changes another workspace",
     ),
     (
-        "end_sessions",
+        "deregister_session",
         "s.workspace = in_workspace",
         "POST /discovery/deregister",
         "sees another workspace",
