@@ -4175,7 +4175,7 @@ CREATE FUNCTION public.service_rights() RETURNS TABLE(name text, rights text[])
     LANGUAGE sql IMMUTABLE
     AS $$
     values
-        ('agent_session', '{select,insert,update}'::text[]),
+        ('agent_session', '{select,insert,update,delete}'::text[]),
         ('agent_assignment', '{select,insert,update}'),
         ('audit_log', '{select,insert}'),
         ('file_lock', '{select,insert,update}'),
@@ -4191,8 +4191,8 @@ CREATE FUNCTION public.service_rights() RETURNS TABLE(name text, rights text[])
         ('network_log', '{select,insert,delete}'),
         ('port_block', '{select,insert,update,delete}'),
         ('session_loss', '{select,insert,update,delete}'),
-        ('work_dependency', '{select,insert,update}'),
-        ('work_task', '{select,insert,update}'),
+        ('work_dependency', '{select,insert,update,delete}'),
+        ('work_task', '{select,insert,update,delete}'),
         ('cedar_policy', '{select}'),
         ('domain_rule', '{select}'),
         ('guardrail_pattern', '{select}'),

@@ -1,9 +1,13 @@
-//! The sockets of the server: the address, the time limit and number of HTTP connections, and graceful
+//! The sockets of the server: the address, the time limits and number of HTTP connections, and graceful
 //! shutdown. By hand, because `axum::serve` has no options for the size of a request's head, the time for
-//! it and the number of connections, and closes idle connections at once when it shuts down.
+//! it and for the answer, and the number of connections, and closes idle connections at once when it shuts
+//! down.
+mod admission;
+mod stream;
+
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,9 +15,10 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
-use http::{HeaderValue, header};
+use axum::{Router, body::Body, response::Response};
+use http::{HeaderValue, Request, StatusCode, header};
 use hyper::{
+    body::Incoming,
     server::conn::http1,
     service::{Service as _, service_fn},
 };
@@ -24,11 +29,15 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::JoinSet,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
-use crate::{app::App, config::Config};
+use self::{admission::Admission, stream::WatchedStream};
+use crate::{
+    app::App,
+    config::Config,
+    operation::{Connection, Limit, Party},
+};
 
 /// The pause after a connection could not be accepted.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -36,8 +45,11 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// The length of the operating system's queue of connections that were not accepted yet.
 const BACKLOG: i32 = 1024;
 
-/// The maximum size of a request's head, in bytes. Every connection can make the process buffer this much
-/// before authentication.
+/// The pause between two looks for a connection that can be closed for another one.
+const ADMISSION_RETRY: Duration = Duration::from_millis(50);
+
+/// The maximum size of a request's head, in bytes. Every connection can make the process buffer twice as
+/// much before authentication.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
 /// How long idle connections stay open after a signal to stop. A client with kept-alive connections,
@@ -72,8 +84,10 @@ fn dual_stack(port: u16) -> io::Result<TcpListener> {
 /// time to finish.
 ///
 /// A connection that sends no complete request head within the keep-alive time is closed, whether it is
-/// idle or slow. At the maximum number of connections, no connection is accepted until another one ends.
-/// Further clients wait in the operating system's queue: a burst is delayed, and does not fail.
+/// idle or slow, and so is one whose client takes no part of an answer for the write time. At the maximum
+/// number of connections, the connection that has been stalled longest is closed for a new one. While the
+/// service works on a request of each, new ones wait in the operating system's queue: a burst is delayed,
+/// and does not fail.
 pub async fn listen(
     listener: TcpListener,
     router: Router,
@@ -84,16 +98,18 @@ pub async fn listen(
     let mut server = Server::new(router, app);
     let mut stop = std::pin::pin!(stop);
     loop {
+        let can_accept = server.admission.can_accept();
         tokio::select! {
-            accepted = listener.accept(), if server.has_room() => match accepted {
-                Ok((stream, _)) => server.serve(stream),
+            accepted = listener.accept(), if can_accept => match accepted {
+                Ok((stream, peer)) => server.serve(stream, peer.ip()),
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     // Most likely there are no file descriptors left. Wait until connections have closed.
-                    tokio::time::sleep(ACCEPT_RETRY).await;
+                    sleep(ACCEPT_RETRY).await;
                 }
             },
-            Some(_) = server.connections.join_next() => {}
+            Some(()) = server.admission.end_of_one() => {}
+            () = sleep(ADMISSION_RETRY), if !can_accept => {}
             () = &mut stop => break,
         }
     }
@@ -112,16 +128,16 @@ struct Server<'a> {
     stopping: GracefulShutdown,
     /// Whether each answer tells the client to close its connection.
     is_draining: Arc<AtomicBool>,
-    /// Dropping the set aborts the requests that are still running.
-    connections: JoinSet<()>,
+    admission: Admission,
 }
 
 impl<'a> Server<'a> {
     fn new(router: Router, app: &'a App) -> Self {
+        let config = app.config();
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
-            .header_read_timeout(app.config().keep_alive)
+            .header_read_timeout(config.keep_alive)
             .max_buf_size(MAX_HEAD_BYTES);
         Self {
             app,
@@ -129,38 +145,40 @@ impl<'a> Server<'a> {
             service: TowerToHyperService::new(router),
             stopping: GracefulShutdown::new(),
             is_draining: Arc::default(),
-            connections: JoinSet::new(),
+            admission: Admission::new(config.max_connections, config.timings.stall_time),
         }
     }
 
-    fn has_room(&self) -> bool {
-        self.connections.len() < self.app.config().max_connections
-    }
-
-    fn serve(&mut self, stream: TcpStream) {
+    fn serve(&mut self, stream: TcpStream, address: IpAddr) {
         // Without this, Nagle's algorithm and delayed acknowledgements delay small answers by up to 40 ms.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
-        let (service, is_draining) = (self.service.clone(), self.is_draining.clone());
-        let service = service_fn(move |request| {
-            let (answered, is_draining) = (service.call(request), is_draining.clone());
-            async move {
-                let mut response = answered.await?;
-                if is_draining.load(Ordering::Relaxed) {
-                    let close = const { HeaderValue::from_static("close") };
-                    response.headers_mut().insert(header::CONNECTION, close);
-                }
-                Ok::<_, std::convert::Infallible>(response)
-            }
-        });
-        let connection = self.builder.serve_connection(TokioIo::new(stream), service);
-        let connection = self.stopping.watch(connection);
+        if let Some(closed) = self.admission.make_room() {
+            count(self.app, Limit::Connections, &closed);
+        }
+        let connection = Arc::new(Connection::new(address.to_canonical()));
+        let answering = Answering {
+            service: self.service.clone(),
+            connection: connection.clone(),
+            app: self.app.clone(),
+            is_draining: self.is_draining.clone(),
+            is_full: self.admission.is_full(),
+        };
+        let service = service_fn(move |request| answering.clone().answer(request));
+        let write_time = self.app.config().write_time;
+        let stream = WatchedStream::new(stream, connection.clone(), write_time);
+        let serving = self.builder.serve_connection(TokioIo::new(stream), service);
+        let serving = self.stopping.watch(serving);
         let counted = self.app.0.metrics.connections.enter();
-        self.connections.spawn(async move {
+        let (app, served) = (self.app.clone(), connection.clone());
+        self.admission.serve(connection, async move {
             let _counted = counted;
-            if let Err(error) = connection.await {
+            if let Err(error) = serving.await {
                 tracing::debug!(%error, "a connection ended early");
+                if let Some(limit) = reached_limit(&error, &served) {
+                    count(&app, limit, &served);
+                }
             }
         });
     }
@@ -169,11 +187,11 @@ impl<'a> Server<'a> {
     /// can have sent requests, which would be lost with the queue.
     fn accept_queued(&mut self, listener: TcpListener) -> io::Result<()> {
         let listener = listener.into_std()?;
-        while self.has_room()
-            && let Ok((stream, _)) = listener.accept()
+        while self.admission.can_accept()
+            && let Ok((stream, peer)) = listener.accept()
         {
             stream.set_nonblocking(true)?;
-            self.serve(TcpStream::from_std(stream)?);
+            self.serve(TcpStream::from_std(stream)?, peer.ip());
         }
         Ok(())
     }
@@ -181,11 +199,87 @@ impl<'a> Server<'a> {
     /// Answers the requests in flight and closes every connection.
     async fn finish(mut self) {
         self.is_draining.store(true, Ordering::Relaxed);
-        let all_ended = async { while self.connections.join_next().await.is_some() {} };
+        let all_ended = async { while self.admission.end_of_one().await.is_some() {} };
         if timeout(DRAIN_TIME, all_ended).await.is_err() {
             self.stopping.shutdown().await;
         }
     }
+}
+
+/// What answers the requests of one connection.
+#[derive(Clone)]
+struct Answering {
+    service: TowerToHyperService<Router>,
+    connection: Arc<Connection>,
+    app: App,
+    is_draining: Arc<AtomicBool>,
+    is_full: Arc<AtomicBool>,
+}
+
+impl Answering {
+    /// Answers a request. The connection counts as in work once this is polled, which hyper does when the
+    /// previous answer of a pipeline is written.
+    async fn answer(
+        self,
+        mut request: Request<Incoming>,
+    ) -> Result<Response, std::convert::Infallible> {
+        self.connection.begin_work();
+        let mut response = if head_bytes(&request) > MAX_HEAD_BYTES {
+            count(&self.app, Limit::HeadSize, &self.connection);
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            response
+        } else {
+            request.extensions_mut().insert(self.connection.clone());
+            self.service.call(request).await?
+        };
+        if self.should_close(response.status()) {
+            let close = const { HeaderValue::from_static("close") };
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        self.connection.stall();
+        Ok(response)
+    }
+
+    /// Whether the client has to close the connection after an answer. Without room for others, clients
+    /// without a key get one answer for each connection.
+    fn should_close(&self, status: StatusCode) -> bool {
+        let is_full = self.is_full.load(Ordering::Relaxed);
+        self.is_draining.load(Ordering::Relaxed)
+            || status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+            || (is_full && self.connection.key_number().is_none())
+    }
+}
+
+/// Returns the size of a request's head, without optional white space. hyper refuses some heads that are too
+/// large, but its buffer takes up to twice the maximum.
+fn head_bytes<B>(request: &Request<B>) -> usize {
+    const VERSION_AND_ENDS: usize = " ".len() + " HTTP/1.1\r\n".len() + "\r\n".len();
+    let uri = request.uri();
+    let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let line = request.method().as_str().len() + authority + path + VERSION_AND_ENDS;
+    let headers = request.headers().iter();
+    line + headers.map(|(name, value)| name.as_str().len() + value.len() + 3).sum::<usize>()
+}
+
+/// Returns the limit that ended a connection. An idle connection has reached none.
+fn reached_limit(error: &hyper::Error, connection: &Connection) -> Option<Limit> {
+    if error.is_parse_too_large() {
+        return Some(Limit::HeadSize);
+    }
+    let source = std::error::Error::source(error).and_then(|it| it.downcast_ref::<io::Error>());
+    match source {
+        Some(error) => (error.kind() == io::ErrorKind::TimedOut).then_some(Limit::WriteTime),
+        None => (error.is_timeout() && connection.has_begun_request()).then_some(Limit::HeadTime),
+    }
+}
+
+/// Counts and logs that a connection has reached a limit.
+fn count(app: &App, limit: Limit, connection: &Connection) {
+    let key = connection.key_number().and_then(|number| app.0.keys.numbered(number));
+    let party = Party { address: Some(connection.address), key, ..Party::default() };
+    app.0.metrics.limits.count(limit, party);
 }
 
 /// Resolves when the process is asked to stop, by SIGTERM or by Ctrl-C.

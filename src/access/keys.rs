@@ -21,6 +21,8 @@ const FINGERPRINT_BYTES: usize = 6;
 #[derive(Clone)]
 pub(crate) struct Key {
     digest: [u8; 32],
+    /// The place of the key in the ring.
+    pub(crate) number: usize,
     pub(crate) identity: Identity,
 }
 
@@ -68,9 +70,14 @@ impl Keyring {
                 ring.bound_ids.insert(agent_id.clone());
                 ring.lookalikes.add(agent_id);
             }
-            ring.keys.push(Key { digest, identity });
+            ring.keys.push(Key { digest, number: ring.keys.len(), identity });
         }
         ring
+    }
+
+    /// Returns the key at a place in the ring.
+    pub(crate) fn numbered(&self, number: usize) -> Option<&Key> {
+        self.keys.get(number)
     }
 
     /// Returns the keys of a workspace, in the order of the configuration.

@@ -27,6 +27,8 @@ pub use home::Home;
 pub use logging::TraceSettings;
 pub use reader::ConfigError;
 pub use reference::configuration_table;
+pub(crate) use settings::WaitLimits;
+
 pub use settings::Config;
 pub use timings::Timings;
 

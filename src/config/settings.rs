@@ -46,6 +46,7 @@ pub struct Config {
     pub(crate) max_connections: usize,
     /// The longest time that a request waits for a lock or a task.
     pub(crate) wait_max: Duration,
+    pub(crate) wait_limits: WaitLimits,
     /// Address to listen on. `None` is every address, IPv6 and IPv4.
     pub host: Option<IpAddr>,
     /// Port to listen on.
@@ -54,6 +55,8 @@ pub struct Config {
     pub workers: usize,
     /// How long a connection can be idle, or take to send the head of a request.
     pub keep_alive: Duration,
+    /// How long a client can take no part of an answer.
+    pub(crate) write_time: Duration,
     /// How long requests in flight can take to finish after a signal to stop.
     pub shutdown_grace: Duration,
     /// Whether requests for one transition are gathered under load.
@@ -66,6 +69,15 @@ pub struct Config {
     pub traces: TraceSettings,
     /// What the environment says without effect, for the log.
     pub warnings: Vec<String>,
+}
+
+/// How many requests can wait at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WaitLimits {
+    pub(crate) per_agent: usize,
+    pub(crate) per_key: usize,
+    /// A waiting request holds its connection, so this is half of the connections.
+    pub(crate) total: usize,
 }
 
 /// The longest wait on Lambda, where every second is billed: `docs/api-design.md#limits`.
@@ -96,6 +108,12 @@ impl Config {
         let has_named_statements = database.statements == Statements::Named;
         let (host, cors_origins) = (from.host(), from.cors_origins());
         let wait_max = from.seconds("WAIT_MAX_SECONDS");
+        let max_connections = from.int("API_MAX_CONNECTIONS");
+        let wait_limits = WaitLimits {
+            per_agent: from.int("WAIT_MAX_REQUESTS_PER_AGENT"),
+            per_key: from.int("WAIT_MAX_REQUESTS_PER_KEY"),
+            total: half(max_connections),
+        };
         let config = Self {
             database,
             keys: from.keys(),
@@ -119,12 +137,14 @@ impl Config {
             cors_origins,
             timings: Timings::new(from.seconds("PROFILES_CACHE_TTL")),
             sleep_friendly,
-            max_connections: from.int("API_MAX_CONNECTIONS"),
+            max_connections,
+            wait_limits,
             wait_max: if is_server { wait_max } else { wait_max.min(LAMBDA_WAIT_MAX) },
             host,
             port: from.port(),
             workers: from.int("API_WORKERS"),
             keep_alive: from.seconds("API_TIMEOUT_KEEP_ALIVE"),
+            write_time: from.seconds("API_TIMEOUT_WRITE"),
             shutdown_grace: from.seconds("SHUTDOWN_GRACE_SECONDS"),
             gather: from.bool("API_GATHER") && is_server,
             auto_migrate: from.bool("COORDINATION_AUTO_MIGRATE")
@@ -160,6 +180,11 @@ impl Config {
         Duration::from_secs(u64::try_from(seconds).unwrap_or_default()).min(self.wait_max)
     }
 
+    /// Returns half of the maximum number of connections, at least one.
+    pub(crate) fn half_of_connections(&self) -> usize {
+        half(self.max_connections)
+    }
+
     /// Returns the number of lanes: calls of one transition that can run at the same time before further
     /// requests are gathered. A fifth of the connections, at least two.
     pub(crate) fn gather_lanes(&self) -> usize {
@@ -176,4 +201,9 @@ impl Config {
     pub fn has_keys(&self) -> bool {
         !self.keys.is_empty()
     }
+}
+
+/// Returns half of a number of connections, at least one.
+fn half(connections: usize) -> usize {
+    (connections / 2).max(1)
 }

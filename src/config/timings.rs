@@ -20,6 +20,9 @@ pub struct Timings {
     /// which hold a connection by sending a byte now and then. A body of 1 MiB arrives in time at 1
     /// Mbit/s.
     pub body_time: Duration,
+    /// How long a connection must have been stalled by its client before it can be closed for another
+    /// one. Shorter, and a burst of new connections would close those whose requests are on the way.
+    pub stall_time: Duration,
     /// The time between two sweeps of the server.
     pub sweep_interval: Duration,
 }
@@ -32,6 +35,7 @@ impl Timings {
             heartbeat_interval: Duration::from_secs(10),
             request_time: Duration::from_secs(30),
             body_time: Duration::from_secs(10),
+            stall_time: Duration::from_secs(1),
             sweep_interval: Duration::from_secs(30),
         }
     }

@@ -128,10 +128,16 @@ pub(super) const VARIABLES: &[Variable] = &[
         "Seconds after which an HTTP connection is closed that is idle or has not sent a complete request head. The time limit of a request body is always 10 s.",
     ),
     int(
+        "API_TIMEOUT_WRITE",
+        (1, 3600),
+        "10",
+        "Seconds after which an HTTP connection is closed whose client has not taken any part of an answer. A client that reads slowly is not cut off.",
+    ),
+    int(
         "API_MAX_CONNECTIONS",
         (1, 100_000),
         "1000",
-        "Maximum number of HTTP connections served at once. Further connections wait in the queue of the operating system until one closes. Each connection needs a file descriptor, and a waiting request keeps its connection.",
+        "Maximum number of HTTP connections served at once. For a further one, the connection is closed that has been idle, slow or not reading for longest; while the service works on a request of each, further ones wait in the queue of the operating system. Each connection needs a file descriptor, and a waiting request keeps its connection. At most half of this number of requests wait, and as many without a key are in work.",
     ),
     bool(
         "API_GATHER",
@@ -155,6 +161,18 @@ pub(super) const VARIABLES: &[Variable] = &[
         (0, 300),
         "50",
         "Maximum number of seconds that a request waits for a lock or a task, even if its `wait_seconds` is greater. On Lambda never more than 20.",
+    ),
+    int(
+        "WAIT_MAX_REQUESTS_PER_AGENT",
+        (1, 100_000),
+        "100",
+        "Maximum number of requests of one agent that wait at once in a process. Further ones are answered at once, with `wait_limit`.",
+    ),
+    int(
+        "WAIT_MAX_REQUESTS_PER_KEY",
+        (1, 100_000),
+        "400",
+        "Maximum number of requests of one API key that wait at once in a process. Further ones are answered at once, with `wait_limit`.",
     ),
     text(
         "RUST_LOG",

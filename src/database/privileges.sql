@@ -6,7 +6,7 @@
 create or replace function service_rights() returns table (name text, rights text[])
 language sql immutable as $$
     values
-        ('agent_session', '{select,insert,update}'::text[]),
+        ('agent_session', '{select,insert,update,delete}'::text[]),
         ('agent_assignment', '{select,insert,update}'),
         ('audit_log', '{select,insert}'),
         ('file_lock', '{select,insert,update}'),
@@ -22,8 +22,8 @@ language sql immutable as $$
         ('network_log', '{select,insert,delete}'),
         ('port_block', '{select,insert,update,delete}'),
         ('session_loss', '{select,insert,update,delete}'),
-        ('work_dependency', '{select,insert,update}'),
-        ('work_task', '{select,insert,update}'),
+        ('work_dependency', '{select,insert,update,delete}'),
+        ('work_task', '{select,insert,update,delete}'),
         ('cedar_policy', '{select}'),
         ('domain_rule', '{select}'),
         ('guardrail_pattern', '{select}'),

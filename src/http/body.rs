@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use super::input::json_invalid;
 use crate::{
     access::Key,
-    operation::Services,
+    operation::{Limit, RequestInfo, Services},
     values::{Error, Result, limits::MAX_BODY_BYTES},
 };
 
@@ -23,6 +23,7 @@ const MAX_DISCARDING_TIME: Duration = Duration::from_secs(2);
 /// 408 and 413 for a body that is too slow or too long.
 pub(crate) async fn read_request<'a>(
     services: &'a Services,
+    info: &RequestInfo,
     needs_key: bool,
     headers: &HeaderMap,
     body: Body,
@@ -30,28 +31,40 @@ pub(crate) async fn read_request<'a>(
     let key = if declared_length(headers) > MAX_BODY_BYTES as u64 {
         Err(Error::TooLarge)
     } else {
-        authenticate(services, headers)
+        authenticate(services, info, headers)
     };
     match key {
         Ok(key) if key.is_some() || !needs_key => {
-            Ok((key, read_body(body, services.config.timings.body_time).await?))
+            let limit = services.config.timings.body_time;
+            let read = info.wait_for_client(read_body(body, limit)).await;
+            if matches!(read, Err(Error::TooSlow)) {
+                services.metrics.limits.count(Limit::BodyTime, info.party(key));
+            }
+            Ok((key, read?))
         }
         refused => {
             // A client that sent `Expect: 100-continue` has not started sending the body.
             if !headers.contains_key(header::EXPECT) {
-                discard(body).await;
+                info.wait_for_client(discard(body)).await;
             }
             Err(refused.err().unwrap_or(Error::Unauthenticated))
         }
     }
 }
 
-/// Returns the key of a request, or `None` when it presents none. Counts unknown keys.
+/// Returns the key of a request, or `None` when it presents none. Counts unknown keys, and notes on the
+/// connection what it has shown.
 pub(super) fn authenticate<'a>(
     services: &'a Services,
+    info: &RequestInfo,
     headers: &HeaderMap,
 ) -> Result<Option<&'a Key>> {
-    services.keys.authenticate(headers).inspect_err(|_| services.metrics.count_unknown_key())
+    let key = services.keys.authenticate(headers);
+    if let Some(connection) = &info.connection {
+        let number = key.as_ref().ok().and_then(|key| key.map(|key| key.number));
+        connection.note_key(number);
+    }
+    key.inspect_err(|_| services.metrics.count_unknown_key())
 }
 
 fn declared_length(headers: &HeaderMap) -> u64 {

@@ -19,6 +19,10 @@ use crate::{
     },
 };
 
+/// The size in bytes up to which a body is kept with the members that the operation does not have: looking
+/// for them would cost more than it saves.
+const SMALL_BODY: usize = 4 << 10;
+
 /// A request to an operation, before its input is known.
 pub(super) struct RequestInput<'a> {
     pub(super) operation: &'a Registered,
@@ -63,6 +67,10 @@ impl RequestInput<'_> {
         // Without a body, the members of the query identify the request.
         let of_input = || has_idempotency_key.then(|| self.fingerprint(&input));
         let fingerprint = of_body.or_else(of_input);
+        if let (Value::Object(members), true) = (&mut input, self.body.len() > SMALL_BODY) {
+            // Nothing reads the others, and a request that waits would keep them.
+            members.retain(|name, _| self.operation.has_field(name));
+        }
         Ok((input, fingerprint))
     }
 

@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::respond::respond;
 use crate::{
-    operation::{RequestInfo, Services},
+    operation::{Connection, RequestInfo, Services},
     values::Error,
 };
 
@@ -32,7 +32,9 @@ pub(crate) async fn with_request_scope(
 ) -> Response {
     let config = &services.config;
     let id = request_id(request.headers());
+    let connection = request.extensions_mut().remove::<Arc<Connection>>();
     let info = RequestInfo::new(id, Instant::now(), config.timings.request_time);
+    let info = RequestInfo { connection, ..info };
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     request.extensions_mut().insert(info.clone());
     let _in_flight = services.metrics.in_flight.enter();

@@ -31,15 +31,19 @@ pub(super) async fn answer_operation(
     let span = info.span(name);
     let executing = async {
         let needs_key = !(operation.meta.open && services.config.public_reads);
-        let (key, body) = read_request(services, needs_key, &parts.headers, body).await?;
+        let (key, body) = read_request(services, info, needs_key, &parts.headers, body).await?;
         if key.is_none() {
             // A page can send such a request by DNS rebinding; it has no key to send.
             services.config.mcp.check_host(&parts.headers)?;
         }
+        let _in_work =
+            key.is_none().then(|| services.begin_without_key(info.party(None))).transpose()?;
         let (claims, issues) = Claims::from_headers(&parts.headers, operation.meta.idempotent());
         let has_idempotency_key = claims.idempotency_key.is_some();
         let request_input = RequestInput { operation, parameters, parts, body: &body };
         let (input, fingerprint) = request_input.parse(has_idempotency_key, issues)?;
+        // A request that waits would keep it for all of its wait.
+        drop(body);
         let call = Call::new(services, key, claims, info, fingerprint);
         (operation.execute)(&call, &input).await
     };

@@ -1,11 +1,11 @@
 //! Requests to pages: health, documents, metrics.
 use axum::{
     Json,
-    response::{Html, IntoResponse as _, Response},
+    body::Bytes,
+    response::{IntoResponse as _, Response},
 };
 use http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
-use serde_json::Value;
 
 use super::{body::authenticate, docs, health, openapi, respond::respond, routes::Page};
 use crate::{
@@ -14,15 +14,16 @@ use crate::{
     values::{Error, Result, VERSION},
 };
 
-/// The documents, generated once, at start.
+/// The documents, generated once, at start. All answers share their bytes.
 pub(super) struct Documents {
-    openapi: Value,
-    docs: String,
+    openapi: Bytes,
+    docs: Bytes,
 }
 
 impl Documents {
     pub(super) fn new(operations: &Operations) -> Self {
-        Self { openapi: openapi::document(operations), docs: docs::page(operations) }
+        let openapi = openapi::document(operations).to_string();
+        Self { openapi: openapi.into(), docs: docs::page(operations).into() }
     }
 }
 
@@ -49,15 +50,22 @@ async fn show(
     info: &RequestInfo,
     headers: &HeaderMap,
 ) -> Result<Response> {
-    let key = authenticate(services, headers)?;
+    let key = authenticate(services, info, headers)?;
+    // Those two tell whether the process and its database live, and are always answered.
+    let is_counted = key.is_none() && !matches!(page, Page::Live | Page::Health);
+    let _in_work = is_counted.then(|| services.begin_without_key(info.party(None))).transpose()?;
     Ok(match page {
         Page::Live => Json(health::live()).into_response(),
         Page::Health => ok_or_unavailable(health::health(services).await),
         Page::Ready => ok_or_unavailable(health::ready(services).await),
-        Page::OpenApi => Json(&documents.openapi).into_response(),
-        Page::Docs => Html(documents.docs.clone()).into_response(),
+        Page::OpenApi => shared("application/json", &documents.openapi),
+        Page::Docs => shared("text/html; charset=utf-8", &documents.docs),
         Page::Metrics => metrics(services, key, info, headers).await?,
     })
+}
+
+fn shared(content_type: &'static str, bytes: &Bytes) -> Response {
+    ([(header::CONTENT_TYPE, content_type)], bytes.clone()).into_response()
 }
 
 fn ok_or_unavailable<T: Serialize>(state: Result<T, T>) -> Response {

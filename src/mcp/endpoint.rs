@@ -143,7 +143,7 @@ impl Endpoint {
 
     async fn receive(&self, info: &RequestInfo, request: Request, span: &Span) -> Result<Answers> {
         let (services, (mut parts, body)) = (&self.services, request.into_parts());
-        let (key, body) = read_request(services, true, &parts.headers, body).await?;
+        let (key, body) = read_request(services, info, true, &parts.headers, body).await?;
         let key = key.ok_or(Error::Unauthenticated)?;
         services.config.mcp.check_source(&parts.headers)?;
         let tools = self.selected_tools(parts.uri.query().unwrap_or_default())?;

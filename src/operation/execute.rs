@@ -13,6 +13,7 @@ use super::{
     definition::Operation,
     heartbeat::LostSession,
     idempotency,
+    limits::{Limit, Party},
     reply::Reply,
     request::Call,
     services::Services,
@@ -42,9 +43,9 @@ pub(super) async fn execute<O: Operation>(call: &Call<'_>, input: &Value) -> Res
     loop {
         let result = match &waiting {
             Some(waiting) => {
-                waiting
-                    .run_until_answered(&|wait| run_waiting::<O>(call, input, wait, &has_begun))
-                    .await
+                let run = |wait| run_waiting::<O>(call, input, wait, &has_begun);
+                let answered = waiting.run_until_answered(&run).await;
+                answered.and_then(|(reply, limit)| tell_limit(call, reply, limit))
             }
             None => run::<O>(call, input, None, &has_begun).await.map(|(reply, _)| reply),
         };
@@ -129,7 +130,7 @@ fn waiting_request<'a, O: Operation>(
     call: &'a Call<'_>,
     input: &'a Value,
 ) -> Option<WaitingRequest<'a>> {
-    let poll = O::POLL?;
+    let (poll, key) = (O::POLL?, call.key?);
     let services = call.services;
     let seconds = input["wait_seconds"].as_i64().unwrap_or_default();
     let time_to_wait = services.config.longest_wait(seconds);
@@ -138,6 +139,7 @@ fn waiting_request<'a, O: Operation>(
         can_be_cancelled: call.client_call.is_some(),
         number: services.waiters.next_number(),
         waiters: &services.waiters,
+        key: key.number,
         db: &services.db,
         config: &services.config,
         started: call.request.started,
@@ -146,6 +148,15 @@ fn waiting_request<'a, O: Operation>(
         poll,
         time_to_wait,
     })
+}
+
+/// Adds the limit that kept a request from waiting to its refusal, and counts it.
+fn tell_limit(call: &Call<'_>, reply: Reply, limit: Option<Limit>) -> Result<Reply> {
+    let Some(limit) = limit else { return Ok(reply) };
+    let (workspace, agent_id) = (call.claims.workspace.as_deref(), call.request.log.agent());
+    let party = Party { workspace, agent_id, ..call.request.party(call.key) };
+    call.services.metrics.limits.count(limit, party);
+    if reply.should_wait { reply.tell_wait_limit(limit) } else { Ok(reply) }
 }
 
 /// Runs a request that can wait, once.

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use super::limits::Limits;
 use crate::values::lock;
 
 /// Upper bounds of the buckets of request times, in seconds. They reach from a request that does not use
@@ -24,6 +25,10 @@ pub(crate) struct Metrics {
     requests: Mutex<BTreeMap<(&'static str, u16), u64>>,
     times: Mutex<BTreeMap<&'static str, Times>>,
     unknown_keys: AtomicU64,
+    /// How often clients have reached limits.
+    pub(crate) limits: Limits,
+    /// Requests without a key that are in work.
+    pub(crate) without_key: Gauge,
     /// Requests in flight.
     pub(crate) in_flight: Gauge,
     /// HTTP connections of clients.
@@ -41,7 +46,8 @@ impl Gauge {
         Present(self.0.clone())
     }
 
-    fn level(&self) -> u64 {
+    /// Returns the number.
+    pub(crate) fn level(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -119,6 +125,8 @@ impl Metrics {
         let help = "Requests with an unknown API key, and denied ones without a key.";
         let sample = format!("coordinator_unknown_keys_total {refused}\n");
         family("coordinator_unknown_keys_total", "counter", help, sample);
+        let help = "How often clients have reached a limit.";
+        family("coordinator_limits_reached_total", "counter", help, self.limits.samples());
         let mut level = |name: &str, help: &str, value: u64| {
             family(name, "gauge", help, format!("{name} {value}\n"));
         };
@@ -200,6 +208,6 @@ mod tests {
             assert!(text.lines().any(|it| it == line), "{line} in\n{text}");
         }
         let named = text.lines().filter(|it| it.starts_with("# TYPE")).count();
-        assert_eq!(named, 10);
+        assert_eq!(named, 11);
     }
 }

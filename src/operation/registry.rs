@@ -46,7 +46,7 @@ impl Operations {
         self.list.push(Arc::new(Registered {
             meta: O::META,
             input: schema::of_input::<O>(&O::META),
-            output: schema::of_output::<O::Output>(),
+            output: schema::of_output::<O>(),
             example: O::example(),
             execute: |call, input| Box::pin(execute::<O>(call, input)),
             give_back: O::give_back,
@@ -89,6 +89,11 @@ impl Registered {
     pub fn summary(&self) -> &str {
         let description = self.description();
         description.split_inclusive(". ").next().unwrap_or_default().trim_end()
+    }
+
+    /// Whether the input has a member of this name.
+    pub(crate) fn has_field(&self, name: &str) -> bool {
+        self.input["properties"].get(name).is_some()
     }
 
     /// Iterates over the members of the input with their schemas, in the order of declaration.

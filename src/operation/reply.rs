@@ -1,7 +1,7 @@
 //! The answer of an operation on its way to the client.
 use serde_json::Value;
 
-use super::{definition::Operation, waiting::Wait};
+use super::{definition::Operation, limits::Limit, schema::WAIT_LIMIT, waiting::Wait};
 use crate::{
     access::Caller,
     values::{Error, Result},
@@ -76,6 +76,14 @@ impl Reply {
             members.insert("lost".to_owned(), lost);
             self.body = body.to_string();
         }
+        Ok(self)
+    }
+
+    /// Adds which limit kept the request from waiting.
+    pub(super) fn tell_wait_limit(mut self, limit: Limit) -> Result<Self> {
+        let mut body = self.value()?;
+        body[WAIT_LIMIT] = limit.name().into();
+        self.body = body.to_string();
         Ok(self)
     }
 

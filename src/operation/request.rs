@@ -6,23 +6,42 @@ use std::{
 
 use http::StatusCode;
 
-use super::{client_call::ClientCall, notice::Notice, services::Services, waiting::TimeLimit};
+use super::{
+    client_call::ClientCall, connection::Connection, limits::Party, notice::Notice,
+    services::Services, waiting::TimeLimit,
+};
 use crate::access::{Claims, Key};
 
-/// Data of one request: id, arrival time, time limit, log fields.
+/// Data of one request: id, arrival time, time limit, log fields, connection.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestInfo {
     pub(crate) id: String,
     pub(crate) started: Instant,
     pub(crate) log: RequestLog,
     pub(crate) time_limit: TimeLimit,
+    /// `None` on Lambda.
+    pub(crate) connection: Option<Arc<Connection>>,
 }
 
 impl RequestInfo {
     /// Creates the information about a request that has just arrived.
     pub(crate) fn new(id: String, started: Instant, limit: Duration) -> Self {
         let time_limit = TimeLimit::new(started + limit);
-        Self { id, started, log: RequestLog::default(), time_limit }
+        Self { id, started, log: RequestLog::default(), time_limit, connection: None }
+    }
+
+    /// Waits for something that the client has to send.
+    pub(crate) async fn wait_for_client<T>(&self, sent: impl Future<Output = T>) -> T {
+        match &self.connection {
+            Some(connection) => connection.wait_for_client(sent).await,
+            None => sent.await,
+        }
+    }
+
+    /// Returns the client, with the key that the request has shown.
+    pub(crate) fn party<'a>(&self, key: Option<&'a Key>) -> Party<'a> {
+        let address = self.connection.as_ref().map(|connection| connection.address);
+        Party { address, key, ..Party::default() }
     }
 
     /// Returns the milliseconds since the request arrived.

@@ -3,12 +3,15 @@
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
-use super::{input::keywords, meta::Meta};
+use super::{definition::Operation, input::keywords, meta::Meta};
 use crate::{access::IdentityMode, values::limits::MAX_ID_BYTES};
 
 /// The keyword that marks texts in answers which other agents wrote. Its value is true, or the name of the
 /// sibling that has a value where another agent wrote the text.
 const UNTRUSTED: &str = "x-untrusted";
+
+/// The member of an answer that names the limit which kept its request from waiting.
+pub(super) const WAIT_LIMIT: &str = "wait_limit";
 
 /// Marks a member of an answer that one form of it omits and another one gives as null.
 pub(crate) const NULL_OR_ABSENT: &str = "x-null-or-absent";
@@ -36,9 +39,12 @@ pub(super) fn of_input<T: JsonSchema>(meta: &Meta) -> Value {
 }
 
 /// Returns the schema of an operation's answer.
-pub(super) fn of_output<T: JsonSchema>() -> Value {
+pub(super) fn of_output<O: Operation>() -> Value {
     let mut generator = settings().for_serialize().into_generator();
-    let mut schema = generator.root_schema_for::<T>().to_value();
+    let mut schema = generator.root_schema_for::<O::Output>().to_value();
+    if O::POLL.is_some() {
+        add_wait_limit(&mut schema);
+    }
     unwrap_lines(&mut schema);
     remove_null_of_omitted(&mut schema);
     describe_untrusted(&mut schema);
@@ -171,6 +177,16 @@ fn mark_names(schema: &mut Value) {
             property["x-name"] = json!(true);
         }
     }
+}
+
+/// Declares the member that names the limit which kept a request from waiting.
+fn add_wait_limit(schema: &mut Value) {
+    schema["properties"][WAIT_LIMIT] = json!({
+        "description": "Why the request was refused at once instead of waiting: too many requests of the \
+            agent (`waiting_per_agent`), of the key (`waiting_per_key`) or of all clients (`waiting`) wait \
+            already. Pause before you ask again. Absent otherwise.",
+        "type": "string",
+    });
 }
 
 /// Declares the members that name the caller, where the identity mode of the operation reads them and its

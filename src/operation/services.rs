@@ -3,7 +3,12 @@ use std::{any::Any, sync::Arc};
 
 use http::Extensions;
 
-use super::{heartbeat::Heartbeats, metrics::Metrics, waiting::Waiters};
+use super::{
+    heartbeat::Heartbeats,
+    limits::{Limit, Party},
+    metrics::{Metrics, Present},
+    waiting::Waiters,
+};
 use crate::{
     access::{
         Keyring, Standings,
@@ -11,6 +16,7 @@ use crate::{
     },
     config::Config,
     database::Database,
+    values::{Error, Result},
 };
 
 /// The state of a process. Nothing in it has to survive the process, and any replica can answer any
@@ -58,6 +64,20 @@ impl Services {
             state,
             config,
         }
+    }
+
+    /// Counts a request without a key as in work, until the returned value is dropped. At most as many as
+    /// half of the connections: the others are left to clients with a key.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] at that limit.
+    pub(crate) fn begin_without_key(&self, party: Party<'_>) -> Result<Present> {
+        let present = self.metrics.without_key.enter();
+        if self.metrics.without_key.level() > self.config.half_of_connections() as u64 {
+            self.metrics.limits.count(Limit::WithoutKey, party);
+            return Err(Error::Busy);
+        }
+        Ok(present)
     }
 
     /// Returns the state of a capability.

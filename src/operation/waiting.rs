@@ -24,7 +24,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::client_call::find_cancelled;
+use super::{client_call::find_cancelled, limits::Limit, wait_slots::WaitSlots};
 use crate::{
     access::Caller,
     config::Config,
@@ -56,6 +56,8 @@ pub(super) struct WaitingRequest<'a> {
     /// The order of arrival in this process.
     pub(super) number: u64,
     pub(super) waiters: &'a Waiters,
+    /// The number of its key in the ring.
+    pub(super) key: usize,
     pub(super) db: &'a Arc<Database>,
     pub(super) config: &'a Config,
     pub(super) started: Instant,
@@ -83,17 +85,18 @@ pub(super) enum NextStep {
 
 impl WaitingRequest<'_> {
     /// Runs the request, and again whenever it is ready, until its answer is one to send or the time to
-    /// wait is over.
+    /// wait is over. Where too many requests wait already, it does not wait. Returns that limit too.
     pub(super) async fn run_until_answered<'a, T>(
         &self,
         run: &(dyn Fn(Wait) -> BoxFuture<'a, Result<RunOutcome<T>>> + Sync),
-    ) -> Result<T> {
+    ) -> Result<(T, Option<Limit>)> {
+        let (mut slot, mut limit) = (None, None);
         let deadline = self.started + self.time_to_wait;
         self.time_limit.extend(self.time_to_wait);
         let mut has_given_up = false;
         loop {
             let has_time = Instant::now() < deadline && !self.waiters.are_stopped();
-            let can_wait = has_time && !has_given_up;
+            let can_wait = has_time && !has_given_up && limit.is_none();
             let Self { waiter_id: id, number, poll, input, can_be_cancelled, .. } = *self;
             let wait = Wait { waiter_id: id, can_wait, can_be_cancelled };
             let (answer, next) = run(wait).await?;
@@ -103,8 +106,17 @@ impl WaitingRequest<'_> {
                     has_given_up = true;
                     continue;
                 }
-                _ => return Ok(answer),
+                _ => return Ok((answer, limit)),
             };
+            if slot.is_none() {
+                match self.waiters.slots.take(&self.config.wait_limits, self.key, &caller) {
+                    Ok(taken) => slot = Some(taken),
+                    Err(reached) => {
+                        limit = Some(reached);
+                        continue;
+                    }
+                }
+            }
             let input = input.clone();
             let waiter = Waiter { id, number, caller, input, poll, can_be_cancelled };
             self.waiters.wait_until_ready(self.db, self.config, waiter, deadline).await;
@@ -143,6 +155,7 @@ type FindReady =
 pub(crate) struct Waiters {
     /// By order of arrival, so that the longest waiter comes first.
     waiting: Mutex<BTreeMap<u64, Entry>>,
+    slots: WaitSlots,
     next_number: AtomicU64,
     /// Held by the waiter that polls for all. Contains the start of the last poll.
     polling: AsyncMutex<Option<Instant>>,

@@ -48,6 +48,9 @@ pub enum Error {
     /// The body of the request exceeds the size limit: 413.
     #[error("Request body too large")]
     TooLarge,
+    /// Too many requests without a key are in work: 503. The client can repeat the request.
+    #[error("Service temporarily unavailable")]
+    Busy,
     /// The database is unreachable or too slow: 503. The client can repeat the request.
     #[error("Service temporarily unavailable")]
     Unavailable(#[source] BoxError),
@@ -73,7 +76,7 @@ impl Error {
             Self::Cancelled => CLIENT_CLOSED_REQUEST,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -93,6 +96,7 @@ impl Error {
                 );
                 json!({ "detail": self.to_string(), "request_id": request_id })
             }
+            Self::Busy => json!({ "detail": self.to_string(), "request_id": request_id }),
             error => json!({ "detail": error.to_string() }),
         }
     }

@@ -1,4 +1,6 @@
 //! The server on real sockets: its threads, limits, log and shutdown.
+mod hostile;
+
 use std::{collections::HashMap, time::Duration};
 
 use agent_coordinator::{App, listen, router};
@@ -140,40 +142,6 @@ async fn a_request_that_waits_outlasts_the_keep_alive_and_the_body_time() {
 }
 
 #[tokio::test]
-async fn at_the_connection_limit_a_client_waits_until_another_connection_ends() {
-    let mut variables = variables(&nowhere());
-    for (name, value) in [
-        ("API_MAX_CONNECTIONS", "2"),
-        ("API_TIMEOUT_KEEP_ALIVE", "3600"),
-        ("METRICS_PUBLIC", "true"),
-    ] {
-        variables.insert(name.to_owned(), value.to_owned());
-    }
-    let running = Running::start(variables).await;
-    let (mut first, mut second) = (connect(running.port).await, connect(running.port).await);
-    for stream in [&mut first, &mut second] {
-        say(stream, LIVE).await;
-        assert!(answer(stream).await.starts_with("HTTP/1.1 200 "));
-    }
-    let mut third = connect(running.port).await;
-    say(&mut third, LIVE).await;
-    // Clients with a connection are served, and the third client is not.
-    for _ in 0..50 {
-        say(&mut first, LIVE).await;
-        assert!(answer(&mut first).await.starts_with("HTTP/1.1 200 "));
-    }
-    let waits = third.try_read(&mut [0; 1]).expect_err("no answer yet");
-    assert_eq!(waits.kind(), std::io::ErrorKind::WouldBlock);
-    say(&mut first, &LIVE.replace("/live", "/metrics")).await;
-    let metrics = answer(&mut first).await;
-    for line in ["coordinator_connections 2", "coordinator_connections_max 2"] {
-        assert!(metrics.lines().any(|it| it == line), "{line} in {metrics}");
-    }
-    drop(second);
-    assert!(answer(&mut third).await.starts_with("HTTP/1.1 200 "));
-}
-
-#[tokio::test]
 async fn connections_made_before_the_shutdown_are_answered_once_more() {
     let app = App::new(config(&variables(&nowhere())));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -197,13 +165,23 @@ async fn connections_made_before_the_shutdown_are_answered_once_more() {
 #[tokio::test]
 async fn a_request_head_over_64_kib_is_refused() {
     let running = Running::start(variables(&nowhere())).await;
+    let head = |bytes: usize| {
+        let start = "GET /live HTTP/1.1\r\nhost:localhost\r\nx:";
+        let rest = bytes - start.len() - "\r\n\r\n".len();
+        format!("{start}{}\r\n\r\n", "x".repeat(rest))
+    };
     let mut stream = connect(running.port).await;
-    let head = format!("GET /live HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n", "x".repeat(65_000));
-    say(&mut stream, &format!("{head}\r\n")).await;
+    say(&mut stream, &head(64 << 10)).await;
     assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200 "));
+    for bytes in [(64 << 10) + 1, 100_000] {
+        let mut stream = connect(running.port).await;
+        say(&mut stream, &head(bytes)).await;
+        let text = rest(&mut stream).await;
+        assert!(text.starts_with("HTTP/1.1 431 "), "{bytes}: {text}");
+    }
     // The connection can be closed before all bytes beyond the limit are sent.
     let (mut read, mut write) = stream.split();
-    let (long, mut text) = (format!("{head}y: {}\r\n\r\n", "x".repeat(60_000)), Vec::new());
+    let (long, mut text) = (head(200_000), Vec::new());
     let (_, _) = join(write.write_all(long.as_bytes()), read.read_to_end(&mut text)).await;
     let text = String::from_utf8_lossy(&text);
     assert!(text.is_empty() || text.starts_with("HTTP/1.1 431 "), "{text}");

@@ -1,4 +1,6 @@
 //! Requests with `wait_seconds`: waiters for a lock, and claims that wait for a task.
+mod limits;
+
 use std::time::Duration;
 
 use agent_coordinator::{App, router};

@@ -1,0 +1,86 @@
+//! The connection that a request came through: what the server needs to know when it must choose which
+//! connection to close for another one, `docs/decisions/0020-connections-under-attack.md`.
+use std::{
+    net::IpAddr,
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+/// The value of `stalled_after` while the service works on a request.
+const IN_WORK: u64 = u64::MAX;
+
+/// The value of `key` without one.
+const NO_KEY: usize = usize::MAX;
+
+/// A connection of a client.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// The other end. Behind a proxy, the proxy.
+    pub(crate) address: IpAddr,
+    accepted: Instant,
+    /// The microseconds from `accepted` to the moment since which only the client can go on.
+    stalled_after: AtomicU64,
+    /// The number of the key that the last authenticated request has shown.
+    key: AtomicUsize,
+    /// Whether a part of a request has arrived that is not in work.
+    has_begun_request: AtomicBool,
+}
+
+impl Connection {
+    /// Creates the state of a connection that was just accepted, and is stalled from now on.
+    pub(crate) fn new(address: IpAddr) -> Self {
+        Self {
+            address,
+            accepted: Instant::now(),
+            stalled_after: AtomicU64::new(0),
+            key: AtomicUsize::new(NO_KEY),
+            has_begun_request: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes that bytes have arrived.
+    pub(crate) fn note_bytes(&self) {
+        self.has_begun_request.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that the service works on a request.
+    pub(crate) fn begin_work(&self) {
+        self.has_begun_request.store(false, Ordering::Relaxed);
+        self.stalled_after.store(IN_WORK, Ordering::Relaxed);
+    }
+
+    /// Notes that the client has to do something now: take the answer, or send a request or its body.
+    pub(crate) fn stall(&self) {
+        let after = u64::try_from(self.accepted.elapsed().as_micros()).unwrap_or(IN_WORK - 1);
+        self.stalled_after.store(after, Ordering::Relaxed);
+    }
+
+    /// Waits for something that the client has to send. The connection is stalled meanwhile.
+    pub(crate) async fn wait_for_client<T>(&self, sent: impl Future<Output = T>) -> T {
+        self.stall();
+        let sent = sent.await;
+        self.begin_work();
+        sent
+    }
+
+    /// Returns since when only the client can go on, or `None` while the service works on a request.
+    pub(crate) fn stalled_since(&self) -> Option<Instant> {
+        let after = self.stalled_after.load(Ordering::Relaxed);
+        (after != IN_WORK).then(|| self.accepted + Duration::from_micros(after))
+    }
+
+    /// Whether a part of a request has arrived that is not in work.
+    pub(crate) fn has_begun_request(&self) -> bool {
+        self.has_begun_request.load(Ordering::Relaxed)
+    }
+
+    /// Notes which key a request has shown, by its number in the ring.
+    pub(crate) fn note_key(&self, number: Option<usize>) {
+        self.key.store(number.unwrap_or(NO_KEY), Ordering::Relaxed);
+    }
+
+    /// Returns the number of the key that the last authenticated request has shown.
+    pub(crate) fn key_number(&self) -> Option<usize> {
+        Some(self.key.load(Ordering::Relaxed)).filter(|number| *number != NO_KEY)
+    }
+}
