@@ -1038,7 +1038,7 @@ begin
         if reason is null then
             finished := finish_claim(
                 in_workspace, in_id, in_success, in_result, in_error_message, report,
-                task.claimed_session_id,
+                task.claimed_session_id, task.claim_token,
                 case when not in_success and task.retry_on_failure
                     and task.attempt < task.max_attempts then task.attempt end);
             status := finished.status;
@@ -1822,7 +1822,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.finish_claim(in_workspace text, in_id uuid, in_success boolean, in_result json, in_error_message text, report jsonb, in_claimed_session_id text, in_retry_attempt smallint, OUT status text, OUT retry_at timestamp with time zone) RETURNS record
+CREATE FUNCTION public.finish_claim(in_workspace text, in_id uuid, in_success boolean, in_result json, in_error_message text, report jsonb, in_claimed_session_id text, in_claim_token text, in_retry_attempt smallint, OUT status text, OUT retry_at timestamp with time zone) RETURNS record
     LANGUAGE plpgsql
     AS $$
 declare
@@ -1837,7 +1837,7 @@ begin
             interval '60 minutes', interval '30 seconds' * 2 ^ (in_retry_attempt - 1));
     end if;
     new_completion := jsonb_build_object('report', report, 'session_id', in_claimed_session_id,
-        'status', status, 'retry_at', retry_at);
+        'claim_token', in_claim_token, 'status', status, 'retry_at', retry_at);
     update work_task t set
         status = finish_claim.status,
         result = in_result,
@@ -1851,7 +1851,7 @@ begin
         is_expiry_recorded = false,
         available_at = coalesce(finish_claim.retry_at, t.available_at),
         is_delayed = will_retry,
-        completion = new_completion || jsonb_build_object('claim_token', t.claim_token)
+        completion = new_completion
     where t.workspace = in_workspace and t.id = in_id;
     if in_success then
         perform decrement_open_dependencies(in_workspace, in_id);

@@ -64,7 +64,8 @@ impl App {
     }
 
     /// Sweeps expired records at regular intervals, and deletes old ones independently of that, until
-    /// dropped. Correctness does not depend on it. A service that the platform puts to sleep does not sweep, because the queries would keep it awake.
+    /// dropped. Correctness does not depend on it. A service that the platform puts to sleep does not sweep,
+    /// because the queries would keep it awake.
     pub async fn sweep(&self) -> ! {
         let Self(services) = self;
         if services.config.sleep_friendly {

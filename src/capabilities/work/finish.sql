@@ -134,7 +134,7 @@ begin
         if reason is null then
             finished := finish_claim(
                 in_workspace, in_id, in_success, in_result, in_error_message, report,
-                task.claimed_session_id,
+                task.claimed_session_id, task.claim_token,
                 case when not in_success and task.retry_on_failure
                     and task.attempt < task.max_attempts then task.attempt end);
             status := finished.status;
@@ -169,7 +169,7 @@ $$;
 -- of 20 %, so that tasks that failed together are not retried together.
 create or replace function finish_claim(
     in_workspace text, in_id uuid, in_success boolean, in_result json, in_error_message text,
-    report jsonb, in_claimed_session_id text, in_retry_attempt smallint,
+    report jsonb, in_claimed_session_id text, in_claim_token text, in_retry_attempt smallint,
     out status text, out retry_at timestamptz
 ) language plpgsql as $$
 declare
@@ -184,7 +184,7 @@ begin
             interval '60 minutes', interval '30 seconds' * 2 ^ (in_retry_attempt - 1));
     end if;
     new_completion := jsonb_build_object('report', report, 'session_id', in_claimed_session_id,
-        'status', status, 'retry_at', retry_at);
+        'claim_token', in_claim_token, 'status', status, 'retry_at', retry_at);
     update work_task t set
         status = finish_claim.status,
         result = in_result,
@@ -198,7 +198,7 @@ begin
         is_expiry_recorded = false,
         available_at = coalesce(finish_claim.retry_at, t.available_at),
         is_delayed = will_retry,
-        completion = new_completion || jsonb_build_object('claim_token', t.claim_token)
+        completion = new_completion
     where t.workspace = in_workspace and t.id = in_id;
     if in_success then
         perform decrement_open_dependencies(in_workspace, in_id);

@@ -1,6 +1,9 @@
 -- Maintenance in batches, and the retention of sessions and tasks.
 
--- Functions whose results are different now, and those that have no caller any more. No release has them.
+-- Functions whose results or parameters are different now, and those that have no caller any more. No release
+-- has them.
+drop function if exists finish_claim(text, uuid, boolean, json, text, jsonb, text, smallint);
+drop function if exists read_handoffs(text, request, text, bigint, jsonb);
 drop function if exists run_maintenance(text, request, jsonb, text[], bigint, bigint);
 drop function if exists sweep_workspace(text, interval, text[]);
 drop function if exists clear_expired_locks(text, interval);
