@@ -321,6 +321,7 @@ CREATE FUNCTION public.assign_profile(in_workspace text, cx public.request, in_t
 declare
     at timestamptz := clock_timestamp();
     home_workspace text := profile_workspace(in_workspace);
+    assigned text;
     profile_trust integer;
     target_trust integer;
     resulting_trust integer;
@@ -329,11 +330,10 @@ begin
     perform from acquire_advisory_lock(in_workspace, 'profiles', in_target_agent_id);
     select p.trust_level into profile_trust from profile p
     where p.workspace = home_workspace and p.name = in_profile and p.enabled;
+    select a.profile into assigned from agent_assignment a
+    where a.workspace = in_workspace and a.agent_id = in_target_agent_id;
     target_trust := trust_of_agent(
-        home_workspace,
-        (select a.profile from agent_assignment a
-            where a.workspace = in_workspace and a.agent_id = in_target_agent_id),
-        in_key_types, in_key_profiles, in_max_trust, in_default_trust);
+        home_workspace, assigned, in_key_types, in_key_profiles, in_max_trust, in_default_trust);
     resulting_trust := trust_of_agent(
         home_workspace, in_profile, in_key_types, in_key_profiles, in_max_trust, in_default_trust);
     refusal := case
@@ -380,6 +380,9 @@ CREATE FUNCTION public.begin_mcp_call_run(in_workspace text, in_id uuid, in_agen
     AS $$
 declare
     at timestamptz := clock_timestamp();
+    due timestamptz := at + in_lifetime;
+    -- A cancellation after this has overtaken the call.
+    overtaken_after timestamptz := at - interval '10 seconds';
     cancelled timestamptz;
 begin
     select c.cancelled_at into cancelled from mcp_call c
@@ -390,15 +393,14 @@ begin
         insert into mcp_call as c (
             workspace, id, agent_id, connection_id, request_id, started_at, due_at
         ) values (
-            in_workspace, in_id, in_agent_id, in_connection_id, in_request_id, at, at + in_lifetime
+            in_workspace, in_id, in_agent_id, in_connection_id, in_request_id, at, due
         )
         on conflict (workspace, agent_id, connection_id, request_id) where connection_id <> ''
         do update set
-            id = in_id, started_at = at, due_at = at + in_lifetime, answered_at = null,
+            id = in_id, started_at = at, due_at = due, answered_at = null,
             operation = null, taken = null, idempotency_key = null,
-            -- A cancellation that has overtaken this call.
             cancelled_at = case
-                when c.started_at is null and c.cancelled_at > at - interval '10 seconds'
+                when c.started_at is null and c.cancelled_at > overtaken_after
                     then c.cancelled_at end
         returning c.cancelled_at into cancelled;
     end if;
@@ -4781,22 +4783,24 @@ $$;
 CREATE FUNCTION public.trust_of_agent(in_workspace text, in_assigned text, in_key_types text[], in_key_profiles text[], in_max_trust integer, in_default_trust integer) RETURNS integer
     LANGUAGE plpgsql STABLE
     AS $$
+declare
+    trust integer;
 begin
-    return least(in_max_trust, (
-        select max(case when effective.name is null then in_default_trust
-            else coalesce(p.trust_level, 0) end)
-        from (
-            select coalesce(
-                in_assigned,
-                key.profile,
-                (select d.name from profile d
-                    where d.workspace = in_workspace and d.agent_type = key.agent_type
-                        and d.is_type_default and d.enabled)
-            ) as name
-            from unnest(in_key_types, in_key_profiles) as key (agent_type, profile)
-        ) effective
-        left join profile p
-            on p.workspace = in_workspace and p.name = effective.name and p.enabled));
+    select max(case when effective.name is null then in_default_trust
+        else coalesce(p.trust_level, 0) end)
+    into trust
+    from (
+        select coalesce(
+            in_assigned,
+            key.profile,
+            (select d.name from profile d
+                where d.workspace = in_workspace and d.agent_type = key.agent_type
+                    and d.is_type_default and d.enabled)
+        ) as name
+        from unnest(in_key_types, in_key_profiles) as key (agent_type, profile)
+    ) effective
+    left join profile p on p.workspace = in_workspace and p.name = effective.name and p.enabled;
+    return least(in_max_trust, trust);
 end
 $$;
 

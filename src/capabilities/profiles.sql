@@ -18,6 +18,7 @@ create or replace function assign_profile(
 declare
     at timestamptz := clock_timestamp();
     home_workspace text := profile_workspace(in_workspace);
+    assigned text;
     profile_trust integer;
     target_trust integer;
     resulting_trust integer;
@@ -26,11 +27,10 @@ begin
     perform from acquire_advisory_lock(in_workspace, 'profiles', in_target_agent_id);
     select p.trust_level into profile_trust from profile p
     where p.workspace = home_workspace and p.name = in_profile and p.enabled;
+    select a.profile into assigned from agent_assignment a
+    where a.workspace = in_workspace and a.agent_id = in_target_agent_id;
     target_trust := trust_of_agent(
-        home_workspace,
-        (select a.profile from agent_assignment a
-            where a.workspace = in_workspace and a.agent_id = in_target_agent_id),
-        in_key_types, in_key_profiles, in_max_trust, in_default_trust);
+        home_workspace, assigned, in_key_types, in_key_profiles, in_max_trust, in_default_trust);
     resulting_trust := trust_of_agent(
         home_workspace, in_profile, in_key_types, in_key_profiles, in_max_trust, in_default_trust);
     refusal := case
@@ -59,22 +59,24 @@ create or replace function trust_of_agent(
     in_workspace text, in_assigned text, in_key_types text[], in_key_profiles text[],
     in_max_trust integer, in_default_trust integer
 ) returns integer language plpgsql stable as $$
+declare
+    trust integer;
 begin
-    return least(in_max_trust, (
-        select max(case when effective.name is null then in_default_trust
-            else coalesce(p.trust_level, 0) end)
-        from (
-            select coalesce(
-                in_assigned,
-                key.profile,
-                (select d.name from profile d
-                    where d.workspace = in_workspace and d.agent_type = key.agent_type
-                        and d.is_type_default and d.enabled)
-            ) as name
-            from unnest(in_key_types, in_key_profiles) as key (agent_type, profile)
-        ) effective
-        left join profile p
-            on p.workspace = in_workspace and p.name = effective.name and p.enabled));
+    select max(case when effective.name is null then in_default_trust
+        else coalesce(p.trust_level, 0) end)
+    into trust
+    from (
+        select coalesce(
+            in_assigned,
+            key.profile,
+            (select d.name from profile d
+                where d.workspace = in_workspace and d.agent_type = key.agent_type
+                    and d.is_type_default and d.enabled)
+        ) as name
+        from unnest(in_key_types, in_key_profiles) as key (agent_type, profile)
+    ) effective
+    left join profile p on p.workspace = in_workspace and p.name = effective.name and p.enabled;
+    return least(in_max_trust, trust);
 end
 $$;
 

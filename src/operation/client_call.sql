@@ -10,6 +10,9 @@ create or replace function begin_mcp_call_run(
 ) returns boolean language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
+    due timestamptz := at + in_lifetime;
+    -- A cancellation after this has overtaken the call.
+    overtaken_after timestamptz := at - interval '10 seconds';
     cancelled timestamptz;
 begin
     select c.cancelled_at into cancelled from mcp_call c
@@ -20,15 +23,14 @@ begin
         insert into mcp_call as c (
             workspace, id, agent_id, connection_id, request_id, started_at, due_at
         ) values (
-            in_workspace, in_id, in_agent_id, in_connection_id, in_request_id, at, at + in_lifetime
+            in_workspace, in_id, in_agent_id, in_connection_id, in_request_id, at, due
         )
         on conflict (workspace, agent_id, connection_id, request_id) where connection_id <> ''
         do update set
-            id = in_id, started_at = at, due_at = at + in_lifetime, answered_at = null,
+            id = in_id, started_at = at, due_at = due, answered_at = null,
             operation = null, taken = null, idempotency_key = null,
-            -- A cancellation that has overtaken this call.
             cancelled_at = case
-                when c.started_at is null and c.cancelled_at > at - interval '10 seconds'
+                when c.started_at is null and c.cancelled_at > overtaken_after
                     then c.cancelled_at end
         returning c.cancelled_at into cancelled;
     end if;

@@ -39,7 +39,8 @@ async fn tool(
 /// Moves the last call of every session into the past.
 async fn pass_minutes(service: &Service, minutes: u32) {
     let sql = format!(
-        "update agent_session set last_heartbeat_at = last_heartbeat_at - interval '{minutes} minutes';
+        "update agent_session set last_heartbeat_at =
+            (last_heartbeat_at at time zone 'utc' - interval '{minutes} minutes') at time zone 'utc';
          update work_task set claim_expires_at =
             (claim_expires_at at time zone 'utc' - interval '{minutes} minutes') at time zone 'utc'
          where claimed_by is not null"
@@ -478,8 +479,8 @@ async fn a_call_that_fails_does_not_swallow_the_losses() {
 }
 
 /// Lets the time pass after which another call tells what no answer has told.
-const ANSWER_STAYS_AWAY: &str =
-    "update agent_session set untold_at = untold_at - interval '1 minute'";
+const ANSWER_STAYS_AWAY: &str = "update agent_session set untold_at =
+    (untold_at at time zone 'utc' - interval '1 minute') at time zone 'utc'";
 
 #[tokio::test]
 async fn a_call_whose_client_goes_away_does_not_swallow_the_losses() {
