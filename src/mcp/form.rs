@@ -128,7 +128,8 @@ impl ToolForm {
         arguments: &Map<String, Value>,
         caller: Option<&Caller>,
     ) -> (Value, Vec<Issue>) {
-        let (input, mut findings) = self.read(schema, arguments);
+        let odd_keys = if self.tool.takes_any_key { OddKeys::Taken } else { OddKeys::Refused };
+        let (input, mut findings) = self.read(schema, arguments, odd_keys);
         self.find_unknown(arguments, caller, &mut findings);
         (input.into(), findings.into_issues())
     }
@@ -138,7 +139,16 @@ impl ToolForm {
         if !self.tool.takes_any_key {
             return None;
         }
-        self.read(schema, arguments).1.hint()
+        self.read(schema, arguments, OddKeys::Taken).1.hint()
+    }
+
+    /// Returns the issues of keys that were taken although no path is spelled like them.
+    pub(super) fn issues_of_odd_keys(
+        &self,
+        schema: &Value,
+        arguments: &Map<String, Value>,
+    ) -> Vec<Issue> {
+        self.read(schema, arguments, OddKeys::Refused).1.into_issues()
     }
 
     /// Reads the arguments that the tool has.
@@ -146,8 +156,8 @@ impl ToolForm {
         &self,
         schema: &Value,
         arguments: &Map<String, Value>,
+        odd_keys: OddKeys,
     ) -> (Map<String, Value>, Findings) {
-        let odd_keys = if self.tool.takes_any_key { OddKeys::Taken } else { OddKeys::Refused };
         let (mut input, mut findings) = (Map::new(), Findings::with(odd_keys));
         for member in &self.members {
             let given = member.argument.as_ref().and_then(|name| arguments.get(name)).cloned();

@@ -102,7 +102,13 @@ impl ServerHandler for Server {
         let result = match request.run(&cx, headers, operation, input).await? {
             Ok(body) => {
                 let hint = form.hint(&operation.input, &arguments);
-                tool_result(tool, &arguments, form.tool_answer(body), hint)
+                if hint.is_some() && body.as_array().is_some_and(Vec::is_empty) {
+                    // Nobody holds such a key, and an empty list would say that the file is free.
+                    let issues = form.issues_of_odd_keys(&operation.input, &arguments);
+                    failure(&Error::Invalid(form.issues(issues, &arguments)), &request.info.id)
+                } else {
+                    tool_result(tool, &arguments, form.tool_answer(body), hint)
+                }
             }
             Err(Error::Invalid(issues)) => {
                 failure(&Error::Invalid(form.issues(issues, &arguments)), &request.info.id)

@@ -86,6 +86,17 @@ async fn tools_that_acquire_nothing_take_the_key_of_a_lock_as_it_is() {
     assert_eq!(released["reason"], "lock_not_found_or_not_owner");
     assert!(released["hint"].as_str().expect("a hint").contains("probably `src/a.rs`"));
     let keys = json!({ "file_paths": ["a.rs:1", "b.rs", "b.rs:2", "c.rs:3"] });
+    // An empty list would say that the files are free.
+    let refused = mcp.tool_failure("check_locks", keys.clone()).await;
+    assert_eq!(refused["status_code"], 422, "{refused}");
+    let locs: Vec<_> =
+        refused["detail"].as_array().expect("issues").iter().map(|it| &it["loc"]).collect();
+    assert_eq!(
+        locs,
+        [0, 2, 3].map(|n| json!(["arguments", "file_paths", n])).iter().collect::<Vec<_>>()
+    );
+    assert!(refused.to_string().contains("probably `a.rs`"), "{refused}");
+    service.client().acquire("x", "b.rs", json!({})).await;
     let listed = mcp.result("check_locks", keys).await;
     let hint = listed["structuredContent"]["hint"].as_str().expect("a hint").to_owned();
     assert!(hint.starts_with("`a.rs:1`") && hint.ends_with("(and 2 more such keys)"), "{hint}");
