@@ -168,7 +168,7 @@ impl Endpoint {
             self.cancel(&call, &caller, &messages).await?;
         }
         let mut list = Vec::new();
-        for message in messages {
+        for (place, message) in messages.into_iter().enumerate() {
             let request = McpRequest {
                 services: services.clone(),
                 key: key.clone(),
@@ -178,6 +178,7 @@ impl Endpoint {
                 operations: self.operations.clone(),
                 id: message.id.clone().unwrap_or_default().into(),
                 path: parts.uri.path().into(),
+                place_in_batch: is_batch.then_some(place),
                 span: span.clone(),
                 outcome: Arc::default(),
             };

@@ -44,6 +44,8 @@ pub(super) struct McpRequest {
     /// The id of the request as JSON.
     pub(super) id: Arc<str>,
     pub(super) path: Arc<str>,
+    /// The position of the message in a batch.
+    pub(super) place_in_batch: Option<usize>,
     /// The span of the whole HTTP request.
     pub(super) span: Span,
     pub(super) outcome: Arc<OnceLock<Outcome>>,
@@ -122,7 +124,11 @@ impl McpRequest {
         input: Input<'_>,
         client_call: &OnceLock<ClientCall>,
     ) -> Result<Reply> {
-        let claims = claims(headers, operation.meta.idempotent())?;
+        let mut claims = claims(headers, operation.meta.idempotent())?;
+        // The header holds for the whole batch, and each of its calls has an effect of its own.
+        if let (Some(place), Some(key)) = (self.place_in_batch, &mut claims.idempotency_key) {
+            key.push_str(&format!("#{place}"));
+        }
         let (mut input, unread) = match input {
             Input::Fixed(input) => (input(), Vec::new()),
             Input::Arguments(tool, arguments) => {

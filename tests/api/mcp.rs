@@ -1338,6 +1338,25 @@ async fn a_repeated_call_with_its_idempotency_key_has_one_effect() {
 }
 
 #[tokio::test]
+async fn each_call_of_a_batch_has_its_effect_once_with_an_idempotency_key() {
+    let service = Service::start().await;
+    let mcp = Mcp::new(service.client()).header("idempotency-key", "k");
+    let write = |id: usize, summary: &str| {
+        let call = json!({ "name": "write_handoff", "arguments": { "summary": summary } });
+        json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": call })
+    };
+    let batch = json!([write(1, "same"), write(2, "same"), write(3, "other")]);
+    for _ in 0..2 {
+        let answer = mcp.client.post("/mcp", batch.clone()).await;
+        let answers = answer.json.as_array().expect("a list");
+        for one in answers {
+            assert_eq!(one["result"]["structuredContent"]["success"], true, "{one}");
+        }
+        assert_eq!(service.scalar::<i64>("select count(*) from handoff").await, 3);
+    }
+}
+
+#[tokio::test]
 async fn a_waiter_whose_client_hung_up_gets_no_lock() {
     let service = Service::start().await;
     let app = App::new(config(&variables(&service.url)));
