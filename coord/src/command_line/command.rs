@@ -1,4 +1,6 @@
 //! The description of a command that calls a route.
+use serde_json::Value;
+
 use crate::{
     output::show::Show,
     service::{
@@ -113,6 +115,8 @@ impl Command {
             (Run::Lock | Run::Unlock | Run::Renew | Run::Claim, _)
             | (Run::StartSession | Run::EndSession, _) => json["success"].is_boolean(),
             (_, Show::Table("", _)) => json.is_array(),
+            (_, Show::Table(list, _)) => json[*list].is_array(),
+            (_, Show::Sentence(template)) => has_members_of(template, json),
             _ => json.is_object(),
         }
     }
@@ -127,4 +131,9 @@ impl Command {
             _ => false,
         })
     }
+}
+/// Whether an answer has the members that a sentence names in braces.
+fn has_members_of(template: &str, answer: &Value) -> bool {
+    let names = template.split('{').skip(1).filter_map(|part| Some(part.split_once('}')?.0));
+    names.into_iter().all(|name| answer.get(name).is_some())
 }

@@ -1,7 +1,7 @@
 //! Commands about locks, work and their output, against the service.
 use serde_json::json;
 
-use crate::support::{Agents, BOSS, Coord, Reply, Server, Service, nowhere};
+use crate::support::{Agents, BOSS, Coord, HEALTHY, Reply, Server, Service, nowhere};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn input_that_the_service_rejects_is_exit_code_2() {
@@ -297,7 +297,7 @@ fn quiet_also_silences_usage_errors() {
 
 #[test]
 fn a_result_that_cannot_be_written_is_exit_code_4() {
-    let server = Server::start(|_, _| Reply::Json(200, r#"{"status":"ok"}"#.to_owned()));
+    let server = Server::start(|_, _| Reply::Json(200, HEALTHY.to_owned()));
     let coord = Coord::at(&server.url);
     for command in ["coord health", "coord health --json", "coord completions bash"] {
         let done = coord.shell(&format!("{command} >/dev/full"), "");

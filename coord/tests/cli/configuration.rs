@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::support::{Coord, FREE, Folder, LIMIT, Reply, Server, Service, nowhere};
+use crate::support::{Coord, FREE, Folder, HEALTHY, LIMIT, Reply, Server, Service, nowhere};
 
 const VARIABLES: [&str; 4] = [
     "COORDINATION_API_URL",
@@ -17,7 +17,7 @@ const VARIABLES: [&str; 4] = [
 ];
 
 fn ok() -> Server {
-    Server::start(|_, _| Reply::Json(200, "{}".to_owned()))
+    Server::start(|_, _| Reply::Json(200, HEALTHY.to_owned()))
 }
 
 #[test]

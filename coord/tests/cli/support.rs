@@ -304,6 +304,9 @@ pub(crate) struct Request {
     pub(crate) body: String,
 }
 
+/// The answer of a healthy service to `GET /health`.
+pub(crate) const HEALTHY: &str = r#"{"status":"ok","version":"0.2.0","db":"connected"}"#;
+
 /// The answer of a [`Server`].
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
