@@ -34,24 +34,34 @@ pub(crate) fn check_folders(path: &str, start: Start) -> Result<(), Problem> {
     }
 }
 
-/// Refuses a file of another work tree. A folder `worktrees` at the start is one of work trees if a folder that is
-/// usually at the root of a repository is in it, as in `worktrees/x/src/a.rs`.
+/// Refuses a file of another work tree.
 fn check_worktree(path: &str, segments: &[&str]) -> Result<(), Problem> {
     let is_plain = !path.starts_with("./") && segments.first() == Some(&"worktrees");
-    let has_root = segments.get(2).is_some_and(|segment| is_top_folder(segment));
-    let rest = match behind_worktree(segments) {
-        None if is_plain && has_root && segments.len() > 3 => Some(segments[2..].join("/")),
-        rest => rest,
-    };
     let hint = if is_plain {
         format!(" (for a folder `worktrees` of the repository: `./{path}`)")
     } else {
         String::new()
     };
-    match rest {
+    let plain = if is_plain { behind_plain(segments) } else { None };
+    match behind_worktree(segments).or(plain) {
         Some(rest) => Err(Problem::Part { what: "the folder of a work tree", rest, hint }),
         None => Ok(()),
     }
+}
+
+/// Returns the file that a key names in a folder of work trees, such as `.claude/worktrees/x/src/a.rs`: its path
+/// from the root of the repository.
+pub fn file_of_work_tree(key: &str) -> Option<String> {
+    let segments: Vec<_> = key.split('/').collect();
+    behind_worktree(&segments).or_else(|| behind_plain(&segments))
+}
+
+/// Returns the part behind `worktrees/<name>/` at the start, if a folder that is usually at the root of a repository
+/// is in it, as in `worktrees/x/src/a.rs`.
+fn behind_plain(segments: &[&str]) -> Option<String> {
+    let has_root = segments.get(2).is_some_and(|segment| is_top_folder(segment));
+    let is_worktree = segments.first() == Some(&"worktrees") && has_root && segments.len() > 3;
+    is_worktree.then(|| segments[2..].join("/"))
 }
 
 /// Returns the part behind `.claude/worktrees/<name>/`, `.worktrees/<name>/` and the like.

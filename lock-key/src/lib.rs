@@ -18,7 +18,7 @@ mod top_folders;
 mod wrapping;
 
 pub use decoration::without_position;
-pub use folders::FOLDER;
+pub use folders::{FOLDER, file_of_work_tree};
 pub use key::{LockKey, LockKeyError, MAX_BYTES, MAX_SPELLING_BYTES, has_namespace};
 pub use reading::{plain, read};
 pub use refusal::{Refusal, Start};

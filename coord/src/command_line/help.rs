@@ -49,9 +49,9 @@ Exit code 0 if nothing is wrong, 1 otherwise.";
 
 pub(crate) const GIT_HOOK: &str = "\
 A changed file whose lock was recorded by `coord lock` passes only while that lock is still held
-with the same fencing token, or is held by another session of your own agent with the next one. Any
-other changed file passes unless another agent holds its lock. A lock of another session of your own
-agent is noted, and stops nothing.
+with the same fencing token. Any other changed file passes unless another agent holds its lock. A
+lock of your own agent is noted, in whatever session and with whatever token, and stops nothing; so
+is a lock that was given back, if nobody has locked the file since.
 
 The records of all work trees of the repository count. A recorded lock counts only for the service,
 the workspace and the agent that acquired it. A record that cannot be parsed stops every commit and

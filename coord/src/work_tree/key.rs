@@ -7,7 +7,9 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use lock_key::{FOLDER, Refusal, Start, has_namespace, plain, read, without_position};
+use lock_key::{
+    FOLDER, Refusal, Start, file_of_work_tree, has_namespace, plain, read, without_position,
+};
 use unicode_normalization::UnicodeNormalization as _;
 
 use super::git::WorkTree;
@@ -102,6 +104,18 @@ impl WorkTree {
         let key = parts.ok_or("its name is not valid UTF-8")?.join("/");
         if key.is_empty() {
             return Err("it is the root of the repository".to_owned());
+        }
+        if purpose == Purpose::Acquire
+            && !found.exists
+            && !text.starts_with("./")
+            && let Some(file) = file_of_work_tree(&key)
+            && !work_tree.is_tracked(&found.path)
+        {
+            return Err(format!(
+                "it is in a work tree that is not there; expected a file of this one, probably `{}`, or \
+                 `./{text}` for a folder with this name",
+                self.argument_for(&file)
+            ));
         }
         // The form that the service gives every key.
         Ok(key.nfc().collect())

@@ -36,10 +36,30 @@ async fn a_hook_notes_a_lock_of_another_session_of_its_own_agent() {
         coord.json(&["lock", "src/a.rs"]);
     }
     let done = commit(&me, &here);
-    done.assert_code(1).assert_says("another session of your own agent holds it anew");
-    done.assert_says("coord unlock src/a.rs");
-    here.run(&["unlock", "src/a.rs"]);
-    commit(&me, &here).assert_code(0);
+    done.assert_code(0).assert_says(note);
+    let ended = "your lock (fencing token 2) has ended, and your agent has locked the file anew. Another agent";
+    done.assert_says(ended);
+    // The old lock is out of the record.
+    let done = commit(&me, &here);
+    done.assert_code(0).assert_says(note);
+    assert!(!done.err.contains("has ended"), "{done:?}");
+}
+
+/// A tool can release and acquire a file more than once between two commits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_stops_no_agent_whose_own_tool_has_locked_the_file_anew() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    let here = me.coord.clone().with("SESSION_ID", "s-2");
+    let tool = world.service.coord().with("AGENT_ID", "me").with("SESSION_ID", "s-1");
+    here.json(&["lock", "src/a.rs"]);
+    for _ in 0..2 {
+        world.service.expire("src/a.rs").await;
+        tool.json(&["lock", "src/a.rs"]);
+    }
+    commit(&me, &here)
+        .assert_code(0)
+        .assert_says("has ended, and your agent has locked the file anew");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -140,6 +140,18 @@ async fn what_is_not_a_file_of_the_repository_is_refused() {
         ("../new", "outside of the repository"),
         ("hosts", "/etc/hosts is outside of the repository"),
         ("circle", "in a circle"),
+        (
+            ".claude/worktrees/gone/src/a.rs",
+            "that is not there; expected a file of this one, probably `src/a.rs`",
+        ),
+        (
+            ".worktrees/gone/src/a.rs",
+            "that is not there; expected a file of this one, probably `src/a.rs`",
+        ),
+        (
+            "worktrees/gone/src/a.rs",
+            "that is not there; expected a file of this one, probably `src/a.rs`",
+        ),
         (".git/config", "belongs to git"),
         (".git/new", "belongs to git"),
         (".GIT/config", "belongs to git"),

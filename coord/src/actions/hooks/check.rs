@@ -135,25 +135,20 @@ impl Check<'_> {
             self.forget_given_back(file, key, token);
             return Ok(None);
         }
-        let path = self.records.work_tree().argument_for(file);
-        let again = format!("lock it again with: coord lock {path}");
-        let (now, then) = match holder {
-            Some(holder) if self.caller.is(holder)? => match self.note_own_holder(file, token)? {
-                OwnHolder { is_next: true, .. } => return Ok(None),
-                OwnHolder { is_elsewhere: false, .. } => {
-                    ("your agent holds it anew".to_owned(), again)
+        let now = match holder {
+            Some(holder) if self.caller.is(holder)? => {
+                if !self.note_own_holder(file, token)? {
+                    self.forget_superseded(file, key, token);
                 }
-                _ => (
-                    "another session of your own agent holds it anew".to_owned(),
-                    format!("take the old lock out of the record with: coord unlock {path}"),
-                ),
-            },
-            Some(holder) => (format!("{holder} holds it now{}", expiry_of(result)), again),
-            None => ("nobody holds it now".to_owned(), again),
+                return Ok(None);
+            }
+            Some(holder) => format!("{holder} holds it now{}", expiry_of(result)),
+            None => "nobody holds it now".to_owned(),
         };
         Ok(Some(format!(
             "{file}: your lock (fencing token {token}) is no longer valid; {now}. Look at what was \
-             changed meanwhile, then {then}"
+             changed meanwhile, then lock it again with: coord lock {}",
+            self.records.work_tree().argument_for(file)
         )))
     }
 
@@ -165,8 +160,24 @@ impl Check<'_> {
              again: coord lock {}",
             self.records.work_tree().argument_for(file)
         ));
+        self.forget(key, token);
+    }
+
+    /// Takes a lock out of the record that has ended, although its agent holds the file again: a lock
+    /// of the caller's own agent stops nobody.
+    fn forget_superseded(&self, file: &str, key: &str, token: i64) {
+        self.caller.cx.output.print_problem(&format!(
+            "{file}: note: your lock (fencing token {token}) has ended, and your agent has locked the \
+             file anew. Another agent can have changed it in between."
+        ));
+        self.forget(key, token);
+    }
+
+    /// Takes a lock out of the record.
+    fn forget(&self, key: &str, token: i64) {
         let is_it = |lock: &Recorded| lock.token == token && self.caller.owns(lock);
         if let Err(error) = self.records.forget(key, is_it) {
+            let output = self.caller.cx.output;
             output.print_problem(&format!("The record of locks could not be changed: {error}."));
         }
     }
@@ -183,19 +194,18 @@ impl Check<'_> {
         Ok(None)
     }
 
-    /// Notes in which other session the caller's own agent holds a lock, if it does.
-    fn note_own_holder(&self, file: &str, token: i64) -> Result<OwnHolder, Problem> {
+    /// Notes in which other session the caller's own agent holds a lock, if it does. Returns whether no
+    /// other agent can have held it since the caller's fencing token: each acquisition adds 1 to the
+    /// token.
+    fn note_own_holder(&self, file: &str, token: i64) -> Result<bool, Problem> {
         let cx = self.caller.cx;
-        let mut holder = OwnHolder { is_next: false, is_elsewhere: false };
         if token == NO_TOKEN && self.notes.get() == NOTE_LIMIT {
-            return Ok(holder);
+            return Ok(false);
         }
         let answer = cx.lock_status(file)?;
         let lock = answer.member("lock");
         let session = lock["session_id"].as_str();
-        holder.is_next = token != NO_TOKEN && lock["fencing_token"] == token.saturating_add(1);
-        holder.is_elsewhere = exit_code_of(&answer) == DONE && !self.caller.is_in_session(session);
-        if holder.is_elsewhere {
+        if exit_code_of(&answer) == DONE && !self.caller.is_in_session(session) {
             self.notes.set(NOTE_LIMIT.min(self.notes.get() + 1));
             let since = lock["locked_at"].as_str().and_then(relative_time);
             let is_last = self.notes.get() == NOTE_LIMIT;
@@ -206,17 +216,8 @@ impl Check<'_> {
                 if is_last { " Further ones are not named." } else { "" }
             ));
         }
-        Ok(holder)
+        Ok(token != NO_TOKEN && lock["fencing_token"] == token.saturating_add(1))
     }
-}
-
-/// What is known of a lock that the caller's own agent holds.
-struct OwnHolder {
-    /// Whether no other agent can have held it since the caller's fencing token: each acquisition
-    /// adds 1 to the token.
-    is_next: bool,
-    /// Whether it is held in another session than the caller's.
-    is_elsewhere: bool,
 }
 
 fn locked_by(file: &str, holder: &str, result: &Value) -> String {
