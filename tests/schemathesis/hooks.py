@@ -57,4 +57,5 @@ def is_excused(issue):
         "expected a time in the future",
         "expected the id of a failed or cancelled task",
         "expected the id of a task",
+        "expected the next_cursor of an earlier answer",
     ]
