@@ -53,7 +53,8 @@ def sdk_scenarios(tools):
 def run_sdk(tools, program, file):
     done = subprocess.run(
         [program, file],
-        env=tools.environment | {"MCP_URL": tools.url + "/mcp"},
+        env=tools.environment
+        | {"MCP_URL": tools.url + "/mcp", "HOLDER_API_KEY": services.OTHER_KEY},
         timeout=PATIENCE,
         text=True,
         stdout=subprocess.PIPE,

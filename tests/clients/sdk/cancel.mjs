@@ -1,6 +1,7 @@
 // The official client gives up calls that wait: by its time-out, by an AbortSignal, and by closing its
 // connection. Each time, the call must take nothing afterwards: another session then gets the lock or the
-// task. Requires the service's endpoint in MCP_URL and a key in COORDINATION_API_KEY.
+// task. Requires the service's endpoint in MCP_URL, a key in COORDINATION_API_KEY and that of another agent in
+// HOLDER_API_KEY.
 import process from "node:process";
 
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
@@ -8,13 +9,19 @@ import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/
 
 const url = new URL(process.env.MCP_URL ?? `${process.env.COORDINATION_API_URL}/mcp`);
 const key = process.env.COORDINATION_API_KEY;
+// Of another agent: a call does not wait for a lock of its own agent.
+const holderKey = process.env.HOLDER_API_KEY;
 const mark = `cancel-${process.pid}-${Date.now()}`;
 
-// A request of a session of the same agent, without MCP.
+// A request of a session, without MCP.
 async function http(session, path, body) {
   const response = await fetch(new URL(path, url), {
     method: body ? "POST" : "GET",
-    headers: { "x-api-key": key, "x-session-id": session, "content-type": "application/json" },
+    headers: {
+      "x-api-key": session === "holder" ? holderKey : key,
+      "x-session-id": session,
+      "content-type": "application/json",
+    },
     body: body && JSON.stringify(body),
   });
   if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`);

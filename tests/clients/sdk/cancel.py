@@ -1,6 +1,7 @@
 """The official client gives up calls that wait: by its time-out, by a cancel scope, and by closing its
 connection, in both eras of the protocol. Each time, the call must take nothing afterwards: another session
-then gets the lock or the task. Requires the service's endpoint in MCP_URL and a key in COORDINATION_API_KEY."""
+then gets the lock or the task. Requires the service's endpoint in MCP_URL, a key in COORDINATION_API_KEY
+and that of another agent in HOLDER_API_KEY."""
 
 import contextlib
 import os
@@ -14,17 +15,20 @@ from mcp.client.streamable_http import streamable_http_client
 
 URL = os.environ.get("MCP_URL") or os.environ["COORDINATION_API_URL"] + "/mcp"
 KEY = os.environ["COORDINATION_API_KEY"]
+# Of another agent: a call does not wait for a lock of its own agent.
+HOLDER_KEY = os.environ["HOLDER_API_KEY"]
 MARK = f"cancel-{uuid.uuid4()}"
 
 
 def connection(session):
-    headers = {"X-API-Key": KEY, "X-Session-Id": session}
+    key = HOLDER_KEY if session == "holder" else KEY
+    headers = {"X-API-Key": key, "X-Session-Id": session}
     # No proxy of the machine stands before loopback.
     return httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False)
 
 
 async def http(session, path, body=None):
-    """A request of a session of the same agent, without MCP."""
+    """A request of a session, without MCP."""
     async with connection(session) as client:
         method = "GET" if body is None else "POST"
         answer = await client.request(method, URL.removesuffix("/mcp") + path, json=body)
