@@ -233,6 +233,10 @@ async fn a_great_many_problems_are_counted() {
     let task = json!({ "task_type": "t", "description": "d", "agent_requirements": odd });
     assert_eq!(issues(&mcp, "submit_work", task).await.len(), 20);
     let keys = json!({ "file_paths": vec!["@src/a.rs"; 1_000] });
+    let told = issues(&mcp, "check_locks", keys.clone()).await;
+    assert_eq!(told.len(), 20);
+    assert!(told[19].1.ends_with(" (and 980 more such problems)"), "{:?}", told[19]);
+    service.client().acquire("x", "@src/a.rs", json!({})).await;
     let listed = mcp.result("check_locks", keys).await;
     let hint = listed["structuredContent"]["hint"].as_str().expect("a hint");
     assert!(hint.ends_with(" (and 999 more such keys)"), "{hint}");
