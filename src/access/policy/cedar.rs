@@ -90,10 +90,7 @@ impl Cedar {
             let _turn = turn;
             cedar_text::validate(&validator, &policy_text)
         });
-        validated.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "a policy could not be validated");
-            vec!["the policy could not be validated".to_owned()]
-        })
+        validated.await.unwrap_or_else(|error| cedar_text::not_validated(&error))
     }
 
     /// Returns the policies of a workspace. Reads them again when they are too old.

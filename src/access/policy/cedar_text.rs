@@ -81,10 +81,13 @@ pub(super) fn validate(validator: &Validator, policy_text: &str) -> Vec<String> 
             validated.validation_errors().map(ToString::to_string).collect()
         }
     });
-    errors.unwrap_or_else(|error| {
-        tracing::error!(%error, "a policy could not be validated");
-        vec!["the policy could not be validated".to_owned()]
-    })
+    errors.unwrap_or_else(|error| not_validated(&*error))
+}
+
+/// Returns what is said of a policy whose validation failed. Logs why.
+pub(super) fn not_validated(error: &dyn std::error::Error) -> Vec<String> {
+    tracing::error!(%error, "a policy could not be validated");
+    vec!["the policy could not be validated".to_owned()]
 }
 
 /// Parses a text, in the large stack of `on_large_stack`. Every check of a policy without the schema is here,
