@@ -27,6 +27,7 @@ const MAX_TOLD: usize = 20;
 /// How many bytes of a key a hint repeats, and how many bytes a hint has.
 const MAX_TOLD_BYTES: usize = 256;
 const MAX_HINT_BYTES: usize = 1_000;
+
 /// The keyword of a vocabulary that is closed over MCP and open over HTTP, as its contract says.
 const WORDS: &str = "x-words";
 
@@ -63,11 +64,11 @@ impl Findings {
     }
 
     /// Returns what a client should know about keys that no path is spelled like.
-    pub(super) fn hint(self) -> Option<String> {
-        match self.odd_key? {
-            (text, 1) => Some(shortened(&text, MAX_HINT_BYTES, None)),
+    pub(super) fn hint(&self) -> Option<String> {
+        match self.odd_key.as_ref()? {
+            (text, 1) => Some(shortened(text, MAX_HINT_BYTES, None)),
             (text, count) => {
-                let text = shortened(&text, MAX_HINT_BYTES, None);
+                let text = shortened(text, MAX_HINT_BYTES, None);
                 Some(format!("{text} (and {} more such keys)", count - 1))
             }
         }

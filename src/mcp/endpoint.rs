@@ -181,6 +181,7 @@ impl Endpoint {
                 place_in_batch: is_batch.then_some(place),
                 span: span.clone(),
                 outcome: Arc::default(),
+                hint: Arc::default(),
             };
             list.push(self.pass_on(request, &parts, message).await?);
         }

@@ -121,25 +121,19 @@ impl ToolForm {
     }
 
     /// Converts arguments into the input of the operation, whose schema is given. Also returns the issues
-    /// that the check of the input cannot find. The paths of both begin with the names of members.
+    /// that the check of the input cannot find, and what the client should know about arguments that were
+    /// taken. The paths begin with the names of members.
     pub(super) fn input(
         &self,
         schema: &Value,
         arguments: &Map<String, Value>,
         caller: Option<&Caller>,
-    ) -> (Value, Vec<Issue>) {
+    ) -> (Value, Vec<Issue>, Option<String>) {
         let odd_keys = if self.tool.takes_any_key { OddKeys::Taken } else { OddKeys::Refused };
         let (input, mut findings) = self.read(schema, arguments, odd_keys);
         self.find_unknown(arguments, caller, &mut findings);
-        (input.into(), findings.into_issues())
-    }
-
-    /// Returns what a client should know about arguments that were taken.
-    pub(super) fn hint(&self, schema: &Value, arguments: &Map<String, Value>) -> Option<String> {
-        if !self.tool.takes_any_key {
-            return None;
-        }
-        self.read(schema, arguments, OddKeys::Taken).1.hint()
+        let hint = findings.hint();
+        (input.into(), findings.into_issues(), hint)
     }
 
     /// Returns the issues of keys that were taken although no path is spelled like them.
@@ -371,7 +365,8 @@ mod tests {
         );
         let input = |arguments: Value, caller: Option<&Caller>| {
             let arguments = arguments.as_object().expect("an object");
-            form.input(&schema(), arguments, caller)
+            let (input, issues, _) = form.input(&schema(), arguments, caller);
+            (input, issues)
         };
         let me = Caller { agent_id: "me".to_owned(), ..Caller::anonymous() };
         let own = json!({ "which": "x", "agent_id": "me", "whose": null });

@@ -49,6 +49,8 @@ pub(super) struct McpRequest {
     /// The span of the whole HTTP request.
     pub(super) span: Span,
     pub(super) outcome: Arc<OnceLock<Outcome>>,
+    /// What the client should know about the arguments that were taken.
+    pub(super) hint: Arc<OnceLock<String>>,
 }
 
 /// From where the input of an operation comes.
@@ -139,7 +141,12 @@ impl McpRequest {
                     true => self.caller_in_connection(&claims).await,
                     false => self.caller(&claims),
                 };
-                tool.form.input(&operation.input, arguments, caller.as_ref())
+                let (input, issues, hint) =
+                    tool.form.input(&operation.input, arguments, caller.as_ref());
+                if let Some(hint) = hint {
+                    self.hint.get_or_init(|| hint);
+                }
+                (input, issues)
             }
         };
         let mut issues = check(&operation.input, &mut input, |_| ARGUMENTS);

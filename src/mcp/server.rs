@@ -101,7 +101,7 @@ impl ServerHandler for Server {
         let input = Input::Arguments(tool, &arguments);
         let result = match request.run(&cx, headers, operation, input).await? {
             Ok(body) => {
-                let hint = form.hint(&operation.input, &arguments);
+                let hint = request.hint.get().cloned();
                 if hint.is_some() && body.as_array().is_some_and(Vec::is_empty) {
                     // Nobody holds such a key, and an empty list would say that the file is free.
                     let issues = form.issues_of_odd_keys(&operation.input, &arguments);
