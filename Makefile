@@ -34,7 +34,7 @@ test-lambda: ## Run the API tests once more, through the Lambda function
 	cargo test -q --no-run --test api --test events
 	$(call suite,lambda)
 
-test-pooler: ## Run the API tests once more, behind PgBouncer in transaction mode
+test-pooler: ## Run the API tests once more, against servers behind PgBouncer in transaction mode
 	cargo test -q --no-run --features test-behind-pgbouncer --test api
 	$(call suite,pooler,--features test-behind-pgbouncer)
 
@@ -50,9 +50,10 @@ test-clients: $(MCP_TOOLS)/ready $(CLIENTS)/ready ## Run real clients and hook m
 	cargo build -q --package coord
 	$(WITH_POSTGRES) -- scripts/check-clients $(MCP_TOOLS)/bin/python $(TOOLS)/bin/node $(CLIENTS) $(TARGET)/debug $(ONLY)
 
-test-postgres18: $(POSTGRES18)/ready ## Run the API tests once more, on PostgreSQL 18
-	cargo test -q --no-run --test api
-	scripts/test-postgres18 '$(CURDIR)/$(POSTGRES18)' -q --test api
+# Through the function, so that one run covers both.
+test-postgres18: $(POSTGRES18)/ready ## Run the API tests once more, through the Lambda function on PostgreSQL 18
+	cargo test -q --no-run --test api --test events
+	$(call suite,lambda,-q,scripts/test-postgres18 '$(CURDIR)/$(POSTGRES18)')
 
 check: $(CHECKS) ## Run every check below
 

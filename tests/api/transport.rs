@@ -1,6 +1,6 @@
-//! The modes of the tests: the router within this process, with or without PgBouncer in front of its
-//! database; a server over a socket; a Lambda function behind a Runtime API; or the router with a Citus
-//! cluster as its database. The variable `AGENT_COORDINATOR_TESTS` chooses.
+//! The modes of the tests: the router within this process; a server over a socket, with or without PgBouncer
+//! in front of its database; a Lambda function behind a Runtime API; or the router with a Citus cluster as its
+//! database. The variable `AGENT_COORDINATOR_TESTS` chooses.
 use std::{
     collections::HashMap,
     io::Write as _,
@@ -38,16 +38,8 @@ const PORTS_TO_TRY: usize = 5;
 #[derive(Clone)]
 pub(crate) enum Transport {
     Router(Router),
-    Pooled(Pooled),
     Server(Arc<Server>),
     Lambda(Arc<Lambda>),
-}
-
-/// A router with its pooler, which lives as long as the clients of the router.
-#[derive(Clone)]
-pub(crate) struct Pooled {
-    router: Router,
-    _pooler: Arc<Pooler>,
 }
 
 /// The mode of the tests, from `AGENT_COORDINATOR_TESTS`.
@@ -92,8 +84,8 @@ impl Transport {
                 let mut variables = variables.clone();
                 variables.insert("POSTGRES_DSN".to_owned(), pooler.url(url));
                 variables.insert("POSTGRES_POOLER".to_owned(), "transaction".to_owned());
-                let router = router(App::new(config(&variables)));
-                Self::Pooled(Pooled { router, _pooler: Arc::new(pooler) })
+                let server = Server::start(&variables).await;
+                Self::Server(Arc::new(Server { _pooler: Some(pooler), ..server }))
             }
             "server" => {
                 note("a server");
@@ -116,16 +108,16 @@ impl Transport {
 
     /// A server that a test has started at this port.
     pub(crate) fn at(port: u16) -> Self {
-        Self::Server(Arc::new(Server { port, idle: Mutex::default(), _child: None }))
+        Self::Server(Arc::new(Server { port, idle: Mutex::default(), _child: None, _pooler: None }))
     }
 
     pub(crate) fn is_router(&self) -> bool {
-        matches!(self, Self::Router(_) | Self::Pooled(..))
+        matches!(self, Self::Router(_))
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Response<Bytes> {
         match self {
-            Self::Router(router) | Self::Pooled(Pooled { router, .. }) => {
+            Self::Router(router) => {
                 whole(router.clone().oneshot(request).await.expect("an answer")).await
             }
             Self::Server(server) => server.send(request).await,
@@ -170,6 +162,8 @@ pub(crate) struct Server {
     idle: Mutex<Vec<SendRequest<Body>>>,
     /// The process, if it belongs to this transport.
     _child: Option<Child>,
+    /// The pooler in front of its database.
+    _pooler: Option<Pooler>,
 }
 
 impl Server {
@@ -210,7 +204,12 @@ impl Server {
         let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
         while let Some(line) = log.next_line().await.expect("a line") {
             if line.contains("listening") {
-                return Some(Self { port, idle: Mutex::default(), _child: Some(child) });
+                return Some(Self {
+                    port,
+                    idle: Mutex::default(),
+                    _child: Some(child),
+                    _pooler: None,
+                });
             }
             eprintln!("{line}");
         }
