@@ -10,6 +10,7 @@ use crate::{
     arguments::{Arguments, Choice},
     compose, download,
     environment::Environment,
+    state::prepare,
 };
 
 const CHOICES: &str = "\
@@ -163,6 +164,7 @@ async fn start_downloaded(arguments: &Arguments, missing: String) -> Result<Data
 }
 
 async fn start_embedded(arguments: &Arguments, binaries: &Binaries) -> Result<Database, String> {
+    prepare(Path::new(STATE)).map_err(|error| format!("{STATE} cannot be used: {error}"))?;
     let folder = Path::new(STATE).join("postgres");
     if arguments.reset {
         managed_postgres::erase(&folder).await.map_err(explain)?;

@@ -66,18 +66,21 @@ impl Greeting {
         Ok(Greeting { url: format!("http://{address}"), key: key.clone(), lock: choose(&known) })
     }
 
+    /// Returns a command line without the key, because other users can see the arguments of a program.
     fn curl(&self, route: &str, body: &str) -> String {
-        let header = match &self.key {
-            Key::Made(key) => format!("'X-API-Key: {key}'"),
-            Key::Configured => r#""X-API-Key: $KEY""#.to_owned(),
+        let (before, header) = match &self.key {
+            Key::Made(key) => ("", quoted(&format!("@{}", key.header_file.display()))),
+            Key::Configured => (r#"printf 'X-API-Key: %s' "$KEY" | "#, "@-".to_owned()),
         };
         let url = &self.url;
-        format!("curl -sS -H {header} -H 'Content-Type: application/json' -d '{body}' {url}{route}")
+        format!(
+            "{before}curl -sS -H {header} -H 'Content-Type: application/json' -d '{body}' {url}{route}"
+        )
     }
 
     fn connect(&self) -> String {
         let key = match &self.key {
-            Key::Made(key) => key,
+            Key::Made(key) => &key.text,
             Key::Configured => "$KEY",
         };
         let url = &self.url;
@@ -109,7 +112,7 @@ impl fmt::Display for Greeting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "Service:  {url}  (documentation: {url}/docs)", url = self.url)?;
         match &self.key {
-            Key::Made(key) => writeln!(f, "Key:      {key}")?,
+            Key::Made(key) => writeln!(f, "Key:      {}", key.text)?,
             Key::Configured => {
                 writeln!(f, "Key:      as configured; export a key as KEY for the lines below")?;
             }
@@ -131,6 +134,11 @@ impl fmt::Display for Greeting {
     }
 }
 
+/// Quotes a word for a shell.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 /// Chooses the first path that the agent can lock, and predicts the fencing token: that of the lock that
 /// the agent already holds, or one more than that of the last holder.
 fn choose(known: &[Known]) -> Lock {
@@ -150,6 +158,7 @@ fn choose(known: &[Known]) -> Lock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::MadeKey;
 
     const FREE: (bool, bool) = (false, false);
     const OURS: (bool, bool) = (true, true);
@@ -187,10 +196,20 @@ mod tests {
     }
 
     #[test]
-    fn a_configured_key_is_not_printed() {
-        let lock = Lock { path: "src/main.rs".to_owned(), token: 1 };
-        let greeting = Greeting { url: "http://x".to_owned(), key: Key::Configured, lock };
+    fn no_command_line_of_a_request_has_the_key() {
+        let greeting = |key| {
+            let lock = Lock { path: "src/main.rs".to_owned(), token: 1 };
+            Greeting { url: "http://x".to_owned(), key, lock }
+        };
+        let configured = greeting(Key::Configured).acquire("agent-1");
+        let header_file = "/it's/key-header".into();
+        let made = greeting(Key::Made(MadeKey { text: "dev_1".to_owned(), header_file })).verify();
 
-        assert!(greeting.acquire("agent-1").starts_with(r#"curl -sS -H "X-API-Key: $KEY" -H"#));
+        assert!(
+            configured.starts_with(r#"printf 'X-API-Key: %s' "$KEY" | curl -sS -H @- -H"#),
+            "{configured}"
+        );
+        assert!(made.starts_with(r"curl -sS -H '@/it'\''s/key-header' -H"), "{made}");
+        assert!(!made.contains("dev_1"), "{made}");
     }
 }

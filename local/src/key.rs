@@ -2,15 +2,16 @@
 //! pasted still work after a restart.
 
 use std::{
-    fs::{self, OpenOptions, Permissions},
-    io::Write,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
-    path::Path,
+    fs,
+    path::{Path, PathBuf},
 };
 
 use agent_coordinator::{fresh_key, is_whole_key};
 
-use crate::environment::Environment;
+use crate::{
+    environment::Environment,
+    state::{prepare, write_private},
+};
 
 /// Distinguishes development keys from deployed ones.
 const PREFIX: &str = "dev";
@@ -20,29 +21,44 @@ const PREFIX: &str = "dev";
 pub(crate) enum Key {
     /// The keys that the environment configures. They are never printed.
     Configured,
-    /// Only this key, which this program made.
-    Made(String),
+    /// Only the key that this program made.
+    Made(MadeKey),
+}
+
+/// A key that this program made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MadeKey {
+    pub(crate) text: String,
+    /// A file with the header of a request that has the key, for `curl`: other users can see the arguments of a
+    /// program.
+    pub(crate) header_file: PathBuf,
 }
 
 impl Key {
-    /// Chooses the configured keys, else the key in the file, else a new key, which is written to the file.
-    pub(crate) fn choose(environment: &Environment, file: &Path) -> Result<Key, String> {
+    /// Chooses the configured keys, else the key in a file of the folder, else a new key, which is written there.
+    pub(crate) fn choose(environment: &Environment, folder: &Path) -> Result<Key, String> {
         let variables = ["COORDINATION_API_KEYS", "COORDINATION_API_KEY_IDENTITIES"];
         if variables.into_iter().any(|name| environment.filled(name).is_some()) {
             return Ok(Key::Configured);
         }
-        if let Some(key) = read_key(file) {
-            return Ok(Key::Made(key));
-        }
-        let key = fresh_key(PREFIX)
-            .map_err(|error| format!("The operating system gave no random bytes: {error}"))?;
-        write_key(file, &key).map_err(|error| {
+        let not_written = |path: &Path, error: std::io::Error| {
             format!(
                 "The key could not be written to {} ({error}). Check that the folder and the file are yours.",
-                file.display()
+                path.display()
             )
-        })?;
-        Ok(Key::Made(key))
+        };
+        prepare(folder).map_err(|error| not_written(folder, error))?;
+        let file = folder.join("key");
+        let text = match read_key(&file) {
+            Some(key) => key,
+            None => fresh_key(PREFIX)
+                .map_err(|error| format!("The operating system gave no random bytes: {error}"))?,
+        };
+        write_private(&file, &text).map_err(|error| not_written(&file, error))?;
+        let header_file = folder.canonicalize().unwrap_or_default().join("key-header");
+        write_private(&header_file, &format!("X-API-Key: {text}"))
+            .map_err(|error| not_written(&header_file, error))?;
+        Ok(Key::Made(MadeKey { text, header_file }))
     }
 }
 
@@ -59,19 +75,10 @@ fn is_key_without_checksum(key: &str) -> bool {
     digits.len() == 64 && digits.bytes().all(|it| it.is_ascii_hexdigit())
 }
 
-fn write_key(path: &Path, key: &str) -> std::io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let mut file =
-        OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
-    // The mode above applies only to a new file.
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    writeln!(file, "{key}")
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -80,19 +87,23 @@ mod tests {
         let file = folder.join("key");
         let environment = Environment::default();
 
-        let first = Key::choose(&environment, &file).unwrap();
-        let again = Key::choose(&environment, &file).unwrap();
-        let mode = fs::metadata(&file).unwrap().permissions().mode();
+        let first = Key::choose(&environment, &folder).unwrap();
+        let again = Key::choose(&environment, &folder).unwrap();
+        let modes = ["key", "key-header"]
+            .map(|name| fs::metadata(folder.join(name)).unwrap().permissions().mode() & 0o777);
         let earlier = format!("dev_{}", "0f".repeat(32));
         fs::write(&file, &earlier).unwrap();
-        let kept = Key::choose(&environment, &file).unwrap();
+        let kept = Key::choose(&environment, &folder).unwrap();
+        let header = fs::read_to_string(folder.join("key-header")).unwrap();
         fs::write(&file, "dev_short").unwrap();
-        let replaced = Key::choose(&environment, &file).unwrap();
+        let replaced = Key::choose(&environment, &folder).unwrap();
+        let header_file = folder.canonicalize().unwrap().join("key-header");
         fs::remove_dir_all(folder).unwrap();
 
         assert_eq!(first, again);
-        assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(kept, Key::Made(earlier));
+        assert_eq!(modes, [0o600, 0o600]);
+        assert_eq!(header, format!("X-API-Key: {earlier}\n"));
+        assert_eq!(kept, Key::Made(MadeKey { text: earlier, header_file }));
         assert_ne!(first, replaced);
     }
 
@@ -101,7 +112,7 @@ mod tests {
         let mut environment = Environment::default();
         environment.set("COORDINATION_API_KEY_IDENTITIES", "{}");
 
-        let key = Key::choose(&environment, Path::new("/nonexistent/key"));
+        let key = Key::choose(&environment, Path::new("/nonexistent"));
 
         assert_eq!(key, Ok(Key::Configured));
     }

@@ -11,6 +11,7 @@ mod download;
 mod environment;
 mod greeting;
 mod key;
+mod state;
 
 use std::{future::Future, io::Write, net::Ipv4Addr, path::Path, process::ExitCode};
 
@@ -71,9 +72,9 @@ impl Service {
     async fn start(arguments: &Arguments) -> Result<Service, Failure> {
         let mut environment = Environment::read().map_err(Failure::Invalid)?;
         database::check_choice(arguments, &environment).map_err(Failure::Invalid)?;
-        let key = Key::choose(&environment, &Path::new(STATE).join("key")).map_err(failed)?;
+        let key = Key::choose(&environment, Path::new(STATE)).map_err(failed)?;
         if let Key::Made(key) = &key {
-            environment.set("COORDINATION_API_KEYS", key);
+            environment.set("COORDINATION_API_KEYS", &key.text);
         }
         environment.set_default("COORDINATION_PUBLIC_READS", "true");
         // Short, because a developer who presses Ctrl-C does not want to wait for a connection that a

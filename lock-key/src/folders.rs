@@ -30,8 +30,21 @@ pub(crate) fn check_folders(path: &str, start: Start) -> Result<(), Problem> {
         path.ends_with('/') || path.ends_with("/.") || (segments.is_empty() && !path.is_empty());
     match start {
         Start::Root if is_folder => Err(Problem::NoFile(FOLDER)),
+        Start::Root if is_named_like_a_folder(path, &segments) => {
+            Err(Problem::Folder { file: format!("./{path}") })
+        }
         _ => Ok(()),
     }
+}
+
+/// Whether a path names a folder that most repositories have, such as `src` or `crates/x/src`. Other such names
+/// can be those of files below the root: `bin/test`, `nginx/config`.
+fn is_named_like_a_folder(path: &str, segments: &[&str]) -> bool {
+    let is_known = match segments {
+        [name] => is_top_folder(name),
+        _ => segments.last() == Some(&"src"),
+    };
+    is_known && !path.starts_with("./")
 }
 
 /// Refuses a file of another work tree.

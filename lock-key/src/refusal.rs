@@ -1,6 +1,8 @@
 //! Why a text is not the path of one file, in the words that a person or a model reads.
 use std::fmt;
 
+use crate::folders::FOLDER;
+
 /// What a position in a file is called.
 pub(crate) const LINE_NUMBER: &str = "a line number";
 
@@ -24,11 +26,12 @@ impl Start {
         }
     }
 
-    /// Returns a path from the root of the repository, as it is written here.
-    pub(crate) fn spell_from_root(self, path: impl fmt::Display) -> String {
+    /// Returns a path from the root of the repository, as it is written here. Nothing stays nothing: the
+    /// root itself is not a file.
+    pub(crate) fn spell_from_root(self, path: &str) -> String {
         match self {
-            Self::Root => path.to_string(),
-            Self::Folder => format!(":/{path}"),
+            Self::Folder if !path.is_empty() => format!(":/{path}"),
+            _ => path.to_owned(),
         }
     }
 }
@@ -43,6 +46,8 @@ pub(crate) enum Problem {
     Several { first: String },
     /// Something that names no single file.
     NoFile(&'static str),
+    /// A name that is usually that of a folder, and how to lock a file that is named like this.
+    Folder { file: String },
     /// A URL.
     Url,
 }
@@ -57,7 +62,7 @@ impl Problem {
     pub(crate) fn rest(&self) -> Option<&str> {
         match self {
             Self::Part { rest, .. } | Self::Several { first: rest } => Some(rest),
-            Self::NoFile(_) | Self::Url => None,
+            Self::NoFile(_) | Self::Folder { .. } | Self::Url => None,
         }
     }
 }
@@ -111,7 +116,16 @@ impl Refusal {
                 )
             }
             Problem::NoFile(text) => (*text).to_owned(),
+            Problem::Folder { file } => format!("{FOLDER} (for a file with this name: `{file}`)"),
             Problem::Url => format!("a URL is not a path; {expected}"),
+        }
+    }
+
+    /// Says what is refused where the path that was meant leads to no file of the repository, for this reason.
+    pub fn describe_place(&self, reason: &str) -> String {
+        match &self.problem {
+            Problem::Part { what, .. } => format!("{what} is not part of a key, and {reason}"),
+            _ => self.describe(None),
         }
     }
 }

@@ -23,13 +23,13 @@ pub(crate) fn check_root(path: &str, start: Start) -> Result<(), Problem> {
     if is_unresolved {
         let path = if has_drive { &path[2..] } else { path };
         let what = "what comes before the root of the repository";
-        return Err(Problem::part(what, start.spell_from_root(behind_root(path))));
+        return Err(Problem::part(what, start.spell_from_root(&behind_root(path))));
     }
     let (first, rest) = path.split_once('/').unwrap_or((path, ""));
     let is_home = first == "~" || (first.starts_with('~') && path.contains('/'));
     if is_home || HOME_VARIABLES.contains(&first) {
         let rest = behind_root(&format!("/home/x/{rest}"));
-        return Err(Problem::part("a home folder", start.spell_from_root(rest)));
+        return Err(Problem::part("a home folder", start.spell_from_root(&rest)));
     }
     if is_variable(first) {
         return Err(Problem::part("a variable", start.spell_from_root(rest)));

@@ -229,9 +229,7 @@ impl Operation for QueryAudit {
         let (since, until) =
             (parse_time_filter("since", &self.since)?, parse_time_filter("until", &self.until)?);
         let after: Option<(Timestamp, Uuid)> =
-            read_cursor(self.cursor.as_deref(), "query", |values| {
-                Some((values.next()?, values.next()?))
-            })?;
+            read_cursor(self.cursor.as_deref(), |values| Some((values.next()?, values.next()?)))?;
         let times = (since, until_cursor(until, after));
         let rows = self.find(times, after, limit, &mut cx).await?;
         let (entries, mut page) = limit.cut_in_order(rows, ORDER, self.cursor.as_deref());

@@ -286,7 +286,7 @@ impl Operation for ReadHandoff {
     async fn run(self, cx: Context<'_>) -> Result<HandoffList> {
         let limit = Limit::new(self.limit);
         let after: Option<(bool, Timestamp, Uuid)> =
-            read_cursor(self.cursor.as_deref(), "body", |values| {
+            read_cursor(self.cursor.as_deref(), |values| {
                 Some((values.next()?, values.next()?, values.next()?))
             })?;
         let agent_name = match non_empty(self.agent_name.as_deref()) {

@@ -75,7 +75,7 @@ impl RequestInput<'_> {
     }
 
     fn has_body(&self) -> bool {
-        ![Method::GET, Method::HEAD, Method::DELETE].contains(&self.parts.method)
+        has_body(self.parts)
     }
 
     fn needs_body(&self) -> bool {
@@ -86,11 +86,7 @@ impl RequestInput<'_> {
 
     /// Returns the part of the request that a member comes from.
     fn source(&self, name: &str) -> &'static str {
-        match self.has_body() {
-            _ if self.parameters.iter().any(|(parameter, _)| *parameter == name) => "path",
-            true => "body",
-            false => "query",
-        }
+        source(self.parts, self.parameters, name)
     }
 
     fn fingerprint(&self, content: &Value) -> [u8; 32] {
@@ -133,6 +129,33 @@ impl RequestInput<'_> {
             Ok(value) => Ok(Some(value)),
             Err(error) => Err(Error::Invalid(vec![json_invalid(offset(self.body, &error))])),
         }
+    }
+}
+
+/// Returns the error of an operation with the issues of members where the request had them. An operation does not
+/// know by which route it was called.
+pub(super) fn located(error: Error, parts: &Parts, parameters: &PathParameters<'_>) -> Error {
+    let Error::Invalid(mut issues) = error else { return error };
+    for issue in &mut issues {
+        if let [place, Value::String(name), ..] = &mut issue.loc[..]
+            && *place == "body"
+        {
+            *place = json!(source(parts, parameters, name));
+        }
+    }
+    Error::Invalid(issues)
+}
+
+fn has_body(parts: &Parts) -> bool {
+    ![Method::GET, Method::HEAD, Method::DELETE].contains(&parts.method)
+}
+
+/// Returns the part of a request that a member comes from.
+fn source(parts: &Parts, parameters: &PathParameters<'_>, name: &str) -> &'static str {
+    match has_body(parts) {
+        _ if parameters.iter().any(|(parameter, _)| *parameter == name) => "path",
+        true => "body",
+        false => "query",
     }
 }
 

@@ -6,7 +6,12 @@ use axum::{
 use http::{HeaderName, HeaderValue, header, request::Parts};
 use tracing::Instrument as _;
 
-use super::{body::read_request, input::RequestInput, respond::respond, routes::PathParameters};
+use super::{
+    body::read_request,
+    input::{RequestInput, located},
+    respond::respond,
+    routes::PathParameters,
+};
 use crate::{
     access::Claims,
     operation::{Call, Registered, Reply, RequestInfo, Services, record_status},
@@ -45,7 +50,8 @@ pub(super) async fn answer_operation(
         // A request that waits would keep it for all of its wait.
         drop(body);
         let call = Call::new(services, key, claims, info, fingerprint);
-        (operation.execute)(&call, &input).await
+        let executed = (operation.execute)(&call, &input).await;
+        executed.map_err(|error| located(error, parts, parameters))
     };
     let response = match executing.instrument(span.clone()).await {
         Ok(reply) => ok(reply),

@@ -21,7 +21,7 @@ use crate::{
 /// The kind of the issue of an unknown member.
 pub(super) const UNKNOWN: &str = "extra_forbidden";
 
-/// How many issues of unknown members and of lock keys an answer has before the rest is only counted.
+/// How many issues an answer has before the rest is only counted.
 const MAX_TOLD: usize = 20;
 
 /// How many bytes of a key a hint repeats, and how many bytes a hint has.
@@ -84,10 +84,26 @@ impl Findings {
 
     /// Returns the issues. The last one says how many there are besides.
     pub(super) fn into_issues(mut self) -> Vec<Issue> {
-        if let (1.., Some(last)) = (self.more, self.issues.last_mut()) {
-            last.msg.push_str(&format!(" (and {} more such problems)", self.more));
-        }
+        tell_rest(&mut self.issues, self.more);
         self.issues
+    }
+}
+
+/// Whether these issues are as many as an answer has.
+pub(super) fn are_enough(issues: &[Issue]) -> bool {
+    issues.len() >= MAX_TOLD
+}
+
+/// Removes the issues that are too many for an answer. The last one says how many there were besides.
+pub(super) fn count_rest(issues: &mut Vec<Issue>) {
+    let more = issues.len().saturating_sub(MAX_TOLD);
+    issues.truncate(MAX_TOLD);
+    tell_rest(issues, more);
+}
+
+fn tell_rest(issues: &mut [Issue], more: usize) {
+    if let (1.., Some(last)) = (more, issues.last_mut()) {
+        last.msg.push_str(&format!(" (and {more} more such problems)"));
     }
 }
 

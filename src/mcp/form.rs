@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::{
     arguments::{
-        Findings, UNKNOWN, is_absent, is_blank, is_closed, known_words, must_have_text, normalize,
-        unknown,
+        Findings, UNKNOWN, count_rest, is_absent, is_blank, is_closed, known_words, must_have_text,
+        normalize, unknown,
     },
     bounds::Listing,
     paths::OddKeys,
@@ -250,7 +250,7 @@ impl ToolForm {
     }
 
     /// Converts the issues of an input into issues of the arguments, in the order of declaration. Unknown
-    /// arguments come last.
+    /// arguments come last. Of a great many, the rest is only counted.
     pub(super) fn issues(
         &self,
         mut issues: Vec<Issue>,
@@ -267,10 +267,12 @@ impl ToolForm {
             if issue.kind == missing().0 && issue.loc.len() == 2 {
                 issue.input = cut(&Value::Object(arguments.clone()));
             }
-            if let Some(Value::String(name)) = issue.loc.get_mut(1) {
+            if let [place, Value::String(name), ..] = &mut issue.loc[..] {
+                *place = json!(ARGUMENTS);
                 *name = self.tool.argument(name).to_owned();
             }
         }
+        count_rest(&mut issues);
         issues
     }
 }

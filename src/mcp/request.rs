@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use tracing::{Instrument as _, Span};
 
 use super::{
+    arguments::are_enough,
     form::{ARGUMENTS, OfferedTool},
     sets::ToolSets,
 };
@@ -21,7 +22,7 @@ use crate::{
         Call, Cancelled, ClientCall, Operations, Registered, Reply, RequestInfo, Services, cancel,
         fingerprint, input::check, record_status,
     },
-    values::{Error, Result, limits::MAX_ID_BYTES},
+    values::{Error, Issue, Result, limits::MAX_ID_BYTES},
 };
 
 /// The header that names an MCP connection.
@@ -150,8 +151,10 @@ impl McpRequest {
             }
         };
         let mut issues = check(&operation.input, &mut input, |_| ARGUMENTS);
-        // One issue for each value: what could not be read was checked as it was sent.
-        issues.retain(|issue| unread.iter().all(|other| other.loc != issue.loc));
+        // One issue for each value: what could not be read was checked as it was sent. Where it is only counted,
+        // its place is not known.
+        let is_told = |issue: &Issue| unread.iter().any(|other| other.loc == issue.loc);
+        issues.retain(|issue| !are_enough(&unread) && !is_told(issue));
         issues.extend(unread);
         if !issues.is_empty() {
             return Err(Error::Invalid(issues));

@@ -34,6 +34,11 @@ impl Context<'_> {
         self.wait.is_some_and(|wait| wait.can_wait)
     }
 
+    /// Whether the request has left the queue instead of waiting on.
+    pub(crate) fn has_given_up(&self) -> bool {
+        self.wait.is_some_and(|wait| wait.has_given_up)
+    }
+
     /// Returns whom a transition acts for.
     pub(crate) fn actor(&self) -> Actor {
         Actor {

@@ -45,6 +45,8 @@ pub(super) struct Wait {
     pub(super) waiter_id: Uuid,
     /// Whether there is time left to wait.
     pub(super) can_wait: bool,
+    /// Whether the request has left the queue although there was time left.
+    pub(super) has_given_up: bool,
     /// Whether the client can cancel the request.
     pub(super) can_be_cancelled: bool,
 }
@@ -98,7 +100,7 @@ impl WaitingRequest<'_> {
             let has_time = Instant::now() < deadline && !self.waiters.are_stopped();
             let can_wait = has_time && !has_given_up && limit.is_none();
             let Self { waiter_id: id, number, poll, input, can_be_cancelled, .. } = *self;
-            let wait = Wait { waiter_id: id, can_wait, can_be_cancelled };
+            let wait = Wait { waiter_id: id, can_wait, has_given_up, can_be_cancelled };
             let (answer, next) = run(wait).await?;
             let caller = match next {
                 NextStep::Wait(caller) if can_wait => caller,

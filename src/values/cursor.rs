@@ -70,13 +70,12 @@ impl Values<'_> {
     }
 }
 
-/// Reads the cursor of a request, which is in this part of it. An empty one counts as absent.
+/// Reads the cursor of a request. An empty one counts as absent.
 ///
 /// # Errors
 /// [`Error::Invalid`] for a text that no answer has had as a cursor.
 pub(crate) fn read_cursor<T>(
     cursor: Option<&str>,
-    place: &'static str,
     read: impl Fn(&mut Values<'_>) -> Option<T>,
 ) -> Result<Option<T>> {
     let Some(text) = cursor.filter(|text| !text.trim().is_empty()) else { return Ok(None) };
@@ -85,7 +84,8 @@ pub(crate) fn read_cursor<T>(
         Some(position) if values.0.next().is_none() => Ok(Some(position)),
         _ => {
             let problem = value_error("expected the next_cursor of an earlier answer");
-            let loc = [json!(place), json!("cursor")];
+            // The door knows in which part of the request it was.
+            let loc = [json!("body"), json!("cursor")];
             Err(Error::Invalid(vec![Issue::new(problem, &loc, &json!(text))]))
         }
     }
@@ -98,7 +98,7 @@ mod tests {
     type Position = (i16, String);
 
     fn read(cursor: &str) -> Result<Option<Position>> {
-        read_cursor(Some(cursor), "query", |values| Some((values.next()?, values.next()?)))
+        read_cursor(Some(cursor), |values| Some((values.next()?, values.next()?)))
     }
 
     #[test]

@@ -318,6 +318,7 @@ async fn a_call_over_mcp_does_not_wait_for_its_own_agent() {
     let refused = tokio::time::timeout(PATIENCE, call).await.expect("answered at once");
     assert_eq!(refused["reason"], "locked_by_other_session", "{refused}");
     assert_eq!((&refused["same_agent"], &refused["session_id"]), (&json!(true), &json!("s-1")));
+    assert_eq!(refused["position"], json!(null), "it left the queue");
     let note = refused["note"].as_str().expect("how to go on");
     for word in ["`s-1`", "fencing token", "`adopt`"] {
         assert!(note.contains(word), "{note}");
@@ -347,6 +348,7 @@ async fn a_call_over_mcp_does_not_wait_for_its_own_agent() {
     let (got, refused) = tokio::join!(ahead, handed_over);
     assert_eq!(got["action"], "acquired", "{got}");
     assert_eq!((&refused["same_agent"], &refused["session_id"]), (&json!(true), &json!("s-1")));
+    assert_eq!(refused["position"], json!(null), "it left the queue");
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ import services
 import early
 import gemini
 import hook_managers
+import inspector
 import recipe
 import terminal
 from place import Tools
@@ -79,6 +80,8 @@ def scenarios(tools):
         yield name, version, lambda tools, program=program, file=file: run_sdk(tools, program, file)
     version = package_version(tools, "@google/gemini-cli")
     yield "gemini adds and lists the server", f"gemini-cli {version}", gemini.run
+    version = package_version(tools, inspector.INSPECTOR)
+    yield "inspector lists and calls", f"inspector {version}", inspector.run
     git = re.search(r"[\d.]+", subprocess.check_output(["git", "--version"], text=True))[0]
     yield "coord asks on a terminal", f"git {git}", terminal.run
     yield "coord mcp starts before the service", f"mcp {wheel_version(tools, 'mcp')}", early.run

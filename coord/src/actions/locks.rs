@@ -27,6 +27,11 @@ const UNNAMED: &str = "You are the agent cloud-agent, because your key is bound 
                        its locks, so none of them keeps you from a file: set AGENT_ID to a name of \
                        your own, or use a key that is bound to an agent.";
 
+const LIST: &Route = Route::named("GET /locks");
+
+/// The maximum number of locks in one answer.
+const MAX_ROWS: usize = 500;
+
 const REGISTER: &Route = Route::named("POST /discovery/register");
 
 /// Acquires a lock and records it.
@@ -115,7 +120,7 @@ pub(super) fn unlock(cx: &Context, command: &Command, matches: &ArgMatches) -> O
     let mut draft = cx.draft(command, matches)?;
     let path = draft.body["file_path"].as_str().unwrap_or_default().to_owned();
     let paths = Paths::with(Some(&path));
-    let key = paths.key_of(cx.output, &path)?;
+    let key = paths.key_of(cx, &path)?;
     let records = paths.records(cx)?;
     draft.body.insert("file_path".to_owned(), key.as_str().into());
     if is_forced {
@@ -243,9 +248,10 @@ pub(super) fn list(cx: &Context, command: &Command, matches: &ArgMatches) -> Out
         return Ok(cx.print_answer(command, &answer));
     };
     let paths = Paths::with(matches.get_one::<String>("paths").map(String::as_str));
-    let keys = texts.map(|path| paths.key_of(cx.output, path)).collect::<Result<Vec<_>, _>>()?;
+    let keys = texts.map(|path| Ok((paths.key_of(cx, path)?, paths.is_folder(path))));
+    let keys = keys.collect::<Result<Vec<_>, Problem>>()?;
     let (mut code, mut answers, mut locks) = (DONE, Vec::new(), Vec::new());
-    for key in keys {
+    for (key, is_folder) in keys {
         let answer = match cx.lock_status(&key) {
             Ok(answer) => answer,
             Err(problem) => {
@@ -254,6 +260,9 @@ pub(super) fn list(cx: &Context, command: &Command, matches: &ArgMatches) -> Out
             }
         };
         match (&answer.json, exit_code_of(&answer)) {
+            (Some(status), DONE) if is_folder && !cx.output.is_json => {
+                locks.extend(rows_of_folder(cx, &key, status)?);
+            }
             (Some(status), DONE) => locks.push(row_of(status)),
             _ => code = code.max(cx.print_for_people(command, &answer)),
         }
@@ -264,6 +273,25 @@ pub(super) fn list(cx: &Context, command: &Command, matches: &ArgMatches) -> Out
         cx.output.print(&command.show.render(&json!({ "locks": locks }), cx.output));
     }
     Ok(code)
+}
+
+/// Returns the rows of a table for a folder: the locks on files in it, and its own, which another client can have
+/// made and a submodule can have. If there are none, one row says that it is free.
+fn rows_of_folder(cx: &Context, key: &str, status: &Value) -> Result<Vec<Value>, Problem> {
+    let mut draft = Draft::new(LIST);
+    draft.query.push(("prefix", format!("{key}/")));
+    draft.query.push(("limit", MAX_ROWS.to_string()));
+    let answer = cx.send(&draft)?;
+    if *answer.member("truncated") == true {
+        cx.output.print_problem(&format!(
+            "{key} has more than {MAX_ROWS} locked files; the first {MAX_ROWS} are shown."
+        ));
+    }
+    let mut rows = answer.member("locks").as_array().cloned().unwrap_or_default();
+    if rows.is_empty() || status["locked"] == true {
+        rows.insert(0, row_of(status));
+    }
+    Ok(rows)
 }
 
 /// Returns the row of a table for the state of a lock.

@@ -49,18 +49,42 @@ impl Paths {
         Ok(key)
     }
 
-    /// Returns the key of a lock that exists. A text that no path is spelled like is the key as it is,
-    /// because another client can have made a lock with such a key.
-    pub(super) fn key_of(&self, output: Output, path: &str) -> Result<String, Problem> {
+    /// Returns the key of a lock that exists. Other clients can have made a lock with any key, so a path that
+    /// leads to no lock is the key as it is, if a lock has this key.
+    pub(super) fn key_of(&self, cx: &Context, path: &str) -> Result<String, Problem> {
+        let is_locked =
+            |key: &str| cx.lock_status(key).is_ok_and(|answer| *answer.member("locked") == true);
+        let reason = match self.key(path, Purpose::Name) {
+            Ok(key) if Path::new(path).is_relative() || is_locked(&key) => return Ok(key),
+            Err(NoKey::Place(reason)) => reason,
+            Ok(key) if is_locked(path) => format!("its key is `{key}`, which is not locked"),
+            _ => return self.key_without_lookup(cx.output, path),
+        };
+        match LockKey::parse(path) {
+            Ok(key) if is_locked(key.as_str()) => {
+                print_taken(cx.output, path, &reason);
+                Ok(key.as_str().to_owned())
+            }
+            _ => Err(problem(path, &NoKey::Place(reason))),
+        }
+    }
+
+    /// Returns the key of a lock that possibly exists. A text that no path is spelled like is the key as it is.
+    fn key_without_lookup(&self, output: Output, path: &str) -> Result<String, Problem> {
         match self.key(path, Purpose::Name) {
-            Ok(key) => Ok(key),
             Err(NoKey::Spelling(reason)) if LockKey::parse(path).is_ok() => {
-                output.print_problem(&format!(
-                    "`{path}` is taken as the key that it is. For a file: {reason}."
-                ));
+                print_taken(output, path, &reason);
                 Ok(path.to_owned())
             }
-            Err(no_key) => Err(problem(path, &no_key)),
+            key => key.map_err(|no_key| problem(path, &no_key)),
+        }
+    }
+
+    /// Whether a path leads to a folder, which can hold many locked files.
+    pub(super) fn is_folder(&self, path: &str) -> bool {
+        match &self.work_tree {
+            Some(work_tree) => work_tree.is_folder(path),
+            None => Path::new(path).is_dir(),
         }
     }
 
@@ -86,7 +110,9 @@ impl Paths {
             ("/locks/acquire", Some(path)) => {
                 Self::with(Some(path)).key_to_acquire(output, path)?
             }
-            ("/locks/release", Some(path)) => Self::with(Some(path)).key_of(output, path)?,
+            ("/locks/release", Some(path)) => {
+                Self::with(Some(path)).key_without_lookup(output, path)?
+            }
             _ => return Ok(()),
         };
         body.insert("file_path".to_owned(), key.into());
@@ -110,6 +136,12 @@ impl Paths {
             }
         }
     }
+}
+
+/// Says that a text is the key of a lock, and why no file has this key.
+fn print_taken(output: Output, path: &str, reason: &str) {
+    output
+        .print_problem(&format!("`{path}` is taken as the key that it is. For a file: {reason}."));
 }
 
 /// Returns the problem of a text that has no key.

@@ -46,7 +46,7 @@ pub(super) fn renew(cx: &Context, command: &Command, matches: &ArgMatches) -> Ou
         return Err(Problem::invalid("Expected one PATH with --fencing-token."));
     }
     let places = Paths::with(paths.first().map(|path| path.as_str()));
-    let keys = paths.iter().map(|path| places.key_of(cx.output, path));
+    let keys = paths.iter().map(|path| places.key_of(cx, path));
     let keys: Vec<_> = keys.collect::<Result<_, _>>()?;
     let renewal =
         Renewal { command, matches, records: places.records(cx)?, caller: Caller::new(cx) };

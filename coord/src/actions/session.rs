@@ -1,5 +1,6 @@
 //! `coord session start` and `session end`, also as session hooks of agents. The invariant: as a
-//! hook they neither fail the agent's session nor delay it by more than two seconds.
+//! hook they neither fail the agent's session nor delay it by more than two seconds, unless `--timeout`
+//! allows more.
 use std::{
     fs::OpenOptions,
     io::{self, IsTerminal as _, Write as _},
@@ -56,7 +57,7 @@ const CLAUDE_ENVIRONMENT: &str = "CLAUDE_ENV_FILE";
 /// Runs a command as a session hook. The exit code is 0 in every case.
 pub(super) fn run_as_hook(command: &Command, matches: &ArgMatches, output: Output) -> u8 {
     let done = Context::new(matches, output, HOOK_TIMEOUT).and_then(|cx| {
-        let cx = with_hook_limits(&cx);
+        let cx = with_hook_limits(&cx, matches);
         match command.run {
             Run::StartSession => start(&cx, command, matches),
             _ => end(&cx, command, matches),
@@ -302,9 +303,13 @@ fn render_handoff(handoff: &Value, output: Output) -> String {
     )
 }
 
-/// Returns a context whose requests are done within the limits of a hook.
-fn with_hook_limits(cx: &Context) -> Context {
+/// Returns a context whose requests are done within the limits of a hook. The variable for all commands does not
+/// raise them, an option of this command does.
+fn with_hook_limits(cx: &Context, matches: &ArgMatches) -> Context {
     let mut settings = cx.settings().clone();
-    settings.timeout = settings.timeout.min(HOOK_TIMEOUT);
-    cx.with_client(cx.client.with_settings(settings).with_deadline(HOOK_DEADLINE))
+    if given_settings(matches).timeout.is_none() {
+        settings.timeout = settings.timeout.min(HOOK_TIMEOUT);
+    }
+    let deadline = settings.timeout.max(HOOK_DEADLINE);
+    cx.with_client(cx.client.with_settings(settings).with_deadline(deadline))
 }

@@ -86,7 +86,7 @@ fn locks_to_verify(cx: &Context, matches: &ArgMatches) -> Result<Vec<(String, i6
     }
     let paths = Paths::with(locks.first().map(|(path, _)| path.as_str()));
     for (path, _) in &mut locks {
-        *path = paths.key_of(cx.output, path)?;
+        *path = paths.key_of(cx, path)?;
     }
     locks.extend(recorded);
     Ok(locks)

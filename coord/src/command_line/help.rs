@@ -125,5 +125,4 @@ The two lines of settings for Claude Code and Codex are
   coord session start --hook
   coord session end --hook --summary \"Session ended.\"";
 
-pub(crate) const SESSION_HOOK: &str =
-    "Behave as a session hook: exit code 0 in every case, problems on standard error, at most 2 s";
+pub(crate) const SESSION_HOOK: &str = "Behave as a session hook: exit code 0 in every case, problems on standard error, at most 2 s or --timeout";

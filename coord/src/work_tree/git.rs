@@ -1,7 +1,7 @@
 //! A git work tree, and what git says about it. Runs the `git` program instead of a library, so
 //! that the hooks see what git sees.
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -73,6 +73,11 @@ impl WorkTree {
     pub(crate) fn repository_file(&self, name: &str) -> Result<PathBuf, String> {
         let path = self.git(&["rev-parse", "--git-path", name])?;
         Ok(self.top.join(path.strip_suffix('\n').unwrap_or(&path)))
+    }
+
+    /// Returns the top folder of the main work tree, which a bare repository does not have.
+    pub(crate) fn main_top(&self) -> Option<&Path> {
+        self.repository.parent().filter(|_| self.repository.ends_with(".git"))
     }
 
     /// Returns the top folders of the other work trees of the repository.

@@ -67,7 +67,8 @@ impl WorkTree {
         let is_position = |path: &&str| has_namespace(text) && folder.join(path).is_file();
         if let Some(path) = without_position(text).filter(is_position) {
             let refusal = Refusal::of_line_number(path, Start::Folder);
-            return Err(NoKey::Spelling(refusal.describe(Some(&self.meant(folder, path)))));
+            let meant = self.meant(folder, path).ok();
+            return Err(NoKey::Spelling(refusal.describe(meant.as_deref())));
         }
         match read(&within_folder(folder, text), Start::Folder) {
             Ok(key) if has_namespace(&key) => Ok(key),
@@ -80,8 +81,11 @@ impl WorkTree {
             }
             Err(refusal) => {
                 let path = in_home(text).or_else(|| refusal.meant().map(str::to_owned));
-                let meant = path.map(|path| self.meant(folder, &path));
-                Err(NoKey::Spelling(refusal.describe(meant.as_deref())))
+                let meant = path.map(|path| self.meant(folder, &path)).transpose();
+                Err(NoKey::Spelling(match meant {
+                    Ok(meant) => refusal.describe(meant.as_deref()),
+                    Err(reason) => refusal.describe_place(&reason),
+                }))
             }
         }
     }
@@ -196,12 +200,24 @@ impl WorkTree {
     }
 
     /// Returns the argument that stands for the file that was probably meant by this path; the path itself
-    /// if it has no key.
-    fn meant(&self, folder: &Path, path: &str) -> String {
-        let key = self.key_from(folder, path, Purpose::Name);
-        let argument = key.ok().map(|key| self.argument_for(&key));
-        let plain = argument.and_then(|argument| plain(&argument, Start::Folder));
-        plain.unwrap_or_else(|| path.to_owned())
+    /// if no argument does.
+    ///
+    /// # Errors
+    /// Says why the path leads to no file of the repository.
+    fn meant(&self, folder: &Path, path: &str) -> Result<String, String> {
+        let argument = match self.key_from(folder, path, Purpose::Name) {
+            Ok(key) => plain(&self.argument_for(&key), Start::Folder),
+            Err(NoKey::Spelling(_)) => None,
+            Err(NoKey::Place(reason)) => return Err(reason),
+        };
+        Ok(argument.unwrap_or_else(|| path.to_owned()))
+    }
+
+    /// Whether a path leads to a folder.
+    pub(crate) fn is_folder(&self, path: &str) -> bool {
+        let folder = std::env::current_dir().ok();
+        let found = folder.and_then(|folder| self.find_from(&folder, path).ok());
+        found.is_some_and(|found| found.path.is_dir())
     }
 
     /// Follows a path from a folder, or from the top folder.

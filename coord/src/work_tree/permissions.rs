@@ -1,13 +1,13 @@
 //! The permissions of files. Windows has neither the bit of executable files nor that of private
 //! ones: there git runs every hook, and a file is as private as its folder.
 use std::{
-    fs::{Metadata, OpenOptions},
+    fs::{DirBuilder, Metadata, OpenOptions},
     io,
     path::Path,
 };
 
 #[cfg(unix)]
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 
 /// Lets only the owner read a file that is created with these options.
 #[cfg(unix)]
@@ -17,6 +17,17 @@ pub(crate) fn make_private(options: &mut OpenOptions) {
 
 #[cfg(not(unix))]
 pub(crate) fn make_private(_: &mut OpenOptions) {}
+
+/// Creates a folder that only its owner can enter, whatever the umask.
+#[cfg(unix)]
+pub(crate) fn create_private_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(path)
+}
+
+#[cfg(not(unix))]
+pub(crate) fn create_private_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().create(path)
+}
 
 /// Whether a file can be run.
 #[cfg(unix)]

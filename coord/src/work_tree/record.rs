@@ -10,7 +10,10 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use super::{git::WorkTree, permissions::make_private};
+use super::{
+    git::WorkTree,
+    permissions::{create_private_folder, make_private},
+};
 use crate::service::settings::Settings;
 
 /// The version of the format. A file of another version is rejected as a whole.
@@ -129,7 +132,7 @@ impl Record {
         agent_id: &str,
         settings: &Settings,
     ) -> io::Result<()> {
-        match fs::create_dir(&self.folder) {
+        match create_private_folder(&self.folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(with_path(&self.folder, &error));
             }

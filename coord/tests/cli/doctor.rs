@@ -178,6 +178,24 @@ async fn settings_of_clients_are_compared_with_those_of_coord() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_servers_that_claude_code_keeps_for_a_project_count_in_its_linked_work_trees() {
+    let place = Place::new().await;
+    let coord = place.coord();
+    let commit = "git -c user.name=x -c user.email=x@example.org commit -q --allow-empty -m x";
+    coord.shell(&format!("{commit} && git worktree add -q ../linked"), "").assert_code(0);
+    let top = place.folder.path().join("repository");
+    let server = json!({ "url": format!("{}/mcp", place.service.url), "headers": {
+        "Authorization": "Bearer ${COORDINATION_API_KEY}", "X-Agent-Id": "me",
+    } });
+    let projects = json!({ top.display().to_string(): { "mcpServers": { "own": server } } });
+    place.write(".claude.json", &json!({ "projects": projects }).to_string());
+    let linked = coord.clone().inside(&place.folder.path().join("linked"));
+    for coord in [&coord, &linked] {
+        assert_says(coord, "mcp", "ok", "~/.claude.json, server own: agrees with coord");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_value_of_a_variable_is_printed() {
     let place = Place::new().await;
     let coord = place.coord().with("TOKEN", "s3cret");

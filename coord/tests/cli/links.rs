@@ -1,5 +1,8 @@
 //! Symbolic links that a commit can have where `coord` writes.
-use std::{fs, os::unix::fs::symlink};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+};
 
 use crate::hooks::World;
 
@@ -33,4 +36,15 @@ async fn the_record_is_never_written_through_a_link() {
     symlink(outside.join("theirs"), folder.join("locks.json")).expect("a link");
     me.coord.run(&["lock", "src/a.rs"]).assert_code(0);
     assert_eq!(fs::read_to_string(outside.join("theirs")).expect("a file"), text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_its_owner_can_enter_the_folder_of_the_record() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    me.coord.shell("umask 0; coord lock src/a.rs", "").assert_code(0);
+    for (name, mode) in [(".coord", 0o700), (".coord/locks.json", 0o600)] {
+        let file = fs::metadata(me.path.join(name)).expect("it is there");
+        assert_eq!(file.permissions().mode() & 0o777, mode, "{name}");
+    }
 }

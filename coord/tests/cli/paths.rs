@@ -126,6 +126,7 @@ async fn what_is_not_a_file_of_the_repository_is_refused() {
     let me = place.me("repo");
     let url = format!("file://{}", place.path("repo/src/a.rs"));
     let meant = "probably `src/a.rs`";
+    let outside = "a home folder is not part of a key, and /home/of/me/src/a.rs is outside";
     for (path, words) in [
         ("src", "a folder locks nothing"),
         ("src/", "a folder locks nothing"),
@@ -168,11 +169,25 @@ async fn what_is_not_a_file_of_the_repository_is_refused() {
         ("src/a.rs:", meant),
         ("${workspaceFolder}/src/a.rs", meant),
         (":(top)src/a.rs", meant),
-        ("~/src/a.rs", "probably `/home/of/me/src/a.rs`"),
-        ("$HOME/src/a.rs", "probably `/home/of/me/src/a.rs`"),
+        ("~/src/a.rs", outside),
+        ("$HOME/src/a.rs", outside),
+        ("${HOME}/src/a.rs", outside),
+        (
+            "file:///home/of/me/src/a.rs",
+            "a URL is not part of a key, and /home/of/me/src/a.rs is outside",
+        ),
+        ("`../../x`", "is outside of the repository"),
+        (r"%USERPROFILE%\x", "such as `src/main.rs`"),
     ] {
         let me = me.clone().with("HOME", "/home/of/me");
-        me.run(&["lock", path]).assert_code(2).assert_says(path).assert_says(words);
+        let done = me.run(&["lock", path]);
+        done.assert_code(2).assert_says(path).assert_says(words);
+        assert!(!words.contains("outside") || !done.err.contains("probably"), "{done:?}");
+    }
+    // A home folder that the repository is in leads to the key.
+    let me_at_home = me.clone().with("HOME", &place.path(""));
+    for path in ["~/repo/src/a.rs", "$HOME/repo/src/a.rs"] {
+        me_at_home.run(&["lock", path]).assert_code(2).assert_says(meant);
     }
     assert_eq!(me.json(&["locks"])["count"], 0);
     // A file that is really named so is a file. So is one that git knows and the disk does not.
@@ -183,7 +198,7 @@ async fn what_is_not_a_file_of_the_repository_is_refused() {
     me.shell("git add -- '@src.rs' && rm -f '@src.rs'", "").assert_code(0);
     me.json(&["unlock", "@src.rs"]);
     // A lock that another client has put on a folder can be released.
-    place.agents.me.json(&["lock", "src"]);
+    place.agents.me.json(&["lock", "./src"]);
     me.json(&["unlock", "src"]);
 }
 
@@ -330,6 +345,45 @@ async fn a_lock_with_an_odd_key_can_be_named_as_it_is() {
         let done = me.run(&["unlock", "src/a.rs#L3"]);
         done.assert_code(1).assert_says("lock_not_found_or_not_owner").assert_says("`src/a.rs`");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_another_client_has_made_is_released_by_its_key() {
+    let place = Place::new().await;
+    let me = place.me("repo");
+    for key in ["/abs/z.rs", &place.path("repo/src/a.rs"), ".git/config", "src/a.rs#L3"] {
+        // `coord` makes no such lock.
+        place.service.lock_over_http("me", key);
+        let taken = format!("`{key}` is taken as the key that it is");
+        me.run(&["locks", key]).assert_code(0).assert_says(&taken);
+        me.run(&["renew", key]).assert_code(0).assert_says(&taken);
+        let other = place.agents.other.clone().inside(&place.folder.path().join("repo"));
+        other.run(&["unlock", key]).assert_code(1).assert_says("me holds its lock");
+        me.run(&["unlock", key]).assert_code(0).assert_says(&taken).assert_says("Released");
+    }
+    // Where no lock has the key, the refusal stays, and a path is that of the file.
+    me.run(&["unlock", "/abs/z.rs"]).assert_code(2).assert_says("outside of the repository");
+    me.run(&["unlock", ".git/config"]).assert_code(2).assert_says("belongs to git");
+    me.json(&["lock", "src/a.rs"]);
+    assert_eq!(me.json(&["unlock", &place.path("repo/src/a.rs")])["file_path"], "src/a.rs");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_shows_the_locks_on_its_files() {
+    let place = Place::new().await;
+    let (me, inside) = (place.me("repo"), place.me("repo/src"));
+    me.run(&["locks", "src/"]).assert_code(0).assert_says("(free)");
+    for path in ["src/a.rs", "src/deep/b.rs", "docs/d.md"] {
+        me.json(&["lock", path]);
+    }
+    for (at, path) in [(&me, "src/"), (&me, "src"), (&inside, "."), (&inside, ":/src")] {
+        let done = at.run(&["locks", path]);
+        done.assert_code(0).assert_says("src/a.rs").assert_says("src/deep/b.rs");
+        assert!(!done.out.contains("free") && !done.out.contains("docs/d.md"), "{done:?}");
+    }
+    let done = me.run(&["locks", "docs", "src/c.rs"]);
+    done.assert_code(0).assert_says("docs/d.md").assert_says("(free)");
+    assert_eq!(me.json(&["locks", "src"])["locked"], false, "the answer of the service");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -52,8 +52,8 @@ fn a_write_is_sent_again_after_retry_after_or_not_at_all() {
         (&["lock", "a"][..], 1, 2),
         (&["lock", "a"], 60, 1),
         (&["lock", "a", "--timeout", "9"], 9, 1),
-        (&["session", "start", "--hook", "--session-id", "s"], 0, 2),
-        (&["session", "start", "--hook", "--session-id", "s"], 3, 1),
+        (&["session", "start", "--hook", "--session-id", "s", "--timeout", "60"], 0, 2),
+        (&["session", "start", "--hook", "--session-id", "s", "--timeout", "60"], 60, 1),
     ] {
         let body = r#"{"detail":"later"}"#;
         let reply = Reply::Raw(format!(

@@ -15,8 +15,9 @@ use std::{
 };
 
 use agent_coordinator::{App, Config, Home, listen, router, schema};
+use coord::{Client, DEFAULT_TIMEOUT, Given, Settings};
 use managed_postgres::throwaway;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
 
 /// A key that is not bound to an agent: trust 2.
@@ -81,6 +82,17 @@ impl Service {
 
     pub(crate) fn coord_with(&self, key: &str) -> Coord {
         Coord::at(&self.url).with("COORDINATION_API_KEY", key)
+    }
+
+    /// Acquires a lock with any key, as a client of the HTTP routes can.
+    pub(crate) fn lock_over_http(&self, agent_id: &str, key: &str) {
+        let given = Given { url: Some(self.url.clone()), ..Given::default() };
+        let variable = |name: &str| (name == "COORDINATION_API_KEY").then(|| FREE.to_owned());
+        let settings = Settings::new(&given, variable, DEFAULT_TIMEOUT).expect("settings");
+        let body = json!({ "file_path": key, "agent_id": agent_id, "agent_type": "x" });
+        let answer = Client::new(settings).call("POST", "/locks/acquire", Some(&body));
+        let answer = answer.expect("an answer");
+        assert!(answer.text.starts_with(r#"{"success":true"#), "{key}: {}", answer.text);
     }
 
     /// Makes a session fall silent.
@@ -379,6 +391,8 @@ fn serve(
                 body.len()
             ),
             Reply::Raw(text) => {
+                // Else the client can send its next request before it notices the end.
+                let text = text.replacen("\r\n", "\r\nconnection: close\r\n", 1);
                 let _ = stream.write_all(text.as_bytes());
                 return;
             }

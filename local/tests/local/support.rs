@@ -202,9 +202,11 @@ impl Drop for Running {
 /// Sends the request of a printed command line, without `curl`, which may not be installed.
 pub(crate) fn paste(line: &str) -> String {
     let parts: Vec<&str> = line.split('\'').collect();
-    let ["curl -sS -H ", key, " -H ", json, " -d ", body, url] = parts[..] else {
+    let ["curl -sS -H ", header_file, " -H ", json, " -d ", body, url] = parts[..] else {
         panic!("cannot be pasted: {line}");
     };
+    let key = fs::read_to_string(header_file.strip_prefix('@').unwrap()).unwrap();
+    let key = key.trim_end();
     let url = url.trim().strip_prefix("http://").unwrap();
     let (address, path) = url.split_once('/').unwrap();
     let head = format!("POST /{path} HTTP/1.1\r\n{key}\r\n{json}\r\n");

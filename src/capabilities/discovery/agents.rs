@@ -84,7 +84,7 @@ impl Operation for DiscoverAgents {
     async fn run(self, cx: Context<'_>) -> Result<AgentList> {
         let limit = Limit::new(self.limit);
         let after: Option<(Timestamp, String, String)> =
-            read_cursor(self.cursor.as_deref(), "query", |values| {
+            read_cursor(self.cursor.as_deref(), |values| {
                 Some((values.next()?, values.next()?, values.next()?))
             })?;
         let (last_heartbeat, agent_id, session_id) = after

@@ -97,7 +97,8 @@ pub struct Acquired {
     /// The holder's session. Null if it named none.
     #[schemars(extend("x-untrusted" = "locked_by"))]
     pub session_id: Option<String>,
-    /// Position in the queue, starting at 1, when a request that waited is refused.
+    /// Position in the queue, starting at 1, when a request that waited is refused. Null if it left the
+    /// queue before its time was over, because another session of yours holds the lock.
     pub position: Option<i64>,
     /// When another holder prevents the acquisition: true if you, or another session or subagent of
     /// yours, hold the lock. Absent otherwise.
@@ -214,7 +215,9 @@ impl Operation for AcquireLock {
     async fn run(self, mut cx: Context<'_>) -> Result<Acquired> {
         let acquisition = self.acquisition(&cx);
         let denial = acquisition.denial.clone();
-        let row = cx.transition(acquisition).await?;
+        let mut row = cx.transition(acquisition).await?;
+        // A request that has left the queue has no place in it.
+        row.position = row.position.filter(|_| !cx.has_given_up());
         self.to_answer(row, denial, &cx.caller.agent_id)
     }
 }

@@ -133,7 +133,7 @@ impl Operation for ListLocks {
     async fn run(self, cx: Context<'_>) -> Result<LockList> {
         let limit = Limit::new(self.limit);
         let locked_by = non_empty(self.locked_by);
-        let after = read_cursor(self.cursor.as_deref(), "query", |values| values.next())?;
+        let after = read_cursor(self.cursor.as_deref(), |values| values.next())?;
         let filter = Filter { locked_by, prefix: self.prefix, keys: None, after };
         let rows = list_locks(cx, &filter, limit.rows()).await?;
         let (locks, page) = limit.cut_in_order(rows, ORDER, self.cursor.as_deref());
@@ -169,7 +169,7 @@ impl Operation for CheckLocks {
     async fn run(self, cx: Context<'_>) -> Result<Vec<ListedLock>> {
         let keys: Option<Vec<String>> =
             self.file_paths.map(|keys| keys.iter().map(|key| key.as_str().to_owned()).collect());
-        let after = read_cursor(self.cursor.as_deref(), "query", |values| values.next())?;
+        let after = read_cursor(self.cursor.as_deref(), |values| values.next())?;
         let filter = Filter { locked_by: None, prefix: None, keys, after };
         list_locks(cx, &filter, MAX_LISTED_LOCKS).await
     }

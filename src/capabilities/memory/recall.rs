@@ -116,8 +116,8 @@ impl Operation for Recall {
 
     async fn run(self, mut cx: Context<'_>) -> Result<MemoryList> {
         let limit = Limit::new(self.limit);
-        let before: u32 = read_cursor(self.cursor.as_deref(), "body", |values| values.next())?
-            .unwrap_or_default();
+        let before: u32 =
+            read_cursor(self.cursor.as_deref(), |values| values.next())?.unwrap_or_default();
         let ranks = self.ranks(&mut cx).await?;
         let agent_id = (self.scope != WORKSPACE).then_some(&cx.caller.agent_id);
         let rows = sqlx::query_as!(

@@ -235,7 +235,7 @@ impl Operation for ListWork {
     async fn run(self, cx: Context<'_>) -> Result<TaskList> {
         let limit = Limit::new(self.limit);
         let after: Option<(i16, Timestamp, Uuid)> =
-            read_cursor(self.cursor.as_deref(), "query", |values| {
+            read_cursor(self.cursor.as_deref(), |values| {
                 Some((values.next()?, values.next()?, values.next()?))
             })?;
         let rows = tasks!(

@@ -137,13 +137,24 @@ async fn a_cursor_continues_a_list_over_http() {
     let keys: Vec<_> = rest["locks"].as_array().expect("a list").iter().collect();
     assert_eq!((&keys[0]["file_path"], keys.len()), (&json!("src/3.rs"), 2));
     assert_eq!((&rest["truncated"], rest.get("next_cursor")), (&json!(false), None));
-    for path in ["/work?cursor=x", "/audit?cursor=1~2", "/discovery/agents?cursor=soon~a~b"] {
+    for path in [
+        "/work?cursor=x",
+        "/audit?cursor=1~2",
+        "/discovery/agents?cursor=soon~a~b",
+        "/handoffs/latest?cursor=x",
+    ] {
         let refused = client.get(path).await;
         assert_eq!(refused.status, 422, "{path}: {}", refused.text);
         let told = &refused.json["detail"][0];
         assert_eq!(told["loc"], json!(["query", "cursor"]));
         assert_eq!(told["msg"], "Value error, expected the next_cursor of an earlier answer");
     }
+    let refused = client.post("/handoffs/read", json!({ "cursor": "x" })).await;
+    assert_eq!(refused.json["detail"][0]["loc"], json!(["body", "cursor"]));
+    let call = json!({ "name": "list_work", "arguments": { "cursor": "x" } });
+    let refused = service.mcp().send("tools/call", call).await.json;
+    let told = &refused["result"]["structuredContent"]["detail"][0]["loc"];
+    assert_eq!(*told, json!(["arguments", "cursor"]), "{refused}");
 }
 
 /// The result of a call, whose answer was cut.

@@ -6,7 +6,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::service::settings::variable;
+use crate::{service::settings::variable, work_tree::git::WorkTree};
 
 /// A server in the settings of a client.
 #[derive(Debug)]
@@ -40,7 +40,9 @@ enum Base {
 }
 
 /// Reads the servers of all files. The second list has the files that cannot be read.
-pub(super) fn entries(top: Option<&Path>) -> (Vec<Entry>, Vec<String>) {
+pub(super) fn entries(work_tree: Option<&WorkTree>) -> (Vec<Entry>, Vec<String>) {
+    let top = work_tree.map(|work_tree| work_tree.top.as_path());
+    let main_top = work_tree.and_then(WorkTree::main_top).filter(|main| Some(*main) != top);
     let (mut found, mut unreadable) = (Vec::new(), Vec::new());
     let home = variable("HOME").map(PathBuf::from);
     for (base, file, member) in FILES {
@@ -64,9 +66,10 @@ pub(super) fn entries(top: Option<&Path>) -> (Vec<Entry>, Vec<String>) {
                     }
                 };
                 add(&settings[member]);
-                // Claude Code keeps the servers of each project there as well.
-                if let Some(top) = top.and_then(Path::to_str) {
-                    add(&settings["projects"][top][member]);
+                // Claude Code keeps the servers of each project there as well, those of a linked work tree
+                // with those of the main one.
+                for project in [top, main_top].into_iter().flatten().filter_map(Path::to_str) {
+                    add(&settings["projects"][project][member]);
                 }
             }
             Err(problem) => unreadable.push(format!("{shown}: {problem}")),

@@ -48,7 +48,7 @@ pub(super) fn check(
     let named = cx.settings().identity.agent_id.as_str();
     let agent_id = reached.map_or(named, |identity| identity.agent_id.as_str());
     let used = Used { cx, work_tree, agent_id, reached, unnamed: OnceCell::new() };
-    let (all, unreadable) = entries(work_tree.map(|work_tree| work_tree.top.as_path()));
+    let (all, unreadable) = entries(work_tree);
     for problem in unreadable {
         let remedy = "Correct the file, unless its client allows what is in it.";
         findings.note("mcp", problem, remedy);

@@ -229,7 +229,7 @@ fn check_workspace(identity: &Identity, findings: &mut Findings) {
         true => findings.note(
             "workspace",
             "the workspace is default, whose locks all repositories without one of their own share",
-            "If the key may choose: coord hook install --workspace NAME",
+            "If your key is allowed to choose a workspace, give this repository one: coord hook install --workspace NAME",
         ),
     }
 }
