@@ -41,7 +41,7 @@ pub(super) struct Target {
     pub(super) done: Arc<Done>,
 }
 
-/// What the attacker has done: connections or answers.
+/// What the attacker has done: the number of connections or requests.
 #[derive(Debug, Default)]
 pub(super) struct Done(AtomicUsize);
 
@@ -83,8 +83,9 @@ impl Attack {
     pub(super) fn unit(self) -> &'static str {
         match self {
             Attack::UnreadAnswers | Attack::SlowHeads => "connections",
-            Attack::Waiters | Attack::LargeBodies => "requests",
-            Attack::LargeRows | Attack::AuditSearch => "answers",
+            Attack::Waiters | Attack::LargeBodies | Attack::LargeRows | Attack::AuditSearch => {
+                "requests"
+            }
             Attack::SilentSessions => "sessions ended",
         }
     }

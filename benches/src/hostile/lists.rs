@@ -6,7 +6,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     task::JoinSet,
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use super::{attacks::Target, key_header, request, sockets::ended};
@@ -21,6 +21,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The statuses of requests that the service does not understand or permit. Others are answers: the service may
 /// answer in part, or not at all under load.
 const REFUSALS: [&str; 6] = ["400", "401", "403", "404", "415", "422"];
+
+/// How long the attacker waits for a list. Each of the four gets its turn before the attack ends.
+const ENOUGH: Duration = Duration::from_millis(3500);
 
 /// The number of messages of an MCP batch.
 const BATCH: usize = 10;
@@ -40,13 +43,14 @@ pub(super) async fn read_large_rows(target: &Target) -> Result<()> {
     ];
     loop {
         for request in &requests {
-            match read(target, request).await {
-                Ok(status) if REFUSALS.contains(&status.as_str()) => {
+            target.done.add();
+            match timeout(ENOUGH, read(target, request)).await {
+                Ok(Ok(status)) if REFUSALS.contains(&status.as_str()) => {
                     let head = request.lines().next().unwrap_or_default();
                     return Err(format!("{head} was refused with {status}").into());
                 }
-                Ok(_) => target.done.add(),
-                Err(_) => sleep(PAUSE).await,
+                Ok(Err(_)) => sleep(PAUSE).await,
+                Ok(Ok(_)) | Err(_) => {}
             }
         }
     }
@@ -82,7 +86,7 @@ async fn search(target: &Target) -> Result<()> {
     let message = request("GET", "/audit?request_id=nope", &key_header(), "");
     let mut connection = Connection::open(target.port).await?;
     loop {
-        connection.exchange(message.as_bytes()).await?;
         target.done.add();
+        connection.exchange(message.as_bytes()).await?;
     }
 }
