@@ -15,7 +15,7 @@ DOCUMENTS := docs/openapi.json docs/mcp-tools.json docs/operations.md docs/confi
 CHECKS := words fmt documents schema functions schemathesis mcp clippy windows queries doc traces costs deny unused hadolint compose railway template guide
 
 .NOTPARALLEL:
-.PHONY: help check list-checks test test-server test-lambda test-pooler test-citus test-postgres18 test-paradedb test-clients dev prepare docs figures bench bench-short $(CHECKS)
+.PHONY: help check list-checks test test-server test-lambda test-pooler test-citus test-postgres18 test-paradedb test-clients dev prepare docs figures bench bench-short hostile soak $(CHECKS)
 
 help: ## List these commands
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -78,6 +78,15 @@ bench: ## Write docs/performance.md: floor, transitions and HTTP side by side; L
 bench-short: ## Print a part of that report in less than three minutes
 	cargo build -q --release --bin coordinator && cargo build -q --release --package coordinator-bench
 	$(TARGET)/release/bench --short --coordinator $(TARGET)/release/coordinator $(ARGS)
+
+# 2,500 attackers need more file descriptors than many systems give a process by default.
+hostile: ## Attack the service while agents work; Linux; ARGS="--only slow-heads" chooses attacks (four minutes)
+	cargo build -q --bin coordinator && cargo build -q --package coordinator-bench
+	ulimit -Sn 4096 && $(TARGET)/debug/bench hostile --coordinator $(TARGET)/debug/coordinator $(ARGS)
+
+soak: ## Look for what grows in half an hour of work and restarts; Linux; MINUTES=6 shortens it
+	cargo build -q --bin coordinator && cargo build -q --package coordinator-bench
+	$(TARGET)/debug/bench soak --minutes $(or $(MINUTES),30) --coordinator $(TARGET)/debug/coordinator
 
 words: ## Check that no tracked file names a package registry or a folder of one machine
 	@git grep -nIE '$(PRIVATE)' -- . ':!Cargo.lock'; test $$? -eq 1

@@ -2,12 +2,56 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum, builder::RangedU64ValueParser, value_parser};
+use crate::hostile::Attack;
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser, value_parser};
 
 /// Measures each operation: the least that its rows cost, its transition, and its requests over HTTP
 #[derive(Debug, Parser)]
-#[command(name = "bench")]
+#[command(name = "bench", args_conflicts_with_subcommands = true)]
 struct Options {
+    #[command(subcommand)]
+    other: Option<Other>,
+    #[command(flatten)]
+    measure: Measure,
+}
+
+#[derive(Debug, Subcommand)]
+enum Other {
+    Hostile(Hostile),
+    Soak(Soak),
+}
+
+/// Attacks the service while agents work, and fails if they are disturbed or the process grows too large
+#[derive(Debug, Args)]
+pub(crate) struct Hostile {
+    /// The attacks [default: all, in this order]
+    #[arg(long, value_name = "ATTACK,…", value_delimiter = ',', value_enum)]
+    only: Vec<Attack>,
+    /// The build of the service to attack
+    #[arg(long, value_name = "PROGRAM", default_value = "target/debug/coordinator")]
+    pub(crate) coordinator: PathBuf,
+}
+
+impl Hostile {
+    /// Returns the chosen attacks.
+    pub(crate) fn attacks(&self) -> Vec<Attack> {
+        if self.only.is_empty() { Attack::value_variants().to_vec() } else { self.only.clone() }
+    }
+}
+
+/// Looks for what grows: memory, connections, tables and indexes
+#[derive(Debug, Args)]
+pub(crate) struct Soak {
+    /// Duration, six minutes or more. The first figures are taken after a sixth of it
+    #[arg(long, value_name = "N", default_value = "30", value_parser = value_parser!(u64).range(6..))]
+    pub(crate) minutes: u64,
+    /// The build of the service to run
+    #[arg(long, value_name = "PROGRAM", default_value = "target/debug/coordinator")]
+    pub(crate) coordinator: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Measure {
     /// Concurrency 16 only, three repetitions of one second, no growth; other options still apply
     #[arg(long)]
     short: bool,
@@ -58,6 +102,14 @@ pub(crate) enum Part {
 #[derive(Clone, Debug)]
 struct Growth(Vec<u64>);
 
+/// What to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Measure(Arguments),
+    Hostile(Hostile),
+    Soak(Soak),
+}
+
 /// What a run measures, and for how long.
 #[derive(Debug)]
 pub(crate) struct Arguments {
@@ -83,13 +135,20 @@ pub(crate) struct Compared {
     pub(crate) program: PathBuf,
 }
 
-impl Arguments {
+impl Command {
     /// Reads the command line of this process. Prints help, or what is wrong, and exits instead of
     /// returning.
-    pub(crate) fn read() -> Arguments {
-        Options::parse().into()
+    pub(crate) fn read() -> Command {
+        let Options { other, measure } = Options::parse();
+        match other {
+            None => Command::Measure(measure.into()),
+            Some(Other::Hostile(hostile)) => Command::Hostile(hostile),
+            Some(Other::Soak(soak)) => Command::Soak(soak),
+        }
     }
+}
 
+impl Arguments {
     /// Returns whether a part is to be measured.
     pub(crate) fn has(&self, part: Part) -> bool {
         self.parts.contains(&part)
@@ -101,8 +160,8 @@ impl Arguments {
     }
 }
 
-impl From<Options> for Arguments {
-    fn from(options: Options) -> Arguments {
+impl From<Measure> for Arguments {
+    fn from(options: Measure) -> Arguments {
         let (repetitions, seconds, concurrencies, growth) = if options.short {
             (3, 1, vec![16], Vec::new())
         } else {
@@ -151,7 +210,7 @@ mod tests {
 
     fn parse(text: &str) -> Result<Arguments, clap::Error> {
         let words = ["bench"].into_iter().chain(text.split_whitespace());
-        Options::try_parse_from(words).map(Arguments::from)
+        Options::try_parse_from(words).map(|it| it.measure.into())
     }
 
     #[test]
@@ -171,6 +230,19 @@ mod tests {
     }
 
     #[test]
+    fn all_attacks_are_run_unless_some_are_chosen() {
+        let attacks = |text: &str| {
+            let words = ["bench", "hostile"].into_iter().chain(text.split_whitespace());
+            match Options::try_parse_from(words).expect("valid arguments").other {
+                Some(Other::Hostile(hostile)) => hostile.attacks(),
+                other => panic!("{other:?} was chosen"),
+            }
+        };
+        assert_eq!(attacks("").len(), 7);
+        assert_eq!(attacks("--only slow-heads,waiters"), [Attack::SlowHeads, Attack::Waiters]);
+    }
+
+    #[test]
     fn wrong_arguments_are_refused() {
         for wrong in [
             "--growth 10",
@@ -180,6 +252,8 @@ mod tests {
             "--only x",
             "--operations",
             "fast",
+            "soak --minutes 5",
+            "hostile --only x",
         ] {
             let problem = parse(wrong).expect_err(wrong);
             assert_eq!(problem.exit_code(), 2, "{wrong}");

@@ -108,16 +108,24 @@ impl Cluster {
     }
 
     /// Returns the text that a query returns.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "statements of the measurements, not of the service"
-    )]
     pub(crate) async fn text(&self, database: &str, statement: &str) -> Result<String> {
-        let mut connection = connect(&self.url(database)).await?;
-        let row = connection.fetch_one(AssertSqlSafe(statement.to_owned())).await?;
-        connection.close().await?;
-        Ok(row.try_get(0)?)
+        text(&self.url(database), statement).await
     }
+}
+
+/// Returns the text that a query returns.
+pub(crate) async fn text(url: &str, statement: &str) -> Result<String> {
+    let first = rows(url, statement).await?.into_iter().next();
+    first.ok_or_else(|| "a query returned no row".into())
+}
+
+/// Returns the text in each row that a query returns.
+#[expect(clippy::disallowed_methods, reason = "statements of the measurements, not of the service")]
+pub(crate) async fn rows(url: &str, statement: &str) -> Result<Vec<String>> {
+    let mut connection = connect(url).await?;
+    let rows = connection.fetch_all(AssertSqlSafe(statement.to_owned())).await?;
+    connection.close().await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 async fn connect(url: &str) -> Result<PgConnection> {

@@ -83,6 +83,13 @@ fn percentile(sorted: &[f64], share: f64) -> f64 {
     sorted[((sorted.len() - 1) as f64 * share).round() as usize]
 }
 
+/// Returns the value below which a share of the values lies, or 0 without values.
+pub(crate) fn quantile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    if sorted.is_empty() { 0.0 } else { percentile(&sorted, share) }
+}
+
 /// Returns the median, or 0 without values.
 pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
@@ -151,6 +158,7 @@ mod tests {
         let values: Vec<f64> = (0..=100).map(f64::from).collect();
         assert_eq!([0.5, 0.95, 0.99].map(|it| percentile(&values, it)), [50.0, 95.0, 99.0]);
         assert_eq!(percentile(&[7.0], 0.99), 7.0);
+        assert_eq!((quantile(&[3.0, 1.0, 2.0], 1.0), quantile(&[], 0.5)), (3.0, 0.0));
     }
 
     #[test]

@@ -40,6 +40,17 @@ pub(crate) struct Request {
     pub(crate) expected: &'static str,
 }
 
+impl Request {
+    /// Checks the body of an answer.
+    pub(crate) fn check(&self, body: &str) -> Result<()> {
+        if body.contains(self.expected) {
+            return Ok(());
+        }
+        let Request { path, expected, .. } = self;
+        Err(format!("{path} was answered with {body}; expected `{expected}` in it").into())
+    }
+}
+
 /// An operation, or two that belong together.
 #[derive(Debug)]
 pub(crate) struct Operation {

@@ -3,7 +3,7 @@
 use std::{
     net::TcpListener,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -27,15 +27,26 @@ impl Service {
         gathers: bool,
         path: &str,
     ) -> Result<Service> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port()?;
+        Service::start_with(program, dsn, port, &[("API_GATHER", &gathers.to_string())], path).await
+    }
+
+    /// Starts the service on a port and with further variables, and waits until `path` is answered with 200.
+    pub(crate) async fn start_with(
+        program: &Path,
+        dsn: &str,
+        port: u16,
+        variables: &[(&str, &str)],
+        path: &str,
+    ) -> Result<Service> {
         let child = Command::new(program)
             .env("POSTGRES_DSN", dsn)
             .env("DATABASE_URL", dsn)
             .env("API_HOST", "127.0.0.1")
             .env("API_PORT", port.to_string())
             .env("COORDINATION_API_KEYS", KEY)
-            .env("API_GATHER", gathers.to_string())
             .env("RUST_LOG", "warn")
+            .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .spawn()
             .map_err(|error| format!("{}: {error}", program.display()))?;
@@ -55,6 +66,32 @@ impl Service {
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
+
+    /// Returns how the process has ended, or `None` while it runs.
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// Asks the process to stop, as a platform does, and waits until it has ended.
+    pub(crate) async fn terminate(mut self) -> Result<()> {
+        let pid = self.pid().to_string();
+        if !Command::new("kill").args(["-TERM", &pid]).status()?.success() {
+            return Err(format!("process {pid} cannot be signalled").into());
+        }
+        for _ in 0..600 {
+            if let Some(status) = self.ended()? {
+                let problem = || format!("the service stopped with {status} after SIGTERM").into();
+                return status.success().then_some(()).ok_or_else(problem);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Err("the service did not stop within 30 s after SIGTERM".into())
+    }
+}
+
+/// Returns a port on which nothing listens.
+pub(crate) fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 impl Drop for Service {

@@ -62,13 +62,37 @@ pub(crate) fn nanoseconds_of_children(parent: u32) -> Result<HashMap<u32, u64>> 
 
 /// Returns the resident memory of a process in megabytes.
 pub(crate) fn memory(pid: u32) -> Result<f64> {
+    megabytes(pid, "VmRSS:")
+}
+
+/// Returns the most resident memory that a process has had since [`reset_peak`], in megabytes.
+pub(crate) fn peak_memory(pid: u32) -> Result<f64> {
+    megabytes(pid, "VmHWM:")
+}
+
+/// Lets the peak of a process's memory begin anew, at what is resident now.
+pub(crate) fn reset_peak(pid: u32) -> Result<()> {
+    Ok(fs::write(format!("/proc/{pid}/clear_refs"), "5")?)
+}
+
+fn megabytes(pid: u32, field: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status
         .lines()
-        .find_map(|it| it.strip_prefix("VmRSS:"))
-        .ok_or_else(|| format!("process {pid} has ended: no VmRSS"))?;
+        .find_map(|it| it.strip_prefix(field))
+        .ok_or_else(|| format!("process {pid} has ended: no {field}"))?;
     let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kilobytes * 1024.0 / 1e6)
+}
+
+/// Returns the number of sockets of a process.
+pub(crate) fn sockets(pid: u32) -> Result<usize> {
+    let files = fs::read_dir(format!("/proc/{pid}/fd"))?;
+    let is_socket = |file: fs::DirEntry| {
+        fs::read_link(file.path()).is_ok_and(|it| it.to_string_lossy().starts_with("socket:"))
+    };
+    // A file that was closed in between counts for nothing.
+    Ok(files.flatten().map(is_socket).filter(|it| *it).count())
 }
 
 fn read(pid: u32) -> Option<Stat> {
@@ -95,6 +119,24 @@ mod tests {
         assert!(memory(own).expect("memory") > 0.5);
         assert!(cpu_of_tree(own).expect("of the tree") >= cpu(own).expect("of the process"));
         assert!(cpu(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn a_peak_begins_anew() {
+        let own = std::process::id();
+        let large = vec![1u8; 64 << 20];
+        assert!(peak_memory(own).expect("a peak") > 64.0, "{}", large.len());
+        drop(large);
+        reset_peak(own).expect("a reset");
+        assert!(peak_memory(own).expect("a peak") < 64.0);
+    }
+
+    #[test]
+    fn sockets_are_counted() {
+        let own = std::process::id();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
+        assert!(sockets(own).expect("files") >= 1);
+        drop(listener);
     }
 
     #[test]
