@@ -93,7 +93,8 @@ fn dual_stack(port: u16) -> io::Result<TcpListener> {
 /// A connection that sends no complete request head within the keep-alive time is closed, whether it is
 /// idle or slow, and so is one whose client takes no part of an answer for the write time. At the maximum
 /// number of connections, the connection that has been stalled longest is closed for a new one. While the
-/// service works on a request of each, it accepts some more, which can only ask for the state of the service.
+/// service works on a request of each, new ones wait in the operating system's queue: a burst is delayed.
+/// After a second of that it accepts some more, which can only ask for the state of the service.
 pub async fn listen(
     listener: TcpListener,
     router: Router,
@@ -163,14 +164,14 @@ impl<'a> Server<'a> {
         if let Some(closed) = self.admission.make_room() {
             count(self.app, Limit::Connections, &closed);
         }
-        let level = self.admission.level();
-        let connection = Arc::new(Connection::new(address.to_canonical(), level.is_full()));
+        let is_beyond_max = self.admission.is_beyond_max();
+        let connection = Arc::new(Connection::new(address.to_canonical(), is_beyond_max));
         let answering = Answering {
             service: self.service.clone(),
             connection: connection.clone(),
             app: self.app.clone(),
             is_draining: self.is_draining.clone(),
-            level,
+            level: self.admission.level(),
         };
         let service = service_fn(move |request| answering.clone().answer(request));
         let write_time = self.app.config().write_time;

@@ -17,7 +17,7 @@ const NO_KEY: usize = usize::MAX;
 pub(crate) struct Connection {
     /// The other end. Behind a proxy, the proxy.
     pub(crate) address: IpAddr,
-    /// Whether it was accepted beyond the maximum, while every other one had a request in work.
+    /// Whether it was accepted beyond the maximum, because no other one could be closed for it.
     pub(crate) is_beyond_max: bool,
     accepted: Instant,
     /// The microseconds from `accepted` to the moment since which only the client can go on.

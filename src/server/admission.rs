@@ -15,14 +15,17 @@ use tokio::task::{AbortHandle, Id, JoinSet};
 
 use crate::operation::Connection;
 
-/// How many connections are accepted beyond the maximum while each of the others has a request in work. They
-/// can only ask whether the service is running and its database answers.
+/// How many connections are accepted beyond the maximum, once there was no room for another one for as long as
+/// a connection must be stalled to be closed. They can only ask whether the service is running and its database
+/// answers.
 const RESERVE: usize = 16;
 
 /// The open connections.
 pub(super) struct Admission {
     /// How long a connection must be stalled before it can be closed for another one.
     patience: Duration,
+    /// Since when none of the open connections could be closed for another one.
+    no_room_since: Option<Instant>,
     open: HashMap<Id, (Arc<Connection>, AbortHandle)>,
     /// Dropping the set aborts the requests that are still running.
     tasks: JoinSet<()>,
@@ -50,7 +53,8 @@ impl Level {
 impl Admission {
     pub(super) fn new(max: usize, patience: Duration) -> Self {
         let level = Arc::new(Level { open: AtomicUsize::new(0), max });
-        Self { patience, open: HashMap::new(), tasks: JoinSet::new(), level }
+        let (open, tasks) = Default::default();
+        Self { patience, no_room_since: None, open, tasks, level }
     }
 
     /// Returns how many connections are open, as it changes.
@@ -59,8 +63,22 @@ impl Admission {
     }
 
     /// Whether another connection can be accepted, if need be for one that is closed, or beyond the maximum.
-    pub(super) fn can_accept(&self) -> bool {
-        self.open.len() < self.level.max + RESERVE || self.stalled().next().is_some()
+    pub(super) fn can_accept(&mut self) -> bool {
+        if !self.level.is_full() || self.stalled().next().is_some() {
+            self.no_room_since = None;
+            return true;
+        }
+        self.no_room_since.get_or_insert_with(Instant::now);
+        self.is_reserve_open() && self.open.len() < self.level.max + RESERVE
+    }
+
+    /// Whether a connection that is accepted now is one beyond the maximum.
+    pub(super) fn is_beyond_max(&self) -> bool {
+        self.level.is_full() && self.is_reserve_open()
+    }
+
+    fn is_reserve_open(&self) -> bool {
+        self.no_room_since.is_some_and(|since| since.elapsed() >= self.patience)
     }
 
     /// Serves a connection.
@@ -136,7 +154,7 @@ mod tests {
 
     fn open(admission: &mut Admission, address: &str, key: Option<usize>) -> Arc<Connection> {
         let address = address.parse().expect("an address");
-        let connection = Arc::new(Connection::new(address, admission.level.is_full()));
+        let connection = Arc::new(Connection::new(address, admission.is_beyond_max()));
         connection.note_key(key);
         admission.serve(connection.clone(), pending());
         connection
