@@ -32,10 +32,14 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use self::{admission::Admission, stream::WatchedStream};
+use self::{
+    admission::{Admission, Level},
+    stream::WatchedStream,
+};
 use crate::{
     app::App,
     config::Config,
+    http::busy,
     operation::{Connection, Limit, Party},
 };
 
@@ -51,6 +55,9 @@ const ADMISSION_RETRY: Duration = Duration::from_millis(50);
 /// The maximum size of a request's head, in bytes. Every connection can make the process buffer twice as
 /// much before authentication.
 const MAX_HEAD_BYTES: usize = 64 << 10;
+
+/// The pages that are answered on a connection beyond the maximum.
+const ALWAYS_ANSWERED: [&str; 2] = ["/live", "/health"];
 
 /// How long idle connections stay open after a signal to stop. A client with kept-alive connections,
 /// such as a load balancer, can have sent a request that has not arrived yet.
@@ -86,8 +93,8 @@ fn dual_stack(port: u16) -> io::Result<TcpListener> {
 /// A connection that sends no complete request head within the keep-alive time is closed, whether it is
 /// idle or slow, and so is one whose client takes no part of an answer for the write time. At the maximum
 /// number of connections, the connection that has been stalled longest is closed for a new one. While the
-/// service works on a request of each, new ones wait in the operating system's queue: a burst is delayed,
-/// and does not fail.
+/// service works on a request of each, new ones wait in the operating system's queue: a burst is delayed.
+/// After a second of that it accepts some more, which can only ask for the state of the service.
 pub async fn listen(
     listener: TcpListener,
     router: Router,
@@ -157,13 +164,14 @@ impl<'a> Server<'a> {
         if let Some(closed) = self.admission.make_room() {
             count(self.app, Limit::Connections, &closed);
         }
-        let connection = Arc::new(Connection::new(address.to_canonical()));
+        let is_beyond_max = self.admission.is_beyond_max();
+        let connection = Arc::new(Connection::new(address.to_canonical(), is_beyond_max));
         let answering = Answering {
             service: self.service.clone(),
             connection: connection.clone(),
             app: self.app.clone(),
             is_draining: self.is_draining.clone(),
-            is_full: self.admission.is_full(),
+            level: self.admission.level(),
         };
         let service = service_fn(move |request| answering.clone().answer(request));
         let write_time = self.app.config().write_time;
@@ -213,7 +221,7 @@ struct Answering {
     connection: Arc<Connection>,
     app: App,
     is_draining: Arc<AtomicBool>,
-    is_full: Arc<AtomicBool>,
+    level: Arc<Level>,
 }
 
 impl Answering {
@@ -229,6 +237,9 @@ impl Answering {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
             response
+        } else if self.is_refused(&request) {
+            count(&self.app, Limit::AllInWork, &self.connection);
+            busy(request.headers())
         } else {
             request.extensions_mut().insert(self.connection.clone());
             self.service.call(request).await?
@@ -241,13 +252,20 @@ impl Answering {
         Ok(response)
     }
 
+    /// Whether a request on a connection beyond the maximum asks for more than the state of the service.
+    fn is_refused(&self, request: &Request<Incoming>) -> bool {
+        self.connection.is_beyond_max
+            && self.level.is_exceeded()
+            && !ALWAYS_ANSWERED.contains(&request.uri().path())
+    }
+
     /// Whether the client has to close the connection after an answer. Without room for others, clients
-    /// without a key get one answer for each connection.
+    /// without a key and those beyond the maximum get one answer for each connection.
     fn should_close(&self, status: StatusCode) -> bool {
-        let is_full = self.is_full.load(Ordering::Relaxed);
+        let is_beyond_max = self.connection.is_beyond_max;
         self.is_draining.load(Ordering::Relaxed)
             || status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
-            || (is_full && self.connection.key_number().is_none())
+            || (self.level.is_full() && (is_beyond_max || self.connection.key_number().is_none()))
     }
 }
 

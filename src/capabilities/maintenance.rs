@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::retention::{self, Deleted};
 use crate::{
+    database::Consumer,
     operation::{Context, Meta, Operation, Operations, Services, Tool},
     values::Result,
 };
@@ -171,7 +172,7 @@ pub(crate) async fn sweep(services: &Services) {
 }
 
 async fn workspaces_to_sweep(services: &Services) -> Result<Vec<String>> {
-    let mut db = services.db.acquire_connection().await?;
+    let mut db = services.db.acquire_connection(Consumer::Service).await?;
     let workspaces = sqlx::query_scalar!(
         r#"select workspace as "workspace!" from workspaces_to_sweep() workspace"#
     )
@@ -189,7 +190,7 @@ fn each_task_of(workspaces: &[String]) -> Vec<(String, MaintenanceTask)> {
 
 /// Runs one batch of a task, in a transaction of its own. Returns whether more is left.
 async fn sweep_batch(services: &Services, workspace: &str, task: MaintenanceTask) -> Result<bool> {
-    let mut db = services.db.acquire_connection().await?;
+    let mut db = services.db.acquire_connection(Consumer::Service).await?;
     let more = sqlx::query_scalar!(
         r#"select more as "more!" from sweep_workspace($1, $2, array[$3])"#,
         workspace,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     config::Config,
-    database::{self, Db, MONTHS_AHEAD},
+    database::{self, Consumer, Db, MONTHS_AHEAD},
     operation::Services,
     values::Result,
 };
@@ -133,7 +133,7 @@ async fn with_connection<T>(
     services: &Services,
     work: impl AsyncFnOnce(&mut Db) -> Result<T>,
 ) -> Result<T> {
-    let mut db = services.db.acquire_connection().await?;
+    let mut db = services.db.acquire_connection(Consumer::Service).await?;
     let result = work(&mut db).await?;
     db.commit_and_release().await?;
     Ok(result)

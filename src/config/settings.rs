@@ -47,6 +47,10 @@ pub struct Config {
     /// The longest time that a request waits for a lock or a task.
     pub(crate) wait_max: Duration,
     pub(crate) wait_limits: WaitLimits,
+    /// The longest time that a statement of a read takes.
+    pub(crate) read_time: Duration,
+    /// How many requests from one address are in work that have shown no valid key.
+    pub(crate) max_requests_per_address: usize,
     /// Address to listen on. `None` is every address, IPv6 and IPv4.
     pub host: Option<IpAddr>,
     /// Port to listen on.
@@ -140,6 +144,8 @@ impl Config {
             max_connections,
             wait_limits,
             wait_max: if is_server { wait_max } else { wait_max.min(LAMBDA_WAIT_MAX) },
+            read_time: from.seconds("READ_MAX_SECONDS"),
+            max_requests_per_address: from.int("API_MAX_REQUESTS_PER_ADDRESS"),
             host,
             port: from.port(),
             workers: from.int("API_WORKERS"),

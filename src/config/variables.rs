@@ -139,6 +139,12 @@ pub(super) const VARIABLES: &[Variable] = &[
         "1000",
         "Maximum number of HTTP connections served at once. For a further one, the connection is closed that has been idle, slow or not reading for longest; while the service works on a request of each, further ones wait in the queue of the operating system. Each connection needs a file descriptor, and a waiting request keeps its connection. At most half of this number of requests wait, and as many without a key are in work.",
     ),
+    int(
+        "API_MAX_REQUESTS_PER_ADDRESS",
+        (1, 100_000),
+        "250",
+        "Maximum number of requests without a key from one address that are in work at once. Further ones are answered with 503. Behind a proxy all requests have the address of the proxy.",
+    ),
     bool(
         "API_GATHER",
         "true",
@@ -155,6 +161,12 @@ pub(super) const VARIABLES: &[Variable] = &[
         (0, 600),
         "25",
         "Seconds that requests in flight have to finish after SIGTERM.",
+    ),
+    int(
+        "READ_MAX_SECONDS",
+        (1, 10),
+        "2",
+        "Seconds after which the statement of a read is ended and its request answered with 503, so that its client asks for less. Waiting for a connection does not count.",
     ),
     int(
         "WAIT_MAX_SECONDS",

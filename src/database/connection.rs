@@ -1,6 +1,6 @@
 //! The database as a process and as a request see it. No code here uses the network before an operation
 //! needs the database.
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use sqlx::PgConnection;
 
@@ -8,6 +8,7 @@ use super::{
     address::Address,
     pool::{Pool, PooledConnection},
     pooler::Pooler,
+    shares::{Consumer, ShareObserver},
 };
 use crate::{
     config::{DatabaseSettings, Statements},
@@ -31,6 +32,9 @@ pub(crate) struct Database {
 #[derive(Debug)]
 pub(crate) struct Db {
     database: Arc<Database>,
+    consumer: Consumer,
+    /// How long a statement can take, if less than the database allows.
+    statement_time: Option<Duration>,
     inner: Option<PooledConnection>,
     /// The number of nested transactions that are open.
     depth: u32,
@@ -99,6 +103,22 @@ impl Db {
         }
     }
 
+    /// Ends each further statement after this time, with an error. Its connection is closed then.
+    pub(crate) fn limit_statements(&mut self, time: Option<Duration>) {
+        self.statement_time = time;
+    }
+
+    pub(super) fn statement_time(&self) -> Option<Duration> {
+        self.statement_time
+    }
+
+    /// Counts the connection for the workspace of the caller, which is known once the caller is.
+    pub(crate) fn count_for(&mut self, workspace: &str) {
+        if !matches!(&self.consumer, Consumer::Workspace(name) if **name == *workspace) {
+            self.consumer = Consumer::workspace(workspace);
+        }
+    }
+
     /// Whether a transaction is open, so that a failed statement undoes more than its own effect.
     pub(crate) fn is_in_transaction(&self) -> bool {
         self.depth > 0
@@ -107,7 +127,7 @@ impl Db {
     /// Returns the connection. Acquires it from the pool if necessary.
     pub(super) async fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
         if self.inner.is_none() {
-            self.inner = Some(self.database.acquire_from_pool().await?);
+            self.inner = Some(self.database.acquire_from_pool(&self.consumer).await?);
             if self.database.statements == Statements::OneTransaction {
                 self.control("begin").await?;
                 self.depth = 1;
@@ -122,37 +142,40 @@ impl Db {
 }
 
 impl Database {
-    pub(crate) fn new(settings: &DatabaseSettings) -> Self {
+    pub(crate) fn new(settings: &DatabaseSettings, observer: Arc<dyn ShareObserver>) -> Self {
         Self {
-            pool: Pool::new(settings),
+            pool: Pool::new(settings, observer),
             statements: settings.statements,
             pooler: Pooler::default(),
         }
     }
 
-    /// Returns the database for one request. Its first statement acquires a connection.
-    pub(crate) fn connect_lazily(self: &Arc<Self>) -> Db {
-        Db { database: self.clone(), inner: None, depth: 0 }
+    /// Returns the database for one request of a consumer. Its first statement acquires a connection.
+    pub(crate) fn connect_lazily(self: &Arc<Self>, consumer: Consumer) -> Db {
+        Db { database: self.clone(), consumer, statement_time: None, inner: None, depth: 0 }
     }
 
-    /// Acquires a connection.
-    pub(crate) async fn acquire_connection(self: &Arc<Self>) -> Result<Db> {
-        let mut db = self.connect_lazily();
+    /// Acquires a connection for a consumer.
+    pub(crate) async fn acquire_connection(self: &Arc<Self>, consumer: Consumer) -> Result<Db> {
+        let mut db = self.connect_lazily(consumer);
         db.connection().await?;
         Ok(db)
     }
 
     /// Acquires a connection of the pool. The first requests of a process wait for the check of poolers.
-    async fn acquire_from_pool(&self) -> Result<PooledConnection, sqlx::Error> {
+    async fn acquire_from_pool(
+        &self,
+        consumer: &Consumer,
+    ) -> Result<PooledConnection, sqlx::Error> {
         if self.statements == Statements::Named {
             let checked = self.pooler.ensure_sound(self.address()).await;
             checked.map_err(|error| sqlx::Error::Io(io::Error::other(error)))?;
         }
-        match self.pool.acquire().await {
+        match self.pool.acquire(consumer).await {
             // The connection broke before anything was sent on it.
             Err(error) if is_lost_connection(&error) => {
                 self.pool.distrust_idle();
-                self.pool.acquire().await
+                self.pool.acquire(consumer).await
             }
             acquired => acquired,
         }

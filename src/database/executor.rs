@@ -1,6 +1,8 @@
 //! Implements the executor of sqlx for [`Db`], so that its macros can run statements on it.
+use std::{io, time::Duration};
+
 use futures_util::{
-    TryStreamExt as _,
+    StreamExt as _, TryStreamExt as _,
     future::BoxFuture,
     stream::{self, BoxStream},
 };
@@ -10,8 +12,10 @@ use sqlx::{
     postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 
+use tokio::time::{Instant, timeout, timeout_at};
+
 use super::connection::Db;
-use crate::config::Statements;
+use crate::{config::Statements, values::ReadTooLong};
 
 /// A statement that is prepared without a name, for poolers in transaction mode.
 struct Unnamed<E>(E);
@@ -34,6 +38,24 @@ impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Unnamed<E> {
     }
 }
 
+/// Ends rows with an error once they have taken too long.
+fn within<'e, T: Send + 'e>(
+    limit: Duration,
+    rows: BoxStream<'e, Result<T, sqlx::Error>>,
+) -> BoxStream<'e, Result<T, sqlx::Error>> {
+    let deadline = Instant::now() + limit;
+    Box::pin(stream::unfold(rows, move |mut rows| async move {
+        match timeout_at(deadline, rows.next()).await {
+            Ok(row) => row.map(|row| (row, rows)),
+            Err(_) => Some((Err(too_long(limit)), Box::pin(stream::empty()) as BoxStream<'e, _>)),
+        }
+    }))
+}
+
+fn too_long(limit: Duration) -> sqlx::Error {
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, ReadTooLong(limit)))
+}
+
 #[expect(clippy::disallowed_methods, reason = "the macros of sqlx call these methods")]
 impl<'c> Executor<'c> for &'c mut Db {
     type Database = Postgres;
@@ -46,12 +68,16 @@ impl<'c> Executor<'c> for &'c mut Db {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let statements = self.statements();
+        let (statements, limit) = (self.statements(), self.statement_time());
         let rows = async move {
             let inner = self.connection().await?;
-            Ok::<_, sqlx::Error>(match statements {
+            let rows = match statements {
                 Statements::Named => inner.fetch_many(query),
                 Statements::OneTransaction => inner.fetch_many(Unnamed(query)),
+            };
+            Ok::<_, sqlx::Error>(match limit {
+                None => rows,
+                Some(limit) => within(limit, rows),
             })
         };
         Box::pin(stream::once(rows).try_flatten())
@@ -65,12 +91,16 @@ impl<'c> Executor<'c> for &'c mut Db {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let statements = self.statements();
+        let (statements, limit) = (self.statements(), self.statement_time());
         Box::pin(async move {
             let inner = self.connection().await?;
-            match statements {
-                Statements::Named => inner.fetch_optional(query).await,
-                Statements::OneTransaction => inner.fetch_optional(Unnamed(query)).await,
+            let row = match statements {
+                Statements::Named => inner.fetch_optional(query),
+                Statements::OneTransaction => inner.fetch_optional(Unnamed(query)),
+            };
+            match limit {
+                None => row.await,
+                Some(limit) => timeout(limit, row).await.unwrap_or_else(|_| Err(too_long(limit))),
             }
         })
     }

@@ -249,7 +249,12 @@ mod tests {
         let own = include_str!("privileges.sql");
         let others =
             [include_str!("../../SECURITY.md"), include_str!("../../docs/cloud-deployment.md")];
-        for name in ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"] {
+        for name in [
+            "statement_timeout",
+            "lock_timeout",
+            "idle_in_transaction_session_timeout",
+            "client_connection_check_interval",
+        ] {
             for text in others {
                 assert_eq!(value(text, name), value(own, name), "{name}");
             }

@@ -15,9 +15,11 @@ use once_cell::sync::OnceCell;
 use sqlx::{
     Connection as _, PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgPoolOptions,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::address::{Address, explained};
+use super::{
+    address::{Address, explained},
+    shares::{Consumer, PRESENCE, Permit, ShareObserver, Shares},
+};
 use crate::{config::DatabaseSettings, values::lock};
 
 /// How long a request waits for a connection. When the database is down, requests get 503 after this
@@ -42,7 +44,7 @@ pub(crate) struct Pool {
     sqlx_pool: OnceCell<PgPool>,
     /// One permit for each connection in use. The holder of a permit finds a connection in `ready`, or
     /// sqlx's pool has one or can open one.
-    permits: Arc<Semaphore>,
+    permits: Arc<Shares>,
     ready: Arc<Mutex<Ready>>,
 }
 
@@ -71,7 +73,7 @@ pub(crate) struct PooledConnection {
     connection: Option<PoolConnection<Postgres>>,
     /// When the connection left sqlx's pool.
     acquired_at: Instant,
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<Permit>,
 }
 
 impl PooledConnection {
@@ -98,14 +100,14 @@ impl Drop for PooledConnection {
 }
 
 impl Pool {
-    pub(crate) fn new(settings: &DatabaseSettings) -> Self {
+    pub(crate) fn new(settings: &DatabaseSettings, observer: Arc<dyn ShareObserver>) -> Self {
         Self {
             address: Address::new(&settings.options),
             min: settings.pool_min,
             max: settings.pool_max,
             idle_time: settings.idle_time,
             sqlx_pool: OnceCell::new(),
-            permits: Arc::new(Semaphore::new(settings.pool_max as usize)),
+            permits: Shares::new(settings.pool_max as usize, PRESENCE, observer),
             ready: Arc::default(),
         }
     }
@@ -115,11 +117,10 @@ impl Pool {
         &self.address
     }
 
-    /// Acquires a connection. Opens one if none is idle and the limit is not reached.
-    pub(crate) async fn acquire(&self) -> Result<PooledConnection, sqlx::Error> {
+    /// Acquires a connection for a consumer. Opens one if none is idle and the limit is not reached.
+    pub(crate) async fn acquire(&self, consumer: &Consumer) -> Result<PooledConnection, sqlx::Error> {
         let acquired = tokio::time::timeout(ACQUIRE_TIMEOUT, async {
-            let permits = self.permits.clone();
-            let permit = permits.acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
+            let permit = self.permits.acquire(consumer).await.ok_or(sqlx::Error::PoolClosed)?;
             let mut permit = Some(permit);
             while let Some(IdleConnection { connection, acquired_at, idle_since }) =
                 self.pop_ready()

@@ -171,13 +171,18 @@ $$;
 -- Sets the time limits of a role in this database. They are set on the role, because poolers refuse
 -- start-up parameters, and a plain SET would stay on a server connection that a pooler then gives to
 -- other clients.
+--
+-- A replica that freezes within a transaction keeps the rows that it has locked until that transaction has
+-- been idle for too long: less than `lock_timeout`, so that those who wait for the rows still get them. A
+-- statement whose client has gone is cancelled at the next check of its connection.
 create or replace function set_time_limits(in_role text) returns void language plpgsql as $$
 declare
     target text := format('alter role %I in database %I set ', in_role, current_database());
 begin
     execute target || 'statement_timeout = ''10s''';
     execute target || 'lock_timeout = ''5s''';
-    execute target || 'idle_in_transaction_session_timeout = ''30s''';
+    execute target || 'idle_in_transaction_session_timeout = ''3s''';
+    execute target || 'client_connection_check_interval = ''1s''';
 end
 $$;
 

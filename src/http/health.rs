@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::{
     capabilities::guardrails,
-    database::{self, Db, SchemaState},
+    database::{self, Consumer, Db, SchemaState},
     operation::Services,
     values::{Result, VERSION},
 };
@@ -54,7 +54,7 @@ pub(crate) fn live() -> Live {
 /// Checks whether the database answers a query. `Err` is the body of a 503.
 pub(crate) async fn health(services: &Services) -> Result<Health, Health> {
     let check = services.db.with_fresh_connection(async || {
-        let mut db = services.db.acquire_connection().await?;
+        let mut db = services.db.acquire_connection(Consumer::Probes).await?;
         sqlx::query_scalar!("select 1").fetch_one(&mut db).await?;
         db.commit_and_release().await?;
         Ok(())
@@ -82,7 +82,7 @@ pub(crate) async fn ready(services: &Services) -> Result<Ready, Ready> {
         return Err(ready);
     }
     let check = services.db.with_fresh_connection(async || {
-        let mut db = services.db.acquire_connection().await?;
+        let mut db = services.db.acquire_connection(Consumer::Probes).await?;
         let schema_state = database::schema_state(&mut db).await?;
         Ok((db, schema_state))
     });

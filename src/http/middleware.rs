@@ -48,14 +48,25 @@ pub(crate) async fn with_request_scope(
             respond(&Error::Unavailable("the request exceeded its time limit".into()), &info.id)
         }
     };
-    let value = HeaderValue::from_str(&info.id).expect("a request id is plain ASCII");
-    response.headers_mut().insert(REQUEST_ID, value);
+    response.headers_mut().insert(REQUEST_ID, header_value(&info.id));
     if config.access_log {
         let (status, ms) = (response.status().as_u16(), info.started.elapsed().as_millis() as u64);
         let (request_id, operation, agent) = (info.id, info.log.operation(), info.log.agent());
         tracing::info!(%method, path, status, ms, request_id, operation, agent, "request");
     }
     response
+}
+
+/// Returns the answer to a request that the service has no room for.
+pub(crate) fn busy(headers: &HeaderMap) -> Response {
+    let id = request_id(headers);
+    let mut response = respond(&Error::Busy, &id);
+    response.headers_mut().insert(REQUEST_ID, header_value(&id));
+    response
+}
+
+fn header_value(id: &str) -> HeaderValue {
+    HeaderValue::from_str(id).expect("a request id is plain ASCII")
 }
 
 /// Returns the text of a panic, for the log.

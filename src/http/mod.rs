@@ -16,7 +16,7 @@ mod routes;
 
 pub(crate) use body::read_request;
 pub(crate) use cors::{EXPOSED_HEADERS, cors, request_headers};
-pub(crate) use middleware::{panic_text, with_request_scope};
+pub(crate) use middleware::{busy, panic_text, with_request_scope};
 pub(crate) use operations::REPLAYED;
 pub(crate) use query::{decode, pairs};
 pub(crate) use respond::{method_not_allowed, respond};

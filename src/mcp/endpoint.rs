@@ -35,6 +35,7 @@ use super::{
 use crate::{
     access::{Caller, Key, end_connection},
     config::Config,
+    database::Consumer,
     http::{
         EXPOSED_HEADERS, REPLAYED, cors, decode, method_not_allowed, pairs, read_request,
         request_headers, respond, with_request_scope,
@@ -326,7 +327,8 @@ async fn end(
         result => result?,
     };
     let ending = services.db.with_fresh_connection(async || {
-        let mut db = services.db.acquire_connection().await?;
+        let consumer = Consumer::workspace(&caller.workspace);
+        let mut db = services.db.acquire_connection(consumer).await?;
         end_connection(&mut db, (&caller.workspace, &caller.agent_id), &connection_id).await?;
         db.commit_and_release().await
     });

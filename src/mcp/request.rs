@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     access::{Caller, Claims, Door, IdentityMode, Key, find_session},
+    database::Consumer,
     http::panic_text,
     operation::{
         Call, Cancelled, ClientCall, Operations, Registered, Reply, RequestInfo, Services, cancel,
@@ -197,7 +198,7 @@ impl McpRequest {
     /// connection.
     async fn caller_in_connection(&self, claims: &Claims) -> Option<Caller> {
         let mut caller = self.caller(claims)?;
-        let mut db = self.services.db.connect_lazily();
+        let mut db = self.services.db.connect_lazily(Consumer::workspace(&caller.workspace));
         let agent = (caller.workspace.as_str(), caller.agent_id.as_str());
         let named = caller.session_id.take();
         // A connection that has ended is refused when the operation runs.

@@ -36,6 +36,9 @@ pub(super) async fn authorize(
         }
     };
     caller.warn_if_unnamed();
+    if call.key.is_some() {
+        db.count_for(&caller.workspace);
+    }
     let agent = (caller.workspace.as_str(), caller.agent_id.as_str());
     let named = caller.session_id.take();
     caller.session_id = find_session(db, &services.config, &call.claims, agent, named).await?;
@@ -69,7 +72,7 @@ pub(crate) async fn authorize_page(call: &Call<'_>, meta: &Meta) -> Result<Calle
 }
 
 async fn authorize_once(call: &Call<'_>, meta: &Meta) -> Result<Caller> {
-    let mut db = call.services.db.connect_lazily();
+    let mut db = call.services.db.connect_lazily(call.consumer());
     let result = async {
         let caller = authorize(call, meta, &Value::Null, "", &mut db).await?;
         record_heartbeat(call, &mut db, &caller, LostSession::StaysLost).await?;
@@ -77,7 +80,7 @@ async fn authorize_once(call: &Call<'_>, meta: &Meta) -> Result<Caller> {
     }
     .await;
     // The record of a denial is committed on this connection.
-    if !matches!(result, Err(Error::Unavailable(_) | Error::Internal(_))) {
+    if !result.as_ref().is_err_and(Error::breaks_connection) {
         db.commit_and_release().await?;
     }
     result

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     access::Caller,
+    database::Consumer,
     values::{Error, Result},
 };
 
@@ -68,7 +69,7 @@ async fn repeat<'a, T>(
 
 /// Stores the cancellation. Returns the id of the call, unless none is meant.
 async fn store(call: &Call<'_>, caller: &Caller, cancelled: Cancelled<'_>) -> Result<Option<Uuid>> {
-    let mut db = call.services.db.connect_lazily();
+    let mut db = call.services.db.connect_lazily(Consumer::workspace(&caller.workspace));
     let id = match cancelled {
         Cancelled::Request { connection_id, request_id } => {
             sqlx::query_scalar!(
@@ -118,7 +119,7 @@ async fn give_back_once(
     id: Uuid,
 ) -> Result<()> {
     let services = call.services;
-    let mut db = services.db.connect_lazily();
+    let mut db = services.db.connect_lazily(Consumer::workspace(&caller.workspace));
     db.begin().await?;
     let taken = sqlx::query_as!(
         Taken,

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     access::Caller,
-    database::{Database, Db},
+    database::{Consumer, Database, Db},
     values::{Error, Result},
 };
 
@@ -79,7 +79,7 @@ impl ClientCall {
     /// that its end: the call would count as running until its time is over.
     pub(super) async fn fail(&self, database: &Arc<Database>) -> Result<()> {
         let Some(workspace) = self.stored_in.get() else { return Ok(()) };
-        let mut db = database.acquire_connection().await?;
+        let mut db = database.acquire_connection(Consumer::workspace(workspace)).await?;
         sqlx::query!("select fail_mcp_call($1, $2)", workspace, self.id).execute(&mut db).await?;
         db.commit_and_release().await
     }

@@ -1,7 +1,7 @@
 //! The connection that a request came through: what the server needs to know when it must choose which
 //! connection to close for another one, `docs/decisions/0020-connections-under-attack.md`.
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
@@ -17,6 +17,8 @@ const NO_KEY: usize = usize::MAX;
 pub(crate) struct Connection {
     /// The other end. Behind a proxy, the proxy.
     pub(crate) address: IpAddr,
+    /// Whether it was accepted beyond the maximum, because no other one could be closed for it.
+    pub(crate) is_beyond_max: bool,
     accepted: Instant,
     /// The microseconds from `accepted` to the moment since which only the client can go on.
     stalled_after: AtomicU64,
@@ -28,14 +30,20 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Creates the state of a connection that was just accepted, and is stalled from now on.
-    pub(crate) fn new(address: IpAddr) -> Self {
+    pub(crate) fn new(address: IpAddr, is_beyond_max: bool) -> Self {
         Self {
             address,
+            is_beyond_max,
             accepted: Instant::now(),
             stalled_after: AtomicU64::new(0),
             key: AtomicUsize::new(NO_KEY),
             has_begun_request: AtomicBool::new(false),
         }
+    }
+
+    /// Returns the network that counts as one client.
+    pub(crate) fn network(&self) -> IpAddr {
+        network(self.address)
     }
 
     /// Notes that bytes have arrived.
@@ -82,5 +90,29 @@ impl Connection {
     /// Returns the number of the key that the last authenticated request has shown.
     pub(crate) fn key_number(&self) -> Option<usize> {
         Some(self.key.load(Ordering::Relaxed)).filter(|number| *number != NO_KEY)
+    }
+}
+
+/// Returns the network of an address that counts as one client: of IPv6 the first 64 bits, because everybody
+/// with an address has all others of that network too.
+pub(super) fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_ipv6_counts_as_its_network() {
+        let of = |text: &str| network(text.parse().expect("an address"));
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), of("2001:db8:1:2::9"));
+        assert_ne!(of("2001:db8:1:2::9"), of("2001:db8:1:3::9"));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
     }
 }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     access::{Caller, Door},
-    database::{self, Db},
+    database::{self, Consumer, Db},
     values::{Error, Result},
 };
 
@@ -97,7 +97,7 @@ pub(super) async fn prepare_next_run(
     }
     if error.lacks_audit_partition() {
         // The first write of a month creates the partition of its audit row.
-        let mut db = services.db.acquire_connection().await?;
+        let mut db = services.db.acquire_connection(Consumer::Service).await?;
         database::ensure_partitions(&mut db, 0).await?;
         db.commit_and_release().await?;
         return Ok(true);
@@ -110,6 +110,9 @@ pub(super) async fn prepare_next_run(
 async fn fail(call: &Call<'_>, error: Error) -> Error {
     let database = &call.services.db;
     call.notice.settle(database, &call.services.config, false).await;
+    if matches!(error, Error::TooLong(_)) {
+        count_limit(call, Limit::ReadTime);
+    }
     if let Some(client_call) = call.client_call
         && let Err(failure) = client_call.fail(database).await
     {
@@ -153,10 +156,14 @@ fn waiting_request<'a, O: Operation>(
 /// Adds the limit that kept a request from waiting to its refusal, and counts it.
 fn tell_limit(call: &Call<'_>, reply: Reply, limit: Option<Limit>) -> Result<Reply> {
     let Some(limit) = limit else { return Ok(reply) };
+    count_limit(call, limit);
+    if reply.should_wait { reply.tell_wait_limit(limit) } else { Ok(reply) }
+}
+
+fn count_limit(call: &Call<'_>, limit: Limit) {
     let (workspace, agent_id) = (call.claims.workspace.as_deref(), call.request.log.agent());
     let party = Party { workspace, agent_id, ..call.request.party(call.key) };
     call.services.metrics.limits.count(limit, party);
-    if reply.should_wait { reply.tell_wait_limit(limit) } else { Ok(reply) }
 }
 
 /// Runs a request that can wait, once.
@@ -197,7 +204,13 @@ async fn answer<O: Operation>(
         (Some(key), Some(fingerprint)) => {
             idempotency::run_once(key, fingerprint, operation, cx).await
         }
-        _ => Reply::new::<O>(&operation.run(cx).await?, caller, wait),
+        _ => {
+            cx.db.limit_statements(O::META.is_pure_read().then_some(config.read_time));
+            let Context { db, .. } = cx;
+            let answer = operation.run(Context { db: &mut *db, ..cx }).await;
+            db.limit_statements(None);
+            Reply::new::<O>(&answer?, caller, wait)
+        }
     }
 }
 
@@ -221,7 +234,7 @@ async fn end_run<O: Operation>(
         Err(Error::Forbidden(_)) => client_call.commit_run(caller, db).await,
         Err(error) if error.is_session_lost() => db.rollback().await,
         // The connection is closed.
-        Err(Error::Unavailable(_) | Error::Internal(_)) => Ok(()),
+        Err(error) if error.breaks_connection() => Ok(()),
         Err(_) => db.rollback().await,
     }
 }
@@ -238,7 +251,7 @@ async fn run<O: Operation>(
     let services = call.services;
     let operation: O = deserialize(input)?;
     let target = operation.target().into_owned();
-    let mut db = services.db.connect_lazily();
+    let mut db = services.db.connect_lazily(call.consumer());
     let result = match authorize(call, &O::META, input, &target, &mut db).await {
         Ok(caller) => {
             has_begun.store(true, Ordering::Relaxed);
@@ -256,7 +269,7 @@ async fn run<O: Operation>(
         Err(error) => Err(error),
     };
     // After a failure of the database the state of the connection is unknown: it is closed.
-    if matches!(result, Err(Error::Unavailable(_) | Error::Internal(_))) {
+    if result.as_ref().is_err_and(Error::breaks_connection) {
         return result;
     }
     db.commit_and_release().await?;

@@ -4,7 +4,7 @@
 //! Invariant: a request gets the answer that it would have got alone. A single request is never delayed.
 //! A gathered call that fails had no effect, and each of its requests then runs alone.
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     fmt,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard},
@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::{
-    database::{Database, Db},
+    database::{Consumer, Database, Db},
     values::{Error, Result, lock},
 };
 
@@ -37,6 +37,9 @@ pub(crate) trait Transition: fmt::Debug + Send + Sync + Sized + 'static {
         requests: &[Arc<Self>],
         db: &mut Db,
     ) -> impl Future<Output = Result<Vec<Self::Row>>> + Send;
+
+    /// Returns the workspace of the request.
+    fn workspace(&self) -> &str;
 
     /// Returns a name for the rows that the function locks. Gathered calls lock in the order of these
     /// names, so that two calls cannot deadlock.
@@ -100,7 +103,7 @@ pub(super) async fn gather<T: Transition>(
 }
 
 async fn call_alone<T: Transition>(database: &Arc<Database>, request: &T) -> Result<T::Row> {
-    let mut db = database.connect_lazily();
+    let mut db = database.connect_lazily(Consumer::workspace(request.workspace()));
     let called = request.call(&mut db).await;
     if called.as_ref().is_err_and(Error::is_session_lost) {
         // The database has only refused the statement, so the connection can be used again.
@@ -155,8 +158,8 @@ impl<T: Transition> Gatherer<T> {
     fn begin_call(&self, database: &Arc<Database>, lane: OwnedSemaphorePermit) {
         let mut entries: Vec<_> = {
             let mut queue = self.queue();
-            let count = queue.len().min(MAX_GATHERED);
-            queue.drain(..count).filter(|entry| !entry.answer.is_closed()).collect()
+            queue.retain(|entry| !entry.answer.is_closed());
+            take_in_turns(&mut queue, |entry| entry.request.workspace())
         };
         if entries.is_empty() {
             return;
@@ -173,10 +176,33 @@ impl<T: Transition> Gatherer<T> {
     }
 }
 
+/// Takes up to `MAX_GATHERED` entries: the first ones, or where more wait, one of each workspace in turn.
+fn take_in_turns<E>(queue: &mut VecDeque<E>, workspace: impl Fn(&E) -> &str) -> Vec<E> {
+    if queue.len() > MAX_GATHERED {
+        let mut taken = HashMap::<String, usize>::new();
+        // The sort is stable: the entries of one workspace stay in their order.
+        queue.make_contiguous().sort_by_cached_key(|entry| {
+            let turn = taken.entry(workspace(entry).to_owned()).or_default();
+            *turn += 1;
+            *turn
+        });
+    }
+    queue.drain(..queue.len().min(MAX_GATHERED)).collect()
+}
+
+/// Returns for whom the connection of a gathered call is used.
+fn consumer<T: Transition>(requests: &[Arc<T>]) -> Consumer {
+    let first = requests.first().map_or("", |request| request.workspace());
+    match requests.iter().all(|request| request.workspace() == first) {
+        true => Consumer::workspace(first),
+        false => Consumer::Gathered,
+    }
+}
+
 async fn call<T: Transition>(database: &Arc<Database>, entries: Vec<Entry<T>>) {
     let requests: Vec<_> = entries.iter().map(|entry| entry.request.clone()).collect();
     let called = async {
-        let mut db = database.connect_lazily();
+        let mut db = database.connect_lazily(consumer(&requests));
         let rows = T::call_all(&requests, &mut db).await?;
         db.commit_and_release().await?;
         Ok::<_, Error>(rows)

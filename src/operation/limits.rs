@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{access::Key, values::lock};
+use crate::{access::Key, database::ShareObserver, values::lock};
 
 /// The time between two log lines about one limit, so that a flood of requests is not a flood of lines.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
@@ -34,10 +34,18 @@ pub(crate) enum Limit {
     WaitingOfKey,
     /// Too many requests waited.
     Waiting,
+    /// The statement of a read took too long.
+    ReadTime,
+    /// Too many requests without a key from one address were in work.
+    RequestsOfAddress,
+    /// Every connection had a request in work, and this one asked for more than the state of the service.
+    AllInWork,
+    /// A workspace that used half of the database connections had to wait for another one.
+    DatabaseShare,
 }
 
 impl Limit {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 13] = [
         Self::HeadTime,
         Self::HeadSize,
         Self::BodyTime,
@@ -47,6 +55,10 @@ impl Limit {
         Self::WaitingOfAgent,
         Self::WaitingOfKey,
         Self::Waiting,
+        Self::ReadTime,
+        Self::RequestsOfAddress,
+        Self::AllInWork,
+        Self::DatabaseShare,
     ];
 
     /// Returns the name of the limit in metrics, log and answers.
@@ -61,6 +73,10 @@ impl Limit {
             Self::WaitingOfAgent => "waiting_per_agent",
             Self::WaitingOfKey => "waiting_per_key",
             Self::Waiting => "waiting",
+            Self::ReadTime => "read_time",
+            Self::RequestsOfAddress => "requests_per_address",
+            Self::AllInWork => "connections_in_work",
+            Self::DatabaseShare => "database_share",
         }
     }
 }
@@ -113,6 +129,12 @@ impl Limits {
             format!("coordinator_limits_reached_total{{limit=\"{name}\"}} {count}\n")
         });
         samples.collect()
+    }
+}
+
+impl ShareObserver for Limits {
+    fn waits_for_share(&self, workspace: &str) {
+        self.count(Limit::DatabaseShare, Party { workspace: Some(workspace), ..Party::default() });
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::limits::Limits;
+use super::{limits::Limits, without_key::WithoutKey};
 use crate::values::lock;
 
 /// Upper bounds of the buckets of request times, in seconds. They reach from a request that does not use
@@ -26,9 +26,9 @@ pub(crate) struct Metrics {
     times: Mutex<BTreeMap<&'static str, Times>>,
     unknown_keys: AtomicU64,
     /// How often clients have reached limits.
-    pub(crate) limits: Limits,
+    pub(crate) limits: Arc<Limits>,
     /// Requests without a key that are in work.
-    pub(crate) without_key: Gauge,
+    pub(crate) without_key: WithoutKey,
     /// Requests in flight.
     pub(crate) in_flight: Gauge,
     /// HTTP connections of clients.

@@ -28,6 +28,7 @@ mod services;
 mod tool;
 mod wait_slots;
 mod waiting;
+mod without_key;
 
 pub(crate) use authorize::authorize_page;
 pub(crate) use cancellation::{Cancelled, cancel};

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     access::Caller,
     config::Config,
-    database::Database,
+    database::{Consumer, Database},
     values::{Result, lock},
 };
 
@@ -34,7 +34,8 @@ impl Notice {
         config: &Config,
         caller: &Caller,
     ) -> Result<()> {
-        let mut db = database.acquire_connection().await?;
+        let consumer = Consumer::workspace(&caller.workspace);
+        let mut db = database.acquire_connection(consumer).await?;
         let lost = sqlx::query_scalar!(
             "select revive_session($1, $2, $3, $4)",
             caller.workspace,
@@ -72,7 +73,8 @@ impl Loss {
     /// Settles whether an answer tells the loss. If that fails, a later call tells it again.
     async fn settle(&self, database: &Arc<Database>, is_told: bool) {
         let settled = async {
-            let mut db = database.acquire_connection().await?;
+            let consumer = Consumer::workspace(&self.workspace);
+            let mut db = database.acquire_connection(consumer).await?;
             sqlx::query!(
                 "select settle_losses($1, $2, $3, $4)",
                 self.workspace,

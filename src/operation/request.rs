@@ -10,7 +10,10 @@ use super::{
     client_call::ClientCall, connection::Connection, limits::Party, notice::Notice,
     services::Services, waiting::TimeLimit,
 };
-use crate::access::{Claims, Key};
+use crate::{
+    access::{Claims, Key},
+    database::Consumer,
+};
 
 /// Data of one request: id, arrival time, time limit, log fields, connection.
 #[derive(Clone, Debug)]
@@ -114,6 +117,11 @@ impl<'a> Call<'a> {
     ) -> Self {
         let (notice, client_call) = (Notice::default(), None);
         Self { services, key, claims, request, fingerprint, notice, client_call }
+    }
+
+    /// Returns for whom its database connections are used, as far as the key tells.
+    pub(super) fn consumer(&self) -> Consumer {
+        self.key.map_or(Consumer::WithoutKey, |key| Consumer::workspace(&key.identity.workspace))
     }
 }
 

@@ -5,9 +5,10 @@ use http::Extensions;
 
 use super::{
     heartbeat::Heartbeats,
-    limits::{Limit, Party},
-    metrics::{Metrics, Present},
+    limits::Party,
+    metrics::Metrics,
     waiting::Waiters,
+    without_key::InWork,
 };
 use crate::{
     access::{
@@ -51,16 +52,17 @@ impl State {
 impl Services {
     /// Creates the state without touching the network: the first operation opens the first connection.
     pub(crate) fn new(config: Config, known: KnownOperations, state: State) -> Self {
+        let metrics = Metrics::default();
         let keys = config.keys.iter().map(|(key, identity)| (key.0.as_str(), identity.clone()));
         Self {
-            db: Arc::new(Database::new(&config.database)),
+            db: Arc::new(Database::new(&config.database, metrics.limits.clone())),
             keys: Keyring::new(keys, config.allow_workspace_header),
             standings: Standings::new(),
             engine: Engine::new(&config),
             known,
             heartbeats: Heartbeats::new(),
             waiters: Waiters::default(),
-            metrics: Metrics::default(),
+            metrics,
             state,
             config,
         }
@@ -70,14 +72,15 @@ impl Services {
     /// half of the connections: the others are left to clients with a key.
     ///
     /// # Errors
-    /// [`Error::Busy`] at that limit.
-    pub(crate) fn begin_without_key(&self, party: Party<'_>) -> Result<Present> {
-        let present = self.metrics.without_key.enter();
-        if self.metrics.without_key.level() > self.config.half_of_connections() as u64 {
-            self.metrics.limits.count(Limit::WithoutKey, party);
-            return Err(Error::Busy);
-        }
-        Ok(present)
+    /// [`Error::Busy`] at that limit, and at that of the client's address.
+    pub(crate) fn begin_without_key(&self, party: Party<'_>) -> Result<InWork<'_>> {
+        let config = &self.config;
+        let (max, of_address) = (config.half_of_connections(), config.max_requests_per_address);
+        let begun = self.metrics.without_key.begin(party.address, max, of_address);
+        begun.map_err(|limit| {
+            self.metrics.limits.count(limit, party);
+            Error::Busy
+        })
     }
 
     /// Returns the state of a capability.

@@ -66,7 +66,7 @@ impl Drop for WaitSlot<'_> {
 }
 
 /// Counts one less. Forgets keys and agents without waiting requests.
-fn leave<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
+pub(super) fn leave<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
     if let Some(count) = counts.get_mut(key) {
         *count -= 1;
         if *count == 0 {

@@ -28,7 +28,7 @@ use super::{client_call::find_cancelled, limits::Limit, wait_slots::WaitSlots};
 use crate::{
     access::Caller,
     config::Config,
-    database::{Database, Db},
+    database::{Consumer, Database, Db},
     values::{Result, lock},
 };
 
@@ -226,7 +226,7 @@ impl Waiters {
             groups.entry(group).or_default().push(waiter.clone());
         }
         for waiters in groups.into_values() {
-            let mut db = database.acquire_connection().await?;
+            let mut db = database.acquire_connection(Consumer::Service).await?;
             let find_ready = waiters[0].poll.find_ready;
             let mut ready = find_ready(&mut db, config, &waiters).await?;
             // Their next run finds the cancellation.

@@ -1,10 +1,12 @@
 //! Which connections are open, and which one is closed for another at the maximum number:
 //! `docs/decisions/0020-connections-under-attack.md`.
 use std::{
+    cmp::Reverse,
     collections::HashMap,
+    net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -13,31 +15,70 @@ use tokio::task::{AbortHandle, Id, JoinSet};
 
 use crate::operation::Connection;
 
+/// How many connections are accepted beyond the maximum, once there was no room for another one for as long as
+/// a connection must be stalled to be closed. They can only ask whether the service is running and its database
+/// answers.
+const RESERVE: usize = 16;
+
 /// The open connections.
 pub(super) struct Admission {
-    max: usize,
     /// How long a connection must be stalled before it can be closed for another one.
     patience: Duration,
+    /// Since when none of the open connections could be closed for another one.
+    no_room_since: Option<Instant>,
     open: HashMap<Id, (Arc<Connection>, AbortHandle)>,
     /// Dropping the set aborts the requests that are still running.
     tasks: JoinSet<()>,
-    is_full: Arc<AtomicBool>,
+    level: Arc<Level>,
+}
+
+/// How many connections are open.
+pub(super) struct Level {
+    open: AtomicUsize,
+    max: usize,
+}
+
+impl Level {
+    /// Whether the maximum number of connections is open.
+    pub(super) fn is_full(&self) -> bool {
+        self.open.load(Ordering::Relaxed) >= self.max
+    }
+
+    /// Whether more connections than the maximum are open.
+    pub(super) fn is_exceeded(&self) -> bool {
+        self.open.load(Ordering::Relaxed) > self.max
+    }
 }
 
 impl Admission {
     pub(super) fn new(max: usize, patience: Duration) -> Self {
-        let (open, tasks, is_full) = Default::default();
-        Self { max, patience, open, tasks, is_full }
+        let level = Arc::new(Level { open: AtomicUsize::new(0), max });
+        let (open, tasks) = Default::default();
+        Self { patience, no_room_since: None, open, tasks, level }
     }
 
-    /// Returns whether the maximum number of connections is open, as it changes.
-    pub(super) fn is_full(&self) -> Arc<AtomicBool> {
-        self.is_full.clone()
+    /// Returns how many connections are open, as it changes.
+    pub(super) fn level(&self) -> Arc<Level> {
+        self.level.clone()
     }
 
-    /// Whether another connection can be accepted, if need be for one that is closed.
-    pub(super) fn can_accept(&self) -> bool {
-        self.open.len() < self.max || self.most_stalled().is_some()
+    /// Whether another connection can be accepted, if need be for one that is closed, or beyond the maximum.
+    pub(super) fn can_accept(&mut self) -> bool {
+        if !self.level.is_full() || self.stalled().next().is_some() {
+            self.no_room_since = None;
+            return true;
+        }
+        self.no_room_since.get_or_insert_with(Instant::now);
+        self.is_reserve_open() && self.open.len() < self.level.max + RESERVE
+    }
+
+    /// Whether a connection that is accepted now is one beyond the maximum.
+    pub(super) fn is_beyond_max(&self) -> bool {
+        self.level.is_full() && self.is_reserve_open()
+    }
+
+    fn is_reserve_open(&self) -> bool {
+        self.no_room_since.is_some_and(|since| since.elapsed() >= self.patience)
     }
 
     /// Serves a connection.
@@ -54,7 +95,7 @@ impl Admission {
     /// Closes the connection that has been stalled longest, if there is no room for another one. Returns
     /// the closed connection.
     pub(super) fn make_room(&mut self) -> Option<Arc<Connection>> {
-        if self.open.len() < self.max {
+        if !self.level.is_full() {
             return None;
         }
         let (connection, handle) = self.open.remove(&self.most_stalled()?)?;
@@ -74,19 +115,81 @@ impl Admission {
         Some(())
     }
 
-    /// Returns the connection to close for another one: that of a client without a key before that of a
-    /// client with one, then the one that has been stalled longest.
-    fn most_stalled(&self) -> Option<Id> {
+    /// Returns the connections that can be closed for another one, and since when they are stalled.
+    fn stalled(&self) -> impl Iterator<Item = (Id, &Connection, Instant)> {
         let now = Instant::now();
-        let stalled = self.open.iter().filter_map(|(id, (connection, _))| {
+        self.open.iter().filter_map(move |(id, (connection, _))| {
             let since = connection.stalled_since()?;
             let is_stalled = now.saturating_duration_since(since) >= self.patience;
-            is_stalled.then(|| ((connection.key_number().is_some(), since), *id))
-        });
-        stalled.min_by_key(|(order, _)| *order).map(|(_, id)| id)
+            is_stalled.then_some((*id, &**connection, since))
+        })
+    }
+
+    /// Returns the connection to close for another one: that of a client without a key before that of a
+    /// client with one, of those one of the address with the most connections without a key, then the one that
+    /// has been stalled longest.
+    fn most_stalled(&self) -> Option<Id> {
+        let mut without_key = HashMap::<IpAddr, usize>::new();
+        for (connection, _) in self.open.values().filter(|(it, _)| it.key_number().is_none()) {
+            *without_key.entry(connection.network()).or_default() += 1;
+        }
+        let order = |connection: &Connection, since: Instant| match connection.key_number() {
+            None => (false, Reverse(without_key.get(&connection.network()).copied()), since),
+            Some(_) => (true, Reverse(None), since),
+        };
+        let most = self.stalled().min_by_key(|(_, connection, since)| order(connection, *since));
+        most.map(|(id, ..)| id)
     }
 
     fn note_level(&self) {
-        self.is_full.store(self.open.len() >= self.max, Ordering::Relaxed);
+        self.level.open.store(self.open.len(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    fn open(admission: &mut Admission, address: &str, key: Option<usize>) -> Arc<Connection> {
+        let address = address.parse().expect("an address");
+        let connection = Arc::new(Connection::new(address, admission.is_beyond_max()));
+        connection.note_key(key);
+        admission.serve(connection.clone(), pending());
+        connection
+    }
+
+    #[tokio::test]
+    async fn the_address_with_the_most_connections_without_a_key_loses_the_oldest_of_them() {
+        let mut admission = Admission::new(5, Duration::ZERO);
+        let with_key = open(&mut admission, "192.0.2.1", Some(0));
+        let other = open(&mut admission, "192.0.2.2", None);
+        let first = open(&mut admission, "192.0.2.1", None);
+        let in_work = open(&mut admission, "192.0.2.1", None);
+        in_work.begin_work();
+        let second = open(&mut admission, "192.0.2.1", None);
+        for expected in [&first, &second, &other, &with_key] {
+            let closed = admission.make_room().expect("one is closed");
+            assert!(Arc::ptr_eq(&closed, expected), "{closed:?} instead of {expected:?}");
+            open(&mut admission, "192.0.2.1", Some(0)).begin_work();
+        }
+        assert!(admission.make_room().is_none());
+    }
+
+    #[tokio::test]
+    async fn beyond_the_maximum_there_is_a_reserve() {
+        let mut admission = Admission::new(2, Duration::ZERO);
+        let beyond: Vec<_> = (0..2 + RESERVE)
+            .map(|_| {
+                assert!(admission.can_accept() && admission.make_room().is_none());
+                let connection = open(&mut admission, "192.0.2.1", None);
+                connection.begin_work();
+                connection.is_beyond_max
+            })
+            .collect();
+        assert_eq!(beyond.iter().filter(|it| **it).count(), RESERVE);
+        assert!(!admission.can_accept());
+        assert!(admission.level.is_exceeded());
     }
 }

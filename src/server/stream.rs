@@ -126,7 +126,7 @@ mod tests {
     }
 
     fn watched(taken: &[usize], limit: Duration) -> WatchedStream<Taking> {
-        let connection = Arc::new(Connection::new(Ipv4Addr::LOCALHOST.into()));
+        let connection = Arc::new(Connection::new(Ipv4Addr::LOCALHOST.into(), false));
         WatchedStream::new(Taking(taken.iter().copied().collect()), connection, limit)
     }
 

@@ -1,6 +1,6 @@
 //! The one error type of the service. Status and body of every error are assigned here, so that no text
 //! of the database or its driver can reach a client: those texts go to the log.
-use std::io::ErrorKind;
+use std::{io::ErrorKind, time::Duration};
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -51,6 +51,12 @@ pub enum Error {
     /// Too many requests without a key are in work: 503. The client can repeat the request.
     #[error("Service temporarily unavailable")]
     Busy,
+    /// The statement of a read took longer than its time limit: 503. A narrower request can succeed.
+    #[error(
+        "The read took longer than {} s: narrow it, for example with a filter, a shorter time or a lower limit",
+        .0.as_secs()
+    )]
+    TooLong(Duration),
     /// The database is unreachable or too slow: 503. The client can repeat the request.
     #[error("Service temporarily unavailable")]
     Unavailable(#[source] BoxError),
@@ -76,7 +82,9 @@ impl Error {
             Self::Cancelled => CLIENT_CLOSED_REQUEST,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Busy | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::TooLong(_) | Self::Unavailable(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -96,9 +104,16 @@ impl Error {
                 );
                 json!({ "detail": self.to_string(), "request_id": request_id })
             }
-            Self::Busy => json!({ "detail": self.to_string(), "request_id": request_id }),
+            Self::Busy | Self::TooLong(_) => {
+                json!({ "detail": self.to_string(), "request_id": request_id })
+            }
             error => json!({ "detail": error.to_string() }),
         }
+    }
+
+    /// Whether the state of the connection is unknown, so that it is closed.
+    pub(crate) fn breaks_connection(&self) -> bool {
+        matches!(self, Self::TooLong(_) | Self::Unavailable(_) | Self::Internal(_))
     }
 
     /// Whether the database rolled back the work in favour of another transaction, because of a deadlock
@@ -150,6 +165,11 @@ impl Error {
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         use sqlx::Error as Sql;
+        if let Sql::Io(io) = &error
+            && let Some(ReadTooLong(limit)) = io.get_ref().and_then(|it| it.downcast_ref())
+        {
+            return Self::TooLong(*limit);
+        }
         let unavailable = match &error {
             Sql::Io(_) | Sql::Tls(_) | Sql::PoolTimedOut | Sql::PoolClosed | Sql::WorkerCrashed => {
                 true
@@ -162,6 +182,14 @@ impl From<sqlx::Error> for Error {
         if unavailable { Self::Unavailable(error.into()) } else { Self::Internal(error.into()) }
     }
 }
+
+/// The SQLSTATE of the end of a session whose transaction was idle for too long.
+const IDLE_TOO_LONG: &str = "25P03";
+
+/// The time limit of a read has ended a statement: [`Error::TooLong`].
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the read took longer than {0:?}")]
+pub(crate) struct ReadTooLong(pub(crate) Duration);
 
 /// What reading from and writing to a connection that has ended fails with. Time-outs are not among them:
 /// a second try would only take as long again.
@@ -181,7 +209,7 @@ pub(crate) fn is_lost_connection(error: &sqlx::Error) -> bool {
         sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
         // The class connection, and the ends of a session by an administrator, a crash or a time limit.
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            code.starts_with("08") || ["57P01", "57P02", "57P05"].contains(&&*code)
+            code.starts_with("08") || ["57P01", "57P02", "57P05", IDLE_TOO_LONG].contains(&&*code)
         }),
         _ => false,
     }
@@ -216,8 +244,8 @@ fn innermost_function(context: &str) -> Option<String> {
 /// the service is wrong.
 fn means_unavailable(sqlstate: &str) -> bool {
     match sqlstate {
-        // No such database; read-only, as on a standby.
-        "3D000" | "25006" => true,
+        // No such database; read-only, as on a standby; the process was frozen within a transaction.
+        "3D000" | "25006" | IDLE_TOO_LONG => true,
         // Serialization failure, deadlock, lock not available.
         "40001" | "40P01" | "55P03" => true,
         // The classes connection, authorization, insufficient resources, operator intervention, system
@@ -232,7 +260,7 @@ mod tests {
 
     #[test]
     fn an_unreachable_database_is_unavailable_and_a_wrong_statement_is_internal() {
-        for code in ["57P01", "57014", "08006", "53300", "28P01", "40P01", "25006", "3D000"] {
+        for code in ["57P01", "57014", "08006", "25P03", "53300", "28P01", "40P01", "25006", "3D000"] {
             assert!(means_unavailable(code), "{code}");
         }
         for code in ["23505", "42P01", "22P02", "23514", ""] {

@@ -17,7 +17,7 @@ mod version;
 
 pub(crate) use cache::{Cache, Generation};
 pub(crate) use cursor::{Order, read_cursor};
-pub(crate) use error::is_lost_connection;
+pub(crate) use error::{ReadTooLong, is_lost_connection};
 pub(crate) use list_page::{Limit, ListPage};
 pub(crate) use mutex::lock;
 pub(crate) use nearest::nearest;

@@ -88,7 +88,8 @@ async fn migrate_creates_the_role_and_says_what_it_did() {
     );
     assert_eq!(
         scalar::<String>(&db, &limits).await,
-        "statement_timeout=10s lock_timeout=5s idle_in_transaction_session_timeout=30s"
+        "statement_timeout=10s lock_timeout=5s idle_in_transaction_session_timeout=3s \
+         client_connection_check_interval=1s"
     );
     for (table, expected) in [
         ("audit_log", "insert select"),

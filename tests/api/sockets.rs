@@ -1,5 +1,7 @@
 //! The server on real sockets: its threads, limits, log and shutdown.
+mod frozen;
 mod hostile;
+mod shares;
 
 use std::{collections::HashMap, time::Duration};
 

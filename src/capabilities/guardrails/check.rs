@@ -146,6 +146,10 @@ impl Transition for CheckRecord {
     }
 
     /// Returns the empty text: the function locks no rows.
+    fn workspace(&self) -> &str {
+        &self.actor.workspace
+    }
+
     fn lock_order(&self) -> String {
         String::new()
     }

@@ -437,6 +437,10 @@ impl Transition for Acquisition {
         Ok(rows)
     }
 
+    fn workspace(&self) -> &str {
+        &self.actor.workspace
+    }
+
     fn lock_order(&self) -> String {
         format!("{}\n{}", self.actor.workspace, self.key)
     }

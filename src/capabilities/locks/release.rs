@@ -139,6 +139,10 @@ impl Transition for Release {
         Ok(refusals)
     }
 
+    fn workspace(&self) -> &str {
+        &self.actor.workspace
+    }
+
     fn lock_order(&self) -> String {
         format!("{}\n{}", self.actor.workspace, self.key)
     }

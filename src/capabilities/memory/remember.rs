@@ -175,6 +175,10 @@ impl Transition for NewMemory {
         Ok(rows)
     }
 
+    fn workspace(&self) -> &str {
+        &self.actor.workspace
+    }
+
     fn lock_order(&self) -> String {
         let Actor { workspace, agent_id, .. } = &self.actor;
         format!("{workspace}\n{agent_id}\n{}\n{}", self.event_type, self.summary)

@@ -292,6 +292,10 @@ impl Transition for Claim {
     }
 
     /// Returns the empty text: claims skip locked rows and cannot deadlock.
+    fn workspace(&self) -> &str {
+        &self.actor.workspace
+    }
+
     fn lock_order(&self) -> String {
         String::new()
     }

@@ -301,6 +301,10 @@ impl Transition for Completion {
         Ok(completed)
     }
 
+    fn workspace(&self) -> &str {
+        &self.actor.workspace
+    }
+
     fn lock_order(&self) -> String {
         self.task_id.to_string()
     }

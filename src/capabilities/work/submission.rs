@@ -184,6 +184,10 @@ impl Transition for Submission {
         Ok(rows)
     }
 
+    fn workspace(&self) -> &str {
+        &self.actor.workspace
+    }
+
     fn lock_order(&self) -> String {
         format!("{}\n{}", self.actor.workspace, self.unique_key.as_deref().unwrap_or_default())
     }

@@ -145,9 +145,9 @@ async fn a_connection_that_has_shown_a_key_is_closed_after_those_that_have_not()
 }
 
 #[tokio::test]
-async fn while_every_connection_is_in_work_a_client_waits_and_none_is_closed() {
+async fn while_every_connection_is_in_work_only_the_state_of_the_service_is_answered() {
     let database = crate::support::database().await;
-    let running = Running::start(patient(&database.url, &[("API_MAX_CONNECTIONS", "2")])).await;
+    let mut running = Running::start(patient(&database.url, &[("API_MAX_CONNECTIONS", "2")])).await;
     let port = running.port;
     running.request("POST", "/locks/acquire", &acquire("a", "k")).await;
     let db = PgPool::connect(&database.url).await.expect("it answers");
@@ -159,23 +159,67 @@ async fn while_every_connection_is_in_work_a_client_waits_and_none_is_closed() {
     let in_work = join_all([(); 2].map(|()| request(port, "POST", "/locks/acquire", &body)));
     let third = async {
         blocked(&db, 2).await;
+        for page in ["/live", "/health"] {
+            let mut third = connect(port).await;
+            say(&mut third, &get(page, FREE)).await;
+            let text = rest(&mut third).await;
+            assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+        }
         let mut third = connect(port).await;
-        say(&mut third, LIVE).await;
-        let waits = third.try_read(&mut [0; 1]).expect_err("no answer yet");
-        assert_eq!(waits.kind(), std::io::ErrorKind::WouldBlock);
+        say(&mut third, &get("/ports/status", FREE)).await;
+        let text = rest(&mut third).await;
+        assert!(text.starts_with("HTTP/1.1 503 "), "{text}");
+        assert!(text.contains("\r\nretry-after: 1\r\n"), "{text}");
+        assert!(text.contains("{\"detail\":\"Service temporarily unavailable\",\"request_id\":"));
+        let line = running.wait_for_line("a limit was reached").await;
+        let line: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!([&line["limit"], &line["address"]], ["connections_in_work", "127.0.0.1"]);
         blocker.rollback().await.expect("rolled back");
-        assert!(answer(&mut third).await.starts_with("HTTP/1.1 200 "));
     };
     let (answers, ()) = futures_util::future::join(in_work, third).await;
     for answered in answers {
         assert_eq!(answered.expect("an answer").2["success"], json!(true));
     }
+    let (status, ..) = running.request("GET", "/ports/status", "").await;
+    assert_eq!(status, 200);
+}
+
+#[tokio::test]
+async fn an_address_without_a_key_has_a_limit_of_requests_in_work() {
+    let database = crate::support::database().await;
+    let more = [
+        ("API_MAX_REQUESTS_PER_ADDRESS", "1"),
+        ("COORDINATION_PUBLIC_READS", "true"),
+        ("READ_MAX_SECONDS", "10"),
+    ];
+    let mut running = Running::start(patient(&database.url, &more)).await;
+    let db = PgPool::connect(&database.url).await.expect("it answers");
+    let mut blocker = db.begin().await.expect("a transaction");
+    execute(&mut *blocker, "lock table file_lock in access exclusive mode").await;
+    let mut in_work = connect(running.port).await;
+    say(&mut in_work, &get("/locks", "")).await;
+    blocked(&db, 1).await;
+    let mut refused = connect(running.port).await;
+    say(&mut refused, &get("/locks", "")).await;
+    let text = answer(&mut refused).await;
+    assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("\r\nretry-after: 1\r\n"), "{text}");
+    let line = running.wait_for_line("a limit was reached").await;
+    let line: Value = serde_json::from_str(&line).expect("JSON");
+    assert_eq!([&line["limit"], &line["address"]], ["requests_per_address", "127.0.0.1"]);
+    say(&mut refused, &get("/ports/status", FREE)).await;
+    assert!(answer(&mut refused).await.starts_with("HTTP/1.1 200 "), "a key lifts the limit");
+    blocker.rollback().await.expect("rolled back");
+    assert!(answer(&mut in_work).await.starts_with("HTTP/1.1 200 "));
 }
 
 #[tokio::test]
 async fn half_of_the_connections_are_left_to_clients_with_a_key() {
     let database = crate::support::database().await;
-    let more = [("API_MAX_CONNECTIONS", "4"), ("COORDINATION_PUBLIC_READS", "true")];
+    let more = [
+        ("API_MAX_CONNECTIONS", "4"),
+        ("COORDINATION_PUBLIC_READS", "true"),
+        ("READ_MAX_SECONDS", "10"),
+    ];
     let running = Running::start(patient(&database.url, &more)).await;
     let db = PgPool::connect(&database.url).await.expect("it answers");
     let mut blocker = db.begin().await.expect("a transaction");
