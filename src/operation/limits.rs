@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{access::Key, values::lock};
+use crate::{access::Key, config::Quota, values::lock};
 
 /// The time between two log lines about one limit, so that a flood of requests is not a flood of lines.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
@@ -34,10 +34,24 @@ pub(crate) enum Limit {
     WaitingOfKey,
     /// Too many requests waited.
     Waiting,
+    /// An agent or a workspace had too many live locks.
+    QuotaOfLocks,
+    /// Too many live sessions.
+    QuotaOfSessions,
+    /// Too many open tasks.
+    QuotaOfTasks,
+    /// Too many memories.
+    QuotaOfMemories,
+    /// Too many handoffs.
+    QuotaOfHandoffs,
+    /// Too many idempotency keys.
+    QuotaOfIdempotencyKeys,
+    /// Too many MCP connections.
+    QuotaOfMcpConnections,
 }
 
 impl Limit {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 16] = [
         Self::HeadTime,
         Self::HeadSize,
         Self::BodyTime,
@@ -47,7 +61,27 @@ impl Limit {
         Self::WaitingOfAgent,
         Self::WaitingOfKey,
         Self::Waiting,
+        Self::QuotaOfLocks,
+        Self::QuotaOfSessions,
+        Self::QuotaOfTasks,
+        Self::QuotaOfMemories,
+        Self::QuotaOfHandoffs,
+        Self::QuotaOfIdempotencyKeys,
+        Self::QuotaOfMcpConnections,
     ];
+
+    /// Returns the limit that is counted when a quota is reached.
+    pub(super) fn of(quota: Quota) -> Self {
+        match quota {
+            Quota::Locks => Self::QuotaOfLocks,
+            Quota::Sessions => Self::QuotaOfSessions,
+            Quota::Tasks => Self::QuotaOfTasks,
+            Quota::Memories => Self::QuotaOfMemories,
+            Quota::Handoffs => Self::QuotaOfHandoffs,
+            Quota::IdempotencyKeys => Self::QuotaOfIdempotencyKeys,
+            Quota::McpConnections => Self::QuotaOfMcpConnections,
+        }
+    }
 
     /// Returns the name of the limit in metrics, log and answers.
     pub(crate) fn name(self) -> &'static str {
@@ -61,6 +95,13 @@ impl Limit {
             Self::WaitingOfAgent => "waiting_per_agent",
             Self::WaitingOfKey => "waiting_per_key",
             Self::Waiting => "waiting",
+            Self::QuotaOfLocks => "quota_locks",
+            Self::QuotaOfSessions => "quota_sessions",
+            Self::QuotaOfTasks => "quota_tasks",
+            Self::QuotaOfMemories => "quota_memories",
+            Self::QuotaOfHandoffs => "quota_handoffs",
+            Self::QuotaOfIdempotencyKeys => "quota_idempotency_keys",
+            Self::QuotaOfMcpConnections => "quota_mcp_connections",
         }
     }
 }
