@@ -34,7 +34,7 @@ begin
     exception when sqlstate 'AC001' then
         -- The subtransaction has rolled back the stored tasks, and that a quota is reached.
         perform recount_quota(in_workspace, cx.agent_id, 'tasks', in_quota, cx.session_timeout)
-        from unnest(verdicts) verdict where is_quota_refusal(verdict) limit 1;
+        from unnest(verdicts) as told (word) where is_quota_refusal(told.word) limit 1;
     end;
 
     for n in 1..cardinality(in_tasks) loop
