@@ -159,10 +159,7 @@ impl Kind {
         assert_eq!(service.audit_rows().await, rows + 1, "{}", self.name);
         let row = service.last_audit().await;
         assert_eq!([&row["operation"], &row["agent_id"]], [operation, "a"]);
-        assert_eq!(
-            (&row["success"], &row["result"]),
-            (&json!(false), &json!({ "reason": reason }))
-        );
+        assert_eq!((&row["success"], &row["result"]["reason"]), (&json!(false), &json!(reason)));
     }
 }
 
@@ -325,7 +322,12 @@ async fn a_quota_above_64_is_counted_now_and_then_until_it_is_reached() {
 async fn parallel_calls_exceed_a_quota_by_no_more_than_run_at_once() {
     const QUOTA: usize = 8;
     const CONNECTIONS: usize = 4;
-    let more = [("QUOTA_MEMORIES_PER_AGENT", "8"), ("POSTGRES_POOL_MAX", "4")];
+    let more = [
+        ("QUOTA_MEMORIES_PER_AGENT", "8"),
+        ("POSTGRES_POOL_MAX", "4"),
+        // Requests that share a call are more than there are connections.
+        ("API_GATHER", "false"),
+    ];
     let service = Service::with(&more).await;
     let client = service.client();
     let asked = (0..40).map(|n| {

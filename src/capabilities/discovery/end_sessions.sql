@@ -241,6 +241,8 @@ create or replace function deregister_session(
     out is_known boolean, out sessions bigint, out locks_released bigint, out tasks_requeued bigint,
     out ports_released bigint, out more boolean
 ) language plpgsql as $$
+declare
+    at timestamptz := clock_timestamp();
 begin
     delete from mcp_connection c
     where c.workspace = in_workspace and c.agent_id = cx.agent_id and c.session_id = in_session_id;
@@ -257,12 +259,13 @@ begin
         select 1, e.locks_released, e.tasks_requeued, e.ports_released, not e.has_ended
         into sessions, locks_released, tasks_requeued, ports_released, more
         from end_session(in_workspace, cx.agent_id, in_session_id, maintenance_batch(), false) e;
-        if more then
-            return;
-        end if;
+        -- A batch marks its own losses only, and the last one those of earlier batches of the sweep too.
         update session_loss l set is_told = true
         where l.workspace = in_workspace and l.agent_id = cx.agent_id
-            and l.session_id = in_session_id;
+            and l.session_id = in_session_id and not l.is_told and (not more or l.lost_at >= at);
+    end if;
+    if more then
+        return;
     end if;
     perform record_audit(
         in_workspace, cx, 'deregister_agent',
