@@ -2,7 +2,7 @@
 //! sessions are in the database, because any replica can answer any request of a connection.
 use super::{claims::Claims, kinds::Door};
 use crate::{
-    config::Config,
+    config::{Config, Quota},
     database::Db,
     values::{Error, Result},
 };
@@ -43,14 +43,22 @@ pub(crate) async fn find_session(
     if found.has_ended { Err(Error::ConnectionEnded) } else { Ok(found.session_id) }
 }
 
-/// Ends a connection for good. Its session stays live until it is ended or times out.
+/// Ends a connection for good. Its session stays live until it is ended or times out. Returns the reason
+/// where a quota does not allow to store the end of a connection that is not known.
 pub(crate) async fn end_connection(
     db: &mut Db,
+    config: &Config,
     (workspace, agent_id): (&str, &str),
     connection_id: &str,
-) -> Result<()> {
-    sqlx::query!("select end_mcp_connection($1, $2, $3)", workspace, agent_id, connection_id,)
-        .execute(db)
-        .await?;
-    Ok(())
+) -> Result<Option<String>> {
+    let refusal = sqlx::query_scalar!(
+        "select end_mcp_connection($1, $2, $3, $4)",
+        workspace,
+        agent_id,
+        connection_id,
+        &config.quotas.of(Quota::McpConnections),
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(refusal)
 }

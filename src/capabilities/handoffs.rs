@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::{
     access::IdentityMode,
     capabilities::filter::non_empty,
+    config::Quota,
     operation::{Context, McpResource, Meta, Operation, Operations, Tool},
     values::{
         Limit, ListPage, Order, Result, Timestamp,
@@ -101,8 +102,9 @@ pub struct WrittenHandoff {
     pub success: bool,
     /// Id of the handoff. Null when refused.
     pub handoff_id: Option<String>,
-    /// `summary_required` if the summary is blank.
-    pub error: Option<&'static str>,
+    /// `summary_required` if the summary is blank, or `quota_exceeded: <what you or the workspace have
+    /// too much of>`.
+    pub error: Option<String>,
     /// True if this automatic note was not stored, because the session has written a handoff of its
     /// own: `handoff_id` is that handoff. Absent otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -140,9 +142,10 @@ impl Operation for WriteHandoff {
         let content = json!(self.content.unwrap_or_default()).to_string();
         let stored = sqlx::query!(
             r#"
-            select handoff_id::text, kept_earlier as "kept_earlier!" from store_handoff(
+            select handoff_id::text, kept_earlier as "kept_earlier!", refusal from store_handoff(
                 $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11::text::json,
-                $12::text::json, $13::text::json, $14::text::json, $15::text::json, $16::text::json
+                $12::text::json, $13::text::json, $14::text::json, $15::text::json, $16::text::json,
+                $17
             )
             "#,
             cx.caller.workspace,
@@ -161,13 +164,15 @@ impl Operation for WriteHandoff {
             next_steps,
             relevant_files,
             content,
+            &cx.config.quotas.of(Quota::Handoffs),
         )
-        .fetch_one(cx.db)
+        .fetch_one(&mut *cx.db)
         .await?;
+        cx.count_refusal(stored.refusal.as_deref().unwrap_or_default());
         Ok(WrittenHandoff {
             success: stored.handoff_id.is_some(),
             handoff_id: stored.handoff_id,
-            error: refusal,
+            error: stored.refusal,
             kept_earlier: stored.kept_earlier.then_some(true),
         })
     }

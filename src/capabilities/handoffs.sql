@@ -1,11 +1,12 @@
 -- Handoffs. Lists and content are json and not jsonb, which does not keep the order of members.
 
--- Stores a handoff, unless `in_refusal` says why it is refused. An automatic note is not stored if its
+-- Stores a handoff, unless `in_refusal` or a quota says why it is refused, as `refusal` does then. An automatic note is not stored if its
 -- session has written a handoff of its own: that one is then returned, and `kept_earlier` is true.
 create or replace function store_handoff(
     in_workspace text, cx request, in_refusal text, in_is_automatic boolean, in_summary text,
     in_completed_work json, in_in_progress json, in_decisions json, in_next_steps json,
-    in_relevant_files json, in_content json, out handoff_id uuid, out kept_earlier boolean
+    in_relevant_files json, in_content json, in_quota integer[],
+    out handoff_id uuid, out kept_earlier boolean, out refusal text
 ) language plpgsql as $$
 begin
     perform record_heartbeat(in_workspace, cx);
@@ -16,7 +17,12 @@ begin
         order by h.created_at desc, h.id desc limit 1;
     end if;
     kept_earlier := handoff_id is not null;
-    if in_refusal is null and not kept_earlier then
+    refusal := in_refusal;
+    if refusal is null and not kept_earlier then
+        refusal := refused_by_quota(
+            in_workspace, cx.agent_id, 'handoffs', in_quota, cx.session_timeout);
+    end if;
+    if refusal is null and not kept_earlier then
         insert into handoff (
             workspace, agent_id, agent_type, session_id, summary, completed_work, in_progress,
             decisions, next_steps, relevant_files, content, is_automatic
@@ -31,10 +37,10 @@ begin
         case when in_is_automatic
             then jsonb_build_object('summary_length', length(in_summary), 'automatic', true)
             else jsonb_build_object('summary_length', length(in_summary)) end,
-        case when in_refusal is not null then jsonb_build_object('reason', in_refusal)
+        case when refusal is not null then jsonb_build_object('reason', refusal)
             when kept_earlier then jsonb_build_object('handoff_id', handoff_id, 'kept_earlier', true)
             else jsonb_build_object('handoff_id', handoff_id) end,
-        in_refusal is null);
+        refusal is null);
 end
 $$;
 

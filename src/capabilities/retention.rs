@@ -15,11 +15,17 @@ use crate::{
 const TIME_OF_REQUEST: Duration = Duration::from_secs(5);
 
 /// Tables whose oldest rows are found by age, whatever their workspace.
-const BY_AGE: [&str; 3] = ["idempotency_key", "session_loss", "mcp_call"];
+const BY_AGE: [&str; 4] = ["idempotency_key", "session_loss", "mcp_call", "quota_reached"];
 
 /// Tables that are searched workspace by workspace. Connections come before the sessions that they name.
-const BY_WORKSPACE: [&str; 5] =
-    ["mcp_connection", "guardrail_violation", "network_log", "agent_session", "work_task"];
+const BY_WORKSPACE: [&str; 6] = [
+    "mcp_connection",
+    "guardrail_violation",
+    "network_log",
+    "agent_session",
+    "work_task",
+    "file_lock",
+];
 
 /// What retention has deleted.
 #[derive(Debug, Default)]

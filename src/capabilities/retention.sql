@@ -4,7 +4,8 @@
 -- again once it is locked.
 
 -- Deletes the oldest rows of a table, of every workspace: stored answers after their lifetime, losses that
--- no session was told within a week, and calls over MCP after a day. A batch is what is not younger than
+-- no session was told within a week, calls over MCP after a day, and quotas that were reached a day ago and
+-- that nobody has tried since. A batch is what is not younger than
 -- its last row, so the deletion reads the index by age alone.
 create or replace function delete_old_records(in_table text) returns bigint language plpgsql as $$
 declare
@@ -28,6 +29,11 @@ begin
         select c.due_at into last from mcp_call c where c.due_at <= oldest_kept
         order by c.due_at limit 1 offset maintenance_batch() - 1;
         delete from mcp_call c where c.due_at <= coalesce(last, oldest_kept);
+    elsif in_table = 'quota_reached' then
+        oldest_kept := at - interval '1 day';
+        select q.counted_at into last from quota_reached q where q.counted_at <= oldest_kept
+        order by q.counted_at limit 1 offset maintenance_batch() - 1;
+        delete from quota_reached q where q.counted_at <= coalesce(last, oldest_kept);
     end if;
     get diagnostics deleted = row_count;
     return deleted;
@@ -44,6 +50,7 @@ declare
     with_check text collate "C";
     with_session text collate "C";
     with_task text collate "C";
+    with_key text collate "C";
 begin
     loop
         select min(c.workspace) into with_connection from mcp_connection c where c.workspace > previous;
@@ -52,7 +59,9 @@ begin
         select min(n.workspace) into with_check from network_log n where n.workspace > previous;
         select min(s.workspace) into with_session from agent_session s where s.workspace > previous;
         select min(t.workspace) into with_task from work_task t where t.workspace > previous;
-        previous := least(with_connection, with_violation, with_check, with_session, with_task);
+        select min(l.workspace) into with_key from file_lock l where l.workspace > previous;
+        previous := least(
+            with_connection, with_violation, with_check, with_session, with_task, with_key);
         exit when previous is null;
         return next previous;
     end loop;
@@ -60,8 +69,8 @@ end
 $$;
 
 -- Deletes old rows of a table in a workspace: MCP connections whose sessions have made no call for a week,
--- violations and network checks of months that ended before `in_log_days`, sessions, and tasks that were
--- finished before `in_task_days`.
+-- violations and network checks of months that ended before `in_log_days`, sessions, tasks that were
+-- finished before `in_task_days`, and free keys.
 create or replace function delete_old_rows(
     in_workspace text, in_table text, in_log_days integer, in_task_days integer
 ) returns bigint language plpgsql as $$
@@ -77,6 +86,8 @@ begin
         return delete_old_sessions(in_workspace);
     elsif in_table = 'work_task' then
         return delete_old_tasks(in_workspace, in_task_days);
+    elsif in_table = 'file_lock' then
+        return delete_free_keys(in_workspace);
     elsif in_table = 'guardrail_violation' then
         last := (
             select v.created_at from guardrail_violation v
@@ -204,6 +215,36 @@ begin
         delete from work_task t where t.workspace = in_workspace and t.id = old_id;
         deleted := deleted + 1;
     end loop;
+    return deleted;
+end
+$$;
+
+-- Deletes keys that have been free for a week. Their highest fencing token stays, so that a key which is
+-- locked again gets a higher one: it is stored in the same transaction, and `grant_lock` reads it after it
+-- has found that the key has no row. An acquisition that waits for a row finds it deleted and tries again.
+create or replace function delete_free_keys(in_workspace text) returns bigint language plpgsql as $$
+declare
+    at timestamptz := clock_timestamp();
+    free record;
+    highest bigint := 0;
+    deleted bigint := 0;
+begin
+    for free in
+        select l.key, l.token from file_lock l
+        where l.workspace = in_workspace and l.agent_id is null
+            and l.freed_at <= at - interval '7 days'
+        order by l.freed_at
+        limit maintenance_batch()
+        for update of l skip locked
+    loop
+        delete from file_lock l where l.workspace = in_workspace and l.key = free.key;
+        highest := greatest(highest, free.token);
+        deleted := deleted + 1;
+    end loop;
+    if deleted > 0 then
+        insert into lock_token_floor as f (workspace, token) values (in_workspace, highest)
+        on conflict (workspace) do update set token = greatest(f.token, excluded.token);
+    end if;
     return deleted;
 end
 $$;

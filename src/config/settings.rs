@@ -12,6 +12,7 @@ use super::{
     mcp::McpSettings,
     policy::PolicySettings,
     ports::PortSettings,
+    quotas::Quotas,
     reader::{ConfigError, Reader},
     timings::Timings,
 };
@@ -31,6 +32,7 @@ pub struct Config {
     pub(crate) work_retention_days: i32,
     pub(crate) work_lease_minutes: i64,
     pub(crate) ports: PortSettings,
+    pub(crate) quotas: Quotas,
     pub(crate) default_trust: u8,
     pub(crate) enforce_profile_limits: bool,
     pub(crate) guardrails_max_age: Duration,
@@ -129,6 +131,7 @@ impl Config {
             work_retention_days: from.int("WORK_RETENTION_DAYS"),
             work_lease_minutes: from.int("WORK_LEASE_MINUTES"),
             ports: from.ports(),
+            quotas: from.quotas(),
             default_trust: from.int("PROFILES_DEFAULT_TRUST"),
             enforce_profile_limits: from.bool("PROFILES_ENFORCE_LIMITS"),
             guardrails_max_age: from.seconds("GUARDRAILS_CACHE_TTL"),

@@ -47,6 +47,10 @@ const fn words(
     Variable { name, kind: Kind::Words(words), default, meaning }
 }
 
+const fn quota(name: &'static str, default: &'static str, meaning: &'static str) -> Variable {
+    int(name, (0, 100_000_000), default, meaning)
+}
+
 impl Kind {
     pub(super) fn expected(&self) -> String {
         match self {
@@ -296,6 +300,76 @@ pub(super) const VARIABLES: &[Variable] = &[
         (7, 3650),
         "365",
         "Retention of finished tasks in days, counted from their end. A task on which another one depends is kept as long as that.",
+    ),
+    quota(
+        "QUOTA_LOCKS_PER_AGENT",
+        "2000",
+        "Maximum number of live locks of one agent. 0: no maximum.",
+    ),
+    quota(
+        "QUOTA_LOCKS_PER_WORKSPACE",
+        "20000",
+        "Maximum number of live locks of a workspace. 0: no maximum.",
+    ),
+    quota(
+        "QUOTA_SESSIONS_PER_AGENT",
+        "1000",
+        "Maximum number of live sessions of one agent. 0: no maximum.",
+    ),
+    quota(
+        "QUOTA_SESSIONS_PER_WORKSPACE",
+        "10000",
+        "Maximum number of live sessions of a workspace. 0: no maximum.",
+    ),
+    quota(
+        "QUOTA_TASKS_PER_AGENT",
+        "10000",
+        "Maximum number of open tasks that one agent has submitted. 0: no maximum.",
+    ),
+    quota(
+        "QUOTA_TASKS_PER_WORKSPACE",
+        "100000",
+        "Maximum number of open tasks of a workspace. 0: no maximum.",
+    ),
+    quota(
+        "QUOTA_MEMORIES_PER_AGENT",
+        "50000",
+        "Maximum number of memories of one agent. 0: no maximum.",
+    ),
+    quota(
+        "QUOTA_MEMORIES_PER_WORKSPACE",
+        "500000",
+        "Maximum number of memories of a workspace. 0: no maximum.",
+    ),
+    quota(
+        "QUOTA_HANDOFFS_PER_AGENT",
+        "20000",
+        "Maximum number of handoffs of one agent. 0: no maximum.",
+    ),
+    quota(
+        "QUOTA_HANDOFFS_PER_WORKSPACE",
+        "200000",
+        "Maximum number of handoffs of a workspace. 0: no maximum.",
+    ),
+    quota(
+        "QUOTA_IDEMPOTENCY_KEYS_PER_AGENT",
+        "100000",
+        "Maximum number of idempotency keys that one agent has used within 24 hours. 0: no maximum.",
+    ),
+    quota(
+        "QUOTA_IDEMPOTENCY_KEYS_PER_WORKSPACE",
+        "500000",
+        "Maximum number of idempotency keys that were used in a workspace within 24 hours. 0: no maximum.",
+    ),
+    quota(
+        "QUOTA_MCP_CONNECTIONS_PER_AGENT",
+        "10000",
+        "Maximum number of MCP connections of one agent that registered a session or were ended by their client, for a week. 0: no maximum.",
+    ),
+    quota(
+        "QUOTA_MCP_CONNECTIONS_PER_WORKSPACE",
+        "100000",
+        "Maximum number of MCP connections of a workspace, counted in the same way. 0: no maximum.",
     ),
     int("PORT_ALLOC_BASE", (1024, 65532), "10000", "First port that is allocated to sessions."),
     int(

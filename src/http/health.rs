@@ -125,7 +125,7 @@ async fn write_and_roll_back(db: &mut Db) -> Result<()> {
             'default',
             row('readiness', 'readiness probe', 'service', null, 0, interval '1 hour')::request,
             'readiness:' || gen_random_uuid(), false, null, interval '1 minute', null, null, null, '',
-            null, false
+            null, false, null
         )
         "#
     )

@@ -41,8 +41,8 @@ use crate::{
         request_headers, respond, with_request_scope,
     },
     operation::{
-        Call, Cancelled, Meta, Operations, RequestInfo, Services, authorize_page, cancel,
-        record_status,
+        Call, Cancelled, Meta, Operations, Party, RequestInfo, Services, authorize_page, cancel,
+        limit_of, record_status,
     },
     values::{Error, Result, limits::MAX_BODY_BYTES},
 };
@@ -310,7 +310,8 @@ async fn combined(responses: impl Iterator<Item = Response>) -> Response {
     }
 }
 
-/// Ends an MCP connection. Idempotent: a connection that has ended stays so.
+/// Ends an MCP connection. Idempotent: a connection that has ended stays so. A quota bounds how many unknown
+/// connections an agent can end.
 async fn end(
     services: &Services,
     key: &Key,
@@ -326,12 +327,18 @@ async fn end(
         Err(Error::ConnectionEnded) => return Ok(StatusCode::NO_CONTENT.into_response()),
         result => result?,
     };
+    let agent = (&*caller.workspace, &*caller.agent_id);
     let ending = services.db.with_fresh_connection(async || {
-        let consumer = Consumer::workspace(&caller.workspace);
-        let mut db = services.db.acquire_connection(consumer).await?;
-        end_connection(&mut db, (&caller.workspace, &caller.agent_id), &connection_id).await?;
-        db.commit_and_release().await
+        let mut db = services.db.acquire_connection(Consumer::workspace(agent.0)).await?;
+        let refusal = end_connection(&mut db, &services.config, agent, &connection_id).await?;
+        db.commit_and_release().await?;
+        Ok(refusal)
     });
-    ending.await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let Some(reason) = ending.await? else { return Ok(StatusCode::NO_CONTENT.into_response()) };
+    if let Some(limit) = limit_of(&reason) {
+        let (workspace, agent_id) = (Some(agent.0), Some(agent.1));
+        let party = Party { workspace, agent_id, ..info.party(Some(key)) };
+        services.metrics.limits.count(limit, party);
+    }
+    Err(Error::QuotaExceeded(reason))
 }

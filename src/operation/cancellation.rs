@@ -138,6 +138,7 @@ async fn give_back_once(
             db: &mut db,
             caller,
             request: call.request,
+            key: call.key,
             wait: None,
         };
         (operation.give_back)(&taken, cx).await?;

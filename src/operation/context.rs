@@ -10,7 +10,12 @@ use super::{
     services::Services,
     waiting::Wait,
 };
-use crate::{access::Caller, config::Config, database::Db, values::Result};
+use crate::{
+    access::{Caller, Key},
+    config::Config,
+    database::Db,
+    values::Result,
+};
 
 /// What a running operation can use. Only `execute` creates one.
 pub struct Context<'a> {
@@ -19,6 +24,8 @@ pub struct Context<'a> {
     pub(crate) db: &'a mut Db,
     pub(crate) caller: &'a Caller,
     pub(crate) request: &'a RequestInfo,
+    /// `None` only on a route that can be used without a key.
+    pub(super) key: Option<&'a Key>,
     /// Set where the request can wait.
     pub(super) wait: Option<Wait>,
 }

@@ -199,7 +199,7 @@ async fn answer<O: Operation>(
 ) -> Result<Reply> {
     let services = call.services;
     let config = &services.config;
-    let cx = Context { services, config, db, caller, request: call.request, wait };
+    let cx = Context { services, config, db, caller, request: call.request, key: call.key, wait };
     match (&call.claims.idempotency_key, &call.fingerprint) {
         (Some(key), Some(fingerprint)) => {
             idempotency::run_once(key, fingerprint, operation, cx).await
@@ -230,8 +230,10 @@ async fn end_run<O: Operation>(
             }
             client_call.commit_run(caller, db).await
         }
-        // The transition has recorded the denial in this transaction.
-        Err(Error::Forbidden(_)) => client_call.commit_run(caller, db).await,
+        // The transition has recorded the refusal in this transaction.
+        Err(Error::Forbidden(_) | Error::QuotaExceeded(_)) => {
+            client_call.commit_run(caller, db).await
+        }
         Err(error) if error.is_session_lost() => db.rollback().await,
         // The connection is closed.
         Err(error) if error.breaks_connection() => Ok(()),

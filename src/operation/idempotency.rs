@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use super::{context::Context, definition::Operation, reply::Reply};
 use crate::{
     access::Caller,
+    config::Quota,
     database::Db,
     values::{Error, Issue, Result, issue::value_error, json::canonical},
 };
@@ -37,19 +38,19 @@ pub(super) async fn run_once<O: Operation>(
     let result = reservation.run(operation, cx).await;
     match &result {
         Ok(_) => db.commit().await?,
-        // The transition has recorded the denial in this transaction.
-        Err(Error::Forbidden(_)) => db.commit().await?,
+        // The transition has recorded the refusal in this transaction.
+        Err(Error::Forbidden(_) | Error::QuotaExceeded(_)) => db.commit().await?,
         _ => db.rollback().await?,
     }
     result
 }
 
 impl Reservation<'_> {
-    async fn run<O: Operation>(&self, operation: O, cx: Context<'_>) -> Result<Reply> {
-        let Context { db, .. } = cx;
-        if !self.reserve(db).await? {
-            return self.stored_reply(db).await;
+    async fn run<O: Operation>(&self, operation: O, mut cx: Context<'_>) -> Result<Reply> {
+        if !self.reserve::<O>(&mut cx).await? {
+            return self.stored_reply(cx.db).await;
         }
+        let Context { db, .. } = cx;
         let answer = match operation.run(Context { db: &mut *db, ..cx }).await {
             Err(denial @ Error::Forbidden(_)) => {
                 self.release(db).await?;
@@ -67,17 +68,37 @@ impl Reservation<'_> {
     }
 
     /// Takes the key, unless an answer is stored under it. An answer older than 24 hours does not count.
-    async fn reserve(&self, db: &mut Db) -> Result<bool> {
-        let reserved = sqlx::query_scalar!(
-            r#"select reserve_idempotency_key($1, $2, $3, $4) as "reserved!""#,
+    ///
+    /// # Errors
+    /// [`Error::QuotaExceeded`] when a quota allows no other key.
+    async fn reserve<O: Operation>(&self, cx: &mut Context<'_>) -> Result<bool> {
+        let reserved = sqlx::query!(
+            r#"
+            select is_reserved as "is_reserved!", refusal from reserve_idempotency_key(
+                $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11
+            )
+            "#,
             self.caller.workspace,
+            cx.request.id,
             self.caller.agent_id,
+            self.caller.agent_type,
+            self.caller.session_id,
+            cx.request.elapsed_ms(),
+            cx.config.session_timeout(),
+            O::META.audit(),
             self.key,
             self.fingerprint.as_slice(),
+            &cx.config.quotas.of(Quota::IdempotencyKeys),
         )
-        .fetch_one(db)
+        .fetch_one(&mut *cx.db)
         .await?;
-        Ok(reserved)
+        match reserved.refusal {
+            None => Ok(reserved.is_reserved),
+            Some(reason) => {
+                cx.count_refusal(&reason);
+                Err(Error::QuotaExceeded(reason))
+            }
+        }
     }
 
     async fn stored_reply(&self, db: &mut Db) -> Result<Reply> {

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{access::Key, database::ShareObserver, values::lock};
+use crate::{access::Key, config::Quota, database::ShareObserver, values::lock};
 
 /// The time between two log lines about one limit, so that a flood of requests is not a flood of lines.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
@@ -42,10 +42,24 @@ pub(crate) enum Limit {
     AllInWork,
     /// A workspace that used half of the database connections had to wait for another one.
     DatabaseShare,
+    /// An agent or a workspace had too many live locks.
+    QuotaOfLocks,
+    /// Too many live sessions.
+    QuotaOfSessions,
+    /// Too many open tasks.
+    QuotaOfTasks,
+    /// Too many memories.
+    QuotaOfMemories,
+    /// Too many handoffs.
+    QuotaOfHandoffs,
+    /// Too many idempotency keys.
+    QuotaOfIdempotencyKeys,
+    /// Too many MCP connections.
+    QuotaOfMcpConnections,
 }
 
 impl Limit {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 20] = [
         Self::HeadTime,
         Self::HeadSize,
         Self::BodyTime,
@@ -59,7 +73,27 @@ impl Limit {
         Self::RequestsOfAddress,
         Self::AllInWork,
         Self::DatabaseShare,
+        Self::QuotaOfLocks,
+        Self::QuotaOfSessions,
+        Self::QuotaOfTasks,
+        Self::QuotaOfMemories,
+        Self::QuotaOfHandoffs,
+        Self::QuotaOfIdempotencyKeys,
+        Self::QuotaOfMcpConnections,
     ];
+
+    /// Returns the limit that is counted when a quota is reached.
+    pub(super) fn of(quota: Quota) -> Self {
+        match quota {
+            Quota::Locks => Self::QuotaOfLocks,
+            Quota::Sessions => Self::QuotaOfSessions,
+            Quota::Tasks => Self::QuotaOfTasks,
+            Quota::Memories => Self::QuotaOfMemories,
+            Quota::Handoffs => Self::QuotaOfHandoffs,
+            Quota::IdempotencyKeys => Self::QuotaOfIdempotencyKeys,
+            Quota::McpConnections => Self::QuotaOfMcpConnections,
+        }
+    }
 
     /// Returns the name of the limit in metrics, log and answers.
     pub(crate) fn name(self) -> &'static str {
@@ -77,6 +111,13 @@ impl Limit {
             Self::RequestsOfAddress => "requests_per_address",
             Self::AllInWork => "connections_in_work",
             Self::DatabaseShare => "database_share",
+            Self::QuotaOfLocks => "quota_locks",
+            Self::QuotaOfSessions => "quota_sessions",
+            Self::QuotaOfTasks => "quota_tasks",
+            Self::QuotaOfMemories => "quota_memories",
+            Self::QuotaOfHandoffs => "quota_handoffs",
+            Self::QuotaOfIdempotencyKeys => "quota_idempotency_keys",
+            Self::QuotaOfMcpConnections => "quota_mcp_connections",
         }
     }
 }

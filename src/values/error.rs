@@ -48,6 +48,9 @@ pub enum Error {
     /// The body of the request exceeds the size limit: 413.
     #[error("Request body too large")]
     TooLarge,
+    /// A quota allows no other idempotency key or MCP connection: 429.
+    #[error("{0}")]
+    QuotaExceeded(String),
     /// Too many requests without a key are in work: 503. The client can repeat the request.
     #[error("Service temporarily unavailable")]
     Busy,
@@ -82,6 +85,7 @@ impl Error {
             Self::Cancelled => CLIENT_CLOSED_REQUEST,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::QuotaExceeded(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Busy | Self::TooLong(_) | Self::Unavailable(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }

@@ -34,6 +34,7 @@ mod pooler;
 mod ports;
 mod processes;
 mod profiles;
+mod quotas;
 mod relay;
 mod rest_interfaces;
 mod retention;

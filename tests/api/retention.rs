@@ -1,7 +1,8 @@
 //! Retention: what nobody needs any more is deleted in batches, and what is named or still counts stays.
+use futures_util::future::join;
 use serde_json::{Value, json};
 
-use crate::support::{BOSS, Client, Service};
+use crate::support::{BOSS, Client, Service, TEAM, blocked, execute};
 
 async fn retain(service: &Service) -> Value {
     let body = json!({ "tasks": ["retention"] });
@@ -123,13 +124,77 @@ async fn old_records_are_deleted_in_batches_until_none_is_left() {
     assert_eq!(retain(&service).await["rows_deleted"], 0);
 }
 
+/// Acquires a key, and returns the fencing token.
+async fn token(client: &Client, key: &str) -> i64 {
+    let acquired = client.acquire("a", key, json!({})).await;
+    acquired["fencing_token"].as_i64().unwrap_or_else(|| panic!("{acquired}"))
+}
+
+/// Acquires and releases a key so many times.
+async fn used(client: &Client, key: &str, times: i64) {
+    for n in 1..=times {
+        assert_eq!(token(client, key).await, n);
+        client.release("a", key, json!({})).await;
+    }
+}
+
+const FREED_LONG_AGO: &str = "update file_lock set freed_at = now() - interval '8 days' where key like 'old%' or key = 'held'";
+
 #[tokio::test]
-async fn the_counter_of_a_free_key_is_never_deleted() {
+async fn a_key_that_was_free_for_a_week_is_deleted_and_its_tokens_go_on() {
     let service = Service::start().await;
     let client = service.client();
-    client.acquire("a", "k", json!({})).await;
-    client.release("a", "k", json!({})).await;
-    retain(&service).await;
-    service.client_with(BOSS).post("/maintenance/run", json!({})).await;
-    assert_eq!(client.acquire("b", "k", json!({})).await["fencing_token"], 2);
+    used(&client, "old-1", 2).await;
+    used(&client, "old-2", 3).await;
+    used(&client, "young", 1).await;
+    used(&client, "held", 1).await;
+    assert_eq!(token(&client, "held").await, 2);
+    service.execute(FREED_LONG_AGO).await;
+    assert_eq!(retain(&service).await["rows_deleted"], 2);
+    let left = names(&service, "select key as name from file_lock order by 1").await;
+    assert_eq!(left, ["held", "young"]);
+    // No token of a key is given twice, and a proof by an earlier one does not hold.
+    for key in ["old-1", "old-2", "new"] {
+        assert_eq!(token(&client, key).await, 4, "{key}");
+    }
+    assert_eq!(token(&client, "young").await, 2, "a key with a row goes on counting there");
+    let stale = json!({ "locks": [{ "file_path": "old-2", "fencing_token": 3 }] });
+    let verified = client.post("/locks/verify", stale).await.json;
+    assert_eq!(verified["results"][0]["reason"], "stale_fencing_token", "{verified}");
+    assert_eq!(token(&service.client_with(TEAM), "old-2").await, 1, "each workspace has its own");
+    // A later deletion of lower tokens does not lower the beginning.
+    client.release("a", "young", json!({})).await;
+    service.execute("update file_lock set freed_at = now() - interval '8 days'").await;
+    assert_eq!(retain(&service).await["rows_deleted"], 1);
+    assert_eq!(token(&client, "young").await, 4);
+}
+
+#[tokio::test]
+async fn an_acquisition_that_meets_the_deletion_of_its_key_gets_a_higher_token() {
+    let service = Service::start().await;
+    let client = service.client();
+    used(&client, "old", 3).await;
+    service.execute(FREED_LONG_AGO).await;
+    let mut deletion = service.db.begin().await.expect("a transaction");
+    execute(&mut *deletion, "select delete_free_keys('default')").await;
+    let committed = async {
+        blocked(&service.db, 1).await;
+        deletion.commit().await.expect("a commit");
+    };
+    let (token, ()) = join(token(&client, "old"), committed).await;
+    assert_eq!(token, 4);
+}
+
+#[tokio::test]
+async fn a_quota_that_nobody_tries_any_more_is_forgotten() {
+    let service = Service::start().await;
+    service
+        .execute(
+            "insert into quota_reached (workspace, kind, agent_id, counted_at) values
+                ('default', 'tasks', 'old', now() - interval '25 hours'),
+                ('team', 'tasks', 'young', now() - interval '23 hours')",
+        )
+        .await;
+    assert_eq!(retain(&service).await["rows_deleted"], 1);
+    assert_eq!(names(&service, "select agent_id as name from quota_reached").await, ["young"]);
 }

@@ -164,6 +164,36 @@ async fn a_session_that_holds_more_than_a_batch_ends_with_its_last_part() {
 }
 
 #[tokio::test]
+async fn a_session_that_holds_more_than_a_batch_is_ended_by_one_request() {
+    for key in [None, Some("the-key")] {
+        let service = Service::start().await;
+        let client = service.client();
+        let session = json!({ "agent_id": "a", "agent_type": "t", "session_id": "s" });
+        client.post("/discovery/register", session.clone()).await;
+        for n in 0..7 {
+            client.acquire("a", &format!("k{n}"), json!({ "session_id": "s" })).await;
+            let task = json!({ "task_type": "t", "task_description": n.to_string() });
+            client.post("/work/submit", task).await;
+            client.post("/work/claim", session.clone()).await;
+        }
+        batches_of(&service, 3).await;
+        let rows = service.audit_rows().await;
+        let client = key.into_iter().fold(client, |it, key| it.header("idempotency-key", key));
+        let ended = ask(&client, "/discovery/deregister", &session).await;
+        let freed = (&ended["locks_released"], &ended["tasks_requeued"], &ended["success"]);
+        assert_eq!(freed, (&json!(7), &json!(7), &json!(true)), "{ended}");
+        assert_eq!(service.audit_rows().await, rows + 1, "one request is one row");
+        let left = "select (select count(*) from agent_session where ended_at is null)
+            + (select count(*) from file_lock where agent_id is not null)
+            + (select count(*) from work_task where status <> 'pending')
+            + (select count(*) from session_loss where not is_told)";
+        assert_eq!(service.scalar::<i64>(left).await, 0);
+        let again = ask(&service.client(), "/discovery/deregister", &session).await;
+        assert_eq!((&again["success"], &again["locks_released"]), (&json!(true), &json!(0)));
+    }
+}
+
+#[tokio::test]
 async fn a_batch_reads_what_it_changes_and_not_all_that_is_silent() {
     let service = Service::start().await;
     silent(&service, "default", 4000).await;

@@ -56,13 +56,65 @@ impl Operation for DeregisterSession {
         answer.took_effect
     }
 
-    async fn run(self, cx: Context<'_>) -> Result<EndedSession> {
-        let row = sqlx::query!(
+    async fn run(self, mut cx: Context<'_>) -> Result<EndedSession> {
+        let mut freed = Freed::default();
+        loop {
+            let batch = self.end_batch(&mut cx).await?;
+            freed.add(&batch);
+            if !batch.more {
+                return Ok(EndedSession {
+                    success: batch.is_known,
+                    session_id: batch.is_known.then_some(self.session_id),
+                    error: (!batch.is_known).then_some(SESSION_NOT_FOUND),
+                    locks_released: freed.locks,
+                    tasks_requeued: freed.tasks,
+                    ports_released: freed.ports,
+                    took_effect: batch.sessions > 0,
+                });
+            }
+        }
+    }
+}
+
+/// The result of the database function `deregister_session`.
+#[derive(Debug)]
+struct Batch {
+    is_known: bool,
+    sessions: i64,
+    locks_released: i64,
+    tasks_requeued: i64,
+    ports_released: i64,
+    /// Whether the session holds more.
+    more: bool,
+}
+
+/// What all batches have freed.
+#[derive(Debug, Default)]
+struct Freed {
+    locks: i64,
+    tasks: i64,
+    ports: i64,
+}
+
+impl Freed {
+    fn add(&mut self, batch: &Batch) {
+        self.locks += batch.locks_released;
+        self.tasks += batch.tasks_requeued;
+        self.ports += batch.ports_released;
+    }
+}
+
+impl DeregisterSession {
+    /// Releases a batch of what the session holds, in a transaction of its own unless the request has an
+    /// idempotency key, and ends the session once it holds nothing.
+    async fn end_batch(&self, cx: &mut Context<'_>) -> Result<Batch> {
+        let batch = sqlx::query_as!(
+            Batch,
             r#"
             select
                 is_known as "is_known!", sessions as "sessions!",
                 locks_released as "locks_released!", tasks_requeued as "tasks_requeued!",
-                ports_released as "ports_released!"
+                ports_released as "ports_released!", more as "more!"
             from deregister_session($1, row($2, $3, $4, $5, $6, $7)::request, $8)
             "#,
             cx.caller.workspace,
@@ -74,17 +126,9 @@ impl Operation for DeregisterSession {
             cx.config.session_timeout(),
             self.session_id,
         )
-        .fetch_one(cx.db)
+        .fetch_one(&mut *cx.db)
         .await?;
-        Ok(EndedSession {
-            success: row.is_known,
-            session_id: row.is_known.then_some(self.session_id),
-            error: (!row.is_known).then_some(SESSION_NOT_FOUND),
-            locks_released: row.locks_released,
-            tasks_requeued: row.tasks_requeued,
-            ports_released: row.ports_released,
-            took_effect: row.sessions > 0,
-        })
+        Ok(batch)
     }
 }
 

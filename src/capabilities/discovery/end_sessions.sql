@@ -55,7 +55,7 @@ $$;
 -- session had already lost is cleared but not counted. What it held is recorded as its loss, which its
 -- next call is told (`revive_session`).
 --
--- Releases at most `in_limit` rows; null means all. Where more can be left, the session does not end yet,
+-- Releases at most `in_limit` rows. Where more can be left, the session does not end yet,
 -- because a claim that still named it would then wait for its lease. Its next call, should one come
 -- before the next batch, is told what was released until then.
 create or replace function end_session(
@@ -79,7 +79,7 @@ begin
     tasks_requeued := claims.requeued;
     ports_released := ports.released;
     touched := locks.touched + claims.touched + ports.touched;
-    has_ended := coalesce(locks.touched + claims.touched < in_limit, true);
+    has_ended := locks.touched + claims.touched < in_limit;
     if not in_dry_run then
         update agent_session s set
             ended_at = case when has_ended then at end,
@@ -233,11 +233,16 @@ $$;
 
 -- Ends a session of the caller, and its MCP connections. An unknown session is refused. The answer tells
 -- what was freed, so only the session itself is told again, where it is used once more.
+--
+-- One call is one batch, as with `end_silent_sessions`: `more` says that the session holds more than this
+-- call has released. The caller then repeats it, and only the last call is recorded.
 create or replace function deregister_session(
     in_workspace text, cx request, in_session_id text,
     out is_known boolean, out sessions bigint, out locks_released bigint, out tasks_requeued bigint,
-    out ports_released bigint
+    out ports_released bigint, out more boolean
 ) language plpgsql as $$
+declare
+    at timestamptz := clock_timestamp();
 begin
     delete from mcp_connection c
     where c.workspace = in_workspace and c.agent_id = cx.agent_id and c.session_id = in_session_id;
@@ -249,13 +254,18 @@ begin
     where s.workspace = in_workspace and s.agent_id = cx.agent_id and s.session_id = in_session_id
         and s.ended_at is null
     for update;
+    more := false;
     if found then
-        select 1, e.locks_released, e.tasks_requeued, e.ports_released
-        into sessions, locks_released, tasks_requeued, ports_released
-        from end_session(in_workspace, cx.agent_id, in_session_id, null, false) e;
+        select 1, e.locks_released, e.tasks_requeued, e.ports_released, not e.has_ended
+        into sessions, locks_released, tasks_requeued, ports_released, more
+        from end_session(in_workspace, cx.agent_id, in_session_id, maintenance_batch(), false) e;
+        -- A batch marks its own losses only, and the last one those of earlier batches of the sweep too.
         update session_loss l set is_told = true
         where l.workspace = in_workspace and l.agent_id = cx.agent_id
-            and l.session_id = in_session_id;
+            and l.session_id = in_session_id and not l.is_told and (not more or l.lost_at >= at);
+    end if;
+    if more then
+        return;
     end if;
     perform record_audit(
         in_workspace, cx, 'deregister_agent',
@@ -288,16 +298,24 @@ end
 $$;
 
 -- Ends an MCP connection, whose id can then never be used again. The session that it was bound to stays
--- live.
-create or replace function end_mcp_connection(in_workspace text, in_agent_id text, in_connection_id text)
-returns void language plpgsql as $$
+-- live. Returns why a quota does not allow to store the end of a connection that is not known, or null.
+create or replace function end_mcp_connection(
+    in_workspace text, in_agent_id text, in_connection_id text, in_quota integer[]
+) returns text language plpgsql as $$
 #variable_conflict use_column
 declare
     at timestamptz := clock_timestamp();
+    -- Connections are counted whether or not their sessions are live.
+    refusal text := refuse_connection(in_workspace, in_agent_id, in_connection_id, in_quota,
+        unlimited_session_timeout());
 begin
+    if refusal is not null then
+        return refusal;
+    end if;
     insert into mcp_connection (workspace, agent_id, connection_id, session_id, has_ended)
     values (in_workspace, in_agent_id, in_connection_id, null, true)
     on conflict (workspace, agent_id, connection_id) do update set
         session_id = null, has_ended = true, bound_at = at;
+    return null;
 end
 $$;

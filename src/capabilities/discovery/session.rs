@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     access::{Door, IdentityMode},
-    config::Config,
+    config::{Config, Quota},
     operation::{Context, Meta, Operation, Tool, name_ports},
     values::{Result, Timestamp, limits::MAX_ID_BYTES},
 };
@@ -51,15 +51,15 @@ pub struct RegisterSession {
     pub adopt: bool,
 }
 
-/// A registered session.
+/// The outcome of a registration.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct RegisteredSession {
-    /// Always true.
+    /// Whether the session is registered.
     pub success: bool,
     /// Id of the session. Send it with every later call, except through the MCP connection that
-    /// registered the session.
-    pub session_id: String,
-    /// Always null.
+    /// registered the session. Null when refused.
+    pub session_id: Option<String>,
+    /// `quota_exceeded: <what you or the workspace have too much of>` when refused.
     pub error: Option<String>,
     /// What your other live sessions hold. Absent if nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -176,6 +176,10 @@ impl Operation for RegisterSession {
         })
     }
 
+    fn took_effect(answer: &RegisteredSession) -> bool {
+        answer.success
+    }
+
     async fn run(self, mut cx: Context<'_>) -> Result<RegisteredSession> {
         let session_id = match &cx.caller.session_id {
             Some(session_id) => session_id.clone(),
@@ -188,9 +192,10 @@ impl Operation for RegisterSession {
             r#"
             select
                 held_elsewhere as "held_elsewhere: Json<HeldRows>",
-                adopted as "adopted: Json<HeldRows>", lost
+                adopted as "adopted: Json<HeldRows>", lost, refusal
             from begin_session(
-                $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11, $12, $13, $14, $15
+                $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11, $12, $13, $14, $15,
+                $16, $17
             )
             "#,
             cx.caller.workspace,
@@ -208,18 +213,21 @@ impl Operation for RegisterSession {
             self.phase_archetype,
             cx.caller.connection_id,
             self.adopt,
+            &cx.config.quotas.of(Quota::Sessions),
+            &cx.config.quotas.of(Quota::McpConnections),
         )
-        .fetch_one(cx.db)
+        .fetch_one(&mut *cx.db)
         .await?;
+        cx.count_refusal(told.refusal.as_deref().unwrap_or_default());
         let named = |Json(held): Json<HeldRows>| held.into_held(cx.config);
         let lost = told.lost.map(|mut lost| {
             name_ports(cx.config, &mut lost);
             lost
         });
         Ok(RegisteredSession {
-            success: true,
-            session_id,
-            error: None,
+            success: told.refusal.is_none(),
+            session_id: told.refusal.is_none().then_some(session_id),
+            error: told.refusal,
             held_elsewhere: told.held_elsewhere.map(named),
             adopted: told.adopted.map(named),
             lost,

@@ -1,18 +1,29 @@
 -- Registration and heartbeat of sessions.
 
--- Registers a session, or updates its description. Claims made before the session was registered
--- depended on their lease alone; from now on they also expire with the session's timeout.
+-- Registers a session, or updates its description. Returns why a quota does not allow it, or null. Claims
+-- made before the session was registered depended on their lease alone; from now on they also expire with
+-- the session's timeout.
 create or replace function register_session(
     in_workspace text, cx request, in_session_id text, in_capabilities text[], in_current_task text,
-    in_delegated_from text, in_metadata jsonb, in_phase_archetype text, in_connection_id text
-) returns void language plpgsql as $$
+    in_delegated_from text, in_metadata jsonb, in_phase_archetype text, in_connection_id text,
+    in_quota integer[], in_quota_of_connections integer[]
+) returns text language plpgsql as $$
 #variable_conflict use_column
 declare
+    refusal text := refuse_registration(in_workspace, cx, in_session_id, in_connection_id, in_quota,
+        in_quota_of_connections);
     at timestamptz := clock_timestamp();
     claims_expire_at timestamptz := claim_expiry(null, cx.session_timeout, at);
     ended_at timestamptz;
     last_heartbeat_at timestamptz;
 begin
+    if refusal is not null then
+        perform record_audit(
+            in_workspace, cx, 'register_agent',
+            jsonb_build_object('session_id', in_session_id, 'capabilities', to_jsonb(in_capabilities)),
+            jsonb_build_object('reason', refusal), false);
+        return refusal;
+    end if;
     insert into agent_session as s (
         workspace, agent_id, session_id, agent_type, capabilities, current_task, delegated_from,
         metadata, phase_archetype
@@ -49,6 +60,50 @@ begin
         in_workspace, cx, 'register_agent',
         jsonb_build_object('session_id', in_session_id, 'capabilities', to_jsonb(in_capabilities)),
         '{}', true);
+    return null;
+end
+$$;
+
+-- Returns the quota that does not allow another session, or another MCP connection. Null where both are
+-- known already.
+create or replace function refuse_registration(
+    in_workspace text, cx request, in_session_id text, in_connection_id text, in_quota integer[],
+    in_quota_of_connections integer[]
+) returns text language plpgsql as $$
+declare
+    refusal text := refused_by_quota(
+        in_workspace, cx.agent_id, 'sessions', in_quota, cx.session_timeout);
+begin
+    if refusal is not null then
+        perform from agent_session s
+        where s.workspace = in_workspace and s.agent_id = cx.agent_id and s.session_id = in_session_id;
+        refusal := case when not found then refusal end;
+    end if;
+    if refusal is null and in_connection_id is not null then
+        refusal := refuse_connection(in_workspace, cx.agent_id, in_connection_id,
+            in_quota_of_connections, cx.session_timeout);
+    end if;
+    return refusal;
+end
+$$;
+
+-- Returns the quota that does not allow another MCP connection. Null if it does, or if the connection is
+-- known already.
+create or replace function refuse_connection(
+    in_workspace text, in_agent_id text, in_connection_id text, in_quota integer[],
+    session_timeout interval
+) returns text language plpgsql as $$
+declare
+    refusal text := refused_by_quota(
+        in_workspace, in_agent_id, 'mcp_connections', in_quota, session_timeout);
+begin
+    if refusal is null then
+        return null;
+    end if;
+    perform from mcp_connection c
+    where c.workspace = in_workspace and c.agent_id = in_agent_id
+        and c.connection_id = in_connection_id;
+    return case when not found then refusal end;
 end
 $$;
 
@@ -57,12 +112,13 @@ $$;
 -- what its other sessions have lost, once.
 --
 -- An adoption first locks the rows of all live sessions of the agent, and of its own, in the order of
--- their keys, which a clean-up skips then: none of them ends before the adoption does.
+-- their keys, which a clean-up skips then: none of them ends before the adoption does. Without effect where
+-- a quota does not allow the registration: `refusal` says so then.
 create or replace function begin_session(
     in_workspace text, cx request, in_session_id text, in_capabilities text[], in_current_task text,
     in_delegated_from text, in_metadata jsonb, in_phase_archetype text, in_connection_id text,
-    in_adopts boolean,
-    out held_elsewhere jsonb, out adopted jsonb, out lost jsonb
+    in_adopts boolean, in_quota integer[], in_quota_of_connections integer[],
+    out held_elsewhere jsonb, out adopted jsonb, out lost jsonb, out refusal text
 ) language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
@@ -75,9 +131,12 @@ begin
         order by s.session_id
         for update;
     end if;
-    perform register_session(
+    refusal := register_session(
         in_workspace, cx, in_session_id, in_capabilities, in_current_task, in_delegated_from,
-        in_metadata, in_phase_archetype, in_connection_id);
+        in_metadata, in_phase_archetype, in_connection_id, in_quota, in_quota_of_connections);
+    if refusal is not null then
+        return;
+    end if;
     if in_adopts then
         adopted := adopt_held_elsewhere(
             in_workspace, cx.agent_id, in_session_id, cx.session_timeout);

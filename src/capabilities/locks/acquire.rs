@@ -10,9 +10,11 @@ use uuid::Uuid;
 use super::reasons::INVALID_FILE_PATH;
 use crate::{
     access::{IdentityMode, TargetKind, policy},
-    config::Config,
+    config::{Config, Quota, QuotaLimits},
     database::Db,
-    operation::{Actor, Context, Meta, Operation, Poll, Tool, Transition, Waiter, column},
+    operation::{
+        Actor, Context, Meta, Operation, Poll, Tool, Transition, Waiter, column, is_quota_refusal,
+    },
     values::{Error, LockKey, Result, Timestamp},
 };
 
@@ -78,7 +80,8 @@ pub struct Acquired {
     /// When your lock expires; when refused, when the holder's lock expires.
     pub expires_at: Option<Timestamp>,
     /// Why the lock was refused: `locked_by_other`, `locked_by_other_session`, `invalid_file_path`,
-    /// `invalid_agent_id` or `ttl_out_of_range`.
+    /// `invalid_agent_id`, `ttl_out_of_range`, or `quota_exceeded: <what you or the workspace have too
+    /// much of>`.
     pub reason: Option<String>,
     /// When refused: the agent that holds the lock.
     #[schemars(extend("x-untrusted" = true))]
@@ -218,6 +221,7 @@ impl Operation for AcquireLock {
         let mut row = cx.transition(acquisition).await?;
         // A request that has left the queue has no place in it.
         row.position = row.position.filter(|_| !cx.has_given_up());
+        cx.count_refusal(&row.verdict);
         self.to_answer(row, denial, &cx.caller.agent_id)
     }
 }
@@ -242,6 +246,7 @@ impl AcquireLock {
             engine: cx.services.engine.name(),
             waiter: cx.waiter_id(),
             can_wait: cx.can_wait(),
+            quota: cx.config.quotas.of(Quota::Locks),
         }
     }
 
@@ -269,8 +274,9 @@ impl AcquireLock {
             "refreshed" => "refreshed",
             "over_limit" => return Err(Error::Forbidden(denial.unwrap_or_default())),
             INVALID_FILE_PATH | INVALID_AGENT_ID | TTL_OUT_OF_RANGE => {
-                return Ok(Acquired { reason: Some(row.verdict), ..Acquired::default() });
+                return Ok(refused(row.verdict));
             }
+            verdict if is_quota_refusal(verdict) => return Ok(refused(row.verdict)),
             _ => {
                 return Ok(Acquired {
                     same_agent: Some(is_own),
@@ -306,6 +312,11 @@ impl AcquireLock {
             ..Acquired::default()
         })
     }
+}
+
+/// Returns the answer to a request that no holder keeps from the lock.
+fn refused(reason: String) -> Acquired {
+    Acquired { reason: Some(reason), ..Acquired::default() }
 }
 
 /// Returns what an agent should consider that finds a lock held under its own id.
@@ -344,6 +355,7 @@ pub(crate) struct Acquisition {
     engine: &'static str,
     waiter: Option<Uuid>,
     can_wait: bool,
+    quota: QuotaLimits,
 }
 
 impl Transition for Acquisition {
@@ -359,7 +371,7 @@ impl Transition for Acquisition {
                 queue_position as position
             from acquire_lock(
                 $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, make_interval(mins => $11),
-                $12, $13, $14, $15, $16, $17
+                $12, $13, $14, $15, $16, $17, $18
             )
             "#,
             self.actor.workspace,
@@ -379,6 +391,7 @@ impl Transition for Acquisition {
             self.engine,
             self.waiter,
             self.can_wait,
+            &self.quota,
         )
         .fetch_one(db)
         .await?;
@@ -409,7 +422,7 @@ impl Transition for Acquisition {
                 r.workspace,
                 row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.session_timeout)::request,
                 r.key, r.is_file, r.reason, make_interval(mins => r.ttl_minutes), r.refusal,
-                r.file_limit, r.denial, r.engine, r.waiter_id, r.may_wait
+                r.file_limit, r.denial, r.engine, r.waiter_id, r.may_wait, $19
             ) a
             order by r.n
             "#,
@@ -431,6 +444,7 @@ impl Transition for Acquisition {
             &column(requests, |request| request.waiter) as _,
             &column(requests, |request| request.can_wait),
             &limited as _,
+            quota(requests),
         )
         .fetch_all(db)
         .await?;
@@ -444,6 +458,11 @@ impl Transition for Acquisition {
     fn lock_order(&self) -> String {
         format!("{}\n{}", self.actor.workspace, self.key)
     }
+}
+
+/// Returns the quota, which all requests of a process have in common.
+fn quota(requests: &[Arc<Acquisition>]) -> Option<&[i32]> {
+    requests.first().map(|request| &request.quota[..])
 }
 
 /// Extends the lifetimes of the waiters and returns those whose lock is free.

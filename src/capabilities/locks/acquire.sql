@@ -1,9 +1,9 @@
 -- Acquisition and refresh of locks, and the queues of requests that wait for a lock.
 
 -- Acquires the lock on a key, or refreshes it for its holder. Returns the verdict (`acquired`,
--- `refreshed`, `over_limit`, `locked_by_other`, `locked_by_other_session`, or `in_refusal`) and a lock:
--- the caller's, or the one that prevents the acquisition. The service does not show the token of
--- another holder's lock.
+-- `refreshed`, `over_limit`, `locked_by_other`, `locked_by_other_session`, `in_refusal`, or the reason of
+-- a quota) and a lock: the caller's, or the one that prevents the acquisition. The service does not show
+-- the token of another holder's lock.
 --
 -- `in_refusal` is a refusal that does not depend on the lock's state. `in_denial` is the reason of the
 -- denial when the agent holds `in_file_limit` other file locks. `in_waiter_id` identifies a request
@@ -12,11 +12,12 @@
 create or replace function acquire_lock(
     in_workspace text, cx request, in_key text, in_is_file boolean, in_reason text, in_ttl interval,
     in_refusal text, in_file_limit bigint, in_denial text, in_engine text, in_waiter_id uuid,
-    in_can_wait boolean
+    in_can_wait boolean, in_quota integer[]
 ) returns lock_verdict language plpgsql as $$
 declare
     answer lock_verdict;
     is_granted boolean := false;
+    is_waiting boolean := false;
 begin
     perform record_heartbeat(in_workspace, cx);
     if in_is_file and in_file_limit is not null
@@ -31,14 +32,17 @@ begin
     if in_refusal is not null then
         answer.verdict := in_refusal;
     else
-        answer := grant_lock(in_workspace, cx, in_key, in_is_file, in_reason, in_ttl, in_waiter_id);
+        answer := grant_lock(
+            in_workspace, cx, in_key, in_is_file, in_reason, in_ttl, in_waiter_id, in_quota);
         is_granted := answer.verdict in ('acquired', 'refreshed');
+        -- A caller that a quota refuses would wait for no holder.
+        is_waiting := in_can_wait and not is_granted and answer.agent_id is not null;
         if in_waiter_id is not null then
             answer.queue_position := update_queue_position(
-                in_workspace, cx, in_key, in_reason, in_waiter_id, in_can_wait and not is_granted);
+                in_workspace, cx, in_key, in_reason, in_waiter_id, is_waiting);
         end if;
     end if;
-    if is_granted or in_refusal is not null or not in_can_wait then
+    if not is_waiting then
         perform record_audit(
             in_workspace, cx, 'acquire_lock',
             jsonb_build_object('file_path', in_key, 'reason', in_reason),
@@ -57,26 +61,34 @@ $$;
 -- A held key is refused after a read without a row lock, so refused callers do not queue behind one
 -- another. Otherwise the row is written only if it is still as it was read (optimistic concurrency).
 -- When another call was faster, the check is repeated, and sees what that call committed: each
--- statement of a volatile function has its own snapshot.
+-- statement of a volatile function has its own snapshot. A key without a row begins above the tokens of
+-- the rows that retention has deleted (`delete_free_keys`), which can have been its own.
 create or replace function grant_lock(
     in_workspace text, cx request, in_key text, in_is_file boolean, in_reason text, in_ttl interval,
-    in_waiter_id uuid
+    in_waiter_id uuid, in_quota integer[]
 ) returns lock_verdict language plpgsql as $$
 declare
     checked lock_verdict;
     granted lock_verdict;
+    token_floor bigint;
     at timestamptz;
 begin
     while granted.verdict is null loop
         checked := check_lock_availability(in_workspace, cx, in_key, in_waiter_id);
+        if checked.verdict = 'free' then
+            granted.verdict := refused_by_quota(
+                in_workspace, cx.agent_id, 'locks', in_quota, cx.session_timeout);
+            exit when granted.verdict is not null;
+        end if;
         at := clock_timestamp();
         if checked.verdict = 'free' and checked.token is null then
+            select f.token into token_floor from lock_token_floor f where f.workspace = in_workspace;
             insert into file_lock as l (
                 workspace, key, token, is_file, agent_id, agent_type, session_id, reason, locked_at,
                 expires_at
             ) values (
-                in_workspace, in_key, 1, in_is_file, cx.agent_id, cx.agent_type, cx.session_id,
-                in_reason, at, at + in_ttl
+                in_workspace, in_key, coalesce(token_floor, 0) + 1, in_is_file, cx.agent_id,
+                cx.agent_type, cx.session_id, in_reason, at, at + in_ttl
             )
             on conflict (workspace, key) do nothing
             returning 'acquired', l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at,

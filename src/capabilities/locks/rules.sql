@@ -37,10 +37,12 @@ $$;
 create or replace function free_unchanged_lock(
     in_workspace text, in_key text, in_token bigint, in_locked_at timestamptz
 ) returns boolean language plpgsql as $$
+declare
+    at timestamptz := clock_timestamp();
 begin
     update file_lock l set
         agent_id = null, agent_type = null, session_id = null, reason = null, locked_at = null,
-        expires_at = null
+        expires_at = null, freed_at = at
     where l.workspace = in_workspace and l.key = in_key and l.token = in_token
         and l.agent_id is not null and (in_locked_at is null or l.locked_at = in_locked_at);
     return found;

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     access::IdentityMode,
+    config::{Quota, QuotaLimits},
     database::Db,
     operation::{Actor, Context, Meta, Operation, Tool, Transition, column},
     values::Result,
@@ -43,15 +44,18 @@ pub struct Remember {
     pub tags: Option<Vec<String>>,
 }
 
-/// The stored memory.
+/// The outcome of storing a memory.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Remembered {
-    /// Always true.
+    /// Whether the memory was stored.
     pub success: bool,
-    /// Id of the memory.
-    pub memory_id: String,
-    /// `created`, or `deduplicated` if it was merged into an earlier memory.
-    pub action: String,
+    /// Id of the memory. Null when refused.
+    pub memory_id: Option<String>,
+    /// `created`, or `deduplicated` if it was merged into an earlier memory. Null when refused.
+    pub action: Option<String>,
+    /// `quota_exceeded: <what you or the workspace have too much of>` when refused. Absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 impl Operation for Remember {
@@ -72,6 +76,10 @@ impl Operation for Remember {
         })
     }
 
+    fn took_effect(answer: &Remembered) -> bool {
+        answer.success
+    }
+
     async fn run(self, mut cx: Context<'_>) -> Result<Remembered> {
         let memory = NewMemory {
             actor: cx.actor(),
@@ -82,8 +90,11 @@ impl Operation for Remember {
             outcome: self.outcome,
             lessons: json!(self.lessons.unwrap_or_default()),
             tags: json!(self.tags.unwrap_or_default()),
+            quota: cx.config.quotas.of(Quota::Memories),
         };
-        cx.transition(memory).await
+        let remembered = cx.transition(memory).await?;
+        cx.count_refusal(remembered.reason.as_deref().unwrap_or_default());
+        Ok(remembered)
     }
 }
 
@@ -100,6 +111,7 @@ pub(crate) struct NewMemory {
     lessons: Value,
     /// A JSON array of texts, for the same reason.
     tags: Value,
+    quota: QuotaLimits,
 }
 
 impl Transition for NewMemory {
@@ -109,9 +121,9 @@ impl Transition for NewMemory {
         let row = sqlx::query_as!(
             Remembered,
             r#"
-            select true as "success!", memory_id::text as "memory_id!", action as "action!"
+            select refusal is null as "success!", memory_id::text, action, refusal as reason
             from remember(
-                $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11, $12, $13, $14
+                $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11, $12, $13, $14, $15
             )
             "#,
             self.actor.workspace,
@@ -128,6 +140,7 @@ impl Transition for NewMemory {
             self.outcome,
             self.lessons,
             self.tags,
+            &self.quota,
         )
         .fetch_one(db)
         .await?;
@@ -138,7 +151,8 @@ impl Transition for NewMemory {
         let rows = sqlx::query_as!(
             Remembered,
             r#"
-            select true as "success!", a.memory_id::text as "memory_id!", a.action as "action!"
+            select
+                a.refusal is null as "success!", a.memory_id::text, a.action, a.refusal as reason
             from begin_gathered_call('{}', '{}') as has_begun,
             unnest(
                 case when has_begun then $1::text[] end, $2::text[], $3::text[], $4::text[],
@@ -151,7 +165,7 @@ impl Transition for NewMemory {
             remember(
                 r.workspace,
                 row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.session_timeout)::request,
-                r.event_type, r.summary, r.digest, r.details, r.outcome, r.lessons, r.tags
+                r.event_type, r.summary, r.digest, r.details, r.outcome, r.lessons, r.tags, $15
             ) a
             order by r.n
             "#,
@@ -169,6 +183,7 @@ impl Transition for NewMemory {
             &column(requests, |request| request.outcome.as_deref()) as _,
             &column(requests, |request| request.lessons.clone()),
             &column(requests, |request| request.tags.clone()),
+            requests.first().map(|request| &request.quota[..]),
         )
         .fetch_all(db)
         .await?;

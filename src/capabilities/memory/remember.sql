@@ -2,11 +2,12 @@
 
 -- Stores a memory, or merges it into the memory that the agent stored with the same type and summary
 -- within the last hour. Of two calls at once, the second waits at the unique index for the first and
--- then merges.
+-- then merges. Without effect where a quota does not allow another memory: `refusal` says so then. A
+-- memory that can be merged is not another one.
 create or replace function remember(
     in_workspace text, cx request, in_event_type text, in_summary text, in_summary_digest bytea,
-    in_details jsonb, in_outcome text, in_lessons jsonb, in_tags jsonb,
-    out memory_id uuid, out action text
+    in_details jsonb, in_outcome text, in_lessons jsonb, in_tags jsonb, in_quota integer[],
+    out memory_id uuid, out action text, out refusal text
 ) language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -21,6 +22,21 @@ begin
     where m.workspace = in_workspace and m.agent_id = cx.agent_id and m.event_type = in_event_type
         and m.summary_digest = in_summary_digest and m.is_current
         and m.created_at <= statement_timestamp() - interval '1 hour';
+    refusal := refused_by_quota(
+        in_workspace, cx.agent_id, 'memories', in_quota, cx.session_timeout);
+    if refusal is not null then
+        perform from memory m
+        where m.workspace = in_workspace and m.agent_id = cx.agent_id and m.event_type = in_event_type
+            and m.summary_digest = in_summary_digest and m.is_current;
+        if not found then
+            perform record_audit(
+                in_workspace, cx, 'remember',
+                jsonb_build_object('event_type', in_event_type, 'tags', in_tags),
+                jsonb_build_object('reason', refusal), false);
+            return;
+        end if;
+        refusal := null;
+    end if;
     insert into memory as m (
         workspace, agent_id, session_id, event_type, summary, summary_digest, details, outcome,
         lessons, tags

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     access::IdentityMode,
-    operation::{Context, Meta, Operation, Transition as _},
+    operation::{Context, Meta, Operation, Transition as _, is_quota_refusal},
     values::{Error, Result},
 };
 
@@ -71,8 +71,8 @@ pub struct SubmittedTask {
     /// Whether an unfinished task with this `unique_key` existed already.
     pub deduplicated: bool,
     /// Why the task was refused: `destructive_operation_blocked: <names>`,
-    /// `unknown_dependency`, `not_replaceable`, `deadline_past`, or `batch_refused` if another task
-    /// was refused.
+    /// `quota_exceeded: <what you or the workspace have too much of>`, `unknown_dependency`,
+    /// `not_replaceable`, `deadline_past`, or `batch_refused` if another task was refused.
     pub reason: Option<String>,
 }
 
@@ -108,6 +108,9 @@ impl Operation for SubmitBatch {
         }
         let references: Vec<_> = self.tasks.iter().map(|member| member.reference.clone()).collect();
         let rows = submission::run_batch(&submissions, &references, cx.db).await?;
+        if let Some(row) = rows.iter().find(|row| is_quota_refusal(&row.verdict)) {
+            cx.count_refusal(&row.verdict);
+        }
         let is_stored = rows.iter().all(|row| row.is_stored);
         let results = rows.into_iter().zip(references).map(|(row, reference)| SubmittedTask {
             reference,

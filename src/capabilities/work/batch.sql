@@ -4,7 +4,7 @@
 -- on an earlier task of the batch by `ref:<name>`, where `in_references` has the names of the tasks.
 -- Returns a row for each task, in order.
 create or replace function submit_tasks(
-    in_workspace text, cx request, in_tasks task_submission[], in_references text[]
+    in_workspace text, cx request, in_tasks task_submission[], in_references text[], in_quota integer[]
 ) returns table (is_stored boolean, verdict text, task_id uuid, reason text) language plpgsql as $$
 declare
     verdicts text[] := array[]::text[];
@@ -19,7 +19,7 @@ begin
         for n in 1..cardinality(in_tasks) loop
             task := in_tasks[n];
             task.depends_on := resolve_references(task.depends_on, ids_by_reference);
-            stored := store_task(in_workspace, cx, task);
+            stored := store_task(in_workspace, cx, task, in_quota);
             verdicts := verdicts || stored.verdict;
             ids := ids || stored.task_id;
             is_accepted := is_accepted and stored.verdict in ('created', 'deduplicated');
@@ -32,7 +32,9 @@ begin
             raise exception 'batch_refused' using errcode = 'AC001';
         end if;
     exception when sqlstate 'AC001' then
-        null; -- The subtransaction has rolled back the stored tasks.
+        -- The subtransaction has rolled back the stored tasks, and that a quota is reached.
+        perform recount_quota(in_workspace, cx.agent_id, 'tasks', in_quota, cx.session_timeout)
+        from unnest(verdicts) as told (word) where is_quota_refusal(told.word) limit 1;
     end;
 
     for n in 1..cardinality(in_tasks) loop
@@ -48,10 +50,7 @@ begin
         if is_accepted or verdict = 'blocked' then
             perform record_submission(in_workspace, cx, task, verdict, task_id);
         else
-            perform record_audit(
-                in_workspace, cx, 'submit_task',
-                jsonb_build_object('task_type', task.task_type, 'priority', task.priority),
-                jsonb_build_object('reason', reason), false);
+            perform record_refused_submission(in_workspace, cx, task, reason);
         end if;
         return next;
     end loop;

@@ -5,6 +5,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
+    config::QuotaLimits,
     database::Db,
     operation::{Actor, Transition, column},
     values::{Result, Timestamp},
@@ -46,6 +47,7 @@ pub(crate) struct Submission {
     pub(super) refusal: Option<String>,
     pub(super) patterns: Value,
     pub(super) violations: Value,
+    pub(super) quota: QuotaLimits,
 }
 
 /// Runs a query over submissions. Its arguments are those of the first list, then the columns of
@@ -97,7 +99,7 @@ impl Transition for Submission {
             from submit_task($1, row($2, $3, $4, $5, $6, $7)::request, row(
                 $8, $9, $10::text::json, $11, $12, $13::text::json, $14, $15, $16, $17, $18, $19,
                 $20, $21, $22, $23, $24, $25, $26, $27, $28, $29
-            )::task_submission)
+            )::task_submission, $30)
             "#,
             self.actor.workspace,
             self.actor.request_id,
@@ -128,6 +130,7 @@ impl Transition for Submission {
             self.refusal,
             self.patterns,
             self.violations,
+            &self.quota,
         )
         .fetch_one(db)
         .await?;
@@ -163,7 +166,8 @@ impl Transition for Submission {
                     r.max_attempts, r.retry_on_failure, r.unique_key, r.replaces, r.authored_by,
                     r.change_id, r.guard_version, r.guard_trust, r.guard_findings, r.refusal,
                     r.patterns, r.violations
-                )::task_submission
+                )::task_submission,
+                $30
             ) a
             order by r.n
             "#,
@@ -177,7 +181,7 @@ impl Transition for Submission {
                 &column(requests, |request| request.actor.elapsed_ms()),
                 &column(requests, |request| request.actor.session_timeout.clone()),
             ],
-            [],
+            [quota(requests)],
         )
         .fetch_all(db)
         .await?;
@@ -191,6 +195,11 @@ impl Transition for Submission {
     fn lock_order(&self) -> String {
         format!("{}\n{}", self.actor.workspace, self.unique_key.as_deref().unwrap_or_default())
     }
+}
+
+/// Returns the quota, which all requests of a process have in common.
+fn quota(requests: &[Arc<Submission>]) -> Option<&[i32]> {
+    requests.first().map(|request| &request.quota[..])
 }
 
 /// The result of the database function `submit_tasks` for one task.
@@ -236,7 +245,7 @@ pub(super) async fn run_batch(
                 unique_key, replaces, authored_by, change_id, guard_version, guard_trust,
                 guard_findings, refusal, patterns, violations, n
             )
-        ), $30)
+        ), $30, $31)
         "#,
         requests,
         [
@@ -248,7 +257,7 @@ pub(super) async fn run_batch(
             actor.elapsed_ms(),
             actor.session_timeout,
         ],
-        [references as _],
+        [references as _, quota(requests)],
     )
     .fetch_all(db)
     .await?;

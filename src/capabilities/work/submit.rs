@@ -11,7 +11,8 @@ use crate::{
         filter::{non_blank, non_empty},
         guardrails,
     },
-    operation::{Context, Meta, Operation, Tool},
+    config::Quota,
+    operation::{Context, Meta, Operation, Tool, is_quota_refusal},
     values::{Error, Issue, Result, Timestamp, issue::value_error, nearest},
 };
 
@@ -95,7 +96,8 @@ pub struct Submitted {
     pub task_id: Option<Uuid>,
     /// `created`, or `deduplicated` if an unfinished task has this `unique_key`. Null when refused.
     pub action: Option<String>,
-    /// Why the task was refused: `destructive_operation_blocked: <names>`.
+    /// Why the task was refused: `destructive_operation_blocked: <names>`, or `quota_exceeded: <what you
+    /// or the workspace have too much of>`.
     pub reason: Option<String>,
 }
 
@@ -129,8 +131,14 @@ impl Operation for SubmitWork {
         let submission = self.submission(&mut cx).await?;
         let refusal = submission.refusal.clone();
         let row = cx.transition(submission).await?;
+        cx.count_refusal(&row.verdict);
         self.to_answer(row, refusal)
     }
+}
+
+/// Returns the answer to a task that is not stored.
+fn refused(reason: Option<String>) -> Submitted {
+    Submitted { success: false, task_id: None, action: None, reason }
 }
 
 /// The members of `agent_requirements`.
@@ -240,6 +248,7 @@ impl<Dependency: Clone + PartialEq + Serialize> NewTask<Dependency> {
             refusal: scan.refusal(trust),
             patterns: scan.pattern_names(trust),
             violations: scan.violations(trust),
+            quota: cx.config.quotas.of(Quota::Tasks),
         })
     }
 }
@@ -258,9 +267,8 @@ impl SubmitWork {
             "deadline_past" => {
                 Err(invalid("deadline", json!(self.deadline), "expected a time in the future"))
             }
-            "blocked" => {
-                Ok(Submitted { success: false, task_id: None, action: None, reason: refusal })
-            }
+            "blocked" => Ok(refused(refusal)),
+            verdict if is_quota_refusal(verdict) => Ok(refused(Some(row.verdict))),
             _ => Ok(Submitted {
                 success: true,
                 task_id: row.task_id,

@@ -1,19 +1,22 @@
 -- Submission of tasks.
 
 -- Stores a submitted task, unless it is refused. Returns the verdict: `created`, `deduplicated` (with
--- the id of the unfinished task that has this unique key), `blocked` by the guardrails, or an issue of
--- the input, which is not recorded: `unknown_dependency` (`dependency_number` says which, starting at
--- 1), `not_replaceable`, `deadline_past`.
-create or replace function submit_task(in_workspace text, cx request, task task_submission)
-returns submission_verdict language plpgsql as $$
+-- the id of the unfinished task that has this unique key), `blocked` by the guardrails, the reason of a
+-- quota, or an issue of the input, which is not recorded: `unknown_dependency` (`dependency_number` says
+-- which, starting at 1), `not_replaceable`, `deadline_past`.
+create or replace function submit_task(
+    in_workspace text, cx request, task task_submission, in_quota integer[]
+) returns submission_verdict language plpgsql as $$
 declare
     submitted submission_verdict;
 begin
     perform record_heartbeat(in_workspace, cx);
-    submitted := store_task(in_workspace, cx, task);
+    submitted := store_task(in_workspace, cx, task, in_quota);
     if submitted.verdict in ('created', 'deduplicated', 'blocked') then
         perform record_submission(
             in_workspace, cx, task, submitted.verdict, submitted.task_id);
+    elsif is_quota_refusal(submitted.verdict) then
+        perform record_refused_submission(in_workspace, cx, task, submitted.verdict);
     end if;
     return submitted;
 end
@@ -42,12 +45,25 @@ begin
 end
 $$;
 
+-- Records a submission that was refused for a reason that is not in its text.
+create or replace function record_refused_submission(
+    in_workspace text, cx request, task task_submission, in_reason text
+) returns void language plpgsql as $$
+begin
+    perform record_audit(
+        in_workspace, cx, 'submit_task',
+        jsonb_build_object('task_type', task.task_type, 'priority', task.priority),
+        jsonb_build_object('reason', in_reason), false);
+end
+$$;
+
 -- Checks a submitted task and stores it. The rows of its dependencies stay locked from the count of the
 -- open ones until the end of the transaction, so that no completion is missed. They are locked in
 -- the order of their ids, which prevents deadlocks. When another call stores a task with the same
 -- unique key meanwhile, the loop finds that task.
-create or replace function store_task(in_workspace text, cx request, task task_submission)
-returns submission_verdict language plpgsql as $$
+create or replace function store_task(
+    in_workspace text, cx request, task task_submission, in_quota integer[]
+) returns submission_verdict language plpgsql as $$
 declare
     at timestamptz := clock_timestamp();
     dependencies uuid[] := to_uuid_array(task.depends_on);
@@ -62,6 +78,9 @@ begin
                 return stored;
             end if;
         end if;
+        stored.verdict := refused_by_quota(
+            in_workspace, cx.agent_id, 'tasks', in_quota, cx.session_timeout);
+        exit when stored.verdict is not null;
         if dependencies <> '{}' then
             open_count := count_open_dependencies(in_workspace, dependencies);
         end if;

@@ -30,6 +30,10 @@ pub(super) fn all() -> Value {
             "TooSlow": failure("The body did not arrive within 10 s.", "Failure"),
             "TooLarge": failure("The body is larger than 1 MiB.", "Failure"),
             "Invalid": failure("The input is not valid. `detail` lists every issue.", "Invalid"),
+            "QuotaExceeded": failure(
+                "A quota allows no other idempotency key. `detail` names it.",
+                "Failure",
+            ),
             "Fault": failure("A fault of the service.", "Failure"),
             "Unavailable": unavailable(),
         },

@@ -70,6 +70,7 @@ fn delete() -> Value {
         "responses": {
             "204": { "description": "The connection has ended.", "headers": response_headers() },
             "400": failure("The request does not name an MCP connection.", "Failure"),
+            "429": failure("A quota allows no other MCP connection. `detail` names it.", "Failure"),
         },
     })
 }

@@ -19,7 +19,7 @@ const EVERY_WORKSPACE: [(&str, &str); 6] = [
 
 /// Functions that write the audit row of a transition which has recorded the heartbeat. A function that calls
 /// one of them writes an audit row too.
-const INNER: [&str; 2] = ["record_submission", "grant_claim"];
+const INNER: [&str; 3] = ["record_submission", "record_refused_submission", "grant_claim"];
 
 /// Functions that write an audit row and do not begin with the heartbeat, each with its reason. The functions
 /// of `INNER` need no entry.

@@ -109,7 +109,11 @@ const RULES: [Rule; 7] = [
             sql.windows(3).any(|it| it == ["agent_id", "=", "null"])
                 || sql.windows(3).any(|it| it == ["delete", "from", "file_lock"])
         },
-        owners: &["free_unchanged_lock"],
+        owners: &[
+            "free_unchanged_lock",
+            // Deletes keys that are free.
+            "delete_free_keys",
+        ],
         repeats: &["update file_lock l set agent_id = null", "delete from file_lock where true"],
         resembles: "update file_lock set reason = null where agent_id is null",
     },

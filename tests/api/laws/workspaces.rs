@@ -63,6 +63,9 @@ const MORE_ROWS: &str = "
     values ('own', gen_random_uuid(), 'claude-1', 'c-1', '7', now(), now() + interval '1 minute');
     insert into lock_waiter (workspace, id, key, agent_id, agent_type, session_id, alive_until)
     values ('own', gen_random_uuid(), 'src/main.rs', 'claude-2', 't', 's-2', now() + interval '1 hour');
+    insert into lock_token_floor (workspace, token) values ('own', 3);
+    insert into quota_reached (workspace, kind, agent_id, counted_at)
+    values ('own', 'tasks', 'claude-9', now());
     insert into memory_words (workspace, id, words)
         select workspace, id, 'one pool' from memory where workspace = 'own';
     insert into memory_without_words (workspace, id)

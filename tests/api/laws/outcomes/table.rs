@@ -44,6 +44,13 @@ fn deregister() -> Step {
     post(Free, "/discovery/deregister", json!({ "agent_id": "a", "session_id": "s" }))
 }
 
+/// Every quota of the workspace is reached, as a count has found that is believed for ever.
+const REACHED: Step = Step::Sql(
+    "insert into quota_reached (workspace, kind, agent_id, counted_at)
+     select '$w', kind, '', 'infinity'
+     from unnest('{locks,sessions,tasks,memories,handoffs}'::text[]) kind",
+);
+
 const SILENT: Step = Step::Sql(
     "update agent_session set last_heartbeat_at = now() - interval '1 day'
      where workspace = '$w'",
@@ -65,6 +72,7 @@ fn sessions() -> Vec<Outcome> {
             register(),
         )
         .shown_as("\"s\""),
+        Outcome::new("register_session", "quota_exceeded", Refusal, &[REACHED], register()),
         Outcome::new("deregister_session", "ended", Success, &holding[..5], deregister())
             .shown_as("\"locks_released\":1"),
         Outcome::new("deregister_session", "session_not_found", Refusal, &[], deregister()),
@@ -125,6 +133,8 @@ fn locks() -> Vec<Outcome> {
             &[WAITER],
             acquire_with("a", json!({ "session_id": "other" })),
         ),
+        outcome("quota_exceeded", Refusal, &[REACHED], json!({})),
+        outcome("quota_exceeded", Refusal, &[REACHED], json!({ "wait_seconds": 1 })),
         outcome("invalid_file_path", Refusal, &[], json!({ "file_path": " " })),
         outcome("invalid_agent_id", Refusal, &[], json!({ "agent_id": " " })),
         outcome("ttl_out_of_range", Refusal, &[], json!({ "ttl_minutes": 481 })),
@@ -196,6 +206,7 @@ fn submissions() -> Vec<Outcome> {
         outcome("deduplicated", Success, &[submit_with(keyed.clone())], keyed),
         outcome("blocked", Refusal, &[], json!({ "task_description": "rm -rf /" }))
             .shown_as("destructive_operation_blocked"),
+        outcome("quota_exceeded", Refusal, &[REACHED], json!({})),
         outcome("unknown_dependency", Nothing, &[], json!({ "depends_on": [UNKNOWN] }))
             .shown_as("expected the id of a task"),
         outcome("not_replaceable", Nothing, &[submit()], json!({ "replaces": "$task" }))
@@ -234,6 +245,14 @@ fn batches() -> Vec<Outcome> {
             Refusal,
             &[],
             submit_all([task("d"), task("rm -rf /")]),
+        )
+        .of_parts(&[("submit_task", false), ("submit_task", false)]),
+        Outcome::new(
+            "submit_work_batch",
+            "quota_exceeded",
+            Refusal,
+            &[REACHED],
+            submit_all([task("d"), task("e")]),
         )
         .of_parts(&[("submit_task", false), ("submit_task", false)]),
         // The order is that of the ids, so the unknown task comes first.
@@ -394,6 +413,7 @@ fn others() -> Vec<Outcome> {
         Outcome::new("remember", "created", Success, &[], remember()),
         Outcome::new("remember", "created", Success, &[remember(), old], remember()),
         Outcome::new("remember", "deduplicated", Success, &[remember()], remember()),
+        Outcome::new("remember", "quota_exceeded", Refusal, &[REACHED], remember()),
         Outcome::new("check_guardrails", "safe", Success, &[], check("git status")),
         Outcome::new(
             "check_guardrails",
@@ -405,6 +425,7 @@ fn others() -> Vec<Outcome> {
         Outcome::new("write_handoff", "written", Success, &[], write("done"))
             .shown_as("handoff_id"),
         Outcome::new("write_handoff", "summary_required", Refusal, &[], write(" ")),
+        Outcome::new("write_handoff", "quota_exceeded", Refusal, &[REACHED], write("done")),
         Outcome::new("read_handoff", "all", Success, &[write("done")], read(json!({})))
             .shown_as("\"count\":1"),
         Outcome::new(
