@@ -118,7 +118,10 @@ impl Pool {
     }
 
     /// Acquires a connection for a consumer. Opens one if none is idle and the limit is not reached.
-    pub(crate) async fn acquire(&self, consumer: &Consumer) -> Result<PooledConnection, sqlx::Error> {
+    pub(crate) async fn acquire(
+        &self,
+        consumer: &Consumer,
+    ) -> Result<PooledConnection, sqlx::Error> {
         let acquired = tokio::time::timeout(ACQUIRE_TIMEOUT, async {
             let permit = self.permits.acquire(consumer).await.ok_or(sqlx::Error::PoolClosed)?;
             let mut permit = Some(permit);

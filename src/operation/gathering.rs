@@ -190,7 +190,7 @@ fn take_in_turns<E>(queue: &mut VecDeque<E>, workspace: impl Fn(&E) -> &str) -> 
     queue.drain(..queue.len().min(MAX_GATHERED)).collect()
 }
 
-/// Returns for whom the connection of a gathered call is used.
+/// Returns for whom the connection of a gathered call is used: `docs/decisions/0022-shares-of-the-pool.md`.
 fn consumer<T: Transition>(requests: &[Arc<T>]) -> Consumer {
     let first = requests.first().map_or("", |request| request.workspace());
     match requests.iter().all(|request| request.workspace() == first) {
@@ -227,5 +227,30 @@ async fn call<T: Transition>(database: &Arc<Database>, entries: Vec<Entry<T>>) {
                 );
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workspace_with_many_requests_leaves_room_for_the_others() {
+        let mut queue: VecDeque<_> = (0..200).map(|n| ("a", n)).collect();
+        queue.extend([("b", 0), ("b", 1), ("c", 0)]);
+        let taken = take_in_turns(&mut queue, |(workspace, _)| workspace);
+        let of = |name| taken.iter().filter(|(it, _)| *it == name).map(|(_, n)| *n).collect();
+        let (a, b, c): (Vec<_>, Vec<_>, Vec<_>) = (of("a"), of("b"), of("c"));
+        assert_eq!((a, b, c), ((0..61).collect(), vec![0, 1], vec![0]));
+        let left: Vec<_> = queue.into();
+        assert_eq!(left, (61..200).map(|n| ("a", n)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn few_requests_stay_in_the_order_of_arrival() {
+        let mut queue: VecDeque<_> = [("b", 0), ("b", 1), ("a", 0)].into();
+        let taken = take_in_turns(&mut queue, |(workspace, _)| workspace);
+        assert_eq!(taken, [("b", 0), ("b", 1), ("a", 0)]);
+        assert!(queue.is_empty());
     }
 }

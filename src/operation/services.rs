@@ -4,11 +4,7 @@ use std::{any::Any, sync::Arc};
 use http::Extensions;
 
 use super::{
-    heartbeat::Heartbeats,
-    limits::Party,
-    metrics::Metrics,
-    waiting::Waiters,
-    without_key::InWork,
+    heartbeat::Heartbeats, limits::Party, metrics::Metrics, waiting::Waiters, without_key::InWork,
 };
 use crate::{
     access::{

@@ -82,9 +82,7 @@ impl Error {
             Self::Cancelled => CLIENT_CLOSED_REQUEST,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Busy | Self::TooLong(_) | Self::Unavailable(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Busy | Self::TooLong(_) | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -260,7 +258,9 @@ mod tests {
 
     #[test]
     fn an_unreachable_database_is_unavailable_and_a_wrong_statement_is_internal() {
-        for code in ["57P01", "57014", "08006", "25P03", "53300", "28P01", "40P01", "25006", "3D000"] {
+        for code in
+            ["57P01", "57014", "08006", "25P03", "53300", "28P01", "40P01", "25006", "3D000"]
+        {
             assert!(means_unavailable(code), "{code}");
         }
         for code in ["23505", "42P01", "22P02", "23514", ""] {
