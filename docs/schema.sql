@@ -4587,7 +4587,8 @@ declare
 begin
     execute target || 'statement_timeout = ''10s''';
     execute target || 'lock_timeout = ''5s''';
-    execute target || 'idle_in_transaction_session_timeout = ''30s''';
+    execute target || 'idle_in_transaction_session_timeout = ''3s''';
+    execute target || 'client_connection_check_interval = ''1s''';
 end
 $$;
 
