@@ -1486,6 +1486,8 @@ $$;
 CREATE FUNCTION public.deregister_session(in_workspace text, cx public.request, in_session_id text, OUT is_known boolean, OUT sessions bigint, OUT locks_released bigint, OUT tasks_requeued bigint, OUT ports_released bigint, OUT more boolean) RETURNS record
     LANGUAGE plpgsql
     AS $$
+declare
+    at timestamptz := clock_timestamp();
 begin
     delete from mcp_connection c
     where c.workspace = in_workspace and c.agent_id = cx.agent_id and c.session_id = in_session_id;
@@ -1502,12 +1504,13 @@ begin
         select 1, e.locks_released, e.tasks_requeued, e.ports_released, not e.has_ended
         into sessions, locks_released, tasks_requeued, ports_released, more
         from end_session(in_workspace, cx.agent_id, in_session_id, maintenance_batch(), false) e;
-        if more then
-            return;
-        end if;
+        -- A batch marks its own losses only, and the last one those of earlier batches of the sweep too.
         update session_loss l set is_told = true
         where l.workspace = in_workspace and l.agent_id = cx.agent_id
-            and l.session_id = in_session_id;
+            and l.session_id = in_session_id and not l.is_told and (not more or l.lost_at >= at);
+    end if;
+    if more then
+        return;
     end if;
     perform record_audit(
         in_workspace, cx, 'deregister_agent',
@@ -4880,7 +4883,7 @@ begin
     exception when sqlstate 'AC001' then
         -- The subtransaction has rolled back the stored tasks, and that a quota is reached.
         perform recount_quota(in_workspace, cx.agent_id, 'tasks', in_quota, cx.session_timeout)
-        from unnest(verdicts) verdict where is_quota_refusal(verdict) limit 1;
+        from unnest(verdicts) as told (word) where is_quota_refusal(told.word) limit 1;
     end;
 
     for n in 1..cardinality(in_tasks) loop

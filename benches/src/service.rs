@@ -12,6 +12,14 @@ use crate::{Result, load};
 /// The API key of the requests.
 pub(crate) const KEY: &str = "bench-key-of-one-run";
 
+/// Quotas that no measurement reaches.
+fn quotas() -> impl Iterator<Item = (String, &'static str)> {
+    let kinds = ["LOCKS", "SESSIONS", "TASKS", "MEMORIES", "HANDOFFS"];
+    kinds.into_iter().flat_map(|kind| {
+        ["AGENT", "WORKSPACE"].map(|per| (format!("QUOTA_{kind}_PER_{per}"), "100000000"))
+    })
+}
+
 /// A running service.
 #[derive(Debug)]
 pub(crate) struct Service {
@@ -45,6 +53,7 @@ impl Service {
             .env("API_HOST", "127.0.0.1")
             .env("API_PORT", port.to_string())
             .env("COORDINATION_API_KEYS", KEY)
+            .envs(quotas())
             .env("RUST_LOG", "warn")
             .envs(variables.iter().copied())
             .stdout(Stdio::null())

@@ -3,11 +3,10 @@
 -- Counting at each call would cost more than the call. A quota of n is counted by one call in n/64, so that
 -- the counts read about 64 rows per call on average, whatever the quota. Once a count has found it reached,
 -- `quota_reached` says so, and every call is refused until another count finds less. A quota of up to 64
--- is counted by every call.
+-- is counted by every call: docs/decisions/0023-quotas.md.
 
--- Returns why a caller cannot have one more of a kind, or null if it can. `in_limits` has the quota per
--- agent and that per workspace; 0 is no quota. Null where the caller has none. A call that waits for no
--- other sees what earlier calls have stored; calls at the same time do not see each other.
+-- Returns why an agent cannot have one more of a kind, or null if it can. `in_limits` has the quota per
+-- agent and that per workspace; 0 is no quota, and null is none of them.
 create or replace function refused_by_quota(
     in_workspace text, in_agent_id text, in_kind text, in_limits integer[], session_timeout interval
 ) returns text language plpgsql as $$

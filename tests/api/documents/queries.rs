@@ -30,8 +30,10 @@ const DEAD_ROWS: &str = "n_dead_tup";
 const MIGRATIONS: &str = "from _sqlx_migrations";
 const RIGHTS: &str = "from service_tables()";
 const RETENTION: &str = "from audit_retention";
+const QUOTAS: &str = "from quota_reached";
+const OVER_QUOTA: &str = "'quota_exceeded: %'";
 
-const ALL: [&str; 18] = [
+const ALL: [&str; 20] = [
     LOCKS,
     REFUSED,
     QUEUE,
@@ -50,6 +52,8 @@ const ALL: [&str; 18] = [
     MIGRATIONS,
     RIGHTS,
     RETENTION,
+    QUOTAS,
+    OVER_QUOTA,
 ];
 
 /// The one query that contains these words.
@@ -455,4 +459,21 @@ async fn the_queries_for_rights_find_roles_and_retention() {
     let found = columns(&service.rows(query(RIGHTS)).await, &["role", "tables", "rights"]);
     assert!(found.contains(&vec![json!("PUBLIC"), json!(1), json!("INSERT")]), "{found:?}");
     assert_eq!(service.rows(query(RETENTION)).await, [json!({ "days": 90 })]);
+}
+
+#[tokio::test]
+async fn the_queries_for_quotas_find_who_has_reached_one_and_how_often_each_was_refused() {
+    let service = Service::with(&[("QUOTA_LOCKS_PER_AGENT", "1")]).await;
+    let client = service.client();
+    client.acquire("a", "k", json!({})).await;
+    let refused = client.acquire("a", "l", json!({})).await;
+    client.acquire("a", "m", json!({})).await;
+    client.acquire("b", "k", json!({})).await;
+    let reached = service.rows(query(QUOTAS)).await;
+    let reached = columns(&reached, &["workspace", "kind", "agent_id"]);
+    assert_eq!(reached, [[json!("default"), json!("locks"), json!("a")]]);
+    let found = service.rows(query(OVER_QUOTA)).await;
+    let found = columns(&found, &["workspace", "agent_id", "operation", "reason", "count"]);
+    let reason = refused["reason"].clone();
+    assert_eq!(found, [[json!("default"), json!("a"), json!("acquire_lock"), reason, json!(2)]]);
 }
