@@ -152,7 +152,7 @@ async fn a_cursor_continues_a_list_over_http() {
     let refused = client.post("/handoffs/read", json!({ "cursor": "x" })).await;
     assert_eq!(refused.json["detail"][0]["loc"], json!(["body", "cursor"]));
     let call = json!({ "name": "list_work", "arguments": { "cursor": "x" } });
-    let refused = service.mcp().send("tools/call", call).await.json;
+    let refused = Mcp::new(service.client()).send("tools/call", call).await.json;
     let told = &refused["result"]["structuredContent"]["detail"][0]["loc"];
     assert_eq!(*told, json!(["arguments", "cursor"]), "{refused}");
 }
