@@ -21,7 +21,7 @@ use rmcp::{
         StreamableHttpServerConfig, StreamableHttpService, session::never::NeverSessionManager,
     },
 };
-use serde_json::{Value, json};
+use serde_json::{json, value::RawValue};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::{Instrument as _, Span};
 
@@ -157,7 +157,11 @@ impl Endpoint {
         // Absent, it is that of JSON, as for every other route.
         let json = const { HeaderValue::from_static("application/json") };
         parts.headers.entry(header::CONTENT_TYPE).or_insert(json);
-        let Incoming { messages, is_batch } = match message::parse(&parts.headers, body) {
+        let is_free_form = |tool: &str, argument: &str| {
+            let tool = tools.iter().find(|offered| offered.name() == tool);
+            tool.is_some_and(|tool| tool.is_free_form(argument))
+        };
+        let Incoming { messages, is_batch } = match message::parse(&parts.headers, body, &is_free_form) {
             Ok(incoming) => incoming,
             Err(refusal) => return Ok(Answers::single(refusal.respond())),
         };
@@ -297,16 +301,21 @@ async fn failure_as_json(response: Response) -> Response {
 
 /// Combines the answers to a batch into one response. Notifications have no answer.
 async fn combined(responses: impl Iterator<Item = Response>) -> Response {
-    let mut bodies: Vec<Value> = Vec::new();
+    let mut list = String::new();
     for response in responses {
         let body =
             response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-        bodies.extend(serde_json::from_slice::<Value>(&body));
+        // A notification has no answer.
+        if let Ok(body) = serde_json::from_slice::<&RawValue>(&body) {
+            list.push(if list.is_empty() { '[' } else { ',' });
+            list.push_str(body.get());
+        }
     }
-    match bodies.is_empty() {
-        true => StatusCode::ACCEPTED.into_response(),
-        false => Json(bodies).into_response(),
+    if list.is_empty() {
+        return StatusCode::ACCEPTED.into_response();
     }
+    list.push(']');
+    ([(header::CONTENT_TYPE, "application/json")], list).into_response()
 }
 
 /// Ends an MCP connection. Idempotent: a connection that has ended stays so.

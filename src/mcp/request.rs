@@ -19,7 +19,9 @@ use crate::{
     http::panic_text,
     operation::{
         Call, Cancelled, ClientCall, Operations, Registered, Reply, RequestInfo, Services, cancel,
-        fingerprint, input::check, record_status,
+        fingerprint,
+        input::{canonical_input, check, keep_free_form_as_text},
+        record_status,
     },
     values::{Error, Result, limits::MAX_ID_BYTES},
 };
@@ -149,6 +151,7 @@ impl McpRequest {
                 (input, issues)
             }
         };
+        keep_free_form_as_text(&operation.input, &mut input);
         let mut issues = check(&operation.input, &mut input, |_| ARGUMENTS);
         // One issue for each value: what could not be read was checked as it was sent.
         issues.retain(|issue| unread.iter().all(|other| other.loc != issue.loc));
@@ -158,7 +161,9 @@ impl McpRequest {
         }
         let method_and_path = format!("POST {} {}", self.path, operation.meta.id);
         let has_key = claims.idempotency_key.is_some();
-        let fingerprint = has_key.then(|| fingerprint(&method_and_path, &input));
+        let fingerprint = has_key.then(|| {
+            fingerprint(&method_and_path, &canonical_input(&operation.input, &input))
+        });
         let seconds = input["wait_seconds"].as_i64().unwrap_or_default();
         let time_to_wait = self.services.config.longest_wait(seconds);
         let client_call = (!time_to_wait.is_zero()).then(|| {

@@ -4,7 +4,7 @@
 -- depended on their lease alone; from now on they also expire with the session's timeout.
 create or replace function register_session(
     in_workspace text, cx request, in_session_id text, in_capabilities text[], in_current_task text,
-    in_delegated_from text, in_metadata jsonb, in_phase_archetype text, in_connection_id text
+    in_delegated_from text, in_metadata json, in_phase_archetype text, in_connection_id text
 ) returns void language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -60,7 +60,7 @@ $$;
 -- their keys, which a clean-up skips then: none of them ends before the adoption does.
 create or replace function begin_session(
     in_workspace text, cx request, in_session_id text, in_capabilities text[], in_current_task text,
-    in_delegated_from text, in_metadata jsonb, in_phase_archetype text, in_connection_id text,
+    in_delegated_from text, in_metadata json, in_phase_archetype text, in_connection_id text,
     in_adopts boolean,
     out held_elsewhere jsonb, out adopted jsonb, out lost jsonb
 ) language plpgsql as $$
