@@ -27,7 +27,7 @@ pub use home::Home;
 pub use logging::TraceSettings;
 pub use reader::ConfigError;
 pub use reference::configuration_table;
-pub(crate) use settings::WaitLimits;
+pub(crate) use settings::{ByteLimits, WaitLimits};
 
 pub use settings::Config;
 pub use timings::Timings;

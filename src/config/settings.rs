@@ -47,6 +47,7 @@ pub struct Config {
     /// The longest time that a request waits for a lock or a task.
     pub(crate) wait_max: Duration,
     pub(crate) wait_limits: WaitLimits,
+    pub(crate) byte_limits: ByteLimits,
     /// Address to listen on. `None` is every address, IPv6 and IPv4.
     pub host: Option<IpAddr>,
     /// Port to listen on.
@@ -69,6 +70,13 @@ pub struct Config {
     pub traces: TraceSettings,
     /// What the environment says without effect, for the log.
     pub warnings: Vec<String>,
+}
+
+/// How many bytes of bodies and answers a process holds at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ByteLimits {
+    pub(crate) total: usize,
+    pub(crate) per_key: usize,
 }
 
 /// How many requests can wait at once.
@@ -139,6 +147,10 @@ impl Config {
             sleep_friendly,
             max_connections,
             wait_limits,
+            byte_limits: ByteLimits {
+                total: from.int("API_MAX_BYTES_IN_FLIGHT"),
+                per_key: from.int("API_MAX_BYTES_IN_FLIGHT_PER_KEY"),
+            },
             wait_max: if is_server { wait_max } else { wait_max.min(LAMBDA_WAIT_MAX) },
             host,
             port: from.port(),

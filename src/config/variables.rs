@@ -139,6 +139,18 @@ pub(super) const VARIABLES: &[Variable] = &[
         "1000",
         "Maximum number of HTTP connections served at once. For a further one, the connection is closed that has been idle, slow or not reading for longest; while the service works on a request of each, further ones wait in the queue of the operating system. Each connection needs a file descriptor, and a waiting request keeps its connection. At most half of this number of requests wait, and as many without a key are in work.",
     ),
+    int(
+        "API_MAX_BYTES_IN_FLIGHT",
+        (4_194_304, 68_719_476_736),
+        "33554432",
+        "Maximum number of bytes of request bodies and answers that a process holds at once, where one has more than 16 KiB. Further requests are answered with 429. A request takes up to six times the bytes of its body while it is in work.",
+    ),
+    int(
+        "API_MAX_BYTES_IN_FLIGHT_PER_KEY",
+        (4_194_304, 68_719_476_736),
+        "16777216",
+        "Maximum number of these bytes for the requests of one API key, and for those without a key together.",
+    ),
     bool(
         "API_GATHER",
         "true",

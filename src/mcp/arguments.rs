@@ -247,8 +247,7 @@ pub(super) fn known_words(schema: &Value) -> Option<Vec<&str>> {
 /// be parsed.
 fn is_kept_text(schema: &Value, value: &Value) -> bool {
     let bracket = if kind(schema) == "array" { '[' } else { '{' };
-    let is_text =
-        |text: &str| text.starts_with(bracket) && is_json(text) && is_kept_as_text(text);
+    let is_text = |text: &str| text.starts_with(bracket) && is_json(text) && is_kept_as_text(text);
     ["array", "object"].contains(&kind(schema))
         && is_free_form(schema)
         && value.as_str().is_some_and(is_text)

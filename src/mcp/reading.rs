@@ -1,16 +1,12 @@
 //! Reads messages so that they take little more memory than their text, whatever is in them: the library
 //! parses each message several times, and keeps parts of it while a call waits.
-use std::{cell::Cell, fmt};
+use std::cell::Cell;
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
-};
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::{Map, Value};
 
 use crate::{
     operation::input::{bounded_value, is_json},
-    values::limits::MAX_BODY_BYTES,
+    values::{limits::MAX_BODY_BYTES, raw_json::members_of},
 };
 
 /// A free-form argument of at least this many bytes is passed on as text.
@@ -151,37 +147,6 @@ fn method_of(text: &str) -> serde_json::Result<Value> {
     let members = members_of(text)?;
     let method = members.into_iter().rev().find(|(name, _)| name == "method");
     method.map_or(Ok(Value::Null), |(_, raw)| serde_json::from_str(raw.get()))
-}
-
-fn members_of(text: &str) -> serde_json::Result<Vec<(String, &RawValue)>> {
-    serde_json::from_str(text).map(|RawMembers(members)| members)
-}
-
-/// The members of an object, as text.
-struct RawMembers<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for RawMembers<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(RawMembersVisitor)
-    }
-}
-
-struct RawMembersVisitor;
-
-impl<'de> Visitor<'de> for RawMembersVisitor {
-    type Value = RawMembers<'de>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let mut all = Vec::new();
-        while let Some(member) = members.next_entry()? {
-            all.push(member);
-        }
-        Ok(RawMembers(all))
-    }
 }
 
 #[cfg(test)]

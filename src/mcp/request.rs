@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use tracing::{Instrument as _, Span};
 
 use super::{
+    bounds::{Answer, read},
     form::{ARGUMENTS, OfferedTool},
     sets::ToolSets,
 };
@@ -90,7 +91,7 @@ impl McpRequest {
         headers: &HeaderMap,
         operation: &Registered,
         input: Input<'_>,
-    ) -> Result<Result<Value>, ErrorData> {
+    ) -> Result<Result<Answer>, ErrorData> {
         let client_call = OnceLock::new();
         let running = self.execute(headers, operation, input, &client_call);
         let running = AssertUnwindSafe(running).catch_unwind();
@@ -118,7 +119,8 @@ impl McpRequest {
             replayed: result.as_ref().is_ok_and(|reply| reply.replayed),
             has_ended: matches!(result, Err(Error::ConnectionEnded)),
         });
-        Ok(result.and_then(|reply| reply.value()))
+        Ok(result
+            .and_then(|reply| read(&reply.body).map_err(|error| Error::Internal(error.into()))))
     }
 
     async fn execute(
@@ -161,9 +163,8 @@ impl McpRequest {
         }
         let method_and_path = format!("POST {} {}", self.path, operation.meta.id);
         let has_key = claims.idempotency_key.is_some();
-        let fingerprint = has_key.then(|| {
-            fingerprint(&method_and_path, &canonical_input(&operation.input, &input))
-        });
+        let fingerprint = has_key
+            .then(|| fingerprint(&method_and_path, &canonical_input(&operation.input, &input)));
         let seconds = input["wait_seconds"].as_i64().unwrap_or_default();
         let time_to_wait = self.services.config.longest_wait(seconds);
         let client_call = (!time_to_wait.is_zero()).then(|| {

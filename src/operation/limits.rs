@@ -34,10 +34,14 @@ pub(crate) enum Limit {
     WaitingOfKey,
     /// Too many requests waited.
     Waiting,
+    /// Bodies and answers of one key had too many bytes.
+    BytesOfKey,
+    /// Bodies and answers had too many bytes.
+    Bytes,
 }
 
 impl Limit {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::HeadTime,
         Self::HeadSize,
         Self::BodyTime,
@@ -47,6 +51,8 @@ impl Limit {
         Self::WaitingOfAgent,
         Self::WaitingOfKey,
         Self::Waiting,
+        Self::BytesOfKey,
+        Self::Bytes,
     ];
 
     /// Returns the name of the limit in metrics, log and answers.
@@ -61,6 +67,8 @@ impl Limit {
             Self::WaitingOfAgent => "waiting_per_agent",
             Self::WaitingOfKey => "waiting_per_key",
             Self::Waiting => "waiting",
+            Self::BytesOfKey => "bytes_in_flight_per_key",
+            Self::Bytes => "bytes_in_flight",
         }
     }
 }

@@ -32,6 +32,16 @@ pub(crate) fn canonical(value: &Value) -> String {
     }
 }
 
+/// Returns the bytes of the texts in a value.
+pub(crate) fn text_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(elements) => elements.iter().map(text_bytes).sum(),
+        Value::Object(members) => members.values().map(text_bytes).sum(),
+        _ => 0,
+    }
+}
+
 /// Returns the value as an issue repeats it: with each of its strings cut, and without the elements and members
 /// behind the first `ECHO_BYTES`.
 pub(crate) fn cut(value: &Value) -> Value {

@@ -113,6 +113,54 @@ impl<'de> Visitor<'de> for FindMember<'_> {
     }
 }
 
+/// Returns the members of an object, as text.
+///
+/// # Errors
+/// For a text that is not an object in JSON.
+pub(crate) fn members_of(text: &str) -> serde_json::Result<Vec<(String, &RawValue)>> {
+    serde_json::from_str(text).map(|RawMembers(members)| members)
+}
+
+struct RawMembers<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for RawMembers<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(RawMembersVisitor)
+    }
+}
+
+struct RawMembersVisitor;
+
+impl<'de> Visitor<'de> for RawMembersVisitor {
+    type Value = RawMembers<'de>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some(member) = members.next_entry()? {
+            all.push(member);
+        }
+        Ok(RawMembers(all))
+    }
+}
+
+/// Returns an object with more members, the others of which stay as they are. One that it has already is
+/// replaced.
+///
+/// # Errors
+/// For a text that is not an object in JSON.
+pub(crate) fn with_members(text: &str, added: &[(&str, &Value)]) -> serde_json::Result<String> {
+    let kept = members_of(text)?;
+    let kept = kept.iter().filter(|(name, _)| added.iter().all(|(other, _)| other != name));
+    let kept = kept.map(|(name, raw)| format!("{}:{}", quoted(name), raw.get()));
+    let added = added.iter().map(|(name, value)| format!("{}:{value}", quoted(name)));
+    let members: Vec<_> = kept.chain(added).collect();
+    Ok(format!("{{{}}}", members.join(",")))
+}
+
 /// Returns JSON in canonical form, see [`super::json::canonical`], without parsing it into a value.
 ///
 /// # Errors
@@ -228,10 +276,8 @@ impl<'de> Visitor<'de> for Texts<'_> {
         while let Some(name) = members.next_key::<String>()? {
             let (mut canonical, mut strings) = (String::new(), String::new());
             let strings_of_member = self.strings.is_some().then_some(&mut strings);
-            members.next_value_seed(Texts {
-                canonical: &mut canonical,
-                strings: strings_of_member,
-            })?;
+            members
+                .next_value_seed(Texts { canonical: &mut canonical, strings: strings_of_member })?;
             sorted.push((name, canonical, strings));
         }
         // Stable, so that the last of several members with one name is the last here too.
@@ -305,6 +351,9 @@ mod tests {
         assert_eq!(object.text("t").as_deref(), Some("bé"));
         assert_eq!((object.member("x"), object.text("n")), (None, None));
         assert_eq!(json!(object)["t"], "bé");
+        let n = json!(3);
+        let more = with_members(r#"{"a":1.50,"n":2}"#, &[("n", &n), ("m", &Value::Null)]);
+        assert_eq!(more.expect("JSON"), r#"{"a":1.50,"n":3,"m":null}"#);
         assert_eq!(raw("{ \n}").get(), "{}");
         assert!(raw("[ ]").is_empty() && !object.is_empty() && !raw("\"\"").is_empty());
     }

@@ -93,7 +93,8 @@ pub(crate) fn result_text(result: &str) -> String {
 
 /// Appends canonical JSON and every string of it.
 fn push_data(data: &str, text: &mut String) {
-    push_canonical_and_strings(data, text).expect("the input check and the database take only JSON");
+    push_canonical_and_strings(data, text)
+        .expect("the input check and the database take only JSON");
 }
 
 /// Returns the findings in the form that the database function `record_guardrail_violations` takes.

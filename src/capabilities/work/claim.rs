@@ -170,10 +170,8 @@ impl Operation for GetWork {
 async fn rescan(cx: &mut Context<'_>, texts: Option<Json<Vec<TaskText>>>) -> Result<Value> {
     let mut scans = Vec::new();
     for task in texts.map(|Json(texts)| texts).unwrap_or_default() {
-        let text = guardrails::task_text(
-            &task.description,
-            task.input_data.as_deref().map(RawValue::get),
-        );
+        let text =
+            guardrails::task_text(&task.description, task.input_data.as_deref().map(RawValue::get));
         let scan = guardrails::scan_all(cx, text).await?;
         scans.push(json!({
             "id": task.id,

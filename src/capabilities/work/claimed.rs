@@ -8,7 +8,10 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::unavailable::UnavailableWork;
-use crate::{operation::NULL_OR_ABSENT, values::{RawJson, Timestamp}};
+use crate::{
+    operation::NULL_OR_ABSENT,
+    values::{RawJson, Timestamp},
+};
 
 /// The answer to a claim: one task, or a list if more than one was asked for.
 #[derive(Debug, Serialize)]

@@ -43,7 +43,9 @@ pub(crate) fn offset(body: &[u8], error: &serde_json::Error) -> usize {
 pub(super) fn echo(text: &str) -> Value {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let left = Cell::new(ECHO_BYTES);
-    Bounded { left: &left, most_text: ECHO_BYTES }.deserialize(&mut deserializer).unwrap_or_default()
+    Bounded { left: &left, most_text: ECHO_BYTES }
+        .deserialize(&mut deserializer)
+        .unwrap_or_default()
 }
 
 /// Parses a value without what is behind the bytes that are left: short values count more than their text.
@@ -90,7 +92,8 @@ impl<'s> Guided<'s> {
             return Ok(Value::Null);
         }
         if let Err(error) = serde_json::from_str::<Checked>(text) {
-            let start = (text.as_ptr() as usize).saturating_sub(self.parsing.body.as_ptr() as usize);
+            let start =
+                (text.as_ptr() as usize).saturating_sub(self.parsing.body.as_ptr() as usize);
             self.parsing.fault.set(Some(start + offset(text.as_bytes(), &error)));
             return Err(E::custom(error));
         }
