@@ -13,9 +13,9 @@ use crate::{
     capabilities::filter::non_empty,
     operation::{Context, McpResource, Meta, Operation, Operations, Tool},
     values::{
-        Error, Issue, Limit, ListPage, Order, Result, Timestamp,
+        Error, Issue, Limit, ListPage, Order, RawJson, Result, Timestamp,
         issue::value_error,
-        list_page::default_limit,
+        list_page::{Entry, default_limit},
         read_cursor,
         text::{one_line, text_of},
     },
@@ -119,11 +119,11 @@ pub struct AuditEntry {
     /// Name of the operation.
     pub operation: String,
     /// The relevant members of the request.
-    #[schemars(extend("type" = "object"))]
-    pub parameters: Value,
+    #[schemars(with = "Value", extend("type" = "object"))]
+    pub parameters: RawJson,
     /// The result, with a `reason` if the request was refused.
-    #[schemars(extend("type" = "object"))]
-    pub result: Value,
+    #[schemars(with = "Value", extend("type" = "object"))]
+    pub result: RawJson,
     /// Duration in milliseconds.
     pub duration_ms: i32,
     /// Whether the operation succeeded.
@@ -136,6 +136,15 @@ pub struct AuditEntry {
     pub request_id: String,
     /// The agent's session. Null if it named none.
     pub session_id: Option<String>,
+    /// Whether there are entries after this one.
+    #[serde(skip)]
+    has_more: bool,
+}
+
+impl Entry for AuditEntry {
+    fn has_more(&self) -> bool {
+        self.has_more
+    }
 }
 
 /// Selects the entries that match every filter of the query, among the newest `MOST_SEARCHED` that match
@@ -147,28 +156,38 @@ macro_rules! entries {
             AuditEntry,
             r#"
             select
-                id::text as "id!", agent_id, agent_type, operation, parameters, result,
+                id::text as "id!", agent_id, agent_type, operation,
+                parameters as "parameters: RawJson", result as "result: RawJson",
                 duration_ms, success, created_at as "created_at: Timestamp", error_message,
-                request_id, session_id
+                request_id, session_id, has_more as "has_more!"
             from (
-                select * from audit_log
-                where workspace = $1 and "#
+                select found.*, row_number() over page as place, lead(true, 1, false) over page as has_more,
+                    sum(audit_bytes(parameters, result, error_message)) over page as bytes
+                from (
+                    select * from (
+                        select * from audit_log
+                        where workspace = $1 and "#
                 + $condition
                 + r#"
-                    and created_at >= coalesce($4::timestamptz, '-infinity')
-                    and created_at < coalesce($5::timestamptz, 'infinity')
-                    and ($12::timestamptz is null or (created_at, id) < ($12, $13))
-                order by created_at desc, id desc
-                limit $11
-            ) searched
-            where ($2::text is null or agent_id = $2)
-                and ($3::text is null or parameters ->> 'change_id' = $3)
-                and ($6::text is null or operation = $6)
-                and ($7::boolean is null or success = $7)
-                and ($8::text is null or request_id = $8)
-                and ($9::text is null or session_id = $9)
-            order by created_at desc, id desc
-            limit $10
+                            and created_at >= coalesce($4::timestamptz, '-infinity')
+                            and created_at < coalesce($5::timestamptz, 'infinity')
+                            and ($12::timestamptz is null or (created_at, id) < ($12, $13))
+                        order by created_at desc, id desc
+                        limit $11
+                    ) searched
+                    where ($2::text is null or agent_id = $2)
+                        and ($3::text is null or parameters ->> 'change_id' = $3)
+                        and ($6::text is null or operation = $6)
+                        and ($7::boolean is null or success = $7)
+                        and ($8::text is null or request_id = $8)
+                        and ($9::text is null or session_id = $9)
+                    order by created_at desc, id desc
+                    limit $10
+                ) found
+                window page as (order by created_at desc, id desc rows unbounded preceding)
+            ) listed
+            where is_on_page(place, bytes)
+            order by place
             "#,
             $workspace,
             non_empty($query.agent_id.as_deref()),

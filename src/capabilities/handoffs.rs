@@ -1,10 +1,11 @@
 //! Handoffs: what an agent leaves for the agent that continues its work.
 //!
 //! Invariant: a handoff is never changed or deleted, and is returned as it was sent.
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::{
@@ -13,8 +14,9 @@ use crate::{
     config::Quota,
     operation::{Context, McpResource, Meta, Operation, Operations, Tool},
     values::{
-        Limit, ListPage, Order, Result, Timestamp,
-        list_page::default_limit,
+        Limit, ListPage, Order, RawJson, Result, Timestamp,
+        list_page::{Entry, default_limit},
+        raw_json::is_empty,
         read_cursor,
         text::{joined, text_of},
     },
@@ -76,18 +78,24 @@ pub struct WriteHandoff {
     #[schemars(extend("x-max-bytes" = 16384))]
     pub summary: String,
     /// What is done, as a list. Absent: none.
-    pub completed_work: Option<Vec<Value>>,
+    #[schemars(with = "Option<Vec<Value>>")]
+    pub completed_work: Option<RawJson>,
     /// What is begun but not finished, as a list. Absent: none.
-    pub in_progress: Option<Vec<Value>>,
+    #[schemars(with = "Option<Vec<Value>>")]
+    pub in_progress: Option<RawJson>,
     /// What was decided and why, as a list. Absent: none.
-    pub decisions: Option<Vec<Value>>,
+    #[schemars(with = "Option<Vec<Value>>")]
+    pub decisions: Option<RawJson>,
     /// What to do next, in order, as a list. Absent: none.
-    pub next_steps: Option<Vec<Value>>,
+    #[schemars(with = "Option<Vec<Value>>")]
+    pub next_steps: Option<RawJson>,
     /// Files that the next agent should read, as a list. Absent: none.
-    pub relevant_files: Option<Vec<Value>>,
+    #[schemars(with = "Option<Vec<Value>>")]
+    pub relevant_files: Option<RawJson>,
     /// Anything else, as an object; stored unchanged. A list that is absent above is taken from the
     /// member of the same name; a single value there becomes a list of one element.
-    pub content: Option<Map<String, Value>>,
+    #[schemars(with = "Option<Map<String, Value>>")]
+    pub content: Option<RawJson>,
     /// Whether a hook or a script writes this note, and not the agent, such as `Session ended.`. It
     /// is not stored if the session has written a handoff of its own, and is read after all others.
     /// Default: false.
@@ -137,9 +145,8 @@ impl Operation for WriteHandoff {
         let refusal = self.summary.trim().is_empty().then_some(SUMMARY_REQUIRED);
         let is_automatic = self.is_automatic();
         // Bound as text: the driver would bind JSON as `jsonb`, which does not keep the order of members.
-        let [completed_work, in_progress, decisions, next_steps, relevant_files] =
-            self.lists().map(|list| list.to_string());
-        let content = json!(self.content.unwrap_or_default()).to_string();
+        let [completed_work, in_progress, decisions, next_steps, relevant_files] = self.lists();
+        let content = self.content.as_ref().map_or("{}", RawJson::get);
         let stored = sqlx::query!(
             r#"
             select handoff_id::text, kept_earlier as "kept_earlier!", refusal from store_handoff(
@@ -158,11 +165,11 @@ impl Operation for WriteHandoff {
             refusal,
             is_automatic,
             self.summary,
-            completed_work,
-            in_progress,
-            decisions,
-            next_steps,
-            relevant_files,
+            &*completed_work,
+            &*in_progress,
+            &*decisions,
+            &*next_steps,
+            &*relevant_files,
             content,
             &cx.config.quotas.of(Quota::Handoffs),
         )
@@ -183,12 +190,12 @@ impl WriteHandoff {
     /// each session and has nothing else.
     fn is_automatic(&self) -> bool {
         let has_more = self.content.as_ref().is_some_and(|content| !content.is_empty())
-            || self.lists().iter().any(|list| *list != json!([]));
+            || self.lists().iter().any(|list| !is_empty(list));
         self.automatic || (self.summary.trim() == SESSION_ENDED && !has_more)
     }
 
-    /// Returns the five lists, each from its own member or else from `content`.
-    fn lists(&self) -> [Value; 5] {
+    /// Returns the five lists, each from its own member or else from `content`, as JSON.
+    fn lists(&self) -> [Cow<'_, str>; 5] {
         let given = [
             &self.completed_work,
             &self.in_progress,
@@ -197,12 +204,12 @@ impl WriteHandoff {
             &self.relevant_files,
         ];
         std::array::from_fn(|n| {
-            let inner = self.content.as_ref().and_then(|content| content.get(LISTS[n]));
+            let inner = self.content.as_ref().and_then(|content| content.member(LISTS[n]));
             match (given[n], inner) {
-                (Some(list), _) => json!(list),
-                (None, None | Some(Value::Null)) => json!([]),
-                (None, Some(list @ Value::Array(_))) => list.clone(),
-                (None, Some(single)) => json!([single]),
+                (Some(list), _) => list.get().into(),
+                (None, None | Some("null")) => "[]".into(),
+                (None, Some(list)) if list.starts_with('[') => list.into(),
+                (None, Some(single)) => format!("[{single}]").into(),
             }
         })
     }
@@ -234,8 +241,6 @@ pub struct HandoffList {
     pub page: ListPage,
 }
 
-type List = Json<Vec<Value>>;
-
 /// What an agent left for the next one.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(extend("x-untrusted" = true))]
@@ -250,28 +255,37 @@ pub struct Handoff {
     pub summary: String,
     /// What was done.
     #[schemars(with = "Vec<Value>")]
-    pub completed_work: List,
+    pub completed_work: RawJson,
     /// What was begun but not finished.
     #[schemars(with = "Vec<Value>")]
-    pub in_progress: List,
+    pub in_progress: RawJson,
     /// What was decided.
     #[schemars(with = "Vec<Value>")]
-    pub decisions: List,
+    pub decisions: RawJson,
     /// What to do next.
     #[schemars(with = "Vec<Value>")]
-    pub next_steps: List,
+    pub next_steps: RawJson,
     /// Files to read.
     #[schemars(with = "Vec<Value>")]
-    pub relevant_files: List,
+    pub relevant_files: RawJson,
     /// When the handoff was written.
     pub created_at: Timestamp,
     /// Anything else that was sent with it.
     #[schemars(with = "Map<String, Value>")]
-    pub content: Json<Map<String, Value>>,
+    pub content: RawJson,
     /// Whether the calling agent wrote it.
     pub own: bool,
     /// Whether a hook or a script wrote it, and not the agent.
     pub automatic: bool,
+    /// Whether there are handoffs after this one.
+    #[serde(skip)]
+    has_more: bool,
+}
+
+impl Entry for Handoff {
+    fn has_more(&self) -> bool {
+        self.has_more
+    }
 }
 
 /// The newest first, behind which come the automatic ones.
@@ -303,11 +317,11 @@ impl Operation for ReadHandoff {
             r#"
             select
                 id::text as "id!", agent_id as "agent_name!", session_id, summary as "summary!",
-                completed_work as "completed_work!: List", in_progress as "in_progress!: List",
-                decisions as "decisions!: List", next_steps as "next_steps!: List",
-                relevant_files as "relevant_files!: List", created_at as "created_at!: Timestamp",
-                content as "content!: Json<Map<String, Value>>", agent_id = $3 as "own!",
-                is_automatic as "automatic!"
+                completed_work as "completed_work!: RawJson", in_progress as "in_progress!: RawJson",
+                decisions as "decisions!: RawJson", next_steps as "next_steps!: RawJson",
+                relevant_files as "relevant_files!: RawJson", created_at as "created_at!: Timestamp",
+                content as "content!: RawJson", agent_id = $3 as "own!",
+                is_automatic as "automatic!", has_more as "has_more!"
             from list_handoffs(
                 $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11, $12, $13
             )
@@ -337,30 +351,35 @@ impl Operation for ReadHandoff {
 mod tests {
     use super::*;
 
+    /// The members of a body, as the input check passes them on.
     #[track_caller]
-    fn assert_lists(body: Value, expected: Value) {
-        let handoff: WriteHandoff = serde_json::from_value(body).expect("a handoff");
-        assert_eq!(json!(handoff.lists()), expected);
+    fn assert_lists(members: &[(&str, &str)], expected: [&str; 5]) {
+        let members = members.iter().map(|(name, json)| ((*name).to_owned(), json!(json)));
+        let body = members.collect::<Map<_, _>>();
+        let handoff: WriteHandoff = serde_json::from_value(body.into()).expect("a handoff");
+        assert_eq!(handoff.lists(), expected);
     }
 
     #[test]
     fn a_list_comes_from_its_own_member_or_else_from_the_content() {
-        assert_lists(json!({ "summary": "" }), json!([[], [], [], [], []]));
+        assert_lists(&[("summary", "")], ["[]"; 5]);
         assert_lists(
-            json!({
-                "summary": "",
-                "completed_work": [1, { "a": null }],
-                "in_progress": [],
-                "decisions": null,
-                "content": {
-                    "completed_work": ["not this"],
-                    "in_progress": ["nor this"],
-                    "decisions": ["kept"],
-                    "next_steps": "one",
-                    "relevant_files": null,
-                },
-            }),
-            json!([[1, { "a": null }], [], ["kept"], ["one"], []]),
+            &[
+                ("summary", ""),
+                ("completed_work", r#"[1, { "a": null }]"#),
+                ("in_progress", "[ ]"),
+                (
+                    "content",
+                    r#"{
+                        "completed_work": ["not this"],
+                        "in_progress": ["nor this"],
+                        "decisions": ["kept"],
+                        "next_steps": "one",
+                        "relevant_files": null
+                    }"#,
+                ),
+            ],
+            [r#"[1, { "a": null }]"#, "[]", r#"["kept"]"#, r#"["one"]"#, "[]"],
         );
     }
 }

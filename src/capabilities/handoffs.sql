@@ -54,34 +54,62 @@ create or replace function is_handoff_after(
         else is_automatic end
 $$;
 
--- Returns the newest handoffs of one agent, or of all agents (null), and records that they were read.
--- Automatic ones come after all others, however new they are: they tell nothing about the work.
--- Returns up to one more than `in_limit`: the extra row tells the service that there are more.
--- `in_parameters` is for the audit row. With `in_after_id`, only the handoffs after that one, whose values
--- of the other columns of the order are given too.
-create or replace function list_handoffs(
-    in_workspace text, cx request, in_agent_id text, in_limit bigint, in_parameters jsonb,
-    in_after_automatic boolean, in_after_created_at timestamptz, in_after_id uuid
-) returns setof handoff language plpgsql as $$
-declare
-    found_count bigint;
+-- Returns the newest handoffs of one agent, or of all agents (null). Automatic ones come after all others,
+-- however new they are: they tell nothing about the work. With `in_after_id`, only the handoffs after that
+-- one, whose values of the other columns of the order are given too.
+create or replace function newest_handoffs(
+    in_workspace text, in_agent_id text, in_limit bigint, in_after_automatic boolean,
+    in_after_created_at timestamptz, in_after_id uuid
+) returns setof handoff language plpgsql stable as $$
 begin
-    perform record_heartbeat(in_workspace, cx);
     if in_agent_id is null then
         return query
         select * from handoff h where h.workspace = in_workspace
             and (in_after_id is null or is_handoff_after(
                 h.is_automatic, h.created_at, h.id, in_after_automatic, in_after_created_at,
                 in_after_id))
-        order by h.is_automatic, h.created_at desc, h.id desc limit in_limit + 1;
+        order by h.is_automatic, h.created_at desc, h.id desc limit in_limit;
     else
         return query
         select * from handoff h where h.workspace = in_workspace and h.agent_id = in_agent_id
             and (in_after_id is null or is_handoff_after(
                 h.is_automatic, h.created_at, h.id, in_after_automatic, in_after_created_at,
                 in_after_id))
-        order by h.is_automatic, h.created_at desc, h.id desc limit in_limit + 1;
+        order by h.is_automatic, h.created_at desc, h.id desc limit in_limit;
     end if;
+end
+$$;
+
+-- Returns a page of the newest handoffs, see `newest_handoffs`, and records that they were read. Returns up
+-- to one more than `in_limit`: the extra row tells the service that there are more, and so does `has_more`
+-- of the last row. `in_parameters` is for the audit row.
+create or replace function list_handoffs(
+    in_workspace text, cx request, in_agent_id text, in_limit bigint, in_parameters jsonb,
+    in_after_automatic boolean, in_after_created_at timestamptz, in_after_id uuid
+) returns table (
+    id uuid, agent_id text, session_id text, summary text, completed_work json, in_progress json,
+    decisions json, next_steps json, relevant_files json, created_at timestamptz, content json,
+    is_automatic boolean, has_more boolean
+) language plpgsql as $$
+#variable_conflict use_column
+declare
+    found_count bigint;
+begin
+    perform record_heartbeat(in_workspace, cx);
+    return query
+    select p.id, p.agent_id, p.session_id, p.summary, p.completed_work, p.in_progress, p.decisions,
+        p.next_steps, p.relevant_files, p.created_at, p.content, p.is_automatic, p.has_more
+    from (
+        select h.*, row_number() over page as place, sum(h.stored_bytes) over page as bytes,
+            lead(true, 1, false) over page as has_more
+        from newest_handoffs(
+            in_workspace, in_agent_id, in_limit + 1, in_after_automatic, in_after_created_at,
+            in_after_id) h
+        window page as (
+            order by h.is_automatic, h.created_at desc, h.id desc rows unbounded preceding)
+    ) p
+    where is_on_page(p.place, p.bytes)
+    order by p.place;
     get diagnostics found_count = row_count;
     perform record_audit(
         in_workspace, cx, 'read_handoff', in_parameters,

@@ -29,7 +29,7 @@ pub use logging::TraceSettings;
 pub(crate) use quotas::{Limits as QuotaLimits, Quota};
 pub use reader::ConfigError;
 pub use reference::configuration_table;
-pub(crate) use settings::WaitLimits;
+pub(crate) use settings::{ByteLimits, WaitLimits};
 
 pub use settings::Config;
 pub use timings::Timings;

@@ -53,6 +53,7 @@ pub struct Config {
     pub(crate) read_time: Duration,
     /// How many requests from one address are in work that have shown no valid key.
     pub(crate) max_requests_per_address: usize,
+    pub(crate) byte_limits: ByteLimits,
     /// Address to listen on. `None` is every address, IPv6 and IPv4.
     pub host: Option<IpAddr>,
     /// Port to listen on.
@@ -75,6 +76,13 @@ pub struct Config {
     pub traces: TraceSettings,
     /// What the environment says without effect, for the log.
     pub warnings: Vec<String>,
+}
+
+/// How many bytes of bodies and answers a process holds at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ByteLimits {
+    pub(crate) total: usize,
+    pub(crate) per_key: usize,
 }
 
 /// How many requests can wait at once.
@@ -146,6 +154,10 @@ impl Config {
             sleep_friendly,
             max_connections,
             wait_limits,
+            byte_limits: ByteLimits {
+                total: from.int("API_MAX_BYTES_IN_FLIGHT"),
+                per_key: from.int("API_MAX_BYTES_IN_FLIGHT_PER_KEY"),
+            },
             wait_max: if is_server { wait_max } else { wait_max.min(LAMBDA_WAIT_MAX) },
             read_time: from.seconds("READ_MAX_SECONDS"),
             max_requests_per_address: from.int("API_MAX_REQUESTS_PER_ADDRESS"),

@@ -149,6 +149,18 @@ pub(super) const VARIABLES: &[Variable] = &[
         "250",
         "Maximum number of requests without a key from one address that are in work at once. Further ones are answered with 503. Behind a proxy all requests have the address of the proxy.",
     ),
+    int(
+        "API_MAX_BYTES_IN_FLIGHT",
+        (4_194_304, 68_719_476_736),
+        "33554432",
+        "Maximum number of bytes of request bodies and answers that a process holds at once, where one has more than 16 KiB. Further requests are answered with 429. A request takes up to six times the bytes of its body while it is in work.",
+    ),
+    int(
+        "API_MAX_BYTES_IN_FLIGHT_PER_KEY",
+        (4_194_304, 68_719_476_736),
+        "16777216",
+        "Maximum number of these bytes for the requests of one API key, and for those without a key together.",
+    ),
     bool(
         "API_GATHER",
         "true",

@@ -54,3 +54,10 @@ begin
         order by n);
 end
 $$;
+
+-- Whether a row belongs to a page of a list, by its place on the page and the bytes of the rows up to and
+-- including it. A page has at most about 1 MiB, and at least one row.
+create or replace function is_on_page(place bigint, bytes bigint) returns boolean
+language sql immutable parallel safe as $$
+    select place = 1 or bytes <= 1048576
+$$;

@@ -1,14 +1,14 @@
 //! The key and the body of a request.
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody as _};
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use super::input::json_invalid;
 use crate::{
     access::Key,
-    operation::{Limit, RequestInfo, Services},
+    operation::{HeldBytes, Limit, RequestInfo, Services},
     values::{Error, Result, limits::MAX_BODY_BYTES},
 };
 
@@ -16,38 +16,50 @@ use crate::{
 const MAX_DISCARDED_BYTES: usize = 16 << 20;
 const MAX_DISCARDING_TIME: Duration = Duration::from_secs(2);
 
+/// The body of a request, whose bytes are counted as long as the request holds what it was read from them.
+pub(crate) struct HeldBody {
+    pub(crate) bytes: Bytes,
+    pub(crate) held: HeldBytes,
+}
+
 /// Returns the key of a request and its body. The body is read only for clients that can go on.
 ///
 /// # Errors
 /// 413 for a declared length over the limit, 401 for an unknown key or where a key is needed and missing,
-/// 408 and 413 for a body that is too slow or too long.
+/// 429 where too many bytes are held, 408 and 413 for a body that is too slow or too long.
 pub(crate) async fn read_request<'a>(
     services: &'a Services,
     info: &RequestInfo,
     needs_key: bool,
     headers: &HeaderMap,
     body: Body,
-) -> Result<(Option<&'a Key>, Bytes)> {
+) -> Result<(Option<&'a Key>, HeldBody)> {
     let key = if declared_length(headers) > MAX_BODY_BYTES as u64 {
         Err(Error::TooLarge)
     } else {
         authenticate(services, info, headers)
     };
-    match key {
-        Ok(key) if key.is_some() || !needs_key => {
+    let allowed = key.and_then(|key| match key {
+        None if needs_key => Err(Error::Unauthenticated),
+        key => Ok((key, services.hold_body(info.party(key), expected_length(headers, &body))?)),
+    });
+    match allowed {
+        Ok((key, mut held)) => {
             let limit = services.config.timings.body_time;
             let read = info.wait_for_client(read_body(body, limit)).await;
             if matches!(read, Err(Error::TooSlow)) {
                 services.metrics.limits.count(Limit::BodyTime, info.party(key));
             }
-            Ok((key, read?))
+            let bytes = read?;
+            held.keep(bytes.len());
+            Ok((key, HeldBody { bytes, held }))
         }
-        refused => {
+        Err(refused) => {
             // A client that sent `Expect: 100-continue` has not started sending the body.
             if !headers.contains_key(header::EXPECT) {
                 info.wait_for_client(discard(body)).await;
             }
-            Err(refused.err().unwrap_or(Error::Unauthenticated))
+            Err(refused)
         }
     }
 }
@@ -65,6 +77,15 @@ pub(super) fn authenticate<'a>(
         connection.note_key(number);
     }
     key.inspect_err(|_| services.metrics.count_unknown_key())
+}
+
+/// Returns how many bytes a body has. One that does not say it can have as many as are read.
+fn expected_length(headers: &HeaderMap, body: &Body) -> usize {
+    match (headers.contains_key(header::CONTENT_LENGTH), body.size_hint().exact()) {
+        (true, _) => usize::try_from(declared_length(headers)).unwrap_or(MAX_BODY_BYTES),
+        (false, Some(bytes)) => usize::try_from(bytes).unwrap_or(MAX_BODY_BYTES),
+        (false, None) => MAX_BODY_BYTES,
+    }
 }
 
 fn declared_length(headers: &HeaderMap) -> u64 {

@@ -11,17 +11,15 @@ use super::{
 use crate::{
     operation::{
         Registered, fingerprint,
-        input::{check, keywords::required},
+        input::{check, keywords::required, offset, parse},
     },
     values::{
         Error, Issue, Result,
         issue::{missing, value_error},
+        json::canonical,
+        raw_json::canonical_text,
     },
 };
-
-/// The size in bytes up to which a body is kept with the members that the operation does not have: looking
-/// for them would cost more than it saves.
-const SMALL_BODY: usize = 4 << 10;
 
 /// A request to an operation, before its input is known.
 pub(super) struct RequestInput<'a> {
@@ -39,11 +37,7 @@ impl RequestInput<'_> {
         has_idempotency_key: bool,
         mut issues: Vec<Issue>,
     ) -> Result<(Value, Option<[u8; 32]>)> {
-        let has_body = self.has_body();
-        let mut body = if has_body { self.json_body()? } else { None };
-        // Computed before the members of the body are moved into the input.
-        let of_body = (has_idempotency_key && has_body)
-            .then(|| self.fingerprint(body.as_ref().unwrap_or(&Value::Null)));
+        let mut body = if self.has_body() { self.json_body()? } else { None };
         let mut members = match &mut body {
             Some(Value::Object(members)) => mem::take(members),
             _ => Map::new(),
@@ -64,10 +58,11 @@ impl RequestInput<'_> {
         if !issues.is_empty() {
             return Err(Error::Invalid(issues));
         }
-        // Without a body, the members of the query identify the request.
-        let of_input = || has_idempotency_key.then(|| self.fingerprint(&input));
-        let fingerprint = of_body.or_else(of_input);
-        if let (Value::Object(members), true) = (&mut input, self.body.len() > SMALL_BODY) {
+        let fingerprint = match has_idempotency_key {
+            true => Some(self.fingerprint(&input)?),
+            false => None,
+        };
+        if let Value::Object(members) = &mut input {
             // Nothing reads the others, and a request that waits would keep them.
             members.retain(|name, _| self.operation.has_field(name));
         }
@@ -89,9 +84,16 @@ impl RequestInput<'_> {
         source(self.parts, self.parameters, name)
     }
 
-    fn fingerprint(&self, content: &Value) -> [u8; 32] {
+    /// Returns the fingerprint of the request: of the whole body, or of the input where it has none.
+    fn fingerprint(&self, input: &Value) -> Result<[u8; 32]> {
+        let content = match self.has_body() {
+            true if self.body.is_empty() => "null".to_owned(),
+            true => canonical_text(self.body)
+                .map_err(|error| Error::Invalid(vec![json_invalid(offset(self.body, &error))]))?,
+            false => canonical(input),
+        };
         let method_and_path = format!("{} {}", self.parts.method, self.parts.uri.path());
-        fingerprint(&method_and_path, content)
+        Ok(fingerprint(&method_and_path, &content))
     }
 
     /// Adds the parameters of query and path. Those that the operation does not read are ignored, even
@@ -125,9 +127,9 @@ impl RequestInput<'_> {
             let text = String::from_utf8_lossy(self.body);
             return Err(Error::Invalid(vec![not_an_object(&json!(text))]));
         }
-        match serde_json::from_slice(self.body) {
+        match parse(&self.operation.input, self.body) {
             Ok(value) => Ok(Some(value)),
-            Err(error) => Err(Error::Invalid(vec![json_invalid(offset(self.body, &error))])),
+            Err(offset) => Err(Error::Invalid(vec![json_invalid(offset)])),
         }
     }
 }
@@ -165,16 +167,6 @@ fn is_json(headers: &HeaderMap) -> bool {
     let Ok(value) = value.to_str() else { return false };
     let media_type = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     media_type.is_empty() || media_type == "application/json" || media_type.ends_with("+json")
-}
-
-/// Returns the offset in bytes at which JSON stops being valid.
-fn offset(body: &[u8], error: &serde_json::Error) -> usize {
-    if error.is_eof() {
-        return body.len();
-    }
-    let lines = body.split_inclusive(|byte| *byte == b'\n');
-    let before: usize = lines.take(error.line().saturating_sub(1)).map(<[u8]>::len).sum();
-    before + error.column().saturating_sub(1)
 }
 
 pub(super) fn json_invalid(offset: usize) -> Issue {

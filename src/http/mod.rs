@@ -14,7 +14,7 @@ mod respond;
 mod router;
 mod routes;
 
-pub(crate) use body::read_request;
+pub(crate) use body::{HeldBody, read_request};
 pub(crate) use cors::{EXPOSED_HEADERS, cors, request_headers};
 pub(crate) use middleware::{busy, panic_text, with_request_scope};
 pub(crate) use operations::REPLAYED;

@@ -1,20 +1,21 @@
 //! Requests to operations.
 use axum::{
-    body::Body,
+    body::{Body, Bytes},
     response::{IntoResponse as _, Response},
 };
 use http::{HeaderName, HeaderValue, header, request::Parts};
 use tracing::Instrument as _;
 
 use super::{
-    body::read_request,
+    body::{HeldBody, read_request},
     input::{RequestInput, located},
     respond::respond,
     routes::PathParameters,
 };
 use crate::{
     access::Claims,
-    operation::{Call, Registered, Reply, RequestInfo, Services, record_status},
+    operation::{Call, Registered, RequestInfo, Services, record_status},
+    values::json::text_bytes,
 };
 
 pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -45,16 +46,21 @@ pub(super) async fn answer_operation(
             key.is_none().then(|| services.begin_without_key(info.party(None))).transpose()?;
         let (claims, issues) = Claims::from_headers(&parts.headers, operation.meta.idempotent());
         let has_idempotency_key = claims.idempotency_key.is_some();
-        let request_input = RequestInput { operation, parameters, parts, body: &body };
+        let HeldBody { bytes, mut held } = body;
+        let request_input = RequestInput { operation, parameters, parts, body: &bytes };
         let (input, fingerprint) = request_input.parse(has_idempotency_key, issues)?;
         // A request that waits would keep it for all of its wait.
-        drop(body);
+        drop(bytes);
+        held.keep(text_bytes(&input));
         let call = Call::new(services, key, claims, info, fingerprint);
         let executed = (operation.execute)(&call, &input).await;
-        executed.map_err(|error| located(error, parts, parameters))
+        let reply = executed.map_err(|error| located(error, parts, parameters))?;
+        let has_effect = !operation.meta.is_pure_read();
+        let body = services.hold_answer(info.party(key), reply.body, has_effect)?;
+        Ok((body, reply.replayed))
     };
     let response = match executing.instrument(span.clone()).await {
-        Ok(reply) => ok(reply),
+        Ok((body, replayed)) => ok(body, replayed),
         Err(error) => {
             span.record("agent.id", info.log.agent());
             span.in_scope(|| respond(&error, &info.id))
@@ -65,10 +71,10 @@ pub(super) async fn answer_operation(
     response
 }
 
-fn ok(reply: Reply) -> Response {
+fn ok(body: Bytes, replayed: bool) -> Response {
     let content_type = [(header::CONTENT_TYPE, "application/json")];
-    let mut response = (content_type, reply.body).into_response();
-    if reply.replayed {
+    let mut response = (content_type, body).into_response();
+    if replayed {
         response.headers_mut().insert(REPLAYED, const { HeaderValue::from_static("true") });
     }
     response

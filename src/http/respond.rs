@@ -11,7 +11,10 @@ use crate::values::Error;
 /// Returns the response for an error. Failures of the service itself are logged.
 pub(crate) fn respond(error: &Error, request_id: &str) -> Response {
     let mut response = (error.status(), Json(error.body(request_id))).into_response();
-    if matches!(error, Error::Unavailable(_) | Error::Busy | Error::TooLong(_)) {
+    if matches!(
+        error,
+        Error::Unavailable(_) | Error::Busy | Error::TooLong(_) | Error::TooManyBytes(_)
+    ) {
         let seconds = const { HeaderValue::from_static("1") };
         response.headers_mut().insert(header::RETRY_AFTER, seconds);
     }

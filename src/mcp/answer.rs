@@ -4,7 +4,7 @@ use rmcp::model::{CallToolResult, ContentBlock, MetaObject};
 use serde_json::{Map, Value, json};
 
 use super::{
-    bounds::{self, Listing, MAX_BYTES, fit_lines},
+    bounds::{self, Answer, Listing, MAX_BYTES, fit_lines},
     form::{CURSOR, OfferedTool},
 };
 use crate::{
@@ -30,10 +30,11 @@ const MAX_SHOWN_CURSOR: usize = 300;
 pub(super) fn tool_result(
     tool: &OfferedTool,
     arguments: &Map<String, Value>,
-    mut body: Value,
+    mut answer: Answer,
     hint: Option<String>,
 ) -> CallToolResult {
-    let cut = bounds::fit(&mut body, tool.form.listing(arguments));
+    let cut = bounds::fit(&mut answer, tool.form.listing(arguments));
+    let mut body = answer.body;
     let mut paths = untrusted_paths(&tool.operation.output, &body);
     if body.is_array() {
         paths.iter_mut().for_each(|path| path.insert_str(0, "result"));
@@ -120,9 +121,10 @@ fn how_to_go_on(tool: &OfferedTool, next: Option<&str>) -> String {
 
 /// Converts an error into the result of a tool, with the body that an HTTP client gets.
 pub(super) fn failure(error: &Error, request_id: &str) -> CallToolResult {
-    let mut body = with_status(error.status().as_u16(), error.body(request_id));
+    let mut answer: Answer = with_status(error.status().as_u16(), error.body(request_id)).into();
     // An issue repeats its input, which can be large.
-    bounds::fit(&mut body, Listing::default());
+    bounds::fit(&mut answer, Listing::default());
+    let body = answer.body;
     let mut result = CallToolResult::error(vec![ContentBlock::text(body.to_string())]);
     result.structured_content = Some(body);
     result

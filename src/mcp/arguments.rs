@@ -7,9 +7,13 @@ use serde_json::{Map, Value, json};
 use super::{
     bounds::shortened,
     paths::{OddKeys, lock_key},
+    reading::is_kept_as_text,
 };
 use crate::{
-    operation::input::keywords::{inner_schema, kind, required},
+    operation::input::{
+        is_json,
+        keywords::{inner_schema, is_free_form, kind, required},
+    },
     values::{
         Issue,
         issue::{Problem, value_error},
@@ -115,6 +119,9 @@ pub(super) fn normalize(
     findings: &mut Findings,
 ) {
     let schema = inner_schema(schema);
+    if is_kept_text(schema, value) {
+        return;
+    }
     read_text(schema, value);
     if let Some(problem) = problem_of(schema, value) {
         findings.add(|| Issue::new(problem, path, value));
@@ -250,6 +257,16 @@ fn list_meant(schema: &Value, text: &str) -> String {
 pub(super) fn known_words(schema: &Value) -> Option<Vec<&str>> {
     let words = schema.get("enum").or_else(|| schema.get(WORDS))?.as_array()?;
     Some(words.iter().filter_map(Value::as_str).filter(|word| !word.is_empty()).collect())
+}
+
+/// Whether a value is the text of a free-form object or list: it was sent so, or it is too large or too exact to
+/// be parsed.
+fn is_kept_text(schema: &Value, value: &Value) -> bool {
+    let bracket = if kind(schema) == "array" { '[' } else { '{' };
+    let is_text = |text: &str| text.starts_with(bracket) && is_json(text) && is_kept_as_text(text);
+    ["array", "object"].contains(&kind(schema))
+        && is_free_form(schema)
+        && value.as_str().is_some_and(is_text)
 }
 
 /// Takes a list, an object or a truth value that was sent as text, and a single value for a list.

@@ -1,7 +1,16 @@
 //! The size of answers: what a model reads at once is bounded, and an answer that was cut says so.
-use serde_json::{Map, Value, json};
+use std::{cell::Cell, fmt};
 
-use crate::{operation::Whole, values::Order};
+use serde::{
+    Deserializer,
+    de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::{Map, Value, json, value::RawValue};
+
+use crate::{
+    operation::Whole,
+    values::{Order, raw_json::members_of},
+};
 
 /// The maximum size of an answer as it is sent, in bytes: text and structured content together.
 pub(super) const MAX_BYTES: usize = 60_000;
@@ -44,9 +53,10 @@ pub(super) struct Listing<'a> {
 
 impl Listing<'_> {
     /// Returns how to read one of the entries whole, where a call can return it.
-    fn remedy(&self, entries: &[Value], index: usize) -> Option<String> {
+    /// `bytes` is the size of the entry, where it is not that of its value.
+    fn remedy(&self, entries: &[Value], index: usize, bytes: Option<usize>) -> Option<String> {
         let entry = &entries[index];
-        if size(entry) > MAX_BYTES - RESERVED {
+        if bytes.unwrap_or_else(|| size(entry)) > MAX_BYTES - RESERVED {
             return None;
         }
         if let Some(Whole { tool, argument, member }) = self.whole {
@@ -88,10 +98,180 @@ impl Cut {
     }
 }
 
+/// An answer larger than this many bytes is read only as far as it can be shown: a parsed value takes up to 72
+/// times the memory of its text.
+const LARGE: usize = 64 << 10;
+
+/// How many values of a large answer are read in all, and of each entry at least.
+const MOST_VALUES: usize = 64 << 10;
+const LEAST_VALUES_OF_ENTRY: usize = 256;
+
+/// An answer as it was read.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    pub(super) body: Value,
+    /// The size of each entry of the list of a large answer, in bytes as it would be sent.
+    sizes: Vec<usize>,
+    /// Whether lists or objects were left out.
+    is_clipped: bool,
+}
+
+impl From<Value> for Answer {
+    fn from(body: Value) -> Self {
+        Self { body, ..Self::default() }
+    }
+}
+
+/// Reads an answer, a large one only as far as it can be shown.
+///
+/// # Errors
+/// For a text that is not JSON.
+pub(super) fn read(text: &str) -> serde_json::Result<Answer> {
+    if text.len() <= LARGE {
+        return serde_json::from_str(text).map(|body: Value| body.into());
+    }
+    let mut answer = Answer::default();
+    answer.body = match text.starts_with('{') {
+        true => {
+            let mut body = Map::new();
+            for (name, raw) in members_of(text)? {
+                let member = answer.read_member(raw.get())?;
+                body.insert(name, member);
+            }
+            body.into()
+        }
+        false => answer.read_member(text)?,
+    };
+    Ok(answer)
+}
+
+impl Answer {
+    /// Reads a member of the answer. The values that are read are shared among the entries of a list.
+    fn read_member(&mut self, text: &str) -> serde_json::Result<Value> {
+        if !text.starts_with('[') {
+            return self.clip(text, MOST_VALUES);
+        }
+        let entries: Vec<&RawValue> = serde_json::from_str(text)?;
+        let values = (MOST_VALUES / entries.len().max(1)).max(LEAST_VALUES_OF_ENTRY);
+        let sizes: Vec<_> = entries.iter().map(|entry| size_of_text(entry.get())).collect();
+        if sizes.iter().sum::<usize>() > self.sizes.iter().sum() {
+            self.sizes = sizes;
+        }
+        entries.into_iter().map(|entry| self.clip(entry.get(), values)).collect()
+    }
+
+    fn clip(&mut self, text: &str, values: usize) -> serde_json::Result<Value> {
+        let (left, is_clipped) = (Cell::new(values), Cell::new(false));
+        let clip = Clip { left: &left, is_clipped: &is_clipped };
+        let value = clip.deserialize(&mut serde_json::Deserializer::from_str(text))?;
+        self.is_clipped |= is_clipped.get();
+        Ok(value)
+    }
+}
+
+/// Reads a value, and behind a number of values only how many there are.
+#[derive(Clone, Copy)]
+struct Clip<'l> {
+    left: &'l Cell<usize>,
+    is_clipped: &'l Cell<bool>,
+}
+
+impl Clip<'_> {
+    fn take(self) -> bool {
+        let left = self.left.get();
+        self.left.set(left.saturating_sub(1));
+        left > 0
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Clip<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Clip<'_> {
+    type Value = Value;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
+        let mut kept = Vec::new();
+        while self.take() {
+            match elements.next_element_seed(self)? {
+                Some(element) => kept.push(element),
+                None => return Ok(kept.into()),
+            }
+        }
+        let mut all = kept.len();
+        while elements.next_element::<IgnoredAny>()?.is_some() {
+            all += 1;
+        }
+        if all > kept.len() {
+            self.is_clipped.set(true);
+            kept.push(mark(kept.len(), all, "items", None).into());
+        }
+        Ok(kept.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut kept = Map::new();
+        while self.take() {
+            match members.next_key::<String>()? {
+                Some(name) => drop(kept.insert(name, members.next_value_seed(self)?)),
+                None => return Ok(kept.into()),
+            }
+        }
+        let mut all = kept.len();
+        while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+            all += 1;
+        }
+        if all > kept.len() {
+            self.is_clipped.set(true);
+            kept.insert(mark(kept.len(), all, "members", None), Value::Null);
+        }
+        Ok(kept.into())
+    }
+}
+
+/// Returns the number that the mark of a clipped list or object tells.
+fn marked_total(mark: &str) -> Option<usize> {
+    mark.strip_prefix(MARK)?.split_whitespace().nth(2)?.parse().ok()
+}
+
 /// Cuts an answer to the maximum size: first the long texts of all its entries, each with a mark that says
 /// how to read it whole, then its largest list, to the entries that fit. The first entry is always shown.
-pub(super) fn fit(body: &mut Value, listing: Listing<'_>) -> Cut {
-    let mut cut = Cut::default();
+pub(super) fn fit(answer: &mut Answer, listing: Listing<'_>) -> Cut {
+    let Answer { body, sizes, is_clipped } = answer;
+    let mut cut = Cut { has_short_texts: *is_clipped, ..Cut::default() };
     let limit = MAX_BYTES - RESERVED;
     if size(body) <= limit {
         return cut;
@@ -100,7 +280,8 @@ pub(super) fn fit(body: &mut Value, listing: Listing<'_>) -> Cut {
     let mut whole = body.clone();
     let entries =
         place.as_ref().and_then(|it| list_at(&mut whole, it)).cloned().unwrap_or_default();
-    let remedies: Vec<_> = (0..entries.len()).map(|it| listing.remedy(&entries, it)).collect();
+    let remedy = |n: usize| listing.remedy(&entries, n, sizes.get(n).copied());
+    let remedies: Vec<_> = (0..entries.len()).map(remedy).collect();
     let mut most = FIRST_TEXT_LIMIT;
     while size(body) > limit && most >= LAST_TEXT_LIMIT_OF_A_LIST {
         body.clone_from(&whole);
@@ -124,7 +305,7 @@ pub(super) fn fit(body: &mut Value, listing: Listing<'_>) -> Cut {
         shorten_answer(body, most, place.as_ref(), &[]);
         most /= 2;
     }
-    cut.has_short_texts = *body != whole;
+    cut.has_short_texts |= *body != whole;
     cut
 }
 
@@ -181,7 +362,10 @@ fn truncate(body: &mut Value, place: &Place, shown: usize) {
 
 /// Returns the bytes of a value in an answer: as structured content, and as text within JSON.
 fn size(value: &Value) -> usize {
-    let text = value.to_string();
+    size_of_text(&value.to_string())
+}
+
+fn size_of_text(text: &str) -> usize {
     // JSON has no control characters, so as a text it grows by these escapes and its quotation marks alone.
     let escaped = text.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count();
     2 * text.len() + escaped + QUOTES
@@ -229,17 +413,22 @@ fn shorten(value: &mut Value, most: usize, remedy: Option<&str>) {
     match value {
         Value::String(text) => *text = shortened(text, most, remedy),
         Value::Array(items) => {
-            let all = items.len();
+            let clipped = items.last().and_then(Value::as_str).and_then(marked_total);
+            let all = clipped.unwrap_or(items.len());
+            items.truncate(items.len() - usize::from(clipped.is_some()));
             items.iter_mut().take(most_items).for_each(|item| shorten(item, most, remedy));
-            if all > most_items + 1 {
+            if all > most_items + 1 || clipped.is_some() {
+                let most_items = most_items.min(items.len());
                 items.truncate(most_items);
                 items.push(json!(mark(most_items, all, "items", remedy)));
             }
         }
         Value::Object(members) => {
+            let clipped = members.keys().last().and_then(|name| marked_total(name));
+            let all = clipped.unwrap_or(members.len());
+            let most_items = most_items.min(members.len() - usize::from(clipped.is_some()));
             members.values_mut().take(most_items).for_each(|it| shorten(it, most, remedy));
-            let all = members.len();
-            if all > most_items + 1 {
+            if all > most_items + 1 || clipped.is_some() {
                 let kept = std::mem::take(members).into_iter().take(most_items);
                 *members = kept.collect::<Map<_, _>>();
                 members.insert(mark(most_items, all, "members", remedy), Value::Null);
@@ -291,10 +480,41 @@ pub(super) fn fit_lines(lines: Vec<String>) -> String {
 mod tests {
     use super::*;
 
-    fn fitted(mut body: Value) -> (Value, Cut) {
-        let cut = fit(&mut body, Listing::default());
+    fn fitted_in(body: Value, listing: Listing<'_>) -> (Value, Cut) {
+        let mut answer = body.into();
+        let cut = fit(&mut answer, listing);
+        (answer.body, cut)
+    }
+
+    fn fitted(body: Value) -> (Value, Cut) {
+        let (body, cut) = fitted_in(body, Listing::default());
         assert!(size(&body) <= MAX_BYTES - RESERVED, "{} bytes", size(&body));
         (body, cut)
+    }
+
+    #[test]
+    fn of_a_large_answer_no_more_values_are_read_than_can_be_shown() {
+        let zeros = format!("[{}0]", "0,".repeat(499_999));
+        let large = format!(r#"{{"id":1,"details":{{"zeros":{zeros}}}}}"#);
+        let text = format!(r#"{{"memories":[{large},{{"id":2,"details":{{}}}}],"count":2}}"#);
+        let mut answer = read(&text).expect("JSON");
+        assert!(answer.body.to_string().len() < 200_000);
+        let whole = Whole { tool: "recall", argument: "id", member: "id" };
+        let cut = fit(&mut answer, Listing { whole: Some(whole), ..Listing::default() });
+        assert_eq!(cut, Cut { has_short_texts: true, ..Cut::default() });
+        let memories = &answer.body["memories"];
+        let shown = memories[0]["details"]["zeros"].as_array().expect("a list");
+        let mark = shown.last().and_then(Value::as_str).expect("a mark");
+        assert!(mark.ends_with(" of 500000 items]"), "{mark}");
+        assert!(shown.len() > 100 && memories[1] == json!({ "id": 2, "details": {} }));
+    }
+
+    #[test]
+    fn a_large_answer_of_usual_entries_is_read_whole() {
+        let entry = json!({ "id": 1, "list": [1, { "a": "x".repeat(300) }], "null": null });
+        let body = json!({ "tasks": vec![entry; 500], "count": 500 });
+        let answer = read(&body.to_string()).expect("JSON");
+        assert!(!answer.is_clipped && answer.body == body && answer.sizes.len() == 500);
     }
 
     #[test]
@@ -325,15 +545,13 @@ mod tests {
         let whole = Whole { tool: "get_task", argument: "task_id", member: "id" };
         let order = Some(Order::By(&["id"]));
         let by_id = Listing { order, whole: Some(whole), ..Listing::default() };
-        let mut body = json!({ "tasks": tasks(20), "count": 20 });
-        let cut = fit(&mut body, by_id);
+        let (body, cut) = fitted_in(json!({ "tasks": tasks(20), "count": 20 }), by_id);
         assert_eq!(cut, Cut { has_short_texts: true, ..Cut::default() });
         let text = body["tasks"][7]["text"].as_str().expect("text");
         assert!(text.ends_with(r#" of 5000 bytes; whole: get_task {"task_id":7}]"#), "{text}");
 
-        let mut body = json!({ "tasks": tasks(200), "count": 200 });
         let by_cursor = Listing { order, start: Some("x"), has_limit: true, whole: None };
-        let cut = fit(&mut body, by_cursor);
+        let (body, cut) = fitted_in(json!({ "tasks": tasks(200), "count": 200 }), by_cursor);
         let shown = body["tasks"].as_array().expect("a list").len();
         assert!((20..60).contains(&shown), "{shown}");
         assert_eq!(cut.next_cursor, Some((shown - 1).to_string()));

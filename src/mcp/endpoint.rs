@@ -21,7 +21,7 @@ use rmcp::{
         StreamableHttpServerConfig, StreamableHttpService, session::never::NeverSessionManager,
     },
 };
-use serde_json::{Value, json};
+use serde_json::{json, value::RawValue};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::{Instrument as _, Span};
 
@@ -37,7 +37,7 @@ use crate::{
     config::Config,
     database::Consumer,
     http::{
-        EXPOSED_HEADERS, REPLAYED, cors, decode, method_not_allowed, pairs, read_request,
+        EXPOSED_HEADERS, HeldBody, REPLAYED, cors, decode, method_not_allowed, pairs, read_request,
         request_headers, respond, with_request_scope,
     },
     operation::{
@@ -95,12 +95,14 @@ struct Answer {
 struct Answers {
     list: Vec<Answer>,
     is_batch: bool,
+    /// The key of the request, unless it was refused.
+    key: Option<Key>,
 }
 
 impl Answers {
     fn single(response: Response) -> Self {
         let (operation, status) = (META.name, response.status());
-        Self { list: vec![Answer { response, operation, status }], is_batch: false }
+        Self { list: vec![Answer { response, operation, status }], is_batch: false, key: None }
     }
 }
 
@@ -126,7 +128,7 @@ impl Endpoint {
     async fn answer_request(&self, info: &RequestInfo, request: Request) -> Response {
         let span = info.span(META.name);
         let result = self.receive(info, request, &span).instrument(span.clone()).await;
-        let Answers { list, is_batch } = result
+        let Answers { list, is_batch, key } = result
             .unwrap_or_else(|error| Answers::single(span.in_scope(|| respond(&error, &info.id))));
         for Answer { operation, status, .. } in &list {
             let metrics = &self.services.metrics;
@@ -136,15 +138,30 @@ impl Endpoint {
         let only = if let [only] = &list[..] { only.operation } else { META.name };
         info.log.set_operation(only);
         let mut responses = list.into_iter().map(|answer| answer.response);
-        match responses.next() {
+        let response = match responses.next() {
             Some(only) if !is_batch => only,
             first => combined(first.into_iter().chain(responses)).await,
+        };
+        match key {
+            Some(key) => self.hold_answer(info, &key, response).await,
+            None => response,
+        }
+    }
+
+    /// Counts the bytes of an answer until they are written. It is always sent: its calls have had their effects.
+    async fn hold_answer(&self, info: &RequestInfo, key: &Key, response: Response) -> Response {
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        match self.services.hold_answer(info.party(Some(key)), body, true) {
+            Ok(body) => Response::from_parts(parts, Body::from(body)),
+            Err(error) => respond(&error, &info.id),
         }
     }
 
     async fn receive(&self, info: &RequestInfo, request: Request, span: &Span) -> Result<Answers> {
         let (services, (mut parts, body)) = (&self.services, request.into_parts());
         let (key, body) = read_request(services, info, true, &parts.headers, body).await?;
+        let HeldBody { bytes: body, mut held } = body;
         let key = key.ok_or(Error::Unauthenticated)?;
         services.config.mcp.check_source(&parts.headers)?;
         let tools = self.selected_tools(parts.uri.query().unwrap_or_default())?;
@@ -158,10 +175,16 @@ impl Endpoint {
         // Absent, it is that of JSON, as for every other route.
         let json = const { HeaderValue::from_static("application/json") };
         parts.headers.entry(header::CONTENT_TYPE).or_insert(json);
-        let Incoming { messages, is_batch } = match message::parse(&parts.headers, body) {
-            Ok(incoming) => incoming,
-            Err(refusal) => return Ok(Answers::single(refusal.respond())),
+        let is_free_form = |tool: &str, argument: &str| {
+            let tool = tools.iter().find(|offered| offered.name() == tool);
+            tool.is_some_and(|tool| tool.is_free_form(argument))
         };
+        let Incoming { messages, is_batch } =
+            match message::parse(&parts.headers, body, &is_free_form) {
+                Ok(incoming) => incoming,
+                Err(refusal) => return Ok(Answers::single(refusal.respond())),
+            };
+        held.keep(messages.iter().map(|message| message.body.len()).sum());
         // A message that runs no operation is authorized here, before any message has an effect.
         if !messages.iter().all(|message| self.runs_operation(message, &tools)) {
             let call = call(services, key, claims(&parts.headers, false)?, info, None);
@@ -186,7 +209,7 @@ impl Endpoint {
             };
             list.push(self.pass_on(request, &parts, message).await?);
         }
-        Ok(Answers { list, is_batch })
+        Ok(Answers { list, is_batch, key: Some(key.clone()) })
     }
 
     /// Ends the calls that the messages cancel.
@@ -298,16 +321,21 @@ async fn failure_as_json(response: Response) -> Response {
 
 /// Combines the answers to a batch into one response. Notifications have no answer.
 async fn combined(responses: impl Iterator<Item = Response>) -> Response {
-    let mut bodies: Vec<Value> = Vec::new();
+    let mut list = String::new();
     for response in responses {
         let body =
             response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-        bodies.extend(serde_json::from_slice::<Value>(&body));
+        // A notification has no answer.
+        if let Ok(body) = serde_json::from_slice::<&RawValue>(&body) {
+            list.push(if list.is_empty() { '[' } else { ',' });
+            list.push_str(body.get());
+        }
     }
-    match bodies.is_empty() {
-        true => StatusCode::ACCEPTED.into_response(),
-        false => Json(bodies).into_response(),
+    if list.is_empty() {
+        return StatusCode::ACCEPTED.into_response();
     }
+    list.push(']');
+    ([(header::CONTENT_TYPE, "application/json")], list).into_response()
 }
 
 /// Ends an MCP connection. Idempotent: a connection that has ended stays so. A quota bounds how many unknown

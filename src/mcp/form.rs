@@ -16,7 +16,7 @@ use crate::{
     access::Caller,
     operation::{
         IDENTITY_MEMBERS, Meta, Registered, Tool,
-        input::keywords::{forbid_null, required},
+        input::keywords::{forbid_null, inner_schema, is_free_form, required},
     },
     values::{
         Issue,
@@ -46,6 +46,15 @@ impl OfferedTool {
 
     pub(super) fn name(&self) -> &'static str {
         self.form.tool.name
+    }
+
+    /// Whether an argument is any object, or a list of any values.
+    pub(super) fn is_free_form(&self, argument: &str) -> bool {
+        let mut members = self.form.members.iter();
+        let member = members.find(|member| member.argument.as_deref() == Some(argument));
+        member.is_some_and(|member| {
+            is_free_form(inner_schema(&self.operation.input["properties"][&member.name]))
+        })
     }
 }
 

@@ -6,8 +6,9 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use http::{HeaderMap, StatusCode, header};
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 
+use super::reading::{IsFreeForm, Reader};
 use crate::values::limits::MAX_ID_BYTES;
 
 const PARSE_ERROR: i64 = -32700;
@@ -73,7 +74,11 @@ fn invalid_request(code: i64, text: impl Into<String>) -> Refusal {
 }
 
 /// Parses the messages of a body. A body of another type is left to the library, which refuses it.
-pub(super) fn parse(headers: &HeaderMap, body: Bytes) -> Result<Incoming, Refusal> {
+pub(super) fn parse(
+    headers: &HeaderMap,
+    body: Bytes,
+    is_free_form: &IsFreeForm<'_>,
+) -> Result<Incoming, Refusal> {
     let single =
         |asks, id, body| Incoming { messages: vec![Message { asks, id, body }], is_batch: false };
     let content = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
@@ -81,29 +86,37 @@ pub(super) fn parse(headers: &HeaderMap, body: Bytes) -> Result<Incoming, Refusa
     {
         return Ok(single(Asks::Nothing { is_initialize: false }, None, body));
     }
-    let mut message: Value = serde_json::from_slice(&body)
-        .map_err(|_| invalid_request(PARSE_ERROR, "Parse error: the body is not valid JSON"))?;
-    let Value::Array(messages) = &mut message else {
-        let body = if read_params(&mut message) { message.to_string().into() } else { body };
-        return Ok(single(asks(&message)?, id_of(&message), body));
+    let not_json =
+        || invalid_request(PARSE_ERROR, "Parse error: the body is not valid JSON".to_owned());
+    let reader = Reader::new(is_free_form);
+    let read = |text: &str| {
+        let mut message = reader.message(text).map_err(|_| not_json())?;
+        read_params(&mut message);
+        Ok(message)
     };
-    for message in messages.iter_mut() {
-        read_params(message);
+    let text: &RawValue = serde_json::from_slice(&body).map_err(|_| not_json())?;
+    if !text.get().starts_with('[') {
+        let message = read(text.get())?;
+        return Ok(single(asks(&message)?, id_of(&message), message.to_string().into()));
     }
+    let texts: Vec<&RawValue> = serde_json::from_str(text.get()).map_err(|_| not_json())?;
     let revision = headers.get("mcp-protocol-version").map(|value| value.as_bytes());
     if revision.is_some_and(|revision| revision > LAST_WITH_BATCHES.as_bytes()) {
         let text = "Invalid Request: this revision has no batches; send one message";
         return Err(invalid_request(INVALID_REQUEST, text));
     }
-    if !(1..=MAX_MESSAGES).contains(&messages.len()) {
+    if !(1..=MAX_MESSAGES).contains(&texts.len()) {
         let text = format!("Invalid Request: expected 1 to {MAX_MESSAGES} messages");
         return Err(invalid_request(INVALID_REQUEST, text));
     }
-    let messages = messages.iter().map(|message| match asks(message)? {
-        Asks::Nothing { is_initialize: true } => {
-            Err(invalid_request(INVALID_REQUEST, "Invalid Request: send initialize by itself"))
+    let messages = texts.into_iter().map(|text| {
+        let message = read(text.get())?;
+        match asks(&message)? {
+            Asks::Nothing { is_initialize: true } => {
+                Err(invalid_request(INVALID_REQUEST, "Invalid Request: send initialize by itself"))
+            }
+            asks => Ok(Message { asks, id: id_of(&message), body: message.to_string().into() }),
         }
-        asks => Ok(Message { asks, id: id_of(message), body: message.to_string().into() }),
     });
     Ok(Incoming { messages: messages.collect::<Result<_, _>>()?, is_batch: true })
 }
@@ -112,29 +125,20 @@ fn id_of(message: &Value) -> Option<String> {
     message.get("id").map(Value::to_string)
 }
 
-/// Takes parameters and arguments that are null or blank for absent, and an object that was sent as text.
-/// Returns whether it has changed the message.
-fn read_params(message: &mut Value) -> bool {
+/// Takes parameters and arguments that are null or blank for absent.
+fn read_params(message: &mut Value) {
     let is_nothing = |value: &Value| {
         value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty())
     };
-    let Some(members) = message.as_object_mut() else { return false };
+    let Some(members) = message.as_object_mut() else { return };
     if members.get("params").is_some_and(is_nothing) {
         members.remove("params");
-        return true;
+        return;
     }
-    let Some(Value::Object(params)) = members.get_mut("params") else { return false };
-    let Some(arguments) = params.get_mut("arguments") else { return false };
-    if is_nothing(arguments) {
+    let Some(Value::Object(params)) = members.get_mut("params") else { return };
+    if params.get("arguments").is_some_and(is_nothing) {
         params.remove("arguments");
-        return true;
     }
-    let read = arguments.as_str().and_then(|text| serde_json::from_str(text).ok());
-    if let Some(read @ Value::Object(_)) = read {
-        *arguments = read;
-        return true;
-    }
-    false
 }
 
 /// The member of `_meta` in which requests of the newest revisions name their revision.

@@ -12,6 +12,7 @@ use tracing::{Instrument as _, Span};
 
 use super::{
     arguments::are_enough,
+    bounds::{Answer, read},
     form::{ARGUMENTS, OfferedTool},
     sets::ToolSets,
 };
@@ -21,7 +22,9 @@ use crate::{
     http::panic_text,
     operation::{
         Call, Cancelled, ClientCall, Operations, Registered, Reply, RequestInfo, Services, cancel,
-        fingerprint, input::check, record_status,
+        fingerprint,
+        input::{canonical_input, check, keep_free_form_as_text},
+        record_status,
     },
     values::{Error, Issue, Result, limits::MAX_ID_BYTES},
 };
@@ -90,7 +93,7 @@ impl McpRequest {
         headers: &HeaderMap,
         operation: &Registered,
         input: Input<'_>,
-    ) -> Result<Result<Value>, ErrorData> {
+    ) -> Result<Result<Answer>, ErrorData> {
         let client_call = OnceLock::new();
         let running = self.execute(headers, operation, input, &client_call);
         let running = AssertUnwindSafe(running).catch_unwind();
@@ -118,7 +121,8 @@ impl McpRequest {
             replayed: result.as_ref().is_ok_and(|reply| reply.replayed),
             has_ended: matches!(result, Err(Error::ConnectionEnded)),
         });
-        Ok(result.and_then(|reply| reply.value()))
+        Ok(result
+            .and_then(|reply| read(&reply.body).map_err(|error| Error::Internal(error.into()))))
     }
 
     async fn execute(
@@ -151,6 +155,7 @@ impl McpRequest {
                 (input, issues)
             }
         };
+        keep_free_form_as_text(&operation.input, &mut input);
         let mut issues = check(&operation.input, &mut input, |_| ARGUMENTS);
         // One issue for each value: what could not be read was checked as it was sent. Where it is only counted,
         // its place is not known.
@@ -162,7 +167,8 @@ impl McpRequest {
         }
         let method_and_path = format!("POST {} {}", self.path, operation.meta.id);
         let has_key = claims.idempotency_key.is_some();
-        let fingerprint = has_key.then(|| fingerprint(&method_and_path, &input));
+        let fingerprint = has_key
+            .then(|| fingerprint(&method_and_path, &canonical_input(&operation.input, &input)));
         let seconds = input["wait_seconds"].as_i64().unwrap_or_default();
         let time_to_wait = self.services.config.longest_wait(seconds);
         let client_call = (!time_to_wait.is_zero()).then(|| {

@@ -100,14 +100,15 @@ impl ServerHandler for Server {
         let (OfferedTool { operation, form }, arguments) = (&**tool, arguments.unwrap_or_default());
         let input = Input::Arguments(tool, &arguments);
         let result = match request.run(&cx, headers, operation, input).await? {
-            Ok(body) => {
+            Ok(mut answer) => {
                 let hint = request.hint.get().cloned();
-                if hint.is_some() && body.as_array().is_some_and(Vec::is_empty) {
+                if hint.is_some() && answer.body.as_array().is_some_and(Vec::is_empty) {
                     // Nobody holds such a key, and an empty list would say that the file is free.
                     let issues = form.issues_of_odd_keys(&operation.input, &arguments);
                     failure(&Error::Invalid(form.issues(issues, &arguments)), &request.info.id)
                 } else {
-                    tool_result(tool, &arguments, form.tool_answer(body), hint)
+                    answer.body = form.tool_answer(answer.body);
+                    tool_result(tool, &arguments, answer, hint)
                 }
             }
             Err(Error::Invalid(issues)) => {
@@ -141,8 +142,8 @@ impl ServerHandler for Server {
             return Err(ErrorData::resource_not_found(text, Some(json!({ "uri": params.uri }))));
         };
         match request.run(&cx, headers, operation, Input::Fixed(resource.input)).await? {
-            Ok(body) => {
-                let text = text(resource, operation, &body);
+            Ok(answer) => {
+                let text = text(resource, operation, &answer.body);
                 let contents = ResourceContents::text(text, resource.uri);
                 Ok(ReadResourceResult::new(vec![contents]).into())
             }

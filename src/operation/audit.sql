@@ -120,3 +120,13 @@ begin
     return dropped;
 end
 $$;
+
+-- Returns the bytes of an entry's values in a list. Those that are not compressed are not read for it.
+create or replace function audit_bytes(parameters jsonb, result jsonb, error_message text) returns integer
+language sql immutable parallel safe as $$
+    select case when pg_column_compression(parameters) is null then pg_column_size(parameters)
+            else octet_length(parameters::text) end
+        + case when pg_column_compression(result) is null then pg_column_size(result)
+            else octet_length(result::text) end
+        + coalesce(octet_length(error_message), 0)
+$$;

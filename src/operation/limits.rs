@@ -56,10 +56,14 @@ pub(crate) enum Limit {
     QuotaOfIdempotencyKeys,
     /// Too many MCP connections.
     QuotaOfMcpConnections,
+    /// Bodies and answers of one key had too many bytes.
+    BytesOfKey,
+    /// Bodies and answers had too many bytes.
+    Bytes,
 }
 
 impl Limit {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 22] = [
         Self::HeadTime,
         Self::HeadSize,
         Self::BodyTime,
@@ -80,6 +84,8 @@ impl Limit {
         Self::QuotaOfHandoffs,
         Self::QuotaOfIdempotencyKeys,
         Self::QuotaOfMcpConnections,
+        Self::BytesOfKey,
+        Self::Bytes,
     ];
 
     /// Returns the limit that is counted when a quota is reached.
@@ -118,6 +124,8 @@ impl Limit {
             Self::QuotaOfHandoffs => "quota_handoffs",
             Self::QuotaOfIdempotencyKeys => "quota_idempotency_keys",
             Self::QuotaOfMcpConnections => "quota_mcp_connections",
+            Self::BytesOfKey => "bytes_in_flight_per_key",
+            Self::Bytes => "bytes_in_flight",
         }
     }
 }

@@ -5,6 +5,7 @@
 //! nothing else: only `execute` creates a [`Context`], so an operation cannot bypass them.
 mod audit;
 mod authorize;
+mod byte_budget;
 mod cancellation;
 mod client_call;
 mod connection;
@@ -32,6 +33,7 @@ mod waiting;
 mod without_key;
 
 pub(crate) use authorize::authorize_page;
+pub(crate) use byte_budget::HeldBytes;
 pub(crate) use cancellation::{Cancelled, cancel};
 pub(crate) use client_call::ClientCall;
 pub(crate) use connection::Connection;

@@ -1,10 +1,13 @@
 //! The answer of an operation on its way to the client.
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{definition::Operation, limits::Limit, schema::WAIT_LIMIT, waiting::Wait};
 use crate::{
     access::Caller,
-    values::{Error, Result},
+    values::{
+        Error, Result,
+        raw_json::{members_of, with_members},
+    },
 };
 
 /// The answer of an operation and its follow-up actions.
@@ -62,33 +65,28 @@ impl Reply {
 
     /// Adds that the call has revived its session, and what that session had lost. An answer that tells of
     /// losses itself, as that of a registration can, keeps them.
-    pub(super) fn tell(mut self, mut lost: Value) -> Result<Self> {
-        let mut body = self.value()?;
-        if let Some(members) = body.as_object_mut() {
-            for (kind, told) in members.get("lost").and_then(Value::as_object).into_iter().flatten()
-            {
-                match (lost[kind.as_str()].as_array_mut(), told) {
-                    (Some(list), Value::Array(told)) => list.extend(told.iter().cloned()),
-                    _ => lost[kind.as_str()] = told.clone(),
-                }
+    pub(super) fn tell(self, mut lost: Value) -> Result<Self> {
+        let members = members_of(&self.body).map_err(|error| Error::Internal(error.into()))?;
+        let own = members.iter().find(|(name, _)| name == "lost");
+        let own = own.and_then(|(_, raw)| serde_json::from_str::<Map<_, Value>>(raw.get()).ok());
+        for (kind, told) in own.unwrap_or_default() {
+            match (lost[kind.as_str()].as_array_mut(), told) {
+                (Some(list), Value::Array(told)) => list.extend(told),
+                (_, told) => lost[kind.as_str()] = told,
             }
-            members.insert("revived".to_owned(), true.into());
-            members.insert("lost".to_owned(), lost);
-            self.body = body.to_string();
         }
-        Ok(self)
+        self.add(&[("revived", &true.into()), ("lost", &lost)])
     }
 
     /// Adds which limit kept the request from waiting.
-    pub(super) fn tell_wait_limit(mut self, limit: Limit) -> Result<Self> {
-        let mut body = self.value()?;
-        body[WAIT_LIMIT] = limit.name().into();
-        self.body = body.to_string();
-        Ok(self)
+    pub(super) fn tell_wait_limit(self, limit: Limit) -> Result<Self> {
+        self.add(&[(WAIT_LIMIT, &limit.name().into())])
     }
 
-    /// Parses the body, for callers that read a part of it.
-    pub(crate) fn value(&self) -> Result<Value> {
-        serde_json::from_str(&self.body).map_err(|error| Error::Internal(error.into()))
+    /// Adds members to the body. The others stay as they are.
+    fn add(mut self, members: &[(&str, &Value)]) -> Result<Self> {
+        self.body =
+            with_members(&self.body, members).map_err(|error| Error::Internal(error.into()))?;
+        Ok(self)
     }
 }

@@ -1,10 +1,16 @@
 //! What all requests of a process share.
 use std::{any::Any, sync::Arc};
 
+use axum::body::Bytes;
 use http::Extensions;
 
 use super::{
-    heartbeat::Heartbeats, limits::Party, metrics::Metrics, waiting::Waiters, without_key::InWork,
+    byte_budget::{ByteBudget, HeldBytes},
+    heartbeat::Heartbeats,
+    limits::{Limit, Party},
+    metrics::Metrics,
+    waiting::Waiters,
+    without_key::InWork,
 };
 use crate::{
     access::{
@@ -30,6 +36,7 @@ pub(crate) struct Services {
     pub(crate) heartbeats: Heartbeats,
     pub(crate) waiters: Waiters,
     pub(crate) metrics: Metrics,
+    bytes: Arc<ByteBudget>,
     state: State,
 }
 
@@ -59,6 +66,7 @@ impl Services {
             heartbeats: Heartbeats::new(),
             waiters: Waiters::default(),
             metrics,
+            bytes: ByteBudget::new(config.byte_limits),
             state,
             config,
         }
@@ -76,6 +84,42 @@ impl Services {
         begun.map_err(|limit| {
             self.metrics.limits.count(limit, party);
             Error::Busy
+        })
+    }
+
+    /// Counts the bytes of a body that arrives, until the returned value is dropped.
+    ///
+    /// # Errors
+    /// [`Error::TooManyBytes`] where the process, or the key, holds too many.
+    pub(crate) fn hold_body(&self, party: Party<'_>, bytes: usize) -> Result<HeldBytes> {
+        let held = self.bytes.hold(party.key.map(|key| key.number), bytes);
+        held.map_err(|limit| self.too_many_bytes(limit, party))
+    }
+
+    /// Counts the bytes of an answer until they are written. One that reports an effect is always sent.
+    ///
+    /// # Errors
+    /// As [`Services::hold_body`].
+    pub(crate) fn hold_answer(
+        &self,
+        party: Party<'_>,
+        answer: impl Into<Bytes>,
+        has_effect: bool,
+    ) -> Result<Bytes> {
+        let (key, answer) = (party.key.map(|key| key.number), answer.into());
+        let held = match has_effect {
+            true => Ok(self.bytes.count(key, answer.len())),
+            false => self.bytes.hold(key, answer.len()),
+        };
+        let held = held.map_err(|limit| self.too_many_bytes(limit, party))?;
+        Ok(held.with(answer))
+    }
+
+    fn too_many_bytes(&self, limit: Limit, party: Party<'_>) -> Error {
+        self.metrics.limits.count(limit, party);
+        Error::TooManyBytes(match limit {
+            Limit::BytesOfKey => "API_MAX_BYTES_IN_FLIGHT_PER_KEY",
+            _ => "API_MAX_BYTES_IN_FLIGHT",
         })
     }
 

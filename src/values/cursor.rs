@@ -2,10 +2,11 @@
 //!
 //! A cursor has the values by which a list is ordered, of the last entry that was shown. So entries that are
 //! added or removed in between neither repeat nor hide others.
-use std::{borrow::Cow, str::FromStr};
+use std::{borrow::Cow, collections::HashMap, str::FromStr};
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{
     error::{Error, Result},
@@ -36,8 +37,32 @@ impl Order {
         }
     }
 
+    /// Returns the cursor behind the last one of `count` entries. Of its members, only those of the order are
+    /// parsed.
+    pub(super) fn cursor_behind_entry<T: Serialize>(
+        self,
+        last: &T,
+        count: usize,
+        start: Option<&str>,
+    ) -> String {
+        let text = serde_json::to_string(last).unwrap_or_default();
+        let raw: HashMap<String, &RawValue> = match self {
+            Self::By(_) => serde_json::from_str(&text).unwrap_or_default(),
+            Self::ByRank => HashMap::new(),
+        };
+        let member = |name: &&str| {
+            let value = raw.get(*name).and_then(|raw| serde_json::from_str(raw.get()).ok());
+            ((*name).to_owned(), value.unwrap_or(Value::Null))
+        };
+        let members: Map<_, _> = match self {
+            Self::By(names) => names.iter().map(member).collect(),
+            Self::ByRank => Map::new(),
+        };
+        self.cursor_behind(&members.into(), count, start)
+    }
+
     /// Returns the cursor behind the last one of `count` entries.
-    pub(crate) fn cursor_behind(self, last: &Value, count: usize, start: Option<&str>) -> String {
+    fn cursor_behind(self, last: &Value, count: usize, start: Option<&str>) -> String {
         match self {
             Self::By(members) => {
                 let values = members.iter().map(|member| match &last[member] {

@@ -51,6 +51,12 @@ pub enum Error {
     /// A quota allows no other idempotency key or MCP connection: 429.
     #[error("{0}")]
     QuotaExceeded(String),
+    /// Bodies and answers have too many bytes, by the limit that this variable sets: 429. The client can repeat
+    /// the request.
+    #[error(
+        "too many bytes of requests and answers at once ({0}): repeat the request when others are answered"
+    )]
+    TooManyBytes(&'static str),
     /// Too many requests without a key are in work: 503. The client can repeat the request.
     #[error("Service temporarily unavailable")]
     Busy,
@@ -85,7 +91,7 @@ impl Error {
             Self::Cancelled => CLIENT_CLOSED_REQUEST,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::QuotaExceeded(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::QuotaExceeded(_) | Self::TooManyBytes(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Busy | Self::TooLong(_) | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }

@@ -6,10 +6,10 @@ const ECHO_LIMIT: usize = 200;
 
 /// The maximum number of bytes of a value that an issue repeats, about: without a limit, a body without its
 /// required members would be answered with a copy for each of them.
-const ECHO_BYTES: usize = 4096;
+pub(crate) const ECHO_BYTES: usize = 4096;
 
 /// What a number, a boolean or null counts as.
-const SCALAR_BYTES: usize = 8;
+pub(crate) const SCALAR_BYTES: usize = 8;
 
 /// Returns JSON with sorted members and without white space, so that two spellings of one value are
 /// equal. By hand, because `serde_json` keeps the order of members here (feature `preserve_order`).
@@ -29,6 +29,16 @@ pub(crate) fn canonical(value: &Value) -> String {
             format!("[{}]", elements.join(","))
         }
         scalar => scalar.to_string(),
+    }
+}
+
+/// Returns the bytes of the texts in a value.
+pub(crate) fn text_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(elements) => elements.iter().map(text_bytes).sum(),
+        Value::Object(members) => members.values().map(text_bytes).sum(),
+        _ => 0,
     }
 }
 
@@ -73,5 +83,16 @@ fn cut_within(value: &Value, bytes_left: &mut usize) -> Value {
             spend(SCALAR_BYTES);
             scalar.clone()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_canonical_form_sorts_members_at_every_depth() {
+        let value = json!({ "b": [{ "d": 1, "c": "x\"y" }], "a": null });
+        assert_eq!(canonical(&value), r#"{"a":null,"b":[{"c":"x\"y","d":1}]}"#);
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod list_page;
 mod mutex;
 pub(crate) mod name;
 mod nearest;
+pub(crate) mod raw_json;
 mod secret;
 pub(crate) mod text;
 mod timestamp;
@@ -21,6 +22,7 @@ pub(crate) use error::{ReadTooLong, is_lost_connection};
 pub(crate) use list_page::{Limit, ListPage};
 pub(crate) use mutex::lock;
 pub(crate) use nearest::nearest;
+pub(crate) use raw_json::RawJson;
 pub(crate) use secret::Secret;
 pub(crate) use version::VERSION;
 

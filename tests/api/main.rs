@@ -2,6 +2,7 @@
 //! database.
 mod audit_query;
 mod batches;
+mod bytes;
 mod clients;
 mod compose;
 mod conventions;

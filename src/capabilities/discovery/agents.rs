@@ -6,7 +6,11 @@ use serde_json::{Value, json};
 use crate::{
     capabilities::filter::non_empty,
     operation::{Context, Meta, Operation, Tool},
-    values::{Limit, ListPage, Order, Result, Timestamp, list_page::default_limit, read_cursor},
+    values::{
+        Limit, ListPage, Order, RawJson, Result, Timestamp,
+        list_page::{Entry, default_limit},
+        read_cursor,
+    },
 };
 
 /// See which other agents are at work, what they can do and what they are doing, before you ask for
@@ -64,8 +68,17 @@ pub struct AgentSession {
     /// The agent that started this one. Null if none did.
     pub delegated_from: Option<String>,
     /// Anything else that the agent registered.
-    #[schemars(extend("type" = "object"))]
-    pub metadata: Value,
+    #[schemars(with = "Value", extend("type" = "object"))]
+    pub metadata: RawJson,
+    /// Whether there are sessions after this one.
+    #[serde(skip)]
+    has_more: bool,
+}
+
+impl Entry for AgentSession {
+    fn has_more(&self) -> bool {
+        self.has_more
+    }
 }
 
 const ORDER: Order = Order::By(&["last_heartbeat", "agent_id", "session_id"]);
@@ -101,31 +114,40 @@ impl Operation for DiscoverAgents {
                 capabilities as "capabilities!", status as "status!", current_task,
                 last_heartbeat_at as "last_heartbeat!: Timestamp",
                 started_at as "started_at!: Timestamp", phase_archetype, delegated_from,
-                metadata as "metadata!"
+                metadata as "metadata!: RawJson", has_more as "has_more!"
             from (
-                select *, session_status(
-                    ended_at, last_heartbeat_at, $5, statement_timestamp()) as status
-                from agent_session
-                where workspace = $1 and $3 is distinct from 'disconnected'
-                    and is_session_live(ended_at, last_heartbeat_at, $5, statement_timestamp())
-                    and ($2::text is null or $2 = any(capabilities))
-                    and ($6::timestamptz is null or is_session_after(
-                        last_heartbeat_at, agent_id, session_id, $6, $7, $8))
-                union all (
-                    select *, 'disconnected'
+                select listed.*, row_number() over page as place, sum(stored_bytes) over page as bytes,
+                    lead(true, 1, false) over page as has_more
+                from (
+                    select *, session_status(
+                        ended_at, last_heartbeat_at, $5, statement_timestamp()) as status
                     from agent_session
-                    where workspace = $1 and $3 = 'disconnected'
-                        and not is_session_live(ended_at, last_heartbeat_at, $5, statement_timestamp())
+                    where workspace = $1 and $3 is distinct from 'disconnected'
+                        and is_session_live(ended_at, last_heartbeat_at, $5, statement_timestamp())
                         and ($2::text is null or $2 = any(capabilities))
                         and ($6::timestamptz is null or is_session_after(
-                        last_heartbeat_at, agent_id, session_id, $6, $7, $8))
-                    order by last_heartbeat_at desc, agent_id, session_id
-                    limit $4
-                )
+                            last_heartbeat_at, agent_id, session_id, $6, $7, $8))
+                    union all (
+                        select *, 'disconnected'
+                        from agent_session
+                        where workspace = $1 and $3 = 'disconnected'
+                            and not is_session_live(
+                                ended_at, last_heartbeat_at, $5, statement_timestamp())
+                            and ($2::text is null or $2 = any(capabilities))
+                            and ($6::timestamptz is null or is_session_after(
+                                last_heartbeat_at, agent_id, session_id, $6, $7, $8))
+                        order by last_heartbeat_at desc, agent_id, session_id
+                        limit $4
+                    )
+                ) listed
+                where $3::text is null or status = $3
+                window page as (
+                    order by last_heartbeat_at desc, agent_id, session_id rows unbounded preceding)
+                order by last_heartbeat_at desc, agent_id, session_id
+                limit $4
             ) listed
-            where $3::text is null or status = $3
-            order by last_heartbeat_at desc, agent_id, session_id
-            limit $4
+            where is_on_page(place, bytes)
+            order by place
             "#,
             cx.caller.workspace,
             non_empty(self.capability),

@@ -9,7 +9,7 @@ use crate::{
     access::{Door, IdentityMode},
     config::{Config, Quota},
     operation::{Context, Meta, Operation, Tool, name_ports},
-    values::{Result, Timestamp, limits::MAX_ID_BYTES},
+    values::{RawJson, Result, Timestamp, limits::MAX_ID_BYTES},
 };
 
 /// The caller has not registered this session. The function `deregister_session` records this too.
@@ -39,7 +39,8 @@ pub struct RegisterSession {
     #[schemars(extend("x-max-bytes" = 256))]
     pub delegated_from: Option<String>,
     /// Anything else about the session, as an object; shown to other agents. Absent: none.
-    pub metadata: Option<Map<String, Value>>,
+    #[schemars(with = "Option<Map<String, Value>>")]
+    pub metadata: Option<RawJson>,
     /// Your role in the current phase. Absent: none.
     #[schemars(extend("enum" = [
         "architect", "reviewer", "implementer", "analyst", "runner", "gatekeeper", null
@@ -194,8 +195,8 @@ impl Operation for RegisterSession {
                 held_elsewhere as "held_elsewhere: Json<HeldRows>",
                 adopted as "adopted: Json<HeldRows>", lost, refusal
             from begin_session(
-                $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11, $12, $13, $14, $15,
-                $16, $17
+                $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11, $12::text::json, $13,
+                $14, $15, $16, $17
             )
             "#,
             cx.caller.workspace,
@@ -209,7 +210,7 @@ impl Operation for RegisterSession {
             &capabilities,
             self.current_task,
             self.delegated_from,
-            Json(self.metadata.unwrap_or_default()) as _,
+            self.metadata.map_or_else(|| "{}".to_owned(), RawJson::into_text),
             self.phase_archetype,
             cx.caller.connection_id,
             self.adopt,

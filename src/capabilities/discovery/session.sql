@@ -5,7 +5,7 @@
 -- the session's timeout.
 create or replace function register_session(
     in_workspace text, cx request, in_session_id text, in_capabilities text[], in_current_task text,
-    in_delegated_from text, in_metadata jsonb, in_phase_archetype text, in_connection_id text,
+    in_delegated_from text, in_metadata json, in_phase_archetype text, in_connection_id text,
     in_quota integer[], in_quota_of_connections integer[]
 ) returns text language plpgsql as $$
 #variable_conflict use_column
@@ -116,7 +116,7 @@ $$;
 -- a quota does not allow the registration: `refusal` says so then.
 create or replace function begin_session(
     in_workspace text, cx request, in_session_id text, in_capabilities text[], in_current_task text,
-    in_delegated_from text, in_metadata jsonb, in_phase_archetype text, in_connection_id text,
+    in_delegated_from text, in_metadata json, in_phase_archetype text, in_connection_id text,
     in_adopts boolean, in_quota integer[], in_quota_of_connections integer[],
     out held_elsewhere jsonb, out adopted jsonb, out lost jsonb, out refusal text
 ) language plpgsql as $$

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     operation::Context,
-    values::{Result, json::canonical},
+    values::{Result, raw_json::push_canonical_and_strings},
 };
 
 /// The maximum number of characters of the scanned text in a record of a violation.
@@ -77,7 +77,7 @@ impl Scan {
 /// Returns the text of a task that is scanned: the description, the data as canonical JSON, and
 /// every string of the data unescaped. Without the last part, an escaped line break would hide a
 /// command.
-pub(crate) fn task_text(description: &str, data: Option<&Value>) -> String {
+pub(crate) fn task_text(description: &str, data: Option<&str>) -> String {
     let Some(data) = data else { return description.to_owned() };
     let mut text = format!("{description}\n");
     push_data(data, &mut text);
@@ -85,38 +85,16 @@ pub(crate) fn task_text(description: &str, data: Option<&Value>) -> String {
 }
 
 /// Returns the text of a task's result that is scanned: canonical JSON and every string unescaped.
-pub(crate) fn result_text(result: &Value) -> String {
+pub(crate) fn result_text(result: &str) -> String {
     let mut text = String::new();
     push_data(result, &mut text);
     text
 }
 
 /// Appends canonical JSON and every string of it.
-fn push_data(data: &Value, text: &mut String) {
-    text.push_str(&canonical(data));
-    push_strings(data, text);
-}
-
-/// Appends every string of a value, member names included, in the order of canonical JSON, each on
-/// a line of its own.
-fn push_strings(value: &Value, text: &mut String) {
-    match value {
-        Value::String(line) => {
-            text.push('\n');
-            text.push_str(line);
-        }
-        Value::Array(values) => values.iter().for_each(|value| push_strings(value, text)),
-        Value::Object(members) => {
-            let mut members: Vec<_> = members.iter().collect();
-            members.sort_by_key(|(name, _)| *name);
-            for (name, value) in members {
-                text.push('\n');
-                text.push_str(name);
-                push_strings(value, text);
-            }
-        }
-        _ => {}
-    }
+fn push_data(data: &str, text: &mut String) {
+    push_canonical_and_strings(data, text)
+        .expect("the input check and the database take only JSON");
 }
 
 /// Returns the findings in the form that the database function `record_guardrail_violations` takes.
@@ -149,12 +127,12 @@ mod tests {
     fn the_text_of_a_task_holds_its_data_escaped_and_plain() {
         let data = json!({ "run": ["rm", "-rf\n", { "é": "\"/\"" }], "a": 1, "deep": null });
         assert_eq!(
-            task_text("do it", Some(&data)),
+            task_text("do it", Some(&data.to_string())),
             "do it\n{\"a\":1,\"deep\":null,\"run\":[\"rm\",\"-rf\\n\",{\"é\":\"\\\"/\\\"\"}]}\n\
              a\ndeep\nrun\nrm\n-rf\n\né\n\"/\""
         );
         assert_eq!(task_text("do it", None), "do it");
-        assert_eq!(task_text("do it", Some(&json!({}))), "do it\n{}");
+        assert_eq!(task_text("do it", Some("{}")), "do it\n{}");
     }
 
     #[test]

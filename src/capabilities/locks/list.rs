@@ -10,7 +10,9 @@ use crate::{
     capabilities::filter::non_empty,
     operation::{Context, Meta, Operation, Tool},
     values::{
-        Limit, ListPage, LockKey, Order, Result, Timestamp, list_page::default_limit, read_cursor,
+        Limit, ListPage, LockKey, Order, Result, Timestamp,
+        list_page::{Entry, default_limit},
+        read_cursor,
     },
 };
 
@@ -54,6 +56,15 @@ pub struct ListedLock {
     /// The lock.
     #[serde(flatten)]
     pub lock: Lock,
+    /// Whether there are locks after this one.
+    #[serde(skip)]
+    has_more: bool,
+}
+
+impl Entry for ListedLock {
+    fn has_more(&self) -> bool {
+        self.has_more
+    }
 }
 
 /// A live lock.
@@ -78,30 +89,44 @@ pub struct Lock {
     pub same_agent: bool,
 }
 
-/// Selects live locks for a caller by a condition, which ends the statement. The first two arguments
+/// Selects a page of live locks for a caller by a condition, which can have an order and a limit. The first two arguments
 /// are the workspace and the session timeout.
 macro_rules! live_locks {
     ($caller:expr, $condition:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query!(
             r#"
             select
-                l.key as file_path, l.agent_id as "locked_by!", l.agent_type as "agent_type!",
-                l.locked_at as "locked_at!: Timestamp", l.expires_at as "expires_at!: Timestamp",
-                l.reason, l.session_id, l.token as fencing_token
-            from file_lock l
-            left join lateral (
-                select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
-                where s.workspace = $1 and s.agent_id = l.agent_id and s.session_id = l.session_id
-                limit 1
-            ) s on true
-            where l.workspace = $1
-                and is_live_with_session(l.locked_at, l.expires_at, $2, statement_timestamp(),
-                    s.ended_at, s.last_heartbeat_at, s.revived_at)
-                and "# + $condition
+                key as "file_path!", agent_id as "locked_by!", agent_type as "agent_type!",
+                locked_at as "locked_at!: Timestamp", expires_at as "expires_at!: Timestamp",
+                reason, session_id, token as "fencing_token!", has_more as "has_more!"
+            from (
+                select found.*, row_number() over page as place, lead(true, 1, false) over page as has_more,
+                    sum(octet_length(key) + coalesce(octet_length(reason), 0)) over page as bytes
+                from (
+                    select l.key, l.agent_id, l.agent_type, l.locked_at, l.expires_at, l.reason,
+                        l.session_id, l.token
+                    from file_lock l
+                    left join lateral (
+                        select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
+                        where s.workspace = $1 and s.agent_id = l.agent_id
+                            and s.session_id = l.session_id
+                        limit 1
+                    ) s on true
+                    where l.workspace = $1
+                        and is_live_with_session(l.locked_at, l.expires_at, $2, statement_timestamp(),
+                            s.ended_at, s.last_heartbeat_at, s.revived_at)
+                        and "# + $condition + r#"
+                ) found
+                window page as (order by key rows unbounded preceding)
+            ) listed
+            where is_on_page(place, bytes)
+            order by place
+            "#
             $(, $argument)*
         )
         .map(|row| ListedLock {
             file_path: row.file_path,
+            has_more: row.has_more,
             lock: Lock {
                 same_agent: row.locked_by == $caller.agent_id,
                 locked_by: row.locked_by,

@@ -8,7 +8,11 @@ use crate::{
     access::IdentityMode,
     capabilities::filter::non_empty,
     operation::{Context, Meta, Operation, Tool},
-    values::{Limit, ListPage, Order, Result, Timestamp, list_page::default_limit, read_cursor},
+    values::{
+        Limit, ListPage, Order, RawJson, Result, Timestamp,
+        list_page::{Entry, default_limit},
+        read_cursor,
+    },
 };
 
 /// The scope that includes the memories of every agent.
@@ -84,7 +88,8 @@ pub struct Memory {
     /// What happened.
     pub summary: String,
     /// Structured data about the event.
-    pub details: Value,
+    #[schemars(with = "Value")]
+    pub details: RawJson,
     /// How it turned out. Null if not given.
     pub outcome: Option<String>,
     /// What to do, or to avoid, next time.
@@ -101,6 +106,15 @@ pub struct Memory {
     pub session_id: Option<String>,
     /// Whether that agent is the caller.
     pub own: bool,
+    /// Whether there are memories after this one.
+    #[serde(skip)]
+    has_more: bool,
+}
+
+impl Entry for Memory {
+    fn has_more(&self) -> bool {
+        self.has_more
+    }
 }
 
 impl Operation for Recall {
@@ -125,11 +139,21 @@ impl Operation for Recall {
             r#"
             select
                 id::text as "id!", event_type as "event_type!", summary as "summary!",
-                details as "details!", outcome, lessons as "lessons!", tags as "tags!",
+                details as "details!: RawJson", outcome, lessons as "lessons!", tags as "tags!",
                 memory_relevance(created_at) as "relevance_score!",
                 created_at as "created_at!: Timestamp", agent_id as "agent_id!", session_id,
-                agent_id = $10 as "own!"
-            from recall_memories($1, $2, $3, $4, $5, $6, $7, $8, $9)
+                agent_id = $10 as "own!", has_more as "has_more!"
+            from (
+                select found.*, row_number() over page as place, lead(true, 1, false) over page as has_more,
+                    sum(found.stored_bytes) over page as bytes
+                from (
+                    select *, row_number() over () as rank
+                    from recall_memories($1, $2, $3, $4, $5, $6, $7, $8, $9) offset $11
+                ) found
+                window page as (order by found.rank rows unbounded preceding)
+            ) listed
+            where is_on_page(place, bytes)
+            order by rank
             "#,
             cx.caller.workspace,
             agent_id,
@@ -141,14 +165,14 @@ impl Operation for Recall {
             ranks.scores,
             limit.rows() + i64::from(before),
             cx.caller.agent_id,
+            i64::from(before),
         )
         .fetch_all(&mut *cx.db)
         .await?;
         let unknown_words = match &self.query {
-            Some(query) if rows.is_empty() => unknown_words(&mut cx, query).await?,
+            Some(query) if rows.is_empty() && before == 0 => unknown_words(&mut cx, query).await?,
             _ => Vec::new(),
         };
-        let rows: Vec<_> = rows.into_iter().skip(before as usize).collect();
         let (memories, page) = limit.cut_in_order(rows, Order::ByRank, self.cursor.as_deref());
         Ok(MemoryList {
             memories,

@@ -11,7 +11,7 @@ use crate::{
     config::{Quota, QuotaLimits},
     database::Db,
     operation::{Actor, Context, Meta, Operation, Tool, Transition, column},
-    values::Result,
+    values::{RawJson, Result},
 };
 
 /// Store what you learned for later: an error and its cause, a decision and its reason, what
@@ -32,7 +32,8 @@ pub struct Remember {
     #[schemars(extend("x-max-bytes" = 16384))]
     pub summary: String,
     /// Structured data about the event, as an object. Absent: none.
-    pub details: Option<Map<String, Value>>,
+    #[schemars(with = "Option<Map<String, Value>>")]
+    pub details: Option<RawJson>,
     /// `positive`, `negative`, `neutral` or a word of your own. Absent: none.
     #[schemars(extend("x-max-bytes" = 256))]
     pub outcome: Option<String>,
@@ -86,7 +87,7 @@ impl Operation for Remember {
             event_type: self.event_type,
             digest: Sha256::digest(&self.summary).to_vec(),
             summary: self.summary,
-            details: Value::Object(self.details.unwrap_or_default()),
+            details: self.details.map_or_else(|| "{}".to_owned(), RawJson::into_text),
             outcome: self.outcome,
             lessons: json!(self.lessons.unwrap_or_default()),
             tags: json!(self.tags.unwrap_or_default()),
@@ -105,7 +106,8 @@ pub(crate) struct NewMemory {
     event_type: String,
     summary: String,
     digest: Vec<u8>,
-    details: Value,
+    /// JSON as text, which is stored as it was sent.
+    details: String,
     outcome: Option<String>,
     /// A JSON array of texts: a gathered call cannot pass arrays of different lengths otherwise.
     lessons: Value,
@@ -123,7 +125,8 @@ impl Transition for NewMemory {
             r#"
             select refusal is null as "success!", memory_id::text, action, refusal as reason
             from remember(
-                $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11, $12, $13, $14, $15
+                $1, row($2, $3, $4, $5, $6, $7)::request, $8, $9, $10, $11::text::json, $12, $13, $14,
+                $15
             )
             "#,
             self.actor.workspace,
@@ -157,7 +160,7 @@ impl Transition for NewMemory {
             unnest(
                 case when has_begun then $1::text[] end, $2::text[], $3::text[], $4::text[],
                 $5::text[], $6::float8[], $7::interval[], $8::text[], $9::text[], $10::bytea[],
-                $11::jsonb[], $12::text[], $13::jsonb[], $14::jsonb[]
+                $11::text[], $12::text[], $13::jsonb[], $14::jsonb[]
             ) with ordinality as r (
                 workspace, id, agent_id, agent_type, session_id, elapsed_ms, session_timeout, event_type,
                 summary, digest, details, outcome, lessons, tags, n
@@ -165,7 +168,7 @@ impl Transition for NewMemory {
             remember(
                 r.workspace,
                 row(r.id, r.agent_id, r.agent_type, r.session_id, r.elapsed_ms, r.session_timeout)::request,
-                r.event_type, r.summary, r.digest, r.details, r.outcome, r.lessons, r.tags, $15
+                r.event_type, r.summary, r.digest, r.details::json, r.outcome, r.lessons, r.tags, $15
             ) a
             order by r.n
             "#,
@@ -179,7 +182,7 @@ impl Transition for NewMemory {
             &column(requests, |request| request.event_type.as_str()) as _,
             &column(requests, |request| request.summary.as_str()) as _,
             &column(requests, |request| request.digest.as_slice()) as _,
-            &column(requests, |request| request.details.clone()),
+            &column(requests, |request| request.details.as_str()) as _,
             &column(requests, |request| request.outcome.as_deref()) as _,
             &column(requests, |request| request.lessons.clone()),
             &column(requests, |request| request.tags.clone()),

@@ -6,7 +6,7 @@
 -- memory that can be merged is not another one.
 create or replace function remember(
     in_workspace text, cx request, in_event_type text, in_summary text, in_summary_digest bytea,
-    in_details jsonb, in_outcome text, in_lessons jsonb, in_tags jsonb, in_quota integer[],
+    in_details json, in_outcome text, in_lessons jsonb, in_tags jsonb, in_quota integer[],
     out memory_id uuid, out action text, out refusal text
 ) language plpgsql as $$
 #variable_conflict use_column
@@ -45,7 +45,7 @@ begin
         in_details, in_outcome, new_lessons, new_tags
     )
     on conflict (workspace, agent_id, event_type, summary_digest) where is_current do update set
-        details = case when excluded.details = '{}' then m.details else excluded.details end,
+        details = case when excluded.details::text = '{}' then m.details else excluded.details end,
         outcome = coalesce(excluded.outcome, m.outcome),
         lessons = merge_distinct(m.lessons, excluded.lessons),
         tags = merge_distinct(m.tags, excluded.tags),

@@ -11,7 +11,7 @@ use crate::{
         policy::{self, Question},
     },
     operation::{Context, Meta, Operation, Operations, Tool},
-    values::{LockKey, Result},
+    values::{LockKey, RawJson, Result},
 };
 
 pub(super) fn operations(operations: Operations) -> Operations {
@@ -41,7 +41,8 @@ pub struct CheckPolicy {
     pub resource: String,
     /// Recorded with the question. `files_modified`, an integer, counts as that many locked files;
     /// other members have no effect. Absent: none.
-    pub context: Option<Map<String, Value>>,
+    #[schemars(with = "Option<Map<String, Value>>")]
+    pub context: Option<RawJson>,
 }
 
 /// Whether the caller may do what it asked about.
@@ -150,21 +151,20 @@ impl CheckPolicy {
 
     /// Returns how many files the caller says that it has changed.
     fn files_modified(&self) -> i64 {
-        match self.context.as_ref().and_then(|context| context.get("files_modified")) {
-            Some(Value::Number(number)) if number.is_u64() => number.as_i64().unwrap_or(i64::MAX),
-            _ => 0,
-        }
+        let files = self.context.as_ref().and_then(|context| context.member("files_modified"));
+        let files = files.and_then(|files| serde_json::from_str::<u64>(files).ok());
+        files.map_or(0, |files| i64::try_from(files).unwrap_or(i64::MAX))
     }
 }
 
 /// Returns what is recorded of a context: the object, or the beginning of its text if it is too
 /// long.
-fn recorded_context(context: &Map<String, Value>) -> Value {
-    let text = Value::Object(context.clone()).to_string();
-    if text.len() <= MAX_CONTEXT_BYTES {
-        return Value::Object(context.clone());
+fn recorded_context(context: &RawJson) -> Value {
+    let text = context.get();
+    match text.len() <= MAX_CONTEXT_BYTES {
+        true => json!(context),
+        false => text[..text.floor_char_boundary(MAX_CONTEXT_BYTES)].into(),
     }
-    text[..text.floor_char_boundary(MAX_CONTEXT_BYTES)].into()
 }
 
 /// Check the text of Cedar policies before an operator stores them: the syntax, and whether they
@@ -212,9 +212,11 @@ mod tests {
 
     #[test]
     fn a_long_context_is_cut() {
-        let context = |length: usize| Map::from_iter([("a".to_owned(), "ä".repeat(length).into())]);
-        assert_eq!(recorded_context(&context(100)), Value::Object(context(100)));
-        let cut = recorded_context(&context(3000));
+        let context = |length: usize| json!({ "a": "ä".repeat(length) });
+        let raw = |context: Value| serde_json::from_value(json!(context.to_string()));
+        let recorded = |length| recorded_context(&raw(context(length)).expect("an object"));
+        assert_eq!(recorded(100), context(100));
+        let cut = recorded(3000);
         let cut = cut.as_str().expect("a text");
         assert!(cut.starts_with("{\"a\":\"ää") && (4093..=4096).contains(&cut.len()));
     }

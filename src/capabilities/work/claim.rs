@@ -4,7 +4,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 use sqlx::types::Json;
 use uuid::Uuid;
 
@@ -18,7 +18,7 @@ use crate::{
     config::Config,
     database::Db,
     operation::{Actor, Context, Meta, Operation, Poll, Tool, Transition, Waiter, column},
-    values::{Error, Result, Timestamp},
+    values::{Error, RawJson, Result, Timestamp},
 };
 
 /// How many times one claim scans texts again after the guardrail patterns have changed. The
@@ -170,7 +170,8 @@ impl Operation for GetWork {
 async fn rescan(cx: &mut Context<'_>, texts: Option<Json<Vec<TaskText>>>) -> Result<Value> {
     let mut scans = Vec::new();
     for task in texts.map(|Json(texts)| texts).unwrap_or_default() {
-        let text = guardrails::task_text(&task.description, task.input_data.as_ref());
+        let text =
+            guardrails::task_text(&task.description, task.input_data.as_deref().map(RawValue::get));
         let scan = guardrails::scan_all(cx, text).await?;
         scans.push(json!({
             "id": task.id,
@@ -204,7 +205,8 @@ impl Claim {
             Claimed,
             r#"
             select
-                verdict as "verdict!", verdict = 'claimed' as "success!", id as task_id, task_type, description, input_data, priority,
+                verdict as "verdict!", verdict = 'claimed' as "success!", id as task_id, task_type,
+                description, input_data as "input_data: RawJson", priority,
                 deadline as "deadline: Timestamp", attempt, claim_token,
                 lease_expires_at as "lease_expires_at: Timestamp", reason,
                 texts as "texts: Json<Vec<TaskText>>",
@@ -251,7 +253,7 @@ impl Transition for Claim {
             r#"
             select
                 a.verdict as "verdict!", a.verdict = 'claimed' as "success!", a.id as task_id, a.task_type,
-                a.description, a.input_data, a.priority,
+                a.description, a.input_data as "input_data: RawJson", a.priority,
                 a.deadline as "deadline: Timestamp", a.attempt, a.claim_token,
                 a.lease_expires_at as "lease_expires_at: Timestamp", a.reason,
                 a.texts as "texts: Json<Vec<TaskText>>",

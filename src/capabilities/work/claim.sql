@@ -1,7 +1,7 @@
 -- Claims of tasks.
 
--- Claims up to `in_count` tasks for the caller and records each claim. Returns a row for each claimed
--- task (verdict `claimed`), or one row that says why no task was claimed (verdict `none`, with an empty
+-- Claims up to `in_count` tasks for the caller, fewer where they are too large for one answer, and records
+-- each claim. Returns a row for each claimed task (verdict `claimed`), or one row that says why no task was claimed (verdict `none`, with an empty
 -- list of texts where `explain_unavailable_work` can say more).
 --
 -- A task whose text was scanned with another set of guardrail patterns than `in_guard_version` cannot
@@ -20,6 +20,7 @@ declare
     answer claim_verdict;
     texts json;
     claimed integer := 0;
+    bytes bigint := 0;
 begin
     perform record_heartbeat(in_workspace, cx);
     if in_scans is not null then
@@ -28,7 +29,7 @@ begin
     if in_may_rescan then
         texts := texts_to_scan(in_workspace, tasks_to_scan(in_workspace, in_guard_version, 100));
     end if;
-    while texts is null and claimed < in_count loop
+    while texts is null and claimed < in_count and is_on_page(claimed + 1, bytes) loop
         picked := lock_next_task(
             in_workspace, cx, task_types, in_trust,
             in_waits_for_rivals and claimed = 0 and in_scans is null);
@@ -43,6 +44,10 @@ begin
         answer := grant_claim(in_workspace, cx, picked, in_task_types, in_lease_minutes, in_trust);
         return next answer;
         claimed := claimed + 1;
+        if claimed < in_count then
+            bytes := bytes + octet_length(answer.description)
+                + coalesce(octet_length(answer.input_data::text), 0);
+        end if;
     end loop;
     if claimed > 0 then
         return;

@@ -3,12 +3,15 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::unavailable::UnavailableWork;
-use crate::{operation::NULL_OR_ABSENT, values::Timestamp};
+use crate::{
+    operation::NULL_OR_ABSENT,
+    values::{RawJson, Timestamp},
+};
 
 /// The answer to a claim: one task, or a list if more than one was asked for.
 #[derive(Debug, Serialize)]
@@ -117,8 +120,8 @@ pub struct Claimed {
     #[schemars(extend("x-untrusted" = true))]
     pub description: Option<String>,
     /// What the submitter wants the claimant to know. Null if nothing.
-    #[schemars(extend("x-untrusted" = true))]
-    pub input_data: Option<Value>,
+    #[schemars(with = "Option<Value>", extend("x-untrusted" = true))]
+    pub input_data: Option<RawJson>,
     /// Priority from 1 (first) to 10.
     pub priority: Option<i16>,
     /// The task's deadline. Null if it has none.
@@ -149,5 +152,5 @@ pub struct Claimed {
 pub(crate) struct TaskText {
     pub(super) id: Uuid,
     pub(super) description: String,
-    pub(super) input_data: Option<Value>,
+    pub(super) input_data: Option<Box<RawValue>>,
 }

@@ -14,7 +14,7 @@ use crate::{
     },
     database::Db,
     operation::{Actor, Context, Meta, Operation, Tool, Transition, column},
-    values::{Result, Timestamp},
+    values::{RawJson, Result, Timestamp},
 };
 
 /// Extend the lease of a task that you have claimed, before a long step.
@@ -105,7 +105,8 @@ pub struct CompleteWork {
     /// Whether the task was done.
     pub success: bool,
     /// The result, as an object. Absent: none.
-    pub result: Option<Map<String, Value>>,
+    #[schemars(with = "Option<Map<String, Value>>")]
+    pub result: Option<RawJson>,
     /// What went wrong. Absent: nothing.
     #[schemars(extend("x-max-bytes" = 16384))]
     pub error_message: Option<String>,
@@ -172,7 +173,8 @@ pub struct Report {
     /// Whether the task was done.
     pub success: bool,
     /// The result, as an object. Absent: none.
-    pub result: Option<Map<String, Value>>,
+    #[schemars(with = "Option<Map<String, Value>>")]
+    pub result: Option<RawJson>,
     /// What went wrong. Absent: nothing.
     #[schemars(extend("x-max-bytes" = 16384))]
     pub error_message: Option<String>,
@@ -184,10 +186,9 @@ pub struct Report {
 impl Report {
     /// Returns the call that stores the report, with what the guardrails find in its result.
     pub(super) async fn completion(self, cx: &mut Context<'_>) -> Result<Completion> {
-        let result = self.result.map(Value::Object);
-        let scan = match &result {
-            Some(value) if self.success && value != &json!({}) => {
-                guardrails::scan_all(cx, guardrails::result_text(value)).await?
+        let scan = match &self.result {
+            Some(result) if self.success && !result.is_empty() => {
+                guardrails::scan_all(cx, guardrails::result_text(result.get())).await?
             }
             _ => Scan::default(),
         };
@@ -196,7 +197,7 @@ impl Report {
             actor: cx.actor(),
             task_id: self.task_id,
             success: self.success,
-            result: result.map(|value| value.to_string()),
+            result: self.result.map(RawJson::into_text),
             error_message: self.error_message,
             claim_token: non_empty(self.claim_token),
             refusal: scan.refusal(trust),

@@ -48,7 +48,8 @@ begin
 end
 $$;
 
--- Returns the texts of tasks as a JSON array of objects; null without tasks.
+-- Returns the texts of tasks as a JSON array of objects, as far as they are not too large together; null
+-- without tasks. The service asks again for the others.
 create or replace function texts_to_scan(in_workspace text, in_ids uuid[]) returns json
 language plpgsql stable as $$
 begin
@@ -56,12 +57,17 @@ begin
         return null;
     end if;
     return (
-        select json_agg(task.text) from unnest(in_ids) task_id, lateral (
-            select json_build_object(
-                'id', t.id, 'description', t.description, 'input_data', t.input_data) as text
-            from work_task t
-            where t.workspace = in_workspace and t.id = task_id limit 1
-        ) task
+        select json_agg(json_build_object(
+            'id', p.id, 'description', p.description, 'input_data', p.input_data))
+        from (
+            select task.*, row_number() over page as place, sum(task.stored_bytes) over page as bytes
+            from unnest(in_ids) with ordinality as ids (task_id, n), lateral (
+                select t.id, t.description, t.input_data, t.stored_bytes from work_task t
+                where t.workspace = in_workspace and t.id = task_id limit 1
+            ) task
+            window page as (order by n rows unbounded preceding)
+        ) p
+        where is_on_page(p.place, p.bytes)
     );
 end
 $$;

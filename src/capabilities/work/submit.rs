@@ -13,7 +13,7 @@ use crate::{
     },
     config::Quota,
     operation::{Context, Meta, Operation, Tool, is_quota_refusal},
-    values::{Error, Issue, Result, Timestamp, issue::value_error, nearest},
+    values::{Error, Issue, RawJson, Result, Timestamp, issue::value_error, nearest},
 };
 
 /// Submit a task for another agent to claim. Name the tasks that it depends on, and give it a
@@ -28,7 +28,8 @@ pub struct NewTask<Dependency> {
     #[schemars(extend("x-max-bytes" = 16384))]
     pub task_description: String,
     /// What the claimant needs to know, as an object. Absent: nothing.
-    pub input_data: Option<Map<String, Value>>,
+    #[schemars(with = "Option<Map<String, Value>>")]
+    pub input_data: Option<RawJson>,
     /// Priority from 1 (first) to 10.
     #[serde(default = "default_priority")]
     #[schemars(range(min = 1, max = 10))]
@@ -214,18 +215,17 @@ impl<Dependency: Clone + PartialEq + Serialize> NewTask<Dependency> {
 
     /// Returns the call that stores the task, with what the guardrails find in its text.
     pub(super) async fn submission(&self, cx: &mut Context<'_>) -> Result<Submission> {
-        let data = self.input_data.clone().map(Value::Object);
-        let text = guardrails::task_text(&self.task_description, data.as_ref());
+        let data = self.input_data.as_ref();
+        let text = guardrails::task_text(&self.task_description, data.map(RawJson::get));
         let scan = guardrails::scan_all(cx, text).await?;
         let trust = cx.caller.trust;
         let requirements = self.requirements();
-        let text =
-            |name: &str| data.as_ref().and_then(|data| data[name].as_str()).map(str::to_owned);
+        let text = |name: &str| data.and_then(|data| data.text(name));
         Ok(Submission {
             actor: cx.actor(),
             task_type: self.task_type.clone(),
             description: self.task_description.clone(),
-            input_data: data.as_ref().map(Value::to_string),
+            input_data: data.map(|data| data.get().to_owned()),
             priority: self.priority as i16,
             depends_on: json!(self.dependencies()),
             agent_requirements: requirements.as_ref().map(|value| json!(value).to_string()),

@@ -4,14 +4,17 @@ use std::borrow::Cow;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::{
     access::IdentityMode,
     capabilities::filter::non_empty,
     operation::{Context, Meta, Operation, Tool},
-    values::{Limit, ListPage, Order, Result, Timestamp, list_page::default_limit, read_cursor},
+    values::{
+        Limit, ListPage, Order, RawJson, Result, Timestamp,
+        list_page::{Entry, default_limit},
+        read_cursor,
+    },
 };
 
 /// See one task: its status, its result and what blocks it.
@@ -49,13 +52,15 @@ pub struct Task {
     /// Priority from 1 (first) to 10.
     pub priority: i16,
     /// What the claimant needs to know. Null if nothing.
-    pub input_data: Option<Value>,
+    #[schemars(with = "Option<Value>")]
+    pub input_data: Option<RawJson>,
     /// Agent of the latest claim. Null if the task was never claimed, or is back in the queue.
     pub claimed_by: Option<String>,
     /// When the task was last claimed.
     pub claimed_at: Option<Timestamp>,
     /// The result that the claimant reported.
-    pub result: Option<Value>,
+    #[schemars(with = "Option<Value>")]
+    pub result: Option<RawJson>,
     /// Why the task failed or was cancelled.
     pub error_message: Option<String>,
     /// Ids of the tasks that this task depends on.
@@ -73,7 +78,8 @@ pub struct Task {
     /// Session of the latest claim.
     pub claimed_session_id: Option<String>,
     /// What a claimant must satisfy. Null if nothing.
-    pub agent_requirements: Option<Value>,
+    #[schemars(with = "Option<Value>")]
+    pub agent_requirements: Option<RawJson>,
     /// How many times the task was claimed.
     pub attempt: i16,
     /// How many times the task can be claimed.
@@ -90,14 +96,23 @@ pub struct Task {
     pub started_at: Option<Timestamp>,
     /// Dependencies that are not completed.
     #[schemars(with = "Vec<Blocker>")]
-    pub blocked_by: Json<Vec<Blocker>>,
+    pub blocked_by: RawJson,
     /// Token of the current claim, in a list of your own claims. Absent otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claim_token: Option<String>,
+    /// Whether there are tasks after this one.
+    #[serde(skip)]
+    has_more: bool,
+}
+
+impl Entry for Task {
+    fn has_more(&self) -> bool {
+        self.has_more
+    }
 }
 
 /// A dependency that is not completed.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Blocker {
     /// Id of the dependency.
     pub id: Uuid,
@@ -105,52 +120,72 @@ pub struct Blocker {
     pub status: String,
 }
 
-/// Selects whole tasks by a condition, which ends the statement. The first argument is the
-/// workspace.
+/// Selects a page of whole tasks by a condition, which can have an order and a limit. The first argument is
+/// the workspace.
 macro_rules! tasks {
     ($condition:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             Task,
             r#"
             select
-                t.id, t.task_type, t.description, computed.status as "status!", t.priority,
-                t.input_data, t.claimed_by, t.claimed_at as "claimed_at: Timestamp",
-                t.result, coalesce(computed.expiry_reason, t.error_message) as error_message,
-                array(
-                    select d.depends_on from work_dependency d
-                    where d.workspace = $1 and d.task_id = t.id order by d.list_order
-                ) as "depends_on!",
-                t.deadline as "deadline: Timestamp", t.created_at as "created_at: Timestamp",
-                case when computed.expiry_reason is null then t.completed_at
-                    else task_expired_at(
-                        t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts)
-                    end as "completed_at: Timestamp",
-                t.submitted_by, t.submitted_session_id, t.claimed_session_id,
-                t.agent_requirements, t.attempt, t.max_attempts, t.retry_on_failure,
-                t.lease_expires_at as "lease_expires_at: Timestamp",
-                t.not_before as "not_before: Timestamp", t.unique_key,
-                t.started_at as "started_at: Timestamp",
-                coalesce((
-                    select jsonb_agg(
-                        jsonb_build_object('id', b.id, 'status', task_status(
-                            b.status, b.deadline, b.claim_expires_at, b.attempt, b.max_attempts,
-                            statement_timestamp())) order by d.list_order)
-                    from work_dependency d
-                    join work_task b on b.workspace = $1 and b.id = d.depends_on
-                    where d.workspace = $1 and d.task_id = t.id
-                        and b.status <> 'completed'
-                ), '[]') as "blocked_by!: Json<Vec<Blocker>>",
-                null::text as claim_token
-            from work_task t, lateral (
-                select
-                    task_status(
-                        t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts,
-                        statement_timestamp()) as status,
-                    task_expiry_reason(
-                        t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts,
-                        statement_timestamp()) as expiry_reason
-            ) computed
-            where t.workspace = $1 and "# + $condition
+                id as "id!", task_type as "task_type!", description as "description!",
+                status as "status!", priority as "priority!", input_data as "input_data: RawJson",
+                claimed_by, claimed_at as "claimed_at: Timestamp", result as "result: RawJson",
+                error_message, depends_on as "depends_on!", deadline as "deadline: Timestamp",
+                created_at as "created_at!: Timestamp", completed_at as "completed_at: Timestamp",
+                submitted_by as "submitted_by!", submitted_session_id, claimed_session_id,
+                agent_requirements as "agent_requirements: RawJson", attempt as "attempt!",
+                max_attempts as "max_attempts!", retry_on_failure as "retry_on_failure!",
+                lease_expires_at as "lease_expires_at: Timestamp",
+                not_before as "not_before: Timestamp", unique_key,
+                started_at as "started_at: Timestamp", blocked_by as "blocked_by!: RawJson",
+                null::text as claim_token, has_more as "has_more!"
+            from (
+                select found.*, row_number() over page as place, lead(true, 1, false) over page as has_more,
+                    sum(stored_bytes + 39 * cardinality(depends_on) + octet_length(blocked_by::text))
+                        over page as bytes
+                from (
+                    select t.id, t.task_type, t.description, computed.status, t.priority, t.input_data,
+                        t.claimed_by, t.claimed_at, t.result,
+                        coalesce(computed.expiry_reason, t.error_message) as error_message,
+                        array(
+                            select d.depends_on from work_dependency d
+                            where d.workspace = $1 and d.task_id = t.id order by d.list_order
+                        ) as depends_on,
+                        t.deadline, t.created_at,
+                        case when computed.expiry_reason is null then t.completed_at
+                            else task_expired_at(
+                                t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts)
+                            end as completed_at,
+                        t.submitted_by, t.submitted_session_id, t.claimed_session_id,
+                        t.agent_requirements, t.attempt, t.max_attempts, t.retry_on_failure,
+                        t.lease_expires_at, t.not_before, t.unique_key, t.started_at, t.stored_bytes,
+                        coalesce((
+                            select jsonb_agg(
+                                jsonb_build_object('id', b.id, 'status', task_status(
+                                    b.status, b.deadline, b.claim_expires_at, b.attempt,
+                                    b.max_attempts, statement_timestamp())) order by d.list_order)
+                            from work_dependency d
+                            join work_task b on b.workspace = $1 and b.id = d.depends_on
+                            where d.workspace = $1 and d.task_id = t.id
+                                and b.status <> 'completed'
+                        ), '[]') as blocked_by
+                    from work_task t, lateral (
+                        select
+                            task_status(
+                                t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts,
+                                statement_timestamp()) as status,
+                            task_expiry_reason(
+                                t.status, t.deadline, t.claim_expires_at, t.attempt, t.max_attempts,
+                                statement_timestamp()) as expiry_reason
+                    ) computed
+                    where t.workspace = $1 and "# + $condition + r#"
+                ) found
+                window page as (order by priority, created_at, id rows unbounded preceding)
+            ) listed
+            where is_on_page(place, bytes)
+            order by place
+            "#
             $(, $argument)*
         )
     };

@@ -2,12 +2,13 @@
 use serde_json::{Value, json};
 
 /// The failures that any request with a key can have: status, and name of the shared response.
-pub(super) const COMMON_FAILURES: [(&str, &str); 7] = [
+pub(super) const COMMON_FAILURES: [(&str, &str); 8] = [
     ("401", "Unauthenticated"),
     ("403", "Forbidden"),
     ("408", "TooSlow"),
     ("413", "TooLarge"),
     ("422", "Invalid"),
+    ("429", "TooMany"),
     ("500", "Fault"),
     ("503", "Unavailable"),
 ];
@@ -30,8 +31,9 @@ pub(super) fn all() -> Value {
             "TooSlow": failure("The body did not arrive within 10 s.", "Failure"),
             "TooLarge": failure("The body is larger than 1 MiB.", "Failure"),
             "Invalid": failure("The input is not valid. `detail` lists every issue.", "Invalid"),
-            "QuotaExceeded": failure(
-                "A quota allows no other idempotency key. `detail` names it.",
+            "TooMany": failure(
+                "Too many bytes of requests and answers at once, or a quota allows no other idempotency \
+                 key. `detail` names the limit.",
                 "Failure",
             ),
             "Fault": failure("A fault of the service.", "Failure"),

@@ -68,9 +68,6 @@ fn responses(operation: &Registered) -> Value {
     if operation.fields().any(|(_, schema)| schema["x-time"] == true) {
         responses["400"] = shared_response("BadRequest");
     }
-    if operation.meta.idempotent() {
-        responses["429"] = shared_response("QuotaExceeded");
-    }
     for (status, name) in COMMON_FAILURES {
         responses[status] = shared_response(name);
     }

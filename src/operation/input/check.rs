@@ -3,7 +3,8 @@ use serde_json::{Value, json};
 
 use super::{
     coerce::coerce,
-    keywords::{accepts, inner_schema, required},
+    keywords::{accepts, inner_schema, is_free_form, required},
+    parse::echo,
 };
 use crate::values::{
     Issue,
@@ -65,7 +66,13 @@ impl<'a> Walk<'a> {
         }
         let schema = inner_schema(schema);
         if let Err(problem) = coerce(schema, input) {
-            return self.add(problem, input);
+            return match is_free_form(schema) {
+                true => self.add(problem, &echo(input.as_str().unwrap_or_default())),
+                false => self.add(problem, input),
+            };
+        }
+        if is_free_form(schema) {
+            return;
         }
         let as_sent = lacking_object(schema, input);
         for (name, property) in properties(schema) {
@@ -101,5 +108,13 @@ fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
 fn lacking_object(schema: &Value, object: &Value) -> Option<Value> {
     let lacks = |name: &Value| name.as_str().is_some_and(|name| object.get(name).is_none());
     let is_lacking = schema["required"].as_array().into_iter().flatten().any(lacks);
-    is_lacking.then(|| cut(object))
+    is_lacking.then(|| {
+        let mut as_sent = cut(object);
+        for (name, _) in properties(schema).filter(|(_, it)| is_free_form(inner_schema(it))) {
+            if let Some(Value::String(text)) = object.get(name) {
+                as_sent[name] = echo(text);
+            }
+        }
+        as_sent
+    })
 }

@@ -3,11 +3,13 @@ use chrono::Datelike as _;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::keywords::kind;
+use super::{
+    keywords::{is_free_form, kind, most_items},
+    parse,
+};
 use crate::values::{
     Domain, LockKey, LockKeyError,
     issue::{Problem, value_error},
-    limits::MAX_LIST_ITEMS,
     name::problem_of_name,
 };
 
@@ -20,17 +22,13 @@ fn fail(kind: &'static str, text: impl Into<String>) -> Checked {
 /// Coerces a value in place, or returns what is wrong with it.
 pub(super) fn coerce(schema: &Value, input: &mut Value) -> Checked {
     match kind(schema) {
+        _ if is_free_form(schema) => free_form(schema, input.as_str().unwrap_or_default()),
         "string" => string(schema, input),
         "integer" => integer(schema, input),
         "number" => number(schema, input),
         "boolean" => boolean(input),
         "array" => list(schema, input),
         "object" if !input.is_object() => fail("dict_type", "Input should be a valid dictionary"),
-        // An object with undeclared members, or a value of any type: only what the database cannot
-        // store is refused.
-        _ if schema.get("properties").is_none() || schema["additionalProperties"] == true => {
-            no_nul(input)
-        }
         _ => Ok(()),
     }
 }
@@ -194,26 +192,35 @@ fn list(schema: &Value, input: &Value) -> Checked {
     let Some(values) = input.as_array() else {
         return fail("list_type", "Input should be a valid list");
     };
-    let most = schema["maxItems"].as_u64().unwrap_or(MAX_LIST_ITEMS as u64);
-    if values.len() as u64 > most {
+    length(schema, values.len())
+}
+
+fn length(schema: &Value, count: usize) -> Checked {
+    let most = most_items(schema);
+    if count > most {
         return fail("too_long", format!("List should have at most {most} items"));
     }
     let least = schema["minItems"].as_u64().unwrap_or_default();
-    if (values.len() as u64) < least {
+    if (count as u64) < least {
         return Err(value_error(format!("expected at least {least} item(s)")));
     }
     Ok(())
 }
 
-/// Refuses what `jsonb` and `text` cannot store, at any depth.
-fn no_nul(input: &Value) -> Checked {
-    let clean = match input {
-        Value::String(text) => !text.contains('\0'),
-        Value::Array(values) => values.iter().all(|it| no_nul(it).is_ok()),
-        Value::Object(members) => {
-            members.iter().all(|(name, it)| !name.contains('\0') && no_nul(it).is_ok())
-        }
-        _ => true,
-    };
-    if clean { Ok(()) } else { Err(value_error(LockKeyError::Nul)) }
+/// Checks the text of an object or list that can have anything in it, except what the database cannot store.
+fn free_form(schema: &Value, text: &str) -> Checked {
+    let is_list = kind(schema) == "array";
+    let is_object = kind(schema) == "object";
+    if is_list && !text.starts_with('[') {
+        return fail("list_type", "Input should be a valid list");
+    }
+    if is_object && !text.starts_with('{') {
+        return fail("dict_type", "Input should be a valid dictionary");
+    }
+    // Only as an escape can JSON have this character, and most texts have none.
+    if !is_list && !text.contains(r"\u0000") {
+        return Ok(());
+    }
+    let parse::Checked { has_nul, count } = serde_json::from_str(text).unwrap_or_default();
+    if has_nul { Err(value_error(LockKeyError::Nul)) } else { length(schema, count) }
 }

@@ -1,5 +1,7 @@
 //! The keywords of JSON Schema that the input check understands.
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+
+use crate::values::limits::MAX_LIST_ITEMS;
 
 /// Keywords with any value.
 const PLAIN: [&str; 20] = [
@@ -97,6 +99,24 @@ pub(crate) fn kind(schema: &Value) -> &str {
         }
         _ => "",
     }
+}
+
+/// Whether a schema accepts any object, or a list of any values. The input has such a value as its text, so
+/// that it is kept as it was sent.
+pub(crate) fn is_free_form(schema: &Value) -> bool {
+    match kind(schema) {
+        "object" => schema["properties"].as_object().is_none_or(Map::is_empty),
+        "array" => schema.get("items").is_none_or(|items| *items == json!(true)),
+        // Any value.
+        "" => schema["enum"].is_null() && schema["anyOf"].is_null(),
+        _ => false,
+    }
+}
+
+/// Returns the maximum number of elements of a list.
+pub(super) fn most_items(schema: &Value) -> usize {
+    let most = schema["maxItems"].as_u64().and_then(|most| usize::try_from(most).ok());
+    most.unwrap_or(MAX_LIST_ITEMS)
 }
 
 /// Whether a schema accepts values of a type.

@@ -7,8 +7,12 @@
 mod check;
 mod coerce;
 pub(crate) mod keywords;
+mod parse;
 
 pub(crate) use check::check;
+pub(crate) use parse::{
+    bounded_value, canonical_input, is_json, keep_free_form_as_text, offset, parse,
+};
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,8 @@ use serde_json::{Value, json};
 
 use super::{
     check,
-    keywords::{forbid_null, unsupported},
+    keywords::{forbid_null, is_free_form, unsupported},
+    parse,
 };
 use crate::values::Issue;
 
@@ -35,15 +36,22 @@ fn schema() -> Value {
     })
 }
 
-fn found(mut input: Value) -> Vec<Issue> {
-    check(&schema(), &mut input, |_| "body")
+/// Returns an input as the text of a body is parsed.
+fn sent(input: &Value) -> Value {
+    parse(&schema(), input.to_string().as_bytes()).expect("JSON")
+}
+
+fn found(input: Value) -> Vec<Issue> {
+    check(&schema(), &mut sent(&input), |_| "body")
 }
 
 /// Checks one optional member, given beside a valid `path`.
 #[track_caller]
 fn assert_accepts(name: &str, value: Value, expected: Value) {
-    let mut input = json!({ "path": "a", name: value });
+    let mut input = sent(&json!({ "path": "a", name: value }));
     assert_eq!(check(&schema(), &mut input, |_| "body"), []);
+    let is_text = is_free_form(&schema()["properties"][name]) && !input[name].is_null();
+    let expected = if is_text { json!(expected.to_string()) } else { expected };
     assert_eq!(input[name], expected);
 }
 
@@ -241,4 +249,36 @@ fn unknown_keywords_are_found() {
         let schema = json!({ "properties": { "a": { "items": { keyword: value } } } });
         assert_eq!(unsupported(&schema).len(), 1, "{keyword}");
     }
+}
+
+#[test]
+fn a_free_form_member_is_its_text_and_others_are_values() {
+    let body = br#"{"path":"a","extra":{"n":12345678901234567890123 },"tags":["x"],"junk":1}"#;
+    let parsed = parse(&schema(), body).expect("JSON");
+    let expected = json!({
+        "path": "a", "extra": r#"{"n":12345678901234567890123 }"#, "tags": ["x"], "junk": 1,
+    });
+    assert_eq!(parsed, expected);
+}
+
+#[test]
+fn the_offset_of_what_is_not_json_counts_from_the_beginning_of_the_body() {
+    for (body, offset) in [
+        (r#"{"path":"a","extra":{"n":1e999}}"#, 30),
+        (r#"{"path":"a","extra":{"n":"\ud800"}}"#, 32),
+        (r#"{"path":"a""#, 11),
+        (r#"{"path":"a"} x"#, 13),
+    ] {
+        let found = parse(&schema(), body.as_bytes()).expect_err("not JSON");
+        assert!(found.abs_diff(offset) <= 1, "{body}: {found}");
+    }
+}
+
+#[test]
+fn of_what_the_operation_does_not_read_only_the_beginning_is_kept() {
+    let zeros = "0,".repeat(100_000);
+    let kept = |body: String| parse(&schema(), body.as_bytes()).expect("JSON").to_string().len();
+    assert!(kept(format!(r#"{{"junk":[{zeros}0],"more":[{zeros}0]}}"#)) < 10_000);
+    assert!(kept(format!(r#"{{"path":[{zeros}0]}}"#)) < 10_000);
+    assert!(kept(format!(r#"{{"tags":[{zeros}0]}}"#)) < 100);
 }
