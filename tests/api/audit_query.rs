@@ -64,7 +64,11 @@ async fn an_entry_has_every_member_and_a_query_leaves_no_entry() {
     let answer = client.get("/audit?operation=acquire_lock&limit=1").await.json;
     assert_keys(&answer, &["entries", "count", "truncated", "hint", "next_cursor"]);
     assert_eq!((&answer["count"], &answer["truncated"]), (&json!(1), &json!(true)));
-    assert_eq!(answer["hint"], "showing first 1; re-run with a higher limit to see more");
+    assert_eq!(
+        answer["hint"],
+        "showing first 1; re-run with a higher limit to see more; or repeat the request \
+         with next_cursor as cursor for those that follow"
+    );
     let entry = &answer["entries"][0];
     assert_keys(entry, &ENTRY_KEYS);
     assert!(entry["id"].as_str().is_some_and(|it| uuid::Uuid::try_parse(it).is_ok()));

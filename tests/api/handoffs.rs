@@ -199,7 +199,11 @@ async fn handoffs_are_found_by_writer_newest_first() {
     let list = read(&client, json!({ "limit": 2 })).await;
     assert_keys(&list, &["handoffs", "count", "truncated", "hint", "next_cursor"]);
     assert_eq!(list["truncated"], true);
-    assert_eq!(list["hint"], "showing first 2; re-run with a higher limit to see more");
+    assert_eq!(
+        list["hint"],
+        "showing first 2; re-run with a higher limit to see more; or repeat the request \
+         with next_cursor as cursor for those that follow"
+    );
     assert_eq!(service.last_audit().await["result"], json!({ "count": 2 }));
     let none = read(&client, json!({ "limit": 0 })).await;
     assert_eq!((&none["handoffs"], &none["truncated"]), (&json!([]), &json!(true)));

@@ -436,7 +436,8 @@ async fn live_locks_are_listed_by_key() {
         whole(json!([])),
         "pattern characters have no meaning"
     );
-    let hint = "showing first 2; re-run with a higher limit to see more";
+    let hint = "showing first 2; re-run with a higher limit to see more; or repeat the request \
+         with next_cursor as cursor for those that follow";
     let cut = (json!(["doc/x", "src/B.rs"]), json!(true), json!(hint));
     assert_eq!(keys("/locks?limit=2").await, cut);
     let none = "showing first 0; re-run with a higher limit to see more";

@@ -354,7 +354,11 @@ async fn the_limit_truncates_and_says_so() {
     }
     let ten = recall(&client, "a", json!({})).await;
     assert_eq!((&ten["count"], &ten["truncated"]), (&json!(10), &json!(true)));
-    assert_eq!(ten["hint"], "showing first 10; re-run with a higher limit to see more");
+    assert_eq!(
+        ten["hint"],
+        "showing first 10; re-run with a higher limit to see more; or repeat the request \
+         with next_cursor as cursor for those that follow"
+    );
     let all = recall(&client, "a", json!({ "limit": 100_000 })).await;
     assert_eq!((&all["count"], &all["truncated"]), (&json!(12), &json!(false)));
     assert!(all.get("hint").is_none());

@@ -31,13 +31,13 @@ pub(super) fn all() -> Value {
             "TooSlow": failure("The body did not arrive within 10 s.", "Failure"),
             "TooLarge": failure("The body is larger than 1 MiB.", "Failure"),
             "Invalid": failure("The input is not valid. `detail` lists every issue.", "Invalid"),
-            "TooMany": failure(
+            "TooMany": repeatable(
                 "Too many bytes of requests and answers at once, or a quota allows no other idempotency \
-                 key. `detail` names the limit.",
-                "Failure",
+                 key. `detail` names the limit. Nothing was done.",
             ),
             "Fault": failure("A fault of the service.", "Failure"),
-            "Unavailable": unavailable(),
+            "Unavailable":
+                repeatable("The database is unreachable or too slow. Repeat the request."),
         },
         "securitySchemes": {
             "bearer": { "type": "http", "scheme": "bearer" },
@@ -79,8 +79,8 @@ pub(super) fn failure(description: &str, schema: &str) -> Value {
     response(description, "application/json", schema)
 }
 
-fn unavailable() -> Value {
-    let text = "The database is unreachable or too slow. Repeat the request.";
+/// Returns the response to a request that its client can repeat.
+fn repeatable(text: &str) -> Value {
     let mut response = failure(text, "Failure");
     response["headers"]["retry-after"] = json!({
         "description": "Seconds to wait before the request is repeated.",

@@ -3,12 +3,12 @@ use serde_json::{Value, json};
 
 use super::{
     coerce::coerce,
-    keywords::{accepts, inner_schema, is_free_form, required},
-    parse::echo,
+    keywords::{accepts, inner_schema, is_free_form, kind, required},
+    parse::{echo, elements_with_nul},
 };
 use crate::values::{
-    Issue,
-    issue::{Problem, missing},
+    Issue, LockKeyError,
+    issue::{Problem, missing, value_error},
     json::cut,
 };
 
@@ -72,7 +72,7 @@ impl<'a> Walk<'a> {
             };
         }
         if is_free_form(schema) {
-            return;
+            return self.check_elements(schema, input.as_str().unwrap_or_default());
         }
         let as_sent = lacking_object(schema, input);
         for (name, property) in properties(schema) {
@@ -86,6 +86,18 @@ impl<'a> Walk<'a> {
                 self.check_value(items, value);
                 self.path.pop();
             }
+        }
+    }
+
+    /// Refuses the elements of a free-form list that the database cannot store.
+    fn check_elements(&mut self, schema: &Value, text: &str) {
+        if kind(schema) != "array" || !text.contains(r"\u0000") {
+            return;
+        }
+        for (index, element) in elements_with_nul(text) {
+            self.path.push(Step::Item(index));
+            self.add(value_error(LockKeyError::Nul), &element);
+            self.path.pop();
         }
     }
 

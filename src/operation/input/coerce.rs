@@ -221,6 +221,11 @@ fn free_form(schema: &Value, text: &str) -> Checked {
     if !is_list && !text.contains(r"\u0000") {
         return Ok(());
     }
-    let parse::Checked { has_nul, count } = serde_json::from_str(text).unwrap_or_default();
-    if has_nul { Err(value_error(LockKeyError::Nul)) } else { length(schema, count) }
+    let parse::Checked { has_nul, count, .. } = serde_json::from_str(text).unwrap_or_default();
+    match is_list {
+        // Its elements are checked one by one.
+        true => length(schema, count),
+        false if has_nul => Err(value_error(LockKeyError::Nul)),
+        false => Ok(()),
+    }
 }

@@ -48,6 +48,17 @@ pub(super) fn echo(text: &str) -> Value {
         .unwrap_or_default()
 }
 
+/// Returns the places and the echoes of the elements of a free-form list that have a NUL character.
+pub(super) fn elements_with_nul(text: &str) -> Vec<(usize, Value)> {
+    let Checked { with_nul, .. } = serde_json::from_str(text).unwrap_or_default();
+    if with_nul.is_empty() {
+        return Vec::new();
+    }
+    let elements: Vec<&RawValue> = serde_json::from_str(text).unwrap_or_default();
+    let echo_of = |n: usize| elements.get(n).map_or(Value::Null, |element| echo(element.get()));
+    with_nul.into_iter().map(|n| (n, echo_of(n))).collect()
+}
+
 /// Parses a value without what is behind the bytes that are left: short values count more than their text.
 ///
 /// # Errors
@@ -172,6 +183,11 @@ impl<'de> Visitor<'de> for Guided<'_> {
                     let value = members.next_value_seed(Guided { schema, ..self })?;
                     kept.insert(name, value);
                 }
+                // All of them are refused, and counted.
+                None if self.schema["x-closed"] == true && self.parsing.echo_left.get() == 0 => {
+                    members.next_value::<IgnoredAny>()?;
+                    kept.insert(name, Value::Null);
+                }
                 None => self.echoed().read_member(name, &mut members, &mut kept)?,
             }
         }
@@ -283,7 +299,12 @@ pub(super) struct Checked {
     pub(super) has_nul: bool,
     /// How many elements it has, if it is a list.
     pub(super) count: usize,
+    /// The places of the first elements with such a character.
+    pub(super) with_nul: Vec<usize>,
 }
+
+/// How many elements with a NUL character are told.
+const MOST_WITH_NUL: usize = 100;
 
 impl<'de> Deserialize<'de> for Checked {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -321,12 +342,15 @@ impl<'de> Visitor<'de> for CheckedVisitor {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Checked, E> {
-        Ok(Checked { has_nul: text.contains('\0'), count: 0 })
+        Ok(Checked { has_nul: text.contains('\0'), ..Checked::default() })
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Checked, A::Error> {
         let mut all = Checked::default();
         while let Some(element) = elements.next_element::<Checked>()? {
+            if element.has_nul && all.with_nul.len() < MOST_WITH_NUL {
+                all.with_nul.push(all.count);
+            }
             all.has_nul |= element.has_nul;
             all.count += 1;
         }

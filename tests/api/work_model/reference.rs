@@ -834,7 +834,12 @@ impl Queue {
         let mut list = json!({ "tasks": tasks, "count": tasks.len(), "truncated": is_truncated });
         if is_truncated {
             let hint = format!("showing first {limit}; re-run with a higher limit to see more");
-            list["hint"] = json!(hint);
+            let next = if tasks.is_empty() {
+                ""
+            } else {
+                "; or repeat the request with next_cursor as cursor for those that follow"
+            };
+            list["hint"] = json!(hint + next);
             if let Some(last) = tasks.last() {
                 let text = |member: &str| last[member].as_str().expect("text").replace('+', "%2B");
                 let (priority, created_at, id) =
