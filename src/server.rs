@@ -59,6 +59,10 @@ const MAX_HEAD_BYTES: usize = 64 << 10;
 /// The pages that are answered on a connection beyond the maximum.
 const ALWAYS_ANSWERED: [&str; 2] = ["/live", "/health"];
 
+/// The size of a connection's send buffer in the kernel, in bytes. The system grows it to several megabytes for a
+/// client that reads nothing: filling those of all connections takes seconds, in which no other request is answered.
+const SEND_BUFFER: usize = 64 << 10;
+
 /// How long idle connections stay open after a signal to stop. A client with kept-alive connections,
 /// such as a load balancer, can have sent a request that has not arrived yet.
 const DRAIN_TIME: Duration = Duration::from_millis(100);
@@ -160,6 +164,9 @@ impl<'a> Server<'a> {
         // Without this, Nagle's algorithm and delayed acknowledgements delay small answers by up to 40 ms.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
+        }
+        if let Err(error) = socket2::SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER) {
+            tracing::debug!(%error, "the send buffer could not be limited");
         }
         if let Some(closed) = self.admission.make_room() {
             count(self.app, Limit::Connections, &closed);

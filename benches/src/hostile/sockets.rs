@@ -30,6 +30,9 @@ pub(super) const JUNK: usize = 500_000;
 /// The pause before an attacker comes back, so that the attackers leave the machine to the service.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// The pause after a wait was refused: the attack is by the number of waiting requests, not by their rate.
+const REFUSED: Duration = Duration::from_secs(10);
+
 /// Pipelines requests over many connections and reads no answer.
 pub(super) async fn read_nothing(target: &Target) -> Result<()> {
     let client = async |target: &Target| {
@@ -110,7 +113,7 @@ async fn wait_once(target: &Target, message: &str) -> Result<()> {
     loop {
         target.done.add();
         connection.exchange(message.as_bytes()).await?;
-        sleep(PAUSE).await;
+        sleep(REFUSED).await;
     }
 }
 

@@ -31,10 +31,7 @@ pub(super) fn all() -> Value {
             "TooSlow": failure("The body did not arrive within 10 s.", "Failure"),
             "TooLarge": failure("The body is larger than 1 MiB.", "Failure"),
             "Invalid": failure("The input is not valid. `detail` lists every issue.", "Invalid"),
-            "TooMany": repeatable(
-                "Too many bytes of requests and answers at once, or a quota allows no other idempotency \
-                 key. `detail` names the limit. Nothing was done.",
-            ),
+            "TooMany": too_many(),
             "Fault": failure("A fault of the service.", "Failure"),
             "Unavailable":
                 repeatable("The database is unreachable or too slow. Repeat the request."),
@@ -87,6 +84,16 @@ fn repeatable(text: &str) -> Value {
         "required": true,
         "schema": { "type": "integer" },
     });
+    response
+}
+
+/// A quota does not say when there will be room again.
+fn too_many() -> Value {
+    let mut response = repeatable(
+        "Too many bytes of requests and answers at once, or a quota allows no other idempotency key. \
+         `detail` names the limit. Nothing was done.",
+    );
+    response["headers"]["retry-after"]["required"] = json!(false);
     response
 }
 

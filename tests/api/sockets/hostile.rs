@@ -22,6 +22,9 @@ use crate::{
 /// More answers than the buffers of the operating system take.
 const PIPELINED: usize = 200;
 
+/// The answers of that size, 150 KB, that may be begun for a client that reads none.
+const BUFFERED: usize = 3;
+
 /// Limits that never end a connection by time, with changes.
 fn patient(url: &str, more: &[(&str, &str)]) -> HashMap<String, String> {
     let mut variables = variables(url);
@@ -77,9 +80,10 @@ async fn a_client_that_does_not_read_is_disconnected() {
         |metrics| is_alone(metrics) && metrics.contains(answered),
     )
     .await;
-    // The next answer of a pipeline is built when the previous one is written.
+    // The next answer of a pipeline is built when the previous one is written, and the system's buffer for what is
+    // written is small: its own size would be megabytes.
     let count = metrics.lines().find_map(|line| line.strip_prefix(answered)).expect("a count");
-    assert!(count.parse::<usize>().expect("a number") < PIPELINED, "{count}");
+    assert!(count.parse::<usize>().expect("a number") <= BUFFERED, "{count}");
     let line = running.wait_for_line("a limit was reached").await;
     let line: Value = serde_json::from_str(&line).expect("JSON");
     assert_eq!([&line["limit"], &line["address"]], ["write_time", "127.0.0.1"]);
