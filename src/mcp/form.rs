@@ -277,7 +277,10 @@ impl ToolForm {
                 issue.input = cut(&Value::Object(arguments.clone()));
             }
             if let [place, Value::String(name), ..] = &mut issue.loc[..] {
-                *place = json!(ARGUMENTS);
+                // An operation does not know by which door it was called.
+                if *place == "body" {
+                    *place = json!(ARGUMENTS);
+                }
                 *name = self.tool.argument(name).to_owned();
             }
         }
