@@ -217,7 +217,10 @@ async fn descriptions_say_how_one_agent_speaks_through_several_doors() {
     let tools = Mcp::new(service.client()).tools().await;
     for (name, phrase) in [
         ("acquire_lock", "Subagents with your agent id share your locks"),
-        ("register_session", "the session id that your session hook printed, or the value of `CLAUDE_CODE_SESSION_ID`"),
+        (
+            "register_session",
+            "the session id that your session hook printed, or the value of `CLAUDE_CODE_SESSION_ID`",
+        ),
         ("register_session", "`adopt` takes it over"),
     ] {
         let tool = tools.iter().find(|it| it["name"] == name).expect("a tool");

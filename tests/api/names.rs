@@ -78,7 +78,8 @@ async fn a_member_that_was_not_filled_in_is_refused_with_words() {
             }
         }
     }
-    let known = ["agent_id", "agent_name", "agent_type", "claimed_by", "delegated_from", "locked_by"];
+    let known =
+        ["agent_id", "agent_name", "agent_type", "claimed_by", "delegated_from", "locked_by"];
     let more = ["session_id", "submitted_by", "target_agent_id"];
     assert!(known.iter().chain(&more).all(|it| members.contains(*it)), "{members:?}");
     assert_eq!(service.contents().await, before);

@@ -452,7 +452,11 @@ async fn reading_a_resource_tells_what_the_session_of_its_reader_has_lost() {
         } else {
             // A list has no place for it, and leaves it to the next call.
             let lost = &next["lost"];
-            assert_eq!((&next["revived"], &lost["locks"][0]["file_path"]), (&json!(true), &json!("k")), "{uri}: {next}");
+            assert_eq!(
+                (&next["revived"], &lost["locks"][0]["file_path"]),
+                (&json!(true), &json!("k")),
+                "{uri}: {next}"
+            );
             assert_eq!(lost["claims"][0]["task_id"], json!(id), "{uri}: {next}");
         }
         let again = fresh.read(uri).await;

@@ -1,11 +1,13 @@
 """`coord hook` beside real hook managers, by transition: coord installs into the manager's configuration or with
 --force, the manager installs, coord uninstalls, the manager uninstalls. For each manager, every two of these
-follow each other, in each order. After each, git runs our hooks once or not at all, as `coord hook status` says."""
+follow each other, in each order, and each follows the manager's displacement of our hooks. After each, git runs
+our hooks once or not at all, as `coord hook status` says."""
 
 import json
+import shutil
 
 import services
-from hook_managers import CONFIG, husky, prepare
+from hook_managers import CONFIG, HOOKS, blocks, husky, prepare
 from place import Repository
 
 INSTALL, FORCE, MANAGER_INSTALLS, UNINSTALL, MANAGER_UNINSTALLS = STEPS = (
@@ -35,7 +37,9 @@ class Watched:
     def __init__(self, tools, counts, manager):
         self.repository, self.counts, self.manager = Repository(tools), counts, manager
         self.history = []
-        manager.set_up(self.repository)
+
+    def set_up(self):
+        self.manager.set_up(self.repository)
         self.keep()
 
     def keep(self):
@@ -85,8 +89,28 @@ def walk(tools, manager):
     with services.proxy(tools.url) as (front, counts):
         tools.environment["COORDINATION_API_URL"] = front
         watched = Watched(tools, counts, manager)
+        watched.set_up()
         for step in every_pair(STEPS):
             watched.take(step)
+
+
+def displace(tools, manager):
+    """Has the manager come after coord, and then takes each of the steps."""
+    with services.proxy(tools.url) as (front, counts):
+        tools.environment["COORDINATION_API_URL"] = front
+        for step in STEPS:
+            watched = Watched(tools, counts, manager)
+            watched.repository.run("coord hook install")
+            assert watched.runs() == (1, 1)
+            watched.set_up()
+            watched.take(MANAGER_INSTALLS)
+            watched.take(step)
+            if step == UNINSTALL:
+                left = watched.repository.try_to("ls -A .git/hooks").text.split()
+                ours = [f"{name}{end}" for name in HOOKS for end in (".legacy", ".old", ".before-coord")]
+                assert not set(ours) & set(left), left
+            for folder in (watched.repository.folder, tools.folder / "origin.git"):
+                shutil.rmtree(folder)
 
 
 class Husky:
@@ -136,6 +160,29 @@ class Lefthook(Husky):
         return repository.run("lefthook uninstall")
 
 
+class LefthookWithSections(Lefthook):
+    """With sections for our hooks: it moves ours to `.old`, and a person puts our lines into another file."""
+
+    def set_up(self, repository):
+        text = "".join(f"{name}:\n  commands:\n    mine:\n      run: 'true'\n" for name in HOOKS)
+        repository.write("lefthook.yml", text)
+
+    def install(self, repository):
+        done = repository.try_to("coord hook install")
+        if done.code:
+            (lines,) = blocks(done.text)
+            repository.write("lefthook-local.yml", lines)
+            done = repository.run("coord hook install")
+        return done
+
+    def uninstall(self, repository):
+        done = repository.try_to("coord hook uninstall")
+        if done.code:
+            done.says("by a line of your own")
+            repository.run("rm lefthook-local.yml")
+        return repository.run("coord hook uninstall")
+
+
 class SimpleGitHooks(Husky):
     activation = "npx simple-git-hooks"
     program = "node node_modules/simple-git-hooks"
@@ -178,21 +225,41 @@ def husky_and_coord_follow_each_other(tools):
     walk(tools, Husky())
 
 
+def husky_displaces_coord(tools):
+    displace(tools, Husky())
+
+
 def pre_commit_and_coord_follow_each_other(tools):
     walk(tools, PreCommit())
+
+
+def pre_commit_displaces_coord(tools):
+    displace(tools, PreCommit())
 
 
 def lefthook_and_coord_follow_each_other(tools):
     walk(tools, Lefthook())
 
 
+def lefthook_displaces_coord(tools):
+    displace(tools, LefthookWithSections())
+
+
 def simple_git_hooks_and_coord_follow_each_other(tools):
     walk(tools, SimpleGitHooks())
 
 
+def simple_git_hooks_displaces_coord(tools):
+    displace(tools, SimpleGitHooks())
+
+
 SCENARIOS = [
     ("husky", husky_and_coord_follow_each_other),
+    ("husky", husky_displaces_coord),
     ("pre-commit", pre_commit_and_coord_follow_each_other),
+    ("pre-commit", pre_commit_displaces_coord),
     ("lefthook", lefthook_and_coord_follow_each_other),
+    ("lefthook", lefthook_displaces_coord),
     ("simple-git-hooks", simple_git_hooks_and_coord_follow_each_other),
+    ("simple-git-hooks", simple_git_hooks_displaces_coord),
 ]

@@ -135,10 +135,7 @@ fn texts_of<'a>(name: &str, words: impl Iterator<Item = &'a String>) -> Result<V
 
 /// Returns the list that the words of an argument are, whose items can have any type: each word is a text, an
 /// object as JSON, or a list as JSON.
-fn values_of<'a>(
-    name: &str,
-    words: impl Iterator<Item = &'a String>,
-) -> Result<Value, Problem> {
+fn values_of<'a>(name: &str, words: impl Iterator<Item = &'a String>) -> Result<Value, Problem> {
     let item = |word: &str| {
         let object = word.starts_with('{').then(|| serde_json::from_str(word).ok()).flatten();
         object.unwrap_or_else(|| Value::from(word))
@@ -158,7 +155,9 @@ fn items_of<'a>(
         match serde_json::from_str(trimmed) {
             Ok(Value::Array(list)) => items.extend(list),
             // What other languages print for a list of texts.
-            _ if ["['", "[\""].iter().any(|it| trimmed.starts_with(it)) && trimmed.ends_with(']') => {
+            _ if ["['", "[\""].iter().any(|it| trimmed.starts_with(it))
+                && trimmed.ends_with(']') =>
+            {
                 return Err(no_list(name));
             }
             _ => items.push(item(word)),

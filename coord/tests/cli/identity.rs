@@ -126,12 +126,8 @@ fn a_wait_ends_when_the_own_agent_holds_the_lock() {
 /// Calls tools over one MCP connection, each after the answer to the one before, and returns their answers.
 fn call_tools(coord: &Coord, calls: &[(&str, Value)]) -> Vec<Value> {
     let mut command = coord.command(env!("CARGO_BIN_EXE_coord"));
-    let mut program = command
-        .arg("mcp")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("it starts");
+    let mut program =
+        command.arg("mcp").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
     let mut input = program.stdin.take().expect("a pipe");
     let lines = lines_of(program.stdout.take().expect("a pipe"));
     let mut ask = |method: &str, params: Value| {
@@ -140,8 +136,11 @@ fn call_tools(coord: &Coord, calls: &[(&str, Value)]) -> Vec<Value> {
         let line = lines.recv_timeout(LIMIT).expect("an answer");
         serde_json::from_str::<Value>(&line).expect("JSON")["result"].take()
     };
-    ask("initialize", json!({ "protocolVersion": "2025-11-25", "capabilities": {},
-        "clientInfo": { "name": "test", "version": "1" } }));
+    ask(
+        "initialize",
+        json!({ "protocolVersion": "2025-11-25", "capabilities": {},
+        "clientInfo": { "name": "test", "version": "1" } }),
+    );
     let answers = calls.iter().map(|(name, arguments)| {
         let params = json!({ "name": name, "arguments": arguments });
         ask("tools/call", params)["structuredContent"].take()

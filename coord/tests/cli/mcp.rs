@@ -624,7 +624,8 @@ async fn reading_a_resource_tells_what_the_session_has_lost() {
         coord.json(&["lock", "src/a.rs"]);
         service.silence(uri).await;
         let params = json!({ "uri": uri });
-        let read = json!({ "jsonrpc": "2.0", "id": 1, "method": "resources/read", "params": params });
+        let read =
+            json!({ "jsonrpc": "2.0", "id": 1, "method": "resources/read", "params": params });
         let (_, answers) = talk(&coord, &[read]);
         let text = answers[0]["result"]["contents"][0]["text"].as_str().expect("a text").to_owned();
         let next = coord.run(&["locks"]).err;
