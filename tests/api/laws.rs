@@ -59,7 +59,8 @@ async fn ask(client: &Client, op: &Registered, route: &str) -> Answer {
     answer
 }
 
-fn routes() -> Vec<(std::sync::Arc<Registered>, &'static str)> {
+/// The operations with each of their routes.
+pub(crate) fn routes() -> Vec<(std::sync::Arc<Registered>, &'static str)> {
     let operations = capabilities::all();
     let each = operations.iter().flat_map(|op| op.meta.routes.iter().map(|it| (op.clone(), *it)));
     each.collect()

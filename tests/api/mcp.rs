@@ -212,6 +212,24 @@ async fn clients_that_initialize_get_the_revision_that_they_ask_for() {
 }
 
 #[tokio::test]
+async fn descriptions_say_how_one_agent_speaks_through_several_doors() {
+    let service = Service::start().await;
+    let tools = Mcp::new(service.client()).tools().await;
+    for (name, phrase) in [
+        ("acquire_lock", "Subagents with your agent id share your locks"),
+        (
+            "register_session",
+            "the session id that your session hook printed, or the value of `CLAUDE_CODE_SESSION_ID`",
+        ),
+        ("register_session", "`adopt` takes it over"),
+    ] {
+        let tool = tools.iter().find(|it| it["name"] == name).expect("a tool");
+        let description = tool["description"].as_str().expect("a text");
+        assert!(description.replace('\n', " ").contains(phrase), "{name}: {description}");
+    }
+}
+
+#[tokio::test]
 async fn clients_of_the_revision_without_sessions_need_no_initialize() {
     let service = Service::start().await;
     let mcp = Mcp::new(service.client()).header("mcp-protocol-version", "2026-07-28");

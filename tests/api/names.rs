@@ -1,4 +1,7 @@
 //! Names that nobody has filled in, and clients without a name of their own.
+use std::collections::BTreeSet;
+
+use http::Method;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -6,8 +9,10 @@ use tokio::{
 };
 
 use crate::{
+    laws::{Asked, permitted, request, routes},
+    mcp::{Mcp, meta},
     processes::Running,
-    support::{BOSS, CODEX, Client, FREE, Service, variables},
+    support::{CODEX, Client, FREE, Service, variables, with},
 };
 
 /// What a configuration sends when its variable was not filled in.
@@ -40,39 +45,43 @@ async fn a_header_that_was_not_filled_in_is_refused_with_words() {
     assert_eq!(service.contents().await, before);
 }
 
+/// Whether a member of an input names an agent, an agent type or a session.
+fn names_a_caller(member: &str, schema: &Value) -> bool {
+    let is_text = schema["type"] == "string" || schema["type"] == json!(["string", "null"]);
+    let is_name = member.contains("agent")
+        || member.contains("session")
+        || member.ends_with("_by")
+        || member.ends_with("_from");
+    is_text && is_name
+}
+
 #[tokio::test]
 async fn a_member_that_was_not_filled_in_is_refused_with_words() {
     let service = Service::start().await;
-    let (client, boss) = (service.client(), service.client_with(BOSS));
     let before = service.contents().await;
-    let task = "1d0b9f0e-5b1d-4c39-9a53-0d6ef0c6d7a1";
-    for text in UNFILLED {
-        for (client, route, body, member) in [
-            (&client, "/locks/acquire", json!({ "file_path": "k", "agent_type": "t" }), "agent_id"),
-            (&client, "/locks/acquire", json!({ "file_path": "k", "agent_id": "a" }), "agent_type"),
-            (&client, "/work/claim", json!({ "agent_id": "a", "agent_type": "t" }), "session_id"),
-            (
-                &client,
-                "/work/submit",
-                json!({ "task_type": "t", "task_description": "d" }),
-                "agent_id",
-            ),
-            (&client, "/work/complete", json!({ "task_id": task, "success": true }), "agent_id"),
-            (&client, "/discovery/register", json!({}), "session_id"),
-            (&client, "/discovery/register", json!({}), "delegated_from"),
-            (&client, "/handoffs/read", json!({}), "agent_name"),
-            (&client, "/memory/store", json!({ "event_type": "e", "summary": "s" }), "agent_id"),
-            (&boss, "/profiles/assign", json!({ "suspended": true }), "target_agent_id"),
-        ] {
-            let mut body = body;
-            body[member] = json!(text);
-            let issues = client.post(route, body).await.issues();
-            let expected = ("value_error".to_owned(), json!(["body", member]));
-            assert_eq!(issues, [expected], "{route} {text}");
+    let mut members = BTreeSet::new();
+    for (op, route) in routes() {
+        let client = permitted(&service, &op);
+        let fields = op.fields().filter(|(member, schema)| names_a_caller(member, schema));
+        for (member, _) in fields {
+            members.insert(member.clone());
+            for text in UNFILLED {
+                let input = with(op.example.clone(), json!({ member: text }));
+                let Asked { method, path, body } = request(route, &input);
+                let place = match method {
+                    Method::GET | Method::DELETE => "query",
+                    _ => "body",
+                };
+                let issues = client.send(method, &path, body).await.issues();
+                let expected = ("value_error".to_owned(), json!([place, member]));
+                assert_eq!(issues, [expected], "{route} {member} {text}");
+            }
         }
     }
-    let listed = client.get("/locks?locked_by=%24%7BAGENT%7D").await.issues();
-    assert_eq!(listed, [("value_error".to_owned(), json!(["query", "locked_by"]))]);
+    let known =
+        ["agent_id", "agent_name", "agent_type", "claimed_by", "delegated_from", "locked_by"];
+    let more = ["session_id", "submitted_by", "target_agent_id"];
+    assert!(known.iter().chain(&more).all(|it| members.contains(*it)), "{members:?}");
     assert_eq!(service.contents().await, before);
 }
 
@@ -124,6 +133,10 @@ async fn clients_without_a_name_are_told_that_they_are_one_agent() {
         let answer = client.post("/mcp", message).await;
         let text = answer.json["result"]["instructions"].as_str().expect("instructions");
         assert!(text.contains("Call acquire_lock before"), "{text}");
+        let mcp = Mcp::new(client).header("mcp-protocol-version", "2026-07-28");
+        let discovered =
+            mcp.header("mcp-method", "server/discover").ask("server/discover", meta()).await;
+        assert_eq!(discovered["instructions"], text, "without a connection");
         text.to_owned()
     };
     assert!(first_answer(&unnamed).await.contains(text));

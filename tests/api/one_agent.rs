@@ -3,7 +3,10 @@
 use futures_util::future::join;
 use serde_json::{Value, json};
 
-use crate::support::{BOSS, CODEX, Client, FREE, PATIENCE, Service, eventually, with};
+use crate::{
+    mcp::{Mcp, meta},
+    support::{BOSS, CODEX, Client, FREE, PATIENCE, Service, eventually, with},
+};
 
 async fn post(client: &Client, path: &str, body: Value) -> Value {
     let answer = client.post(path, body).await;
@@ -19,7 +22,10 @@ async fn register(client: &Client, session: Option<&str>, more: Value) -> Value 
     answer
 }
 
-/// The answer of a tool; `headers` name the connection or the session.
+/// The revision of MCP without connections, as a header names it.
+const WITHOUT_CONNECTIONS: (&str, &str) = ("mcp-protocol-version", "2026-07-28");
+
+/// The answer of a tool; `headers` name the connection or the session, or the revision without connections.
 async fn tool(
     service: &Service,
     headers: &[(&'static str, &str)],
@@ -29,7 +35,14 @@ async fn tool(
     let client = service.client().header("accept", "application/json, text/event-stream");
     let client = client.header("content-type", "application/json").header("x-agent-id", "a");
     let client = headers.iter().fold(client, |client, (name, value)| client.header(name, value));
-    let params = json!({ "name": name, "arguments": args });
+    let mut params = json!({ "name": name, "arguments": args });
+    let client = match headers.contains(&WITHOUT_CONNECTIONS) {
+        true => {
+            params = with(params, meta());
+            client.header("mcp-method", "tools/call").header("mcp-name", name)
+        }
+        false => client,
+    };
     let message = json!({ "jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params });
     let answer = post(&client, "/mcp?tools=all", message).await;
     assert_eq!(answer["result"]["isError"], false, "{name}: {answer}");
@@ -260,26 +273,31 @@ async fn a_revived_session_adopts_locks_that_were_acquired_before_its_revival() 
 
 #[tokio::test]
 async fn without_a_connection_a_call_acts_in_the_one_live_session() {
-    let service = Service::start().await;
-    let lock = |key: &str| json!({ "file_path": key });
-    let none = tool(&service, &[], "acquire_lock", lock("a")).await;
-    assert_eq!(none["session_id"], Value::Null);
-    let first = tool(&service, &[], "register_session", json!({})).await;
-    let again = tool(&service, &[], "register_session", json!({ "current_task": "x" })).await;
-    assert_eq!(first["session_id"], again["session_id"], "not a phantom");
-    let sessions: i64 = service.scalar("select count(*) from agent_session").await;
-    assert_eq!(sessions, 1);
-    let held = tool(&service, &[], "acquire_lock", lock("b")).await;
-    assert_eq!(held["session_id"], first["session_id"]);
-    // A second live session: it is not known which of them speaks.
-    tool(&service, &[], "register_session", json!({ "session_id": "s-2" })).await;
-    let unknown = tool(&service, &[], "acquire_lock", lock("c")).await;
-    assert_eq!(unknown["session_id"], Value::Null);
-    let named = tool(&service, &[("x-session-id", "s-2")], "acquire_lock", lock("d")).await;
-    assert_eq!(named["session_id"], "s-2");
-    tool(&service, &[], "deregister_session", json!({ "session_id": "s-2" })).await;
-    let one = tool(&service, &[], "acquire_lock", lock("e")).await;
-    assert_eq!(one["session_id"], first["session_id"], "one is left");
+    for revision in [&[][..], &[WITHOUT_CONNECTIONS]] {
+        let service = Service::start().await;
+        let lock = |key: &str| json!({ "file_path": key });
+        let none = tool(&service, revision, "acquire_lock", lock("a")).await;
+        assert_eq!(none["session_id"], Value::Null);
+        let first = tool(&service, revision, "register_session", json!({})).await;
+        let more = json!({ "current_task": "x" });
+        let again = tool(&service, revision, "register_session", more).await;
+        assert_eq!(first["session_id"], again["session_id"], "not a phantom: {revision:?}");
+        let sessions: i64 = service.scalar("select count(*) from agent_session").await;
+        assert_eq!(sessions, 1, "{revision:?}");
+        let held = tool(&service, revision, "acquire_lock", lock("b")).await;
+        assert_eq!(held["session_id"], first["session_id"], "{revision:?}");
+        // A second live session: it is not known which of them speaks.
+        let second = json!({ "session_id": "s-2" });
+        tool(&service, revision, "register_session", second.clone()).await;
+        let unknown = tool(&service, revision, "acquire_lock", lock("c")).await;
+        assert_eq!(unknown["session_id"], Value::Null);
+        let named = [revision, &[("x-session-id", "s-2")]].concat();
+        let named = tool(&service, &named, "acquire_lock", lock("d")).await;
+        assert_eq!(named["session_id"], "s-2");
+        tool(&service, revision, "deregister_session", second).await;
+        let one = tool(&service, revision, "acquire_lock", lock("e")).await;
+        assert_eq!(one["session_id"], first["session_id"], "one is left: {revision:?}");
+    }
 }
 
 #[tokio::test]
@@ -404,6 +422,48 @@ async fn a_revived_session_is_told_once_what_it_lost_over_every_door() {
         post(&client, "/ports/release", json!({ "agent_id": "b", "session_id": "b" })).await;
         let id = claim["task_id"].as_str().expect("an id");
         client.complete("b", id, json!({})).await;
+    }
+}
+
+#[tokio::test]
+async fn reading_a_resource_tells_what_the_session_of_its_reader_has_lost() {
+    let service = Service::start().await;
+    let client = service.client();
+    register(&client, Some("s"), json!({})).await;
+    let mcp = Mcp::new(client.clone().header("x-agent-id", "a"));
+    let resources = mcp.ask("resources/list", json!({})).await["resources"].clone();
+    let uris: Vec<_> = resources.as_array().expect("a list").iter().map(|it| &it["uri"]).collect();
+    assert!(uris.len() >= 7, "{uris:?}");
+    for uri in uris {
+        let uri = uri.as_str().expect("a URI");
+        client.acquire("a", "k", json!({ "session_id": "s" })).await;
+        let id = client.submit(json!({})).await;
+        client.claim("a", json!({ "session_id": "s" })).await;
+        post(&client, "/ports/allocate", json!({ "agent_id": "a", "session_id": "s" })).await;
+        pass_minutes(&service, 130).await;
+        // A process records the heartbeat of a reader at most once in ten seconds.
+        let fresh = service.replica(&[]).await.header("x-api-key", FREE);
+        let fresh = Mcp::new(fresh.header("x-agent-id", "a").header("x-session-id", "s"));
+        let text = fresh.read(uri).await;
+        let next = fresh.tool("acquire_lock", json!({ "file_path": "j" })).await;
+        if text.contains("live again") {
+            for part in [r#""file_path":"k""#, &format!(r#""task_id":"{id}""#), r#""db_port":"#] {
+                assert!(text.contains(part), "{uri}: {text}");
+            }
+            assert_eq!((next.get("revived"), next.get("lost")), (None, None), "{uri}: {next}");
+        } else {
+            // A list has no place for it, and leaves it to the next call.
+            let lost = &next["lost"];
+            assert_eq!(
+                (&next["revived"], &lost["locks"][0]["file_path"]),
+                (&json!(true), &json!("k")),
+                "{uri}: {next}"
+            );
+            assert_eq!(lost["claims"][0]["task_id"], json!(id), "{uri}: {next}");
+        }
+        let again = fresh.read(uri).await;
+        assert!(!again.contains("live again"), "{uri}: once: {again}");
+        service.execute("delete from work_task").await;
     }
 }
 

@@ -182,6 +182,33 @@ async fn a_wrong_configuration_ends_with_2_and_names_every_variable_but_no_value
 }
 
 #[tokio::test]
+async fn a_connection_string_is_refused_by_its_word_and_warned_of_by_its_parameter() {
+    for word in ["no-verify", "required"] {
+        let wrong = variables(&format!("{}?sslmode={word}", nowhere()));
+        for arguments in [&[][..], &["migrate"]] {
+            let output = run(arguments, &wrong).await;
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{text}");
+            assert!(text.starts_with("POSTGRES_DSN: expected sslmode to be disable"), "{text}");
+            assert!(text.contains(&format!("not `{word}`")), "{text}");
+            assert!(!text.contains("s3cret-word"), "{text}");
+        }
+    }
+    for parameter in ["pgbouncer=true", "pool_timeout=97531"] {
+        let running = Running::start(variables(&format!("{}?{parameter}", nowhere()))).await;
+        running.signal("TERM");
+        let (code, log) = running.end().await;
+        assert_eq!(code, Some(0), "{log}");
+        let (name, value) = parameter.split_once('=').expect("a value");
+        let warnings: Vec<_> = log.lines().filter(|line| line.contains(name)).collect();
+        assert_eq!(warnings.len(), 1, "{log}");
+        assert!(warnings[0].contains("WARN") && warnings[0].contains("POSTGRES_DSN"), "{log}");
+        assert!(!warnings[0].contains(&format!("={value}")), "{log}");
+        assert!(!log.contains("s3cret-word") && !log.contains("97531"), "{log}");
+    }
+}
+
+#[tokio::test]
 async fn unknown_arguments_end_with_2_and_documents_need_no_configuration() {
     let none = HashMap::new();
     let unknown = run(&["fly"], &none).await;

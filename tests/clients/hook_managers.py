@@ -1,4 +1,4 @@
-"""`coord hook` beside real hook managers: install, the manager installs, install again, uninstall, status."""
+"""`coord hook` beside real hook managers, case by case; hook_transitions.py has every order of the commands."""
 
 import json
 import re

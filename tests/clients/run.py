@@ -17,6 +17,7 @@ import services
 import early
 import gemini
 import hook_managers
+import hook_transitions
 import inspector
 import recipe
 import terminal
@@ -73,7 +74,7 @@ def scenarios(tools):
         "pre-commit": wheel_version,
         "lefthook": wheel_version,
     }
-    for manager, function in hook_managers.SCENARIOS:
+    for manager, function in hook_managers.SCENARIOS + hook_transitions.SCENARIOS:
         name = function.__name__.replace("_", " ")
         yield name, f"{manager} {managers[manager](tools, manager)}", function
     for name, version, program, file in sdk_scenarios(tools):

@@ -163,6 +163,17 @@ async def do_everything(url, mode):
     return f"{len(tools)} tools, {len(resources)} resources, {len(prompts)} prompts"
 
 
+async def act_in_one_session(url):
+    """Without a connection, and without a header that names a session, an agent has one session."""
+    async with connect(f"{url}/mcp?tools=all", "auto") as client:
+        session = {"session_id": (await call(client, "register_session", {}))["session_id"]}
+        again = await call(client, "register_session", {"current_task": "again"})
+        expect(again["session_id"], session["session_id"], "the session of a second registration")
+        lock = await call(client, "acquire_lock", {"file_path": f"src/{uuid.uuid4()}.rs"})
+        expect(lock["session_id"], session["session_id"], "the session of the lock")
+        await call(client, "deregister_session", session)
+
+
 async def alternate(replicas, front, counts, mode):
     """What is done through one replica holds for the others."""
     mark = f"alternate-{uuid.uuid4()}"
@@ -194,6 +205,7 @@ def expect(found, wanted, what):
 
 
 async def check(place, url):
+    await act_in_one_session(url)
     for mode in MODES:
         done = await do_everything(url, mode)
         print(f"{place}, {MODES[mode]}: {done}", flush=True)

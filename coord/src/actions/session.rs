@@ -19,7 +19,7 @@ use crate::{
         command::{Command, Run},
         context::Context,
         table,
-        values::parse_item,
+        values::value_of,
     },
     output::{
         console::Output,
@@ -167,7 +167,7 @@ pub(super) fn end(cx: &Context, command: &Command, matches: &ArgMatches) -> Outc
     let summary = summary.map(|text| cx.stdin.resolve(text)).transpose()?;
     let cx = in_session(cx, matches, "ended")?;
     let handoff_code = match summary.filter(|text| !text.trim().is_empty()) {
-        Some(summary) => write_handoff(&cx, &summary, matches),
+        Some(summary) => write_handoff(&cx, handoff_of(&cx, &summary, matches)?),
         None => DONE,
     };
     let answer = cx.send(&cx.draft(command, matches)?)?;
@@ -188,16 +188,23 @@ fn forget_session(session_id: &str) -> Result<(), String> {
         .map_err(|error| error.to_string())
 }
 
-/// Writes a handoff and returns its exit code. A failure is reported and not returned, so that the
-/// session ends in every case.
-fn write_handoff(cx: &Context, summary: &str, matches: &ArgMatches) -> u8 {
+/// Returns the handoff that the arguments describe.
+fn handoff_of(cx: &Context, summary: &str, matches: &ArgMatches) -> Result<Value, Problem> {
     // What a hook writes is the same for every session, so it must not hide what an agent wrote.
     let mut handoff = json!({ "summary": summary, "automatic": matches.get_flag("hook") });
     for list in ["completed_work", "next_steps"] {
-        if let Ok(Some(items)) = matches.try_get_many::<String>(list) {
-            handoff[list] = items.map(|item| parse_item(item)).collect();
+        if let Some(field) = WRITE_HANDOFF.field(list)
+            && let Some(value) = value_of(field, matches, &cx.stdin)?
+        {
+            handoff[list] = value;
         }
     }
+    Ok(handoff)
+}
+
+/// Writes a handoff and returns its exit code. A failure is reported and not returned, so that the
+/// session ends in every case.
+fn write_handoff(cx: &Context, handoff: Value) -> u8 {
     match cx.call(WRITE_HANDOFF, handoff) {
         Ok(answer) if cx.output.is_json => report_handoff_problem(cx, &answer),
         Ok(answer) if *answer.member("kept_earlier") == true => DONE,

@@ -81,8 +81,8 @@ fn given_value(
         Kind::Number => matches.get_one::<Option<f64>>(name).copied().flatten().map(Value::from),
         Kind::Boolean => matches.get_one::<Option<bool>>(name).copied().flatten().map(Value::from),
         Kind::Text => text().map(|text| stdin.resolve(text)).transpose()?.map(Value::from),
-        Kind::Texts => texts().map(|texts| texts.map(|text| Value::from(text.as_str())).collect()),
-        Kind::Values => texts().map(|texts| texts.map(|text| parse_item(text)).collect()),
+        Kind::Texts => texts().map(|texts| texts_of(name, texts)).transpose()?,
+        Kind::Values => texts().map(|texts| values_of(name, texts)).transpose()?,
         Kind::Object | Kind::Any => {
             text().map(|text| parse_json(field, &stdin.resolve(text)?)).transpose()?
         }
@@ -123,9 +123,52 @@ fn parse_json(field: &Field, text: &str) -> Result<Value, Problem> {
     }
 }
 
-/// Parses an item of a list whose items can have any type: JSON if it is an object or a list, else
-/// a text.
-pub(crate) fn parse_item(text: &str) -> Value {
-    let json = text.starts_with(['{', '[']).then(|| serde_json::from_str(text).ok()).flatten();
-    json.unwrap_or_else(|| text.into())
+/// Returns the list of texts that the words of an argument are: each word is a text, or a list of texts as JSON.
+fn texts_of<'a>(name: &str, words: impl Iterator<Item = &'a String>) -> Result<Value, Problem> {
+    let items = items_of(name, words, |word| Value::from(word))?;
+    let is_text = |item: &Value| item.is_string() || item.is_null();
+    match items.iter().all(is_text) {
+        true => Ok(Value::Array(items)),
+        false => Err(no_list(name)),
+    }
+}
+
+/// Returns the list that the words of an argument are, whose items can have any type: each word is a text, an
+/// object as JSON, or a list as JSON.
+fn values_of<'a>(name: &str, words: impl Iterator<Item = &'a String>) -> Result<Value, Problem> {
+    let item = |word: &str| {
+        let object = word.starts_with('{').then(|| serde_json::from_str(word).ok()).flatten();
+        object.unwrap_or_else(|| Value::from(word))
+    };
+    items_of(name, words, item).map(Value::Array)
+}
+
+/// Returns the items of a list: those of each word that is a list as JSON, and `item` of each other word.
+fn items_of<'a>(
+    name: &str,
+    words: impl Iterator<Item = &'a String>,
+    item: impl Fn(&str) -> Value,
+) -> Result<Vec<Value>, Problem> {
+    let mut items = Vec::new();
+    for word in words {
+        let trimmed = word.trim();
+        match serde_json::from_str(trimmed) {
+            Ok(Value::Array(list)) => items.extend(list),
+            // What other languages print for a list of texts.
+            _ if ["['", "[\""].iter().any(|it| trimmed.starts_with(it))
+                && trimmed.ends_with(']') =>
+            {
+                return Err(no_list(name));
+            }
+            _ => items.push(item(word)),
+        }
+    }
+    Ok(items)
+}
+
+fn no_list(name: &str) -> Problem {
+    let flag = name.replace('_', "-");
+    Problem::invalid(format!(
+        r#"--{flag}: expected texts as words of their own (--{flag} a b), or a JSON list of texts ('["a","b"]')."#
+    ))
 }

@@ -72,6 +72,64 @@ async fn blank_values_of_required_arguments_are_refused_and_store_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_list_as_json_is_the_list_of_its_words() {
+    let service = Service::start().await;
+    let Agents { me, other, .. } = Agents::of(&service);
+    let remember = ["remember", "--event-type", "discovery", "--summary"];
+    for (index, tags) in [
+        &["ci", "arm"][..],
+        &[r#"["ci","arm"]"#],
+        &[r#" ["ci", "", "arm", null] "#],
+        &["ci", r#"["arm"]"#],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let summary = index.to_string();
+        let lists = [&["--tags"], tags, &["--lessons"], tags].concat();
+        me.json(&[&remember[..], &[&summary], &lists].concat());
+        let found = me.json(&[&["recall", "--limit", "1", "--tags"], tags].concat());
+        let memory = &found["memories"][0];
+        assert_eq!(memory["summary"], json!(summary), "{tags:?}: {found}");
+        let both = json!(["ci", "arm"]);
+        assert_eq!((&memory["tags"], &memory["lessons"]), (&both, &both), "{tags:?}");
+    }
+    me.json(&["submit", "--task-type", "test", "--description", "d"]);
+    let none = other.run(&["--json", "claim", "--task-types", r#"["review","docs"]"#]);
+    assert_eq!(none.json()["reason"], "no_tasks_available");
+    let claimed = other.json(&["claim", "--task-types", r#"["review","test"]"#]);
+    assert_eq!(claimed["task_type"], "test");
+    for steps in [&["a", r#"{"do":"b"}"#][..], &[r#"["a",{"do":"b"}]"#]] {
+        let expected = json!(["a", { "do": "b" }]);
+        let lists = [&["--completed-work"], steps, &["--next-steps"], steps].concat();
+        me.json(&[&["handoff", "write", "--summary", "s"][..], &lists].concat());
+        let read = me.json(&["handoff", "read", "--limit", "1"]);
+        assert_eq!(read["handoffs"][0]["next_steps"], expected, "{steps:?}");
+        assert_eq!(read["handoffs"][0]["completed_work"], expected, "{steps:?}");
+        me.json(&["session", "start", "--session-id", "s"]);
+        let end = ["session", "end", "--session-id", "s", "--summary", "t"];
+        me.run(&[&end[..], &lists].concat()).assert_code(0);
+        let read = me.json(&["handoff", "read", "--limit", "1"]);
+        assert_eq!(read["handoffs"][0]["summary"], "t");
+        assert_eq!(read["handoffs"][0]["next_steps"], expected, "{steps:?}");
+    }
+    // Brackets within a text, and around one, are a part of it.
+    for text in ["[wip] one", "[wip]", "["] {
+        me.json(&[&remember[..], &[text, "--tags", text]].concat());
+        let found = me.json(&["recall", "--limit", "1", "--tags", text]);
+        assert_eq!(found["memories"][0]["tags"], json!([text]));
+    }
+    let count = me.json(&["recall", "--limit", "50"])["count"].clone();
+    for wrong in ["['ci', 'arm']", r#"["ci" "arm"]"#, "[1]", r#"[["ci"]]"#] {
+        let done = me.run(&[&remember[..], &["x", "--tags", wrong]].concat());
+        done.assert_code(2).assert_says(r#"--tags: expected texts as words of their own"#);
+    }
+    let wrong = ["handoff", "write", "--summary", "x", "--next-steps", "['a']"];
+    me.run(&wrong).assert_code(2).assert_says("--next-steps: expected");
+    assert_eq!(me.json(&["recall", "--limit", "50"])["count"], count);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn truth_values_and_words_are_taken_in_other_letters() {
     let service = Service::start().await;
     let agents = Agents::of(&service);

@@ -157,6 +157,18 @@ fn a_host_name_that_is_not_resolved_and_a_proxy_that_refuses_are_named() {
     direct.run(&["locks"]).assert_code(4).assert_says("could not be resolved");
 }
 
+/// A group of receivers has no route for a stream, so `connect` fails as in a network namespace of its own,
+/// whatever user runs the test.
+#[test]
+fn a_network_that_cannot_be_reached_is_named_as_a_sandbox() {
+    let group = Coord::at("http://224.0.0.1:8081").with("COORDINATION_ALLOWED_HOSTS", "224.0.0.1");
+    for command in [&["lock", "a"][..], &["locks"], &["session", "start"]] {
+        let done = group.run(command);
+        done.assert_code(4).assert_says("Network is unreachable");
+        done.assert_says("no access to the network, as in a sandbox: allow it there, or run");
+    }
+}
+
 /// Serves one request as a SOCKS proxy that answers in the place of the service. Returns the host
 /// that it was asked for.
 fn serve_as_socks_proxy(listener: &TcpListener) -> io::Result<String> {

@@ -1,7 +1,7 @@
 //! `coord doctor`, against the service and against small servers of the tests.
 use serde_json::{Value, json};
 
-use crate::support::{Coord, Folder, Reply, Server, Service, nowhere};
+use crate::support::{Coord, FREE, Folder, Reply, Server, Service, nowhere};
 
 /// What the doctor says about a check: state and text of each finding.
 fn said(coord: &Coord, check: &str) -> Vec<(String, String)> {
@@ -165,6 +165,54 @@ async fn settings_of_clients_are_compared_with_those_of_coord() {
     ] {
         place.write(file, &text);
         assert_says(&coord, "mcp", "problem", part);
+        std::fs::remove_file(place.folder.path().join(file)).expect("a file");
+    }
+    // VS Code names the member differently, and Claude Code has servers of each project.
+    let top = place.folder.path().join("repository");
+    let top = top.to_str().expect("a text");
+    let of_code = |server: Value| json!({ "servers": { "coord": server } }).to_string();
+    let of_project = |server: Value| {
+        let servers = json!({ "mcpServers": { "coord": server } });
+        json!({ "projects": { top: servers, "/elsewhere": { "mcpServers": { "coord": 5 } } } })
+            .to_string()
+    };
+    let input = json!({ "Authorization": "Bearer ${input:coord-key}", "X-Agent-Id": "me" });
+    let named = json!({ "Authorization": bearer, "X-Agent-Id": "me" });
+    let other = json!({ "Authorization": bearer, "X-Agent-Id": "you" });
+    for (file, text, state, part) in [
+        (
+            "repository/.vscode/mcp.json",
+            of_code(json!({ "type": "http", "url": url, "headers": input })),
+            "ok",
+            ".vscode/mcp.json, server coord: agrees",
+        ),
+        (
+            "repository/.vscode/mcp.json",
+            of_code(json!({ "type": "http", "url": "http://localhost:1/mcp", "headers": input })),
+            "problem",
+            ".vscode/mcp.json, server coord: the service is http://localhost:1/mcp",
+        ),
+        (
+            "repository/.vscode/mcp.json",
+            of_code(json!({ "type": "stdio", "command": "coord", "args": ["mcp"] })),
+            "ok",
+            ".vscode/mcp.json, server coord: agrees",
+        ),
+        (
+            ".claude.json",
+            of_project(json!({ "type": "http", "url": url, "headers": named })),
+            "ok",
+            "~/.claude.json, server coord: agrees",
+        ),
+        (
+            ".claude.json",
+            of_project(json!({ "type": "http", "url": url, "headers": other })),
+            "problem",
+            "~/.claude.json, server coord: the agent is you",
+        ),
+    ] {
+        place.write(file, &text);
+        assert_says(&coord.clone().with("COORDINATION_API_KEY", FREE), "mcp", state, part);
         std::fs::remove_file(place.folder.path().join(file)).expect("a file");
     }
     place.write("repository/.vscode/mcp.json", "{ // a comment\n}");

@@ -74,6 +74,30 @@ fn a_repository_names_its_workspace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn repositories_with_a_workspace_each_do_not_stop_each_other() {
+    let service = Service::start_with(&[("COORDINATION_ALLOW_WORKSPACE_HEADER", "true")]).await;
+    let folder = Folder::new();
+    let script = "git init -q first && git init -q second";
+    service.coord().inside(folder.path()).shell(script, "").assert_code(0);
+    let inside = |name: &str| {
+        service.coord().with("AGENT_ID", &format!("of-{name}")).inside(&folder.path().join(name))
+    };
+    let (first, second) = (inside("first"), inside("second"));
+    first.run(&["lock", "README.md"]).assert_code(0);
+    second.run(&["lock", "README.md"]).assert_code(1).assert_says("of-first");
+    first.run(&["unlock", "README.md"]).assert_code(0);
+    for (coord, workspace) in [(&first, "one"), (&second, "two")] {
+        coord.shell(&format!("git config coord.workspace {workspace}"), "").assert_code(0);
+    }
+    for coord in [&first, &second] {
+        coord.run(&["lock", "README.md"]).assert_code(0);
+        assert_eq!(coord.json(&["locks"])["count"], 1);
+    }
+    let third = inside("second").with("AGENT_ID", "third");
+    third.run(&["lock", "README.md"]).assert_code(1).assert_says("of-second");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn options_and_variables_count_before_the_configuration() {
     let service = Service::start().await;
     let folder = Folder::new();

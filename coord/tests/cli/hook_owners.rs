@@ -93,6 +93,26 @@ fn hooks_of_nobody_are_installed_and_taken_out() {
     repository.hook(&["uninstall"]).assert_code(0).assert_says("No hooks of coord");
 }
 
+/// Every two of these commands follow each other, in each order.
+#[test]
+fn hooks_of_nobody_follow_each_command() {
+    let install: &[&str] = &["install"];
+    let (force, manager) = (&["install", "--force"][..], &["install", "--manager"][..]);
+    let uninstall = &["uninstall"][..];
+    let repository = Repository::new();
+    for commands in [
+        [install, install, force, force, manager, manager],
+        [uninstall, uninstall, manager, force, install, manager],
+        [install, uninstall, force, manager, uninstall, install],
+        [force, uninstall, install, uninstall, manager, uninstall],
+    ] {
+        for command in commands {
+            repository.hook(command).assert_code(0);
+            assert_eq!(repository.runs(), command != uninstall, "{command:?} of {commands:?}");
+        }
+    }
+}
+
 #[test]
 fn a_kept_hook_is_restored() {
     let repository = Repository::new();

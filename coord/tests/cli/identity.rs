@@ -1,9 +1,11 @@
 //! One agent in several sessions: the hooks, the commands, and which session they are in.
+use std::{io::Write as _, process::Stdio};
+
 use serde_json::{Value, json};
 
 use crate::{
     hooks::{Clone, World},
-    support::{Agents, Coord, Reply, Server, Service},
+    support::{Agents, Coord, LIMIT, Reply, Server, Service, exit_code, lines_of},
 };
 
 fn commit(clone: &Clone, coord: &Coord) -> crate::support::Done {
@@ -118,6 +120,78 @@ fn a_wait_ends_when_the_own_agent_holds_the_lock() {
             .collect();
         let expected = if is_own { vec![json!(null)] } else { vec![json!(null), json!(30)] };
         assert_eq!(waits, expected);
+    }
+}
+
+/// Calls tools over one MCP connection, each after the answer to the one before, and returns their answers.
+fn call_tools(coord: &Coord, calls: &[(&str, Value)]) -> Vec<Value> {
+    let mut command = coord.command(env!("CARGO_BIN_EXE_coord"));
+    let mut program =
+        command.arg("mcp").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut input = program.stdin.take().expect("a pipe");
+    let lines = lines_of(program.stdout.take().expect("a pipe"));
+    let mut ask = |method: &str, params: Value| {
+        let message = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        writeln!(input, "{message}").expect("written");
+        let line = lines.recv_timeout(LIMIT).expect("an answer");
+        serde_json::from_str::<Value>(&line).expect("JSON")["result"].take()
+    };
+    ask(
+        "initialize",
+        json!({ "protocolVersion": "2025-11-25", "capabilities": {},
+        "clientInfo": { "name": "test", "version": "1" } }),
+    );
+    let answers = calls.iter().map(|(name, arguments)| {
+        let params = json!({ "name": name, "arguments": arguments });
+        ask("tools/call", params)["structuredContent"].take()
+    });
+    let answers = answers.collect();
+    drop(input);
+    assert_eq!(exit_code(&mut program), 0);
+    answers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_in_the_session_of_claude_code_says_nothing_of_its_own_lock() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    let tool = world.service.coord().with("AGENT_ID", "me").with("CLAUDE_CODE_SESSION_ID", "c-1");
+    let locked = call_tools(&tool, &[("acquire_lock", json!({ "file_path": "src/a.rs" }))]);
+    assert_eq!(locked[0]["session_id"], "c-1", "{locked:?}");
+    let commit_in = |session: &str| {
+        let done = commit(&me, &me.coord.clone().with("CLAUDE_CODE_SESSION_ID", session));
+        done.assert_code(0);
+        done.err
+    };
+    assert_eq!(commit_in("c-1"), "");
+    assert!(commit_in("c-2").contains("another session of your own agent holds its lock: c-1"));
+    // The same with the lock in the record of the work tree.
+    let here = me.coord.clone().with("CLAUDE_CODE_SESSION_ID", "c-1");
+    here.json(&["lock", "src/a.rs"]);
+    assert_eq!(commit_in("c-1"), "");
+    let pushing = Clone { coord: here, path: me.path.clone() };
+    assert!(!pushing.push().assert_code(0).err.contains("session"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_a_tool_has_acquired_does_not_stop_the_hook_of_its_agent() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    let tool = world.service.coord().with("AGENT_ID", "me");
+    let calls = [
+        ("register_session", json!({ "session_id": "x" })),
+        ("acquire_lock", json!({ "file_path": "src/a.rs" })),
+    ];
+    let answers = call_tools(&tool, &calls);
+    assert_eq!(answers[1]["session_id"], "x", "{answers:?}");
+    let hook = json!({ "session_id": "abc" }).to_string();
+    me.coord.shell("coord session start --hook", &hook).assert_code(0);
+    let here = me.coord.clone().with("SESSION_ID", "abc");
+    let note = "src/a.rs: note: another session of your own agent holds its lock: x, locked ";
+    commit(&me, &here).assert_code(0).assert_says(note);
+    for wait in [&["lock", "src/a.rs"][..], &["lock", "src/a.rs", "--wait", "30"]] {
+        let done = here.run(wait);
+        done.assert_code(1).assert_says("held by another session of your own agent me: x, locked");
     }
 }
 

@@ -613,3 +613,28 @@ async fn a_session_that_the_client_registers_counts_from_then_on() {
     running.end_input();
     running.assert_ends(0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_a_resource_tells_what_the_session_has_lost() {
+    let service = Service::start().await;
+    for uri in ["work://pending", "profiles://current", "locks://current"] {
+        // The service records the heartbeat of a session that reads at most once in ten seconds.
+        let coord = service.coord().with("AGENT_ID", "me").with("SESSION_ID", uri);
+        coord.json(&["session", "start"]);
+        coord.json(&["lock", "src/a.rs"]);
+        service.silence(uri).await;
+        let params = json!({ "uri": uri });
+        let read =
+            json!({ "jsonrpc": "2.0", "id": 1, "method": "resources/read", "params": params });
+        let (_, answers) = talk(&coord, &[read]);
+        let text = answers[0]["result"]["contents"][0]["text"].as_str().expect("a text").to_owned();
+        let next = coord.run(&["locks"]).err;
+        let told = "Lost, of its locks: {\"file_path\":\"src/a.rs\",";
+        match uri {
+            // A list has no place for it, and the next answer tells.
+            "locks://current" => assert!(next.contains("It has lost locks: src/a.rs"), "{next}"),
+            _ => assert!(text.contains(told) && next.is_empty(), "{uri}: {text} {next}"),
+        }
+        coord.json(&["session", "end"]);
+    }
+}

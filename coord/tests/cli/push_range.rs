@@ -1,7 +1,10 @@
 //! Which commits of a push are judged as the caller's own work.
-use std::fmt::Write as _;
+use std::{fmt::Write as _, io::Write as _, process::Stdio};
 
-use crate::hooks::World;
+use crate::{
+    hooks::World,
+    support::{LIMIT, exit_code, lines_of},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_push_to_a_fork_is_judged_by_what_no_remote_has() {
@@ -79,6 +82,86 @@ async fn the_default_branch_needs_no_head_of_the_remote() {
     let done = me.git(&["push", "-q", "origin", "side"]);
     done.assert_code(1).assert_says("src/b.rs: it is locked by other");
     done.assert_says("git remote set-head origin -a");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_default_branch_without_head_is_found_by_its_usual_names() {
+    for (remote, branch, head) in [
+        ("origin", "master", None),
+        ("upstream", "main", None),
+        ("upstream", "master", None),
+        // A head that leads nowhere, as after the remote has renamed its branch.
+        ("origin", "main", Some("gone")),
+        ("upstream", "master", Some("gone")),
+    ] {
+        let world = World::new().await;
+        let here = world.service.coord().inside(world.folder.path());
+        here.shell(&format!("git -C origin.git branch -m {branch}"), "").assert_code(0);
+        let (me, other) = (world.clone("me"), world.clone("other"));
+        if remote != "origin" {
+            me.must(&["remote", "rename", "origin", remote]);
+        }
+        me.must(&["config", &format!("remote.{remote}.followRemoteHEAD"), "never"]);
+        me.must(&["remote", "set-head", remote, "--delete"]);
+        let name = format!("refs/remotes/{remote}/HEAD");
+        if let Some(gone) = head {
+            me.must(&["symbolic-ref", &name, &format!("refs/remotes/{remote}/{gone}")]);
+        }
+        me.must(&["checkout", "-q", "-b", "side"]);
+        me.commit("src/c.rs", "c");
+        me.must(&["push", "-q", remote, "side"]);
+        other.coord.json(&["lock", "src/b.rs"]);
+        other.commit("src/b.rs", "b");
+        other.must(&["push", "-q", "origin", branch]);
+        me.must(&["fetch", "-q", remote]);
+        me.must(&["merge", "-q", "--no-edit", &format!("{remote}/{branch}")]);
+        let push = ["push", "-q", remote, "side"];
+        let case = format!("{remote}/{branch}, head: {head:?}");
+        assert_eq!(me.git(&push).code, 0, "{case}");
+        assert_ne!(me.git(&["rev-parse", "-q", "--verify", &name]).code, 0, "{case}");
+        // The same branch by another name is not known.
+        me.must(&["reset", "-q", "--hard", "HEAD~"]);
+        me.must(&["push", "-q", "--force", "--no-verify", remote, "side"]);
+        let known = format!("refs/remotes/{remote}/{branch}");
+        me.must(&["update-ref", &format!("refs/remotes/{remote}/trunk"), &known]);
+        me.must(&["update-ref", "-d", &known]);
+        me.must(&["merge", "-q", "--no-edit", &format!("{remote}/trunk")]);
+        let done = me.git(&push);
+        done.assert_code(1).assert_says("src/b.rs: it is locked by other");
+        done.assert_says(&format!("git remote set-head {remote} -a"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_whose_commits_are_long_looked_for_says_so() {
+    let world = World::new().await;
+    let me = world.clone("me");
+    me.commit("src/b.rs", "b");
+    // Git puts this folder before the path of a hook. Its `git` waits for a byte before each `log`.
+    let (folder, bytes) = (world.folder.path().join("slow"), world.folder.path().join("bytes"));
+    let program = format!(
+        "#!/bin/sh\ncase \" $* \" in *' log '*) dd bs=1 count=1 if={} of=/dev/null 2>/dev/null ;; esac\n",
+        bytes.display()
+    );
+    let script = format!(
+        "set -e; real=$(git --exec-path); mkdir {folder} && ln -s \"$real\"/* {folder}/
+         rm {folder}/git && cat > {folder}/git && echo \"exec $(command -v git) \\\"\\$@\\\"\" >> {folder}/git
+         chmod +x {folder}/git && mkfifo {bytes}",
+        folder = folder.display(),
+        bytes = bytes.display()
+    );
+    me.coord.shell(&script, &program).assert_code(0);
+    let both = std::fs::OpenOptions::new().read(true).write(true).open(&bytes).expect("a FIFO");
+    let slow = me.coord.clone().with("GIT_EXEC_PATH", &folder.display().to_string());
+    let mut push = slow.command("git");
+    push.args(["push", "-q", "origin", "HEAD:main"]).stderr(Stdio::piped());
+    let mut push = push.spawn().expect("it starts");
+    let lines = lines_of(push.stderr.take().expect("a pipe"));
+    let line = lines.recv_timeout(LIMIT).expect("a line while the search goes on");
+    assert!(line.starts_with("coord: looking for the files to check"), "{line}");
+    (&both).write_all(&[b'.'; 64]).expect("written");
+    assert_eq!(exit_code(&mut push), 0);
+    assert_eq!(lines.iter().collect::<Vec<_>>(), [""; 0], "it says so once");
 }
 
 /// Many commits for `git fast-import`: each changes one file, and the first one another as well,

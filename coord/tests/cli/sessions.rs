@@ -161,6 +161,32 @@ async fn an_input_without_a_session_registers_nothing_and_ends_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_nested_session_leaves_the_record_of_its_parent() {
+    let service = Service::start().await;
+    let folder = Folder::new();
+    let coord = service.coord().with("AGENT_ID", "me").inside(folder.path());
+    coord.shell("git init -q .", "").assert_code(0);
+    for variable in ["SESSION_ID", "CLAUDE_CODE_SESSION_ID"] {
+        let parent = coord.clone().with(variable, "parent");
+        parent.json(&["session", "start"]);
+        parent.json(&["lock", "a"]);
+        parent.shell(START, &input("SessionStart")).assert_code(0);
+        parent.json(&["lock", "b", "--session-id", "s-1"]);
+        parent.shell(END, &input("SessionEnd")).assert_code(0);
+        parent.shell(END, "").assert_code(0).assert_says("No session is ended");
+        let record =
+            std::fs::read_to_string(folder.path().join(".coord/locks.json")).expect("a record");
+        let record: serde_json::Value = serde_json::from_str(&record).expect("JSON");
+        let left = record["locks"].as_object().expect("an object");
+        assert_eq!(left.keys().collect::<Vec<_>>(), ["a"], "{variable}");
+        assert_eq!(left["a"]["session_id"], "parent", "{variable}");
+        let held = parent.json(&["locks", "a"]);
+        assert_eq!(held["lock"]["fencing_token"], left["a"]["fencing_token"], "{variable}");
+        parent.json(&["session", "end"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn standard_input_of_a_script_is_not_read() {
     let service = Service::start().await;
     let script = "coord session start --quiet; coord session end --session-id x --quiet; cat";

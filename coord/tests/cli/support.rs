@@ -2,13 +2,14 @@
 use std::{
     collections::HashMap,
     ffi::OsStr,
-    io::{BufRead, BufReader, Read as _, Write as _},
+    io::{BufRead, BufReader, Read, Write as _},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
+        mpsc::{Receiver, channel},
     },
     thread,
     time::{Duration, Instant},
@@ -166,6 +167,16 @@ pub(crate) fn exit_code(child: &mut Child) -> i32 {
         code.is_some()
     });
     code.expect("it has ended")
+}
+
+/// Returns the lines of a program's output as they come.
+pub(crate) fn lines_of(output: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        let lines = BufReader::new(output).lines();
+        lines.map_while(Result::ok).try_for_each(|line| sender.send(line))
+    });
+    receiver
 }
 
 /// A folder that is removed with the test.

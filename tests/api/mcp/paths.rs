@@ -41,6 +41,21 @@ async fn the_table_of_spellings_holds_for_locks_and_for_the_prompt() {
 }
 
 #[tokio::test]
+async fn the_separator_of_windows_is_that_of_a_key() {
+    let service = Service::start().await;
+    let mcp = Mcp::new(service.client()).offered("all");
+    for text in ["src\\a.rs", "src/a.rs", ".\\src\\a.rs", "src\\\\a.rs"] {
+        let locked = mcp.tool("acquire_lock", json!({ "file_path": text })).await;
+        assert_eq!(locked["file_path"], "src/a.rs", "{text}");
+        assert_eq!(locked["fencing_token"], 1, "{text}: one lock");
+    }
+    let held = "select count(*) from file_lock where agent_id is not null";
+    assert_eq!(service.scalar::<i64>(held).await, 1);
+    let listed = mcp.tool("check_locks", json!({ "file_paths": ["src\\a.rs"] })).await;
+    assert_eq!(listed[0]["file_path"], "src/a.rs");
+}
+
+#[tokio::test]
 async fn tools_that_acquire_nothing_take_the_key_of_a_lock_as_it_is() {
     let service = Service::start().await;
     let mcp = Mcp::new(service.client_with(BOSS)).offered("all");
