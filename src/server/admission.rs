@@ -87,9 +87,10 @@ impl Admission {
         connection: Arc<Connection>,
         serving: impl Future<Output = ()> + Send + 'static,
     ) {
+        // Before the task runs, on another thread perhaps: its first answer depends on it.
+        self.is_full.store(self.open.len() + 1 >= self.max, Ordering::Relaxed);
         let handle = self.tasks.spawn(serving);
         self.open.insert(handle.id(), (connection, handle));
-        self.note_level();
     }
 
     /// Closes the connection that has been stalled longest, if there is no room for another one. Returns
