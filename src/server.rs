@@ -47,7 +47,7 @@ use crate::{
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// The length of the operating system's queue of connections that were not accepted yet.
-const BACKLOG: i32 = 1024;
+const BACKLOG: i32 = 4096;
 
 /// The pause between two looks for a connection that can be closed for another one.
 const ADMISSION_RETRY: Duration = Duration::from_millis(50);

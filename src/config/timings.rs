@@ -21,7 +21,8 @@ pub struct Timings {
     /// Mbit/s.
     pub body_time: Duration,
     /// How long a connection must have been stalled by its client before it can be closed for another
-    /// one. Shorter, and a burst of new connections would close those whose requests are on the way.
+    /// one. Shorter, and a burst of new connections would close those whose requests are on the way. Longer,
+    /// and new ones would have to wait while many clients do nothing.
     pub stall_time: Duration,
     /// The time between two sweeps of the server.
     pub sweep_interval: Duration,
@@ -35,7 +36,7 @@ impl Timings {
             heartbeat_interval: Duration::from_secs(10),
             request_time: Duration::from_secs(30),
             body_time: Duration::from_secs(10),
-            stall_time: Duration::from_secs(1),
+            stall_time: Duration::from_millis(100),
             sweep_interval: Duration::from_secs(30),
         }
     }

@@ -2,7 +2,7 @@
 //! `docs/decisions/0020-connections-under-attack.md`.
 use std::{
     cmp::Reverse,
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     net::IpAddr,
     sync::{
         Arc,
@@ -15,10 +15,17 @@ use tokio::task::{AbortHandle, Id, JoinSet};
 
 use crate::operation::Connection;
 
-/// How many connections are accepted beyond the maximum, once there was no room for another one for as long as
-/// a connection must be stalled to be closed. They can only ask whether the service is running and its database
-/// answers.
+/// How many connections are accepted beyond the maximum, once there was no room for another one for long enough.
+/// They can only ask whether the service is running and its database answers.
 const RESERVE: usize = 16;
+
+/// How long there must have been no room for that, as a multiple of the time after which a stalled connection can
+/// be closed.
+const RESERVE_AFTER: u32 = 10;
+
+/// How many connections are chosen at once to be closed for others. The choice looks at every connection, which
+/// would cost too much for each one where thousands come in a second.
+const CHOSEN_AT_ONCE: usize = 64;
 
 /// The open connections.
 pub(super) struct Admission {
@@ -27,6 +34,8 @@ pub(super) struct Admission {
     /// Since when none of the open connections could be closed for another one.
     no_room_since: Option<Instant>,
     open: HashMap<Id, (Arc<Connection>, AbortHandle)>,
+    /// The connections to close next for others, and since when they were stalled when they were chosen.
+    chosen: VecDeque<(Id, Instant)>,
     /// Dropping the set aborts the requests that are still running.
     tasks: JoinSet<()>,
     level: Arc<Level>,
@@ -53,8 +62,8 @@ impl Level {
 impl Admission {
     pub(super) fn new(max: usize, patience: Duration) -> Self {
         let level = Arc::new(Level { open: AtomicUsize::new(0), max });
-        let (open, tasks) = Default::default();
-        Self { patience, no_room_since: None, open, tasks, level }
+        let (open, chosen, tasks) = Default::default();
+        Self { patience, no_room_since: None, open, chosen, tasks, level }
     }
 
     /// Returns how many connections are open, as it changes.
@@ -64,7 +73,7 @@ impl Admission {
 
     /// Whether another connection can be accepted, if need be for one that is closed, or beyond the maximum.
     pub(super) fn can_accept(&mut self) -> bool {
-        if !self.level.is_full() || self.stalled().next().is_some() {
+        if !self.level.is_full() || self.next_to_close().is_some() {
             self.no_room_since = None;
             return true;
         }
@@ -78,7 +87,7 @@ impl Admission {
     }
 
     fn is_reserve_open(&self) -> bool {
-        self.no_room_since.is_some_and(|since| since.elapsed() >= self.patience)
+        self.no_room_since.is_some_and(|since| since.elapsed() >= self.patience * RESERVE_AFTER)
     }
 
     /// Serves a connection.
@@ -88,18 +97,18 @@ impl Admission {
         serving: impl Future<Output = ()> + Send + 'static,
     ) {
         // Before the task runs, on another thread perhaps: its first answer depends on it.
-        self.is_full.store(self.open.len() + 1 >= self.max, Ordering::Relaxed);
+        self.level.open.store(self.open.len() + 1, Ordering::Relaxed);
         let handle = self.tasks.spawn(serving);
         self.open.insert(handle.id(), (connection, handle));
     }
 
-    /// Closes the connection that has been stalled longest, if there is no room for another one. Returns
-    /// the closed connection.
+    /// Closes a connection, if there is no room for another one and one can be closed. Returns the closed one.
     pub(super) fn make_room(&mut self) -> Option<Arc<Connection>> {
         if !self.level.is_full() {
             return None;
         }
-        let (connection, handle) = self.open.remove(&self.most_stalled()?)?;
+        let id = self.next_to_close()?;
+        let (connection, handle) = self.open.remove(&id)?;
         handle.abort();
         self.note_level();
         Some(connection)
@@ -126,10 +135,30 @@ impl Admission {
         })
     }
 
-    /// Returns the connection to close for another one: that of a client without a key before that of a
-    /// client with one, of those one of the address with the most connections without a key, then the one that
-    /// has been stalled longest.
-    fn most_stalled(&self) -> Option<Id> {
+    /// Returns the connection to close next for another one.
+    fn next_to_close(&mut self) -> Option<Id> {
+        self.forget_revived();
+        if self.chosen.is_empty() {
+            self.choose();
+        }
+        self.chosen.front().map(|(id, _)| *id)
+    }
+
+    /// Takes those that are not stalled any more from the front of the chosen ones.
+    fn forget_revived(&mut self) {
+        while let Some((id, since)) = self.chosen.front() {
+            let chosen = self.open.get(id);
+            if chosen.is_some_and(|(it, _)| it.stalled_since() == Some(*since)) {
+                return;
+            }
+            self.chosen.pop_front();
+        }
+    }
+
+    /// Chooses the connections to close next: those of clients without a key before those of clients with one, of
+    /// these those of the address with the most connections without a key, then those that have been stalled
+    /// longest.
+    fn choose(&mut self) {
         let mut without_key = HashMap::<IpAddr, usize>::new();
         for (connection, _) in self.open.values().filter(|(it, _)| it.key_number().is_none()) {
             *without_key.entry(connection.network()).or_default() += 1;
@@ -138,8 +167,14 @@ impl Admission {
             None => (false, Reverse(without_key.get(&connection.network()).copied()), since),
             Some(_) => (true, Reverse(None), since),
         };
-        let most = self.stalled().min_by_key(|(_, connection, since)| order(connection, *since));
-        most.map(|(id, ..)| id)
+        let stalled = self.stalled().map(|(id, connection, since)| (order(connection, since), id));
+        let mut stalled: Vec<_> = stalled.collect();
+        if stalled.len() > CHOSEN_AT_ONCE {
+            stalled.select_nth_unstable_by_key(CHOSEN_AT_ONCE, |(order, _)| *order);
+            stalled.truncate(CHOSEN_AT_ONCE);
+        }
+        stalled.sort_unstable_by_key(|(order, _)| *order);
+        self.chosen = stalled.into_iter().map(|((_, _, since), id)| (id, since)).collect();
     }
 
     fn note_level(&self) {
