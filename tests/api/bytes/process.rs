@@ -15,8 +15,8 @@ use crate::{
 /// How much memory a server may have had at most, in MiB. One that parses its rows has had gigabytes.
 const MOST_MEMORY: u64 = 150;
 
-/// As many rows of 1 MiB as make the difference.
-const ROWS: usize = 12;
+/// As many rows of 1 MiB as make the difference: parsed, each took 72 MiB.
+const ROWS: usize = 4;
 
 /// The least number of bytes that can be configured.
 const LEAST: usize = 4 << 20;
