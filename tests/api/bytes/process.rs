@@ -41,7 +41,7 @@ async fn large_rows_that_are_listed_take_little_memory() {
         let params = json!({ "name": "recall", "arguments": arguments });
         json!({ "jsonrpc": "2.0", "id": n, "method": "tools/call", "params": params })
     };
-    let batch: Vec<_> = (0..10).map(recall).collect();
+    let batch: Vec<_> = (0..3).map(recall).collect();
     let asked = [
         ("POST", "/memory/query", json!({ "agent_id": "a", "limit": 40 }), "/memories"),
         ("POST", "/handoffs/read", json!({ "limit": 40 }), "/handoffs"),
