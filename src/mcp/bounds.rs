@@ -424,7 +424,7 @@ fn shorten(value: &mut Value, most: usize, remedy: Option<&str>) {
             }
         }
         Value::Object(members) => {
-            let clipped = members.keys().last().and_then(|name| marked_total(name));
+            let clipped = members.keys().next_back().and_then(|name| marked_total(name));
             let all = clipped.unwrap_or(members.len());
             let most_items = most_items.min(members.len() - usize::from(clipped.is_some()));
             members.values_mut().take(most_items).for_each(|it| shorten(it, most, remedy));

@@ -42,7 +42,7 @@ pub(super) const LIMITS: &[Limit] = &[
     ("submit 10 tasks",             [    1,  168,12955,   21,    0,    0,    2]),
     ("claim 10 of 1,000 tasks",     [    1,  420,12352,   10,   10,    0,  323]),
     ("complete 10 tasks",           [    1,  296,12931,   10,   10,    0,  140]),
-    ("look at a task",              [    1,    6,    0,    0,    0,    0,    1]),
+    ("look at a task",              [    1,   10,    0,    0,    0,    0,    1]),
     ("list 10 of 1,000 tasks",      [    1,   18,    0,    0,    0,    0, 1001]),
     ("remember",                    [    1,   24, 3589,    2,    0,    0,    1]),
     ("remember again",              [    1,   16,  664,    1,    1,    0,    3]),
