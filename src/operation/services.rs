@@ -4,7 +4,11 @@ use std::{any::Any, sync::Arc};
 use http::Extensions;
 
 use super::{
-    heartbeat::Heartbeats, limits::Party, metrics::Metrics, waiting::Waiters, without_key::InWork,
+    heartbeat::Heartbeats,
+    limits::Party,
+    metrics::Metrics,
+    waiting::Waiters,
+    without_key::{InWork, WithoutKey},
 };
 use crate::{
     access::{
@@ -30,6 +34,7 @@ pub(crate) struct Services {
     pub(crate) heartbeats: Heartbeats,
     pub(crate) waiters: Waiters,
     pub(crate) metrics: Metrics,
+    without_key: WithoutKey,
     state: State,
 }
 
@@ -59,6 +64,7 @@ impl Services {
             heartbeats: Heartbeats::new(),
             waiters: Waiters::default(),
             metrics,
+            without_key: WithoutKey::default(),
             state,
             config,
         }
@@ -72,7 +78,7 @@ impl Services {
     pub(crate) fn begin_without_key(&self, party: Party<'_>) -> Result<InWork<'_>> {
         let config = &self.config;
         let (max, of_address) = (config.half_of_connections(), config.max_requests_per_address);
-        let begun = self.metrics.without_key.begin(party.address, max, of_address);
+        let begun = self.without_key.begin(party.address, max, of_address);
         begun.map_err(|limit| {
             self.metrics.limits.count(limit, party);
             Error::Busy
