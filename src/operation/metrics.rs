@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{limits::Limits, without_key::WithoutKey};
+use super::limits::Limits;
 use crate::values::lock;
 
 /// Upper bounds of the buckets of request times, in seconds. They reach from a request that does not use
@@ -27,8 +27,6 @@ pub(crate) struct Metrics {
     unknown_keys: AtomicU64,
     /// How often clients have reached limits.
     pub(crate) limits: Arc<Limits>,
-    /// Requests without a key that are in work.
-    pub(crate) without_key: WithoutKey,
     /// Requests in flight.
     pub(crate) in_flight: Gauge,
     /// HTTP connections of clients.

@@ -10,7 +10,7 @@ use super::{
     limits::{Limit, Party},
     metrics::Metrics,
     waiting::Waiters,
-    without_key::InWork,
+    without_key::{InWork, WithoutKey},
 };
 use crate::{
     access::{
@@ -37,6 +37,7 @@ pub(crate) struct Services {
     pub(crate) waiters: Waiters,
     pub(crate) metrics: Metrics,
     bytes: Arc<ByteBudget>,
+    without_key: WithoutKey,
     state: State,
 }
 
@@ -67,6 +68,7 @@ impl Services {
             waiters: Waiters::default(),
             metrics,
             bytes: ByteBudget::new(config.byte_limits),
+            without_key: WithoutKey::default(),
             state,
             config,
         }
@@ -80,7 +82,7 @@ impl Services {
     pub(crate) fn begin_without_key(&self, party: Party<'_>) -> Result<InWork<'_>> {
         let config = &self.config;
         let (max, of_address) = (config.half_of_connections(), config.max_requests_per_address);
-        let begun = self.metrics.without_key.begin(party.address, max, of_address);
+        let begun = self.without_key.begin(party.address, max, of_address);
         begun.map_err(|limit| {
             self.metrics.limits.count(limit, party);
             Error::Busy
