@@ -1108,7 +1108,7 @@ begin
         select count(*) into n from (
             select from work_task t
             where t.workspace = in_workspace and (in_agent_id = '' or t.submitted_by = in_agent_id)
-                and t.status in ('pending', 'claimed', 'running')
+                and t.completed_at is null and t.status in ('pending', 'claimed', 'running')
                 and task_expiry_reason(t.status, t.deadline, t.claim_expires_at, t.attempt,
                     t.max_attempts, at) is null
             limit in_limit) unfinished;
@@ -5848,7 +5848,7 @@ CREATE INDEX work_task_guarded ON public.work_task USING btree (workspace, prior
 
 CREATE INDEX work_task_listed ON public.work_task USING btree (workspace, priority, created_at, id);
 
-CREATE INDEX work_task_open_of_submitter ON public.work_task USING btree (workspace, submitted_by) WHERE (status = ANY (ARRAY['pending'::text, 'claimed'::text, 'running'::text]));
+CREATE INDEX work_task_open_of_submitter ON public.work_task USING btree (workspace, submitted_by) WHERE (completed_at IS NULL);
 
 CREATE INDEX work_task_overdue ON public.work_task USING btree (workspace, deadline) WHERE ((status = 'pending'::text) AND (deadline IS NOT NULL));
 
