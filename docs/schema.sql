@@ -97,12 +97,13 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.acquire_lock(in_workspace text, cx public.request, in_key text, in_is_file boolean, in_reason text, in_ttl interval, in_refusal text, in_file_limit bigint, in_denial text, in_engine text, in_waiter_id uuid, in_can_wait boolean) RETURNS public.lock_verdict
+CREATE FUNCTION public.acquire_lock(in_workspace text, cx public.request, in_key text, in_is_file boolean, in_reason text, in_ttl interval, in_refusal text, in_file_limit bigint, in_denial text, in_engine text, in_waiter_id uuid, in_can_wait boolean, in_quota integer[]) RETURNS public.lock_verdict
     LANGUAGE plpgsql
     AS $$
 declare
     answer lock_verdict;
     is_granted boolean := false;
+    is_waiting boolean := false;
 begin
     perform record_heartbeat(in_workspace, cx);
     if in_is_file and in_file_limit is not null
@@ -117,14 +118,17 @@ begin
     if in_refusal is not null then
         answer.verdict := in_refusal;
     else
-        answer := grant_lock(in_workspace, cx, in_key, in_is_file, in_reason, in_ttl, in_waiter_id);
+        answer := grant_lock(
+            in_workspace, cx, in_key, in_is_file, in_reason, in_ttl, in_waiter_id, in_quota);
         is_granted := answer.verdict in ('acquired', 'refreshed');
+        -- A caller that a quota refuses would wait for no holder.
+        is_waiting := in_can_wait and not is_granted and answer.agent_id is not null;
         if in_waiter_id is not null then
             answer.queue_position := update_queue_position(
-                in_workspace, cx, in_key, in_reason, in_waiter_id, in_can_wait and not is_granted);
+                in_workspace, cx, in_key, in_reason, in_waiter_id, is_waiting);
         end if;
     end if;
-    if is_granted or in_refusal is not null or not in_can_wait then
+    if not is_waiting then
         perform record_audit(
             in_workspace, cx, 'acquire_lock',
             jsonb_build_object('file_path', in_key, 'reason', in_reason),
@@ -356,16 +360,6 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.audit_bytes(parameters jsonb, result jsonb, error_message text) RETURNS integer
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$
-    select case when pg_column_compression(parameters) is null then pg_column_size(parameters)
-            else octet_length(parameters::text) end
-        + case when pg_column_compression(result) is null then pg_column_size(result)
-            else octet_length(result::text) end
-        + coalesce(octet_length(error_message), 0)
-$$;
-
 CREATE FUNCTION public.begin_gathered_call(in_workspaces text[], in_agent_ids text[]) RETURNS boolean
     LANGUAGE plpgsql
     AS $$
@@ -418,7 +412,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.begin_session(in_workspace text, cx public.request, in_session_id text, in_capabilities text[], in_current_task text, in_delegated_from text, in_metadata json, in_phase_archetype text, in_connection_id text, in_adopts boolean, OUT held_elsewhere jsonb, OUT adopted jsonb, OUT lost jsonb) RETURNS record
+CREATE FUNCTION public.begin_session(in_workspace text, cx public.request, in_session_id text, in_capabilities text[], in_current_task text, in_delegated_from text, in_metadata jsonb, in_phase_archetype text, in_connection_id text, in_adopts boolean, in_quota integer[], in_quota_of_connections integer[], OUT held_elsewhere jsonb, OUT adopted jsonb, OUT lost jsonb, OUT refusal text) RETURNS record
     LANGUAGE plpgsql
     AS $$
 declare
@@ -432,9 +426,12 @@ begin
         order by s.session_id
         for update;
     end if;
-    perform register_session(
+    refusal := register_session(
         in_workspace, cx, in_session_id, in_capabilities, in_current_task, in_delegated_from,
-        in_metadata, in_phase_archetype, in_connection_id);
+        in_metadata, in_phase_archetype, in_connection_id, in_quota, in_quota_of_connections);
+    if refusal is not null then
+        return;
+    end if;
     if in_adopts then
         adopted := adopt_held_elsewhere(
             in_workspace, cx.agent_id, in_session_id, cx.session_timeout);
@@ -491,12 +488,6 @@ exception
         problem := sqlerrm;
 end
 $_$;
-
-CREATE FUNCTION public.bytes_of_texts(in_texts text[]) RETURNS integer
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$
-    select octet_length(array_to_string(in_texts, '')) + 3 * cardinality(in_texts)
-$$;
 
 CREATE FUNCTION public.cancel_mcp_call(in_workspace text, in_id uuid, in_agent_id text, in_request_id text) RETURNS uuid
     LANGUAGE plpgsql
@@ -781,7 +772,6 @@ declare
     answer claim_verdict;
     texts json;
     claimed integer := 0;
-    bytes bigint := 0;
 begin
     perform record_heartbeat(in_workspace, cx);
     if in_scans is not null then
@@ -790,7 +780,7 @@ begin
     if in_may_rescan then
         texts := texts_to_scan(in_workspace, tasks_to_scan(in_workspace, in_guard_version, 100));
     end if;
-    while texts is null and claimed < in_count and is_on_page(claimed + 1, bytes) loop
+    while texts is null and claimed < in_count loop
         picked := lock_next_task(
             in_workspace, cx, task_types, in_trust,
             in_waits_for_rivals and claimed = 0 and in_scans is null);
@@ -805,10 +795,6 @@ begin
         answer := grant_claim(in_workspace, cx, picked, in_task_types, in_lease_minutes, in_trust);
         return next answer;
         claimed := claimed + 1;
-        if claimed < in_count then
-            bytes := bytes + octet_length(answer.description)
-                + coalesce(octet_length(answer.input_data::text), 0);
-        end if;
     end loop;
     if claimed > 0 then
         return;
@@ -1090,6 +1076,68 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.count_for_quota(in_workspace text, in_agent_id text, in_kind text, in_limit integer, session_timeout interval) RETURNS bigint
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    n bigint;
+begin
+    if in_kind = 'locks' then
+        select count(*) into n from (
+            select from file_lock l
+            left join lateral (
+                select s.ended_at, s.last_heartbeat_at, s.revived_at from agent_session s
+                where s.workspace = in_workspace and s.agent_id = l.agent_id
+                    and s.session_id = l.session_id
+                limit 1
+            ) s on true
+            where l.workspace = in_workspace and l.agent_id is not null
+                and (in_agent_id = '' or l.agent_id = in_agent_id)
+                and is_live_with_session(l.locked_at, l.expires_at, session_timeout, at,
+                    s.ended_at, s.last_heartbeat_at, s.revived_at)
+            limit in_limit) live;
+    elsif in_kind = 'sessions' then
+        select count(*) into n from (
+            select from agent_session s
+            where s.workspace = in_workspace and (in_agent_id = '' or s.agent_id = in_agent_id)
+                and is_session_live(s.ended_at, s.last_heartbeat_at, session_timeout, at)
+            limit in_limit) live;
+    elsif in_kind = 'tasks' then
+        select count(*) into n from (
+            select from work_task t
+            where t.workspace = in_workspace and (in_agent_id = '' or t.submitted_by = in_agent_id)
+                and t.completed_at is null and t.status in ('pending', 'claimed', 'running')
+                and task_expiry_reason(t.status, t.deadline, t.claim_expires_at, t.attempt,
+                    t.max_attempts, at) is null
+            limit in_limit) unfinished;
+    elsif in_kind = 'memories' then
+        select count(*) into n from (
+            select from memory m
+            where m.workspace = in_workspace and (in_agent_id = '' or m.agent_id = in_agent_id)
+            limit in_limit) stored;
+    elsif in_kind = 'handoffs' then
+        select count(*) into n from (
+            select from handoff h
+            where h.workspace = in_workspace and (in_agent_id = '' or h.agent_id = in_agent_id)
+            limit in_limit) stored;
+    elsif in_kind = 'idempotency_keys' then
+        select count(*) into n from (
+            select from idempotency_key k
+            where k.workspace = in_workspace and (in_agent_id = '' or k.agent_id = in_agent_id)
+                and k.created_at > at - idempotency_key_lifetime()
+            limit in_limit) kept;
+    elsif in_kind = 'mcp_connections' then
+        select count(*) into n from (
+            select from mcp_connection c
+            where c.workspace = in_workspace and (in_agent_id = '' or c.agent_id = in_agent_id)
+            limit in_limit) stored;
+    end if;
+    return n;
+end
+$$;
+
 CREATE FUNCTION public.count_open_dependencies(in_workspace text, in_task_ids uuid[]) RETURNS integer
     LANGUAGE plpgsql
     AS $$
@@ -1229,6 +1277,35 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.delete_free_keys(in_workspace text) RETURNS bigint
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    free record;
+    highest bigint := 0;
+    deleted bigint := 0;
+begin
+    for free in
+        select l.key, l.token from file_lock l
+        where l.workspace = in_workspace and l.agent_id is null
+            and l.freed_at <= at - interval '7 days'
+        order by l.freed_at
+        limit maintenance_batch()
+        for update of l skip locked
+    loop
+        delete from file_lock l where l.workspace = in_workspace and l.key = free.key;
+        highest := greatest(highest, free.token);
+        deleted := deleted + 1;
+    end loop;
+    if deleted > 0 then
+        insert into lock_token_floor as f (workspace, token) values (in_workspace, highest)
+        on conflict (workspace) do update set token = greatest(f.token, excluded.token);
+    end if;
+    return deleted;
+end
+$$;
+
 CREATE FUNCTION public.delete_old_connections(in_workspace text) RETURNS bigint
     LANGUAGE plpgsql
     AS $$
@@ -1282,6 +1359,11 @@ begin
         select c.due_at into last from mcp_call c where c.due_at <= oldest_kept
         order by c.due_at limit 1 offset maintenance_batch() - 1;
         delete from mcp_call c where c.due_at <= coalesce(last, oldest_kept);
+    elsif in_table = 'quota_reached' then
+        oldest_kept := at - interval '1 day';
+        select q.counted_at into last from quota_reached q where q.counted_at <= oldest_kept
+        order by q.counted_at limit 1 offset maintenance_batch() - 1;
+        delete from quota_reached q where q.counted_at <= coalesce(last, oldest_kept);
     end if;
     get diagnostics deleted = row_count;
     return deleted;
@@ -1303,6 +1385,8 @@ begin
         return delete_old_sessions(in_workspace);
     elsif in_table = 'work_task' then
         return delete_old_tasks(in_workspace, in_task_days);
+    elsif in_table = 'file_lock' then
+        return delete_free_keys(in_workspace);
     elsif in_table = 'guardrail_violation' then
         last := (
             select v.created_at from guardrail_violation v
@@ -1399,9 +1483,11 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.deregister_session(in_workspace text, cx public.request, in_session_id text, OUT is_known boolean, OUT sessions bigint, OUT locks_released bigint, OUT tasks_requeued bigint, OUT ports_released bigint) RETURNS record
+CREATE FUNCTION public.deregister_session(in_workspace text, cx public.request, in_session_id text, OUT is_known boolean, OUT sessions bigint, OUT locks_released bigint, OUT tasks_requeued bigint, OUT ports_released bigint, OUT more boolean) RETURNS record
     LANGUAGE plpgsql
     AS $$
+declare
+    at timestamptz := clock_timestamp();
 begin
     delete from mcp_connection c
     where c.workspace = in_workspace and c.agent_id = cx.agent_id and c.session_id = in_session_id;
@@ -1413,13 +1499,18 @@ begin
     where s.workspace = in_workspace and s.agent_id = cx.agent_id and s.session_id = in_session_id
         and s.ended_at is null
     for update;
+    more := false;
     if found then
-        select 1, e.locks_released, e.tasks_requeued, e.ports_released
-        into sessions, locks_released, tasks_requeued, ports_released
-        from end_session(in_workspace, cx.agent_id, in_session_id, null, false) e;
+        select 1, e.locks_released, e.tasks_requeued, e.ports_released, not e.has_ended
+        into sessions, locks_released, tasks_requeued, ports_released, more
+        from end_session(in_workspace, cx.agent_id, in_session_id, maintenance_batch(), false) e;
+        -- A batch marks its own losses only, and the last one those of earlier batches of the sweep too.
         update session_loss l set is_told = true
         where l.workspace = in_workspace and l.agent_id = cx.agent_id
-            and l.session_id = in_session_id;
+            and l.session_id = in_session_id and not l.is_told and (not more or l.lost_at >= at);
+    end if;
+    if more then
+        return;
     end if;
     perform record_audit(
         in_workspace, cx, 'deregister_agent',
@@ -1583,17 +1674,24 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.end_mcp_connection(in_workspace text, in_agent_id text, in_connection_id text) RETURNS void
+CREATE FUNCTION public.end_mcp_connection(in_workspace text, in_agent_id text, in_connection_id text, in_quota integer[]) RETURNS text
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_column
 declare
     at timestamptz := clock_timestamp();
+    -- Connections are counted whether or not their sessions are live.
+    refusal text := refuse_connection(in_workspace, in_agent_id, in_connection_id, in_quota,
+        unlimited_session_timeout());
 begin
+    if refusal is not null then
+        return refusal;
+    end if;
     insert into mcp_connection (workspace, agent_id, connection_id, session_id, has_ended)
     values (in_workspace, in_agent_id, in_connection_id, null, true)
     on conflict (workspace, agent_id, connection_id) do update set
         session_id = null, has_ended = true, bound_at = at;
+    return null;
 end
 $$;
 
@@ -1616,7 +1714,7 @@ begin
     tasks_requeued := claims.requeued;
     ports_released := ports.released;
     touched := locks.touched + claims.touched + ports.touched;
-    has_ended := coalesce(locks.touched + claims.touched < in_limit, true);
+    has_ended := locks.touched + claims.touched < in_limit;
     if not in_dry_run then
         update agent_session s set
             ended_at = case when has_ended then at end,
@@ -1922,15 +2020,14 @@ CREATE TABLE public.memory (
     event_type text NOT NULL COLLATE pg_catalog."C",
     summary text NOT NULL,
     summary_digest bytea NOT NULL,
-    details json NOT NULL,
+    details jsonb NOT NULL,
     outcome text,
     lessons text[] NOT NULL,
     tags text[] NOT NULL,
     merge_count integer DEFAULT 0 NOT NULL,
     is_current boolean DEFAULT true NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    search tsvector GENERATED ALWAYS AS (public.memory_search(summary, lessons, tags)) STORED NOT NULL,
-    stored_bytes integer GENERATED ALWAYS AS ((((octet_length(summary) + octet_length((details)::text)) + public.bytes_of_texts(lessons)) + public.bytes_of_texts(tags))) STORED NOT NULL
+    search tsvector GENERATED ALWAYS AS (public.memory_search(summary, lessons, tags)) STORED NOT NULL
 );
 
 CREATE FUNCTION public.fitting_memories(in_workspace text, in_agent_id text, in_tags text[], in_event_type text, in_oldest timestamp with time zone, in_words public.search_word[], in_finder tsquery, in_has_all boolean, in_scores jsonb, in_limit bigint) RETURNS SETOF public.memory
@@ -2018,10 +2115,12 @@ $$;
 CREATE FUNCTION public.free_unchanged_lock(in_workspace text, in_key text, in_token bigint, in_locked_at timestamp with time zone) RETURNS boolean
     LANGUAGE plpgsql
     AS $$
+declare
+    at timestamptz := clock_timestamp();
 begin
     update file_lock l set
         agent_id = null, agent_type = null, session_id = null, reason = null, locked_at = null,
-        expires_at = null
+        expires_at = null, freed_at = at
     where l.workspace = in_workspace and l.key = in_key and l.token = in_token
         and l.agent_id is not null and (in_locked_at is null or l.locked_at = in_locked_at);
     return found;
@@ -2139,24 +2238,31 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.grant_lock(in_workspace text, cx public.request, in_key text, in_is_file boolean, in_reason text, in_ttl interval, in_waiter_id uuid) RETURNS public.lock_verdict
+CREATE FUNCTION public.grant_lock(in_workspace text, cx public.request, in_key text, in_is_file boolean, in_reason text, in_ttl interval, in_waiter_id uuid, in_quota integer[]) RETURNS public.lock_verdict
     LANGUAGE plpgsql
     AS $$
 declare
     checked lock_verdict;
     granted lock_verdict;
+    token_floor bigint;
     at timestamptz;
 begin
     while granted.verdict is null loop
         checked := check_lock_availability(in_workspace, cx, in_key, in_waiter_id);
+        if checked.verdict = 'free' then
+            granted.verdict := refused_by_quota(
+                in_workspace, cx.agent_id, 'locks', in_quota, cx.session_timeout);
+            exit when granted.verdict is not null;
+        end if;
         at := clock_timestamp();
         if checked.verdict = 'free' and checked.token is null then
+            select f.token into token_floor from lock_token_floor f where f.workspace = in_workspace;
             insert into file_lock as l (
                 workspace, key, token, is_file, agent_id, agent_type, session_id, reason, locked_at,
                 expires_at
             ) values (
-                in_workspace, in_key, 1, in_is_file, cx.agent_id, cx.agent_type, cx.session_id,
-                in_reason, at, at + in_ttl
+                in_workspace, in_key, coalesce(token_floor, 0) + 1, in_is_file, cx.agent_id,
+                cx.agent_type, cx.session_id, in_reason, at, at + in_ttl
             )
             on conflict (workspace, key) do nothing
             returning 'acquired', l.agent_id, l.agent_type, l.session_id, l.reason, l.locked_at,
@@ -2339,6 +2445,12 @@ CREATE FUNCTION public.is_claimable(is_ready boolean, needed_trust smallint, tas
             task_type, deadline, submitted_by, authored_by, archetype, claimant, capabilities, at)
 $$;
 
+CREATE FUNCTION public.is_counted(quota integer, draw double precision) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select draw * quota <= 64
+$$;
+
 CREATE FUNCTION public.is_distributed(in_table regclass) RETURNS boolean
     LANGUAGE plpgsql STABLE
     AS $_$
@@ -2408,12 +2520,6 @@ CREATE FUNCTION public.is_live_with_session(since timestamp with time zone, expi
         false)
 $$;
 
-CREATE FUNCTION public.is_on_page(place bigint, bytes bigint) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$
-    select place = 1 or bytes <= 1048576
-$$;
-
 CREATE FUNCTION public.is_owned_by_other(agent_id text, session_id text, caller_agent_id text, caller_session_id text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -2425,6 +2531,41 @@ CREATE FUNCTION public.is_owned_by_other_without_proof(agent_id text, session_id
     AS $$
     select is_owned_by_other(
         agent_id, case when is_proven then null else session_id end, caller_agent_id, caller_session_id)
+$$;
+
+CREATE FUNCTION public.is_quota_reached(in_workspace text, in_agent_id text, in_kind text, in_limit integer, draw double precision, session_timeout interval) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    last_count timestamptz;
+    is_reached boolean;
+begin
+    if in_limit = 0 then
+        return false;
+    end if;
+    select q.counted_at into last_count from quota_reached q
+    where q.workspace = in_workspace and q.kind = in_kind and q.agent_id = in_agent_id;
+    if last_count is null and not is_counted(in_limit, draw) then
+        return false;
+    elsif last_count > at - interval '10 seconds' and not is_counted(in_limit, 1) then
+        return true;
+    end if;
+    is_reached := count_for_quota(in_workspace, in_agent_id, in_kind, in_limit, session_timeout) >= in_limit;
+    if is_reached then
+        perform mark_quota_reached(in_workspace, in_agent_id, in_kind);
+    elsif last_count is not null then
+        delete from quota_reached q
+        where q.workspace = in_workspace and q.kind = in_kind and q.agent_id = in_agent_id;
+    end if;
+    return is_reached;
+end
+$$;
+
+CREATE FUNCTION public.is_quota_refusal(in_verdict text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select starts_with(in_verdict, 'quota_exceeded: ')
 $$;
 
 CREATE FUNCTION public.is_session_after(heartbeat timestamp with time zone, agent_id text, session_id text, other_heartbeat timestamp with time zone, other_agent_id text, other_session_id text) RETURNS boolean
@@ -2490,28 +2631,45 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.list_handoffs(in_workspace text, cx public.request, in_agent_id text, in_limit bigint, in_parameters jsonb, in_after_automatic boolean, in_after_created_at timestamp with time zone, in_after_id uuid) RETURNS TABLE(id uuid, agent_id text, session_id text, summary text, completed_work json, in_progress json, decisions json, next_steps json, relevant_files json, created_at timestamp with time zone, content json, is_automatic boolean, has_more boolean)
+CREATE TABLE public.handoff (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    agent_id text NOT NULL COLLATE pg_catalog."C",
+    agent_type text NOT NULL,
+    session_id text COLLATE pg_catalog."C",
+    summary text NOT NULL,
+    completed_work json NOT NULL,
+    in_progress json NOT NULL,
+    decisions json NOT NULL,
+    next_steps json NOT NULL,
+    relevant_files json NOT NULL,
+    content json NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    is_automatic boolean DEFAULT false NOT NULL
+);
+
+CREATE FUNCTION public.list_handoffs(in_workspace text, cx public.request, in_agent_id text, in_limit bigint, in_parameters jsonb, in_after_automatic boolean, in_after_created_at timestamp with time zone, in_after_id uuid) RETURNS SETOF public.handoff
     LANGUAGE plpgsql
     AS $$
-#variable_conflict use_column
 declare
     found_count bigint;
 begin
     perform record_heartbeat(in_workspace, cx);
-    return query
-    select p.id, p.agent_id, p.session_id, p.summary, p.completed_work, p.in_progress, p.decisions,
-        p.next_steps, p.relevant_files, p.created_at, p.content, p.is_automatic, p.has_more
-    from (
-        select h.*, row_number() over page as place, sum(h.stored_bytes) over page as bytes,
-            lead(true, 1, false) over page as has_more
-        from newest_handoffs(
-            in_workspace, in_agent_id, in_limit + 1, in_after_automatic, in_after_created_at,
-            in_after_id) h
-        window page as (
-            order by h.is_automatic, h.created_at desc, h.id desc rows unbounded preceding)
-    ) p
-    where is_on_page(p.place, p.bytes)
-    order by p.place;
+    if in_agent_id is null then
+        return query
+        select * from handoff h where h.workspace = in_workspace
+            and (in_after_id is null or is_handoff_after(
+                h.is_automatic, h.created_at, h.id, in_after_automatic, in_after_created_at,
+                in_after_id))
+        order by h.is_automatic, h.created_at desc, h.id desc limit in_limit + 1;
+    else
+        return query
+        select * from handoff h where h.workspace = in_workspace and h.agent_id = in_agent_id
+            and (in_after_id is null or is_handoff_after(
+                h.is_automatic, h.created_at, h.id, in_after_automatic, in_after_created_at,
+                in_after_id))
+        order by h.is_automatic, h.created_at desc, h.id desc limit in_limit + 1;
+    end if;
     get diagnostics found_count = row_count;
     perform record_audit(
         in_workspace, cx, 'read_handoff', in_parameters,
@@ -2749,6 +2907,18 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.mark_quota_reached(in_workspace text, in_agent_id text, in_kind text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+begin
+    insert into quota_reached as q (workspace, kind, agent_id, counted_at)
+    values (in_workspace, in_kind, in_agent_id, at)
+    on conflict (workspace, kind, agent_id) do update set counted_at = excluded.counted_at;
+end
+$$;
+
 CREATE FUNCTION public.mark_session_alive(in_workspace text, in_agent_id text, in_session_id text, session_timeout interval) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -2896,46 +3066,6 @@ CREATE FUNCTION public.most_losses() RETURNS integer
     select 100
 $$;
 
-CREATE TABLE public.handoff (
-    workspace text NOT NULL COLLATE pg_catalog."C",
-    id uuid DEFAULT gen_random_uuid() NOT NULL,
-    agent_id text NOT NULL COLLATE pg_catalog."C",
-    agent_type text NOT NULL,
-    session_id text COLLATE pg_catalog."C",
-    summary text NOT NULL,
-    completed_work json NOT NULL,
-    in_progress json NOT NULL,
-    decisions json NOT NULL,
-    next_steps json NOT NULL,
-    relevant_files json NOT NULL,
-    content json NOT NULL,
-    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    is_automatic boolean DEFAULT false NOT NULL,
-    stored_bytes integer GENERATED ALWAYS AS (((((((octet_length(summary) + octet_length((completed_work)::text)) + octet_length((in_progress)::text)) + octet_length((decisions)::text)) + octet_length((next_steps)::text)) + octet_length((relevant_files)::text)) + octet_length((content)::text))) STORED NOT NULL
-);
-
-CREATE FUNCTION public.newest_handoffs(in_workspace text, in_agent_id text, in_limit bigint, in_after_automatic boolean, in_after_created_at timestamp with time zone, in_after_id uuid) RETURNS SETOF public.handoff
-    LANGUAGE plpgsql STABLE
-    AS $$
-begin
-    if in_agent_id is null then
-        return query
-        select * from handoff h where h.workspace = in_workspace
-            and (in_after_id is null or is_handoff_after(
-                h.is_automatic, h.created_at, h.id, in_after_automatic, in_after_created_at,
-                in_after_id))
-        order by h.is_automatic, h.created_at desc, h.id desc limit in_limit;
-    else
-        return query
-        select * from handoff h where h.workspace = in_workspace and h.agent_id = in_agent_id
-            and (in_after_id is null or is_handoff_after(
-                h.is_automatic, h.created_at, h.id, in_after_automatic, in_after_created_at,
-                in_after_id))
-        order by h.is_automatic, h.created_at desc, h.id desc limit in_limit;
-    end if;
-end
-$$;
-
 CREATE FUNCTION public.newest_live_session(in_workspace text, in_agent_id text, in_agent_type text, session_timeout interval) RETURNS text
     LANGUAGE sql
     AS $$
@@ -3076,6 +3206,20 @@ CREATE FUNCTION public.profile_workspace(in_workspace text) RETURNS text
 begin
     return case when exists (select from profile p where p.workspace = in_workspace) then in_workspace
         else 'default' end;
+end
+$$;
+
+CREATE FUNCTION public.quota_refusal(in_kind text, in_per text, in_limit integer) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+declare
+    counted text := case in_kind
+        when 'locks' then 'live locks' when 'sessions' then 'live sessions'
+        when 'tasks' then 'open tasks' when 'idempotency_keys' then 'idempotency keys'
+        when 'mcp_connections' then 'MCP connections' else in_kind end;
+begin
+    return 'quota_exceeded: ' || counted || ' per ' || in_per || ', ' || in_limit || '; QUOTA_'
+        || upper(in_kind) || '_PER_' || upper(in_per);
 end
 $$;
 
@@ -3367,6 +3511,27 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.record_refused_key(in_workspace text, cx public.request, in_operation text, in_reason text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    perform record_heartbeat(in_workspace, cx);
+    perform record_audit(
+        in_workspace, cx, in_operation, '{}', jsonb_build_object('reason', in_reason), false);
+end
+$$;
+
+CREATE FUNCTION public.record_refused_submission(in_workspace text, cx public.request, task public.task_submission, in_reason text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    perform record_audit(
+        in_workspace, cx, 'submit_task',
+        jsonb_build_object('task_type', task.task_type, 'priority', task.priority),
+        jsonb_build_object('reason', in_reason), false);
+end
+$$;
+
 CREATE FUNCTION public.record_session_heartbeat(in_workspace text, cx public.request, in_phase_archetype text, OUT session_id text) RETURNS text
     LANGUAGE plpgsql
     AS $$
@@ -3414,11 +3579,57 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.recount_quota(in_workspace text, in_agent_id text, in_kind text, in_limits integer[], session_timeout interval) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    perform is_quota_reached(in_workspace, in_agent_id, in_kind, in_limits[1], 0, session_timeout);
+    perform is_quota_reached(in_workspace, '', in_kind, in_limits[2], 0, session_timeout);
+end
+$$;
+
 CREATE FUNCTION public.refuse_audit_log_change() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
 begin
     raise exception 'audit_log is append-only: % is refused', tg_op using errcode = 'restrict_violation';
+end
+$$;
+
+CREATE FUNCTION public.refuse_connection(in_workspace text, in_agent_id text, in_connection_id text, in_quota integer[], session_timeout interval) RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+declare
+    refusal text := refused_by_quota(
+        in_workspace, in_agent_id, 'mcp_connections', in_quota, session_timeout);
+begin
+    if refusal is null then
+        return null;
+    end if;
+    perform from mcp_connection c
+    where c.workspace = in_workspace and c.agent_id = in_agent_id
+        and c.connection_id = in_connection_id;
+    return case when not found then refusal end;
+end
+$$;
+
+CREATE FUNCTION public.refuse_idempotency_key(in_workspace text, cx public.request, in_operation text, in_key text, in_quota integer[]) RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+declare
+    refusal text := refused_by_quota(
+        in_workspace, cx.agent_id, 'idempotency_keys', in_quota, cx.session_timeout);
+begin
+    if refusal is null then
+        return null;
+    end if;
+    perform from idempotency_key k
+    where k.workspace = in_workspace and k.agent_id = cx.agent_id and k.key = in_key;
+    if found then
+        return null;
+    end if;
+    perform record_refused_key(in_workspace, cx, in_operation, refusal);
+    return refusal;
 end
 $$;
 
@@ -3445,16 +3656,68 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.register_session(in_workspace text, cx public.request, in_session_id text, in_capabilities text[], in_current_task text, in_delegated_from text, in_metadata json, in_phase_archetype text, in_connection_id text) RETURNS void
+CREATE FUNCTION public.refuse_registration(in_workspace text, cx public.request, in_session_id text, in_connection_id text, in_quota integer[], in_quota_of_connections integer[]) RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+declare
+    refusal text := refused_by_quota(
+        in_workspace, cx.agent_id, 'sessions', in_quota, cx.session_timeout);
+begin
+    if refusal is not null then
+        perform from agent_session s
+        where s.workspace = in_workspace and s.agent_id = cx.agent_id and s.session_id = in_session_id;
+        refusal := case when not found then refusal end;
+    end if;
+    if refusal is null and in_connection_id is not null then
+        refusal := refuse_connection(in_workspace, cx.agent_id, in_connection_id,
+            in_quota_of_connections, cx.session_timeout);
+    end if;
+    return refusal;
+end
+$$;
+
+CREATE FUNCTION public.refused_by_quota(in_workspace text, in_agent_id text, in_kind text, in_limits integer[], session_timeout interval) RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+declare
+    draw double precision := random();
+    smallest integer := least(nullif(in_limits[1], 0), nullif(in_limits[2], 0));
+begin
+    if smallest is null then
+        return null;
+    end if;
+    perform from quota_reached q where q.workspace = in_workspace and q.kind = in_kind limit 1;
+    if not found and not is_counted(smallest, draw) then
+        return null;
+    end if;
+    if is_quota_reached(in_workspace, in_agent_id, in_kind, in_limits[1], draw, session_timeout) then
+        return quota_refusal(in_kind, 'agent', in_limits[1]);
+    elsif is_quota_reached(in_workspace, '', in_kind, in_limits[2], draw, session_timeout) then
+        return quota_refusal(in_kind, 'workspace', in_limits[2]);
+    end if;
+    return null;
+end
+$$;
+
+CREATE FUNCTION public.register_session(in_workspace text, cx public.request, in_session_id text, in_capabilities text[], in_current_task text, in_delegated_from text, in_metadata jsonb, in_phase_archetype text, in_connection_id text, in_quota integer[], in_quota_of_connections integer[]) RETURNS text
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_column
 declare
+    refusal text := refuse_registration(in_workspace, cx, in_session_id, in_connection_id, in_quota,
+        in_quota_of_connections);
     at timestamptz := clock_timestamp();
     claims_expire_at timestamptz := claim_expiry(null, cx.session_timeout, at);
     ended_at timestamptz;
     last_heartbeat_at timestamptz;
 begin
+    if refusal is not null then
+        perform record_audit(
+            in_workspace, cx, 'register_agent',
+            jsonb_build_object('session_id', in_session_id, 'capabilities', to_jsonb(in_capabilities)),
+            jsonb_build_object('reason', refusal), false);
+        return refusal;
+    end if;
     insert into agent_session as s (
         workspace, agent_id, session_id, agent_type, capabilities, current_task, delegated_from,
         metadata, phase_archetype
@@ -3491,6 +3754,7 @@ begin
         in_workspace, cx, 'register_agent',
         jsonb_build_object('session_id', in_session_id, 'capabilities', to_jsonb(in_capabilities)),
         '{}', true);
+    return null;
 end
 $$;
 
@@ -3667,7 +3931,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.remember(in_workspace text, cx public.request, in_event_type text, in_summary text, in_summary_digest bytea, in_details json, in_outcome text, in_lessons jsonb, in_tags jsonb, OUT memory_id uuid, OUT action text) RETURNS record
+CREATE FUNCTION public.remember(in_workspace text, cx public.request, in_event_type text, in_summary text, in_summary_digest bytea, in_details jsonb, in_outcome text, in_lessons jsonb, in_tags jsonb, in_quota integer[], OUT memory_id uuid, OUT action text, OUT refusal text) RETURNS record
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_column
@@ -3683,6 +3947,21 @@ begin
     where m.workspace = in_workspace and m.agent_id = cx.agent_id and m.event_type = in_event_type
         and m.summary_digest = in_summary_digest and m.is_current
         and m.created_at <= statement_timestamp() - interval '1 hour';
+    refusal := refused_by_quota(
+        in_workspace, cx.agent_id, 'memories', in_quota, cx.session_timeout);
+    if refusal is not null then
+        perform from memory m
+        where m.workspace = in_workspace and m.agent_id = cx.agent_id and m.event_type = in_event_type
+            and m.summary_digest = in_summary_digest and m.is_current;
+        if not found then
+            perform record_audit(
+                in_workspace, cx, 'remember',
+                jsonb_build_object('event_type', in_event_type, 'tags', in_tags),
+                jsonb_build_object('reason', refusal), false);
+            return;
+        end if;
+        refusal := null;
+    end if;
     insert into memory as m (
         workspace, agent_id, session_id, event_type, summary, summary_digest, details, outcome,
         lessons, tags
@@ -3691,7 +3970,7 @@ begin
         in_details, in_outcome, new_lessons, new_tags
     )
     on conflict (workspace, agent_id, event_type, summary_digest) where is_current do update set
-        details = case when excluded.details::text = '{}' then m.details else excluded.details end,
+        details = case when excluded.details = '{}' then m.details else excluded.details end,
         outcome = coalesce(excluded.outcome, m.outcome),
         lessons = merge_distinct(m.lessons, excluded.lessons),
         tags = merge_distinct(m.tags, excluded.tags),
@@ -3875,29 +4154,35 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.reserve_idempotency_key(in_workspace text, in_agent_id text, in_key text, in_fingerprint bytea) RETURNS boolean
+CREATE FUNCTION public.reserve_idempotency_key(in_workspace text, cx public.request, in_operation text, in_key text, in_fingerprint bytea, in_quota integer[], OUT is_reserved boolean, OUT refusal text) RETURNS record
     LANGUAGE plpgsql
     AS $$
 declare
     at timestamptz;
 begin
+    refusal := refuse_idempotency_key(in_workspace, cx, in_operation, in_key, in_quota);
+    is_reserved := false;
+    if refusal is not null then
+        return;
+    end if;
     insert into idempotency_key (workspace, agent_id, key, fingerprint)
-    values (in_workspace, in_agent_id, in_key, in_fingerprint)
+    values (in_workspace, cx.agent_id, in_key, in_fingerprint)
     on conflict (workspace, agent_id, key) do nothing;
-    if found then
-        return true;
+    is_reserved := found;
+    if is_reserved then
+        return;
     end if;
     at := clock_timestamp();
     update idempotency_key k set fingerprint = in_fingerprint, body = null, created_at = at
-    where k.workspace = in_workspace and k.agent_id = in_agent_id and k.key = in_key
+    where k.workspace = in_workspace and k.agent_id = cx.agent_id and k.key = in_key
         and k.created_at <= at - idempotency_key_lifetime();
-    if found then
-        return true;
+    is_reserved := found;
+    if is_reserved then
+        return;
     end if;
     update mcp_call c set taken = null
-    where c.workspace = in_workspace and c.agent_id = in_agent_id and c.idempotency_key = in_key
+    where c.workspace = in_workspace and c.agent_id = cx.agent_id and c.idempotency_key = in_key
         and c.taken is not null;
-    return false;
 end
 $$;
 
@@ -4231,10 +4516,11 @@ CREATE FUNCTION public.service_rights() RETURNS TABLE(name text, rights text[])
         ('agent_session', '{select,insert,update,delete}'::text[]),
         ('agent_assignment', '{select,insert,update}'),
         ('audit_log', '{select,insert}'),
-        ('file_lock', '{select,insert,update}'),
+        ('file_lock', '{select,insert,update,delete}'),
         ('guardrail_violation', '{select,insert,delete}'),
         ('handoff', '{select,insert}'),
         ('idempotency_key', '{select,insert,update,delete}'),
+        ('lock_token_floor', '{select,insert,update}'),
         ('lock_waiter', '{select,insert,update,delete}'),
         ('mcp_call', '{select,insert,update,delete}'),
         ('mcp_connection', '{select,insert,update,delete}'),
@@ -4243,6 +4529,7 @@ CREATE FUNCTION public.service_rights() RETURNS TABLE(name text, rights text[])
         ('memory_without_words', '{select,insert,update,delete}'),
         ('network_log', '{select,insert,delete}'),
         ('port_block', '{select,insert,update,delete}'),
+        ('quota_reached', '{select,insert,update,delete}'),
         ('session_loss', '{select,insert,update,delete}'),
         ('work_dependency', '{select,insert,update,delete}'),
         ('work_task', '{select,insert,update,delete}'),
@@ -4336,7 +4623,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.store_handoff(in_workspace text, cx public.request, in_refusal text, in_is_automatic boolean, in_summary text, in_completed_work json, in_in_progress json, in_decisions json, in_next_steps json, in_relevant_files json, in_content json, OUT handoff_id uuid, OUT kept_earlier boolean) RETURNS record
+CREATE FUNCTION public.store_handoff(in_workspace text, cx public.request, in_refusal text, in_is_automatic boolean, in_summary text, in_completed_work json, in_in_progress json, in_decisions json, in_next_steps json, in_relevant_files json, in_content json, in_quota integer[], OUT handoff_id uuid, OUT kept_earlier boolean, OUT refusal text) RETURNS record
     LANGUAGE plpgsql
     AS $$
 begin
@@ -4348,7 +4635,12 @@ begin
         order by h.created_at desc, h.id desc limit 1;
     end if;
     kept_earlier := handoff_id is not null;
-    if in_refusal is null and not kept_earlier then
+    refusal := in_refusal;
+    if refusal is null and not kept_earlier then
+        refusal := refused_by_quota(
+            in_workspace, cx.agent_id, 'handoffs', in_quota, cx.session_timeout);
+    end if;
+    if refusal is null and not kept_earlier then
         insert into handoff (
             workspace, agent_id, agent_type, session_id, summary, completed_work, in_progress,
             decisions, next_steps, relevant_files, content, is_automatic
@@ -4363,10 +4655,10 @@ begin
         case when in_is_automatic
             then jsonb_build_object('summary_length', length(in_summary), 'automatic', true)
             else jsonb_build_object('summary_length', length(in_summary)) end,
-        case when in_refusal is not null then jsonb_build_object('reason', in_refusal)
+        case when refusal is not null then jsonb_build_object('reason', refusal)
             when kept_earlier then jsonb_build_object('handoff_id', handoff_id, 'kept_earlier', true)
             else jsonb_build_object('handoff_id', handoff_id) end,
-        in_refusal is null);
+        refusal is null);
 end
 $$;
 
@@ -4391,11 +4683,10 @@ CREATE TABLE public.agent_session (
     capabilities text[] DEFAULT '{}'::text[] NOT NULL,
     current_task text,
     delegated_from text,
-    metadata json DEFAULT '{}'::json NOT NULL,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
     phase_archetype text,
     revived_at timestamp with time zone,
-    untold_at timestamp with time zone,
-    stored_bytes integer GENERATED ALWAYS AS (((octet_length((metadata)::text) + public.bytes_of_texts(capabilities)) + COALESCE(octet_length(current_task), 0))) STORED NOT NULL
+    untold_at timestamp with time zone
 );
 
 CREATE FUNCTION public.store_losses(in_workspace text, session public.agent_session, session_timeout interval) RETURNS void
@@ -4488,7 +4779,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.store_task(in_workspace text, cx public.request, task public.task_submission) RETURNS public.submission_verdict
+CREATE FUNCTION public.store_task(in_workspace text, cx public.request, task public.task_submission, in_quota integer[]) RETURNS public.submission_verdict
     LANGUAGE plpgsql
     AS $$
 declare
@@ -4505,6 +4796,9 @@ begin
                 return stored;
             end if;
         end if;
+        stored.verdict := refused_by_quota(
+            in_workspace, cx.agent_id, 'tasks', in_quota, cx.session_timeout);
+        exit when stored.verdict is not null;
         if dependencies <> '{}' then
             open_count := count_open_dependencies(in_workspace, dependencies);
         end if;
@@ -4539,23 +4833,25 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.submit_task(in_workspace text, cx public.request, task public.task_submission) RETURNS public.submission_verdict
+CREATE FUNCTION public.submit_task(in_workspace text, cx public.request, task public.task_submission, in_quota integer[]) RETURNS public.submission_verdict
     LANGUAGE plpgsql
     AS $$
 declare
     submitted submission_verdict;
 begin
     perform record_heartbeat(in_workspace, cx);
-    submitted := store_task(in_workspace, cx, task);
+    submitted := store_task(in_workspace, cx, task, in_quota);
     if submitted.verdict in ('created', 'deduplicated', 'blocked') then
         perform record_submission(
             in_workspace, cx, task, submitted.verdict, submitted.task_id);
+    elsif is_quota_refusal(submitted.verdict) then
+        perform record_refused_submission(in_workspace, cx, task, submitted.verdict);
     end if;
     return submitted;
 end
 $$;
 
-CREATE FUNCTION public.submit_tasks(in_workspace text, cx public.request, in_tasks public.task_submission[], in_references text[]) RETURNS TABLE(is_stored boolean, verdict text, task_id uuid, reason text)
+CREATE FUNCTION public.submit_tasks(in_workspace text, cx public.request, in_tasks public.task_submission[], in_references text[], in_quota integer[]) RETURNS TABLE(is_stored boolean, verdict text, task_id uuid, reason text)
     LANGUAGE plpgsql
     AS $$
 declare
@@ -4571,7 +4867,7 @@ begin
         for n in 1..cardinality(in_tasks) loop
             task := in_tasks[n];
             task.depends_on := resolve_references(task.depends_on, ids_by_reference);
-            stored := store_task(in_workspace, cx, task);
+            stored := store_task(in_workspace, cx, task, in_quota);
             verdicts := verdicts || stored.verdict;
             ids := ids || stored.task_id;
             is_accepted := is_accepted and stored.verdict in ('created', 'deduplicated');
@@ -4584,7 +4880,9 @@ begin
             raise exception 'batch_refused' using errcode = 'AC001';
         end if;
     exception when sqlstate 'AC001' then
-        null; -- The subtransaction has rolled back the stored tasks.
+        -- The subtransaction has rolled back the stored tasks, and that a quota is reached.
+        perform recount_quota(in_workspace, cx.agent_id, 'tasks', in_quota, cx.session_timeout)
+        from unnest(verdicts) as told (word) where is_quota_refusal(told.word) limit 1;
     end;
 
     for n in 1..cardinality(in_tasks) loop
@@ -4600,10 +4898,7 @@ begin
         if is_accepted or verdict = 'blocked' then
             perform record_submission(in_workspace, cx, task, verdict, task_id);
         else
-            perform record_audit(
-                in_workspace, cx, 'submit_task',
-                jsonb_build_object('task_type', task.task_type, 'priority', task.priority),
-                jsonb_build_object('reason', reason), false);
+            perform record_refused_submission(in_workspace, cx, task, reason);
         end if;
         return next;
     end loop;
@@ -4661,6 +4956,7 @@ CREATE FUNCTION public.table_placements() RETURNS TABLE(name text, placement tex
         ('guardrail_violation', 'by workspace'),
         ('handoff', 'by workspace'),
         ('idempotency_key', 'by workspace'),
+        ('lock_token_floor', 'by workspace'),
         ('lock_waiter', 'by workspace'),
         ('mcp_call', 'by workspace'),
         ('mcp_connection', 'by workspace'),
@@ -4669,6 +4965,7 @@ CREATE FUNCTION public.table_placements() RETURNS TABLE(name text, placement tex
         ('memory_without_words', 'by workspace'),
         ('network_log', 'by workspace'),
         ('port_block', 'by workspace'),
+        ('quota_reached', 'by workspace'),
         ('session_loss', 'by workspace'),
         ('work_dependency', 'by workspace'),
         ('work_task', 'by workspace'),
@@ -4794,17 +5091,12 @@ begin
         return null;
     end if;
     return (
-        select json_agg(json_build_object(
-            'id', p.id, 'description', p.description, 'input_data', p.input_data))
-        from (
-            select task.*, row_number() over page as place, sum(task.stored_bytes) over page as bytes
-            from unnest(in_ids) with ordinality as ids (task_id, n), lateral (
-                select t.id, t.description, t.input_data, t.stored_bytes from work_task t
-                where t.workspace = in_workspace and t.id = task_id limit 1
-            ) task
-            window page as (order by n rows unbounded preceding)
-        ) p
-        where is_on_page(p.place, p.bytes)
+        select json_agg(task.text) from unnest(in_ids) task_id, lateral (
+            select json_build_object(
+                'id', t.id, 'description', t.description, 'input_data', t.input_data) as text
+            from work_task t
+            where t.workspace = in_workspace and t.id = task_id limit 1
+        ) task
     );
 end
 $$;
@@ -5107,6 +5399,7 @@ declare
     with_check text collate "C";
     with_session text collate "C";
     with_task text collate "C";
+    with_key text collate "C";
 begin
     loop
         select min(c.workspace) into with_connection from mcp_connection c where c.workspace > previous;
@@ -5115,7 +5408,9 @@ begin
         select min(n.workspace) into with_check from network_log n where n.workspace > previous;
         select min(s.workspace) into with_session from agent_session s where s.workspace > previous;
         select min(t.workspace) into with_task from work_task t where t.workspace > previous;
-        previous := least(with_connection, with_violation, with_check, with_session, with_task);
+        select min(l.workspace) into with_key from file_lock l where l.workspace > previous;
+        previous := least(
+            with_connection, with_violation, with_check, with_session, with_task, with_key);
         exit when previous is null;
         return next previous;
     end loop;
@@ -5196,6 +5491,7 @@ CREATE TABLE public.file_lock (
     expires_at timestamp with time zone,
     refresh_count integer DEFAULT 0 NOT NULL,
     took_over_from text,
+    freed_at timestamp with time zone,
     CONSTRAINT file_lock_holder_is_whole CHECK ((num_nulls(agent_id, agent_type, locked_at, expires_at) = ANY (ARRAY[0, 4]))),
     CONSTRAINT file_lock_token_range CHECK (((token >= 1) AND (token <= '9007199254740991'::bigint)))
 );
@@ -5244,6 +5540,11 @@ CREATE TABLE public.idempotency_key (
 CREATE TABLE public.installed_functions (
     digest text NOT NULL,
     installed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+CREATE TABLE public.lock_token_floor (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    token bigint NOT NULL
 );
 
 CREATE TABLE public.mcp_call (
@@ -5312,6 +5613,13 @@ CREATE TABLE public.profile (
     CONSTRAINT profile_trust_range CHECK (((trust_level >= 0) AND (trust_level <= 4)))
 );
 
+CREATE TABLE public.quota_reached (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    kind text NOT NULL COLLATE pg_catalog."C",
+    agent_id text NOT NULL COLLATE pg_catalog."C",
+    counted_at timestamp with time zone NOT NULL
+);
+
 CREATE TABLE public.session_loss (
     workspace text NOT NULL COLLATE pg_catalog."C",
     agent_id text NOT NULL COLLATE pg_catalog."C",
@@ -5377,7 +5685,6 @@ CREATE TABLE public.work_task (
     error_message text,
     completion jsonb,
     is_claim_known boolean DEFAULT true NOT NULL,
-    stored_bytes integer GENERATED ALWAYS AS ((((octet_length(description) + COALESCE(octet_length((input_data)::text), 0)) + COALESCE(octet_length((result)::text), 0)) + COALESCE(octet_length(error_message), 0))) STORED NOT NULL,
     CONSTRAINT work_task_claim_is_whole CHECK (((status <> ALL (ARRAY['claimed'::text, 'running'::text])) OR (num_nulls(claim_token, claimed_by, claimed_at, lease_minutes, claim_lease_minutes, lease_expires_at, claim_expires_at) = 0))),
     CONSTRAINT work_task_dependencies_counted CHECK ((open_dependencies >= 0)),
     CONSTRAINT work_task_priority_range CHECK (((priority >= 1) AND (priority <= 10))),
@@ -5418,6 +5725,9 @@ ALTER TABLE ONLY public.handoff
 ALTER TABLE ONLY public.idempotency_key
     ADD CONSTRAINT idempotency_key_pkey PRIMARY KEY (workspace, agent_id, key);
 
+ALTER TABLE ONLY public.lock_token_floor
+    ADD CONSTRAINT lock_token_floor_pkey PRIMARY KEY (workspace);
+
 ALTER TABLE ONLY public.lock_waiter
     ADD CONSTRAINT lock_waiter_pkey PRIMARY KEY (workspace, id);
 
@@ -5445,6 +5755,9 @@ ALTER TABLE ONLY public.port_block
 ALTER TABLE ONLY public.profile
     ADD CONSTRAINT profile_pkey PRIMARY KEY (workspace, name);
 
+ALTER TABLE ONLY public.quota_reached
+    ADD CONSTRAINT quota_reached_pkey PRIMARY KEY (workspace, kind, agent_id);
+
 ALTER TABLE ONLY public.session_loss
     ADD CONSTRAINT session_loss_pkey PRIMARY KEY (workspace, agent_id, session_id, kind, name, since);
 
@@ -5465,6 +5778,8 @@ CREATE INDEX agent_session_not_ended_of_agent ON public.agent_session USING btre
 CREATE INDEX audit_log_by_agent ON ONLY public.audit_log USING btree (workspace, agent_id, created_at);
 
 CREATE INDEX audit_log_by_change ON ONLY public.audit_log USING btree (workspace, ((parameters ->> 'change_id'::text)), created_at) WHERE ((parameters ->> 'change_id'::text) IS NOT NULL);
+
+CREATE INDEX file_lock_free ON public.file_lock USING btree (workspace, freed_at) WHERE (agent_id IS NULL);
 
 CREATE INDEX file_lock_held ON public.file_lock USING btree (workspace, key) WHERE (agent_id IS NOT NULL);
 
@@ -5511,6 +5826,8 @@ CREATE INDEX network_log_by_age ON public.network_log USING brin (created_at);
 
 CREATE UNIQUE INDEX profile_one_default_a_type ON public.profile USING btree (workspace, agent_type) WHERE is_type_default;
 
+CREATE INDEX quota_reached_by_age ON public.quota_reached USING btree (counted_at);
+
 CREATE INDEX session_loss_by_age ON public.session_loss USING btree (lost_at);
 
 CREATE INDEX work_dependency_on ON public.work_dependency USING btree (workspace, depends_on);
@@ -5530,6 +5847,8 @@ CREATE INDEX work_task_forbidden ON public.work_task USING btree (workspace, gua
 CREATE INDEX work_task_guarded ON public.work_task USING btree (workspace, priority, created_at, id) WHERE (is_ready AND (guard_trust > 0));
 
 CREATE INDEX work_task_listed ON public.work_task USING btree (workspace, priority, created_at, id);
+
+CREATE INDEX work_task_open_of_submitter ON public.work_task USING btree (workspace, submitted_by) WHERE (completed_at IS NULL);
 
 CREATE INDEX work_task_overdue ON public.work_task USING btree (workspace, deadline) WHERE ((status = 'pending'::text) AND (deadline IS NOT NULL));
 

@@ -127,7 +127,7 @@ begin
         select count(*) into n from (
             select from work_task t
             where t.workspace = in_workspace and (in_agent_id = '' or t.submitted_by = in_agent_id)
-                and t.status in ('pending', 'claimed', 'running')
+                and t.completed_at is null and t.status in ('pending', 'claimed', 'running')
                 and task_expiry_reason(t.status, t.deadline, t.claim_expires_at, t.attempt,
                     t.max_attempts, at) is null
             limit in_limit) unfinished;

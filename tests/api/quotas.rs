@@ -321,10 +321,10 @@ async fn a_quota_above_64_is_counted_now_and_then_until_it_is_reached() {
 #[tokio::test]
 async fn parallel_calls_exceed_a_quota_by_no_more_than_run_at_once() {
     const QUOTA: usize = 8;
-    const CONNECTIONS: usize = 4;
+    const CONNECTIONS: usize = 8;
     let more = [
         ("QUOTA_MEMORIES_PER_AGENT", "8"),
-        ("POSTGRES_POOL_MAX", "4"),
+        ("POSTGRES_POOL_MAX", "8"),
         // Requests that share a call are more than there are connections.
         ("API_GATHER", "false"),
     ];
