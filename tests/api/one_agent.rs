@@ -438,7 +438,7 @@ async fn reading_a_resource_tells_what_the_session_of_its_reader_has_lost() {
         let uri = uri.as_str().expect("a URI");
         client.acquire("a", "k", json!({ "session_id": "s" })).await;
         let id = client.submit(json!({})).await;
-        client.claim("a", json!({ "session_id": "s" })).await;
+        let claim = client.claim("a", json!({ "session_id": "s" })).await;
         post(&client, "/ports/allocate", json!({ "agent_id": "a", "session_id": "s" })).await;
         pass_minutes(&service, 130).await;
         // A process records the heartbeat of a reader at most once in ten seconds.
@@ -463,7 +463,8 @@ async fn reading_a_resource_tells_what_the_session_of_its_reader_has_lost() {
         }
         let again = fresh.read(uri).await;
         assert!(!again.contains("live again"), "{uri}: once: {again}");
-        service.execute("delete from work_task").await;
+        let proof = json!({ "claim_token": claim["claim_token"] });
+        assert_eq!(client.complete("a", &id, proof).await["status"], "completed", "{uri}");
     }
 }
 

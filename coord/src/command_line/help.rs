@@ -24,7 +24,7 @@ A PATH is relative to the current folder, and `:/` before it makes it relative t
 repository. Its lock key is the path of the file from that root, through every linked work tree,
 symbolic link and submodule. A name with a namespace, such as db:schema:users, is a key as it is.
 
-A text or object given as - is read from standard input.
+A text or object given as - is read from standard input. A list is several words, or one list as JSON.
 
 Exit codes: 0 done, 1 refused or not found, 2 invalid usage, configuration or input,
 3 not permitted (401, 403), 4 no answer, timed out, or an error of the service.";
