@@ -8,6 +8,7 @@ use axum::{
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
 
+use super::repeated::has_repeated_member;
 use crate::values::limits::MAX_ID_BYTES;
 
 const PARSE_ERROR: i64 = -32700;
@@ -83,6 +84,9 @@ pub(super) fn parse(headers: &HeaderMap, body: Bytes) -> Result<Incoming, Refusa
     }
     let mut message: Value = serde_json::from_slice(&body)
         .map_err(|_| invalid_request(PARSE_ERROR, "Parse error: the body is not valid JSON"))?;
+    if has_repeated_member(&body) {
+        return Err(invalid("a member occurs twice"));
+    }
     let Value::Array(messages) = &mut message else {
         let body = if read_params(&mut message) { message.to_string().into() } else { body };
         return Ok(single(asks(&message)?, id_of(&message), body));

@@ -12,6 +12,7 @@ mod form;
 mod message;
 mod paths;
 mod prompts;
+mod repeated;
 mod request;
 mod server;
 mod sets;
