@@ -1,5 +1,7 @@
 //! The server on real sockets: its threads, limits, log and shutdown.
 mod hostile;
+mod raw;
+mod unheard;
 
 use std::{collections::HashMap, time::Duration};
 
