@@ -15,10 +15,13 @@ DOCUMENTS := docs/openapi.json docs/mcp-tools.json docs/operations.md docs/confi
 CHECKS := words fmt documents schema functions schemathesis mcp clippy windows queries doc traces costs deny unused hadolint compose railway template guide
 
 .NOTPARALLEL:
-.PHONY: help check list-checks test test-server test-lambda test-pooler test-citus test-postgres18 test-paradedb test-clients dev prepare docs figures bench bench-short hostile soak $(CHECKS)
+.PHONY: help check list-checks test test-server test-lambda test-pooler test-citus test-postgres18 test-paradedb test-clients torture dev prepare docs figures bench bench-short hostile soak $(CHECKS)
 
 help: ## List these commands
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+torture: ## Run the races of locks, claims and ports for a minute each; TORTURE_SECONDS=600 goes on for longer
+	TORTURE_SECONDS=$(or $(TORTURE_SECONDS),60) cargo test -q --test api -- --test-threads 1 torture::
 
 dev: ## Run the service with its own database; ARGS="--port 9000" sets its options
 	cargo run --bin local -- $(ARGS)

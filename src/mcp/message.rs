@@ -8,7 +8,10 @@ use axum::{
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json, value::RawValue};
 
-use super::reading::{IsFreeForm, Reader};
+use super::{
+    reading::{IsFreeForm, Reader},
+    repeated::has_repeated_member,
+};
 use crate::values::limits::MAX_ID_BYTES;
 
 const PARSE_ERROR: i64 = -32700;
@@ -95,6 +98,9 @@ pub(super) fn parse(
         Ok(message)
     };
     let text: &RawValue = serde_json::from_slice(&body).map_err(|_| not_json())?;
+    if has_repeated_member(&body) {
+        return Err(invalid("a member occurs twice"));
+    }
     if !text.get().starts_with('[') {
         let message = read(text.get())?;
         return Ok(single(asks(&message)?, id_of(&message), message.to_string().into()));

@@ -13,6 +13,7 @@ mod message;
 mod paths;
 mod prompts;
 mod reading;
+mod repeated;
 mod request;
 mod server;
 mod sets;

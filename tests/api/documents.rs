@@ -106,6 +106,42 @@ fn source_files_that_documents_name_exist() {
     assert!(missing.is_empty(), "documents name files that do not exist: {missing:?}");
 }
 
+/// The file of a module: a unit test of the service, or of these tests.
+fn file_of(modules: &str) -> Option<String> {
+    let path = modules.replace("::", "/");
+    let inline = path.strip_suffix("/tests").unwrap_or(&path);
+    let candidates =
+        [format!("tests/api/{path}.rs"), format!("src/{path}.rs"), format!("src/{inline}.rs")];
+    let read =
+        |file: &String| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file));
+    candidates.iter().find_map(|file| read(file).ok())
+}
+
+#[test]
+fn every_guarantee_of_security_names_tests_that_exist() {
+    let page = include_str!("../../SECURITY.md");
+    let (_, guarantees) = page.split_once("## Guarantees of the service").expect("a heading");
+    let (guarantees, _) = guarantees.split_once("\n### Construction").expect("a heading");
+    let name = regex::Regex::new("`([a-z0-9_]+(?:::[a-z0-9_]+)+)`").expect("a pattern");
+    for guarantee in guarantees.split("\n- **").skip(1) {
+        assert!(name.is_match(guarantee), "no test is named: {guarantee:.60}");
+    }
+    let mut missing = Vec::new();
+    let mut named = BTreeSet::new();
+    for found in name.captures_iter(page) {
+        let (modules, test) = found[1].rsplit_once("::").expect("a module and a test");
+        let written =
+            format!(r"#\[(tokio::)?test[^\n]*\n\s*(#\[[^\n]*\n\s*)*(async )?fn {test}\(\)");
+        let written = regex::Regex::new(&written).expect("a pattern");
+        if !file_of(modules).is_some_and(|text| written.is_match(&text)) {
+            missing.push(found[1].to_owned());
+        }
+        named.insert(found[1].to_owned());
+    }
+    assert!(missing.is_empty(), "SECURITY.md names tests that do not exist: {missing:#?}");
+    assert!(named.len() > 30, "{named:?}");
+}
+
 /// The variables of a section of the example, set or commented out, as `(name, value)`.
 fn assignments(section: &str) -> Vec<(&str, &str)> {
     let lines = section.lines().map(|it| it.strip_prefix("# ").unwrap_or(it));

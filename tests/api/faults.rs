@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::{
+    laws::{Asked, ask, permitted, request, routes},
     relay::relayed,
     support::{
         Answer, Client, FREE, Service, config, eventually, execute, scalar, signal, variables,
@@ -240,4 +241,33 @@ async fn a_connection_that_fell_silent_while_nothing_used_it_is_replaced() {
     };
     eventually("the connection is replaced", acquire, |it| it.status == 200).await;
     assert!(answers <= 4, "{} requests were refused", answers - 1);
+}
+
+/// Has the database refuse every row of the audit log.
+const NO_RECORD: &str = "
+    create function refuse_row() returns trigger language plpgsql as $$
+    begin
+        raise exception 's3cret-cause';
+    end $$;
+    create trigger refuse_row before insert on audit_log for each row execute function refuse_row()";
+
+#[tokio::test]
+async fn a_write_that_cannot_be_recorded_has_no_effect_and_tells_no_cause() {
+    let service = Service::start().await;
+    for (op, route) in routes() {
+        assert_eq!(ask(&permitted(&service, &op), &op, route).await.status, 200, "{route}");
+    }
+    // Some example has ended the session of others. A revival is a transaction of its own.
+    let session = json!({ "agent_id": "claude-1", "agent_type": "t", "session_id": "s-1" });
+    assert_eq!(service.client().post("/discovery/register", session).await.status, 200);
+    service.execute(NO_RECORD).await;
+    let before = service.contents().await;
+    for (op, route) in routes().into_iter().filter(|(op, _)| op.meta.is_audited()) {
+        let Asked { method, path, body } = request(route, &op.example);
+        let client = permitted(&service, &op).header("x-request-id", "the-request");
+        let failed = client.send(method, &path, body).await;
+        let text = json!({ "detail": "Internal Server Error", "request_id": "the-request" });
+        failed.assert_is(500, text);
+        assert_eq!(service.contents().await, before, "{route}");
+    }
 }

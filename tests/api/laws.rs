@@ -52,7 +52,7 @@ pub(crate) fn request(route: &str, input: &Value) -> Asked {
     Asked { method, path, body: Value::Object(rest).to_string().into() }
 }
 
-async fn ask(client: &Client, op: &Registered, route: &str) -> Answer {
+pub(crate) async fn ask(client: &Client, op: &Registered, route: &str) -> Answer {
     let Asked { method, path, body } = request(route, &op.example);
     let answer = client.send(method, &path, body).await;
     assert!(!answer.status.is_server_error(), "{}: {}", op.meta.id, answer.text);
@@ -83,7 +83,7 @@ const JUDGED_AGAIN: [&str; 8] = [
 const WITHOUT_KEY: [&str; 0] = [];
 
 /// The tables whose rows differ between two states of a workspace.
-fn changed(before: &Value, after: &Value) -> Vec<String> {
+pub(crate) fn changed(before: &Value, after: &Value) -> Vec<String> {
     let tables = before.as_object().expect("tables").iter();
     tables.filter(|(name, rows)| after[*name] != **rows).map(|(name, _)| name.clone()).collect()
 }

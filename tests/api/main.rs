@@ -1,6 +1,7 @@
 //! Tests of the service: the real router and the real binaries on a real Postgres. Each test has its own
 //! database.
 mod audit_query;
+mod authorization;
 mod batches;
 mod bytes;
 mod clients;
@@ -46,6 +47,7 @@ mod secrets;
 mod service_role;
 mod sleeping;
 mod sockets;
+mod spelled_keys;
 #[path = "../../lock-key/tests/spellings/table.rs"]
 mod spellings;
 mod support;

@@ -347,6 +347,48 @@ async fn malformed_messages_get_the_error_code_of_the_protocol() {
 }
 
 #[tokio::test]
+async fn a_message_with_a_repeated_member_is_invalid_whoever_sends_it() {
+    let service = Service::start().await;
+    service
+        .execute(
+            "insert into agent_assignment (workspace, agent_id, suspended)
+             values ('default', 'boss', true)",
+        )
+        .await;
+    let call = r#""jsonrpc":"2.0","id":1,"method":"tools/call""#;
+    let lock = r#""name":"acquire_lock","arguments":{"file_path":"a.rs"}"#;
+    let twice = [
+        format!(r#"{{"jsonrpc":"2.0",{call},"params":{{{lock}}}}}"#),
+        format!(r#"{{{call},"id":2,"params":{{{lock}}}}}"#),
+        format!(r#"{{{call},"method":"tools/call","params":{{{lock}}}}}"#),
+        format!(r#"{{"method":"ping",{call},"params":{{{lock}}}}}"#),
+        format!(r#"{{{call},"m\u0065thod":"ping","params":{{{lock}}}}}"#),
+        format!(r#"{{{call},"params":{{{lock}}},"params":{{{lock}}}}}"#),
+        format!(r#"{{{call},"params":{{"name":"recall",{lock}}}}}"#),
+        format!(r#"{{{call},"params":{{{lock},"name":"no_such"}}}}"#),
+        format!(r#"{{{call},"params":{{{lock},"arguments":{{"file_path":"b.rs"}}}}}}"#),
+        format!(
+            r#"{{{call},"params":{{"name":"acquire_lock","arguments":{{"file_path":"a.rs","file_path":"b.rs"}}}}}}"#
+        ),
+        format!(r#"{{{call},"params":{{{lock},"_meta":{{"a":{{"b":1,"b":2}}}}}}}}"#),
+        format!(r#"[{{{call},"params":{{{lock}}}}},{{{call},"id":2,"params":{{{lock}}}}}]"#),
+        r#"{"jsonrpc":"2.0","method":"notifications/initialized","method":"tools/call"}"#
+            .to_owned(),
+    ];
+    let before = service.contents().await;
+    for key in [FREE, BOSS] {
+        let mcp = Mcp::new(service.client_with(key));
+        for body in &twice {
+            let answer = mcp.client.post_text("/mcp", body.clone()).await;
+            let error =
+                json!({ "code": -32600, "message": "Invalid Request: a member occurs twice" });
+            answer.assert_is(400, json!({ "jsonrpc": "2.0", "id": null, "error": error }));
+        }
+    }
+    assert_eq!(service.contents().await, before);
+}
+
+#[tokio::test]
 async fn a_batch_is_answered_where_its_revision_has_batches() {
     let service = Service::start().await;
     let mcp = Mcp::new(service.client());

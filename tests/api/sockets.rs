@@ -1,7 +1,9 @@
 //! The server on real sockets: its threads, limits, log and shutdown.
 mod frozen;
 mod hostile;
+mod raw;
 mod shares;
+mod unheard;
 
 use std::{collections::HashMap, time::Duration};
 
