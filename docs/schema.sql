@@ -360,6 +360,16 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.audit_bytes(parameters jsonb, result jsonb, error_message text) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select case when pg_column_compression(parameters) is null then pg_column_size(parameters)
+            else octet_length(parameters::text) end
+        + case when pg_column_compression(result) is null then pg_column_size(result)
+            else octet_length(result::text) end
+        + coalesce(octet_length(error_message), 0)
+$$;
+
 CREATE FUNCTION public.begin_gathered_call(in_workspaces text[], in_agent_ids text[]) RETURNS boolean
     LANGUAGE plpgsql
     AS $$
@@ -412,7 +422,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.begin_session(in_workspace text, cx public.request, in_session_id text, in_capabilities text[], in_current_task text, in_delegated_from text, in_metadata jsonb, in_phase_archetype text, in_connection_id text, in_adopts boolean, in_quota integer[], in_quota_of_connections integer[], OUT held_elsewhere jsonb, OUT adopted jsonb, OUT lost jsonb, OUT refusal text) RETURNS record
+CREATE FUNCTION public.begin_session(in_workspace text, cx public.request, in_session_id text, in_capabilities text[], in_current_task text, in_delegated_from text, in_metadata json, in_phase_archetype text, in_connection_id text, in_adopts boolean, in_quota integer[], in_quota_of_connections integer[], OUT held_elsewhere jsonb, OUT adopted jsonb, OUT lost jsonb, OUT refusal text) RETURNS record
     LANGUAGE plpgsql
     AS $$
 declare
@@ -488,6 +498,12 @@ exception
         problem := sqlerrm;
 end
 $_$;
+
+CREATE FUNCTION public.bytes_of_texts(in_texts text[]) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select octet_length(array_to_string(in_texts, '')) + 3 * cardinality(in_texts)
+$$;
 
 CREATE FUNCTION public.cancel_mcp_call(in_workspace text, in_id uuid, in_agent_id text, in_request_id text) RETURNS uuid
     LANGUAGE plpgsql
@@ -772,6 +788,7 @@ declare
     answer claim_verdict;
     texts json;
     claimed integer := 0;
+    bytes bigint := 0;
 begin
     perform record_heartbeat(in_workspace, cx);
     if in_scans is not null then
@@ -780,7 +797,7 @@ begin
     if in_may_rescan then
         texts := texts_to_scan(in_workspace, tasks_to_scan(in_workspace, in_guard_version, 100));
     end if;
-    while texts is null and claimed < in_count loop
+    while texts is null and claimed < in_count and is_on_page(claimed + 1, bytes) loop
         picked := lock_next_task(
             in_workspace, cx, task_types, in_trust,
             in_waits_for_rivals and claimed = 0 and in_scans is null);
@@ -795,6 +812,10 @@ begin
         answer := grant_claim(in_workspace, cx, picked, in_task_types, in_lease_minutes, in_trust);
         return next answer;
         claimed := claimed + 1;
+        if claimed < in_count then
+            bytes := bytes + octet_length(answer.description)
+                + coalesce(octet_length(answer.input_data::text), 0);
+        end if;
     end loop;
     if claimed > 0 then
         return;
@@ -2020,14 +2041,15 @@ CREATE TABLE public.memory (
     event_type text NOT NULL COLLATE pg_catalog."C",
     summary text NOT NULL,
     summary_digest bytea NOT NULL,
-    details jsonb NOT NULL,
+    details json NOT NULL,
     outcome text,
     lessons text[] NOT NULL,
     tags text[] NOT NULL,
     merge_count integer DEFAULT 0 NOT NULL,
     is_current boolean DEFAULT true NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    search tsvector GENERATED ALWAYS AS (public.memory_search(summary, lessons, tags)) STORED NOT NULL
+    search tsvector GENERATED ALWAYS AS (public.memory_search(summary, lessons, tags)) STORED NOT NULL,
+    stored_bytes integer GENERATED ALWAYS AS ((((octet_length(summary) + octet_length((details)::text)) + public.bytes_of_texts(lessons)) + public.bytes_of_texts(tags))) STORED NOT NULL
 );
 
 CREATE FUNCTION public.fitting_memories(in_workspace text, in_agent_id text, in_tags text[], in_event_type text, in_oldest timestamp with time zone, in_words public.search_word[], in_finder tsquery, in_has_all boolean, in_scores jsonb, in_limit bigint) RETURNS SETOF public.memory
@@ -2520,6 +2542,12 @@ CREATE FUNCTION public.is_live_with_session(since timestamp with time zone, expi
         false)
 $$;
 
+CREATE FUNCTION public.is_on_page(place bigint, bytes bigint) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select place = 1 or bytes <= 1048576
+$$;
+
 CREATE FUNCTION public.is_owned_by_other(agent_id text, session_id text, caller_agent_id text, caller_session_id text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -2631,45 +2659,28 @@ begin
 end
 $$;
 
-CREATE TABLE public.handoff (
-    workspace text NOT NULL COLLATE pg_catalog."C",
-    id uuid DEFAULT gen_random_uuid() NOT NULL,
-    agent_id text NOT NULL COLLATE pg_catalog."C",
-    agent_type text NOT NULL,
-    session_id text COLLATE pg_catalog."C",
-    summary text NOT NULL,
-    completed_work json NOT NULL,
-    in_progress json NOT NULL,
-    decisions json NOT NULL,
-    next_steps json NOT NULL,
-    relevant_files json NOT NULL,
-    content json NOT NULL,
-    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    is_automatic boolean DEFAULT false NOT NULL
-);
-
-CREATE FUNCTION public.list_handoffs(in_workspace text, cx public.request, in_agent_id text, in_limit bigint, in_parameters jsonb, in_after_automatic boolean, in_after_created_at timestamp with time zone, in_after_id uuid) RETURNS SETOF public.handoff
+CREATE FUNCTION public.list_handoffs(in_workspace text, cx public.request, in_agent_id text, in_limit bigint, in_parameters jsonb, in_after_automatic boolean, in_after_created_at timestamp with time zone, in_after_id uuid) RETURNS TABLE(id uuid, agent_id text, session_id text, summary text, completed_work json, in_progress json, decisions json, next_steps json, relevant_files json, created_at timestamp with time zone, content json, is_automatic boolean, has_more boolean)
     LANGUAGE plpgsql
     AS $$
+#variable_conflict use_column
 declare
     found_count bigint;
 begin
     perform record_heartbeat(in_workspace, cx);
-    if in_agent_id is null then
-        return query
-        select * from handoff h where h.workspace = in_workspace
-            and (in_after_id is null or is_handoff_after(
-                h.is_automatic, h.created_at, h.id, in_after_automatic, in_after_created_at,
-                in_after_id))
-        order by h.is_automatic, h.created_at desc, h.id desc limit in_limit + 1;
-    else
-        return query
-        select * from handoff h where h.workspace = in_workspace and h.agent_id = in_agent_id
-            and (in_after_id is null or is_handoff_after(
-                h.is_automatic, h.created_at, h.id, in_after_automatic, in_after_created_at,
-                in_after_id))
-        order by h.is_automatic, h.created_at desc, h.id desc limit in_limit + 1;
-    end if;
+    return query
+    select p.id, p.agent_id, p.session_id, p.summary, p.completed_work, p.in_progress, p.decisions,
+        p.next_steps, p.relevant_files, p.created_at, p.content, p.is_automatic, p.has_more
+    from (
+        select h.*, row_number() over page as place, sum(h.stored_bytes) over page as bytes,
+            lead(true, 1, false) over page as has_more
+        from newest_handoffs(
+            in_workspace, in_agent_id, in_limit + 1, in_after_automatic, in_after_created_at,
+            in_after_id) h
+        window page as (
+            order by h.is_automatic, h.created_at desc, h.id desc rows unbounded preceding)
+    ) p
+    where is_on_page(p.place, p.bytes)
+    order by p.place;
     get diagnostics found_count = row_count;
     perform record_audit(
         in_workspace, cx, 'read_handoff', in_parameters,
@@ -3064,6 +3075,46 @@ CREATE FUNCTION public.most_losses() RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     select 100
+$$;
+
+CREATE TABLE public.handoff (
+    workspace text NOT NULL COLLATE pg_catalog."C",
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    agent_id text NOT NULL COLLATE pg_catalog."C",
+    agent_type text NOT NULL,
+    session_id text COLLATE pg_catalog."C",
+    summary text NOT NULL,
+    completed_work json NOT NULL,
+    in_progress json NOT NULL,
+    decisions json NOT NULL,
+    next_steps json NOT NULL,
+    relevant_files json NOT NULL,
+    content json NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    is_automatic boolean DEFAULT false NOT NULL,
+    stored_bytes integer GENERATED ALWAYS AS (((((((octet_length(summary) + octet_length((completed_work)::text)) + octet_length((in_progress)::text)) + octet_length((decisions)::text)) + octet_length((next_steps)::text)) + octet_length((relevant_files)::text)) + octet_length((content)::text))) STORED NOT NULL
+);
+
+CREATE FUNCTION public.newest_handoffs(in_workspace text, in_agent_id text, in_limit bigint, in_after_automatic boolean, in_after_created_at timestamp with time zone, in_after_id uuid) RETURNS SETOF public.handoff
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+    if in_agent_id is null then
+        return query
+        select * from handoff h where h.workspace = in_workspace
+            and (in_after_id is null or is_handoff_after(
+                h.is_automatic, h.created_at, h.id, in_after_automatic, in_after_created_at,
+                in_after_id))
+        order by h.is_automatic, h.created_at desc, h.id desc limit in_limit;
+    else
+        return query
+        select * from handoff h where h.workspace = in_workspace and h.agent_id = in_agent_id
+            and (in_after_id is null or is_handoff_after(
+                h.is_automatic, h.created_at, h.id, in_after_automatic, in_after_created_at,
+                in_after_id))
+        order by h.is_automatic, h.created_at desc, h.id desc limit in_limit;
+    end if;
+end
 $$;
 
 CREATE FUNCTION public.newest_live_session(in_workspace text, in_agent_id text, in_agent_type text, session_timeout interval) RETURNS text
@@ -3699,7 +3750,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.register_session(in_workspace text, cx public.request, in_session_id text, in_capabilities text[], in_current_task text, in_delegated_from text, in_metadata jsonb, in_phase_archetype text, in_connection_id text, in_quota integer[], in_quota_of_connections integer[]) RETURNS text
+CREATE FUNCTION public.register_session(in_workspace text, cx public.request, in_session_id text, in_capabilities text[], in_current_task text, in_delegated_from text, in_metadata json, in_phase_archetype text, in_connection_id text, in_quota integer[], in_quota_of_connections integer[]) RETURNS text
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_column
@@ -3931,7 +3982,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.remember(in_workspace text, cx public.request, in_event_type text, in_summary text, in_summary_digest bytea, in_details jsonb, in_outcome text, in_lessons jsonb, in_tags jsonb, in_quota integer[], OUT memory_id uuid, OUT action text, OUT refusal text) RETURNS record
+CREATE FUNCTION public.remember(in_workspace text, cx public.request, in_event_type text, in_summary text, in_summary_digest bytea, in_details json, in_outcome text, in_lessons jsonb, in_tags jsonb, in_quota integer[], OUT memory_id uuid, OUT action text, OUT refusal text) RETURNS record
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_column
@@ -3970,7 +4021,7 @@ begin
         in_details, in_outcome, new_lessons, new_tags
     )
     on conflict (workspace, agent_id, event_type, summary_digest) where is_current do update set
-        details = case when excluded.details = '{}' then m.details else excluded.details end,
+        details = case when excluded.details::text = '{}' then m.details else excluded.details end,
         outcome = coalesce(excluded.outcome, m.outcome),
         lessons = merge_distinct(m.lessons, excluded.lessons),
         tags = merge_distinct(m.tags, excluded.tags),
@@ -4590,7 +4641,8 @@ declare
 begin
     execute target || 'statement_timeout = ''10s''';
     execute target || 'lock_timeout = ''5s''';
-    execute target || 'idle_in_transaction_session_timeout = ''30s''';
+    execute target || 'idle_in_transaction_session_timeout = ''3s''';
+    execute target || 'client_connection_check_interval = ''1s''';
 end
 $$;
 
@@ -4683,10 +4735,11 @@ CREATE TABLE public.agent_session (
     capabilities text[] DEFAULT '{}'::text[] NOT NULL,
     current_task text,
     delegated_from text,
-    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    metadata json DEFAULT '{}'::json NOT NULL,
     phase_archetype text,
     revived_at timestamp with time zone,
-    untold_at timestamp with time zone
+    untold_at timestamp with time zone,
+    stored_bytes integer GENERATED ALWAYS AS (((octet_length((metadata)::text) + public.bytes_of_texts(capabilities)) + COALESCE(octet_length(current_task), 0))) STORED NOT NULL
 );
 
 CREATE FUNCTION public.store_losses(in_workspace text, session public.agent_session, session_timeout interval) RETURNS void
@@ -5091,12 +5144,17 @@ begin
         return null;
     end if;
     return (
-        select json_agg(task.text) from unnest(in_ids) task_id, lateral (
-            select json_build_object(
-                'id', t.id, 'description', t.description, 'input_data', t.input_data) as text
-            from work_task t
-            where t.workspace = in_workspace and t.id = task_id limit 1
-        ) task
+        select json_agg(json_build_object(
+            'id', p.id, 'description', p.description, 'input_data', p.input_data))
+        from (
+            select task.*, row_number() over page as place, sum(task.stored_bytes) over page as bytes
+            from unnest(in_ids) with ordinality as ids (task_id, n), lateral (
+                select t.id, t.description, t.input_data, t.stored_bytes from work_task t
+                where t.workspace = in_workspace and t.id = task_id limit 1
+            ) task
+            window page as (order by n rows unbounded preceding)
+        ) p
+        where is_on_page(p.place, p.bytes)
     );
 end
 $$;
@@ -5685,6 +5743,7 @@ CREATE TABLE public.work_task (
     error_message text,
     completion jsonb,
     is_claim_known boolean DEFAULT true NOT NULL,
+    stored_bytes integer GENERATED ALWAYS AS ((((octet_length(description) + COALESCE(octet_length((input_data)::text), 0)) + COALESCE(octet_length((result)::text), 0)) + COALESCE(octet_length(error_message), 0))) STORED NOT NULL,
     CONSTRAINT work_task_claim_is_whole CHECK (((status <> ALL (ARRAY['claimed'::text, 'running'::text])) OR (num_nulls(claim_token, claimed_by, claimed_at, lease_minutes, claim_lease_minutes, lease_expires_at, claim_expires_at) = 0))),
     CONSTRAINT work_task_dependencies_counted CHECK ((open_dependencies >= 0)),
     CONSTRAINT work_task_priority_range CHECK (((priority >= 1) AND (priority <= 10))),
