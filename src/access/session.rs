@@ -15,8 +15,8 @@ pub(super) fn named_session(in_input: Option<&str>, claims: &Claims) -> Option<S
 
 /// Returns the session in which a call of an agent acts. A call that names none acts, over MCP, in the
 /// session registered through its connection or, without a connection, in the one live session of the agent.
-/// It is a heartbeat for every live session of its agent, which is recorded here, in the same statement. Over
-/// HTTP it acts in no session, and its transition records these heartbeats.
+/// It is a heartbeat for every live session of its agent, which `authorize` records once the call is permitted.
+/// Over HTTP it acts in no session, and its transition records these heartbeats.
 ///
 /// # Errors
 /// [`Error::ConnectionEnded`] when the client has ended the connection.

@@ -41,6 +41,7 @@ pub(super) async fn authorize(
     }
     let agent = (caller.workspace.as_str(), caller.agent_id.as_str());
     let named = caller.session_id.take();
+    let names_session = named.is_some();
     caller.session_id = find_session(db, &services.config, &call.claims, agent, named).await?;
     caller.connection_id.clone_from(&call.claims.connection_id);
     caller.door = call.claims.door;
@@ -57,6 +58,11 @@ pub(super) async fn authorize(
     };
     let decision = services.engine.decide(db, &services.config, &caller, &question).await?;
     if decision.allowed {
+        if !names_session && caller.session_id.is_some() {
+            // The operation records that of the session in which the call acts.
+            let agent = Caller { session_id: None, ..caller.clone() };
+            record_heartbeat(call, db, &agent, LostSession::StaysLost).await?;
+        }
         return Ok(caller);
     }
     let denial = Error::Forbidden(decision.reason);

@@ -126,8 +126,6 @@ impl Matrix {
         }
         // Some examples have ended what earlier ones began.
         free.acquire("claude-1", "src/main.rs", serde_json::json!({})).await;
-        // Of a claim that its agent knows, time alone would decide whether a call renews the lease.
-        service.execute("update work_task set is_claim_known = false").await;
         service.execute(SEEN).await;
         let before = tables(&service).await;
         let (deviations, recorded) = (Vec::new(), BTreeMap::new());

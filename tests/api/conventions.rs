@@ -8,6 +8,7 @@ use futures_util::{future::join_all, stream};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::mcp::Mcp;
 use crate::support::{BOSS, CODEX, Client, FREE, REVIEWER, Service, config, variables, with_more};
 
 fn lock_body() -> Value {
@@ -875,6 +876,10 @@ async fn a_suspended_agent_renews_nothing() {
     for path in ["/locks", "/profiles/me", "/work"] {
         assert_eq!(fresh.get(path).await.status, 403, "{path}");
     }
+    let mcp = Mcp::new(fresh);
+    assert_eq!(mcp.send("tools/list", json!({})).await.status, 403);
+    let denied = mcp.tool_failure("heartbeat", json!({})).await;
+    assert_eq!(denied["detail"], "agent_suspended: trust_level=0");
     assert_eq!(service.scalar::<String>(lease).await, before);
 }
 

@@ -32,7 +32,26 @@ async fn tool(
     name: &str,
     args: Value,
 ) -> Value {
-    let client = service.client().header("accept", "application/json, text/event-stream");
+    tool_of(service.client(), headers, name, args).await
+}
+
+/// As [`tool`], from another replica, which has recorded no heartbeat a moment ago.
+async fn tool_later(
+    service: &Service,
+    headers: &[(&'static str, &str)],
+    name: &str,
+    args: Value,
+) -> Value {
+    tool_of(service.replica_here(), headers, name, args).await
+}
+
+async fn tool_of(
+    client: Client,
+    headers: &[(&'static str, &str)],
+    name: &str,
+    args: Value,
+) -> Value {
+    let client = client.header("accept", "application/json, text/event-stream");
     let client = client.header("content-type", "application/json").header("x-agent-id", "a");
     let client = headers.iter().fold(client, |client, (name, value)| client.header(name, value));
     let mut params = json!({ "name": name, "arguments": args });
@@ -109,7 +128,7 @@ async fn a_call_is_a_heartbeat_for_the_session_that_it_names_or_for_every_live_o
         (&[("x-session-id", "unknown")], vec![]),
     ] {
         age().await;
-        tool(&service, headers, "acquire_lock", lock.clone()).await;
+        tool_later(&service, headers, "acquire_lock", lock.clone()).await;
         assert_eq!(heard(&service).await, expected, "a write over MCP: {headers:?}");
     }
     for (headers, expected) in [
@@ -118,7 +137,7 @@ async fn a_call_is_a_heartbeat_for_the_session_that_it_names_or_for_every_live_o
         (&[("x-session-id", "s-2")], vec![json!("s-2")]),
     ] {
         age().await;
-        tool(&service, headers, "recall", json!({})).await;
+        tool_later(&service, headers, "recall", json!({})).await;
         assert_eq!(heard(&service).await, expected, "a read over MCP: {headers:?}");
     }
     for (body, expected) in
@@ -140,7 +159,7 @@ async fn a_lock_of_a_hooks_session_outlives_the_work_of_its_agent_over_mcp() {
     client.claim("a", json!({ "session_id": "of-hook", "lease_minutes": 600 })).await;
     for connection in ["c-1", "c-2", "c-2"] {
         pass_minutes(&service, 100).await;
-        tool(&service, &[("mcp-session-id", connection)], "recall", json!({})).await;
+        tool_later(&service, &[("mcp-session-id", connection)], "recall", json!({})).await;
     }
     let rival = client.acquire("b", "k", json!({})).await;
     assert_eq!((&rival["reason"], &rival["locked_by"]), (&json!("locked_by_other"), &json!("a")));

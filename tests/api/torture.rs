@@ -15,8 +15,8 @@ use crate::support::{BOSS, Client, Dice, Service, new_seed};
 
 const CLIENTS: u64 = 32;
 const KEYS: u64 = 20;
-/// Steps of each client: 5,000 in all.
-const STEPS: u64 = 160;
+/// Steps of each client: 2,000 in all.
+const STEPS: u64 = 60;
 
 /// The first port of the first slot, and how many ports lie between the first ports of two slots.
 const FIRST_PORT: i64 = 10_000;

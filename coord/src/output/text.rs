@@ -54,17 +54,25 @@ fn is_unprintable(character: char) -> bool {
 }
 
 /// Whether a character changes the direction of writing, breaks a line, or has no width. The
-/// service has the same list for the texts of MCP resources; a test of the command line compares
+/// variation selectors after emoji are left. The service has the same list for the texts of MCP resources; a test of the command line compares
 /// the two.
 pub(crate) fn is_invisible(character: char) -> bool {
     matches!(
         character,
-        '\u{61c}'
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
             | '\u{200b}'..='\u{200f}'
             | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}'
+            | '\u{3164}'
             | '\u{feff}'
-            | '\u{e0000}'..='\u{e007f}'
+            | '\u{ffa0}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e0fff}'
     )
 }
 
@@ -76,7 +84,9 @@ mod tests {
 
     #[test]
     fn invisible_characters_are_escaped() {
-        for invisible in ['\u{61c}', '\u{200b}', '\u{200f}', '\u{2028}', '\u{2029}', '\u{e0041}'] {
+        for invisible in
+            ['\u{ad}', '\u{61c}', '\u{200b}', '\u{200f}', '\u{2028}', '\u{2029}', '\u{e0041}']
+        {
             let text = escape_text(&invisible.to_string());
             assert!(text.starts_with("\\u{"), "{text}");
             let json = json!({ "a": format!("{invisible}\u{85}é") });

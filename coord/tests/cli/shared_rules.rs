@@ -4,13 +4,16 @@ use serde_json::json;
 
 use crate::support::{Agents, Folder, Service};
 
-/// Characters that are not letters, digits or of private use, except NUL, line breaks and tabs.
+/// Characters that are not letters, digits or of private use, except NUL, line breaks and tabs; and letters without
+/// a form.
 fn candidates() -> Vec<char> {
     let planes = ('\u{1}'..='\u{ffff}').chain('\u{e0000}'..='\u{e01ff}');
     let is_private = |letter: &char| ('\u{e000}'..='\u{f8ff}').contains(letter);
+    let fillers = ['\u{115f}', '\u{1160}', '\u{3164}', '\u{ffa0}'];
     planes
         .filter(|letter| !letter.is_alphanumeric() && !is_private(letter))
         .filter(|letter| !['\n', '\t'].contains(letter))
+        .chain(fillers)
         .collect()
 }
 

@@ -186,7 +186,7 @@ end
 $$;
 
 -- Decides in which session an MCP call acts that comes through a connection or names no session: the
--- table in docs/states.md. A call that names none is a heartbeat for every live session of its agent.
+-- table in docs/states.md. Writes nothing, because the call is not permitted yet.
 create or replace function find_session(
     in_workspace text, in_agent_id text, in_connection_id text, in_named_session_id text,
     session_timeout interval, out session_id text, out has_ended boolean
@@ -214,6 +214,5 @@ begin
             limit 2);
         session_id := case when cardinality(live) = 1 then live[1] end;
     end if;
-    perform record_agent_heartbeat(in_workspace, in_agent_id, session_timeout);
 end
 $$;
