@@ -1909,7 +1909,6 @@ begin
             limit 2);
         session_id := case when cardinality(live) = 1 then live[1] end;
     end if;
-    perform record_agent_heartbeat(in_workspace, in_agent_id, session_timeout);
 end
 $$;
 
