@@ -9,6 +9,10 @@ use std::{
 /// The value of `stalled_after` while the service works on a request.
 const IN_WORK: u64 = u64::MAX;
 
+/// The value of `stalled_after` until the service has first found nothing to read. A client can have sent a request
+/// already, which the service has not come to.
+const NEW: u64 = u64::MAX - 1;
+
 /// The value of `key` without one.
 const NO_KEY: usize = usize::MAX;
 
@@ -29,13 +33,13 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Creates the state of a connection that was just accepted, and is stalled from now on.
+    /// Creates the state of a connection that was just accepted.
     pub(crate) fn new(address: IpAddr, is_beyond_max: bool) -> Self {
         Self {
             address,
             is_beyond_max,
             accepted: Instant::now(),
-            stalled_after: AtomicU64::new(0),
+            stalled_after: AtomicU64::new(NEW),
             key: AtomicUsize::new(NO_KEY),
             has_begun_request: AtomicBool::new(false),
         }
@@ -51,6 +55,13 @@ impl Connection {
         self.has_begun_request.store(true, Ordering::Relaxed);
     }
 
+    /// Notes that there is nothing to read. A new connection is stalled from now on.
+    pub(crate) fn note_silence(&self) {
+        if self.stalled_after.load(Ordering::Relaxed) == NEW {
+            self.stall();
+        }
+    }
+
     /// Notes that the service works on a request.
     pub(crate) fn begin_work(&self) {
         self.has_begun_request.store(false, Ordering::Relaxed);
@@ -59,7 +70,7 @@ impl Connection {
 
     /// Notes that the client has to do something now: take the answer, or send a request or its body.
     pub(crate) fn stall(&self) {
-        let after = u64::try_from(self.accepted.elapsed().as_micros()).unwrap_or(IN_WORK - 1);
+        let after = u64::try_from(self.accepted.elapsed().as_micros()).unwrap_or(NEW - 1);
         self.stalled_after.store(after, Ordering::Relaxed);
     }
 
@@ -74,7 +85,7 @@ impl Connection {
     /// Returns since when only the client can go on, or `None` while the service works on a request.
     pub(crate) fn stalled_since(&self) -> Option<Instant> {
         let after = self.stalled_after.load(Ordering::Relaxed);
-        (after != IN_WORK).then(|| self.accepted + Duration::from_micros(after))
+        (after < NEW).then(|| self.accepted + Duration::from_micros(after))
     }
 
     /// Whether a part of a request has arrived that is not in work.

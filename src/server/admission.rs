@@ -192,6 +192,7 @@ mod tests {
         let address = address.parse().expect("an address");
         let connection = Arc::new(Connection::new(address, admission.is_beyond_max()));
         connection.note_key(key);
+        connection.stall();
         admission.serve(connection.clone(), pending());
         connection
     }

@@ -57,6 +57,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
         if buffer.filled().len() > before {
             self.connection.note_bytes();
         }
+        if read.is_pending() {
+            self.connection.note_silence();
+        }
         read
     }
 }

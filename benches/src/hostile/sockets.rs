@@ -75,10 +75,8 @@ pub(super) async fn send_heads_slowly(target: &Target) -> Result<()> {
         let target = target.clone();
         clients.spawn(async move {
             loop {
-                let ended: Result<()> = client(&target).await;
-                if ended.is_err() {
-                    sleep(PAUSE).await;
-                }
+                let _: Result<()> = client(&target).await;
+                sleep(PAUSE).await;
             }
         });
     }
