@@ -112,7 +112,9 @@ impl fmt::Display for Greeting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "Service:  {url}  (documentation: {url}/docs)", url = self.url)?;
         match &self.key {
-            Key::Made(key) => writeln!(f, "Key:      {}", key.text)?,
+            Key::Made(key) => {
+                writeln!(f, "Key:      {}\nHeader:   X-API-Key: {}", key.text, key.text)?;
+            }
             Key::Configured => {
                 writeln!(f, "Key:      as configured; export a key as KEY for the lines below")?;
             }

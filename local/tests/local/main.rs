@@ -113,6 +113,7 @@ fn key_and_locks_are_kept_between_runs_and_erased_by_reset() {
     let mut running = folder.start(&["--db", "embedded", "--port", "0"]);
     let postgres = folder.postgres();
     let key = running.line("Key:").to_owned();
+    assert_eq!(running.line("Header:"), key.replace("Key:      ", "Header:   X-API-Key: "));
     for path in ["/live", "/health"] {
         let (status, body) = running.get(path);
         assert_eq!(status, 200, "{path}: {body}");
