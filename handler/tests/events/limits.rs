@@ -32,26 +32,18 @@ async fn an_answer_that_is_too_large_says_so() {
     let server = function.server();
     // JSON inside JSON: each quote is escaped twice.
     let text = "\"".repeat(400_000);
-    for _ in 0..5 {
-        let body = json!({ "summary": "s", "agent_id": "a", "relevant_files": [], "decisions": [{"d": text}] });
-        let written =
-            served(&server, request("POST", "/handoffs/write", &[], &body.to_string())).await;
-        assert_eq!(written.status(), 200, "{written:?}");
-    }
-    let read = |limit: usize| {
-        let body = json!({ "agent_id": "a", "limit": limit }).to_string();
-        request("POST", "/handoffs/read", &[], &body)
-    };
-    let all = served(&server, read(5)).await;
+    let body = json!({ "summary": "s", "agent_id": "a", "relevant_files": [], "decisions": [{"d": text}] });
+    let written = served(&server, request("POST", "/handoffs/write", &[], &body.to_string())).await;
+    assert_eq!(written.status(), 200, "{written:?}");
+    let read = || request("POST", "/handoffs/read", &[], &json!({ "agent_id": "a" }).to_string());
+    let whole = served(&server, read()).await;
     let as_json =
-        Value::from(String::from_utf8(all.body().to_vec()).expect("text")).to_string().len();
-    assert!(as_json > 6 * 1024 * 1024, "{as_json} bytes");
-    for (kind, most) in [(Kind::FunctionUrl, 6_275_072), (Kind::Alb, 1_032_192)] {
-        let refused = function.ask(kind, read(5)).await;
-        assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
-        let detail = json_of(&refused)["detail"].as_str().unwrap_or_default().to_owned();
-        assert!(detail.contains(&format!("{} bytes, of {most} at most", as_json - 2)), "{detail}");
-        assert!(refused.headers().contains_key("x-request-id"));
-    }
-    assert_eq!(function.ask(Kind::FunctionUrl, read(1)).await.status(), 200);
+        Value::from(String::from_utf8(whole.body().to_vec()).expect("text")).to_string().len();
+    let refused = function.ask(Kind::Alb, read()).await;
+    assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    let detail = json_of(&refused)["detail"].as_str().unwrap_or_default().to_owned();
+    assert!(detail.contains(&format!("{} bytes, of 1032192 at most", as_json - 2)), "{detail}");
+    assert!(refused.headers().contains_key("x-request-id"));
+    // A page of a list is always smaller than what other services take.
+    assert_eq!(function.ask(Kind::FunctionUrl, read()).await.body(), whole.body());
 }
