@@ -179,7 +179,7 @@ async def alternate(replicas, front, counts, mode):
     mark = f"alternate-{uuid.uuid4()}"
     headers = {} if mode == "legacy" else {"X-Session-Id": mark}
     paths = [f"src/{mark}/{number}.rs" for number, _ in enumerate(replicas)]
-    async with connect(f"{front}/mcp", mode, **headers) as client:
+    async with connect(f"{front}/mcp?tools=all", mode, **headers) as client:
         await call(client, "register_session", {"session_id": mark})
         before = list(counts)
         for path in paths:
@@ -193,6 +193,7 @@ async def alternate(replicas, front, counts, mode):
                 expect(seen, [(path, "boss", mark) for path in paths], "the locks")
                 refused = await other.call_tool("acquire_lock", {"file_path": paths[0]})
                 expect(written(refused)["success"], False, "whether a second agent gets the lock")
+        await call(client, "deregister_session", {"session_id": mark})
 
 
 class Wrong(Exception):
