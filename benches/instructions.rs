@@ -27,14 +27,14 @@ const TOLERANCE: f64 = 10.0;
 /// the counts to put here.
 const LIMITS: [(&str, Path, u64); 10] = [
     ("authenticate_1_of_20_keys", authenticate_1_of_20_keys, 11_536),
-    ("check_the_body_of_an_acquire", check_the_body_of_an_acquire, 36_036),
-    ("check_the_body_of_a_submit", check_the_body_of_a_submit, 27_845),
+    ("check_the_body_of_an_acquire", check_the_body_of_an_acquire, 46_860),
+    ("check_the_body_of_a_submit", check_the_body_of_a_submit, 37_993),
     ("decide_by_native_policy", decide_by_native_policy, 931),
     ("scan_4_kb_of_harmless_text", scan_4_kb_of_harmless_text, 382_387),
     ("scan_4_kb_with_a_finding", scan_4_kb_with_a_finding, 386_677),
     ("write_the_answer_of_an_acquire", write_the_answer_of_an_acquire, 7_278),
     ("request_without_a_key", request_without_a_key, 60_790),
-    ("request_with_a_faulty_body", request_with_a_faulty_body, 111_577),
+    ("request_with_a_faulty_body", request_with_a_faulty_body, 123_861),
     ("request_of_the_page_live", request_of_the_page_live, 54_865),
 ];
 
@@ -230,9 +230,7 @@ impl Input {
     }
 
     fn check(&self) {
-        let mut input: Value = serde_json::from_str(black_box(&self.text)).expect("JSON");
-        assert_eq!(measured::input_check(&self.schema, &mut input), 0);
-        black_box(input);
+        assert_eq!(measured::input_check(&self.schema, black_box(self.text.as_bytes())), 0);
     }
 }
 

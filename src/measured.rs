@@ -20,9 +20,13 @@ pub fn authentication(keys: usize) -> impl Fn(&HeaderMap) -> bool {
     move |headers| matches!(ring.authenticate(headers), Ok(Some(_)))
 }
 
-/// Coerces and checks an input against a schema. Returns the number of issues.
-pub fn input_check(schema: &Value, input: &mut Value) -> usize {
-    input::check(schema, input, |_| "body").len()
+/// Parses the text of an input, and coerces and checks it against a schema. Returns the number of issues.
+///
+/// # Panics
+/// If the text is not JSON.
+pub fn input_check(schema: &Value, text: &[u8]) -> usize {
+    let mut input = input::parse(schema, text).expect("JSON");
+    input::check(schema, &mut input, |_| "body").len()
 }
 
 /// Decides with the native engine whether a caller of trust 2 may run an operation.
