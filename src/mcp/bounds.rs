@@ -1,5 +1,5 @@
 //! The size of answers: what a model reads at once is bounded, and an answer that was cut says so.
-use std::{cell::Cell, fmt};
+use std::cell::Cell;
 
 use serde::{
     Deserializer,
@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json, value::RawValue};
 
 use crate::{
     operation::Whole,
-    values::{Order, raw_json::members_of},
+    values::{Order, raw_json::members_of, visit_scalars},
 };
 
 /// The maximum size of an answer as it is sent, in bytes: text and structured content together.
@@ -195,33 +195,7 @@ impl<'de> DeserializeSeed<'de> for Clip<'_> {
 impl<'de> Visitor<'de> for Clip<'_> {
     type Value = Value;
 
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a JSON value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
+    visit_scalars!();
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
         let mut kept = Vec::new();

@@ -15,6 +15,7 @@ mod secret;
 pub(crate) mod text;
 mod timestamp;
 mod version;
+mod visit_scalars;
 
 pub(crate) use cache::{Cache, Generation};
 pub(crate) use cursor::{Order, read_cursor};
@@ -25,6 +26,7 @@ pub(crate) use nearest::nearest;
 pub(crate) use raw_json::RawJson;
 pub(crate) use secret::Secret;
 pub(crate) use version::VERSION;
+pub(crate) use visit_scalars::visit_scalars;
 
 pub use domain::{Domain, DomainError};
 pub use error::{Error, Result};

@@ -13,6 +13,7 @@ use super::keywords::{inner_schema, is_free_form, most_items};
 use crate::values::{
     json::{ECHO_BYTES, SCALAR_BYTES, canonical},
     raw_json::canonical_text,
+    visit_scalars,
 };
 
 /// Parses a body. In the result, a free-form member that is not null is its text, as a string.
@@ -127,33 +128,7 @@ impl<'de> DeserializeSeed<'de> for Guided<'_> {
 impl<'de> Visitor<'de> for Guided<'_> {
     type Value = Value;
 
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a JSON value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
+    visit_scalars!();
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
         let Some(schema) = self.schema.get("items") else {
