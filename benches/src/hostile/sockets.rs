@@ -35,7 +35,7 @@ const REFUSED: Duration = Duration::from_secs(10);
 
 /// Pipelines requests over many connections and reads no answer.
 pub(super) async fn read_nothing(target: &Target) -> Result<()> {
-    let client = async |target: &Target| {
+    let client = |target: Target| async move {
         let page = "GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
         let socket = TcpSocket::new_v4()?;
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
@@ -48,39 +48,19 @@ pub(super) async fn read_nothing(target: &Target) -> Result<()> {
             stream.write_all(page.as_bytes()).await?;
         }
     };
-    let mut clients = JoinSet::new();
-    for _ in 0..NON_READERS {
-        let target = target.clone();
-        clients.spawn(async move {
-            loop {
-                let _: Result<()> = client(&target).await;
-                sleep(PAUSE).await;
-            }
-        });
-    }
-    ended(clients).await
+    come_back(target, NON_READERS, client).await
 }
 
 /// Sends beginnings of requests over many connections.
 pub(super) async fn send_heads_slowly(target: &Target) -> Result<()> {
-    let client = async |target: &Target| {
+    let client = |target: Target| async move {
         let mut stream = TcpStream::connect(("127.0.0.1", target.port)).await?;
         stream.write_all(b"GET /live HTTP/1.1\r\nX: ").await?;
         target.done.add();
         let _ = stream.read(&mut [0; 64]).await?;
         Ok(())
     };
-    let mut clients = JoinSet::new();
-    for _ in 0..SLOW_CLIENTS {
-        let target = target.clone();
-        clients.spawn(async move {
-            loop {
-                let _: Result<()> = client(&target).await;
-                sleep(PAUSE).await;
-            }
-        });
-    }
-    ended(clients).await
+    come_back(target, SLOW_CLIENTS, client).await
 }
 
 /// Sends requests that wait for a lock which another agent holds, with a body that has `junk` zeros.
@@ -113,6 +93,28 @@ async fn wait_once(target: &Target, message: &str) -> Result<()> {
         connection.exchange(message.as_bytes()).await?;
         sleep(REFUSED).await;
     }
+}
+
+/// Runs clients, each of which comes back after a pause whenever its connection has ended.
+async fn come_back<F>(
+    target: &Target,
+    count: usize,
+    client: impl Fn(Target) -> F + Copy + Send + 'static,
+) -> Result<()>
+where
+    F: Future<Output = Result<()>> + Send,
+{
+    let mut clients = JoinSet::new();
+    for _ in 0..count {
+        let target = target.clone();
+        clients.spawn(async move {
+            loop {
+                let _ = client(target.clone()).await;
+                sleep(PAUSE).await;
+            }
+        });
+    }
+    ended(clients).await
 }
 
 /// Waits for clients, which never end.
