@@ -41,8 +41,8 @@ use crate::{
         request_headers, respond, with_request_scope,
     },
     operation::{
-        Call, Cancelled, Meta, Operations, Party, RequestInfo, Services, authorize_page, cancel,
-        limit_of, record_status,
+        Call, Cancelled, Meta, Operations, RequestInfo, Services, authorize_page, cancel,
+        count_refusal, record_status,
     },
     values::{Error, Result, limits::MAX_BODY_BYTES},
 };
@@ -363,10 +363,6 @@ async fn end(
         Ok(refusal)
     });
     let Some(reason) = ending.await? else { return Ok(StatusCode::NO_CONTENT.into_response()) };
-    if let Some(limit) = limit_of(&reason) {
-        let (workspace, agent_id) = (Some(agent.0), Some(agent.1));
-        let party = Party { workspace, agent_id, ..info.party(Some(key)) };
-        services.metrics.limits.count(limit, party);
-    }
+    count_refusal(&services.metrics.limits, &reason, agent, info.party(Some(key)));
     Err(Error::QuotaExceeded(reason))
 }

@@ -43,7 +43,7 @@ pub(crate) use idempotency::fingerprint;
 pub(crate) use limits::{Limit, Party};
 pub(crate) use metrics::Levels;
 pub(crate) use notice::name_ports;
-pub(crate) use quota::{is_quota_refusal, limit_of};
+pub(crate) use quota::{count_refusal, is_quota_refusal};
 pub(crate) use reply::Reply;
 pub(crate) use request::{Call, RequestInfo, record_status};
 pub(crate) use schema::{NULL_OR_ABSENT, untrusted_paths};

@@ -1,5 +1,8 @@
 //! Refusals because of a quota. The database functions decide them, `quota.sql`.
-use super::{context::Context, limits::Limit};
+use super::{
+    context::Context,
+    limits::{Limit, Limits, Party},
+};
 use crate::config::Quota;
 
 /// How the reasons of such refusals begin.
@@ -13,16 +16,27 @@ pub(crate) fn is_quota_refusal(verdict: &str) -> bool {
 impl Context<'_> {
     /// Counts a refusal among the limits, if its reason is a quota.
     pub(crate) fn count_refusal(&self, reason: &str) {
-        let Some(limit) = limit_of(reason) else { return };
-        let mut party = self.request.party(self.key);
-        party.workspace = Some(&self.caller.workspace);
-        party.agent_id = Some(&self.caller.agent_id);
-        self.services.metrics.limits.count(limit, party);
+        let agent = (&*self.caller.workspace, &*self.caller.agent_id);
+        let party = self.request.party(self.key);
+        count_refusal(&self.services.metrics.limits, reason, agent, party);
+    }
+}
+
+/// Counts a refusal of an agent, by its workspace and id, if its reason is a quota.
+pub(crate) fn count_refusal(
+    limits: &Limits,
+    reason: &str,
+    (workspace, agent_id): (&str, &str),
+    party: Party<'_>,
+) {
+    if let Some(limit) = limit_of(reason) {
+        let (workspace, agent_id) = (Some(workspace), Some(agent_id));
+        limits.count(limit, Party { workspace, agent_id, ..party });
     }
 }
 
 /// Returns the limit that a reason names by its variable.
-pub(crate) fn limit_of(reason: &str) -> Option<Limit> {
+fn limit_of(reason: &str) -> Option<Limit> {
     let (_, variable) = reason.strip_prefix(REFUSAL)?.rsplit_once("; ")?;
     let quota = Quota::ALL.into_iter().find(|it| it.variables().contains(&variable))?;
     Some(Limit::of(quota))
